@@ -1,0 +1,16 @@
+/* Bump allocator with one lifetime (a request, a model). Not thread-safe. */
+#pragma once
+#include <stddef.h>
+
+struct arena_block;
+struct arena {
+    struct arena_block *head;
+    size_t used_bytes;
+    size_t max_bytes;
+};
+
+void arena_init(struct arena *a, size_t max_bytes);
+void arena_done(struct arena *a);
+/* 16-byte aligned, zeroed; NULL when memory or max_bytes is exhausted, or n * size overflows. */
+void *arena_alloc(struct arena *a, size_t n, size_t size);
+char *arena_strndup(struct arena *a, const char *s, size_t n);

@@ -1,0 +1,40 @@
+/* Backends by name: opening one, its memory, and copies to and from it.
+ *
+ * Calls on one kern_ctx come from one thread. Copies are ordered with the ops of kernels.h. */
+#pragma once
+#include "common/log.h"
+#include "kernels/kernels.h"
+
+struct backend_config {
+    enum dtype dtype;       /* compute dtype */
+    int n_threads;          /* CPU: threads that compute, >= 1 */
+    const char *cpu_level;  /* CPU: highest level to use ("scalar", "avx2", "avx512", "amx"); NULL: what the machine has */
+    struct log *log;
+};
+
+struct backend_memory {
+    size_t total_bytes, free_bytes;
+};
+
+struct backend {
+    const char *name;  /* "cpu", "cuda" */
+    bool (*present)(void);   /* a device of this kind can be opened */
+    /* The dtype that `auto` means for weights stored as `stored`: that one where the device is fast at it, else f32. */
+    enum dtype (*auto_dtype)(enum dtype stored);
+    int (*open)(const struct backend_config *c, struct kern_ctx **ret, struct err *err);
+    void (*close)(struct kern_ctx *k);   /* NULL is valid; everything allocated must be freed before */
+
+    void *(*alloc)(struct kern_ctx *k, size_t bytes);   /* 64-byte aligned, uninitialised; NULL: no memory */
+    void (*free)(struct kern_ctx *k, void *p);          /* NULL is valid */
+    /* src may be reused when upload returns; dst of download may be read after the next sync. */
+    int (*upload)(struct kern_ctx *k, void *dst, const void *src, size_t bytes);
+    int (*download)(struct kern_ctx *k, void *dst, const void *src, size_t bytes);
+    int (*sync)(struct kern_ctx *k, struct err *err);
+    int (*memory)(struct kern_ctx *k, struct backend_memory *ret);
+    /* What decides the bits of a result beside the dtype ("cpu avx512 amx-bf16 ..."), for /version. */
+    const char *(*numerics_class)(struct kern_ctx *k);
+};
+
+/* "cpu", "cuda" or "auto" (the first present of cuda, cpu). ERR_INVALID for another name, ERR_UNSUPPORTED for a backend
+ * that this build lacks, ERR_DEVICE for one without a device. */
+int backend_find(const char *name, const struct backend **ret, struct err *err);
