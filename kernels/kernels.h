@@ -153,6 +153,8 @@ struct kern_ops {
 
     /* ---- whole-layer gates ---------------------------------------------------------------------------------- */
     int (*copy_rows)(struct kern_ctx *k, float *dst, const float *src, int d, struct rows n);
+    /* dst[i,d] = src[idx[i],d]: the one op that compacts (wanted rows before the head). All f32. */
+    int (*gather_rows)(struct kern_ctx *k, float *dst, const float *src, int d, struct rows n);
     /* x[r] = x0[r] + gate[r] * x[r] (MoD: x0 is the layer's input, x its output). All f32. */
     int (*blend)(struct kern_ctx *k, float *x, const float *x0, const float *gate, int d, struct rows n);
 
