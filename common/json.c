@@ -1,0 +1,277 @@
+/* Typed readers over jansson, and writers for responses. */
+#include "common/json.h"
+#include <assert.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/float_text.h"
+#include "common/utf8.h"
+
+#define MAX_DEPTH 64
+
+/* ---- parsing ---- */
+
+/* Nesting is counted before jansson, which recurses, sees the text. */
+static bool too_deep(const char *text, size_t len)
+{
+    int depth = 0;
+    bool quoted = false;
+    for (size_t i = 0; i < len; i++) {
+        char c = text[i];
+        if (c == '"')
+            quoted = !quoted;
+        else if (quoted && c == '\\')
+            i++;
+        else if (!quoted && (c == '{' || c == '[') && ++depth > MAX_DEPTH)
+            return true;
+        else if (!quoted && (c == '}' || c == ']'))
+            depth--;
+    }
+    return false;
+}
+
+int json_parse(const char *text, size_t len, const char *what, json_t **ret, struct err *err)
+{
+    json_error_t e;
+    if (too_deep(text, len))
+        return err_set(err, ERR_INVALID, "%s: JSON is nested deeper than %d", what, MAX_DEPTH);
+    json_t *value = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+    if (!value)
+        return err_set(err, ERR_INVALID, "%s is not valid JSON: %s at line %d, column %d", what, e.text, e.line, e.column);
+    *ret = value;
+    return 0;
+}
+
+static int read_all(FILE *f, const char *path, size_t max_bytes, struct buf *b, struct err *err)
+{
+    char chunk[65536];
+    size_t n;
+    while ((n = fread(chunk, 1, sizeof(chunk), f)) > 0) {
+        int r = buf_append(b, chunk, n);
+        if (r == ERR_TOO_LARGE)
+            return err_set(err, r, "%s is larger than %zu bytes", path, max_bytes);
+        if (r < 0)
+            return err_set(err, r, "no memory for %s", path);
+    }
+    return ferror(f) ? err_set(err, ERR_IO, "cannot read %s: %s", path, strerror(errno)) : 0;
+}
+
+int json_parse_file(const char *path, size_t max_bytes, json_t **ret, struct err *err)
+{
+    FILE *f = fopen(path, "rbe");
+    if (!f)
+        return err_set(err, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    struct buf b;
+    buf_init(&b, max_bytes);
+    int r = read_all(f, path, max_bytes, &b, err);
+    if (r >= 0)
+        r = json_parse(b.data, b.len, path, ret, err);
+    buf_done(&b);
+    fclose(f);
+    return r;
+}
+
+/* ---- readers ---- */
+
+static const char *type_name(const json_t *v)
+{
+    switch (json_typeof(v)) {
+    case JSON_OBJECT: return "an object";
+    case JSON_ARRAY: return "an array";
+    case JSON_STRING: return "a string";
+    case JSON_INTEGER: return "an integer";
+    case JSON_REAL: return "a number with a fraction";
+    case JSON_TRUE: return "true";
+    case JSON_FALSE: return "false";
+    case JSON_NULL: return "null";
+    }
+    return "of an unknown type";
+}
+
+/* NULL when the member is absent or null. */
+static const json_t *member(const json_t *obj, const char *key)
+{
+    const json_t *v = json_object_get(obj, key);
+    return v && !json_is_null(v) ? v : NULL;
+}
+
+struct field_name {
+    char s[96];
+};
+
+static struct field_name name_of(const char *where, const char *key)
+{
+    struct field_name f;
+    snprintf(f.s, sizeof(f.s), "%s%s", where, key);
+    return f;
+}
+
+static int wrong_type(const char *name, const char *wanted, const json_t *v, struct err *err)
+{
+    return err_field(err, ERR_INVALID, name, "%s must be %s, but is %s", name, wanted, type_name(v));
+}
+
+/* An integer, or a number without a fraction as some clients write integers ("16.0"). */
+static int read_int(const json_t *v, const char *name, int64_t min, int64_t max, int64_t *ret, struct err *err)
+{
+    int64_t i;
+    if (json_is_integer(v))
+        i = json_integer_value(v);
+    else if (json_is_real(v) && json_real_value(v) == rint(json_real_value(v)) && fabs(json_real_value(v)) < 0x1p62)
+        i = (int64_t)json_real_value(v);
+    else
+        return wrong_type(name, "an integer", v, err);
+    if (i < min || i > max)
+        return err_field(err, ERR_INVALID, name, "%s must be between %lld and %lld, but is %lld", name, (long long)min,
+                         (long long)max, (long long)i);
+    *ret = i;
+    return 0;
+}
+
+int json_get_int(const json_t *obj, const char *where, const char *key, int64_t min, int64_t max, int64_t *ret, struct err *err)
+{
+    const json_t *v = member(obj, key);
+    return v ? read_int(v, name_of(where, key).s, min, max, ret, err) : 0;
+}
+
+int json_get_double(const json_t *obj, const char *where, const char *key, double min, double max, double *ret, struct err *err)
+{
+    const json_t *v = member(obj, key);
+    if (!v)
+        return 0;
+    struct field_name name = name_of(where, key);
+    if (!json_is_number(v))
+        return wrong_type(name.s, "a number", v, err);
+    double d = json_number_value(v);
+    if (!isfinite(d) || d < min || d > max)
+        return err_field(err, ERR_INVALID, name.s, "%s must be between %g and %g, but is %g", name.s, min, max, d);
+    *ret = d;
+    return 0;
+}
+
+int json_get_bool(const json_t *obj, const char *where, const char *key, bool *ret, struct err *err)
+{
+    const json_t *v = member(obj, key);
+    if (v && !json_is_boolean(v))
+        return wrong_type(name_of(where, key).s, "true or false", v, err);
+    if (v)
+        *ret = json_is_true(v);
+    return 0;
+}
+
+int json_get_string(const json_t *obj, const char *where, const char *key, const char **ret, size_t *ret_len, struct err *err)
+{
+    const json_t *v = member(obj, key);
+    if (v && !json_is_string(v))
+        return wrong_type(name_of(where, key).s, "a string", v, err);
+    if (v) {
+        *ret = json_string_value(v);
+        if (ret_len)
+            *ret_len = json_string_length(v);
+    }
+    return 0;
+}
+
+int json_get_ids(const json_t *obj, const char *where, const char *key, int64_t min, int64_t max, size_t max_n, int32_t **ret,
+                 size_t *ret_n, struct err *err)
+{
+    const json_t *v = member(obj, key);
+    if (!v) {
+        *ret = NULL;
+        *ret_n = 0;
+        return 0;
+    }
+    struct field_name name = name_of(where, key);
+    if (!json_is_array(v))
+        return wrong_type(name.s, "an array of integers", v, err);
+    size_t n = json_array_size(v);
+    if (n > max_n)
+        return err_field(err, ERR_INVALID, name.s, "%s has %zu entries; the limit is %zu", name.s, n, max_n);
+    int32_t *ids = malloc((n ? n : 1) * sizeof(*ids));
+    if (!ids)
+        return err_field(err, ERR_NOMEM, name.s, "no memory for %zu entries of %s", n, name.s);
+    for (size_t i = 0; i < n; i++) {
+        char at[128];
+        int64_t id = 0;
+        snprintf(at, sizeof(at), "%s[%zu]", name.s, i);
+        int r = read_int(json_array_get(v, i), at, min, max, &id, err);
+        if (r < 0) {
+            free(ids);
+            return r;
+        }
+        ids[i] = (int32_t)id;
+    }
+    *ret = ids;
+    *ret_n = n;
+    return 0;
+}
+
+/* ---- writers ---- */
+
+int json_format_float(char *out, float v)
+{
+    struct float_text t;
+    assert(isfinite(v));
+    float_text_from_float(&t, v);
+    return float_text_write(out, &t, signbit(v));
+}
+
+int json_format_double(char *out, double v)
+{
+    struct float_text t;
+    assert(isfinite(v));
+    float_text_from_double(&t, v);
+    return float_text_write(out, &t, signbit(v));
+}
+
+int json_put_float(struct buf *b, float v)
+{
+    char text[32];
+    return isfinite(v) ? buf_append(b, text, (size_t)json_format_float(text, v)) : buf_puts(b, "null");
+}
+
+int json_put_double(struct buf *b, double v)
+{
+    char text[32];
+    return isfinite(v) ? buf_append(b, text, (size_t)json_format_double(text, v)) : buf_puts(b, "null");
+}
+
+static bool is_plain(char c)
+{
+    return (unsigned char)c >= 0x20 && (unsigned char)c < 0x7f && c != '"' && c != '\\';
+}
+
+/* Appends what stands for the character (or bad bytes) at s; *ret_used is how many bytes of s that was. */
+static int put_escaped(struct buf *b, const char *s, size_t len, size_t *ret_used)
+{
+    static const char shorts[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt";
+    const char *p = *s ? strchr(shorts, *s) : NULL;
+    *ret_used = 1;
+    if (p)
+        return buf_append(b, (char[]){'\\', letters[p - shorts]}, 2);
+    if ((unsigned char)*s < 0x20 || *s == 0x7f)
+        return buf_printf(b, "\\u%04x", (unsigned)(unsigned char)*s);
+    size_t n = utf8_decode(s, len, NULL);
+    *ret_used = n ? n : utf8_bad_length(s, len, NULL);
+    return n ? buf_append(b, s, n) : buf_append(b, "\xef\xbf\xbd", 3);
+}
+
+int json_put_string(struct buf *b, const char *s, size_t len)
+{
+    size_t start = b->len, used;
+    int r = buf_append(b, "\"", 1);
+    for (size_t i = 0; i < len && r >= 0; i += used) {
+        for (used = 0; i + used < len && is_plain(s[i + used]);)
+            used++;
+        r = used ? buf_append(b, s + i, used) : put_escaped(b, s + i, len - i, &used);
+    }
+    if (r >= 0)
+        r = buf_append(b, "\"", 1);
+    if (r < 0 && b->len > start) {   /* as buf_append: unchanged on error */
+        b->len = start;
+        b->data[start] = 0;
+    }
+    return r;
+}
