@@ -23,12 +23,17 @@ struct layer_plan {
     enum layer_gate gate;
     bool kv_all;                   /* unselected rows leave K and V too (D-LLM) */
     int forced;                    /* first positions of a sequence that are always selected */
-    bool forced_dense;             /* a routed layer run ungated by --dense-layers */
+    bool forced_dense;             /* a routed layer run ungated by --dense-layers; its kind is then DENSE */
 };
 
 /* plan: [c->n_layers]. Errors: tensors that disagree with dtrnet_layers, a mix of families that is not published,
- * a layer that cannot be routed or made dense as `dense_layers` (NULL: none) asks. */
+ * a layer that cannot be routed or made dense as `dense_layers` (NULL: none) asks. `dense_layers` is the whole list of layers to be
+ * dense, as dtrnet_layers is: a layer that it leaves out must have a router. */
 int layer_plan_fill(const struct model_config *c, const struct safetensors *s, const char *dense_layers, struct layer_plan *plan,
                     struct err *err);
+/* The plan that a config describes when there are no tensors: DENSE, or the published layout of `family`; DTRNET needs dtrnet_layers. */
+int layer_plan_derive(const struct model_config *c, enum layer_kind family, struct layer_plan *plan, struct err *err);
+
 const char *layer_kind_name(enum layer_kind k);          /* "dense", "dtrnet", "mod", "dllm" */
+int layer_kind_find(const char *name, enum layer_kind *ret);   /* ERR_INVALID for another name */
 const char *layer_plan_family(const struct layer_plan *plan, int n_layers);   /* the kind of its routed layers, else "dense" */

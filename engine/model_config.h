@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "common/err.h"
+#include "common/json.h"
 #include "common/log.h"
 #include "kernels/dtype.h"
 
@@ -27,6 +28,8 @@ struct model_overrides {
 };
 
 #define MODEL_MAX_LAYERS 1024
+#define MODEL_MAX_EOS 16
+#define MODEL_MAX_HEAD_DIM 256
 
 struct model_config {
     int hidden, ffn, n_layers, n_heads, n_kv_heads, head_dim, vocab;
@@ -36,10 +39,18 @@ struct model_config {
     struct rope_config rope;
     int default_max_model_len;         /* max_position_embeddings; x factor (linear); effective factor x original length (YaRN) */
     int32_t bos_id, eos_id;            /* config.json, overridden by generation_config.json, then by the overrides; -1: none */
+    int32_t eos_ids[MODEL_MAX_EOS];    /* a list ends a generation at any of them; eos_ids[0] is eos_id */
+    int n_eos;
     bool has_dense_layers;             /* dtrnet_layers present and not null */
     bool dense_layers[MODEL_MAX_LAYERS];   /* listed in dtrnet_layers */
+    enum dtype save_dtype;             /* torch_dtype or dtype; f32 if absent. The tensors' own dtype is what counts for loading */
 };
 
-/* Reads dir/config.json and dir/generation_config.json. Errors name file, key, limit and value. */
+/* Reads dir/config.json and, if there, dir/generation_config.json. Errors name file, key, limit and value. `o`: NULL: none. */
 int model_config_load(const char *dir, const struct model_overrides *o, struct log *log, struct model_config *ret, struct err *err);
+/* The same from a config file of any name, without generation_config.json. */
+int model_config_load_file(const char *path, const struct model_overrides *o, struct log *log, struct model_config *ret, struct err *err);
+/* The same from parsed JSON; `generation` may be NULL. */
+int model_config_from_json(const json_t *config, const json_t *generation, const struct model_overrides *o, struct log *log,
+                           struct model_config *ret, struct err *err);
 const char *rope_type_name(enum rope_type t);   /* "default", "linear", "llama3", "yarn" */
