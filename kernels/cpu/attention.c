@@ -1,0 +1,150 @@
+/* Attention over scattered K and V: scalar form, with the online softmax of FlashAttention (arXiv 2205.14135, algorithm 1).
+ *
+ * A task is a few selected rows and the query heads of one KV head; the rows of one run walk the keys of their sequence in blocks of KEYS, aligned
+ * to the key's index, and each block is laid out in f32 (K transposed) once for all of them. A row takes from a block the keys
+ * it sees. So what a row computes - blocks, order of keys, order of sums - follows from its own `visible` count alone. */
+#include <assert.h>
+#include "kernels/cpu/cpu_math.h"
+#include "kernels/cpu/ops.h"
+
+enum { KEYS = 32, ITEMS = 32, MAX_HEAD = 256 };
+
+struct attention {
+    const struct kern_heads *hs;
+    void *out;
+    const void *qkv;
+    enum dtype type;
+    const struct kern_step *s;
+    const struct kern_place *p;
+    int layer;
+    float scale;
+    int rows, heads, n_chunks;   /* of a task: selected rows, query heads that share a KV head, rows * heads <= ITEMS; row chunks */
+};
+
+/* A block of keys of one KV head, in f32. */
+struct block {
+    float k[MAX_HEAD][KEYS];  /* [hd][key] */
+    float v[KEYS][MAX_HEAD];  /* [key][hd] */
+};
+
+/* One query head of one row, and its softmax so far. */
+struct state {
+    float max, sum;
+    float q[MAX_HEAD], acc[MAX_HEAD];
+};
+
+static void load_block(struct block *b, const struct attention *a, const int *table, int n, int kv_head)
+{
+    size_t hk = a->hs->hk, hd = a->hs->hd;
+    for (int j = 0; j < n; j++) {
+        size_t at = (size_t)table[j] * 2 * hk * hd + kv_head * hd;
+        const void *k = act_at(a->hs->kv, a->type, at), *v = act_at(a->hs->kv, a->type, at + hk * hd);
+        for (size_t i = 0; i < hd; i++)
+            b->k[i][j] = act_get(k, a->type, i);
+        for (size_t i = 0; i < hd; i++)
+            b->v[j][i] = act_get(v, a->type, i);
+    }
+    for (size_t i = 0; i < hd; i++)
+        for (int j = n; j < KEYS; j++)
+            b->k[i][j] = 0;
+}
+
+/* Folds the first n keys of the block into the state. */
+static void fold(struct state *st, const struct block *b, int n, int hd, float scale)
+{
+    float score[KEYS] = {0};
+    for (int i = 0; i < hd; i++)
+        for (int j = 0; j < KEYS; j++)
+            score[j] += st->q[i] * b->k[i][j];
+    float max = st->max;
+    for (int j = 0; j < n; j++) {
+        score[j] *= scale;
+        max = score[j] > max ? score[j] : max;
+    }
+    float keep = exp_c(st->max - max), sum = 0;
+    for (int j = 0; j < KEYS; j++)
+        score[j] = exp_c(score[j] - max);
+    for (int j = 0; j < n; j++)
+        sum += score[j];
+    st->max = max;
+    st->sum = st->sum * keep + sum;
+    for (int i = 0; i < hd; i++)
+        st->acc[i] *= keep;
+    for (int j = 0; j < n; j++)
+        for (int i = 0; i < hd; i++)
+            st->acc[i] += score[j] * b->v[j][i];
+}
+
+static void begin(struct state *st, const struct attention *a, int r, int head)
+{
+    int hd = a->hs->hd;
+    const void *q = act_at(a->qkv, a->type, ((size_t)r * (a->hs->h + 2 * a->hs->hk) + head) * hd);
+    st->max = -INFINITY;
+    st->sum = 0;
+    for (int i = 0; i < hd; i++) {
+        st->q[i] = act_get(q, a->type, i);
+        st->acc[i] = 0;
+    }
+}
+
+static void finish(const struct state *st, const struct attention *a, int r, int head)
+{
+    int hd = a->hs->hd;
+    void *out = act_at_mut(a->out, a->type, ((size_t)r * a->hs->h + head) * hd);
+    for (int i = 0; i < hd; i++)
+        act_put(out, a->type, i, st->acc[i] / st->sum);
+}
+
+/* Rows sel[0..n_rows-1], all of `run`, for the query heads head0 .. head0+n_heads-1, which share a KV head. */
+static void run_tile(const struct attention *a, const struct kern_run *run, const int *sel, int n_rows, int head0, int n_heads)
+{
+    struct state st[ITEMS];
+    struct block b;
+    const int *table = a->s->tables + run->table_off + (int64_t)a->layer * run->table_cap;
+    int last = a->p->visible[sel[n_rows - 1]], kv_head = head0 / (a->hs->h / a->hs->hk);
+    for (int i = 0; i < n_rows * n_heads; i++)
+        begin(&st[i], a, sel[i / n_heads], head0 + i % n_heads);
+    for (int j = 0; j < last; j += KEYS) {
+        load_block(&b, a, table + j, min_int(last - j, KEYS), kv_head);
+        for (int i = 0; i < n_rows * n_heads; i++) {
+            int n = a->p->visible[sel[i / n_heads]] - j;
+            if (n > 0)
+                fold(&st[i], &b, min_int(n, KEYS), a->hs->hd, a->scale);
+        }
+    }
+    for (int i = 0; i < n_rows * n_heads; i++)
+        finish(&st[i], a, sel[i / n_heads], head0 + i % n_heads);
+}
+
+static void run_task(void *arg, int task, int thread)
+{
+    const struct attention *a = arg;
+    int group = a->hs->h / a->hs->hk, n_blocks = (group + a->heads - 1) / a->heads;
+    int kv_head = task % (a->hs->hk * n_blocks) / n_blocks, head0 = task % n_blocks * a->heads;
+    /* Later rows see more keys: they go first, so that no long task is left to the end. */
+    int chunk = a->n_chunks - 1 - task / (a->hs->hk * n_blocks);
+    const int *sel = a->p->sel + chunk * a->rows, *end = a->p->sel + min_int((chunk + 1) * a->rows, *a->p->sel_n);
+    while (sel < end) {
+        int n = 1, run = a->s->run_of[*sel];
+        while (sel + n < end && a->s->run_of[sel[n]] == run)
+            n++;
+        run_tile(a, &a->s->runs[run], sel, n, kv_head * group + head0, min_int(a->heads, group - head0));
+        sel += n;
+    }
+}
+
+static int attention_c(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, const struct kern_step *s, int layer,
+                       const struct kern_place *p, float scale)
+{
+    int n = *p->sel_n, group = hs->h / hs->hk, threads = cpu_of(k)->n_threads;
+    if (!n)
+        return 0;
+    assert(hs->hd <= MAX_HEAD && hs->h % hs->hk == 0);
+    struct attention a = {hs, out, qkv, k->act, s, p, layer, .scale = scale, .heads = min_int(group, ITEMS)};
+    a.rows = min_int(ITEMS / a.heads, (n + threads - 1) / threads);
+    a.n_chunks = (n + a.rows - 1) / a.rows;
+    parallel_for(cpu_of(k)->pool, a.n_chunks * hs->hk * ((group + a.heads - 1) / a.heads), run_task, &a);
+    return 0;
+}
+
+void attention_init(struct kern_ops *o) { o->attention = attention_c; }

@@ -1,0 +1,102 @@
+/* The CPU backend: its table, memory and life. Memory is plain memory, ops are done when they return, so sync has nothing to wait for. */
+#include "kernels/cpu/backend_cpu.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include "kernels/cpu/host_memory.h"
+#include "kernels/cpu/matrix.h"
+#include "kernels/cpu/ops.h"
+
+static bool present(void) { return true; }
+
+static enum dtype auto_dtype(enum dtype stored)
+{
+    return stored == DTYPE_BF16 && cpu_level_detect() >= CPU_AVX512BF16 ? DTYPE_BF16 : DTYPE_F32;
+}
+
+/* Scalar first, so the table is always complete; then each level overrides what it does better, lowest level first. */
+static void fill_table(struct kern_ops *o, enum cpu_level level)
+{
+    rmsnorm_init(o);
+    route_init(o);
+    place_init(o);
+    rope_init(o);
+    attention_init(o);
+    gates_init(o);
+    logprob_init(o);
+    matrix_init(o);
+    matmul_init(o);
+}
+
+static void close_cpu(struct kern_ctx *k)
+{
+    if (!k)
+        return;
+    struct cpu *c = cpu_of(k);
+    cpu_matmul_free(c);
+    thread_pool_free(c->pool);
+    free(c);
+}
+
+static int check_config(const struct backend_config *c, struct err *err)
+{
+    if (c->dtype == DTYPE_F16)
+        return err_field(err, ERR_UNSUPPORTED, "dtype", "dtype f16 needs the cuda backend; the cpu computes in f32 or bf16");
+    if (c->n_threads < 1 || c->n_threads > CPU_MAX_THREADS)
+        return err_field(err, ERR_INVALID, "threads", "threads must be 1..%d, not %d", CPU_MAX_THREADS, c->n_threads);
+    return 0;
+}
+
+static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, struct err *err)
+{
+    enum cpu_level level;
+    int r = check_config(config, err);
+    if (r >= 0)
+        r = cpu_level_parse(config->cpu_level, &level, err);
+    if (r < 0)
+        return r;
+    struct cpu *c = calloc(1, sizeof(*c));
+    if (!c)
+        return err_set(err, ERR_NOMEM, "out of memory for the cpu backend");
+    c->base = (struct kern_ctx){&c->ops, backend_cpu(), config->dtype, c};
+    c->level = level;
+    c->n_threads = config->n_threads;
+    c->log = config->log;
+    fill_table(&c->ops, level);
+    r = thread_pool_new(c->n_threads, NULL, &c->pool, err);
+    if (r >= 0 && (r = cpu_matmul_new(c)) < 0)
+        err_set(err, r, "out of memory for the cpu backend's matmuls");
+    if (r < 0) {
+        close_cpu(&c->base);
+        return r;
+    }
+    snprintf(c->numerics, sizeof(c->numerics), "cpu %s %s", cpu_level_name(level), level > CPU_SCALAR ? matmul_onednn_version() : "");
+    *ret = &c->base;
+    return 0;
+}
+
+static void *alloc_cpu(struct kern_ctx *k, size_t bytes)
+{
+    return bytes > SIZE_MAX - 64 ? NULL : aligned_alloc(64, bytes ? (bytes + 63) / 64 * 64 : 64);
+}
+
+static void free_cpu(struct kern_ctx *k, void *p) { free(p); }
+
+static int copy(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
+{
+    if (bytes)
+        memcpy(dst, src, bytes);
+    return 0;
+}
+
+static int sync_cpu(struct kern_ctx *k, struct err *err) { return 0; }
+static int memory(struct kern_ctx *k, struct backend_memory *ret) { return host_memory(ret); }
+static const char *numerics_class(struct kern_ctx *k) { return cpu_of(k)->numerics; }
+
+const struct backend *backend_cpu(void)
+{
+    static const struct backend cpu = {
+        .name = "cpu", .present = present, .auto_dtype = auto_dtype, .open = open_cpu, .close = close_cpu, .alloc = alloc_cpu,
+        .free = free_cpu, .upload = copy, .download = copy, .sync = sync_cpu, .memory = memory, .numerics_class = numerics_class,
+    };
+    return &cpu;
+}

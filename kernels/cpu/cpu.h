@@ -1,0 +1,52 @@
+/* Private to kernels/cpu: the backend's state, row sets, loops over rows, and element access by dtype.
+ *
+ * How an op is made: <op>.c holds its scalar form and, as <op>_init(struct kern_ops *), fills its slots. A faster form lives in
+ * <op>_<level>.c, built with that level's flags, and overrides slots in its own <op>_init_<level>(struct kern_ops *); backend_cpu.c
+ * calls them in order of level. Scalar files are compiled at -O3 without contraction or fast-math, so their loops are vectorised only
+ * where that keeps the order of every sum as written. */
+#pragma once
+#include "common/thread.h"
+#include "kernels/backend.h"
+#include "kernels/cpu/cpu_level.h"
+
+enum { CPU_MAX_THREADS = 1024 };
+
+struct cpu_matmul;   /* matrix.h */
+
+struct cpu {
+    struct kern_ctx base;      /* first: a kern_ctx of this backend is a struct cpu */
+    struct kern_ops ops;       /* base.ops points here; levels override slots */
+    enum cpu_level level;
+    struct thread_pool *pool;
+    int n_threads;
+    struct log *log;           /* borrowed; may be NULL */
+    struct cpu_matmul *matmul; /* scratch and library state of the matmuls */
+    char numerics[128];
+};
+
+static inline struct cpu *cpu_of(struct kern_ctx *k) { return k->impl; }
+
+static inline int min_int(int a, int b) { return a < b ? a : b; }
+
+static inline int rows_count(struct rows n) { return n.n_dev ? *n.n_dev : n.n_max; }
+static inline int rows_at(const struct rows *n, int i) { return n->idx ? n->idx[i] : i; }
+
+/* Element i of an array of type t (f32 or bf16). With t a constant, nothing is left of the branch. */
+static inline float act_get(const void *p, enum dtype t, size_t i)
+{
+    return t == DTYPE_F32 ? ((const float *)p)[i] : bf16_to_f32(((const uint16_t *)p)[i]);
+}
+
+static inline void act_put(void *p, enum dtype t, size_t i, float v)
+{
+    if (t == DTYPE_F32)
+        ((float *)p)[i] = v;
+    else
+        ((uint16_t *)p)[i] = f32_to_bf16(v);
+}
+
+static inline const void *act_at(const void *p, enum dtype t, size_t i) { return (const char *)p + i * (t == DTYPE_F32 ? 4 : 2); }
+static inline void *act_at_mut(void *p, enum dtype t, size_t i) { return (char *)p + i * (t == DTYPE_F32 ? 4 : 2); }
+
+/* Calls fn(arg, r) for every row r of the set, spread over the pool in groups of rows worth about `cost` element steps each. */
+void cpu_for_rows(struct kern_ctx *k, struct rows n, int cost, void (*fn)(void *arg, int r), void *arg);

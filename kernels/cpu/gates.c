@@ -1,0 +1,89 @@
+/* Row copies, whole-layer gates and the bypass: scalar forms. */
+#include "kernels/cpu/ops.h"
+
+struct blend {
+    float *x;
+    const float *x0, *gate;
+    int d;
+};
+
+struct gather {
+    float *dst;
+    const float *src;
+    int d;
+    struct rows from;
+};
+
+static void copy_row(void *arg, int r)
+{
+    const struct blend *a = arg;
+    memcpy(a->x + (size_t)r * a->d, a->x0 + (size_t)r * a->d, sizeof(float) * a->d);
+}
+
+static int copy_rows_c(struct kern_ctx *k, float *dst, const float *src, int d, struct rows n)
+{
+    struct blend a = {dst, src, NULL, d};
+    cpu_for_rows(k, n, d, copy_row, &a);
+    return 0;
+}
+
+static void gather_row(void *arg, int i)
+{
+    const struct gather *a = arg;
+    memcpy(a->dst + (size_t)i * a->d, a->src + (size_t)rows_at(&a->from, i) * a->d, sizeof(float) * a->d);
+}
+
+static int gather_rows_c(struct kern_ctx *k, float *dst, const float *src, int d, struct rows n)
+{
+    struct gather a = {dst, src, d, n};
+    cpu_for_rows(k, (struct rows){NULL, NULL, rows_count(n)}, d, gather_row, &a);
+    return 0;
+}
+
+static void blend_row(void *arg, int r)
+{
+    const struct blend *a = arg;
+    float *x = a->x + (size_t)r * a->d, gate = a->gate[r];
+    const float *x0 = a->x0 + (size_t)r * a->d;
+    for (int i = 0; i < a->d; i++)
+        x[i] = x0[i] + gate * x[i];
+}
+
+static int blend_c(struct kern_ctx *k, float *x, const float *x0, const float *gate, int d, struct rows n)
+{
+    struct blend a = {x, x0, gate, d};
+    cpu_for_rows(k, n, d, blend_row, &a);
+    return 0;
+}
+
+struct bypass {
+    const struct kern_heads *hs;
+    void *out;
+    const void *qkv;
+    enum dtype type;
+};
+
+static void bypass_row(void *arg, int r)
+{
+    const struct bypass *a = arg;
+    int h = a->hs->h, hk = a->hs->hk, hd = a->hs->hd, group = h / hk;
+    const void *v = act_at(a->qkv, a->type, (size_t)r * (h + 2 * hk) * hd + (size_t)(h + hk) * hd);
+    for (int i = 0; i < h; i++)
+        memcpy(act_at_mut(a->out, a->type, ((size_t)r * h + i) * hd), act_at(v, a->type, (size_t)(i / group) * hd),
+               hd * dtype_size(a->type));
+}
+
+static int bypass_c(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, struct rows n)
+{
+    struct bypass a = {hs, out, qkv, k->act};
+    cpu_for_rows(k, n, hs->h * hs->hd, bypass_row, &a);
+    return 0;
+}
+
+void gates_init(struct kern_ops *o)
+{
+    o->copy_rows = copy_rows_c;
+    o->gather_rows = gather_rows_c;
+    o->blend = blend_c;
+    o->bypass = bypass_c;
+}

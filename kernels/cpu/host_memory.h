@@ -1,0 +1,6 @@
+/* Memory that this process may use. */
+#pragma once
+#include "kernels/backend.h"
+
+/* The machine's total and available memory, lowered to the cgroup's limit (v1 and v2) where that is less. ERR_IO without /proc. */
+int host_memory(struct backend_memory *ret);

@@ -1,0 +1,106 @@
+/* Log-softmax of a row of logits: target, best tokens, non-finite check. Scalar form.
+ *
+ * lse = max + log(sum exp(logit - max)); the sum is taken in SUM_LANES lanes over chunks, chunk totals in double, so that neither
+ * the vocabulary's length nor a vectorising compiler changes its order. */
+#include "kernels/cpu/cpu_math.h"
+#include "kernels/cpu/ops.h"
+
+enum { CHUNK = 1024 };
+
+struct logprobs {
+    const float *logits;
+    size_t ld;
+    int v, top_k;
+    const int *target;
+    float *target_lp, *top_lp;
+    int *top_id;
+    unsigned char *bad;
+};
+
+static int any_not_finite(const float *x, int n)
+{
+    int bad = 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, &x[i], 4);
+        bad |= (u & 0x7f800000) == 0x7f800000;
+    }
+    return bad;
+}
+
+static float max_of(const float *x, int n)
+{
+    float lane[SUM_LANES];
+    for (int l = 0; l < SUM_LANES; l++)
+        lane[l] = x[0];
+    int i = 0;
+    for (; i + SUM_LANES <= n; i += SUM_LANES)
+        for (int l = 0; l < SUM_LANES; l++)
+            lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
+    for (; i < n; i++)
+        lane[0] = x[i] > lane[0] ? x[i] : lane[0];
+    for (int l = 1; l < SUM_LANES; l++)
+        lane[0] = lane[l] > lane[0] ? lane[l] : lane[0];
+    return lane[0];
+}
+
+static float sum_exp(const float *x, int n, float max)
+{
+    float e[CHUNK], lane[SUM_LANES] = {0};
+    for (int i = 0; i < n; i++)
+        e[i] = exp_c(x[i] - max);
+    for (int i = n; i % SUM_LANES; i++)
+        e[i] = 0;
+    for (int i = 0; i < n; i += SUM_LANES)
+        for (int l = 0; l < SUM_LANES; l++)
+            lane[l] += e[i + l];
+    return sum_lanes(lane);
+}
+
+static float log_sum_exp(const float *x, int v)
+{
+    float max = max_of(x, v);
+    double sum = 0;
+    for (int i = 0; i < v; i += CHUNK)
+        sum += sum_exp(x + i, v - i < CHUNK ? v - i : CHUNK, max);
+    return (float)(max + log(sum));
+}
+
+/* The k best of x[v] in descending order; among equals the smaller id comes first. */
+static void top(const float *x, int v, int k, int *ret_id)
+{
+    int n = 0;
+    for (int i = 0; i < v; i++) {
+        if (n == k && !(x[i] > x[ret_id[n - 1]]))
+            continue;
+        int j = n < k ? n++ : n - 1;
+        for (; j > 0 && x[i] > x[ret_id[j - 1]]; j--)
+            ret_id[j] = ret_id[j - 1];
+        ret_id[j] = i;
+    }
+}
+
+static void row(void *arg, int i)
+{
+    const struct logprobs *a = arg;
+    const float *x = a->logits + (size_t)i * a->ld;
+    a->bad[i] = any_not_finite(x, a->v) != 0;
+    if (a->bad[i])
+        return;
+    float lse = log_sum_exp(x, a->v);
+    int *best = a->top_id + (size_t)i * a->top_k;
+    top(x, a->v, a->top_k, best);
+    for (int j = 0; j < a->top_k; j++)
+        a->top_lp[(size_t)i * a->top_k + j] = x[best[j]] - lse;
+    a->target_lp[i] = a->target[i] < 0 ? 0 : x[a->target[i]] - lse;
+}
+
+static int logprobs_c(struct kern_ctx *k, const float *logits, size_t ld, int n, int v, const int *target, int top_k, float *target_lp,
+                      int *top_id, float *top_lp, unsigned char *bad)
+{
+    struct logprobs a = {logits, ld, v, top_k, target, target_lp, top_lp, top_id, bad};
+    cpu_for_rows(k, (struct rows){NULL, NULL, n}, 16 * v, row, &a);
+    return 0;
+}
+
+void logprob_init(struct kern_ops *o) { o->logprobs = logprobs_c; }

@@ -1,0 +1,226 @@
+/* The matmul ops: gathers rows into tiles, spreads (panel, tiles) over the pool, applies epilogues. matrix.h has the design. */
+#include <assert.h>
+#include <stdlib.h>
+#include "kernels/cpu/cpu_math.h"
+#include "kernels/cpu/matrix.h"
+#include "kernels/cpu/ops.h"
+
+enum epilogue { STORE, RESIDUAL, SWIGLU };
+
+struct matmul {
+    struct cpu *c;
+    const struct kern_matrix *w;
+    const void *x;
+    enum dtype x_type;
+    int ldx;
+    enum epilogue epilogue;
+    void *y;
+    enum dtype y_type;
+    size_t ldy;
+    const float *gate;        /* by step row, or NULL */
+    struct rows rows;
+    int row0, n, n_tiles;     /* of the block at hand: rows row0 .. row0+n-1 of the set */
+    int gather0;              /* tiles from here on lie in c->matmul->x; earlier ones are read where they are */
+    int groups;               /* the tiles of a panel are shared by this many tasks */
+};
+
+/* x - hi - mid is at most 2^-17 |x|; its bf16 rounding leaves an error of 2^-26 |x|. */
+static void split_row(uint16_t *dst, size_t stride, const float *x, int k)
+{
+    for (int i = 0; i < k; i++) {
+        uint16_t hi = f32_to_bf16(x[i]);
+        float rest = x[i] - bf16_to_f32(hi);
+        uint16_t mid = f32_to_bf16(rest);
+        dst[i] = hi;
+        dst[i + stride] = mid;
+        dst[i + 2 * stride] = f32_to_bf16(rest - bf16_to_f32(mid));
+    }
+}
+
+static size_t term_stride(const struct kern_matrix *w) { return (size_t)MATMUL_BLOCK_ROWS * w->k; }
+
+static void gather_row(const struct matmul *a, int i)
+{
+    int k = a->w->k;
+    void *dst = act_at_mut(a->c->matmul->x, a->w->x_type, (size_t)i * k);
+    if (i >= a->n) {
+        for (int t = 0; t < a->w->terms; t++)
+            memset(act_at_mut(dst, a->w->x_type, t * term_stride(a->w)), 0, k * dtype_size(a->w->x_type));
+        return;
+    }
+    const void *src = act_at(a->x, a->x_type, (size_t)rows_at(&a->rows, a->row0 + i) * a->ldx);
+    if (a->w->terms == 3)
+        split_row(dst, term_stride(a->w), src, k);
+    else if (a->x_type == a->w->x_type)
+        memcpy(dst, src, k * dtype_size(a->x_type));
+    else
+        dtype_to_f32(dst, src, a->x_type, k);
+}
+
+static void gather_tile(void *arg, int i, int thread)
+{
+    const struct matmul *a = arg;
+    int first = (a->gather0 + i) * a->w->tile;
+    for (int r = first; r < first + a->w->tile; r++)
+        gather_row(a, r);
+}
+
+static inline void store_row(void *y, enum dtype type, const float *v, int n)
+{
+    for (int j = 0; j < n; j++)
+        act_put(y, type, j, v[j]);
+}
+
+/* v [columns] is the biased product of row r with the columns of panel p. */
+static void finish_row(const struct matmul *a, int r, int p, int columns, float *v)
+{
+    size_t first = (size_t)p * a->w->panel;
+    if (a->epilogue == RESIDUAL) {
+        float *x = (float *)a->y + r * a->ldy + first, gate = a->gate ? a->gate[r] : 1.0f;
+        for (int j = 0; j < columns; j++)
+            x[j] += gate * v[j];
+        return;
+    }
+    if (a->epilogue == SWIGLU) {
+        columns /= 2;
+        first /= 2;
+        for (int j = 0; j < columns; j++)
+            v[j] = silu_c(v[j]) * v[columns + j];
+    }
+    void *y = act_at_mut(a->y, a->y_type, r * a->ldy + first);
+    if (a->y_type == DTYPE_F32)
+        store_row(y, DTYPE_F32, v, columns);
+    else
+        store_row(y, DTYPE_BF16, v, columns);
+}
+
+static void multiply_tile(const struct matmul *a, int p, int t, int thread)
+{
+    const struct kern_matrix *w = a->w;
+    int columns = matrix_panel_columns(w, p), first = t * w->tile, m = min_int(w->tile, a->n - first);
+    float *out = a->c->matmul->out[thread];
+    const void *x = t < a->gather0 ? act_at(a->x, a->x_type, (size_t)(a->row0 + first) * a->ldx)
+                                   : act_at(a->c->matmul->x, w->x_type, (size_t)first * w->k);
+    w->ops->multiply(a->c, w, p, x, term_stride(w), m, out, thread);
+    for (int i = 0; i < m; i++) {
+        float *v = out + (size_t)i * columns;
+        if (w->bias)
+            for (int j = 0; j < columns; j++)
+                v[j] += w->bias[p * w->panel + j];
+        finish_row(a, rows_at(&a->rows, a->row0 + first + i), p, columns, v);
+    }
+}
+
+/* Tasks of one panel follow each other, so that threads share the panel in the outer cache. */
+static void run_task(void *arg, int task, int thread)
+{
+    const struct matmul *a = arg;
+    int group = task % a->groups, end = (group + 1) * a->n_tiles / a->groups;
+    for (int t = group * a->n_tiles / a->groups; t < end; t++)
+        multiply_tile(a, task / a->groups, t, thread);
+}
+
+static void run_block(struct matmul *a)
+{
+    const struct kern_matrix *w = a->w;
+    bool in_place = !a->rows.idx && a->ldx == w->k && a->x_type == w->x_type && w->terms == 1;
+    a->n_tiles = (a->n + w->tile - 1) / w->tile;
+    a->gather0 = in_place ? a->n / w->tile : 0;
+    parallel_for(a->c->pool, a->n_tiles - a->gather0, gather_tile, a);
+    a->groups = min_int(a->n_tiles, (4 * a->c->n_threads + w->n_panels - 1) / w->n_panels);
+    parallel_for(a->c->pool, w->n_panels * a->groups, run_task, a);
+}
+
+static int run(struct kern_ctx *k, struct matmul a)
+{
+    int count = rows_count(a.rows);
+    a.c = cpu_of(k);
+    for (a.row0 = 0; a.row0 < count; a.row0 += MATMUL_BLOCK_ROWS) {
+        a.n = min_int(MATMUL_BLOCK_ROWS, count - a.row0);
+        run_block(&a);
+    }
+    return 0;
+}
+
+static int matmul_c(struct kern_ctx *k, void *y, enum dtype y_type, int ldy, const void *x, int ldx, const struct kern_matrix *w,
+                    struct rows n)
+{
+    assert(w->kind == MATRIX_LINEAR || w->kind == MATRIX_EMBED);
+    return run(k, (struct matmul){.w = w, .x = x, .x_type = k->act, .ldx = ldx, .epilogue = STORE, .y = y, .y_type = y_type, .ldy = ldy,
+                                  .rows = n});
+}
+
+static int matmul_residual_c(struct kern_ctx *k, float *x, const void *a, int lda, const struct kern_matrix *w, const float *gate,
+                             struct rows n)
+{
+    assert(w->kind == MATRIX_LINEAR);
+    return run(k, (struct matmul){.w = w, .x = a, .x_type = k->act, .ldx = lda, .epilogue = RESIDUAL, .y = x, .y_type = DTYPE_F32,
+                                  .ldy = w->n, .gate = gate, .rows = n});
+}
+
+static int matmul_swiglu_c(struct kern_ctx *k, void *y, const void *x, const struct kern_matrix *w, struct rows n)
+{
+    assert(w->kind == MATRIX_GATE_UP);
+    return run(k, (struct matmul){.w = w, .x = x, .x_type = k->act, .ldx = w->k, .epilogue = SWIGLU, .y = y, .y_type = k->act,
+                                  .ldy = w->n / 2, .rows = n});
+}
+
+static int matmul_accurate_c(struct kern_ctx *k, float *y, const float *x, const struct kern_matrix *w, struct rows n)
+{
+    assert(w->kind == MATRIX_ACCURATE);
+    return run(k, (struct matmul){.w = w, .x = x, .x_type = DTYPE_F32, .ldx = w->k, .epilogue = STORE, .y = y, .y_type = DTYPE_F32,
+                                  .ldy = w->n, .rows = n});
+}
+
+void matmul_init(struct kern_ops *o)
+{
+    o->matmul = matmul_c;
+    o->matmul_residual = matmul_residual_c;
+    o->matmul_swiglu = matmul_swiglu_c;
+    o->matmul_accurate = matmul_accurate_c;
+}
+
+/* ---- scratch ---------------------------------------------------------------------------------------------------- */
+
+/* A larger buffer in place of *p; contents are lost. */
+static int grow(void **p, size_t *have, size_t bytes)
+{
+    if (bytes <= *have)
+        return 0;
+    bytes = (bytes + 63) / 64 * 64;
+    void *fresh = aligned_alloc(64, bytes);
+    if (!fresh)
+        return ERR_NOMEM;
+    free(*p);
+    *p = fresh;
+    *have = bytes;
+    return 0;
+}
+
+int cpu_matmul_reserve(struct cpu *c, const struct kern_matrix *w)
+{
+    struct cpu_matmul *m = c->matmul;
+    size_t out_bytes = 2 * sizeof(float) * w->tile * w->panel;
+    assert(MATMUL_BLOCK_ROWS % w->tile == 0);
+    int r = grow(&m->x, &m->x_bytes, w->terms * term_stride(w) * dtype_size(w->x_type));
+    for (int t = 0; t < c->n_threads && r >= 0; t++)
+        r = grow((void **)&m->out[t], &m->out_bytes[t], out_bytes);
+    return r;
+}
+
+int cpu_matmul_new(struct cpu *c)
+{
+    c->matmul = calloc(1, sizeof(*c->matmul));
+    return c->matmul ? 0 : ERR_NOMEM;
+}
+
+void cpu_matmul_free(struct cpu *c)
+{
+    if (!c->matmul)
+        return;
+    matmul_onednn_free(c);
+    free(c->matmul->x);
+    for (int t = 0; t < c->n_threads; t++)
+        free(c->matmul->out[t]);
+    free(c->matmul);
+}

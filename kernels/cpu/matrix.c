@@ -1,0 +1,210 @@
+/* Making matrices: the choice of who packs one, conversion of the stored values, the check that they are finite, embedding rows. */
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include "kernels/cpu/matrix.h"
+#include "kernels/cpu/ops.h"
+
+/* In order of preference; the last accepts everything. */
+static const struct cpu_matrix_ops *const candidates[] = {&matrix_ops_onednn, &matrix_ops_scalar};
+
+struct packer {
+    struct cpu *c;
+    struct kern_matrix *w;
+    const struct matrix_part *parts;
+    char *rows[CPU_MAX_THREADS];   /* a thread's panel of converted rows: [panel, k] of weight_type */
+    atomic_int bad_row;            /* a row with a value that is not finite, or -1 */
+    atomic_int failed;             /* 0 or a code */
+};
+
+static bool all_finite(const void *p, enum dtype type, int n)
+{
+    int bad = 0;
+    if (type == DTYPE_F32)
+        for (int i = 0; i < n; i++)
+            bad |= (((const uint32_t *)p)[i] & 0x7f800000) == 0x7f800000;
+    else
+        for (int i = 0; i < n; i++)
+            bad |= (((const uint16_t *)p)[i] & 0x7f80) == 0x7f80;
+    return !bad;
+}
+
+/* dst[k] of `type` = row `row` of the parts laid one after another. */
+static void read_source(void *dst, enum dtype type, const struct matrix_part *part, int row, int k)
+{
+    while (row >= part->n)
+        row -= part++->n;
+    const char *src = (const char *)part->data + (size_t)row * k * dtype_size(part->type);
+    float chunk[256];
+    if (part->type == type)
+        memcpy(dst, src, k * dtype_size(type));
+    else
+        for (int i = 0; i < k; i += 256) {
+            int n = min_int(256, k - i);
+            dtype_to_f32(chunk, act_at(src, part->type, i), part->type, n);
+            dtype_from_f32(act_at_mut(dst, type, i), type, chunk, n);
+        }
+}
+
+static void pack_panel(void *arg, int p, int thread)
+{
+    struct packer *a = arg;
+    struct kern_matrix *w = a->w;
+    size_t row_bytes = w->k * dtype_size(w->weight_type);
+    for (int j = 0; j < matrix_panel_columns(w, p); j++) {
+        int row = matrix_source_row(w, p, j);
+        read_source(a->rows[thread] + j * row_bytes, w->weight_type, a->parts, row, w->k);
+        if (!all_finite(a->rows[thread] + j * row_bytes, w->weight_type, w->k))
+            a->bad_row = row;
+    }
+    int r = w->ops->pack(a->c, w, p, a->rows[thread], thread);
+    if (r < 0)
+        a->failed = r;
+}
+
+static int pack_weights(struct cpu *c, struct kern_matrix *w, const struct matrix_part *parts, struct err *err)
+{
+    struct packer a = {.c = c, .w = w, .parts = parts, .bad_row = -1};
+    int r = 0;
+    for (int t = 0; t < c->n_threads && r >= 0; t++)
+        if (!(a.rows[t] = malloc((size_t)w->panel * w->k * dtype_size(w->weight_type))))
+            r = err_set(err, ERR_NOMEM, "out of memory while packing a %d x %d matrix", w->n, w->k);
+    if (r >= 0) {
+        parallel_for(c->pool, w->n_panels, pack_panel, &a);
+        if (a.bad_row >= 0)
+            r = err_set(err, ERR_CORRUPT, "row %d of a %d x %d matrix holds a value that is not finite in %s", a.bad_row, w->n, w->k,
+                        dtype_name(w->weight_type));
+        else if (a.failed)
+            r = err_set(err, a.failed, "packing a %d x %d matrix failed", w->n, w->k);
+    }
+    for (int t = 0; t < c->n_threads; t++)
+        free(a.rows[t]);
+    return r;
+}
+
+static int pack_bias(struct kern_matrix *w, const struct matrix_part *parts, int n_parts, struct err *err)
+{
+    bool any = false;
+    for (int i = 0; i < n_parts; i++)
+        any |= parts[i].bias != NULL;
+    if (!any)
+        return 0;
+    float *plain = calloc(w->n, sizeof(float));
+    w->bias = malloc(w->n * sizeof(float));
+    if (!plain || !w->bias) {
+        free(plain);
+        return err_set(err, ERR_NOMEM, "out of memory for a bias of %d values", w->n);
+    }
+    for (int i = 0, at = 0; i < n_parts; at += parts[i++].n)
+        if (parts[i].bias)
+            dtype_to_f32(plain + at, parts[i].bias, parts[i].bias_type, parts[i].n);
+    for (int p = 0; p < w->n_panels; p++)
+        for (int j = 0; j < matrix_panel_columns(w, p); j++)
+            w->bias[p * w->panel + j] = plain[matrix_source_row(w, p, j)];
+    free(plain);
+    return all_finite(w->bias, DTYPE_F32, w->n) ? 0 : err_set(err, ERR_CORRUPT, "a bias of %d values holds one that is not finite", w->n);
+}
+
+/* The type that holds the values: the compute dtype, or for MATRIX_ACCURATE one that loses nothing of what is stored. */
+static enum dtype weight_type(enum matrix_kind kind, enum dtype act, const struct matrix_part *parts, int n_parts)
+{
+    if (kind != MATRIX_ACCURATE)
+        return act;
+    for (int i = 0; i < n_parts; i++)
+        if (parts[i].type != DTYPE_BF16)
+            return DTYPE_F32;
+    return act;
+}
+
+static void drop_plan(struct kern_matrix *w)
+{
+    if (w->ops && w->ops->done)
+        w->ops->done(w);
+    w->state = NULL;
+}
+
+static int plan(struct cpu *c, struct kern_matrix *w, struct err *err)
+{
+    for (size_t i = 0; i < sizeof(candidates) / sizeof(*candidates); i++) {
+        w->ops = candidates[i];
+        int r = w->ops->plan(c, w);
+        if (r == ERR_UNSUPPORTED) {
+            drop_plan(w);
+            continue;
+        }
+        if (r < 0)
+            return err_set(err, r, "%s refused a %d x %d matrix", w->ops->name, w->n, w->k);
+        w->n_panels = (w->n + w->panel - 1) / w->panel;
+        w->packed = aligned_alloc(64, (w->packed_bytes + 63) / 64 * 64);
+        if (!w->packed || cpu_matmul_reserve(c, w) < 0)
+            return err_set(err, ERR_NOMEM, "out of memory for a %d x %d matrix", w->n, w->k);
+        return 0;
+    }
+    return err_set(err, ERR_INTERNAL, "no way to multiply by a %d x %d matrix", w->n, w->k);
+}
+
+static void matrix_free(struct kern_ctx *k, struct kern_matrix *w)
+{
+    if (!w)
+        return;
+    drop_plan(w);
+    free(w->packed);
+    free(w->bias);
+    free(w);
+}
+
+static int matrix_new(struct kern_ctx *k, enum matrix_kind kind, const struct matrix_part *parts, int n_parts, int cols,
+                      struct kern_matrix **ret, struct err *err)
+{
+    assert(n_parts > 0 && cols > 0 && (kind != MATRIX_GATE_UP || (n_parts == 2 && parts[0].n == parts[1].n)));
+    struct kern_matrix *w = calloc(1, sizeof(*w));
+    if (!w)
+        return err_set(err, ERR_NOMEM, "out of memory for a matrix");
+    w->kind = kind;
+    w->k = cols;
+    w->weight_type = weight_type(kind, k->act, parts, n_parts);
+    for (int i = 0; i < n_parts; i++)
+        w->n += parts[i].n;
+    int r = plan(cpu_of(k), w, err);
+    if (r >= 0)
+        r = pack_weights(cpu_of(k), w, parts, err);
+    if (r >= 0)
+        r = pack_bias(w, parts, n_parts, err);
+    if (r < 0) {
+        matrix_free(k, w);
+        return r;
+    }
+    *ret = w;
+    return 0;
+}
+
+static size_t matrix_bytes(const struct kern_matrix *w) { return w->packed_bytes + (w->bias ? w->n * sizeof(float) : 0); }
+
+struct embed {
+    float *x;
+    const struct kern_matrix *table;
+    const int *ids;
+};
+
+static void embed_row(void *arg, int r)
+{
+    const struct embed *a = arg;
+    const struct kern_matrix *w = a->table;
+    w->ops->read_column(w, a->ids[r] / w->panel, a->ids[r] % w->panel, a->x + (size_t)r * w->k);
+}
+
+static int embed_c(struct kern_ctx *k, float *x, const struct kern_matrix *table, const int *ids, struct rows n)
+{
+    struct embed a = {x, table, ids};
+    assert(table->kind == MATRIX_EMBED);
+    cpu_for_rows(k, n, 4 * table->k, embed_row, &a);
+    return 0;
+}
+
+void matrix_init(struct kern_ops *o)
+{
+    o->matrix_new = matrix_new;
+    o->matrix_free = matrix_free;
+    o->matrix_bytes = matrix_bytes;
+    o->embed = embed_c;
+}

@@ -1,0 +1,75 @@
+/* Weight matrices on the CPU: how they are cut, who packs them, and the driver that multiplies rows by them.
+ *
+ * A matrix [n,k] is cut along n into panels of `panel` packed columns (the last may be narrower); where the cuts lie follows from
+ * (kind, n, k) alone. In a GATE_UP matrix a panel holds as many columns of gate as of up: first the gate columns, then the same columns
+ * of up. Rows of x are gathered into tiles of `tile` rows, padded with zeros. One task multiplies some tiles by one panel, then
+ * applies the epilogue (bias, gate, residual, swiglu) to the f32 result while it is in the cache. An element's sum depends on its own
+ * row and panel only, because a `struct cpu_matrix_ops` must compute a tile row alike wherever it lies and whatever the others hold.
+ *
+ * A level adds a way to multiply by adding a `struct cpu_matrix_ops` to the list in matrix.c; the first that accepts a matrix packs it. */
+#pragma once
+#include "kernels/cpu/cpu.h"
+
+struct cpu_matrix_ops {
+    const char *name;
+    /* Fills w's shape, x_type, terms, tile, panel, packed_bytes and private state, or returns ERR_UNSUPPORTED: the next in the list is
+     * asked. kind, n, k, weight_type (what the values need: f32 or bf16) are set. Runs before any packing; may build primitives. */
+    int (*plan)(struct cpu *c, struct kern_matrix *w);
+    /* Packs panel p from src, row-major [columns of panel p, k] of w->weight_type. Called for different panels from different threads. */
+    int (*pack)(struct cpu *c, struct kern_matrix *w, int p, const void *src, int thread);
+    /* out[tile, columns of panel p] (f32) = x[tile,k] * panel p; only the first m rows are wanted. x is w->x_type; with terms 3 the
+     * product of the three tiles x, x + term_stride elements, ... are added in a fixed order. */
+    /* `out` has room for two results: what follows the first is scratch. */
+    void (*multiply)(struct cpu *c, const struct kern_matrix *w, int p, const void *x, size_t term_stride, int m, float *out, int thread);
+    /* dst[k] = packed column c of panel p, as it was packed. */
+    void (*read_column)(const struct kern_matrix *w, int p, int c, float *dst);
+    void (*done)(struct kern_matrix *w);   /* frees private state; NULL: none. Copes with a half-planned matrix */
+};
+
+struct kern_matrix {
+    enum matrix_kind kind;
+    int n, k;
+    enum dtype weight_type;   /* of the packed values' source: f32 or bf16 */
+    enum dtype x_type;        /* of the gathered tiles */
+    int terms;                /* 1, or 3: x (f32) is split into three bf16 terms, largest first */
+    int tile, panel;          /* rows of a tile; packed columns of a panel (even for GATE_UP) */
+    int n_panels;
+    const struct cpu_matrix_ops *ops;
+    void *packed;             /* 64-byte aligned, packed_bytes */
+    size_t packed_bytes;
+    float *bias;              /* [n] in packed column order, or NULL */
+    void *state;              /* of ops */
+};
+
+/* Packed columns of panel p, and the matrix row that packed column c of panel p holds. */
+static inline int matrix_panel_columns(const struct kern_matrix *w, int p) { return min_int(w->panel, w->n - p * w->panel); }
+
+static inline int matrix_source_row(const struct kern_matrix *w, int p, int c)
+{
+    int first = p * w->panel, half = matrix_panel_columns(w, p) / 2;
+    if (w->kind != MATRIX_GATE_UP)
+        return first + c;
+    return c < half ? first / 2 + c : w->n / 2 + first / 2 + c - half;
+}
+
+/* State that all matmuls of a context share: gathered rows and tile results, grown when a matrix is made. */
+struct cpu_matmul {
+    void *x;                     /* gathered rows of one block: [terms, MATMUL_BLOCK_ROWS, k] */
+    size_t x_bytes;
+    float *out[CPU_MAX_THREADS]; /* [2, tile, panel] a thread */
+    size_t out_bytes[CPU_MAX_THREADS];
+    void *onednn;                /* matmul_onednn.c */
+};
+
+enum { MATMUL_BLOCK_ROWS = 512 };
+
+/* Makes room for one more matrix. */
+int cpu_matmul_reserve(struct cpu *c, const struct kern_matrix *w);
+int cpu_matmul_new(struct cpu *c);
+void cpu_matmul_free(struct cpu *c);   /* copes with half-built */
+
+extern const struct cpu_matrix_ops matrix_ops_scalar;
+/* oneDNN's; in a build without it, plan always declines. */
+extern const struct cpu_matrix_ops matrix_ops_onednn;
+void matmul_onednn_free(struct cpu *c);
+const char *matmul_onednn_version(void);   /* "" in a build without it */

@@ -1,0 +1,89 @@
+/* Routing decisions: scalar form. A row's decision hangs on few sums, so these are taken in double. */
+#include "kernels/cpu/cpu_math.h"
+#include "kernels/cpu/ops.h"
+
+struct route {
+    unsigned char *route;
+    float *gate, *prob;
+    const float *x, *w, *b, *norm_w;
+    float eps;
+    int m, forced;
+    const int *pos;
+};
+
+static float sigmoid(double z) { return (float)(1.0 / (1.0 + exp(-z))); }
+
+
+enum { CHUNK = 256 };
+
+/* z0 - z1 of z = w h + b, w [2,m], h = silu(hid * scale * norm_w), in chunks so that no row is held whole. norm_w NULL: ones. */
+static double two_way_silu(const struct route *a, const float *hid, float scale)
+{
+    double z = (double)a->b[0] - a->b[1];
+    float h[CHUNK];
+    for (int i = 0; i < a->m; i += CHUNK) {
+        int n = a->m - i < CHUNK ? a->m - i : CHUNK;
+        for (int j = 0; j < n; j++)
+            h[j] = silu_c(a->norm_w ? hid[i + j] * scale * a->norm_w[i + j] : hid[i + j]);
+        z += dot_double(h, a->w + i, n) - dot_double(h, a->w + a->m + i, n);
+    }
+    return z;
+}
+
+static void dtrnet_row(void *arg, int r)
+{
+    const struct route *a = arg;
+    double z = two_way_silu(a, a->x + (size_t)r * a->m, 1);
+    a->prob[r] = sigmoid(z);
+    a->route[r] = a->prob[r] > 0.5f;
+    a->gate[r] = a->route[r] ? a->prob[r] : sigmoid(-z);
+}
+
+static int route_dtrnet_c(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, const float *hid, const float *w2,
+                          const float *b2, int m, struct rows n)
+{
+    struct route a = {.route = route, .gate = gate, .prob = prob, .x = hid, .w = w2, .b = b2, .m = m};
+    cpu_for_rows(k, n, 16 * m, dtrnet_row, &a);
+    return 0;
+}
+
+static void mod_row(void *arg, int r)
+{
+    const struct route *a = arg;
+    const float *x = a->x + (size_t)r * a->m;
+    a->prob[r] = sigmoid(dot_double(x, a->w, a->m) + a->b[0]);
+    a->gate[r] = sigmoid(dot_double(x, a->w + a->m, a->m) + a->b[1]);
+    a->route[r] = a->prob[r] > 0.5f;
+}
+
+static int route_mod_c(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, const float *x, const float *w,
+                       const float *b, int d, struct rows n)
+{
+    struct route a = {.route = route, .gate = gate, .prob = prob, .x = x, .w = w, .b = b, .m = d};
+    cpu_for_rows(k, n, 4 * d, mod_row, &a);
+    return 0;
+}
+
+static void dllm_row(void *arg, int r)
+{
+    const struct route *a = arg;
+    const float *hid = a->x + (size_t)r * a->m;
+    a->prob[r] = sigmoid(-two_way_silu(a, hid, rms_scale_c(hid, a->m, a->eps)));
+    a->route[r] = a->prob[r] >= 0.5f || a->pos[r] < a->forced;
+}
+
+static int route_dllm_c(struct kern_ctx *k, unsigned char *route, float *prob, const float *hid, const float *norm_w, float eps,
+                        const float *w2, const float *b2, int m, const int *pos, int forced, struct rows n)
+{
+    struct route a = {.route = route, .prob = prob, .x = hid, .w = w2, .b = b2, .norm_w = norm_w, .eps = eps, .m = m,
+                      .forced = forced, .pos = pos};
+    cpu_for_rows(k, n, 16 * m, dllm_row, &a);
+    return 0;
+}
+
+void route_init(struct kern_ops *o)
+{
+    o->route_dtrnet = route_dtrnet_c;
+    o->route_mod = route_mod_c;
+    o->route_dllm = route_dllm_c;
+}
