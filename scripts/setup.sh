@@ -1,0 +1,53 @@
+# Shell functions that bring a bare Debian 12 to where the project builds and runs. Sourced by ./evaluate, ./run-tests and the
+# container build; sets `root` to the top of the source tree. Every function does nothing when its work is already done.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build_packages=(meson ninja-build pkg-config gcc g++ libmicrohttpd-dev libjansson-dev libsentencepiece-dev libdnnl-dev libssl-dev libpcre2-dev)
+python_packages=(python3 python3-venv ca-certificates)
+
+die() {
+    echo "$(basename "$0"): $*" >&2
+    exit 1
+}
+
+# setup_packages NAME...: installs what is missing of the named Debian packages, as root or through sudo.
+setup_packages() {
+    local missing=() name as_root=()
+    for name; do
+        [[ $(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null) = installed ]] || missing+=("$name")
+    done
+    [[ ${#missing[@]} -gt 0 ]] || return 0
+    command -v apt-get >/dev/null || die "not a Debian system; please install what these packages hold: ${missing[*]}"
+    if [[ $(id -u) != 0 ]]; then
+        command -v sudo >/dev/null || die "run this as root, or install these packages first: ${missing[*]}"
+        as_root=(sudo)
+    fi
+    echo "installing Debian packages: ${missing[*]}"
+    "${as_root[@]}" apt-get -qq update
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# setup_venv FILE...: the virtual environment .venv with what the requirement files name.
+setup_venv() {
+    local want stamp=$root/.venv/requirements.installed args=() file
+    want=$(cat "$@")
+    [[ -f $stamp && $(cat "$stamp") = "$want" ]] && return 0
+    echo "installing Python packages into .venv"
+    [[ -x $root/.venv/bin/pip ]] || python3 -m venv "$root/.venv"
+    for file; do
+        args+=(-r "$file")
+    done
+    "$root/.venv/bin/pip" install -q --disable-pip-version-check "${args[@]}"
+    printf '%s\n' "$want" >"$stamp"
+}
+
+# setup_build DIR [MESON OPTION...]: configures once and builds; the compiler's output is shown only when it fails.
+setup_build() {
+    local dir=$1 log=$1/build.log
+    shift
+    mkdir -p "$dir"
+    echo "building in ${dir#"$root"/}"
+    {
+        { [[ -f $dir/build.ninja ]] || meson setup "$dir" "$root" "$@"; } &&
+            ninja -C "$dir"
+    } >"$log" 2>&1 || { tail -n 40 "$log" >&2; die "the build failed; the whole output is in $log"; }
+}
