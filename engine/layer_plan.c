@@ -148,7 +148,7 @@ static int parse_list(const char *text, int n_layers, bool *dense, struct err *e
     }
 }
 
-static int force_dense(const struct model_config *c, const char *text, struct layer_plan *plan, struct err *err)
+int layer_plan_force_dense(const struct model_config *c, const char *text, struct layer_plan *plan, struct err *err)
 {
     bool dense[MODEL_MAX_LAYERS];
     int r = parse_list(text, c->n_layers, dense, err);
@@ -172,7 +172,7 @@ int layer_plan_fill(const struct model_config *c, const struct safetensors *s, c
         r = check_list(c, family, err);
     if (r >= 0)
         r = check_layout(c, family, plan, err);
-    return r >= 0 && dense_layers ? force_dense(c, dense_layers, plan, err) : r;
+    return r >= 0 && dense_layers ? layer_plan_force_dense(c, dense_layers, plan, err) : r;
 }
 
 int layer_plan_derive(const struct model_config *c, enum layer_kind family, struct layer_plan *plan, struct err *err)

@@ -33,6 +33,8 @@ int layer_plan_fill(const struct model_config *c, const struct safetensors *s, c
                     struct err *err);
 /* The plan that a config describes when there are no tensors: DENSE, or the published layout of `family`; DTRNET needs dtrnet_layers. */
 int layer_plan_derive(const struct model_config *c, enum layer_kind family, struct layer_plan *plan, struct err *err);
+/* Applies `dense_layers` to a filled plan. */
+int layer_plan_force_dense(const struct model_config *c, const char *dense_layers, struct layer_plan *plan, struct err *err);
 
 const char *layer_kind_name(enum layer_kind k);          /* "dense", "dtrnet", "mod", "dllm" */
 int layer_kind_find(const char *name, enum layer_kind *ret);   /* ERR_INVALID for another name */
