@@ -8,12 +8,11 @@
 #include <stdint.h>
 #include "common/err.h"
 #include "common/log.h"
+#include "engine/layer_plan.h"
 #include "kernels/dtype.h"
 
 struct engine;
 struct engine_ticket;
-struct model_config;
-struct layer_plan;
 
 #define ENGINE_TOP_K_MAX 20
 
@@ -98,9 +97,11 @@ struct eval_result {
 
 struct engine_stats {
     uint64_t requests_done, requests_failed, requests_cancelled;
-    uint64_t steps, rows_computed, rows_rescored, rows_cached, tokens_generated, tokens_scored;
-    const uint64_t *rows_routed;    /* [n_layers]; owned by the engine, read with a snapshot's accuracy */
-    const uint64_t *rows_seen;      /* [n_layers] rows that the layer decided on */
+    uint64_t steps, tokens_generated, tokens_scored;
+    uint64_t rows_computed;         /* appended: each left K and V where it attended */
+    uint64_t rows_rescored;         /* run again over cached keys for a score */
+    uint64_t rows_cached;           /* positions that requests took from the prefix tree */
+    uint64_t rows_routed[MODEL_MAX_LAYERS];   /* of rows_computed, how many attended (selected, executed) in layer l */
     uint64_t kv_rows_held;          /* slots that hold K and V now */
     uint64_t kv_rows_reserved;      /* slots promised to running requests beyond these */
     uint64_t tree_tokens, tree_nodes, evicted_tokens;
