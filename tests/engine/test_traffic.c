@@ -1,0 +1,301 @@
+/* Bitwise invariance on random traffic: scores, alternatives, generated tokens and routing of a request are the same bits whatever runs
+ * beside it. The reference comes from an engine that computes one whole sequence at a time on one thread without a prefix cache; the same
+ * requests then go, in random groups, lengths, orders and options, through engines that differ in batch size, threads, cache, and a pool so small that it evicts.
+ *
+ *   test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED]     exits 1 at the first difference, naming the request */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "engine/engine.h"
+
+#define N_SEQUENCES 24
+#define MAX_LEN 160
+#define MAX_NEW 4
+#define TOP 20
+#define IN_FLIGHT 12
+#define MAX_GROUP 6
+
+static uint64_t rng_state;
+
+static uint32_t rnd(uint32_t n)   /* splitmix64 */
+{
+    uint64_t z = rng_state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return (uint32_t)((z ^ (z >> 31)) >> 33) % n;
+}
+
+static void die(const char *what, const char *why)
+{
+    fprintf(stderr, "%s: %s\n", what, why);
+    exit(1);
+}
+
+static struct engine *open_engine(const char *dir, const char *dtype, int threads, int batch, bool cache, int pool_rows_per_layer, const struct engine_info *like)
+{
+    struct engine_options o = {.model_dir = dir, .device = getenv("DTRNET_TEST_DEVICE") ? getenv("DTRNET_TEST_DEVICE") : "cpu", .dtype = dtype,
+                               .n_threads = threads, .max_model_len = MAX_LEN + MAX_NEW, .max_batch_tokens = batch, .prefix_cache = cache,
+                               .bos_id = -1, .eos_id = -1};
+    if (like)
+        o.kv_cache_bytes = (size_t)pool_rows_per_layer * (size_t)like->config->n_layers * (like->kv_row_bytes + sizeof(int));
+    struct engine *e;
+    struct err err;
+    if (engine_open(&o, &e, &err) < 0)
+        die("open", err.text);
+    return e;
+}
+
+/* ---- the reference ----------------------------------------------------------------------------------------------- */
+struct reference {
+    int32_t tokens[MAX_LEN];
+    int n;
+    float lp[MAX_LEN];
+    int32_t top_id[MAX_LEN][TOP];
+    float top_lp[MAX_LEN][TOP];
+    uint8_t *routing;   /* [n_layers][n - 1] */
+    struct continuation {
+        bool known;
+        int n_new;
+        int32_t tokens[MAX_NEW];
+        float lp[MAX_NEW];
+    } after[MAX_LEN + 1][2];   /* by prompt length; greedy, sampled */
+};
+
+static struct reference refs[N_SEQUENCES];
+static int top_max;   /* the smaller of TOP and the vocabulary */
+
+/* Sequences share prefixes of random length, so that the tree splits. */
+static void make_tokens(int vocab)
+{
+    for (int i = 0; i < N_SEQUENCES; i++) {
+        struct reference *r = &refs[i];
+        r->n = 2 + (int)rnd(MAX_LEN - 1);
+        for (int t = 0; t < r->n; t++)
+            r->tokens[t] = (int32_t)rnd((uint32_t)vocab);
+        if (i && rnd(4)) {
+            const struct reference *from = &refs[rnd((uint32_t)i)];
+            int shared = 1 + (int)rnd((uint32_t)(from->n < r->n ? from->n : r->n));
+            memcpy(r->tokens, from->tokens, (size_t)shared * sizeof(int32_t));
+        }
+    }
+}
+
+static const struct eval_result *run_alone(struct engine *e, const struct eval_request *q, struct engine_ticket **t)
+{
+    struct err err;
+    if (engine_submit(e, q, 1, t, &err) < 0)
+        die("submit", err.text);
+    engine_wait(*t, -1);
+    if (engine_result(*t, 0)->code < 0)
+        die("reference", engine_result(*t, 0)->err.text);
+    return engine_result(*t, 0);
+}
+
+static void make_reference(struct engine *e, struct reference *r)
+{
+    struct engine_ticket *t;
+    struct eval_request q = {.tokens = r->tokens, .n_tokens = r->n, .score_begin = 1, .top_k = top_max, .top_p = 1, .want_routing = true};
+    const struct eval_result *res = run_alone(e, &q, &t);
+    size_t bytes = (size_t)engine_info(e)->config->n_layers * (size_t)(r->n - 1);
+    r->routing = malloc(bytes);
+    memcpy(r->routing, res->routing, bytes);
+    for (int i = 1; i < r->n; i++) {
+        r->lp[i] = res->logprobs[i - 1];
+        memcpy(r->top_id[i], res->top_ids + (i - 1) * top_max, (size_t)top_max * 4);
+        memcpy(r->top_lp[i], res->top_logprobs + (i - 1) * top_max, (size_t)top_max * 4);
+    }
+    engine_ticket_free(t);
+}
+
+static void sampling(struct eval_request *q, bool sampled, int seed)
+{
+    q->top_p = sampled ? 0.9f : 1;
+    q->temperature = sampled ? 0.8f : 0;
+    q->sample_top_k = sampled ? 50 : 0;
+    q->seed = (uint64_t)seed;
+}
+
+static const struct continuation *continuation_of(struct engine *ref, int seq, int n, bool sampled)
+{
+    struct continuation *c = &refs[seq].after[n][sampled];
+    if (c->known)
+        return c;
+    struct eval_request q = {.tokens = refs[seq].tokens, .n_tokens = n, .score_begin = n, .max_new = MAX_NEW};
+    struct engine_ticket *t;
+    sampling(&q, sampled, seq);
+    const struct eval_result *res = run_alone(ref, &q, &t);
+    c->known = true;
+    c->n_new = res->n_new;
+    memcpy(c->tokens, res->new_tokens, (size_t)c->n_new * 4);
+    memcpy(c->lp, res->new_logprobs, (size_t)c->n_new * 4);
+    engine_ticket_free(t);
+    return c;
+}
+
+/* ---- traffic ------------------------------------------------------------------------------------------------------- */
+struct group {
+    struct engine_ticket *ticket;
+    struct eval_request reqs[MAX_GROUP];
+    int seq[MAX_GROUP], n;
+};
+
+static uint64_t n_checked, n_cancelled, n_cached_rows;
+
+static void fail(const struct group *g, int i, const char *what, int at, double got, double want)
+{
+    const struct eval_request *q = &g->reqs[i];
+    fprintf(stderr, "sequence %d, %d tokens, score_begin %d, top_k %d, max_new %d: %s %d is %.9g, alone it was %.9g\n", g->seq[i], q->n_tokens,
+            q->score_begin, q->top_k, q->max_new, what, at, got, want);
+    exit(1);
+}
+
+static void check_scores(const struct group *g, int i, const struct eval_result *res)
+{
+    const struct eval_request *q = &g->reqs[i];
+    const struct reference *r = &refs[g->seq[i]];
+    int k1 = q->top_k > 1 ? q->top_k : 1;
+    for (int p = q->score_begin; p < q->n_tokens; p++) {
+        int at = p - q->score_begin;
+        if (memcmp(&res->logprobs[at], &r->lp[p], 4))
+            fail(g, i, "logprob of token", p, (double)res->logprobs[at], (double)r->lp[p]);
+        for (int j = 0; j < k1; j++)
+            if (res->top_ids[at * k1 + j] != r->top_id[p][j] || memcmp(&res->top_logprobs[at * k1 + j], &r->top_lp[p][j], 4))
+                fail(g, i, "alternative of token", p, (double)res->top_logprobs[at * k1 + j], (double)r->top_lp[p][j]);
+    }
+}
+
+static void check_routing(const struct group *g, int i, const struct eval_result *res, int n_layers)
+{
+    const struct reference *r = &refs[g->seq[i]];
+    int n = res->n_routing < r->n - 1 ? res->n_routing : r->n - 1;
+    n = n < g->reqs[i].n_tokens ? n : g->reqs[i].n_tokens;   /* past the prompt, generated tokens differ from the reference's */
+    for (int l = 0; l < n_layers; l++)
+        if (memcmp(res->routing + (size_t)l * (size_t)res->n_routing, r->routing + (size_t)l * (size_t)(r->n - 1), (size_t)n))
+            fail(g, i, "routing of layer", l, 1, 0);
+}
+
+static void check_group(struct group *g, struct engine *ref, int n_layers)
+{
+    for (int i = 0; i < g->n; i++) {
+        const struct eval_result *res = engine_result(g->ticket, i);
+        const struct eval_request *q = &g->reqs[i];
+        if (res->code == ERR_CANCELLED) {
+            n_cancelled++;
+            continue;
+        }
+        if (res->code < 0)
+            die("request", res->err.text);
+        check_scores(g, i, res);
+        if (q->want_routing)
+            check_routing(g, i, res, n_layers);
+        if (q->max_new) {
+            const struct continuation *c = continuation_of(ref, g->seq[i], q->n_tokens, q->temperature > 0);
+            int n = c->n_new < q->max_new ? c->n_new : q->max_new;
+            if (res->n_new != n)
+                fail(g, i, "count of generated tokens", 0, res->n_new, n);
+            for (int j = 0; j < n; j++)
+                if (res->new_tokens[j] != c->tokens[j] || memcmp(&res->new_logprobs[j], &c->lp[j], 4))
+                    fail(g, i, "generated token", j, res->new_tokens[j], c->tokens[j]);
+        }
+        n_cached_rows += (uint64_t)res->rows_cached;
+        n_checked++;
+    }
+    engine_ticket_free(g->ticket);
+    g->ticket = NULL;
+}
+
+static void make_group(struct group *g)
+{
+    g->n = 1 + (int)rnd(MAX_GROUP);
+    for (int i = 0; i < g->n; i++) {
+        int seq = g->seq[i] = (int)rnd(N_SEQUENCES);
+        const struct reference *r = &refs[seq];
+        int n = 1 + (int)rnd((uint32_t)r->n);
+        static const int tops[] = {0, 1, 1, 5, TOP};
+        g->reqs[i] = (struct eval_request){.tokens = r->tokens, .n_tokens = n, .score_begin = rnd(3) ? 1 + (int)rnd((uint32_t)n) : rnd(2) ? 1 : n,
+                                           .top_k = tops[rnd(5)], .max_new = rnd(2) ? 0 : 1 + (int)rnd(MAX_NEW), .want_routing = !rnd(4)};
+        if (g->reqs[i].top_k > top_max)
+            g->reqs[i].top_k = top_max;
+        sampling(&g->reqs[i], !rnd(3), seq);
+    }
+}
+
+static void run_traffic(struct engine *e, struct engine *ref, int n_requests)
+{
+    struct group groups[IN_FLIGHT] = {0};
+    int n_layers = engine_info(e)->config->n_layers;
+    uint64_t until = n_checked + (uint64_t)n_requests;
+    while (n_checked < until) {
+        struct group *g = &groups[rnd(IN_FLIGHT)];
+        if (g->ticket) {
+            if (!rnd(16))
+                engine_cancel(g->ticket);
+            engine_wait(g->ticket, -1);
+            check_group(g, ref, n_layers);
+        }
+        struct err err;
+        make_group(g);
+        if (engine_submit(e, g->reqs, g->n, &g->ticket, &err) < 0)
+            die("submit", err.text);
+        if (!rnd(200))
+            engine_cache_clear(e);
+    }
+    for (int i = 0; i < IN_FLIGHT; i++) {
+        if (groups[i].ticket) {
+            engine_wait(groups[i].ticket, -1);
+            check_group(&groups[i], ref, n_layers);
+        }
+    }
+}
+
+/* Nothing may be left behind: with the tree cleared, no slot is held or promised. */
+static void check_empty(struct engine *e)
+{
+    struct engine_stats st;
+    engine_cache_clear(e);
+    engine_stats(e, &st);
+    if (st.kv_rows_held || st.kv_rows_reserved || st.tree_nodes)
+        die("after the traffic", "the cleared cache still holds rows");
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        int threads, batch;
+        bool cache;
+        int pool;   /* rows a layer; one sequence needs MAX_LEN + MAX_NEW */
+    } engines[] = {{"cache on, one thread, steps of 256", 1, 256, true, 4096},
+                   {"cache on, two threads, steps of 19, evicting", 2, 19, true, MAX_LEN + MAX_NEW + 90},
+                   {"cache off, two threads, steps of 70", 2, 70, false, 1024},
+                   {"cache on, two threads, steps of 512, evicting", 2, 512, true, 700}};
+    if (argc < 4)
+        die("usage", "test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED]");
+    int n_requests = atoi(argv[3]);
+    rng_state = argc > 4 ? strtoull(argv[4], NULL, 10) : (uint64_t)time(NULL);
+    printf("seed %" PRIu64 "\n", rng_state);
+    struct engine *ref = open_engine(argv[1], argv[2], 1, 512, false, 0, NULL);
+    int vocab = engine_info(ref)->config->vocab;
+    top_max = vocab < TOP ? vocab : TOP;
+    make_tokens(vocab);
+    for (int i = 0; i < N_SEQUENCES; i++)
+        make_reference(ref, &refs[i]);
+    for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++) {
+        uint64_t before = n_checked, cached = n_cached_rows;
+        struct engine *e = open_engine(argv[1], argv[2], engines[i].threads, engines[i].batch, engines[i].cache, engines[i].pool, engine_info(ref));
+        run_traffic(e, ref, n_requests / 4);
+        struct engine_stats st;
+        engine_stats(e, &st);
+        printf("%s: %" PRIu64 " requests equal, %" PRIu64 " rows from the cache, %" PRIu64 " run again, %" PRIu64 " tokens evicted\n", engines[i].name,
+               n_checked - before, n_cached_rows - cached, st.rows_rescored, st.evicted_tokens);
+        check_empty(e);
+        engine_close(e);
+    }
+    printf("%" PRIu64 " cancelled\n", n_cancelled);
+    engine_close(ref);
+    for (int i = 0; i < N_SEQUENCES; i++)
+        free(refs[i].routing);
+    return 0;
+}
