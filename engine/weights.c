@@ -170,6 +170,30 @@ static int fill_part(struct binder *b, const struct part_spec *p, int64_t cols, 
     return r >= 0 ? aligned_data(b, t, ret->bias_type, &ret->bias) : r;
 }
 
+static bool all_finite(const void *data, enum dtype type, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float v;
+        dtype_to_f32(&v, (const char *)data + i * dtype_size(type), type, 1);
+        if (!isfinite(v))
+            return false;
+    }
+    return true;
+}
+
+/* The backend refused a matrix: says which tensor it was, where one of several holds a value that is not finite. */
+static int blame(struct binder *b, int code, const struct part_spec *specs, const struct matrix_part *parts, int n_parts, int64_t cols,
+                 const struct err *cause)
+{
+    for (int i = 0; i < n_parts && code == ERR_CORRUPT; i++) {
+        if (!all_finite(parts[i].data, parts[i].type, (size_t)(specs[i].n * cols)))
+            return err_set(b->err, code, "tensor %s%s.weight holds a value that is not finite", b->prefix, specs[i].name);
+        if (parts[i].bias && !all_finite(parts[i].bias, parts[i].bias_type, (size_t)specs[i].n))
+            return err_set(b->err, code, "tensor %s%s.bias holds a value that is not finite", b->prefix, specs[i].name);
+    }
+    return err_set(b->err, code, "%s%s.weight%s: %s", b->prefix, specs[0].name, n_parts > 1 ? " and its neighbours" : "", cause->text);
+}
+
 static int bind_matrix(struct binder *b, enum matrix_kind kind, const struct part_spec *specs, int n_parts, int64_t cols,
                        struct kern_matrix **ret)
 {
@@ -183,7 +207,7 @@ static int bind_matrix(struct binder *b, enum matrix_kind kind, const struct par
         if (r >= 0)
             b->w->bytes += b->k->ops->matrix_bytes(*ret);
         else
-            err_set(b->err, r, "%s%s%s.weight: %s", b->prefix, specs[0].name, n_parts > 1 ? " and its neighbours'" : "", cause.text);
+            r = blame(b, r, specs, parts, n_parts, cols, &cause);
     }
     drop_copies(b);
     return r;
