@@ -1,0 +1,68 @@
+#include "tests/check/harness.h"
+
+struct arg {
+    int v, d;
+    void *table;             /* host, of `type` */
+    enum dtype type;
+    struct kern_matrix *w;
+};
+
+static int run(const struct check *c, const void *arg, void *const *dev, struct rows rows)
+{
+    const struct arg *a = arg;
+    return c->k->ops->embed(c->k, dev[1], a->w, dev[0], rows);
+}
+
+static void want(const struct check *c, const void *arg, int r, const void *const *in, double *const *out)
+{
+    const struct arg *a = arg;
+    size_t row = *(const int *)in[0];
+    for (int i = 0; i < a->d; i++) {
+        float v;
+        dtype_to_f32(&v, (const char *)a->table + (row * a->d + i) * dtype_size(a->type), a->type, 1);
+        uint32_t rounded;
+        dtype_from_f32(&rounded, c->act, &v, 1);
+        dtype_to_f32(&v, &rounded, c->act, 1);
+        out[1][i] = v;
+    }
+}
+
+static void one(struct check *c, int n, int v, int d, enum dtype type)
+{
+    struct arg a = {.v = v, .d = d, .type = type, .table = malloc((size_t)v * d * dtype_size(type))};
+    float *values = check_floats(c, (size_t)v * d, -1, 1);
+    struct err err = {0};
+    char what[64];
+    snprintf(what, sizeof(what), "%d x %d %s", v, d, dtype_name(type));
+    dtype_from_f32(a.table, type, values, (size_t)v * d);
+    struct matrix_part part = {.data = a.table, .type = type, .n = v};
+    if (c->k->ops->matrix_new(c->k, MATRIX_EMBED, &part, 1, d, &a.w, &err) < 0)
+        check_fail(c, what, "%s", err.text);
+    struct check_array arrays[] = {
+        {.name = "ids", .use = CHECK_IN, .type = CHECK_I32, .cols = 1, .host = check_fill(c, CHECK_I32, n, 0, v - 1)},
+        {.name = "x", .use = CHECK_OUT, .type = CHECK_F32, .cols = d, .host = check_floats(c, (size_t)n * d, -1, 1)},
+    };
+    if (a.w)
+        check_rows(c, &(struct check_op){.what = what, .arrays = arrays, .n_arrays = 2, .n = n, .run = run, .want = want, .arg = &a});
+    check_arrays_done(arrays, 2);
+    c->k->ops->matrix_free(c->k, a.w);
+    free(values);
+    free(a.table);
+}
+
+void check_embed(struct check *c)
+{
+    if (c->bench) {
+        one(c, 512, 16384, 384, DTYPE_BF16);
+        one(c, 512, 32000, 960, DTYPE_BF16);
+        return;
+    }
+    for (int type = 0; type < DTYPE_COUNT; type++)
+        for (int n = 0; n <= 30; n = n * 5 + 1) {
+            one(c, n, 1, 8, type);
+            one(c, n, 17, 31, type);
+            one(c, n, 256, 64, type);
+            one(c, n, 320, 96, type);
+            one(c, n, 777, 385, type);
+        }
+}

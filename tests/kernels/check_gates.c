@@ -1,0 +1,127 @@
+/* copy_rows, gather_rows, blend and bypass. */
+#include <math.h>
+#include "tests/check/harness.h"
+
+struct arg {
+    int d;
+    struct kern_heads hs;
+};
+
+static int run_copy(const struct check *c, const void *arg, void *const *dev, struct rows rows)
+{
+    const struct arg *a = arg;
+    return c->k->ops->copy_rows(c->k, dev[1], dev[0], a->d, rows);
+}
+
+static void want_copy(const struct check *c, const void *arg, int r, const void *const *in, double *const *out)
+{
+    const struct arg *a = arg;
+    for (int i = 0; i < a->d; i++)
+        out[1][i] = ((const float *)in[0])[i];
+}
+
+static int run_blend(const struct check *c, const void *arg, void *const *dev, struct rows rows)
+{
+    const struct arg *a = arg;
+    return c->k->ops->blend(c->k, dev[1], dev[0], dev[2], a->d, rows);
+}
+
+static void want_blend(const struct check *c, const void *arg, int r, const void *const *in, double *const *out)
+{
+    const struct arg *a = arg;
+    const float *x0 = in[0], *x = in[1], *gate = in[2];
+    for (int i = 0; i < a->d; i++)
+        out[1][i] = x0[i] + (double)gate[0] * x[i];
+}
+
+static void rows_of_floats(struct check *c, int n, int d)
+{
+    struct arg a = {.d = d};
+    char what[64];
+    struct check_array arrays[] = {
+        {.name = "x0", .use = CHECK_IN, .type = CHECK_F32, .cols = d, .host = check_floats(c, (size_t)n * d, -3, 3)},
+        {.name = "x", .use = CHECK_INOUT, .type = CHECK_F32, .cols = d, .abs = 1e-6, .rel = 1e-6,
+         .host = check_floats(c, (size_t)n * d, -3, 3)},
+        {.name = "gate", .use = CHECK_IN, .type = CHECK_F32, .cols = 1, .host = check_floats(c, n, 0, 1)},
+    };
+    struct check_op op = {.what = what, .arrays = arrays, .n_arrays = 3, .n = n, .run = run_blend, .want = want_blend, .arg = &a};
+    snprintf(what, sizeof(what), "blend d %d", d);
+    check_rows(c, &op);
+    op.run = run_copy;
+    op.want = want_copy;
+    snprintf(what, sizeof(what), "copy_rows d %d", d);
+    check_rows(c, &op);
+    check_arrays_done(arrays, 3);
+}
+
+static void gather(struct check *c, int n, int d)
+{
+    float *src = check_floats(c, (size_t)n * d, -1, 1), *got = calloc((size_t)n * d + 1, sizeof(float)), *before = calloc((size_t)n * d + 1, 4);
+    int *idx = calloc(n + 1, sizeof(int)), m = 0;
+    for (int r = 0; r < n; r++)
+        if (check_int(c, 0, 2))
+            idx[m++] = r;
+    void *dev_src = check_up(c, src, sizeof(float) * n * d), *dev_dst = check_up(c, before, sizeof(float) * n * d);
+    void *dev_idx = check_up(c, idx, sizeof(int) * n), *dev_m = check_up(c, &m, sizeof(int));
+    c->cases++;
+    check_code(c, "gather_rows", c->k->ops->gather_rows(c->k, dev_dst, dev_src, d, (struct rows){dev_idx, dev_m, n}));
+    check_down(c, "gather_rows", got, dev_dst, sizeof(float) * n * d);
+    for (int i = 0; i < m; i++)
+        if (memcmp(got + (size_t)i * d, src + (size_t)idx[i] * d, sizeof(float) * d))
+            check_fail(c, "gather_rows", "row %d is not source row %d", i, idx[i]);
+    if (memcmp(got + (size_t)m * d, before, sizeof(float) * (n - m) * d))
+        check_fail(c, "gather_rows", "wrote past its %d rows", m);
+    void *all[] = {dev_src, dev_dst, dev_idx, dev_m};
+    for (int i = 0; i < 4; i++)
+        check_drop(c, all[i]);
+    free(src);
+    free(got);
+    free(before);
+    free(idx);
+}
+
+static int run_bypass(const struct check *c, const void *arg, void *const *dev, struct rows rows)
+{
+    const struct arg *a = arg;
+    return c->k->ops->bypass(c->k, &a->hs, dev[1], dev[0], rows);
+}
+
+static void want_bypass(const struct check *c, const void *arg, int r, const void *const *in, double *const *out)
+{
+    const struct kern_heads *hs = &((const struct arg *)arg)->hs;
+    for (int i = 0; i < hs->h; i++)
+        for (int j = 0; j < hs->hd; j++)
+            out[1][i * hs->hd + j] = check_get(c, CHECK_ACT, in[0], (size_t)(hs->h + hs->hk + i / (hs->h / hs->hk)) * hs->hd + j);
+}
+
+static void bypass(struct check *c, int n, int h, int hk, int hd)
+{
+    struct arg a = {.hs = {.h = h, .hk = hk, .hd = hd}};
+    int width = (h + 2 * hk) * hd;
+    char what[64];
+    snprintf(what, sizeof(what), "bypass %d/%d x %d", h, hk, hd);
+    struct check_array arrays[] = {
+        {.name = "qkv", .use = CHECK_IN, .type = CHECK_ACT, .cols = width, .host = check_fill(c, CHECK_ACT, (size_t)n * width, -3, 3)},
+        {.name = "out", .use = CHECK_OUT, .type = CHECK_ACT, .cols = h * hd, .host = check_fill(c, CHECK_ACT, (size_t)n * h * hd, -3, 3)},
+    };
+    check_rows(c, &(struct check_op){.what = what, .arrays = arrays, .n_arrays = 2, .n = n, .run = run_bypass, .want = want_bypass,
+                                     .arg = &a});
+    check_arrays_done(arrays, 2);
+}
+
+void check_gates(struct check *c)
+{
+    if (c->bench) {
+        rows_of_floats(c, 512, 960);
+        bypass(c, 512, 15, 5, 64);
+        return;
+    }
+    for (int n = 0; n <= 40; n = n * 3 + 1) {
+        for (int d = 1; d < 400; d = d * 2 + 3)
+            rows_of_floats(c, n, d);
+        gather(c, n, 17);
+        bypass(c, n, 6, 2, 24);
+        bypass(c, n, 4, 1, 8);
+        bypass(c, n, 3, 3, 64);
+    }
+}

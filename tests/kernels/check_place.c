@@ -1,0 +1,135 @@
+/* place: row lists and key places, against the header's sentences taken one by one. */
+#include "tests/check/harness.h"
+
+enum { LAYERS = 3, MAX_RUNS = 12, MAX_RUN = 9, CAP = 24, MAX_ROWS = MAX_RUNS * MAX_RUN };
+
+struct problem {
+    struct kern_run runs[MAX_RUNS];
+    int n_runs, n, layer;
+    int base[MAX_RUNS], reserved[MAX_ROWS], tables[MAX_RUNS * LAYERS * CAP];
+    unsigned char route[MAX_ROWS];
+    bool all, kv_all;
+};
+
+struct result {
+    int sel[MAX_ROWS], rest[MAX_ROWS], visible[MAX_ROWS], slot[MAX_ROWS], run_start[MAX_RUNS + 1], n_sel, n_rest;
+    int tables[MAX_RUNS * LAYERS * CAP];
+};
+
+static void make(struct check *c, struct problem *p, int n_runs)
+{
+    *p = (struct problem){.n_runs = n_runs, .layer = check_int(c, 0, LAYERS - 1), .all = !check_int(c, 0, 3), .kv_all = check_int(c, 0, 1)};
+    int bias = check_int(c, 0, 2);   /* 0: nearly none routed, 2: nearly all */
+    for (int i = 0; i < n_runs; i++) {
+        p->runs[i] = (struct kern_run){.row0 = p->n, .n = check_int(c, 1, MAX_RUN), .append = check_int(c, 0, 1), .table_cap = CAP,
+                                       .table_off = (int64_t)i * LAYERS * CAP};
+        p->base[i] = check_int(c, 0, CAP - MAX_RUN);
+        p->n += p->runs[i].n;
+    }
+    for (int i = 0; i < MAX_ROWS; i++) {
+        p->reserved[i] = 1000 + check_int(c, 0, 8) + 10 * i;
+        p->route[i] = bias == 1 ? check_int(c, 0, 1) : bias == 0 ? !check_int(c, 0, 9) : check_int(c, 0, 9) > 0;
+    }
+    for (int i = 0; i < MAX_RUNS * LAYERS * CAP; i++)
+        p->tables[i] = -100 - i;
+}
+
+static void run(struct check *c, const struct problem *p, struct result *got)
+{
+    int rows = p->n ? p->n : 1;
+    struct {
+        void *dev;
+        void *host;
+        size_t bytes;
+    } out[] = {
+        {.host = got->sel, .bytes = sizeof(int) * rows},     {.host = got->rest, .bytes = sizeof(int) * rows},
+        {.host = got->visible, .bytes = sizeof(int) * rows}, {.host = got->slot, .bytes = sizeof(int) * rows},
+        {.host = got->run_start, .bytes = sizeof(int) * (p->n_runs + 1)},
+        {.host = &got->n_sel, .bytes = sizeof(int)},         {.host = &got->n_rest, .bytes = sizeof(int)},
+        {.host = got->tables, .bytes = sizeof(got->tables)},
+    };
+    memcpy(got->tables, p->tables, sizeof(got->tables));
+    for (int i = 0; i < 8; i++)
+        out[i].dev = check_up(c, out[i].host, out[i].bytes);
+    int run_of[MAX_ROWS], pos[MAX_ROWS];
+    for (int i = 0; i < p->n_runs; i++)
+        for (int r = 0; r < p->runs[i].n; r++) {
+            run_of[p->runs[i].row0 + r] = i;
+            pos[p->runs[i].row0 + r] = p->base[i] + r;
+        }
+    void *in[] = {check_up(c, p->runs, sizeof(*p->runs) * p->n_runs), check_up(c, p->base, sizeof(int) * p->n_runs),
+                  check_up(c, p->reserved, sizeof(int) * rows), check_up(c, p->route, rows), check_up(c, run_of, sizeof(int) * p->n),
+                  check_up(c, pos, sizeof(int) * p->n)};
+    struct kern_step s = {.all = {NULL, NULL, p->n}, .pos = in[5], .run_of = in[4], .runs = in[0], .n_runs = p->n_runs, .tables = out[7].dev};
+    struct kern_place place = {.sel = out[0].dev, .rest = out[1].dev, .visible = out[2].dev, .slot = out[3].dev, .run_start = out[4].dev,
+                               .sel_n = out[5].dev, .rest_n = out[6].dev};
+    check_code(c, "place", c->k->ops->place(c->k, &s, p->layer, p->all ? NULL : in[3], p->kv_all, in[1], in[2], &place));
+    for (int i = 0; i < 8; i++) {
+        check_down(c, "place", out[i].host, out[i].dev, out[i].bytes);
+        check_drop(c, out[i].dev);
+    }
+    for (int i = 0; i < 6; i++)
+        check_drop(c, in[i]);
+}
+
+static bool selected(const struct problem *p, int r) { return p->all || p->route[r]; }
+static bool has_key(const struct problem *p, int r) { return p->kv_all || selected(p, r); }
+
+/* Rows of [first, r) that satisfy fn. */
+static int count(const struct problem *p, int first, int r, bool (*fn)(const struct problem *p, int r))
+{
+    int n = 0;
+    for (int i = first; i < r; i++)
+        n += fn(p, i);
+    return n;
+}
+
+static void expect(struct check *c, const char *name, int at, int got, int want)
+{
+    if (got != want)
+        check_fail(c, "place", "%s[%d] is %d, not %d", name, at, got, want);
+}
+
+static void verify(struct check *c, const struct problem *p, const struct result *got)
+{
+    int tables[MAX_RUNS * LAYERS * CAP], taken = 0;
+    memcpy(tables, p->tables, sizeof(tables));
+    for (int i = 0; i < p->n_runs; i++) {
+        const struct kern_run *run = &p->runs[i];
+        expect(c, "run_start", i, got->run_start[i], count(p, 0, run->row0, selected));
+        for (int r = run->row0; r < run->row0 + run->n; r++) {
+            int before = count(p, 0, r, selected), keys = p->base[i] + count(p, run->row0, r, has_key), slot = -1;
+            if (has_key(p, r) && run->append) {
+                slot = p->reserved[taken++];
+                tables[run->table_off + p->layer * run->table_cap + keys] = slot;
+            }
+            if (selected(p, r))
+                expect(c, "sel", before, got->sel[before], r);
+            else
+                expect(c, "rest", r - before, got->rest[r - before], r);
+            if (has_key(p, r))
+                expect(c, "visible", r, got->visible[r], keys + 1);
+            expect(c, "slot", r, got->slot[r], slot);
+        }
+    }
+    expect(c, "run_start", p->n_runs, got->run_start[p->n_runs], count(p, 0, p->n, selected));
+    expect(c, "sel_n", 0, got->n_sel, count(p, 0, p->n, selected));
+    expect(c, "rest_n", 0, got->n_rest, p->n - count(p, 0, p->n, selected));
+    for (int i = 0; i < MAX_RUNS * LAYERS * CAP; i++)
+        expect(c, "tables", i, got->tables[i], tables[i]);
+}
+
+void check_place(struct check *c)
+{
+    static struct problem p;
+    static struct result got;
+    for (int i = 0; i < (c->bench ? 0 : 400); i++) {
+        make(c, &p, i % (MAX_RUNS + 1));
+        memset(&got, 0xee, sizeof(got));
+        c->cases++;
+        run(c, &p, &got);
+        if (p.n)
+            verify(c, &p, &got);
+        check_digest(c, &got, sizeof(got));
+    }
+}
