@@ -9,18 +9,21 @@ struct layer_rows {
     struct rows normed;     /* rows whose normed input something reads */
 };
 
-static struct layer_rows divide_rows(const struct layer_plan *p, const struct workspace *w, const struct batch *b)
+/* After the last layer only wanted rows are read, so only they need its output projection and MLP. */
+static struct layer_rows divide_rows(const struct layer_plan *p, const struct workspace *w, const struct batch *b, bool last)
 {
     struct layer_rows r = {.all = b->step.all};
     if (p->kind == LAYER_DENSE) {
         r.selected = r.executed = r.normed = r.all;
         r.rest = (struct rows){.n_max = 0};
-        return r;
+    } else {
+        r.selected = (struct rows){w->place.sel, w->place.sel_n, b->n_rows};
+        r.rest = (struct rows){w->place.rest, w->place.rest_n, b->n_rows};
+        r.executed = p->unselected == UNSELECTED_SKIP ? r.selected : r.all;
+        r.normed = p->kv_all ? r.all : r.executed;
     }
-    r.selected = (struct rows){w->place.sel, w->place.sel_n, b->n_rows};
-    r.rest = (struct rows){w->place.rest, w->place.rest_n, b->n_rows};
-    r.executed = p->unselected == UNSELECTED_SKIP ? r.selected : r.all;
-    r.normed = p->kv_all ? r.all : r.executed;
+    if (last && p->unselected != UNSELECTED_SKIP)
+        r.executed = (struct rows){.idx = b->d_want_row, .n_max = b->n_want};
     return r;
 }
 
@@ -96,7 +99,7 @@ static int run_layer(const struct model *m, struct workspace *w, const struct ba
     int d = m->config.hidden, r = ask_router(m, w, b, layer);
     if (r >= 0)
         r = k->ops->place(k, &b->step, layer, route, p->kv_all, batch_layer_base(b, layer), batch_layer_reserved(b, layer), &w->place);
-    struct layer_rows rows = divide_rows(p, w, b);
+    struct layer_rows rows = divide_rows(p, w, b, layer == m->config.n_layers - 1);
     if (r >= 0 && p->gate == GATE_LAYER)
         r = k->ops->copy_rows(k, w->x0, w->x, d, rows.executed);
     if (r >= 0)
