@@ -1,0 +1,214 @@
+/* The engine's face: what it refuses and how it says so, cancelling, draining, prefix reuse counted in rows, non-finite logits.
+ *   test_engine GOLDEN_DIR SCRATCH_DIR */
+#include "engine/engine.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include "tests/check.h"
+
+static const char *golden, *scratch;
+
+static struct engine *open_model(const char *dir, bool cache, int max_len)
+{
+    struct engine_options o = {.model_dir = dir, .device = "cpu", .dtype = "f32", .n_threads = 2, .max_model_len = max_len, .max_batch_tokens = 64,
+                               .prefix_cache = cache, .bos_id = -1, .eos_id = -1, .max_queue = 8};
+    struct engine *e;
+    struct err err;
+    if (engine_open(&o, &e, &err) < 0) {
+        fprintf(stderr, "%s: %s\n", dir, err.text);
+        exit(1);
+    }
+    return e;
+}
+
+static struct engine *open_golden(const char *name, bool cache, int max_len)
+{
+    char dir[1024];
+    snprintf(dir, sizeof(dir), "%s/%s", golden, name);
+    return open_model(dir, cache, max_len);
+}
+
+static void expect_refusal(struct engine *e, struct eval_request q, const char *param, const char *value)
+{
+    struct engine_ticket *t;
+    struct err err = {0};
+    CHECK_INT(engine_submit(e, &q, 1, &t, &err), ERR_INVALID);
+    CHECK_STR(err.param, param);
+    if (!CHECK(strstr(err.text, value)))
+        fprintf(stderr, "  \"%s\" does not say %s\n", err.text, value);
+}
+
+static void test_refusals(void)
+{
+    struct engine *e = open_golden("dtrnet-bilayer", true, 100);
+    int32_t ids[200] = {1, 2, 3}, wild[] = {1, 320}, negative[] = {-1};
+    struct eval_request ok = {.tokens = ids, .n_tokens = 3, .score_begin = 1, .top_p = 1}, q;
+#define REFUSE(param, value, ...) (q = ok, __VA_ARGS__, expect_refusal(e, q, param, value))
+    REFUSE("tokens", "no tokens", q.n_tokens = 0);
+    REFUSE("tokens", "320", q.tokens = wild, q.n_tokens = 2);
+    REFUSE("tokens", "-1", q.tokens = negative, q.n_tokens = 1);
+    REFUSE("tokens", "102", q.n_tokens = 102);
+    REFUSE("tokens", "100", q.n_tokens = 101, q.max_new = 1);
+    REFUSE("max_tokens", "101", q.max_new = 101);
+    REFUSE("max_tokens", "-2", q.max_new = -2);
+    REFUSE("score_begin", "0", q.score_begin = 0);
+    REFUSE("score_begin", "4", q.score_begin = 4);
+    REFUSE("logprobs", "21", q.top_k = 21);
+    REFUSE("temperature", "-1", q.temperature = -1);
+    REFUSE("temperature", "1.5", q.top_p = 1.5f);
+    struct engine_ticket *t;
+    struct err err;
+    q = ok;
+    q.n_tokens = 101;   /* 100 positions: the limit itself */
+    CHECK_INT(engine_submit(e, &q, 1, &t, &err), 0);
+    CHECK(engine_wait(t, -1));
+    CHECK_INT(engine_result(t, 0)->code, 0);
+    engine_ticket_free(t);
+    engine_drain(e);
+    CHECK_INT(engine_submit(e, &ok, 1, &t, &err), ERR_DRAINING);
+    engine_close(e);
+}
+
+static void test_queue_and_cancel(void)
+{
+    struct engine *e = open_golden("dense-gqa-tied", true, 4000);
+    int32_t ids[3000];
+    struct eval_request many[9];
+    struct engine_ticket *t[3] = {0};
+    struct err err;
+    for (int i = 0; i < 3000; i++)
+        ids[i] = i % 320;
+    for (int i = 0; i < 9; i++)
+        many[i] = (struct eval_request){.tokens = ids + i, .n_tokens = 2900, .score_begin = 1, .top_p = 1};
+    CHECK_INT(engine_submit(e, many, 8, &t[0], &err), 0);
+    int refused = 0;
+    for (int i = 0; i < 3 && !refused; i++) {   /* the first may already have left the queue */
+        struct engine_ticket *more = NULL;
+        refused = engine_submit(e, many, 8, &more, &err) == ERR_BUSY;
+        engine_ticket_free(more);
+    }
+    CHECK(refused);
+    CHECK(!engine_wait(t[0], 0));
+    engine_cancel(t[0]);
+    CHECK(engine_wait(t[0], -1));
+    CHECK_INT(engine_result(t[0], 7)->code, ERR_CANCELLED);
+    engine_ticket_free(t[0]);
+    CHECK_INT(engine_submit(e, many, 1, &t[1], &err), 0);
+    engine_ticket_free(t[1]);   /* frees what still runs */
+    struct engine_stats st;
+    engine_cache_clear(e);
+    engine_stats(e, &st);
+    CHECK_INT(st.kv_rows_held, 0);
+    CHECK_INT(st.queued + st.running, 0);
+    engine_close(e);
+}
+
+/* Rows that four continuations of one context cost. */
+static int cost_of_siblings(bool cache, uint64_t *ret_held, uint64_t *ret_routed)
+{
+    struct engine *e = open_golden("dtrnet-bilayer", cache, 512);
+    int32_t ids[4][410];
+    struct eval_request q[4];
+    struct engine_ticket *t;
+    struct err err;
+    for (int i = 0; i < 4; i++) {
+        for (int p = 0; p < 410; p++)
+            ids[i][p] = (p * 31 + (p < 400 ? 0 : i * 17 + 1)) % 320;
+        q[i] = (struct eval_request){.tokens = ids[i], .n_tokens = 410, .score_begin = 400, .top_k = 1, .top_p = 1};
+    }
+    int rows = 0;
+    CHECK_INT(engine_submit(e, q, 4, &t, &err), 0);
+    CHECK(engine_wait(t, -1));
+    for (int i = 0; i < 4; i++)
+        rows += engine_result(t, i)->rows_computed;
+    engine_ticket_free(t);
+    struct engine_stats st;
+    engine_stats(e, &st);
+    *ret_held = st.kv_rows_held;
+    *ret_routed = 0;
+    for (int l = 0; l < 8; l++)
+        *ret_routed += st.rows_routed[l];
+    engine_close(e);
+    return rows;
+}
+
+static void test_reuse(void)
+{
+    uint64_t held, routed;
+    int alone = cost_of_siblings(false, &held, &routed), shared = cost_of_siblings(true, &held, &routed);
+    CHECK_INT(alone, 4 * 409);
+    CHECK_INT(shared, 409 + 3 * (9 + 1));   /* each sibling: its own rows, and the last context row once more for its first score */
+    CHECK_INT(held, routed);
+}
+
+/* A checkpoint whose final norm blows up: finite weights, infinite logits. */
+static void test_non_finite(void)
+{
+    char from[1200], to[1200], cmd[6000];
+    snprintf(from, sizeof(from), "%s/dense-gqa-tied", golden);
+    snprintf(to, sizeof(to), "%s/overflow", scratch);
+    snprintf(cmd, sizeof(cmd), "rm -rf '%s' && cp -r '%s' '%s' && chmod -R u+w '%s'", to, from, to, to);
+    if (!CHECK_INT(system(cmd), 0))
+        return;
+    snprintf(cmd, sizeof(cmd), "%s/model.safetensors", to);
+    FILE *f = fopen(cmd, "r+b");
+    static char head[65536];
+    size_t got = fread(head, 1, sizeof(head) - 1, f);
+    uint64_t header_len;
+    memcpy(&header_len, head, 8);
+    head[got] = 0;
+    const char *at = strstr(head + 8, "\"model.norm.weight\"");
+    long off = 0;
+    if (!CHECK(at && sscanf(strstr(at, "data_offsets") + 14, " [%ld", &off) == 1))
+        return;
+    float huge = 3e38f;
+    for (int i = 0; i < 96; i++) {
+        fseek(f, (long)header_len + 8 + off + 4 * i, SEEK_SET);
+        fwrite(&huge, 4, 1, f);
+    }
+    fclose(f);
+    struct engine *e = open_model(to, true, 64);
+    int32_t ids[] = {1, 2, 3};
+    struct eval_request q = {.tokens = ids, .n_tokens = 3, .score_begin = 1, .top_p = 1};
+    struct engine_ticket *t;
+    struct err err;
+    CHECK_INT(engine_submit(e, &q, 1, &t, &err), 0);
+    CHECK(engine_wait(t, -1));
+    CHECK_INT(engine_result(t, 0)->code, ERR_NUMERIC);
+    CHECK(strstr(engine_result(t, 0)->err.text, "position 0"));
+    engine_ticket_free(t);
+    CHECK_INT(engine_health(e, &err), 0);   /* the request failed, not the engine */
+    engine_close(e);
+}
+
+static void test_bad_options(void)
+{
+    char dir[1024];
+    snprintf(dir, sizeof(dir), "%s/dtrnet-bilayer", golden);
+    struct engine_options o = {.model_dir = dir, .device = "cpu", .dtype = "f32", .bos_id = -1, .eos_id = -1, .max_model_len = 512, .kv_cache_bytes = 4096};
+    struct engine *e;
+    struct err err = {0};
+    CHECK_INT(engine_open(&o, &e, &err), ERR_INVALID);
+    CHECK_STR(err.param, "kv-cache-memory");
+    o.kv_cache_bytes = 0;
+    o.dtype = "int3";
+    CHECK_INT(engine_open(&o, &e, &err), ERR_INVALID);
+    CHECK(strstr(err.text, "int3"));
+    o.dtype = "f32";
+    o.model_dir = "/nonexistent";
+    CHECK(engine_open(&o, &e, &err) < 0);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 3)
+        return 2;
+    golden = argv[1];
+    scratch = argv[2];
+    test_refusals();
+    test_queue_and_cancel();
+    test_reuse();
+    test_non_finite();
+    test_bad_options();
+    return check_result();
+}

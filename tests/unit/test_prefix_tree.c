@@ -1,0 +1,139 @@
+/* The radix tree by hand: sharing, splitting, waiting, taking over a tail that was only scored, private nodes, eviction.
+ * Two layers: 0 keeps K and V of every token, 1 of the tokens that are even. */
+#include "engine/prefix_tree.h"
+#include "tests/check.h"
+
+static struct prefix_tree tree;
+static struct kv_cache kv;
+
+/* Computes the path's tokens from `from` up to `to`. */
+static void compute(struct tree_path *p, const int32_t *tokens, int from, int to)
+{
+    for (int i = from; i < to; i++) {
+        uint8_t route = (uint8_t)(tokens[i] % 2 ? 1 : 3);
+        int slots[2], n = route == 3 ? 2 : 1;
+        kv_cache_take(&kv, n, slots);
+        CHECK_INT(tree_append(&tree, p, tokens[i], &route, slots, n), 0);
+    }
+}
+
+static int enter(struct tree_path *p, const void *owner, const int32_t *tokens, int n, int n_rows)
+{
+    int n_kv = -1;
+    CHECK_INT(tree_enter(&tree, owner, tokens, n, n_rows, p, &n_kv), 0);
+    return n_kv;
+}
+
+static void test_share_and_split(void)
+{
+    static const int32_t a[] = {1, 2, 3, 4, 5}, b[] = {1, 2, 3, 9, 9}, c[] = {1, 2};
+    struct tree_path pa, pb, pc;
+    CHECK_INT(enter(&pa, &pa, a, 5, 4), 0);
+    CHECK_INT(tree_probe(&tree, b, 5, 4), -1);   /* another sequence is about to compute 1 */
+    compute(&pa, a, 0, 2);
+    CHECK_INT(tree_probe(&tree, b, 5, 4), -1);
+    compute(&pa, a, 2, 3);
+    CHECK_INT(tree_probe(&tree, b, 5, 4), 3);
+    CHECK_INT(enter(&pb, &pb, b, 5, 4), 3);      /* splits the node that a is still filling */
+    CHECK_INT(enter(&pc, &pc, c, 2, 1), 2);
+    CHECK_INT(pc.n_linked, 2);
+    compute(&pa, a, 3, 4);
+    compute(&pb, b, 3, 4);
+    CHECK_INT(kv.n_slots - kv.n_free, 7);        /* 1 2 3 4 9: 5 + two even ones */
+    CHECK_INT(tree.held_slots, 7);
+    CHECK_INT(tree.pinned_slots, 7);
+    float lp = -1, top_lp = -0.5f;
+    int32_t top = 7;
+    tree_put_score(&tree, &pa, 4, 1, lp, &top, &top_lp);   /* the last token has a score and no row */
+    tree_put_score(&tree, &pa, 1, 1, lp, &top, &top_lp);
+    tree_leave(&tree, &pa);
+    tree_leave(&tree, &pb);
+    tree_leave(&tree, &pc);
+    CHECK_INT(tree.pinned_slots, 0);
+    CHECK_INT(tree.held_slots, 7);
+    CHECK_INT(tree.tokens, 6);                   /* 1 2 3 | 4 5 | 9: b's unscored last token is gone */
+}
+
+static void test_scores_and_take_over(void)
+{
+    static const int32_t a[] = {1, 2, 3, 4, 5, 6};
+    struct tree_path p;
+    float lp, top_lp;
+    int32_t top;
+    CHECK_INT(enter(&p, &p, a, 5, 4), 4);
+    CHECK_INT(p.n_fill, 0);
+    CHECK(tree_get_score(&p, 4, 1, &lp, &top, &top_lp) && lp == -1 && top == 7 && top_lp == -0.5f);
+    CHECK(tree_get_score(&p, 1, 1, &lp, &top, &top_lp));
+    CHECK(!tree_get_score(&p, 2, 1, &lp, &top, &top_lp));
+    CHECK(!tree_get_score(&p, 4, 2, &lp, &top, &top_lp));
+    tree_leave(&tree, &p);
+    CHECK_INT(enter(&p, &p, a, 6, 6), 4);        /* 5 was only scored: its row is this sequence's to compute */
+    CHECK_INT(p.n_fill, 2);
+    CHECK_INT(tree_probe(&tree, a, 5, 5), -1);
+    compute(&p, a, 4, 6);
+    static const int32_t generated[] = {8, 8, 8};
+    compute(&p, generated, 0, 3);                /* past the path: private */
+    CHECK_INT(tree.held_slots, 7 + 1 + 2 + 6);
+    tree_leave(&tree, &p);
+    CHECK_INT(tree.held_slots, 10);
+    CHECK_INT(tree_probe(&tree, a, 6, 6), 6);
+}
+
+static void test_evict(void)
+{
+    static const int32_t a[] = {1, 2, 3, 4, 5, 6}, b[] = {1, 2, 3, 9};
+    struct tree_path p;
+    CHECK_INT(enter(&p, &p, b, 4, 3), 4);        /* pins 1 2 3 and 9; 4 5 6 can go */
+    CHECK_INT(tree_available(&tree), kv.n_free + 5);
+    tree_make_room(&tree, tree_available(&tree));
+    CHECK_INT(tree_probe(&tree, a, 6, 6), 3);
+    tree_clear(&tree);
+    CHECK_INT(tree_probe(&tree, b, 4, 4), 4);
+    tree_leave(&tree, &p);
+    tree_clear(&tree);
+    CHECK_INT(kv.n_free, kv.n_slots);
+    CHECK_INT(tree.bytes, 0);
+    CHECK_INT(tree.tokens, 0);
+}
+
+static void test_many_children(void)
+{
+    struct tree_path p[3000];
+    for (int32_t i = 0; i < 3000; i++)           /* more than the hash starts with */
+        enter(&p[i], &p[i], &i, 1, 0);
+    for (int i = 0; i < 3000; i++) {
+        float lp = (float)i;
+        tree_put_score(&tree, &p[i], 0, 1, lp, &(int32_t){i}, &lp);
+        tree_leave(&tree, &p[i]);
+    }
+    for (int32_t i = 0; i < 3000; i++) {
+        float lp = -1, top_lp;
+        int32_t top;
+        enter(&p[0], &p[0], &i, 1, 0);
+        CHECK(tree_get_score(&p[0], 0, 1, &lp, &top, &top_lp) && lp == (float)i);
+        tree_leave(&tree, &p[0]);
+    }
+    tree_clear(&tree);
+    CHECK_INT(tree.n_linked, 0);
+}
+
+int main(void)
+{
+    const struct backend *cpu;
+    struct backend_config config = {.dtype = DTYPE_F32, .n_threads = 1};
+    struct kern_ctx *k;
+    struct err err;
+    struct layer_plan plan[2] = {{.kind = LAYER_DENSE}, {.kind = LAYER_DTRNET}};
+    if (!CHECK_INT(backend_find("cpu", &cpu, &err), 0) || !CHECK_INT(cpu->open(&config, &k, &err), 0))
+        return check_result();
+    if (CHECK_INT(kv_cache_open(&kv, k, 64, 64, 1, &err), 0) && CHECK_INT(tree_init(&tree, &kv, plan, 2, true, 1 << 20, &err), 0)) {
+        test_share_and_split();
+        test_scores_and_take_over();
+        test_evict();
+        test_many_children();
+    }
+    tree_done(&tree);
+    kv_cache_close(&kv);
+    cpu->close(k);
+    return check_result();
+}
