@@ -187,7 +187,7 @@ int rope_config_read(const json_t *config, const json_t *override, int max_posit
                      struct err *err)
 {
     struct rope_config c = { .type = ROPE_DEFAULT, .theta = 10000.0, .factor = 1, .attention_factor = 1 };
-    struct source s;
+    struct source s = {0};
     int r = pick_source(config, override, &s, err);
     if (r >= 0)
         r = read_theta(config, &s, override != NULL, &c, err);

@@ -1,0 +1,76 @@
+/* HTTP over libmicrohttpd, which no other file includes: listening, limits, timeouts, body assembly, keep-alive, TLS, streamed
+ * answers. It knows no routes and no JSON.
+ *
+ * One thread a connection: a handler may block for as long as its request takes. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "common/buf.h"
+#include "common/err.h"
+#include "common/log.h"
+
+struct http_server;
+struct http_connection;
+
+#define HTTP_ID_MAX 64
+
+/* One request; lives until `finished` returned. */
+struct http_request {
+    const char *method, *path;
+    const char *body;              /* [body_len], NUL-terminated; "" when there is none */
+    size_t body_len;
+    char id[HTTP_ID_MAX + 1];      /* the client's X-Request-Id where it is sane, else made here */
+    int route;                     /* left to the handler; -1 at first */
+    struct http_connection *connection;
+};
+
+/* Pieces of a streamed answer. `next` blocks until it can append to `out`: 1 more follows, 0 the end, negative: break the connection.
+ * `done` is called once, whether the stream ended or the client left. Both run on the connection's thread. */
+struct http_stream {
+    int (*next)(void *user, struct buf *out);
+    void (*done)(void *user);
+    void *user;
+};
+
+/* The answer, zeroed but for an initialised `body`. */
+struct http_response {
+    int status;
+    const char *content_type;      /* static; NULL: application/json */
+    const char *allow;             /* static; the Allow header, or NULL */
+    int retry_after_s;             /* 0: no header */
+    bool close;                    /* end the connection after this answer */
+    struct buf body;               /* taken over by http.c */
+    struct http_stream stream;     /* used instead of body when next is set */
+};
+
+struct http_options {
+    const char *host;
+    int port;                      /* 0: a free one */
+    const char *tls_cert_file, *tls_key_file;   /* both or neither */
+    int max_connections, idle_timeout_s;
+    size_t max_body_bytes;         /* larger bodies never reach the handler */
+    struct log *log;
+    /* Runs on the connection's thread once the body is complete, or with a body_error when it cannot be had. */
+    void (*handle)(void *user, struct http_request *req, const struct err *body_error, struct http_response *resp);
+    /* The answer was sent (or the client had gone). */
+    void (*finished)(void *user, const struct http_request *req, int status, double seconds);
+    void *user;
+};
+
+/* Binds and listens at once, so that a taken port is told before a model is loaded; connections wait until http_start. */
+int http_listen(const struct http_options *o, struct http_server **ret, struct err *err);
+int http_start(struct http_server *h, struct err *err);
+int http_port(const struct http_server *h);
+/* Requests whose handler has begun and whose answer is not yet sent. */
+int http_in_flight(const struct http_server *h);
+void http_stop_accepting(struct http_server *h);
+/* Closes every connection and waits for their threads; handlers that still run must be made to return first. NULL is valid. */
+void http_close(struct http_server *h);
+
+/* The value of a request header, or NULL; borrowed. */
+const char *http_header(const struct http_request *req, const char *name);
+/* http_in_flight of the server that the request came to. */
+int http_in_flight_of(const struct http_request *req);
+/* True once the client has closed or reset its side. */
+bool http_client_gone(const struct http_request *req);

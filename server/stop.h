@@ -1,0 +1,32 @@
+/* Stop strings on decoded output. The text grows token by token; a stop string may begin in one token and end in another. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include "common/buf.h"
+
+#define STOP_MAX_STRINGS 4096
+#define STOP_MAX_BYTES 4096     /* of one string */
+
+struct stop_set {
+    const char *const *strings; /* [n], none empty; borrowed */
+    const size_t *lens;         /* [n] bytes */
+    size_t n, longest;
+};
+
+/* The text of one generation. */
+struct stop_text {
+    const struct stop_set *set; /* borrowed; may be empty */
+    struct buf text;
+    size_t cut;                 /* bytes of text that count, once hit: those before the stop string that begins first */
+    bool hit;
+};
+
+void stop_text_init(struct stop_text *t, const struct stop_set *set, size_t max_bytes);
+void stop_text_done(struct stop_text *t);
+
+/* Appends what one token adds. 1: a stop string is complete (hit is set, nothing more may be added), 0: go on, or buf_append's error. */
+int stop_text_add(struct stop_text *t, const char *bytes, size_t n);
+
+/* Bytes that no later token can take back: before the cut, or what can neither begin a stop string nor is an unfinished UTF-8
+ * character. `ended`: no token follows. */
+size_t stop_text_settled(const struct stop_text *t, bool ended);
