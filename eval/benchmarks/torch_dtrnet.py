@@ -34,7 +34,7 @@ def load_tensors(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 class TorchModel:
     """One checkpoint with default RoPE; `forward` gives logits and routing of a whole sequence."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype):
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         self.cfg = cfg = json.loads((folder / "config.json").read_text())
         self.w = load_tensors(folder / "model.safetensors", dtype)
         self.dtype = dtype

@@ -6,6 +6,7 @@ sequence. Formulas: docs/routing.md, the published modules' order of operations.
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def _softmax(x: np.ndarray) -> np.ndarray:
 class Reference:
     """One checkpoint: a directory with config.json and model.safetensors (dense or DTRNet layers, default RoPE)."""
 
-    def __init__(self, folder: Path | str):
+    def __init__(self, folder: Path | str) -> None:
         folder = Path(folder)
         self.cfg = cfg = json.loads((folder / "config.json").read_text())
         if cfg.get("rope_scaling"):
@@ -104,7 +105,7 @@ class Reference:
         v = self._linear(xn, layer + "self_attn.v_proj").reshape(shape).repeat(group, 1)
         q, k, v = (np.ascontiguousarray(a.transpose(1, 0, 2)) for a in (q, k, v))
         out = np.empty((self.heads, n, self.head_dim), F32)
-        for a, b in zip(cu[:-1], cu[1:]):
+        for a, b in itertools.pairwise(cu):
             if a == b:
                 continue
             s = q[:, a:b] @ k[:, a:b].transpose(0, 2, 1) * F32(self.head_dim**-0.5)
@@ -114,7 +115,8 @@ class Reference:
 
     def _bypass(self, xn: np.ndarray, layer: str) -> np.ndarray:
         v = self._linear(xn, layer + "self_attn.v_proj").reshape(len(xn), self.kv_heads, self.head_dim)
-        return self._linear(v.repeat(self.heads // self.kv_heads, 1).reshape(len(xn), self.heads * self.head_dim), layer + "self_attn.o_proj")
+        v = v.repeat(self.heads // self.kv_heads, 1)
+        return self._linear(v.reshape(len(xn), self.heads * self.head_dim), layer + "self_attn.o_proj")
 
     def _mix(self, x: np.ndarray, pos: np.ndarray, cu: np.ndarray, layer: str, margin: np.ndarray) -> np.ndarray:
         """What the attention half of a layer adds to x; lowers margin [n] to the routing distance of each row."""

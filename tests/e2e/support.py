@@ -1,0 +1,161 @@
+"""What the end-to-end tests share: the server as a child process, the harness run in process, skipping.
+
+A test is a program: exit status 0 passed, 77 skipped (its last line says why), anything else failed. Programs need the packages of
+tests/requirements.txt; when the running Python lacks them they start again with .venv/bin/python of the source tree.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared"
+SHIPPED = ROOT / "models" / "dtrnet-26m"
+TASKS = ROOT / "eval" / "tasks"
+PACKAGES = ("lm_eval", "numpy", "requests", "sentencepiece", "tenacity")
+
+
+def skip(reason: str) -> NoReturn:
+    """Ends the program as skipped."""
+    print(f"skipped: {reason}")
+    sys.exit(77)
+
+
+def need_packages() -> None:
+    """Goes on with the Python that has the packages, or skips."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if not missing:
+        return
+    venv = ROOT / ".venv" / "bin" / "python"
+    if venv.exists() and not os.environ.get("DTRNET_TEST_REEXEC"):
+        os.environ["DTRNET_TEST_REEXEC"] = "1"
+        os.execv(venv, [str(venv), *sys.argv])
+    skip(f"no Python package {', '.join(missing)}; ./run-tests installs them into .venv")
+
+
+def need_shared(*parts: str) -> Path:
+    """A path below ../shared, or the end of the test."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        skip(f"../shared/{'/'.join(parts)} is not beside the source tree")
+    return path
+
+
+need_packages()
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+import requests  # noqa: E402  (only after need_packages)
+
+
+class Server:
+    """`dtrnet serve` on a free port of the loopback, for a `with` block. Flags go to its command line."""
+
+    def __init__(self, model: Path | None = SHIPPED, *flags: str, env: dict[str, str] | None = None) -> None:
+        program = os.environ.get("DTRNET_BIN", str(ROOT / "build" / "dtrnet"))
+        self.log = tempfile.NamedTemporaryFile("w+", prefix="dtrnet-server-", suffix=".log")  # noqa: SIM115  (lives as long as the server)
+        command = [program, "serve", "--port", "0", *(["--model", str(model)] if model else []), *flags]
+        self.process = subprocess.Popen(command, stderr=self.log, env={**os.environ, **(env or {})})
+        self.session = requests.Session()
+        self.url = self._wait()
+
+    def _wait(self, timeout_s: float = 120) -> str:
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            found = re.search(r"listening on (https?:[^\s\"]*)", self.text())
+            if found:
+                return found[1]
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the server did not start:\n{self.text()}")
+            time.sleep(0.02)
+        self.process.kill()
+        raise RuntimeError(f"no server after {timeout_s} s:\n{self.text()}")
+
+    def text(self) -> str:
+        """What the server has logged so far."""
+        return Path(self.log.name).read_text(errors="replace")
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The JSON answer to a POST; an error status is an exception with the server's message."""
+        answer = self.session.post(self.url + path, json=body)
+        if answer.status_code != 200:
+            raise RuntimeError(f"POST {path}: {answer.status_code} {answer.text[:500]}")
+        return answer.json()
+
+    def get(self, path: str) -> requests.Response:
+        """The answer to a GET."""
+        return self.session.get(self.url + path)
+
+    def metrics(self) -> dict[str, float]:
+        """/metrics: series (name with its labels) to value."""
+        lines = [line for line in self.get("/metrics").text.splitlines() if line and not line.startswith("#")]
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        return self.process.returncode
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        status = self.stop()
+        if kind is not None:
+            print(f"--- server log\n{self.text()[-4000:]}")
+        elif status != 0:
+            raise RuntimeError(f"the server ended with status {status}:\n{self.text()[-4000:]}")
+
+
+def max_length(server: Server) -> int:
+    """The harness's max_length that lets a prompt fill the server's positions."""
+    return server.get("/version").json()["max_model_len"] + 1
+
+
+def harness(
+    server: Server,
+    tasks: list[str],
+    include: Path = TASKS,
+    limit: int | None = None,
+    batch_size: int = 16,
+    **model_args: object,
+) -> dict[str, Any]:
+    """Runs lm-evaluation-harness with its own `local-completions` client; what `simple_evaluate` returns, samples included."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    args = {"model": "dtrnet", "base_url": server.url + "/v1/completions", "tokenizer_backend": "remote"}
+    args |= {"num_concurrent": 1, "max_length": max_length(server), **model_args}
+    manager = TaskManager(include_path=str(include), include_defaults=False)
+    run = {"tasks": tasks, "task_manager": manager, "limit": limit, "batch_size": batch_size, "bootstrap_iters": 0}
+    return simple_evaluate(model="local-completions", model_args=args, log_samples=True, **run)
+
+
+def answers(results: dict[str, Any]) -> dict[tuple[str, int], list[tuple[tuple[str, ...], Any]]]:
+    """(task, doc_id) -> [(arguments, response)] in order of the item's choices."""
+    out = {}
+    for task, samples in results["samples"].items():
+        for sample in samples:
+            args = [tuple(a) for a in sample["arguments"]]
+            out[task, sample["doc_id"]] = list(zip(args, [r[0] if isinstance(r[0], (tuple, list)) else r for r in sample["resps"]]))
+    return out
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes JSON with two blanks of indentation."""
+    path.write_text(json.dumps(value, indent=2) + "\n")
