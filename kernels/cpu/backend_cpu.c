@@ -69,7 +69,7 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
         close_cpu(&c->base);
         return r;
     }
-    snprintf(c->numerics, sizeof(c->numerics), "cpu %s %s", cpu_level_name(level), level > CPU_SCALAR ? matmul_onednn_version() : "");
+    snprintf(c->numerics, sizeof(c->numerics), "cpu %s", cpu_level_name(level));
     *ret = &c->base;
     return 0;
 }

@@ -5,20 +5,10 @@
 #include "kernels/cpu/matrix.h"
 #include "kernels/cpu/ops.h"
 
-enum epilogue { STORE, RESIDUAL, SWIGLU };
-
+/* A job under way, a block of rows at a time. */
 struct matmul {
     struct cpu *c;
-    const struct kern_matrix *w;
-    const void *x;
-    enum dtype x_type;
-    int ldx;
-    enum epilogue epilogue;
-    void *y;
-    enum dtype y_type;
-    size_t ldy;
-    const float *gate;        /* by step row, or NULL */
-    struct rows rows;
+    struct matmul_job job;
     int row0, n, n_tiles;     /* of the block at hand: rows row0 .. row0+n-1 of the set */
     int gather0;              /* tiles from here on lie in c->matmul->x; earlier ones are read where they are */
     int groups;               /* the tiles of a panel are shared by this many tasks */
@@ -41,27 +31,27 @@ static size_t term_stride(const struct kern_matrix *w) { return (size_t)MATMUL_B
 
 static void gather_row(const struct matmul *a, int i)
 {
-    int k = a->w->k;
-    void *dst = act_at_mut(a->c->matmul->x, a->w->x_type, (size_t)i * k);
+    int k = a->job.w->k;
+    void *dst = act_at_mut(a->c->matmul->x, a->job.w->x_type, (size_t)i * k);
     if (i >= a->n) {
-        for (int t = 0; t < a->w->terms; t++)
-            memset(act_at_mut(dst, a->w->x_type, t * term_stride(a->w)), 0, k * dtype_size(a->w->x_type));
+        for (int t = 0; t < a->job.w->terms; t++)
+            memset(act_at_mut(dst, a->job.w->x_type, t * term_stride(a->job.w)), 0, k * dtype_size(a->job.w->x_type));
         return;
     }
-    const void *src = act_at(a->x, a->x_type, (size_t)rows_at(&a->rows, a->row0 + i) * a->ldx);
-    if (a->w->terms == 3)
-        split_row(dst, term_stride(a->w), src, k);
-    else if (a->x_type == a->w->x_type)
-        memcpy(dst, src, k * dtype_size(a->x_type));
+    const void *src = act_at(a->job.x, a->job.x_type, (size_t)rows_at(&a->job.rows, a->row0 + i) * a->job.ldx);
+    if (a->job.w->terms == 3)
+        split_row(dst, term_stride(a->job.w), src, k);
+    else if (a->job.x_type == a->job.w->x_type)
+        memcpy(dst, src, k * dtype_size(a->job.x_type));
     else
-        dtype_to_f32(dst, src, a->x_type, k);
+        dtype_to_f32(dst, src, a->job.x_type, k);
 }
 
 static void gather_tile(void *arg, int i, int thread)
 {
     const struct matmul *a = arg;
-    int first = (a->gather0 + i) * a->w->tile;
-    for (int r = first; r < first + a->w->tile; r++)
+    int first = (a->gather0 + i) * a->job.w->tile;
+    for (int r = first; r < first + a->job.w->tile; r++)
         gather_row(a, r);
 }
 
@@ -74,21 +64,21 @@ static inline void store_row(void *y, enum dtype type, const float *v, int n)
 /* v [columns] is the biased product of row r with the columns of panel p. */
 static void finish_row(const struct matmul *a, int r, int p, int columns, float *v)
 {
-    size_t first = (size_t)p * a->w->panel;
-    if (a->epilogue == RESIDUAL) {
-        float *x = (float *)a->y + r * a->ldy + first, gate = a->gate ? a->gate[r] : 1.0f;
+    size_t first = (size_t)p * a->job.w->panel;
+    if (a->job.epilogue == MATMUL_RESIDUAL) {
+        float *x = (float *)a->job.y + r * a->job.ldy + first, gate = a->job.gate ? a->job.gate[r] : 1.0f;
         for (int j = 0; j < columns; j++)
             x[j] += gate * v[j];
         return;
     }
-    if (a->epilogue == SWIGLU) {
+    if (a->job.epilogue == MATMUL_SWIGLU) {
         columns /= 2;
         first /= 2;
         for (int j = 0; j < columns; j++)
             v[j] = silu_c(v[j]) * v[columns + j];
     }
-    void *y = act_at_mut(a->y, a->y_type, r * a->ldy + first);
-    if (a->y_type == DTYPE_F32)
+    void *y = act_at_mut(a->job.y, a->job.y_type, r * a->job.ldy + first);
+    if (a->job.y_type == DTYPE_F32)
         store_row(y, DTYPE_F32, v, columns);
     else
         store_row(y, DTYPE_BF16, v, columns);
@@ -96,10 +86,10 @@ static void finish_row(const struct matmul *a, int r, int p, int columns, float 
 
 static void multiply_tile(const struct matmul *a, int p, int t, int thread)
 {
-    const struct kern_matrix *w = a->w;
+    const struct kern_matrix *w = a->job.w;
     int columns = matrix_panel_columns(w, p), first = t * w->tile, m = min_int(w->tile, a->n - first);
     float *out = a->c->matmul->out[thread];
-    const void *x = t < a->gather0 ? act_at(a->x, a->x_type, (size_t)(a->row0 + first) * a->ldx)
+    const void *x = t < a->gather0 ? act_at(a->job.x, a->job.x_type, (size_t)(a->row0 + first) * a->job.ldx)
                                    : act_at(a->c->matmul->x, w->x_type, (size_t)first * w->k);
     w->ops->multiply(a->c, w, p, x, term_stride(w), m, out, thread);
     for (int i = 0; i < m; i++) {
@@ -107,7 +97,7 @@ static void multiply_tile(const struct matmul *a, int p, int t, int thread)
         if (w->bias)
             for (int j = 0; j < columns; j++)
                 v[j] += w->bias[p * w->panel + j];
-        finish_row(a, rows_at(&a->rows, a->row0 + first + i), p, columns, v);
+        finish_row(a, rows_at(&a->job.rows, a->row0 + first + i), p, columns, v);
     }
 }
 
@@ -122,8 +112,8 @@ static void run_task(void *arg, int task, int thread)
 
 static void run_block(struct matmul *a)
 {
-    const struct kern_matrix *w = a->w;
-    bool in_place = !a->rows.idx && a->ldx == w->k && a->x_type == w->x_type && w->terms == 1;
+    const struct kern_matrix *w = a->job.w;
+    bool in_place = !a->job.rows.idx && a->job.ldx == w->k && a->job.x_type == w->x_type && w->terms == 1;
     a->n_tiles = (a->n + w->tile - 1) / w->tile;
     a->gather0 = in_place ? a->n / w->tile : 0;
     parallel_for(a->c->pool, a->n_tiles - a->gather0, gather_tile, a);
@@ -131,10 +121,16 @@ static void run_block(struct matmul *a)
     parallel_for(a->c->pool, w->n_panels * a->groups, run_task, a);
 }
 
-static int run(struct kern_ctx *k, struct matmul a)
+static int run(struct kern_ctx *k, struct matmul_job job)
 {
-    int count = rows_count(a.rows);
-    a.c = cpu_of(k);
+    struct matmul a = {.c = cpu_of(k), .job = job};
+    int count = rows_count(job.rows);
+    if (!count)
+        return 0;
+    if (job.w->ops->run) {
+        job.w->ops->run(a.c, &job);
+        return 0;
+    }
     for (a.row0 = 0; a.row0 < count; a.row0 += MATMUL_BLOCK_ROWS) {
         a.n = min_int(MATMUL_BLOCK_ROWS, count - a.row0);
         run_block(&a);
@@ -146,7 +142,7 @@ static int matmul_c(struct kern_ctx *k, void *y, enum dtype y_type, int ldy, con
                     struct rows n)
 {
     assert(w->kind == MATRIX_LINEAR || w->kind == MATRIX_EMBED);
-    return run(k, (struct matmul){.w = w, .x = x, .x_type = k->act, .ldx = ldx, .epilogue = STORE, .y = y, .y_type = y_type, .ldy = ldy,
+    return run(k, (struct matmul_job){.w = w, .x = x, .x_type = k->act, .ldx = ldx, .epilogue = MATMUL_STORE, .y = y, .y_type = y_type, .ldy = ldy,
                                   .rows = n});
 }
 
@@ -154,21 +150,21 @@ static int matmul_residual_c(struct kern_ctx *k, float *x, const void *a, int ld
                              struct rows n)
 {
     assert(w->kind == MATRIX_LINEAR);
-    return run(k, (struct matmul){.w = w, .x = a, .x_type = k->act, .ldx = lda, .epilogue = RESIDUAL, .y = x, .y_type = DTYPE_F32,
+    return run(k, (struct matmul_job){.w = w, .x = a, .x_type = k->act, .ldx = lda, .epilogue = MATMUL_RESIDUAL, .y = x, .y_type = DTYPE_F32,
                                   .ldy = w->n, .gate = gate, .rows = n});
 }
 
 static int matmul_swiglu_c(struct kern_ctx *k, void *y, const void *x, const struct kern_matrix *w, struct rows n)
 {
     assert(w->kind == MATRIX_GATE_UP);
-    return run(k, (struct matmul){.w = w, .x = x, .x_type = k->act, .ldx = w->k, .epilogue = SWIGLU, .y = y, .y_type = k->act,
+    return run(k, (struct matmul_job){.w = w, .x = x, .x_type = k->act, .ldx = w->k, .epilogue = MATMUL_SWIGLU, .y = y, .y_type = k->act,
                                   .ldy = w->n / 2, .rows = n});
 }
 
 static int matmul_accurate_c(struct kern_ctx *k, float *y, const float *x, const struct kern_matrix *w, struct rows n)
 {
     assert(w->kind == MATRIX_ACCURATE);
-    return run(k, (struct matmul){.w = w, .x = x, .x_type = DTYPE_F32, .ldx = w->k, .epilogue = STORE, .y = y, .y_type = DTYPE_F32,
+    return run(k, (struct matmul_job){.w = w, .x = x, .x_type = DTYPE_F32, .ldx = w->k, .epilogue = MATMUL_STORE, .y = y, .y_type = DTYPE_F32,
                                   .ldy = w->n, .rows = n});
 }
 
@@ -200,9 +196,10 @@ static int grow(void **p, size_t *have, size_t bytes)
 int cpu_matmul_reserve(struct cpu *c, const struct kern_matrix *w)
 {
     struct cpu_matmul *m = c->matmul;
-    size_t out_bytes = 2 * sizeof(float) * w->tile * w->panel;
+    size_t out_bytes = w->out_scratch ? w->out_scratch : 2 * sizeof(float) * w->tile * w->panel;
+    size_t x_bytes = w->x_scratch ? w->x_scratch : w->terms * term_stride(w) * dtype_size(w->x_type);
     assert(MATMUL_BLOCK_ROWS % w->tile == 0);
-    int r = grow(&m->x, &m->x_bytes, w->terms * term_stride(w) * dtype_size(w->x_type));
+    int r = grow(&m->x, &m->x_bytes, x_bytes);
     for (int t = 0; t < c->n_threads && r >= 0; t++)
         r = grow((void **)&m->out[t], &m->out_bytes[t], out_bytes);
     return r;

@@ -6,7 +6,11 @@
 #include "kernels/cpu/ops.h"
 
 /* In order of preference; the last accepts everything. */
-static const struct cpu_matrix_ops *const candidates[] = {&matrix_ops_onednn, &matrix_ops_scalar};
+static const struct cpu_matrix_ops *const candidates[] = {
+#if defined(__x86_64__)
+    &matrix_ops_panel,
+#endif
+    &matrix_ops_onednn, &matrix_ops_scalar};
 
 struct packer {
     struct cpu *c;
@@ -105,15 +109,22 @@ static int pack_bias(struct kern_matrix *w, const struct matrix_part *parts, int
     return all_finite(w->bias, DTYPE_F32, w->n) ? 0 : err_set(err, ERR_CORRUPT, "a bias of %d values holds one that is not finite", w->n);
 }
 
-/* The type that holds the values: the compute dtype, or for MATRIX_ACCURATE one that loses nothing of what is stored. */
-static enum dtype weight_type(enum matrix_kind kind, enum dtype act, const struct matrix_part *parts, int n_parts)
+static bool all_bf16(const struct matrix_part *parts, int n_parts)
 {
-    if (kind != MATRIX_ACCURATE)
-        return act;
     for (int i = 0; i < n_parts; i++)
         if (parts[i].type != DTYPE_BF16)
-            return DTYPE_F32;
-    return act;
+            return false;
+    return true;
+}
+
+/* The type that holds the values: the compute dtype, or for MATRIX_ACCURATE one that loses nothing of what is stored. Where panels take
+ * every matrix, bf16 holds what was stored as bf16 in f32 mode too. */
+static enum dtype weight_type(const struct cpu *c, enum matrix_kind kind, const struct matrix_part *parts, int n_parts)
+{
+    bool f32 = c->base.act == DTYPE_F32, bf16 = all_bf16(parts, n_parts);
+    if (c->level >= CPU_AVX2 && bf16)
+        return DTYPE_BF16;
+    return kind == MATRIX_ACCURATE && !bf16 ? DTYPE_F32 : f32 ? DTYPE_F32 : DTYPE_BF16;
 }
 
 static void drop_plan(struct kern_matrix *w)
@@ -162,7 +173,7 @@ static int matrix_new(struct kern_ctx *k, enum matrix_kind kind, const struct ma
         return err_set(err, ERR_NOMEM, "out of memory for a matrix");
     w->kind = kind;
     w->k = cols;
-    w->weight_type = weight_type(kind, k->act, parts, n_parts);
+    w->weight_type = weight_type(cpu_of(k), kind, parts, n_parts);
     for (int i = 0; i < n_parts; i++)
         w->n += parts[i].n;
     int r = plan(cpu_of(k), w, err);

@@ -10,9 +10,11 @@
 #pragma once
 #include "kernels/cpu/cpu.h"
 
+struct matmul_job;
+
 struct cpu_matrix_ops {
     const char *name;
-    /* Fills w's shape, x_type, terms, tile, panel, packed_bytes and private state, or returns ERR_UNSUPPORTED: the next in the list is
+    /* Fills w's shape, x_type, terms, tile, panel, packed_bytes, scratch sizes and private state, or returns ERR_UNSUPPORTED: the next in the list is
      * asked. kind, n, k, weight_type (what the values need: f32 or bf16) are set. Runs before any packing; may build primitives. */
     int (*plan)(struct cpu *c, struct kern_matrix *w);
     /* Packs panel p from src, row-major [columns of panel p, k] of w->weight_type. Called for different panels from different threads. */
@@ -21,6 +23,8 @@ struct cpu_matrix_ops {
      * product of the three tiles x, x + term_stride elements, ... are added in a fixed order. */
     /* `out` has room for two results: what follows the first is scratch. */
     void (*multiply)(struct cpu *c, const struct kern_matrix *w, int p, const void *x, size_t term_stride, int m, float *out, int thread);
+    /* Instead of tiles and `multiply`: the whole product, epilogue included. NULL: the driver of matmul.c. */
+    void (*run)(struct cpu *c, const struct matmul_job *job);
     /* dst[k] = packed column c of panel p, as it was packed. */
     void (*read_column)(const struct kern_matrix *w, int p, int c, float *dst);
     void (*done)(struct kern_matrix *w);   /* frees private state; NULL: none. Copes with a half-planned matrix */
@@ -37,8 +41,26 @@ struct kern_matrix {
     const struct cpu_matrix_ops *ops;
     void *packed;             /* 64-byte aligned, packed_bytes */
     size_t packed_bytes;
+    size_t x_scratch;         /* bytes that `run` needs at cpu_matmul.x, and in cpu_matmul.out of each thread; */
+    size_t out_scratch;       /* 0: what the driver of matmul.c needs */
     float *bias;              /* [n] in packed column order, or NULL */
     void *state;              /* of ops */
+};
+
+enum matmul_epilogue { MATMUL_STORE, MATMUL_RESIDUAL, MATMUL_SWIGLU };
+
+/* One product as kernels.h has it: x W^T for some step rows, and what becomes of it. */
+struct matmul_job {
+    const struct kern_matrix *w;
+    const void *x;
+    enum dtype x_type;
+    int ldx;
+    enum matmul_epilogue epilogue;
+    void *y;
+    enum dtype y_type;
+    size_t ldy;
+    const float *gate;        /* RESIDUAL: by step row, or NULL */
+    struct rows rows;
 };
 
 /* Packed columns of panel p, and the matrix row that packed column c of panel p holds. */
@@ -69,6 +91,7 @@ int cpu_matmul_new(struct cpu *c);
 void cpu_matmul_free(struct cpu *c);   /* copes with half-built */
 
 extern const struct cpu_matrix_ops matrix_ops_scalar;
+extern const struct cpu_matrix_ops matrix_ops_panel;   /* x86-64 only; declines below AVX2 */
 /* oneDNN's; in a build without it, plan always declines. */
 extern const struct cpu_matrix_ops matrix_ops_onednn;
 void matmul_onednn_free(struct cpu *c);
