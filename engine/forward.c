@@ -27,8 +27,7 @@ static struct layer_rows divide_rows(const struct layer_plan *p, const struct wo
     return r;
 }
 
-/* Asks the router of a layer: decisions, probabilities and gates of all rows. */
-static int ask_router(const struct model *m, struct workspace *w, const struct batch *b, int layer)
+int forward_router(const struct model *m, struct workspace *w, const struct batch *b, int layer)
 {
     const struct layer_weights *lw = &m->weights.layers[layer];
     const struct layer_plan *p = &m->plan[layer];
@@ -91,12 +90,12 @@ static int mlp_block(const struct model *m, struct workspace *w, int layer, stru
     return r;
 }
 
-static int run_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_cache *kv, int layer)
+int forward_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_cache *kv, int layer)
 {
     const struct layer_plan *p = &m->plan[layer];
     struct kern_ctx *k = m->k;
     const unsigned char *route = p->kind == LAYER_DENSE ? NULL : w->route + (size_t)layer * (size_t)b->n_rows;
-    int d = m->config.hidden, r = ask_router(m, w, b, layer);
+    int d = m->config.hidden, r = forward_router(m, w, b, layer);
     if (r >= 0)
         r = k->ops->place(k, &b->step, layer, route, p->kv_all, batch_layer_base(b, layer), batch_layer_reserved(b, layer), &w->place);
     struct layer_rows rows = divide_rows(p, w, b, layer == m->config.n_layers - 1);
@@ -111,11 +110,16 @@ static int run_layer(const struct model *m, struct workspace *w, const struct ba
     return r;
 }
 
+int forward_embed(const struct model *m, struct workspace *w, const struct batch *b)
+{
+    return m->k->ops->embed(m->k, w->x, m->weights.embed, b->d_ids, b->step.all);
+}
+
 int forward_layers(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_cache *kv)
 {
-    int r = m->k->ops->embed(m->k, w->x, m->weights.embed, b->d_ids, b->step.all);
+    int r = forward_embed(m, w, b);
     for (int l = 0; r >= 0 && l < m->config.n_layers; l++)
-        r = run_layer(m, w, b, kv, l);
+        r = forward_layer(m, w, b, kv, l);
     return r;
 }
 

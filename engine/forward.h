@@ -8,6 +8,12 @@
  * decisions, and new K and V lie in the reserved slots. */
 int forward_layers(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_cache *kv);
 
+/* The parts that forward_layers is made of, in order: w->x = the rows' embeddings; then layer by layer. forward_router asks a routed
+ * layer's router alone (route, prob and gate of all rows; a dense layer has none); forward_layer asks it again by itself. */
+int forward_embed(const struct model *m, struct workspace *w, const struct batch *b);
+int forward_router(const struct model *m, struct workspace *w, const struct batch *b, int layer);
+int forward_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_cache *kv, int layer);
+
 /* Log-probabilities of wanted rows first .. first+n-1 of the batch (n <= w->head_rows): the final norm and the head, then
  * target_lp, top_id, top_lp and bad at indices first.. of the workspace (top_* packed to top_k). The logits stay in w->logits until the next call. */
 int forward_head(const struct model *m, struct workspace *w, const struct batch *b, int first, int n, int top_k);
