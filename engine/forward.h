@@ -4,8 +4,8 @@
 #include "engine/kv_cache.h"
 #include "engine/workspace.h"
 
-/* Runs the rows of an uploaded batch through all layers. Afterwards w->x holds the residual stream, w->route and w->prob the
- * decisions, and new K and V lie in the reserved slots. */
+/* Runs the rows of an uploaded batch through all layers. Afterwards w->x holds the residual stream (after the last layer, that of the wanted
+ * rows only), w->route and w->prob the decisions, and new K and V lie in the reserved slots. */
 int forward_layers(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_cache *kv);
 
 /* The parts that forward_layers is made of, in order: w->x = the rows' embeddings; then layer by layer. forward_router asks a routed
