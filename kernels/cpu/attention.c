@@ -147,4 +147,4 @@ static int attention_c(struct kern_ctx *k, const struct kern_heads *hs, void *ou
     return 0;
 }
 
-void attention_init(struct kern_ops *o) { o->attention = attention_c; }
+void CPU_NAME(attention_init)(struct kern_ops *o) { o->attention = attention_c; }

@@ -13,18 +13,19 @@ static enum dtype auto_dtype(enum dtype stored)
     return stored == DTYPE_BF16 && cpu_level_detect() >= CPU_AVX512BF16 ? DTYPE_BF16 : DTYPE_F32;
 }
 
-/* Scalar first, so the table is always complete; then each level overrides what it does better, lowest level first. */
+/* Plain C first, so the table is always complete; then each level overrides what it does better, lowest level first. */
 static void fill_table(struct kern_ops *o, enum cpu_level level)
 {
-    rmsnorm_init(o);
-    route_init(o);
+    portable_init_c(o);
     place_init(o);
-    rope_init(o);
-    attention_init(o);
-    gates_init(o);
-    logprob_init(o);
     matrix_init(o);
     matmul_init(o);
+#if defined(__x86_64__)
+    if (level >= CPU_AVX2)
+        portable_init_avx2(o);
+    if (level >= CPU_AVX512)
+        portable_init_avx512(o);
+#endif
 }
 
 static void close_cpu(struct kern_ctx *k)

@@ -1,9 +1,9 @@
 /* Private to kernels/cpu: the backend's state, row sets, loops over rows, and element access by dtype.
  *
- * How an op is made: <op>.c holds its scalar form and, as <op>_init(struct kern_ops *), fills its slots. A faster form lives in
- * <op>_<level>.c, built with that level's flags, and overrides slots in its own <op>_init_<level>(struct kern_ops *); backend_cpu.c
- * calls them in order of level. Scalar files are compiled at -O3 without contraction or fast-math, so their loops are vectorised only
- * where that keeps the order of every sum as written. */
+ * How an op is made: <op>.c holds its plain C form and fills its slots. Most of these files are compiled for several levels (ops.h), at
+ * -O3 without contraction or fast-math, so loops are vectorised only where that keeps the order of every sum as written. A form that
+ * must be written by hand for a level lives in <op>_<level>.c and overrides slots in its own <op>_init_<level>(struct kern_ops *), which
+ * backend_cpu.c calls after the plain forms, lowest level first. */
 #pragma once
 #include "common/thread.h"
 #include "kernels/backend.h"

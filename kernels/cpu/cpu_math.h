@@ -47,6 +47,19 @@ static inline float sum_lanes(const float lane[SUM_LANES])
     return s[0];
 }
 
+/* 1 / sqrt(mean(x^2) + eps) of x[d]; the squares are summed in SUM_LANES interleaved parts. */
+static inline float rms_scale_c(const float *x, int d, float eps)
+{
+    float lane[SUM_LANES] = {0};
+    int i = 0;
+    for (; i + SUM_LANES <= d; i += SUM_LANES)
+        for (int l = 0; l < SUM_LANES; l++)
+            lane[l] += x[i + l] * x[i + l];
+    for (int l = 0; i + l < d; l++)
+        lane[l] += x[i + l] * x[i + l];
+    return 1.0f / sqrtf(sum_lanes(lane) / (float)d + eps);
+}
+
 /* sum_i a[i] b[i] in double, in 8 lanes: for the few sums that decide something. */
 static inline double dot_double(const float *a, const float *b, int n)
 {

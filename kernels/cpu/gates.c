@@ -80,7 +80,7 @@ static int bypass_c(struct kern_ctx *k, const struct kern_heads *hs, void *out, 
     return 0;
 }
 
-void gates_init(struct kern_ops *o)
+void CPU_NAME(gates_init)(struct kern_ops *o)
 {
     o->copy_rows = copy_rows_c;
     o->gather_rows = gather_rows_c;

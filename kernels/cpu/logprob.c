@@ -5,7 +5,7 @@
 #include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/ops.h"
 
-enum { CHUNK = 1024 };
+enum { CHUNK = 1024, STRETCH = 128 };
 
 struct logprobs {
     const float *logits;
@@ -66,17 +66,30 @@ static float log_sum_exp(const float *x, int v)
     return (float)(max + log(sum));
 }
 
-/* The k best of x[v] in descending order; among equals the smaller id comes first. */
+/* Puts i among the n best so far, of k at most; returns how many they are now. */
+static int insert(const float *x, int i, int k, int *id, int n)
+{
+    if (n == k && !(x[i] > x[id[n - 1]]))
+        return n;
+    int j = n < k ? n++ : n - 1;
+    for (; j > 0 && x[i] > x[id[j - 1]]; j--)
+        id[j] = id[j - 1];
+    id[j] = i;
+    return n;
+}
+
+/* The k best of x[v] in descending order; among equals the smaller id comes first. Stretches that hold nothing above the worst of the
+ * best are passed over whole. */
 static void top(const float *x, int v, int k, int *ret_id)
 {
     int n = 0;
-    for (int i = 0; i < v; i++) {
-        if (n == k && !(x[i] > x[ret_id[n - 1]]))
-            continue;
-        int j = n < k ? n++ : n - 1;
-        for (; j > 0 && x[i] > x[ret_id[j - 1]]; j--)
-            ret_id[j] = ret_id[j - 1];
-        ret_id[j] = i;
+    for (int i = 0; i < v; i += STRETCH) {
+        int end = min_int(i + STRETCH, v), any = n < k;
+        float worst = n ? x[ret_id[n - 1]] : 0;
+        for (int j = i; j < end; j++)
+            any |= x[j] > worst;
+        for (int j = i; any && j < end; j++)
+            n = insert(x, j, k, ret_id, n);
     }
 }
 
@@ -103,4 +116,4 @@ static int logprobs_c(struct kern_ctx *k, const float *logits, size_t ld, int n,
     return 0;
 }
 
-void logprob_init(struct kern_ops *o) { o->logprobs = logprobs_c; }
+void CPU_NAME(logprob_init)(struct kern_ops *o) { o->logprobs = logprobs_c; }

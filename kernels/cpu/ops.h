@@ -1,17 +1,30 @@
-/* What each op file of kernels/cpu gives to the table and to the others. */
+/* What each op file of kernels/cpu gives to the table: functions that fill the slots of that file.
+ *
+ * The files listed in portable.c are plain C, compiled once for every level below with that level's instructions. Nothing may be
+ * reordered or contracted, so all of these builds give the same bits; they differ in speed alone. */
 #pragma once
 #include "kernels/cpu/cpu.h"
 
-/* Fill the slots of one file with its scalar forms. */
-void rmsnorm_init(struct kern_ops *o);
-void route_init(struct kern_ops *o);
+#ifndef CPU_SUFFIX
+#define CPU_SUFFIX c
+#endif
+#define CPU_PASTE(name, suffix) name##_##suffix
+#define CPU_EXPAND(name, suffix) CPU_PASTE(name, suffix)
+/* A function's name in the build at hand: rmsnorm_init_c, rmsnorm_init_avx2, ... */
+#define CPU_NAME(name) CPU_EXPAND(name, CPU_SUFFIX)
+
+void CPU_NAME(rmsnorm_init)(struct kern_ops *o);
+void CPU_NAME(route_init)(struct kern_ops *o);
+void CPU_NAME(rope_init)(struct kern_ops *o);
+void CPU_NAME(attention_init)(struct kern_ops *o);
+void CPU_NAME(gates_init)(struct kern_ops *o);
+void CPU_NAME(logprob_init)(struct kern_ops *o);
+
+/* All of the above, by level: plain C, and on x86-64 with AVX2 or AVX-512. */
+void portable_init_c(struct kern_ops *o);
+void portable_init_avx2(struct kern_ops *o);
+void portable_init_avx512(struct kern_ops *o);
+
 void place_init(struct kern_ops *o);
-void rope_init(struct kern_ops *o);
-void attention_init(struct kern_ops *o);
-void gates_init(struct kern_ops *o);
-void logprob_init(struct kern_ops *o);
 void matrix_init(struct kern_ops *o);    /* matrix_new, matrix_free, matrix_bytes, embed */
 void matmul_init(struct kern_ops *o);
-
-/* 1 / sqrt(mean(x^2) + eps) of x[d]. */
-float rms_scale_c(const float *x, int d, float eps);

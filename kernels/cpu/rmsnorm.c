@@ -1,4 +1,4 @@
-/* RMS norm: scalar form. The mean is summed in SUM_LANES interleaved parts. */
+/* RMS norm: scalar form. */
 #include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/ops.h"
 
@@ -9,18 +9,6 @@ struct rmsnorm {
     int d;
     float eps;
 };
-
-float rms_scale_c(const float *x, int d, float eps)
-{
-    float lane[SUM_LANES] = {0};
-    int i = 0;
-    for (; i + SUM_LANES <= d; i += SUM_LANES)
-        for (int l = 0; l < SUM_LANES; l++)
-            lane[l] += x[i + l] * x[i + l];
-    for (int l = 0; i + l < d; l++)
-        lane[l] += x[i + l] * x[i + l];
-    return 1.0f / sqrtf(sum_lanes(lane) / (float)d + eps);
-}
 
 static inline void norm_row(void *y, enum dtype type, const float *x, const float *w, int d, float eps)
 {
@@ -47,4 +35,4 @@ static int rmsnorm_c(struct kern_ctx *k, void *y, const float *x, const float *w
     return 0;
 }
 
-void rmsnorm_init(struct kern_ops *o) { o->rmsnorm = rmsnorm_c; }
+void CPU_NAME(rmsnorm_init)(struct kern_ops *o) { o->rmsnorm = rmsnorm_c; }

@@ -24,7 +24,9 @@ static double two_way_silu(const struct route *a, const float *hid, float scale)
     for (int i = 0; i < a->m; i += CHUNK) {
         int n = a->m - i < CHUNK ? a->m - i : CHUNK;
         for (int j = 0; j < n; j++)
-            h[j] = silu_c(a->norm_w ? hid[i + j] * scale * a->norm_w[i + j] : hid[i + j]);
+            h[j] = a->norm_w ? hid[i + j] * scale * a->norm_w[i + j] : hid[i + j];
+        for (int j = 0; j < n; j++)
+            h[j] = silu_c(h[j]);
         z += dot_double(h, a->w + i, n) - dot_double(h, a->w + a->m + i, n);
     }
     return z;
@@ -81,7 +83,7 @@ static int route_dllm_c(struct kern_ctx *k, unsigned char *route, float *prob, c
     return 0;
 }
 
-void route_init(struct kern_ops *o)
+void CPU_NAME(route_init)(struct kern_ops *o)
 {
     o->route_dtrnet = route_dtrnet_c;
     o->route_mod = route_mod_c;

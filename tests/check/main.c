@@ -1,6 +1,7 @@
 /* check_kernels [--backend cpu|cuda] [--level L] [--dtype f32|bf16|f16] [--threads N] [--seed N] [--bench] [op ...]
  *
  * Checks (or times) the named ops, all by default. Exit status 77: this machine has no such device, level or dtype. */
+#include "common/thread.h"
 #include "tests/check/harness.h"
 
 static const struct {
@@ -109,10 +110,12 @@ static int run_all(const struct options *o, struct err *err)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.backend = "cpu", .config = {.n_threads = 3}, .seed = 20240917};
+    struct options o = {.backend = "cpu", .seed = 20240917};
     struct err err = {0};
     if (parse(&o, argc, argv) < 0)
         return 2;
+    if (!o.config.n_threads)   /* more than there are CPUs shows what depends on threads; a benchmark wants just as many */
+        o.config.n_threads = o.bench ? thread_usable_count() : 3;
     printf("seed %llu\n", (unsigned long long)o.seed);
     int r = run_all(&o, &err);
     if (r < 0)
