@@ -11,8 +11,7 @@
 
 enum { CPU_MAX_THREADS = 1024 };
 
-struct cpu_matmul;       /* matrix.h */
-struct cpu_matrix_ops;   /* matrix.h */
+struct cpu_matmul;   /* matrix.h */
 
 struct cpu {
     struct kern_ctx base;      /* first: a kern_ctx of this backend is a struct cpu */
@@ -21,7 +20,6 @@ struct cpu {
     struct thread_pool *pool;
     int n_threads;
     struct log *log;           /* borrowed; may be NULL */
-    const struct cpu_matrix_ops *only;   /* who packs every matrix; NULL: the first that accepts it */
     struct cpu_matmul *matmul; /* scratch and library state of the matmuls */
     char numerics[128];
 };

@@ -5,7 +5,7 @@
 enum form { PLAIN_ACT, PLAIN_F32, RESIDUAL, SWIGLU, ACCURATE, FORMS };
 static const char *const names[FORMS] = {"act", "f32", "residual", "swiglu", "accurate"};
 
-enum { PAD = 3, MAX_PARTS = 3 };   /* PAD: elements between rows of x and y, where the op has strides */
+enum { MAX_PARTS = 3 };
 
 struct arg {
     enum form form;
@@ -101,9 +101,11 @@ static void make_matrix(struct check *c, struct arg *a, int n_parts, bool bias, 
 
 static void one(struct check *c, enum form form, int m, int n, int k, int n_parts, bool bias)
 {
+    /* between rows of x and y, where the op has strides: whole vectors, or what spoils their alignment */
+    int between = c->bench ? 0 : check_int(c, 0, 1) ? 3 : 8;
     bool act_out = form == PLAIN_ACT || form == SWIGLU, strided = form <= PLAIN_F32;
-    int width = form == SWIGLU ? n / 2 : n, pad = strided && !c->bench ? PAD : 0;
-    struct arg a = {form, n, k, k + (form <= RESIDUAL && !c->bench ? PAD : 0), width + pad, check_int(c, 0, 1),
+    int width = form == SWIGLU ? n / 2 : n, pad = strided ? between : 0;
+    struct arg a = {form, n, k, k + (form <= RESIDUAL ? between : 0), width + pad, check_int(c, 0, 1),
                     check_floats(c, (size_t)n * k, -1, 1), bias ? check_floats(c, n, -2, 2) : NULL};
     char what[96];
     snprintf(what, sizeof(what), "%s n %d k %d%s", names[form], n, k, bias ? " bias" : "");
@@ -170,5 +172,9 @@ void check_matmul(struct check *c)
                     one(c, form, rows[i], shapes[s][0], shapes[s][1], form == SWIGLU ? 2 : 1 + (int)(i % 2), check_int(c, 0, 1));
     one(c, PLAIN_F32, 515, 40, 24, 2, true); /* more rows than one block holds */
     one(c, RESIDUAL, 1030, 24, 16, 1, false);
+    if (!strcmp(c->backend->name, "cuda"))   /* every tile shape, over several tiles */
+        for (int form = 0; form < FORMS; form++)
+            for (int wide = 0; wide < 2; wide++)
+                one(c, form, 1500, wide ? 2816 : 520, wide ? 64 : 200, form == SWIGLU ? 2 : 1, wide);
     refusals(c);
 }

@@ -1,0 +1,108 @@
+"""What PyTorch and transformers reach on this GPU: the figures that the CUDA backend is compared with.
+
+    python3 gpu_reference.py [matmul] [attention] [prefill] [generate] [--configs DIR]
+
+matmul: bf16 products of the models' shapes (cuBLAS). attention: scaled_dot_product_attention, causal, flash and cuDNN. prefill and
+generate: transformers' LlamaForCausalLM with random weights, bf16, SDPA, the best of several batch sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+SHAPES = {"360m": (960, 2560, 15, 5), "1.3b": (2048, 5632, 32, 32)}
+
+
+def seconds(fn: Callable[[], object], calls: int = 10, tries: int = 5) -> float:
+    """The best time of one call, by device events."""
+    fn()
+    best = 1e9
+    for _ in range(tries):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        for _ in range(calls):
+            fn()
+        end.record()
+        end.synchronize()
+        best = min(best, start.elapsed_time(end) / 1e3 / calls)
+    return best
+
+
+def matmul(rows: int = 16384) -> None:
+    for name, (d, f, h, hk) in SHAPES.items():
+        for what, n, k in (("qkv", (h + 2 * hk) * 64, d), ("o", d, h * 64), ("gate_up", 2 * f, d), ("down", d, f), ("router f32", d // 2, d)):
+            dtype = torch.float32 if "f32" in what else torch.bfloat16
+            x, w = torch.randn(rows, k, device="cuda", dtype=dtype), torch.randn(n, k, device="cuda", dtype=dtype) * 0.02
+            s = seconds(lambda x=x, w=w: F.linear(x, w), 20)
+            print(f"torch {name:5} matmul {what:10} {rows} x {n} x {k} {s * 1e6:9.1f} us {2e-12 * rows * n * k / s:8.1f} TFLOP/s", flush=True)
+
+
+def attention(tokens: int = 16384) -> None:
+    for hd, heads in ((64, 32), (128, 16)):
+        for length in (512, 2048, 8192, 16384):
+            q, k, v = (torch.randn(tokens // length, heads, length, hd, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+            for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION):
+                with sdpa_kernel(backend):
+                    s = seconds(lambda q=q, k=k, v=v: F.scaled_dot_product_attention(q, k, v, is_causal=True), 5)
+                flops = 4 * tokens * heads * hd * (length + 1) / 2
+                print(f"torch attention hd {hd} length {length} {backend.name} {s * 1e6:9.1f} us {flops / s * 1e-12:8.1f} TFLOP/s", flush=True)
+
+
+def load(config: Path):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    cfg = json.loads(config.read_text())
+    model = LlamaForCausalLM(LlamaConfig(**{**cfg, "max_position_embeddings": 32768, "attn_implementation": "sdpa"}))
+    return model.to("cuda", torch.bfloat16).eval()
+
+
+@torch.no_grad()
+def prefill(configs: Path) -> None:
+    """Without the head, as the bar counts: the decoder stack alone."""
+    for name in SHAPES:
+        model = load(configs / f"{name}-dense.json")
+        for length, batches in ((2048, (4, 8, 16)), (20480, (1,)), (512, (1,))):
+            best = 0.0
+            for batch in batches:
+                ids = torch.randint(0, 32000, (batch, length), device="cuda")
+                best = max(best, batch * length / seconds(lambda ids=ids, m=model: m.model(ids, use_cache=False), 3, 3))
+            print(f"transformers {name:5} prefill {length} {best:10.0f} tokens/s", flush=True)
+        del model
+
+
+@torch.no_grad()
+def generate(configs: Path) -> None:
+    model = load(configs / "360m-dense.json")
+    for batch in (1, 64):
+        ids = torch.randint(0, 32000, (batch, 128), device="cuda")
+        model.generate(ids, max_new_tokens=8, do_sample=False)
+        torch.cuda.synchronize()
+        t = time.perf_counter()
+        out = model.generate(ids, max_new_tokens=64, min_new_tokens=64, do_sample=False)
+        torch.cuda.synchronize()
+        print(f"transformers 360m generate batch {batch} {(out.numel() - ids.numel()) / (time.perf_counter() - t):10.0f} tokens/s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", nargs="*", default=["matmul", "attention", "prefill", "generate"])
+    parser.add_argument("--configs", type=Path, default=Path("tests/golden/configs"))
+    args = parser.parse_args()
+    print(torch.cuda.get_device_name(), torch.__version__)
+    for what in args.what:
+        if what in ("prefill", "generate"):
+            globals()[what](args.configs)
+        else:
+            globals()[what]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+/* The attention slot, the list of query tiles, and the plain kernel: one warp a row and query head, any type, f32 arithmetic. */
+#include <math_constants.h>
+#include "kernels/cuda/attention.cuh"
+
+/* ---- tiles ---- */
+
+enum { TILE_THREADS = 1024 };
+
+/* One block: runs are scanned TILE_THREADS at a time; a run's tiles are written from its last to its first. */
+__global__ static void __launch_bounds__(TILE_THREADS) list_tiles(struct attention_args a, int tile_rows, struct attention_tiles out)
+{
+    __shared__ int warp_total[32];
+    int base = 0, lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = a.h / a.hk;
+    for (int i0 = 0; i0 < a.n_runs; i0 += TILE_THREADS) {
+        int i = i0 + threadIdx.x, n = i < a.n_runs ? (a.run_start[i + 1] - a.run_start[i]) * group : 0;
+        int tiles = (n + tile_rows - 1) / tile_rows, sum = tiles;
+        for (int d = 1; d < 32; d <<= 1) {
+            int o = __shfl_up_sync(~0u, sum, d);
+            sum += lane >= d ? o : 0;
+        }
+        if (lane == 31)
+            warp_total[warp] = sum;
+        __syncthreads();
+        int before = base + sum - tiles;
+        for (int w = 0; w < 32; w++) {
+            before += w < warp ? warp_total[w] : 0;
+            base += warp_total[w];
+        }
+        for (int t = 0; t < tiles; t++)
+            out.tile[before + t] = make_int2(i, (tiles - 1 - t) * tile_rows);
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) {
+        *out.count = base;
+        *out.next = 0;
+    }
+}
+
+int attention_list_tiles(struct cuda_ctx *c, const struct attention_args *a, int tile_rows, struct attention_tiles *ret)
+{
+    size_t most = (size_t)a->n_max * (a->h / a->hk) / tile_rows + a->n_runs + 1;
+    int2 *p = (int2 *)cuda_scratch(c, SCRATCH_TILES, (most + 1) * sizeof(int2));
+    if (!p)
+        return c->failed.code ? c->failed.code : ERR_NOMEM;
+    ret->count = &p[0].x;
+    ret->next = &p[0].y;
+    ret->tile = p + 1;
+    list_tiles<<<1, TILE_THREADS, 0, c->stream>>>(*a, tile_rows, *ret);
+    return launched(&c->k, "attention_tiles");
+}
+
+/* ---- the plain kernel ---- */
+
+enum { WARPS = 4, MAX_HD = 256 };
+
+/* Blocks of 32 keys: a lane scores one key, then owns columns lane, lane + 32, .. of the result. */
+template <typename T> __global__ void __launch_bounds__(WARPS * 32) attention_row(struct attention_args a)
+{
+    __shared__ float q_of[WARPS][MAX_HD];
+    int w = threadIdx.x / 32, lane = threadIdx.x % 32, head = blockIdx.y * WARPS + w;
+    if (blockIdx.x >= *a.sel_n || head >= a.h)
+        return;
+    int r = a.sel[blockIdx.x], n = a.visible[r], hd = a.hd, kv_head = head / (a.h / a.hk);
+    const struct kern_run run = a.runs[a.run_of[r]];
+    const int *slots = a.tables + run.table_off + (int64_t)a.layer * run.table_cap;
+    const T *q = (const T *)a.qkv + ((size_t)r * (a.h + 2 * a.hk) + head) * hd, *kv = (const T *)a.kv + (size_t)kv_head * hd;
+    size_t slot_ld = (size_t)2 * a.hk * hd;
+    float *qs = q_of[w], acc[MAX_HD / 32] = {}, max = -CUDART_INF_F, sum = 0;
+    for (int i = lane; i < hd; i += 32)
+        qs[i] = to_f32(q[i]);
+    __syncwarp();
+    for (int j0 = 0; j0 < n; j0 += 32) {
+        int slot = j0 + lane < n ? slots[j0 + lane] : 0;
+        float s = 0;
+        const T *key = kv + slot * slot_ld;
+        for (int i = 0; i < hd; i += 4) {
+            float kk[4];
+            load4(kk, key + i);
+            for (int t = 0; t < 4; t++)
+                s = fmaf(qs[i + t], kk[t], s);
+        }
+        s = j0 + lane < n ? s * a.scale : -CUDART_INF_F;
+        float new_max = fmaxf(max, warp_max(s)), keep = expf(max - new_max), p = expf(s - new_max);
+        sum = sum * keep + warp_sum(p);
+        max = new_max;
+#pragma unroll
+        for (int c = 0; c < MAX_HD / 32; c++)
+            acc[c] *= keep;
+        for (int j = 0; j < 32 && j0 + j < n; j++) {
+            const T *v = kv + __shfl_sync(~0u, slot, j) * slot_ld + (size_t)a.hk * hd;
+            float pj = __shfl_sync(~0u, p, j);
+#pragma unroll
+            for (int c = 0; c < MAX_HD / 32; c++)
+                if (c * 32 + lane < hd)
+                    acc[c] = fmaf(pj, to_f32(v[c * 32 + lane]), acc[c]);
+        }
+    }
+    T *out = (T *)a.out + ((size_t)r * a.h + head) * hd;
+#pragma unroll
+    for (int c = 0; c < MAX_HD / 32; c++)
+        if (c * 32 + lane < hd)
+            out[c * 32 + lane] = from_f32<T>(acc[c] / sum);
+}
+
+int attention_simt(struct cuda_ctx *c, const struct attention_args *a)
+{
+    dim3 grid(a->n_max, div_up(a->h, WARPS));
+    return with_type(c->k.act, [&](auto t) {
+        attention_row<decltype(t)><<<grid, WARPS * 32, 0, c->stream>>>(*a);
+        return launched(&c->k, "attention_simt");
+    });
+}
+
+static int attention_cuda(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, const struct kern_step *s, int layer,
+                          const struct kern_place *p, float scale)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    if (s->all.n_max == 0)
+        return 0;
+    struct attention_args a = {qkv, hs->kv, out, s->runs, s->tables, p->sel, p->sel_n, p->run_start, p->visible, s->run_of, layer, hs->h,
+                               hs->hk, hs->hd, s->n_runs, s->all.n_max, scale};
+    return c->sm90 && k->act != DTYPE_F32 ? attention_sm90(c, &a) : attention_simt(c, &a);
+}
+
+void attention_cuda_init(struct kern_ops *o) { o->attention = attention_cuda; }

@@ -1,0 +1,30 @@
+/* What the attention kernels share: their arguments, and the list of query tiles.
+ *
+ * A query tile is a number of *packed rows* of one run and one KV head: packed row p is query head p % group of the head's group at the
+ * run's selected row p / group. Keys are walked from 0 up in blocks aligned to their index, and a block that a row does not see leaves
+ * its sums as they are to the bit, so a row's result does not depend on what shares its tile. */
+#pragma once
+#include "kernels/cuda/common.cuh"
+
+struct attention_args {
+    const void *qkv, *kv;      /* act */
+    void *out;
+    const struct kern_run *runs;
+    const int *tables;
+    const int *sel, *sel_n, *run_start, *visible, *run_of;
+    int layer, h, hk, hd, n_runs, n_max;
+    float scale;
+};
+
+/* Query tiles, longest first within a run. */
+struct attention_tiles {
+    int *count;                /* [1] */
+    int *next;                 /* [1] the next piece of work to hand out: a tile and a KV head */
+    int2 *tile;                /* [n] (run, first packed row) */
+};
+
+int attention_simt(struct cuda_ctx *c, const struct attention_args *a);
+/* Hopper; 16-bit, any head size. */
+int attention_sm90(struct cuda_ctx *c, const struct attention_args *a);
+/* Lists the tiles of `tile_rows` packed rows. */
+int attention_list_tiles(struct cuda_ctx *c, const struct attention_args *a, int tile_rows, struct attention_tiles *ret);

@@ -1,0 +1,251 @@
+/* The CUDA device: opening it, its stream and memory, and copies through pinned buffers. One context, one device, one stream. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "kernels/cuda/cuda_ctx.cuh"
+extern "C" {
+#include "kernels/cuda/inject.h"
+}
+
+enum { UP_PART_BYTES = 4 << 20, DOWN_BYTES = 8 << 20 };
+
+static int inject_at, inject_calls;
+
+extern "C" void cuda_inject_failure(int n)
+{
+    inject_at = n;
+    inject_calls = 0;
+}
+
+extern "C" int cuda_injection_calls(void) { return inject_calls; }
+
+bool cuda_injected(void)
+{
+    inject_calls++;
+    return inject_at && inject_calls >= inject_at;
+}
+
+int cuda_failed(struct cuda_ctx *c, cudaError_t e, const char *what)
+{
+    if (e == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        return err_set(NULL, ERR_NOMEM, "%s", what);
+    }
+    if (c->failed.code)
+        return c->failed.code;
+    err_set(&c->failed, ERR_DEVICE, "CUDA device %d failed: %s at %.200s", c->device, cudaGetErrorString(e), what);
+    log_error(c->log, "%s", c->failed.text);
+    return ERR_DEVICE;
+}
+
+void *cuda_scratch(struct cuda_ctx *c, enum scratch_use use, size_t bytes)
+{
+    if (c->scratch_bytes[use] >= bytes)
+        return c->scratch[use];
+    size_t want = bytes + bytes / 4 + 256;
+    if (CU(c, cudaStreamSynchronize(c->stream)) < 0)
+        return NULL;
+    cudaFree(c->scratch[use]);
+    c->scratch[use] = NULL;
+    c->scratch_bytes[use] = 0;
+    if (CU(c, cudaMalloc(&c->scratch[use], want)) < 0)
+        return NULL;
+    c->scratch_bytes[use] = want;
+    return c->scratch[use];
+}
+
+/* ---- the device ---- */
+
+__global__ static void probe(void) {}
+
+static bool present_cuda(void)
+{
+    int n = 0;
+    if (cudaGetDeviceCount(&n) != cudaSuccess) {
+        cudaGetLastError();
+        return false;
+    }
+    return n > 0;
+}
+
+static enum dtype auto_dtype_cuda(enum dtype stored) { return stored; }
+
+static void close_cuda(struct kern_ctx *k)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    if (!c)
+        return;
+    for (void *p : c->scratch)
+        cudaFree(p);
+    for (cudaEvent_t e : c->up.done)
+        if (e)
+            cudaEventDestroy(e);
+    cudaFreeHost(c->up.base);
+    cudaFreeHost(c->down);
+    if (c->stream)
+        cudaStreamDestroy(c->stream);
+    free(c);
+}
+
+static const struct kern_ops *ops_cuda(void)
+{
+    static struct kern_ops o;
+    if (!o.embed) {
+        matrix_cuda_init(&o);
+        matmul_cuda_init(&o);
+        route_cuda_init(&o);
+        place_cuda_init(&o);
+        rope_cuda_init(&o);
+        attention_cuda_init(&o);
+        logprobs_cuda_init(&o);
+        gates_cuda_init(&o);
+        rmsnorm_cuda_init(&o);
+    }
+    return &o;
+}
+
+static int open_buffers(struct cuda_ctx *c)
+{
+    c->up.part_bytes = UP_PART_BYTES;
+    c->down_bytes = DOWN_BYTES;
+    int r = CU(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
+    if (r >= 0)
+        r = CU(c, cudaMallocHost(&c->up.base, (size_t)UP_PART_BYTES * STAGE_PARTS));
+    if (r >= 0)
+        r = CU(c, cudaMallocHost(&c->down, c->down_bytes));
+    for (int i = 0; r >= 0 && i < STAGE_PARTS; i++)
+        r = CU(c, cudaEventCreateWithFlags(&c->up.done[i], cudaEventDisableTiming));
+    return r;
+}
+
+static int open_device(struct cuda_ctx *c)
+{
+    cudaDeviceProp p;
+    int r = CU(c, cudaSetDevice(c->device));
+    if (r >= 0)
+        r = CU(c, cudaGetDeviceProperties(&p, c->device));
+    if (r < 0)
+        return r;
+    cudaFuncAttributes a;
+    r = CU(c, cudaFuncGetAttributes(&a, probe));   /* fails where this build has no code for the device */
+    if (r < 0)
+        return r;
+    c->n_sm = p.multiProcessorCount;
+    c->sm90 = p.major == 9 && p.minor == 0 && a.binaryVersion == 90;
+    snprintf(c->numerics, sizeof(c->numerics), "cuda sm_%d%d %s %s", p.major, p.minor, dtype_name(c->k.act),
+             c->k.act == DTYPE_F32 ? "fma" : c->sm90 ? "wgmma" : "simt");
+    return open_buffers(c);
+}
+
+static int open_cuda(const struct backend_config *cfg, struct kern_ctx **ret, struct err *err)
+{
+    struct cuda_ctx *c = (struct cuda_ctx *)calloc(1, sizeof(*c));
+    if (!c)
+        return err_set(err, ERR_NOMEM, "no memory for the CUDA backend");
+    c->k.ops = ops_cuda();
+    c->k.backend = backend_cuda();
+    c->k.act = cfg->dtype;
+    c->k.impl = c;
+    c->log = cfg->log;
+    int r = open_device(c);
+    if (r < 0) {
+        err_set(err, r, "%s", c->failed.code ? c->failed.text : "not enough memory to open the CUDA device");
+        close_cuda(&c->k);
+        return r;
+    }
+    *ret = &c->k;
+    return 0;
+}
+
+/* ---- memory and copies ---- */
+
+static void *alloc_cuda(struct kern_ctx *k, size_t bytes)
+{
+    void *p = NULL;
+    return CU(ctx_of(k), cudaMalloc(&p, bytes ? bytes : 1)) < 0 ? NULL : p;
+}
+
+static void free_cuda(struct kern_ctx *k, void *p)
+{
+    if (p)
+        CU(ctx_of(k), cudaFree(p));
+}
+
+/* The current part is full: marks where its copies end, and waits until the next part is free. */
+static int next_part(struct cuda_ctx *c)
+{
+    struct stage_ring *u = &c->up;
+    int r = CU(c, cudaEventRecord(u->done[u->part], c->stream));
+    u->part = (u->part + 1) % STAGE_PARTS;
+    u->used = 0;
+    return r < 0 ? r : CU(c, cudaEventSynchronize(u->done[u->part]));
+}
+
+static int upload_cuda(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    struct stage_ring *u = &c->up;
+    int r = c->failed.code;
+    for (size_t done = 0; r >= 0 && done < bytes;) {
+        if (u->used == u->part_bytes && (r = next_part(c)) < 0)
+            break;
+        size_t n = bytes - done < u->part_bytes - u->used ? bytes - done : u->part_bytes - u->used;
+        char *stage = u->base + u->part * u->part_bytes + u->used;
+        memcpy(stage, (const char *)src + done, n);
+        r = CU(c, cudaMemcpyAsync((char *)dst + done, stage, n, cudaMemcpyHostToDevice, c->stream));
+        size_t taken = (n + 63) & ~(size_t)63;
+        u->used = taken < u->part_bytes - u->used ? u->used + taken : u->part_bytes;
+        done += n;
+    }
+    return r;
+}
+
+static int finish_downloads(struct cuda_ctx *c)
+{
+    int r = CU(c, cudaStreamSynchronize(c->stream));
+    for (int i = 0; r >= 0 && i < c->n_pending; i++)
+        memcpy(c->pending[i].dst, c->down + c->pending[i].offset, c->pending[i].bytes);
+    c->n_pending = 0;
+    c->down_used = 0;
+    return r < 0 ? r : c->failed.code;
+}
+
+static int download_cuda(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = c->failed.code;
+    for (size_t done = 0; r >= 0 && done < bytes;) {
+        if ((c->down_used == c->down_bytes || c->n_pending == DOWNLOADS_MAX) && (r = finish_downloads(c)) < 0)
+            break;
+        size_t room = c->down_bytes - c->down_used, n = bytes - done < room ? bytes - done : room;
+        r = CU(c, cudaMemcpyAsync(c->down + c->down_used, (const char *)src + done, n, cudaMemcpyDeviceToHost, c->stream));
+        c->pending[c->n_pending++] = {(char *)dst + done, c->down_used, n};
+        c->down_used += n;
+        done += n;
+    }
+    return r;
+}
+
+static int sync_cuda(struct kern_ctx *k, struct err *err)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = finish_downloads(c);
+    return r < 0 ? err_set(err, r, "%s", c->failed.text) : 0;
+}
+
+static int memory_cuda(struct kern_ctx *k, struct backend_memory *ret)
+{
+    return CU(ctx_of(k), cudaMemGetInfo(&ret->free_bytes, &ret->total_bytes));
+}
+
+static const char *numerics_class_cuda(struct kern_ctx *k) { return ctx_of(k)->numerics; }
+
+extern "C" const struct backend *backend_cuda(void)
+{
+    static const struct backend b = {
+        .name = "cuda", .present = present_cuda, .auto_dtype = auto_dtype_cuda, .open = open_cuda, .close = close_cuda,
+        .alloc = alloc_cuda, .free = free_cuda, .upload = upload_cuda, .download = download_cuda, .sync = sync_cuda,
+        .memory = memory_cuda, .numerics_class = numerics_class_cuda,
+    };
+    return &b;
+}

@@ -1,0 +1,90 @@
+/* State of the opened CUDA backend, and how its files report failures.
+ *
+ * The first failed CUDA call is remembered with its text; from then on every op returns ERR_DEVICE, and sync() hands the text
+ * out. Every runtime call goes through CU(), so a test can make the n-th one fail (inject.h). */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cuda.h>
+#include <cuda_runtime.h>
+extern "C" {
+#include "kernels/backend.h"
+#include "kernels/cuda/backend_cuda.h"
+}
+
+enum { STAGE_PARTS = 8 };
+
+/* A pinned ring for uploads: a part is filled, copied from, and filled again once its event has passed. */
+struct stage_ring {
+    char *base;
+    size_t part_bytes, used;          /* used: bytes taken of the current part */
+    int part;
+    cudaEvent_t done[STAGE_PARTS];
+};
+
+/* A copy from device memory that waits in the pinned buffer for the next sync. */
+struct pending_download {
+    void *dst;
+    size_t offset, bytes;
+};
+enum { DOWNLOADS_MAX = 256 };
+
+struct cuda_ctx {
+    struct kern_ctx k;                /* first: a kern_ctx of this backend is a cuda_ctx */
+    cudaStream_t stream;
+    int device, n_sm;
+    bool sm90;                        /* wgmma and TMA are usable: compute capability 9.0 and this build has code for it */
+    struct stage_ring up;
+    char *down;                       /* pinned */
+    size_t down_bytes, down_used;
+    struct pending_download pending[DOWNLOADS_MAX];
+    int n_pending;
+    void *scratch[3];                 /* grow-only device memory of the ops, one each use (enum scratch_use) */
+    size_t scratch_bytes[3];
+    struct err failed;                /* code 0: healthy */
+    char numerics[128];
+    struct log *log;
+};
+
+enum scratch_use { SCRATCH_GATHER, SCRATCH_TILES, SCRATCH_PLACE };
+
+static inline struct cuda_ctx *ctx_of(struct kern_ctx *k) { return (struct cuda_ctx *)k; }
+
+/* Remembers the first failure; returns ERR_DEVICE (ERR_NOMEM for an allocation that failed, which is no device failure). */
+int cuda_failed(struct cuda_ctx *c, cudaError_t e, const char *what);
+/* True when a test asked for this call to fail. */
+bool cuda_injected(void);
+
+/* 0 or a negative code. */
+#define CU(c, call) (cuda_injected() ? cuda_failed((c), cudaErrorUnknown, #call " (injected)") : cuda_check((c), (call), #call))
+static inline int cuda_check(struct cuda_ctx *c, cudaError_t e, const char *what)
+{
+    return e == cudaSuccess ? 0 : cuda_failed(c, e, what);
+}
+
+/* After a kernel launch: the launch's own error, or the earlier failure of this context. */
+static inline int launched(struct kern_ctx *k, const char *kernel)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    cudaError_t e = cudaGetLastError();
+    if (cuda_injected())
+        e = cudaErrorUnknown;
+    if (e != cudaSuccess)
+        return cuda_failed(c, e, kernel);
+    return c->failed.code;
+}
+
+/* At least `bytes` of device memory that the op may use until it is asked for again; NULL: no memory (the failure is remembered). */
+void *cuda_scratch(struct cuda_ctx *c, enum scratch_use use, size_t bytes);
+
+/* Each op file fills its slots. */
+void matrix_cuda_init(struct kern_ops *o);
+void matmul_cuda_init(struct kern_ops *o);
+void rmsnorm_cuda_init(struct kern_ops *o);
+void gates_cuda_init(struct kern_ops *o);
+void route_cuda_init(struct kern_ops *o);
+void place_cuda_init(struct kern_ops *o);
+void rope_cuda_init(struct kern_ops *o);
+void attention_cuda_init(struct kern_ops *o);
+void logprobs_cuda_init(struct kern_ops *o);

@@ -1,0 +1,102 @@
+/* Log-softmax of a row of logits: target, best tokens, non-finite check. One block a row.
+ *
+ * lse = max + log(sum exp(logit - max)); a thread adds its columns in ascending order, then the block's tree. The best tokens come
+ * one by one: each is the largest (logit, smaller id first) that comes after the one before. */
+#include <math_constants.h>
+#include "kernels/cuda/common.cuh"
+
+enum { THREADS = 512, WARPS = THREADS / 32 };
+
+struct best { float v; int id; };
+
+/* Does a come before b: larger, or equal with the smaller id? */
+__device__ __forceinline__ bool before(struct best a, struct best b) { return a.v > b.v || (a.v == b.v && a.id < b.id); }
+
+/* The first of all threads; every thread gets it. */
+__device__ static struct best block_first(struct best m)
+{
+    __shared__ struct best warp[WARPS];
+    for (int d = 16; d; d >>= 1) {
+        struct best o = {__shfl_xor_sync(~0u, m.v, d), __shfl_xor_sync(~0u, m.id, d)};
+        if (before(o, m))
+            m = o;
+    }
+    __syncthreads();
+    if (threadIdx.x % 32 == 0)
+        warp[threadIdx.x / 32] = m;
+    __syncthreads();
+    m = warp[0];
+    for (int w = 1; w < WARPS; w++)
+        if (before(warp[w], m))
+            m = warp[w];
+    return m;
+}
+
+/* The first entry of x[v] that comes after `last`. */
+__device__ static struct best first_after(const float *x, int v, struct best last)
+{
+    struct best m = {-CUDART_INF_F, v};
+    for (int j = threadIdx.x; j < v; j += THREADS) {
+        struct best e = {x[j], j};
+        if (before(last, e) && before(e, m))
+            m = e;
+    }
+    return block_first(m);
+}
+
+struct logprobs_args {
+    const float *logits;
+    size_t ld;
+    int v, top_k;
+    const int *target;
+    float *target_lp, *top_lp;
+    int *top_id;
+    unsigned char *bad;
+};
+
+__global__ void __launch_bounds__(THREADS) logprobs_row(struct logprobs_args a)
+{
+    __shared__ float tmp[WARPS];
+    int i = blockIdx.x, bad = 0;
+    const float *x = a.logits + i * a.ld;
+    struct best m = {-CUDART_INF_F, a.v};
+    for (int j = threadIdx.x; j < a.v; j += THREADS) {
+        struct best e = {x[j], j};
+        bad |= !(fabsf(e.v) < CUDART_INF_F);
+        if (before(e, m))
+            m = e;
+    }
+    bad = __syncthreads_or(bad);
+    if (threadIdx.x == 0)
+        a.bad[i] = bad != 0;
+    if (bad)
+        return;
+    m = block_first(m);
+    float sum = 0;
+    for (int j = threadIdx.x; j < a.v; j += THREADS)
+        sum += expf(x[j] - m.v);
+    sum = block_sum<WARPS>(sum, tmp);
+    float lse = (float)(m.v + log((double)sum));
+    if (threadIdx.x == 0)
+        a.target_lp[i] = a.target[i] < 0 ? 0 : x[a.target[i]] - lse;
+    for (int t = 0; t < a.top_k; t++) {
+        if (t)
+            m = first_after(x, a.v, m);
+        if (threadIdx.x == 0) {
+            a.top_id[(size_t)i * a.top_k + t] = m.id;
+            a.top_lp[(size_t)i * a.top_k + t] = m.v - lse;
+        }
+    }
+}
+
+static int logprobs_cuda(struct kern_ctx *k, const float *logits, size_t ld, int n, int v, const int *target, int top_k, float *target_lp,
+                         int *top_id, float *top_lp, unsigned char *bad)
+{
+    if (n == 0)
+        return 0;
+    struct logprobs_args a = {logits, ld, v, top_k, target, target_lp, top_lp, top_id, bad};
+    logprobs_row<<<n, THREADS, 0, ctx_of(k)->stream>>>(a);
+    return launched(k, "logprobs");
+}
+
+void logprobs_cuda_init(struct kern_ops *o) { o->logprobs = logprobs_cuda; }

@@ -1,0 +1,84 @@
+/* The matmul slots: chooses the kernel by what is fixed for a matrix and its buffers, and gathers the rows of a row set. */
+#include "kernels/cuda/matmul.cuh"
+
+/* dst[i] = src[idx[i]], rows of `chunks` 16-byte pieces. */
+__global__ static void gather_rows(uint4 *dst, const uint4 *src, int chunks, size_t ld_chunks, struct rows n)
+{
+    int m = rows_count(n);
+    for (int i = blockIdx.x * blockDim.y + threadIdx.y; i < m; i += gridDim.x * blockDim.y)
+        for (int j = threadIdx.x; j < chunks; j += 32)
+            dst[(size_t)i * chunks + j] = src[(size_t)n.idx[i] * ld_chunks + j];
+}
+
+/* The set's rows side by side; their first k elements and what the last 16 bytes hold beyond them. */
+static int gather(struct cuda_ctx *c, struct matmul_in *in, int k, size_t size, struct rows n)
+{
+    int chunks = (int)(((size_t)k * size + 15) / 16);
+    void *dst = cuda_scratch(c, SCRATCH_GATHER, (size_t)n.n_max * chunks * 16);
+    if (!dst)
+        return c->failed.code ? c->failed.code : ERR_NOMEM;
+    int blocks = div_up(n.n_max, 8) < 8 * c->n_sm ? div_up(n.n_max, 8) : 8 * c->n_sm;
+    gather_rows<<<blocks, dim3(32, 8), 0, c->stream>>>((uint4 *)dst, (const uint4 *)in->x, chunks, in->ldx * size / 16, n);
+    in->x = dst;
+    in->ldx = (int)(chunks * 16 / size);
+    return launched(&c->k, "gather_rows");
+}
+
+static int run(struct kern_ctx *k, struct matmul_in in, const struct kern_matrix *w, struct matmul_out out)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    bool accurate = w->kind == MATRIX_ACCURATE;
+    size_t size = accurate ? 4 : dtype_size(k->act);
+    if (out.rows.n_max == 0)
+        return 0;
+    out.bias = w->bias;
+    size_t y_size = out.end == END_F32 || out.end == END_RESIDUAL ? 4 : dtype_size(k->act);
+    out.wide = (uintptr_t)out.y % 16 == 0 && out.ldy * y_size % 16 == 0;
+    if (!w->tma || !tensor_map_fits(in.x, in.ldx * size))
+        return matmul_simt(c, &in, w, &out);
+    if (out.rows.idx) {
+        int r = gather(c, &in, w->k, size, out.rows);
+        if (r < 0)
+            return r;
+    }
+    return accurate ? matmul_accurate_sm90(c, &in, w, &out) : matmul_sm90(c, &in, w, &out);
+}
+
+static int matmul_cuda(struct kern_ctx *k, void *y, enum dtype y_type, int ldy, const void *x, int ldx, const struct kern_matrix *w,
+                       struct rows n)
+{
+    struct matmul_out out = {y_type == k->act && y_type != DTYPE_F32 ? END_ACT : END_F32, y, ldy, w->n};
+    out.rows = n;
+    return run(k, {x, ldx}, w, out);
+}
+
+static int matmul_residual_cuda(struct kern_ctx *k, float *x, const void *a, int lda, const struct kern_matrix *w, const float *gate,
+                                struct rows n)
+{
+    struct matmul_out out = {END_RESIDUAL, x, w->n, w->n};
+    out.gate = gate;
+    out.rows = n;
+    return run(k, {a, lda}, w, out);
+}
+
+static int matmul_swiglu_cuda(struct kern_ctx *k, void *y, const void *x, const struct kern_matrix *w, struct rows n)
+{
+    struct matmul_out out = {END_SWIGLU, y, w->n, w->n};
+    out.rows = n;
+    return run(k, {x, w->k}, w, out);
+}
+
+static int matmul_accurate_cuda(struct kern_ctx *k, float *y, const float *x, const struct kern_matrix *w, struct rows n)
+{
+    struct matmul_out out = {END_F32, y, w->n, w->n};
+    out.rows = n;
+    return run(k, {x, w->k}, w, out);
+}
+
+void matmul_cuda_init(struct kern_ops *o)
+{
+    o->matmul = matmul_cuda;
+    o->matmul_residual = matmul_residual_cuda;
+    o->matmul_swiglu = matmul_swiglu_cuda;
+    o->matmul_accurate = matmul_accurate_cuda;
+}

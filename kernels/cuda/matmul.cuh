@@ -1,0 +1,49 @@
+/* Weight matrices as the CUDA backend keeps them, and what the matmul kernels share.
+ *
+ * No library: a matmul has fused ends (bias, gate and residual, SwiGLU) and row sets whose size only the device knows, and an output
+ * element must be summed in the same order whatever the number of rows. Here each element is one chain over k in ascending
+ * order, so tile shapes may be chosen by speed alone. */
+#pragma once
+#include "kernels/cuda/common.cuh"
+
+struct kern_matrix {
+    enum matrix_kind kind;
+    int n, k;             /* outputs (GATE_UP: of gate and of up, each) and inputs */
+    int rows, ld;         /* packed rows, and elements from one to the next: a multiple of 8, padded with zeros */
+    void *data;           /* [rows, ld] act (ACCURATE: f32). GATE_UP: rows 16 g .. are 8 of gate, then the same 8 of up */
+    float *bias;          /* [rows] in packed order, or NULL */
+    size_t bytes;
+    /* ACCURATE on wgmma: the weights as a sum of `n_terms` bf16 numbers, term t at columns t * term_ld ..; largest term last. */
+    void *terms;          /* bf16 [rows, n_terms * term_ld] */
+    int n_terms, term_ld;
+    bool tma;             /* the maps below are valid: boxes of 64 columns and 64 or 32 rows */
+    CUtensorMap box64, box32;
+};
+
+enum matmul_end { END_ACT, END_F32, END_RESIDUAL, END_SWIGLU };
+
+/* Where the products of row m of the set go, column c < n. */
+struct matmul_out {
+    enum matmul_end end;
+    void *y;              /* ACT, SWIGLU: act; F32, RESIDUAL: f32 */
+    int ldy, n;
+    bool wide;            /* rows of y start at multiples of 16 bytes */
+    const float *bias;    /* packed order, or NULL */
+    const float *gate;    /* RESIDUAL: f32 [step rows], or NULL */
+    struct rows rows;
+};
+
+struct matmul_in {
+    const void *x;        /* act; f32 for ACCURATE */
+    int ldx;
+};
+
+/* Row-major [rows, cols] of `type` as a tensor map with boxes of box_rows rows and 128 bytes, 128-byte swizzle; out of bounds reads as 0. */
+int tensor_map(struct cuda_ctx *c, CUtensorMap *ret, enum dtype type, const void *p, int rows, int cols, size_t ld, int box_rows);
+bool tensor_map_fits(const void *p, size_t ld_bytes);
+
+/* Any shape, any type: fused multiply-adds in f32. */
+int matmul_simt(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
+/* Hopper tensor cores; w->tma and tensor_map_fits(x). */
+int matmul_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
+int matmul_accurate_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);

@@ -1,0 +1,157 @@
+/* Float32-accurate matmul on bf16 tensor cores: x (f32) is split in registers into three bf16 terms, the weights at load into as many as
+ * they need (one where they were stored as bf16). Products of terms i and j (0 the largest) with i + j < 3 are added; what is left out
+ * is below 2^-24 of the product. Weight terms run from the smallest to the largest, so small sums come first. */
+#include "kernels/cuda/matmul_sm90.cuh"
+
+enum { ACC_WGS = 2, ACC_BN = 96, ACC_STAGES = 4, ACC_BM = 64 * ACC_WGS };
+static constexpr int X_BYTES = ACC_BM * 64 * 4;   /* two boxes of 32 columns a warpgroup */
+static constexpr int ACC_STAGE_BYTES = X_BYTES + ACC_BN * 128, ACC_SMEM_BYTES = 1024 + ACC_STAGES * (ACC_STAGE_BYTES + 16);
+
+struct accurate_args {
+    struct sm90_args a;
+    int n_terms, term_ld;
+};
+
+#if HAVE_SM90
+
+__device__ static void feed_accurate(const CUtensorMap *mx, const CUtensorMap *mw, const struct accurate_args &p, struct tile_order order,
+                                     uint32_t tiles, uint32_t full, uint32_t empty)
+{
+    ring<ACC_STAGES> at;
+    for (int t = blockIdx.x; t < order.m_tiles * order.n_tiles; t += gridDim.x) {
+        int tm, tn;
+        order.at(t, &tm, &tn);
+        for (int k0 = 0; k0 < p.n_terms * p.term_ld; k0 += TILE_K, at.next()) {
+            uint32_t bar = full + at.stage * 8, dst = tiles + at.stage * ACC_STAGE_BYTES;
+            barrier_wait(empty + at.stage * 8, at.phase ^ 1);
+            barrier_expect(bar, ACC_STAGE_BYTES);
+            for (int i = 0; i < 2 * ACC_WGS; i++)
+                tma_load(dst + i * 64 * 128, mx, k0 % p.term_ld + i % 2 * 32, tm * ACC_BM + i / 2 * 64, bar);
+            for (int i = 0; i < ACC_BN / 32; i++)
+                tma_load(dst + X_BYTES + i * 32 * 128, mw, k0, tn * ACC_BN + i * 32, bar);
+        }
+    }
+}
+
+__device__ __forceinline__ uint32_t pack_bf16(float a, float b)
+{
+    __nv_bfloat162 v = __floats2bfloat162_rn(a, b);
+    return *(uint32_t *)&v;
+}
+
+/* The next bf16 term of eight values, which keep the rest. */
+__device__ __forceinline__ void take_term(uint32_t out[4], float2 v[4])
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float a = __bfloat162float(__float2bfloat16_rn(v[i].x)), b = __bfloat162float(__float2bfloat16_rn(v[i].y));
+        out[i] = pack_bf16(a, b);
+        v[i].x -= a;
+        v[i].y -= b;
+    }
+}
+
+/* Rows r and r + 8, columns c, c+1 and c+8, c+9 of a 64-row pair of f32 boxes: wgmma's order of A's registers. */
+__device__ __forceinline__ void load_x(float2 v[4], const char *x, int r, int c)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int row = r + i % 2 * 8, col = c + i / 2 * 8;
+        int chunk = col % 32 / 4 ^ row % 8;
+        v[i] = *(const float2 *)(x + col / 32 * 64 * 128 + row * 128 + chunk * 16 + col % 4 * 4);
+    }
+}
+
+/* acc (+)= one stage: 64 columns of x's X_TERMS largest terms times the weights at `w`. */
+template <int X_TERMS> __device__ __forceinline__ void multiply_stage(float (&acc)[ACC_BN / 2], const char *x, uint32_t w, int add)
+{
+    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+    uint32_t terms[4][X_TERMS][4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float2 v[4];
+        load_x(v, x, warp * 16 + lane / 4, i * 16 + lane % 4 * 2);
+#pragma unroll
+        for (int j = 0; j < X_TERMS; j++)
+            take_term(terms[i][j], v);
+    }
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = X_TERMS - 1; j >= 0; j--)
+            wgmma<__nv_bfloat16, ACC_BN>::rs<0>(acc, terms[i][j], tile_k_major(w) + i * 2, add || i > 0 || j < X_TERMS - 1);
+    wgmma_commit();
+    wgmma_wait<0>();
+}
+
+__device__ static void compute_accurate(const struct accurate_args &p, struct tile_order order, int m, const char *raw, uint32_t tiles,
+                                        uint32_t full, uint32_t empty)
+{
+    int wg = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
+    ring<ACC_STAGES> at;
+    float acc[ACC_BN / 2];
+    for (int t = blockIdx.x; t < order.m_tiles * order.n_tiles; t += gridDim.x) {
+        int tm, tn;
+        order.at(t, &tm, &tn);
+        for (int k0 = 0; k0 < p.n_terms * p.term_ld; k0 += TILE_K, at.next()) {
+            int x_terms = 3 - (p.n_terms - 1 - k0 / p.term_ld);
+            uint32_t stage = tiles + at.stage * ACC_STAGE_BYTES;
+            const char *x = raw + (stage - tiles) + wg * 2 * 64 * 128;
+            barrier_wait(full + at.stage * 8, at.phase);
+            if (x_terms == 3)
+                multiply_stage<3>(acc, x, stage + X_BYTES, k0 > 0);
+            else if (x_terms == 2)
+                multiply_stage<2>(acc, x, stage + X_BYTES, k0 > 0);
+            else
+                multiply_stage<1>(acc, x, stage + X_BYTES, k0 > 0);
+            if (threadIdx.x % 128 == 0)
+                barrier_arrive(empty + at.stage * 8);
+        }
+        write_f32<ACC_BN>(p.a, acc, tm * ACC_BM + wg * 64 + warp * 16, m, tn * ACC_BN);
+    }
+}
+
+#endif
+
+__global__ static void __launch_bounds__(128 * (ACC_WGS + 1), 1)
+    matmul_accurate_tiles(const __grid_constant__ CUtensorMap mx, const __grid_constant__ CUtensorMap mw, const struct accurate_args p)
+{
+#if HAVE_SM90
+    extern __shared__ char raw[];
+    uint32_t tiles = (smem_address(raw) + 1023) & ~1023u, full = tiles + ACC_STAGES * ACC_STAGE_BYTES, empty = full + ACC_STAGES * 8;
+    int m = rows_count(p.a.out.rows);
+    struct tile_order order = {(m + ACC_BM - 1) / ACC_BM, (p.a.rows + ACC_BN - 1) / ACC_BN};
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < ACC_STAGES; i++) {
+            barrier_init(full + i * 8, 1);
+            barrier_init(empty + i * 8, ACC_WGS);
+        }
+        barrier_init_fence();
+    }
+    __syncthreads();
+    if (threadIdx.x < 128) {
+        if (threadIdx.x == 0)
+            feed_accurate(&mx, &mw, p, order, tiles, full, empty);
+    } else {
+        compute_accurate(p, order, m, raw + (tiles - smem_address(raw)), tiles, full, empty);
+    }
+#endif
+}
+
+int matmul_accurate_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+{
+    static bool ready;
+    int r = ready ? 0 : CU(c, cudaFuncSetAttribute(matmul_accurate_tiles, cudaFuncAttributeMaxDynamicSharedMemorySize, ACC_SMEM_BYTES));
+    if (r < 0)
+        return r;
+    ready = true;
+    CUtensorMap mx;
+    r = tensor_map(c, &mx, DTYPE_F32, in->x, out->rows.n_max, w->k, in->ldx, 64);
+    if (r < 0)
+        return r;
+    struct accurate_args p = {{w->k, w->rows, *out}, w->n_terms, w->term_ld};
+    int n_tiles = div_up(out->rows.n_max, ACC_BM) * div_up(w->rows, ACC_BN);
+    matmul_accurate_tiles<<<n_tiles < c->n_sm ? n_tiles : c->n_sm, 128 * (ACC_WGS + 1), ACC_SMEM_BYTES, c->stream>>>(mx, w->box32, p);
+    return launched(&c->k, "matmul_accurate_sm90");
+}

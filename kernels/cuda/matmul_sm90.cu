@@ -1,0 +1,136 @@
+/* Matmul of 16-bit activations and weights on Hopper: the kernel of matmul_sm90.cuh's design, and the choice of its tile. */
+#include "kernels/cuda/matmul_sm90.cuh"
+
+#if HAVE_SM90
+
+/* One thread: every k block of every tile of this block, as stages get free. */
+template <int WGS, int BN, int STAGES>
+__device__ __forceinline__ void feed(const CUtensorMap *ma, const CUtensorMap *mb, const struct sm90_args &a, struct tile_order order,
+                                     uint32_t tiles, uint32_t full, uint32_t empty)
+{
+    typedef sm90_shape<WGS, BN, STAGES> S;
+    ring<STAGES> at;
+    for (int t = blockIdx.x; t < order.m_tiles * order.n_tiles; t += gridDim.x) {
+        int tm, tn;
+        order.at(t, &tm, &tn);
+        for (int k0 = 0; k0 < a.k; k0 += TILE_K, at.next()) {
+            uint32_t bar = full + at.stage * 8, dst = tiles + at.stage * S::STAGE_BYTES;
+            barrier_wait(empty + at.stage * 8, at.phase ^ 1);
+            barrier_expect(bar, S::STAGE_BYTES);
+            for (int i = 0; i < WGS; i++)
+                tma_load(dst + i * 64 * TILE_K_BYTES, ma, k0, tm * S::BM + i * 64, bar);
+            for (int i = 0; i < BN / S::B_BOX; i++)
+                tma_load(dst + S::A_BYTES + i * S::B_BOX * TILE_K_BYTES, mb, k0, tn * BN + i * S::B_BOX, bar);
+        }
+    }
+}
+
+/* One warpgroup: 64 rows of each tile. */
+template <typename T, int WGS, int BN, int STAGES>
+__device__ __forceinline__ void compute(const struct sm90_args &a, struct tile_order order, int m, uint32_t tiles, uint32_t full, uint32_t empty,
+                                        char *staging)
+{
+    typedef sm90_shape<WGS, BN, STAGES> S;
+    int wg = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
+    T *stage = (T *)(staging + (wg * 4 + warp) * STAGING_BYTES);
+    ring<STAGES> at;
+    float acc[BN / 2];
+    for (int t = blockIdx.x; t < order.m_tiles * order.n_tiles; t += gridDim.x) {
+        int tm, tn, before = -1;
+        order.at(t, &tm, &tn);
+        for (int k0 = 0; k0 < a.k; k0 += TILE_K, at.next()) {
+            uint32_t x = tiles + at.stage * S::STAGE_BYTES, w = x + S::A_BYTES;
+            barrier_wait(full + at.stage * 8, at.phase);
+            uint64_t dx = tile_k_major(x + wg * 64 * TILE_K_BYTES), dw = tile_k_major(w);
+            wgmma_fence();
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                wgmma<T, BN>::ss(acc, dx + i * 2, dw + i * 2, k0 > 0 || i > 0);
+            wgmma_commit();
+            wgmma_wait<1>();
+            if (before >= 0 && threadIdx.x % 128 == 0)
+                barrier_arrive(empty + before * 8);
+            before = at.stage;
+        }
+        wgmma_wait<0>();
+        if (threadIdx.x % 128 == 0)
+            barrier_arrive(empty + before * 8);
+        write_tile<T, BN>(a, acc, stage, tm * S::BM + wg * 64 + warp * 16, m, tn * BN);
+    }
+}
+
+#endif
+
+template <typename T, int WGS, int BN, int STAGES>
+__global__ void __launch_bounds__(128 * (WGS + 1), 1)
+    matmul_sm90_tiles(const __grid_constant__ CUtensorMap ma, const __grid_constant__ CUtensorMap mb, const struct sm90_args a)
+{
+#if HAVE_SM90
+    typedef sm90_shape<WGS, BN, STAGES> S;
+    extern __shared__ char raw[];
+    uint32_t tiles = (smem_address(raw) + 1023) & ~1023u, staging = tiles + STAGES * S::STAGE_BYTES;
+    uint32_t full = staging + WGS * 4 * STAGING_BYTES, empty = full + STAGES * 8;
+    int m = rows_count(a.out.rows);
+    struct tile_order order = {(m + S::BM - 1) / S::BM, (a.rows + BN - 1) / BN};
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < STAGES; i++) {
+            barrier_init(full + i * 8, 1);
+            barrier_init(empty + i * 8, WGS);
+        }
+        barrier_init_fence();
+    }
+    __syncthreads();
+    if (threadIdx.x < 128) {
+        registers_lower<40>();
+        if (threadIdx.x == 0)
+            feed<WGS, BN, STAGES>(&ma, &mb, a, order, tiles, full, empty);
+    } else {
+        registers_raise<232>();
+        compute<T, WGS, BN, STAGES>(a, order, m, tiles, full, empty, raw + (staging - smem_address(raw)));
+    }
+#endif
+}
+
+template <typename T, int WGS, int BN, int STAGES>
+static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+{
+    typedef sm90_shape<WGS, BN, STAGES> S;
+    static bool ready;
+    auto kernel = matmul_sm90_tiles<T, WGS, BN, STAGES>;
+    int r = ready ? 0 : CU(c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM_BYTES));
+    if (r < 0)
+        return r;
+    ready = true;
+    CUtensorMap ma;
+    r = tensor_map(c, &ma, c->k.act, in->x, out->rows.n_max, w->k, in->ldx, 64);
+    if (r < 0)
+        return r;
+    struct sm90_args a = {w->k, w->rows, *out};
+    int n_tiles = div_up(out->rows.n_max, S::BM) * div_up(w->rows, BN);
+    kernel<<<n_tiles < c->n_sm ? n_tiles : c->n_sm, S::THREADS, S::SMEM_BYTES, c->stream>>>(ma, S::B_BOX == 32 ? w->box32 : w->box64, a);
+    return launched(&c->k, "matmul_sm90");
+}
+
+/* Time of a tile shape in units of 64 rows x 64 columns a multiprocessor, whole waves. */
+static int waves_cost(struct cuda_ctx *c, int m, int n, int bm, int bn)
+{
+    return div_up(div_up(m, bm) * div_up(n, bn), c->n_sm) * (bm / 64) * (bn / 32 + 1);
+}
+
+template <typename T>
+static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+{
+    int m = out->rows.n_max;
+    if (m <= 64 && div_up(w->rows, 128) < c->n_sm)
+        return start<T, 1, 32, 12>(c, in, w, out);
+    if (out->rows.n_dev || m <= 512)   /* how many rows there are is not known here, as a rule few */
+        return start<T, 2, 128, 6>(c, in, w, out);
+    if (waves_cost(c, m, w->rows, 128, 192) < waves_cost(c, m, w->rows, 128, 256))
+        return start<T, 2, 192, 5>(c, in, w, out);
+    return start<T, 2, 256, 4>(c, in, w, out);
+}
+
+int matmul_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+{
+    return c->k.act == DTYPE_BF16 ? choose<__nv_bfloat16>(c, in, w, out) : choose<__half>(c, in, w, out);
+}

@@ -1,0 +1,68 @@
+/* RMSNorm: one warp a row. The row stays in registers between the sum and the scaling where it fits. */
+#include "kernels/cuda/common.cuh"
+
+enum { ROWS_A_BLOCK = 8 };
+
+/* Row length 4 * d4 <= 128 * CHUNKS. */
+template <typename T, int CHUNKS> __global__ void rmsnorm_rows(T *y, const float *x, const float *w, struct rows n, int d4, float eps)
+{
+    int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y, lane = threadIdx.x;
+    if (i >= rows_count(n))
+        return;
+    size_t row = (size_t)row_at(n, i) * d4;
+    const float4 *src = (const float4 *)x + row;
+    float4 v[CHUNKS];
+    float sum = 0;
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+        int j = c * 32 + lane;
+        v[c] = j < d4 ? src[j] : make_float4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++)
+        sum = fmaf(v[c].x, v[c].x, fmaf(v[c].y, v[c].y, fmaf(v[c].z, v[c].z, fmaf(v[c].w, v[c].w, sum))));
+    float scale = 1.0f / sqrtf(warp_sum(sum) / (float)(4 * d4) + eps);
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+        int j = c * 32 + lane;
+        if (j >= d4)
+            break;
+        float4 g = ((const float4 *)w)[j];
+        float out[4] = {v[c].x * scale * g.x, v[c].y * scale * g.y, v[c].z * scale * g.z, v[c].w * scale * g.w};
+        store4(y + (row + j) * 4, out);
+    }
+}
+
+template <typename T> __global__ void rmsnorm_any(T *y, const float *x, const float *w, struct rows n, int d, float eps)
+{
+    int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y;
+    if (i >= rows_count(n))
+        return;
+    size_t row = (size_t)row_at(n, i) * d;
+    float sum = 0;
+    for (int j = threadIdx.x; j < d; j += 32)
+        sum = fmaf(x[row + j], x[row + j], sum);
+    float scale = 1.0f / sqrtf(warp_sum(sum) / (float)d + eps);
+    for (int j = threadIdx.x; j < d; j += 32)
+        y[row + j] = from_f32<T>(x[row + j] * scale * w[j]);
+}
+
+static int rmsnorm_cuda(struct kern_ctx *k, void *y, const float *x, const float *w, struct rows n, int d, float eps)
+{
+    if (n.n_max == 0)
+        return 0;
+    dim3 grid(div_up(n.n_max, ROWS_A_BLOCK)), block(32, ROWS_A_BLOCK);
+    cudaStream_t s = ctx_of(k)->stream;
+    return with_type(k->act, [&](auto t) {
+        typedef decltype(t) T;
+        if (d % 4 == 0 && d <= 1024)
+            rmsnorm_rows<T, 8><<<grid, block, 0, s>>>((T *)y, x, w, n, d / 4, eps);
+        else if (d % 4 == 0 && d <= 2048)
+            rmsnorm_rows<T, 16><<<grid, block, 0, s>>>((T *)y, x, w, n, d / 4, eps);
+        else
+            rmsnorm_any<T><<<grid, block, 0, s>>>((T *)y, x, w, n, d, eps);
+        return launched(k, "rmsnorm");
+    });
+}
+
+void rmsnorm_cuda_init(struct kern_ops *o) { o->rmsnorm = rmsnorm_cuda; }

@@ -1,0 +1,81 @@
+/* Rotates q in place, and rotated K and V into their KV slots. Four neighbouring elements of both halves of a head a thread. */
+#include "kernels/cuda/common.cuh"
+
+enum { THREADS = 128 };
+
+struct rope_args {
+    const float *cos, *sin;   /* [max_pos, hd/2] */
+    const int *pos, *slot;
+    struct rows q_rows, all;
+    int h, hk, hd;
+};
+
+/* dst[j..j+3] and dst[j+hd/2..] from src; dst may be src. */
+template <typename T> __device__ __forceinline__ void rotate4(T *dst, const T *src, const float *cos, const float *sin, int half)
+{
+    float a[4], b[4], c[4], s[4], lo[4], hi[4];
+    load4(a, src);
+    load4(b, src + half);
+    load4(c, cos);
+    load4(s, sin);
+    for (int i = 0; i < 4; i++) {
+        lo[i] = a[i] * c[i] - b[i] * s[i];
+        hi[i] = b[i] * c[i] + a[i] * s[i];
+    }
+    store4(dst, lo);
+    store4(dst + half, hi);
+}
+
+template <typename T> __device__ static void rotate_q(const struct rope_args &a, T *qkv)
+{
+    if (blockIdx.x >= rows_count(a.q_rows))
+        return;
+    int r = row_at(a.q_rows, blockIdx.x), half = a.hd / 2, quads = half / 4;
+    T *q = qkv + (size_t)r * (a.h + 2 * a.hk) * a.hd;
+    size_t at = (size_t)a.pos[r] * half;
+    for (int i = threadIdx.x; i < a.h * quads; i += THREADS) {
+        T *p = q + i / quads * a.hd + i % quads * 4;
+        rotate4(p, p, a.cos + at + i % quads * 4, a.sin + at + i % quads * 4, half);
+    }
+}
+
+template <typename T> __device__ static void store_kv(const struct rope_args &a, const T *qkv, T *kv)
+{
+    int r = blockIdx.x;
+    if (r >= rows_count(a.all) || a.slot[r] < 0)
+        return;
+    int half = a.hd / 2, quads = half / 4, width = a.hk * a.hd;
+    const T *src = qkv + ((size_t)r * (a.h + 2 * a.hk) + a.h) * a.hd;
+    T *dst = kv + (size_t)a.slot[r] * 2 * width;
+    size_t at = (size_t)a.pos[r] * half;
+    for (int i = threadIdx.x; i < a.hk * quads; i += THREADS) {
+        int j = i / quads * a.hd + i % quads * 4;
+        rotate4(dst + j, src + j, a.cos + at + i % quads * 4, a.sin + at + i % quads * 4, half);
+    }
+    for (int j = threadIdx.x * 4; j < width; j += THREADS * 4)
+        *(vec4<T> *)(dst + width + j) = *(const vec4<T> *)(src + width + j);
+}
+
+template <typename T> __global__ void rope_rows(struct rope_args a, T *qkv, T *kv)
+{
+    if (blockIdx.y == 0)
+        rotate_q(a, qkv);
+    else
+        store_kv(a, qkv, kv);
+}
+
+static int rope_store_cuda(struct kern_ctx *k, const struct kern_heads *hs, void *qkv, const float *cos, const float *sin,
+                           const struct kern_step *s, const int *slot, struct rows q_rows)
+{
+    int n = s->all.n_max > q_rows.n_max ? s->all.n_max : q_rows.n_max;
+    if (n == 0)
+        return 0;
+    struct rope_args a = {cos, sin, s->pos, slot, q_rows, s->all, hs->h, hs->hk, hs->hd};
+    return with_type(k->act, [&](auto t) {
+        typedef decltype(t) T;
+        rope_rows<T><<<dim3(n, 2), THREADS, 0, ctx_of(k)->stream>>>(a, (T *)qkv, (T *)hs->kv);
+        return launched(k, "rope_store");
+    });
+}
+
+void rope_cuda_init(struct kern_ops *o) { o->rope_store = rope_store_cuda; }

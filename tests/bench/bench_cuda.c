@@ -1,0 +1,244 @@
+/* Times the CUDA backend's ops on the shapes of a model's prefill, and sums them up as one layer.
+ *
+ *   bench_cuda [ROWS [LENGTH]]     rows of a step, and of a sequence; prints one line an op: microseconds, TFLOP/s or GB/s
+ *
+ * Inputs are random; a time is the best of several runs of many calls each. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include "kernels/backend.h"
+
+struct shape {
+    const char *name;
+    int d, f, h, hk, hd;
+};
+
+static const struct shape shapes[] = {{"360m", 960, 2560, 15, 5, 64}, {"1.3b", 2048, 5632, 32, 32, 64}, {"hd128", 2048, 5632, 16, 16, 128}};
+
+static struct kern_ctx *k;
+static const struct backend *b;
+
+static void must(int code, const char *what)
+{
+    struct err err = {0};
+    if (code >= 0 && b->sync(k, &err) >= 0)
+        return;
+    fprintf(stderr, "%s failed: %s\n", what, code < 0 ? err_name(code) : err.text);
+    exit(1);
+}
+
+static void *room(size_t bytes)
+{
+    void *p = b->alloc(k, bytes);
+    must(p ? 0 : ERR_NOMEM, "alloc");
+    return p;
+}
+
+/* Random elements of type t, about normal. */
+static void *random_array(size_t n, enum dtype t)
+{
+    size_t size = dtype_size(t), chunk = 1 << 20;
+    char *host = malloc(chunk * size), *dev = room(n * size);
+    for (size_t i = 0; i < chunk; i++) {
+        float v = (float)(rand() % 2001 + rand() % 2001 - 2000) / 1000;
+        dtype_from_f32(host + i * size, t, &v, 1);
+    }
+    for (size_t i = 0; i < n; i += chunk)
+        must(b->upload(k, dev + i * size, host, (n - i < chunk ? n - i : chunk) * size), "upload");
+    free(host);
+    return dev;
+}
+
+static struct kern_matrix *matrix(enum matrix_kind kind, int n, int cols)
+{
+    size_t size = (size_t)n * (size_t)cols;
+    uint16_t *w = malloc(size * 2);
+    for (size_t i = 0; i < size; i++)
+        w[i] = f32_to_bf16((float)(rand() % 2001 - 1000) / 30000);
+    struct matrix_part parts[2] = {{w, DTYPE_BF16, n, NULL, DTYPE_F32}, {w, DTYPE_BF16, n, NULL, DTYPE_F32}};
+    struct kern_matrix *m = NULL;
+    struct err err;
+    if (k->ops->matrix_new(k, kind, parts, kind == MATRIX_GATE_UP ? 2 : 1, cols, &m, &err) < 0)
+        must(ERR_DEVICE, err.text);
+    free(w);
+    return m;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+struct run {
+    const struct shape *s;
+    struct rows all;
+    float *x, *norm, *router, *cos, *sin, *gate;
+    void *xn, *qkv, *attn, *ffn;
+    struct kern_matrix *w_qkv, *w_o, *w_gu, *w_down, *w_router;
+    struct kern_heads heads;
+    struct kern_step step;
+    struct kern_place place;
+    int *base, *reserved;
+    struct rows some;   /* one row in ten */
+    int n;
+};
+
+/* Best time of a call in seconds. */
+static double seconds(int (*op)(struct run *r), struct run *r)
+{
+    double best = 1e9;
+    int calls = 20;
+    must(op(r), "op");
+    for (int i = 0; i < 5; i++) {
+        double t = now();
+        for (int j = 0; j < calls; j++)
+            if (op(r) < 0)
+                must(ERR_DEVICE, "op");
+        must(0, "op");
+        t = (now() - t) / calls;
+        best = t < best ? t : best;
+    }
+    return best;
+}
+
+static int width(const struct run *r) { return (r->s->h + 2 * r->s->hk) * r->s->hd; }
+static int op_norm(struct run *r) { return k->ops->rmsnorm(k, r->xn, r->x, r->norm, r->all, r->s->d, 1e-5f); }
+static int op_qkv(struct run *r) { return k->ops->matmul(k, r->qkv, k->act, width(r), r->xn, r->s->d, r->w_qkv, r->all); }
+static int op_qkv_some(struct run *r) { return k->ops->matmul(k, r->qkv, k->act, width(r), r->xn, r->s->d, r->w_qkv, r->some); }
+static int op_rope(struct run *r)
+{
+    return k->ops->rope_store(k, &r->heads, r->qkv, r->cos, r->sin, &r->step, r->place.slot, r->all);
+}
+static int op_attention(struct run *r)
+{
+    return k->ops->attention(k, &r->heads, r->attn, r->qkv, &r->step, 0, &r->place, 0.125f);
+}
+static int op_place(struct run *r) { return k->ops->place(k, &r->step, 0, NULL, false, r->base, r->reserved, &r->place); }
+static int op_o(struct run *r) { return k->ops->matmul_residual(k, r->x, r->attn, r->s->h * r->s->hd, r->w_o, r->gate, r->all); }
+static int op_gu(struct run *r) { return k->ops->matmul_swiglu(k, r->ffn, r->xn, r->w_gu, r->all); }
+static int op_down(struct run *r) { return k->ops->matmul_residual(k, r->x, r->ffn, r->s->f, r->w_down, NULL, r->all); }
+static int op_router(struct run *r) { return k->ops->matmul_accurate(k, r->router, r->x, r->w_router, r->all); }
+static int op_bypass(struct run *r) { return k->ops->bypass(k, &r->heads, r->attn, r->qkv, r->all); }
+
+static void report(const char *name, struct run *r, int (*op)(struct run *), double flops, double bytes, double *sum)
+{
+    double s = seconds(op, r);
+    printf("%-5s %6d rows %-12s %9.1f us", r->s->name, r->n, name, s * 1e6);
+    if (flops > 0)
+        printf(" %8.1f TFLOP/s", flops / s * 1e-12);
+    if (bytes > 0)
+        printf(" %8.0f GB/s", bytes / s * 1e-9);
+    printf("\n");
+    if (sum)
+        *sum += s;
+}
+
+static int *ints(int n, int (*value)(int i, int arg), int arg)
+{
+    int *host = malloc(sizeof(int) * (size_t)n), *dev = room(sizeof(int) * (size_t)n);
+    for (int i = 0; i < n; i++)
+        host[i] = value(i, arg);
+    must(b->upload(k, dev, host, sizeof(int) * (size_t)n), "upload");
+    free(host);
+    return dev;
+}
+
+static int same(int i, int arg) { return i + arg; }
+static int in_run(int i, int length) { return i / length; }
+static int in_sequence(int i, int length) { return i % length; }
+static int times(int i, int arg) { return i * arg; }
+static int none(int i, int arg) { return 0; }
+
+static void make_step(struct run *r, int length)
+{
+    int n = r->n, runs = (n + length - 1) / length;
+    struct kern_run *host = calloc((size_t)runs, sizeof(*host)), *dev = room((size_t)runs * sizeof(*host));
+    for (int i = 0; i < runs; i++)
+        host[i] = (struct kern_run){i * length, (i + 1) * length < n ? length : n - i * length, 1, length, (int64_t)i * length};
+    must(b->upload(k, dev, host, (size_t)runs * sizeof(*host)), "upload");
+    free(host);
+    r->all = (struct rows){NULL, NULL, n};
+    r->step = (struct kern_step){r->all, ints(n, in_sequence, length), ints(n, in_run, length), dev, runs, room((size_t)runs * (size_t)length * 4)};
+    r->place = (struct kern_place){room((size_t)n * 4), room(4), room((size_t)n * 4), room(4), room((size_t)(runs + 1) * 4), room((size_t)n * 4),
+                                   room((size_t)n * 4)};
+    r->base = ints(runs, none, 0);
+    r->reserved = ints(n, same, 0);
+    r->some = (struct rows){ints(n, times, 10), ints(1, same, n / 10), n};
+    must(op_place(r), "place");
+}
+
+static void make_arrays(struct run *r, int length)
+{
+    const struct shape *s = r->s;
+    size_t rows = (size_t)r->n;
+    r->x = random_array(rows * (size_t)s->d, DTYPE_F32);
+    r->norm = random_array((size_t)s->d, DTYPE_F32);
+    r->gate = random_array(rows, DTYPE_F32);
+    r->cos = random_array((size_t)length * (size_t)s->hd / 2, DTYPE_F32);
+    r->sin = random_array((size_t)length * (size_t)s->hd / 2, DTYPE_F32);
+    r->router = room(rows * (size_t)s->d / 2 * 4);
+    r->xn = random_array(rows * (size_t)s->d, k->act);
+    r->qkv = random_array(rows * (size_t)width(r), k->act);
+    r->attn = random_array(rows * (size_t)(s->h * s->hd), k->act);
+    r->ffn = random_array(rows * (size_t)s->f, k->act);
+    r->heads.kv = random_array(rows * (size_t)(2 * s->hk * s->hd), k->act);
+    r->w_qkv = matrix(MATRIX_LINEAR, width(r), s->d);
+    r->w_o = matrix(MATRIX_LINEAR, s->d, s->h * s->hd);
+    r->w_gu = matrix(MATRIX_GATE_UP, s->f, s->d);
+    r->w_down = matrix(MATRIX_LINEAR, s->d, s->f);
+    r->w_router = matrix(MATRIX_ACCURATE, s->d / 2, s->d);
+}
+
+static void done(struct run *r)
+{
+    void *all[] = {r->x, r->norm, r->gate, r->cos, r->sin, r->router, r->xn, r->qkv, r->attn, r->ffn, r->heads.kv, (void *)r->step.pos,
+                   (void *)r->step.run_of, (void *)r->step.runs, r->step.tables, r->place.sel, r->place.sel_n, r->place.rest, r->place.rest_n,
+                   r->place.run_start, r->place.visible, r->place.slot, r->base, r->reserved, (void *)r->some.idx, (void *)r->some.n_dev};
+    struct kern_matrix *matrices[] = {r->w_qkv, r->w_o, r->w_gu, r->w_down, r->w_router};
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+        b->free(k, all[i]);
+    for (size_t i = 0; i < sizeof(matrices) / sizeof(*matrices); i++)
+        k->ops->matrix_free(k, matrices[i]);
+}
+
+static void bench(const struct shape *s, int n, int length)
+{
+    struct run r = {.s = s, .n = n, .heads = {s->h, s->hk, s->hd, NULL}};
+    make_step(&r, length);
+    make_arrays(&r, length);
+    double sum = 0, flops = 2.0 * n, q = s->h * s->hd, kv = s->hk * s->hd, d = s->d, f = s->f, act = 2, pairs = 0;
+    for (int i = 0; i < n; i++)
+        pairs += i % length + 1;
+    report("place", &r, op_place, 0, 0, &sum);
+    report("rmsnorm", &r, op_norm, 0, n * d * (4 + act), &sum);
+    report("qkv", &r, op_qkv, flops * d * (q + 2 * kv), 0, &sum);
+    report("rope_store", &r, op_rope, 0, n * act * 2 * (q + 2 * kv), &sum);
+    report("attention", &r, op_attention, 4 * pairs * q, 0, &sum);
+    report("o", &r, op_o, flops * d * q, 0, &sum);
+    report("rmsnorm", &r, op_norm, 0, n * d * (4 + act), &sum);
+    report("gate_up", &r, op_gu, flops * 2 * d * f, 0, &sum);
+    report("down", &r, op_down, flops * d * f, 0, &sum);
+    printf("%-5s %6d rows %-12s %9.1f us, length %d\n", s->name, n, "= a layer", sum * 1e6, length);
+    report("qkv of 10 %", &r, op_qkv_some, flops / 10 * d * (q + 2 * kv), 0, NULL);
+    report("router", &r, op_router, flops * d * d / 2, 0, NULL);
+    report("bypass", &r, op_bypass, 0, n * act * (q + kv), NULL);
+    done(&r);
+}
+
+int main(int argc, char **argv)
+{
+    int n = argc > 1 ? atoi(argv[1]) : 16384, length = argc > 2 ? atoi(argv[2]) : 2048;
+    struct backend_config c = {.dtype = DTYPE_BF16, .n_threads = 1};
+    struct err err;
+    if (backend_find("cuda", &b, &err) < 0 || b->open(&c, &k, &err) < 0) {
+        fprintf(stderr, "%s\n", err.text);
+        return 77;
+    }
+    printf("%s\n", b->numerics_class(k));
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++)
+        bench(&shapes[i], n, length);
+    b->close(k);
+    return 0;
+}
