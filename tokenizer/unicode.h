@@ -1,0 +1,10 @@
+/* Classes of characters as the languages that define the reference behaviour see them. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+bool unicode_is_space(uint32_t cp);         /* the property White_Space: Rust's char::is_whitespace and \s */
+bool unicode_is_python_space(uint32_t cp);  /* Python's str.isspace: also U+001C..U+001F */
+bool unicode_is_word(uint32_t cp);          /* \w of Rust's regex: Alphabetic, M, Nd, Pc, Join_Control */
+bool unicode_is_numeric(uint32_t cp);       /* Rust's char::is_numeric: Nd, Nl, No */
+bool unicode_is_punctuation(uint32_t cp);   /* ASCII punctuation, and the categories P* */
