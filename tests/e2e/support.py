@@ -100,6 +100,16 @@ class Server:
         lines = [line for line in self.get("/metrics").text.splitlines() if line and not line.startswith("#")]
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
+    def idle_metrics(self, timeout_s: float = 10) -> dict[str, float]:
+        """`metrics` once nothing runs: an answer may be out before the worker has given back what the sequence had reserved."""
+        until = time.monotonic() + timeout_s
+        while True:
+            series = self.metrics()
+            busy = series["dtrnet_running_sequences"] + series["dtrnet_queue_sequences"] + series["dtrnet_kv_rows_reserved"]
+            if not busy or time.monotonic() > until:
+                return series
+            time.sleep(0.01)
+
     def stop(self) -> int:
         """SIGTERM, and the exit status."""
         if self.process.poll() is None:

@@ -1,4 +1,4 @@
-"""Every golden checkpoint over HTTP: echo logprobs, greedy tokens and routing against the published modules' numbers.
+"""Every golden checkpoint over HTTP: routing, KV rows, echo logprobs and greedy tokens against the published modules' numbers.
 
 The server runs with --max-model-len 512, since some prompts exceed a checkpoint's own limit. Logits are not on the wire; their
 log-softmax is, within twice the tolerance of the logits.
@@ -37,6 +37,21 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
+def check_routing(server: Server, tokens: list[int], want: dict[str, np.ndarray]) -> None:
+    """Decisions of every routed layer, rows that attend, and rows that the KV cache then holds."""
+    before = server.idle_metrics()["dtrnet_kv_rows_held"]
+    request = {"requests": [{"context": tokens, "continuations": [[tokens[0]]]}], "routing": True}
+    answer = server.post("/v1/loglikelihood", request)
+    routing = np.array([[int(bit) for bit in row] for row in answer["results"][0]["continuations"][0]["routing"]], np.uint8)
+    assert answer["usage"]["rows_routed"] == routing.sum(1).tolist()
+    decided = [layer for layer in range(len(routing)) if "route" in want and layer in want["layers"]]
+    assert not decided or (routing[decided] == want["route"]).all(), "routing differs"
+    assert (np.delete(routing, decided, 0) == 1).all(), "a dense layer left tokens out"
+    held = server.idle_metrics()["dtrnet_kv_rows_held"] - before
+    if answer["usage"]["cached_tokens"] == 0:
+        assert held == want["kv_len"].sum(), f"{held} KV rows held, {want['kv_len'].sum()} expected"
+
+
 def check_echo(server: Server, tokens: list[int], want: dict[str, np.ndarray]) -> float:
     """Worst difference of echoed logprobs where the golden data have logits; top 20 checked as well."""
     answer = server.post("/v1/completions", {**BODY, "prompt": tokens, "max_tokens": 1, "echo": True, "logprobs": 20})
@@ -68,11 +83,14 @@ def check_generation(server: Server, tokens: list[int], want: dict[str, np.ndarr
 def check_model(folder: Path) -> float:
     """All prompts of one checkpoint."""
     expected = read_expected(folder / "expected.safetensors")
+    routed = json.loads((folder / "expected.json").read_text())["routed_layers"]
     worst, n = 0.0, 0
     with Server(folder, "--dtype", "f32", "--max-model-len", "512") as server:
         while f"p{n}.tokens" in expected:
             want = {name.split(".", 1)[1]: value for name, value in expected.items() if name.startswith(f"p{n}.")}
+            want["layers"] = routed
             tokens = want["tokens"].tolist()
+            check_routing(server, tokens, want)
             worst = max(worst, check_echo(server, tokens, want), check_generation(server, tokens, want))
             n += 1
     print(f"{folder.name}: {n} prompts, worst difference of a logprob {worst:.1e}")

@@ -10,10 +10,8 @@ import sys
 import support
 from support import Server
 
-LAYERS = 12
 
-
-def requests_of(server: Server) -> dict:
+def requests_of() -> dict:
     """A context of 400 ids and four continuations of 10."""
     draw = random.Random(7)
     ids = lambda n: [draw.randrange(3, 16384) for _ in range(n)]  # noqa: E731
@@ -28,14 +26,14 @@ def computed(server: Server) -> float:
 def rows_with_reuse() -> float:
     """One request with four continuations."""
     with Server(support.SHIPPED, "--dtype", "f32") as server:
-        server.post("/v1/loglikelihood", requests_of(server))
+        server.post("/v1/loglikelihood", requests_of())
         return computed(server)
 
 
 def rows_without_reuse() -> float:
     """The four full strings, one request each, and no prefix cache."""
     with Server(support.SHIPPED, "--dtype", "f32", "--prefix-cache", "off") as server:
-        asked = requests_of(server)["requests"][0]
+        asked = requests_of()["requests"][0]
         for continuation in asked["continuations"]:
             body = {"prompt": asked["context"] + continuation, "max_tokens": 0, "echo": True, "logprobs": 1}
             server.post("/v1/completions", body)
@@ -43,12 +41,15 @@ def rows_without_reuse() -> float:
 
 
 def check_kv_rows() -> bool:
-    """KV rows held equal rows routed."""
+    """KV rows held after harness traffic are the rows routed, and (1 + share) / 2 of what a dense model would hold."""
     with Server(support.SHIPPED, "--dtype", "f32") as server:
         support.harness(server, ["sample_ending", "sample_fourway"], batch_size=16)
-        series = server.metrics()
-    print({name: value for name, value in series.items() if "kv" in name or "routed" in name})
-    return True
+        series = server.idle_metrics()
+    routed = {n: rows for n, rows in series.items() if n.startswith("dtrnet_layer_rows_routed_total")}
+    held, evicted = series["dtrnet_kv_rows_held"], series["dtrnet_prefix_tree_evicted_tokens_total"]
+    dense = len(routed) * series["dtrnet_rows_computed_total"]
+    print(f"{held:.0f} KV rows held, {sum(routed.values()):.0f} rows attended, {held / dense:.3f} of a dense model's")
+    return evicted == 0 and held == sum(routed.values()) < dense
 
 
 def main() -> int:

@@ -228,7 +228,8 @@ class DtrnetLM(LM):
             return context
         ids = self._ids(context)
         if not ids:
-            return [self.server["bos_id"] if self.server.get("bos_id", -1) >= 0 else self.server["eos_id"]]
+            bos = self.server.get("bos_token_id", -1)
+            return [bos if bos >= 0 else self.server["eos_token_id"]]
         self.truncated += len(ids) > room
         return ids[-room:]
 
