@@ -10,6 +10,7 @@ static const struct {
 } commands[] = {
     {"serve", "answer lm-evaluation-harness and OpenAI clients over HTTP", cmd_serve},
     {"score", "the loglikelihood endpoint on standard input and output, a JSON object a line", cmd_score},
+    {"inspect", "layer plan, parameters, FLOPs and KV bytes of a checkpoint or a config", cmd_inspect},
 };
 
 static int usage(FILE *out, int status)

@@ -255,7 +255,7 @@ static int help_row(const struct option_row *row, struct buf *out)
         snprintf(limit, sizeof(limit), "%.15g to %.15g", row->min, row->max);
     if (row->initial && row->type != OPTION_FLAG)
         snprintf(limit + strlen(limit), sizeof(limit) - strlen(limit), "%sdefault %s", *limit ? "; " : "", row->initial);
-    return buf_printf(out, "  %-30s %s%s%s%s\n", head, row->help, *limit ? " (" : "", limit, *limit ? ")" : "");
+    return buf_printf(out, "  %-35s %s%s%s%s\n", head, row->help, *limit ? " (" : "", limit, *limit ? ")" : "");
 }
 
 int option_rows_help(const struct option_table *t, unsigned command, struct buf *out)
