@@ -12,17 +12,6 @@ static const struct sampler_params *sampler_of(void *user, int i, uint64_t *ret_
     return &q->sampler;
 }
 
-/* The decisions of the routed layers, [n_layers, n_rows]. */
-static int download_route(struct scheduler *s)
-{
-    size_t n = (size_t)s->batch.n_rows;
-    int r = 0;
-    for (int l = 0; r >= 0 && l < s->m->config.n_layers; l++)
-        if (s->m->plan[l].kind != LAYER_DENSE)
-            r = s->m->k->backend->download(s->m->k, s->route_host + (size_t)l * n, s->w.route + (size_t)l * n, n);
-    return r;
-}
-
 /* Routing bits of a step row, and the slots that the device gave it: it placed the rows of each layer in order. */
 static int read_row(struct scheduler *s, int row, uint8_t *bits)
 {
@@ -89,7 +78,7 @@ int step_run(struct scheduler *s, const struct grant *grants, int n, struct err 
     if (r >= 0)
         r = forward_layers(s->m, &s->w, b, &s->kv);
     if (r >= 0)
-        r = download_route(s);
+        r = s->m->k->backend->download(s->m->k, s->route_host, s->w.route, (size_t)b->n_layers * (size_t)b->n_rows);
     if (r >= 0)
         r = scores_run(&s->scores, s->m, &s->w, b, top_k_of_step(s), sampler_of, s, err);
     if (r < 0) {
