@@ -8,34 +8,6 @@
 
 #define WINDOW 1024   /* sequences sorted into prefix order at a time */
 
-/* ---- lists ---------------------------------------------------------------------------------------------------- */
-static void list_push(struct seq_list *l, struct sequence *s)
-{
-    s->next = NULL;
-    s->prev = l->tail;
-    *(l->tail ? &l->tail->next : &l->head) = s;
-    l->tail = s;
-    l->n++;
-}
-
-static void list_remove(struct seq_list *l, struct sequence *s)
-{
-    *(s->prev ? &s->prev->next : &l->head) = s->next;
-    *(s->next ? &s->next->prev : &l->tail) = s->prev;
-    l->n--;
-}
-
-static void list_move_all(struct seq_list *to, struct seq_list *from)
-{
-    if (!from->n)
-        return;
-    from->head->prev = to->tail;
-    *(to->tail ? &to->tail->next : &to->head) = from->head;
-    to->tail = from->tail;
-    to->n += from->n;
-    *from = (struct seq_list){0};
-}
-
 /* ---- finishing -------------------------------------------------------------------------------------------------- */
 static void count_result(struct engine_stats *c, const struct sequence *s)
 {
@@ -66,7 +38,7 @@ static void hand_over(struct scheduler *s, struct sequence *q)
 
 static void finish_queued(struct scheduler *s, struct seq_list *l, struct sequence *q, int code, const struct err *err)
 {
-    list_remove(l, q);
+    seq_list_remove(l, q);
     pthread_mutex_lock(&s->lock);
     s->n_queued--;
     pthread_mutex_unlock(&s->lock);
@@ -77,7 +49,7 @@ static void finish_queued(struct scheduler *s, struct seq_list *l, struct sequen
 
 static void finish_running(struct scheduler *s, struct sequence *q, int code, const struct err *err)
 {
-    list_remove(&s->running, q);
+    seq_list_remove(&s->running, q);
     pthread_mutex_lock(&s->lock);
     s->n_running--;
     pthread_mutex_unlock(&s->lock);
@@ -126,23 +98,23 @@ static bool refill_ready(struct scheduler *s)
     int n = 0;
     while (n < WINDOW && s->fifo.n) {
         s->order[n] = s->fifo.head;
-        list_remove(&s->fifo, s->order[n++]);
+        seq_list_remove(&s->fifo, s->order[n++]);
     }
     qsort(s->order, (size_t)n, sizeof(*s->order), by_tokens);
     for (int i = 0; i < n; i++)
-        list_push(&s->ready, s->order[i]);
+        seq_list_push(&s->ready, s->order[i]);
     return n > 0;
 }
 
 /* A sequence that was admitted runs, unless the tree had all of it. */
 static void start_running(struct scheduler *s, struct sequence *q)
 {
-    list_remove(&s->ready, q);
+    seq_list_remove(&s->ready, q);
     pthread_mutex_lock(&s->lock);
     s->n_queued--;
     s->n_running++;
     pthread_mutex_unlock(&s->lock);
-    list_push(&s->running, q);
+    seq_list_push(&s->running, q);
     if (!sequence_due(q))
         finish_running(s, q, 0, NULL);
 }
@@ -272,7 +244,7 @@ static void *worker_main(void *arg)
             pthread_cond_wait(&s->wake, &s->lock);
             continue;
         }
-        list_move_all(&s->fifo, &s->inbox);
+        seq_list_move_all(&s->fifo, &s->inbox);
         bool sweep = s->sweep, clear = s->clear, lost = s->failure.code < 0;
         s->sweep = false;
         pthread_mutex_unlock(&s->lock);
@@ -289,7 +261,7 @@ static void *worker_main(void *arg)
             pthread_cond_broadcast(&s->idle);
         }
     }
-    list_move_all(&s->fifo, &s->inbox);
+    seq_list_move_all(&s->fifo, &s->inbox);
     pthread_mutex_unlock(&s->lock);
     finish_many(s, true, ERR_CANCELLED, "the engine is closing");
     return NULL;
@@ -308,7 +280,7 @@ int scheduler_submit(struct scheduler *s, struct engine_ticket *t, struct err *e
         r = err_set(err, ERR_BUSY, "the queue holds %d requests and takes at most %d; this call has %d", s->n_queued, s->max_queue, t->n);
     if (r >= 0) {
         for (int i = 0; i < t->n; i++)
-            list_push(&s->inbox, &t->seqs[i]);
+            seq_list_push(&s->inbox, &t->seqs[i]);
         s->n_queued += t->n;
         pthread_cond_signal(&s->wake);
     }

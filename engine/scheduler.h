@@ -6,12 +6,7 @@
 #pragma once
 #include <pthread.h>
 #include <stdatomic.h>
-#include "engine/sequence.h"
-
-struct seq_list {
-    struct sequence *head, *tail;
-    int n;
-};
+#include "engine/seq_list.h"
 
 struct engine_ticket {
     struct scheduler *owner;
