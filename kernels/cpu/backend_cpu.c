@@ -2,6 +2,7 @@
 #include "kernels/cpu/backend_cpu.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/host_memory.h"
 #include "kernels/cpu/matrix.h"
 #include "kernels/cpu/ops.h"
@@ -25,7 +26,19 @@ static void fill_table(struct kern_ops *o, enum cpu_level level)
         portable_init_avx2(o);
     if (level >= CPU_AVX512)
         portable_init_avx512(o);
+    if (level >= CPU_AVX2)
+        attention_blocked_init(o);
 #endif
+}
+
+static int make_state(struct cpu *c)
+{
+    int r = cpu_matmul_new(c);
+#if defined(__x86_64__)
+    if (r >= 0 && c->level >= CPU_AVX2)
+        r = attention_blocked_new(c);
+#endif
+    return r;
 }
 
 static void close_cpu(struct kern_ctx *k)
@@ -33,6 +46,9 @@ static void close_cpu(struct kern_ctx *k)
     if (!k)
         return;
     struct cpu *c = cpu_of(k);
+#if defined(__x86_64__)
+    attention_blocked_free(c);
+#endif
     cpu_matmul_free(c);
     thread_pool_free(c->pool);
     free(c);
@@ -64,8 +80,8 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
     c->log = config->log;
     fill_table(&c->ops, level);
     r = thread_pool_new(c->n_threads, NULL, &c->pool, err);
-    if (r >= 0 && (r = cpu_matmul_new(c)) < 0)
-        err_set(err, r, "out of memory for the cpu backend's matmuls");
+    if (r >= 0 && (r = make_state(c)) < 0)
+        err_set(err, r, "out of memory for the cpu backend's scratch");
     if (r < 0) {
         close_cpu(&c->base);
         return r;

@@ -2,28 +2,10 @@
  *
  * tdpbf16ps sums each row of its first operand by itself, so a row has the same bits in any tile; fewer than 17 rows take two tiles
  * instead of four. Block size: a panel's block must stay in L1 (20 KB of 48) while the row groups stream past it from L2. */
-#include <immintrin.h>
+#include "kernels/cpu/amx.h"
 #include "kernels/cpu/panel_finish.h"
 
 enum { HALF = STEP_SIZE / 2, AMX_BLOCK_STEPS = 10 };
-
-struct tile_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t colsb[16];
-    uint8_t rows[16];
-} __attribute__((aligned(64)));
-
-static void begin_amx(void)
-{
-    struct tile_config c = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        c.colsb[i] = 64;
-        c.rows[i] = 16;
-    }
-    /* gcc 12 declares that the load reads 8 bytes only, and would drop the stores to the rest. */
-    __asm__ volatile("" : : "r"(&c) : "memory");
-    _tile_loadconfig(&c);
-}
 
 /* Tiles 0, 1: rows 0..15; 2, 3: rows 16..31. */
 static void block_32(float *c, const uint16_t *x, const uint16_t *w, int steps, bool first, const char *ahead, int ahead_lines)
@@ -86,7 +68,7 @@ static void block_amx(float *c, const void *x, const void *w, int steps, int row
 }
 
 #define AMX_COMMON                                                                                                                \
-    .x_type = DTYPE_BF16, .block_steps = AMX_BLOCK_STEPS, .begin = begin_amx, .block = block_amx, .finish = panel_finish_rows
+    .x_type = DTYPE_BF16, .block_steps = AMX_BLOCK_STEPS, .begin = amx_begin, .block = block_amx, .finish = panel_finish_rows
 
 const struct panel_kernel panel_amx = {AMX_COMMON, .x_terms = 1, .w_terms = 1, .n_passes = 1, .pack_row = panel_pack_row_bf16};
 

@@ -18,7 +18,7 @@ static inline vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 static inline vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vf vf_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-/* a 2^n for integral n; below the normal range the result is 0 or subnormal. */
+/* a 2^n for integral n in -126..127. */
 static inline vf vf_scale(vf a, vf n) { return _mm512_scalef_ps(a, n); }
 /* 16 bf16 values; a pair of values in each 32-bit lane: the first and the second ones. */
 static inline vf vf_load_bf16(const uint16_t *p)
@@ -46,9 +46,7 @@ static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vf vf_round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline vf vf_scale(vf a, vf n)
 {
-    __m256i e = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
-    __m256i normal = _mm256_castps_si256(_mm256_cmp_ps(n, _mm256_set1_ps(-127.0f), _CMP_GT_OQ));
-    return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_and_si256(e, normal)));
+    return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23)));
 }
 static inline vf vf_load_bf16(const uint16_t *p)
 {
@@ -61,6 +59,21 @@ static inline void vf_load_pairs(const uint16_t *p, vf *first, vf *second)
     *second = _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32((int)0xffff0000)));
 }
 #endif
+
+/* 2^x within 2e-8 of itself before rounding, for -126 <= x < 127.5; below -126 it is 2^-126. NaN stays NaN. n + f = x with
+ * |f| <= 1/2, then a minimax polynomial of 2^f. */
+static inline vf vf_exp2(vf x)
+{
+    x = vf_max(vf_set(-126), x);
+    vf n = vf_round(x), f = vf_sub(x, n), p = vf_set(0x1.41d334p-13f);
+    p = vf_fma(p, f, vf_set(0x1.5f456ap-10f));
+    p = vf_fma(p, f, vf_set(0x1.3b2dbcp-7f));
+    p = vf_fma(p, f, vf_set(0x1.c6aed4p-5f));
+    p = vf_fma(p, f, vf_set(0x1.ebfbdap-3f));
+    p = vf_fma(p, f, vf_set(0x1.62e430p-1f));
+    p = vf_fma(p, f, vf_set(1));
+    return vf_scale(p, n);
+}
 
 /* The sum, and the greatest, of the lanes: halves are folded onto each other. */
 static inline float vf_sum(vf v)

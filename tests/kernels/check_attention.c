@@ -58,16 +58,17 @@ static void reference(struct check *c, const struct problem *p, int i, int head,
 }
 
 /* The tolerance: weights carry the error of scores (f32 sums of hd products of size up to 3 each, then exp); values are up to 3. CUDA
- * rounds the weights to the compute dtype, as tensor cores take them: half a unit of each term more (ulp is half a unit). */
+ * and AMX round the weights to the compute dtype, as matrix units take them: half a unit of each term more (ulp is half a unit). */
 static void compare(struct check *c, const struct problem *p, const char *got)
 {
+    bool rounded = !strcmp(c->backend->name, "cuda") || strstr(c->backend->numerics_class(c->k), "amx");
     double want[256], sizes[256], ulp = c->act == DTYPE_BF16 ? 0x1p-8 : c->act == DTYPE_F16 ? 0x1p-11 : 0;
     for (int i = 0; i < p->n; i++)
         for (int head = 0; head < p->hs.h; head++) {
             reference(c, p, i, head, want, sizes);
             for (int e = 0; e < p->hs.hd; e++) {
                 double v = check_get(c, CHECK_ACT, got, ((size_t)i * p->hs.h + head) * p->hs.hd + e);
-                double weights = strcmp(c->backend->name, "cuda") ? 0 : ulp * sizes[e];
+                double weights = rounded ? ulp * sizes[e] : 0;
                 if (!(fabs(v - want[e]) <= 1e-5 + (2e-5 + ulp) * fabs(want[e]) + weights))
                     check_fail(c, p->what, "query %d of %d (sees %d), head %d, [%d] is %.9g, not %.9g", i, p->n, p->queries[i].visible,
                                head, e, v, want[e]);

@@ -1,0 +1,64 @@
+/* What the fast forms of attention share: tasks, runs and key blocks (attention_blocked.c); a level adds the arithmetic.
+ *
+ * A task is one KV head and some selected rows. Items are the (row, query head of the group) pairs of a run, row by row, cut into
+ * tiles. Each block of keys is laid out once and used by all tiles of the run. Blocks are aligned to the key's index in its sequence,
+ * and an item takes from a block the keys that it sees, so its bits follow from its own keys alone. */
+#pragma once
+#include "kernels/cpu/cpu.h"
+
+enum { ATTENTION_TASK_ITEMS = 512, ATTENTION_MAX_HEAD = 256 };
+
+struct attention_item {
+    int row, head, visible;   /* head: of all query heads */
+};
+
+struct attention_task {
+    const struct kern_heads *hs;
+    const void *qkv;
+    void *out;
+    enum dtype type;          /* of qkv, out and the pool */
+    float scale;              /* of scores, so that a weight is 2^(scale * score) */
+    struct attention_item items[ATTENTION_TASK_ITEMS];   /* of the run at hand */
+    int n_items, kv_head;
+};
+
+/* `work` is a thread's own memory, 64-byte aligned, uninitialised. */
+struct attention_kernel {
+    size_t work_bytes;
+    int block_keys, tile_items;
+    void (*start)(void);      /* once a task; NULL: nothing */
+    void (*begin)(void *work, const struct attention_task *t);
+    /* The next block: `n` keys, in slots table[0..n-1]. */
+    void (*pack)(void *work, const struct attention_task *t, const int *table, int n);
+    /* Items first .. first+n-1, the last of which sees a key of the block, which begins at key0. */
+    void (*run)(void *work, const struct attention_task *t, int first, int n, int key0);
+    void (*finish)(void *work, const struct attention_task *t);
+};
+
+extern const struct attention_kernel attention_amx, attention_avx512, attention_avx2;
+
+/* Overrides the slot; attention_blocked_new allocates the work memory (ERR_NOMEM), free copes with half-built. */
+void attention_blocked_init(struct kern_ops *o);
+int attention_blocked_new(struct cpu *c);
+void attention_blocked_free(struct cpu *c);
+
+static inline const void *attention_query(const struct attention_task *t, const struct attention_item *i)
+{
+    size_t width = (size_t)(t->hs->h + 2 * t->hs->hk) * t->hs->hd;
+    return act_at(t->qkv, t->type, i->row * width + (size_t)i->head * t->hs->hd);
+}
+
+static inline void *attention_out(const struct attention_task *t, const struct attention_item *i)
+{
+    return act_at_mut(t->out, t->type, ((size_t)i->row * t->hs->h + i->head) * t->hs->hd);
+}
+
+static inline const void *attention_key(const struct attention_task *t, int slot)
+{
+    return act_at(t->hs->kv, t->type, ((size_t)slot * 2 * t->hs->hk + t->kv_head) * t->hs->hd);
+}
+
+static inline const void *attention_value(const struct attention_task *t, int slot)
+{
+    return act_at(t->hs->kv, t->type, (((size_t)slot * 2 + 1) * t->hs->hk + t->kv_head) * t->hs->hd);
+}

@@ -1,0 +1,126 @@
+/* Tasks, runs and key blocks of the fast forms of attention. */
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/ops.h"
+
+struct cpu_attention {
+    const struct attention_kernel *kernel;
+    void *work[CPU_MAX_THREADS];
+    struct attention_task *task[CPU_MAX_THREADS];
+};
+
+struct call {
+    struct cpu *c;
+    const struct kern_step *s;
+    const struct kern_place *p;
+    struct attention_task common;
+    int layer, rows;              /* selected rows of a task */
+    int group, part;              /* query heads of a KV head, and at most how many of them a task takes */
+};
+
+static void list_items(struct attention_task *t, const struct call *a, const int *sel, int n, int head0, int heads)
+{
+    t->n_items = n * heads;
+    for (int i = 0; i < t->n_items; i++) {
+        int row = sel[i / heads];
+        t->items[i] = (struct attention_item){row, head0 + i % heads, a->p->visible[row]};
+    }
+}
+
+/* Selected rows sel[0..n-1], all of one run. */
+static void run_rows(const struct call *a, struct attention_task *t, void *work, const int *sel, int n)
+{
+    const struct attention_kernel *kernel = a->c->attention->kernel;
+    const struct kern_run *run = &a->s->runs[a->s->run_of[*sel]];
+    const int *table = a->s->tables + run->table_off + (int64_t)a->layer * run->table_cap;
+    int last = a->p->visible[sel[n - 1]];
+    kernel->begin(work, t);
+    for (int j = 0; j < last; j += kernel->block_keys) {
+        kernel->pack(work, t, table + j, min_int(last - j, kernel->block_keys));
+        for (int i = 0; i < t->n_items; i += kernel->tile_items) {
+            int of_tile = min_int(kernel->tile_items, t->n_items - i);
+            if (t->items[i + of_tile - 1].visible > j)
+                kernel->run(work, t, i, of_tile, j);
+        }
+    }
+    kernel->finish(work, t);
+}
+
+static void run_task(void *arg, int i, int thread)
+{
+    const struct call *a = arg;
+    struct attention_task *t = a->c->attention->task[thread];
+    int parts = (a->group + a->part - 1) / a->part, per_chunk = a->common.hs->hk * parts;
+    int count = *a->p->sel_n, chunks = (count + a->rows - 1) / a->rows, head0 = i % parts * a->part;
+    /* Later rows see more keys: they go first, so that no long task is left to the end. */
+    int first = (chunks - 1 - i / per_chunk) * a->rows;
+    const int *sel = a->p->sel + first, *end = sel + min_int(a->rows, count - first);
+    t->hs = a->common.hs;
+    t->qkv = a->common.qkv;
+    t->out = a->common.out;
+    t->type = a->common.type;
+    t->scale = a->common.scale;
+    t->kv_head = i % per_chunk / parts;
+    if (a->c->attention->kernel->start)
+        a->c->attention->kernel->start();
+    while (sel < end) {
+        int n = 1, run = a->s->run_of[*sel];
+        while (sel + n < end && a->s->run_of[sel[n]] == run)
+            n++;
+        list_items(t, a, sel, n, t->kv_head * a->group + head0, min_int(a->part, a->group - head0));
+        run_rows(a, t, a->c->attention->work[thread], sel, n);
+        sel += n;
+    }
+}
+
+static int attention_blocked(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, const struct kern_step *s,
+                             int layer, const struct kern_place *p, float scale)
+{
+    int n = *p->sel_n, shares = 2 * cpu_of(k)->n_threads;
+    if (!n)
+        return 0;
+    assert(hs->hd % 8 == 0 && hs->hd <= ATTENTION_MAX_HEAD && hs->h % hs->hk == 0 && scale > 0);
+    struct call a = {.c = cpu_of(k), .s = s, .p = p, .layer = layer, .group = hs->h / hs->hk};
+    a.common = (struct attention_task){.hs = hs, .qkv = qkv, .out = out, .type = k->act, .scale = scale * (float)M_LOG2E};
+    a.part = min_int(a.group, ATTENTION_TASK_ITEMS);
+    int most = min_int(ATTENTION_TASK_ITEMS / a.part, (n + shares - 1) / shares), chunks = (n + most - 1) / most;
+    a.rows = (n + chunks - 1) / chunks;
+    parallel_for(a.c->pool, (n + a.rows - 1) / a.rows * hs->hk * ((a.group + a.part - 1) / a.part), run_task, &a);
+    return 0;
+}
+
+static const struct attention_kernel *choose(enum cpu_level level, enum dtype act)
+{
+    if (level >= CPU_AMX && act == DTYPE_BF16)
+        return &attention_amx;
+    return level >= CPU_AVX512 ? &attention_avx512 : &attention_avx2;
+}
+
+int attention_blocked_new(struct cpu *c)
+{
+    if (!(c->attention = calloc(1, sizeof(*c->attention))))
+        return ERR_NOMEM;
+    c->attention->kernel = choose(c->level, c->base.act);
+    for (int i = 0; i < c->n_threads; i++) {
+        c->attention->work[i] = aligned_alloc(64, c->attention->kernel->work_bytes);
+        c->attention->task[i] = malloc(sizeof(struct attention_task));
+        if (!c->attention->work[i] || !c->attention->task[i])
+            return ERR_NOMEM;
+    }
+    return 0;
+}
+
+void attention_blocked_free(struct cpu *c)
+{
+    if (!c->attention)
+        return;
+    for (int i = 0; i < c->n_threads; i++) {
+        free(c->attention->work[i]);
+        free(c->attention->task[i]);
+    }
+    free(c->attention);
+}
+
+void attention_blocked_init(struct kern_ops *o) { o->attention = attention_blocked; }

@@ -1,0 +1,161 @@
+/* Attention in float32, at the width of the level that includes this file: the online softmax of FlashAttention (arXiv 2205.14135).
+ * A block of keys is laid out in f32 once (K transposed); ROWS items are multiplied at a time. Weights of unseen keys are 0. */
+#pragma once
+#include <math.h>
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/simd.h"
+
+enum {
+    KEYS = 64, ITEMS = 16, ROWS = 4, MAX_HEAD = ATTENTION_MAX_HEAD, TASK_ITEMS = ATTENTION_TASK_ITEMS,
+    VECTORS = VL == 16 ? 4 : 2,   /* held at once for each row */
+    WIDTH = VECTORS * VL,
+};
+
+struct work {
+    float k[MAX_HEAD * KEYS];          /* [hd][KEYS] */
+    float v[KEYS * MAX_HEAD];          /* [KEYS][hd_pad] */
+    float q[TASK_ITEMS * MAX_HEAD];    /* [items][hd] */
+    float out[TASK_ITEMS * MAX_HEAD];  /* [items][hd_pad] */
+    float sum[TASK_ITEMS][VL], max[TASK_ITEMS];
+    float score[ITEMS][KEYS];
+    int hd, hd_pad;                    /* hd_pad: a multiple of WIDTH */
+} __attribute__((aligned(64)));
+
+static void load_head(float *dst, const void *src, enum dtype type, int hd)
+{
+    if (type == DTYPE_F32)
+        memcpy(dst, src, hd * sizeof(float));
+    else
+        for (int i = 0; i < hd; i++)
+            dst[i] = bf16_to_f32(((const uint16_t *)src)[i]);
+}
+
+static void begin(void *work, const struct attention_task *t)
+{
+    struct work *w = work;
+    w->hd = t->hs->hd;
+    w->hd_pad = (w->hd + WIDTH - 1) / WIDTH * WIDTH;
+    for (int i = 0; i < t->n_items; i++) {
+        load_head(w->q + (size_t)i * w->hd, attention_query(t, &t->items[i]), t->type, w->hd);
+        w->max[i] = -INFINITY;
+    }
+    memset(w->sum, 0, sizeof(w->sum[0]) * t->n_items);
+    memset(w->out, 0, sizeof(float) * t->n_items * w->hd_pad);
+    memset(w->v, 0, sizeof(float) * KEYS * w->hd_pad);
+}
+
+static void pack(void *work, const struct attention_task *t, const int *table, int n)
+{
+    struct work *w = work;
+    float key[MAX_HEAD];
+    for (int j = 0; j < KEYS; j++) {
+        if (j < n) {
+            load_head(key, attention_key(t, table[j]), t->type, w->hd);
+            load_head(w->v + (size_t)j * w->hd_pad, attention_value(t, table[j]), t->type, w->hd);
+        } else {
+            memset(key, 0, sizeof(float) * w->hd);
+            memset(w->v + (size_t)j * w->hd_pad, 0, sizeof(float) * w->hd);
+        }
+        for (int i = 0; i < w->hd; i++)
+            w->k[(size_t)i * KEYS + j] = key[i];
+    }
+}
+
+/* c[rows, WIDTH] += a[rows, n] b[n, WIDTH], one chain of n multiply-adds an element. */
+static inline __attribute__((always_inline)) void multiply_rows(float *c, int ldc, const float *a, int lda, const float *b, int ldb, int n,
+                                                                const int rows)
+{
+    vf acc[ROWS][VECTORS];
+    for (int r = 0; r < rows; r++)
+        for (int x = 0; x < VECTORS; x++)
+            acc[r][x] = vf_load(c + r * ldc + x * VL);
+    for (int i = 0; i < n; i++) {
+        vf bv[VECTORS];
+        for (int x = 0; x < VECTORS; x++)
+            bv[x] = vf_load(b + (size_t)i * ldb + x * VL);
+        for (int r = 0; r < rows; r++) {
+            vf av = vf_set(a[(size_t)r * lda + i]);
+            for (int x = 0; x < VECTORS; x++)
+                acc[r][x] = vf_fma(av, bv[x], acc[r][x]);
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int x = 0; x < VECTORS; x++)
+            vf_store(c + r * ldc + x * VL, acc[r][x]);
+}
+
+/* The same for any number of rows, and columns a multiple of WIDTH. */
+static void multiply(float *c, int ldc, const float *a, int lda, const float *b, int ldb, int n, int rows, int columns)
+{
+    for (int x = 0; x < columns; x += WIDTH) {
+        int r = 0;
+        for (; r + ROWS <= rows; r += ROWS)
+            multiply_rows(c + (size_t)r * ldc + x, ldc, a + (size_t)r * lda, lda, b + x, ldb, n, ROWS);
+        for (; r < rows; r++)
+            multiply_rows(c + (size_t)r * ldc + x, ldc, a + (size_t)r * lda, lda, b + x, ldb, n, 1);
+    }
+}
+
+/* Scores of an item to weights, in place; `seen` keys of the block count. */
+static void soften(struct work *w, int item, float *s, int seen, float scale)
+{
+    vf most = vf_set(-INFINITY), c = vf_set(scale);
+    for (int j = seen; j < KEYS; j++)
+        s[j] = -INFINITY;
+    for (int j = 0; j < KEYS; j += VL)
+        most = vf_max(most, vf_load(s + j));
+    float before = w->max[item], after = vf_greatest(most);
+    if (after > before) {
+        float keep[VL];
+        vf_store(keep, vf_exp2(vf_mul(vf_sub(vf_set(before), vf_set(after)), c)));
+        vf f = before == -INFINITY ? vf_set(0) : vf_set(keep[0]);
+        float *out = w->out + (size_t)item * w->hd_pad;
+        vf_store(w->sum[item], vf_mul(vf_load(w->sum[item]), f));
+        for (int i = 0; i < w->hd_pad; i += VL)
+            vf_store(out + i, vf_mul(vf_load(out + i), f));
+        w->max[item] = after;
+    }
+    vf base = vf_set(-w->max[item] * scale), sum = vf_load(w->sum[item]);
+    for (int j = 0; j < KEYS; j += VL)
+        vf_store(s + j, vf_exp2(vf_fma(vf_load(s + j), c, base)));
+    for (int j = seen; j < KEYS; j++)
+        s[j] = 0;
+    for (int j = 0; j < KEYS; j += VL)
+        sum = vf_add(sum, vf_load(s + j));
+    vf_store(w->sum[item], sum);
+}
+
+static void run(void *work, const struct attention_task *t, int first, int n, int key0)
+{
+    struct work *w = work;
+    memset(w->score, 0, sizeof(w->score[0]) * n);
+    multiply(w->score[0], KEYS, w->q + (size_t)first * w->hd, w->hd, w->k, KEYS, w->hd, n, KEYS);
+    for (int i = 0; i < n; i++) {
+        int seen = t->items[first + i].visible - key0;
+        if (seen > 0)
+            soften(w, first + i, w->score[i], min_int(seen, KEYS), t->scale);
+        else
+            memset(w->score[i], 0, sizeof(w->score[i]));
+    }
+    multiply(w->out + (size_t)first * w->hd_pad, w->hd_pad, w->score[0], KEYS, w->v, w->hd_pad,
+             min_int(KEYS, t->items[first + n - 1].visible - key0), n, w->hd_pad);
+}
+
+/* Adding 0 makes a zero positive: whether one has lost its sign to unseen keys depends on the tile's other items. */
+static void finish(void *work, const struct attention_task *t)
+{
+    struct work *w = work;
+    for (int i = 0; i < t->n_items; i++) {
+        float inverse = 1.0f / vf_sum(vf_load(w->sum[i]));
+        const float *src = w->out + (size_t)i * w->hd_pad;
+        void *dst = attention_out(t, &t->items[i]);
+        for (int d = 0; d < w->hd; d++)
+            act_put(dst, t->type, d, src[d] * inverse + 0.0f);
+    }
+}
+
+#define ATTENTION_VECTOR                                                                                                          \
+    {                                                                                                                             \
+        .work_bytes = sizeof(struct work), .block_keys = KEYS, .tile_items = ITEMS, .begin = begin, .pack = pack, .run = run,     \
+        .finish = finish,                                                                                                         \
+    }
