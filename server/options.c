@@ -20,7 +20,7 @@ static const struct option_row rows[] = {
     {"device", OPTION_CHOICE, RUNS, AT(device), 0, 0, "auto|cpu|cuda", "auto", NULL, "where to compute"},
     {"dtype", OPTION_CHOICE, LOADS, AT(dtype), 0, 0, "auto|f32|bf16|f16", "auto", NULL, "what to compute in, and what K and V are stored in; f32 is the reference"},
     {"threads", OPTION_INT, RUNS, AT(threads), 0, 1024, NULL, "0", "N", "CPU threads; 0: all that the process may use"},
-    {"cpu-level", OPTION_CHOICE, RUNS, AT(cpu_level), 0, 0, "scalar|avx2|avx512|amx", NULL, NULL, "highest CPU level to use; default: the machine's"},
+    {"cpu-level", OPTION_CHOICE, RUNS, AT(cpu_level), 0, 0, "scalar|avx2|avx512|avx512bf16|amx", NULL, NULL, "highest CPU level to use; default: the machine's"},
     {"max-model-len", OPTION_INT, RUNS, AT(max_model_len), 0, 16777216, NULL, "0", "N", "positions of a sequence; 0: the model's own limit"},
     {"max-batch-tokens", OPTION_INT, RUNS, AT(max_batch_tokens), 0, 1048576, NULL, "0", "N", "rows of one step; 0: the device's default"},
     {"kv-cache-memory", OPTION_SIZE, RUNS, AT(kv_cache_memory), 0, 16384 * GIB, NULL, "0", "SIZE", "memory for K and V (K, M or G may follow); 0: a share of what is free"},

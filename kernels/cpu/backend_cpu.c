@@ -79,7 +79,9 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
     c->n_threads = config->n_threads;
     c->log = config->log;
     fill_table(&c->ops, level);
-    r = thread_pool_new(c->n_threads, NULL, &c->pool, err);
+    r = matrix_ops_find(config->cpu_matmul, &c->only, err);
+    if (r >= 0)
+        r = thread_pool_new(c->n_threads, NULL, &c->pool, err);
     if (r >= 0 && (r = make_state(c)) < 0)
         err_set(err, r, "out of memory for the cpu backend's scratch");
     if (r < 0) {

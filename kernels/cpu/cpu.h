@@ -11,8 +11,9 @@
 
 enum { CPU_MAX_THREADS = 1024 };
 
-struct cpu_matmul;      /* matrix.h */
-struct cpu_attention;   /* attention_blocked.c */
+struct cpu_matmul;       /* matrix.h */
+struct cpu_matrix_ops;   /* matrix.h */
+struct cpu_attention;    /* attention_blocked.c */
 
 struct cpu {
     struct kern_ctx base;      /* first: a kern_ctx of this backend is a struct cpu */
@@ -21,6 +22,7 @@ struct cpu {
     struct thread_pool *pool;
     int n_threads;
     struct log *log;           /* borrowed; may be NULL */
+    const struct cpu_matrix_ops *only;   /* who packs every matrix; NULL: the first that accepts it */
     struct cpu_matmul *matmul; /* scratch and library state of the matmuls */
     struct cpu_attention *attention;   /* work memory of its fast forms; NULL at level scalar */
     char numerics[128];

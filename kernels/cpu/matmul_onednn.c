@@ -2,7 +2,8 @@
  *
  * oneDNN picks its algorithm by all three sizes, so results change with the number of rows. Here every product is one of a fixed shape:
  * TILE rows by one panel, run by one thread. What remains to be relied upon - that a row of the tile is computed alike wherever it lies
- * and whatever the other rows hold - is checked bitwise when a shape is first made; a shape that fails is declined.
+ * and whatever the other rows hold - is checked bitwise when a shape is first made; a shape that fails is declined
+ * (with AVX2 alone nearly all do).
  *
  * A shape is made once and shared by all panels of its size. Weights are packed in the layout that the primitive prefers; such layouts
  * are blocks of blocks, so the place of element (i of k, j of columns) is k_off[i] + n_off[j], which lets embed read single rows.
@@ -340,8 +341,9 @@ static int plan(struct cpu *c, struct kern_matrix *w)
     struct matrix_state *m = calloc(1, sizeof(*m));
     w->state = m;
     int r = m ? library_get(c) : ERR_NOMEM;
+    bool exact = w->kind == MATRIX_ACCURATE || c->base.act == DTYPE_F32;
     w->x_type = w->weight_type == DTYPE_BF16 && c->level >= CPU_AVX512BF16 ? DTYPE_BF16 : DTYPE_F32;
-    w->terms = w->kind == MATRIX_ACCURATE && w->x_type == DTYPE_BF16 ? 3 : 1;
+    w->terms = exact && w->x_type == DTYPE_BF16 ? 3 : 1;
     w->tile = TILE;
     w->panel = PANEL;
     int n_full = w->n / PANEL, rest = w->n % PANEL;

@@ -11,6 +11,20 @@ static const struct cpu_matrix_ops *const candidates[] = {
     &matrix_ops_panel,
 #endif
     &matrix_ops_onednn, &matrix_ops_scalar};
+enum { N_CANDIDATES = sizeof(candidates) / sizeof(*candidates) };
+
+int matrix_ops_find(const char *name, const struct cpu_matrix_ops **ret, struct err *err)
+{
+    *ret = NULL;
+    if (!name)
+        return 0;
+    for (int i = 0; i < N_CANDIDATES; i++)
+        if (!strcmp(name, candidates[i]->name)) {
+            *ret = candidates[i];
+            return 0;
+        }
+    return err_field(err, ERR_INVALID, "cpu_matmul", "cpu_matmul must be panel, onednn or scalar, not \"%.32s\"", name);
+}
 
 struct packer {
     struct cpu *c;
@@ -136,7 +150,9 @@ static void drop_plan(struct kern_matrix *w)
 
 static int plan(struct cpu *c, struct kern_matrix *w, struct err *err)
 {
-    for (size_t i = 0; i < sizeof(candidates) / sizeof(*candidates); i++) {
+    for (int i = 0; i < N_CANDIDATES; i++) {
+        if (c->only && c->only != candidates[i])
+            continue;
         w->ops = candidates[i];
         int r = w->ops->plan(c, w);
         if (r == ERR_UNSUPPORTED) {
@@ -151,7 +167,7 @@ static int plan(struct cpu *c, struct kern_matrix *w, struct err *err)
             return err_set(err, ERR_NOMEM, "out of memory for a %d x %d matrix", w->n, w->k);
         return 0;
     }
-    return err_set(err, ERR_INTERNAL, "no way to multiply by a %d x %d matrix", w->n, w->k);
+    return err_set(err, ERR_UNSUPPORTED, "no way to multiply by a %d x %d matrix", w->n, w->k);
 }
 
 static void matrix_free(struct kern_ctx *k, struct kern_matrix *w)

@@ -90,6 +90,8 @@ int cpu_matmul_reserve(struct cpu *c, const struct kern_matrix *w);
 int cpu_matmul_new(struct cpu *c);
 void cpu_matmul_free(struct cpu *c);   /* copes with half-built */
 
+/* NULL gives NULL; ERR_INVALID for an unknown name. */
+int matrix_ops_find(const char *name, const struct cpu_matrix_ops **ret, struct err *err);
 extern const struct cpu_matrix_ops matrix_ops_scalar;
 extern const struct cpu_matrix_ops matrix_ops_panel;   /* x86-64 only; declines below AVX2 */
 /* oneDNN's; in a build without it, plan always declines. */

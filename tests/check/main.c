@@ -1,4 +1,4 @@
-/* check_kernels [--backend cpu|cuda] [--level L] [--dtype f32|bf16|f16] [--threads N] [--seed N] [--bench] [op ...]
+/* check_kernels [--backend cpu|cuda] [--level L] [--matmul panel|onednn|scalar] [--dtype f32|bf16|f16] [--threads N] [--seed N] [--bench] [op ...]
  *
  * Checks (or times) the named ops, all by default. Exit status 77: this machine has no such device, level or dtype. */
 #include "common/thread.h"
@@ -51,6 +51,8 @@ static int parse(struct options *o, int argc, char **argv)
             o->backend = value;
         else if (!strcmp(argv[i], "--level"))
             o->config.cpu_level = value;
+        else if (!strcmp(argv[i], "--matmul"))
+            o->config.cpu_matmul = value;
         else if (!strcmp(argv[i], "--dtype"))
             o->config.dtype = !strcmp(value, "bf16") ? DTYPE_BF16 : !strcmp(value, "f16") ? DTYPE_F16 : DTYPE_F32;
         else if (!strcmp(argv[i], "--threads"))
