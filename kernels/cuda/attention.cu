@@ -4,48 +4,92 @@
 
 /* ---- tiles ---- */
 
-enum { TILE_THREADS = 1024 };
+enum { TILE_THREADS = 1024, BINS = 1024, BIN_KEYS = 64 };
 
-/* One block: runs are scanned TILE_THREADS at a time; a run's tiles are written from its last to its first. */
-__global__ static void __launch_bounds__(TILE_THREADS) list_tiles(struct attention_args a, int tile_rows, struct attention_tiles out)
+/* Inclusive sum over the block; `total` gets the sum of all. */
+__device__ static int block_scan(int v, int *total)
 {
     __shared__ int warp_total[32];
-    int base = 0, lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = a.h / a.hk;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, before = 0;
+    for (int d = 1; d < 32; d <<= 1) {
+        int o = __shfl_up_sync(~0u, v, d);
+        v += lane >= d ? o : 0;
+    }
+    __syncthreads();
+    if (lane == 31)
+        warp_total[warp] = v;
+    __syncthreads();
+    *total = 0;
+    for (int w = 0; w < 32; w++) {
+        before += w < warp ? warp_total[w] : 0;
+        *total += warp_total[w];
+    }
+    return before + v;
+}
+
+/* Tile number t of all; first_tile[i] is run i's first. */
+__device__ static struct attention_tile make_tile(const struct attention_args &a, const int *first_tile, int t, int tile_rows)
+{
+    int lo = 0, hi = a.n_runs - 1, group = a.h / a.hk;
+    while (lo < hi) {          /* the last run that starts at or before t: runs without tiles come before it */
+        int mid = (lo + hi + 1) / 2;
+        if (first_tile[mid] <= t)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    const struct kern_run run = a.runs[lo];
+    int start = a.run_start[lo], first = (t - first_tile[lo]) * tile_rows, left = (a.run_start[lo + 1] - start) * group - first;
+    int rows = left < tile_rows ? left : tile_rows;
+    int last = a.sel[start + (first + rows - 1) / group];
+    return {start, first, rows, a.visible[last], run.table_off + (int64_t)a.layer * run.table_cap};
+}
+
+/* Most keys first, by counting: ones of about as many keys in any order. */
+__device__ __forceinline__ int bin_of(const struct attention_tile &t)
+{
+    int b = BINS - 1 - t.n_keys / BIN_KEYS;
+    return b > 0 ? b : 0;
+}
+
+__global__ static void __launch_bounds__(TILE_THREADS)
+    list_tiles(struct attention_args a, int tile_rows, struct attention_tiles out, int *first_tile, struct attention_tile *unsorted)
+{
+    __shared__ int bin[BINS];
+    int n_tiles = 0, total, group = a.h / a.hk;
+    bin[threadIdx.x] = 0;
     for (int i0 = 0; i0 < a.n_runs; i0 += TILE_THREADS) {
-        int i = i0 + threadIdx.x, n = i < a.n_runs ? (a.run_start[i + 1] - a.run_start[i]) * group : 0;
-        int tiles = (n + tile_rows - 1) / tile_rows, sum = tiles;
-        for (int d = 1; d < 32; d <<= 1) {
-            int o = __shfl_up_sync(~0u, sum, d);
-            sum += lane >= d ? o : 0;
-        }
-        if (lane == 31)
-            warp_total[warp] = sum;
-        __syncthreads();
-        int before = base + sum - tiles;
-        for (int w = 0; w < 32; w++) {
-            before += w < warp ? warp_total[w] : 0;
-            base += warp_total[w];
-        }
-        for (int t = 0; t < tiles; t++)
-            out.tile[before + t] = make_int2(i, (tiles - 1 - t) * tile_rows);
-        __syncthreads();
+        int i = i0 + threadIdx.x, rows = i < a.n_runs ? (a.run_start[i + 1] - a.run_start[i]) * group : 0, n = (rows + tile_rows - 1) / tile_rows;
+        int end = block_scan(n, &total);
+        if (i < a.n_runs)
+            first_tile[i] = n_tiles + end - n;
+        n_tiles += total;
     }
-    if (threadIdx.x == 0) {
-        *out.count = base;
-        *out.next = 0;
+    __syncthreads();
+    for (int t = threadIdx.x; t < n_tiles; t += TILE_THREADS) {
+        unsorted[t] = make_tile(a, first_tile, t, tile_rows);
+        atomicAdd(&bin[bin_of(unsorted[t])], 1);
     }
+    __syncthreads();
+    int in_bin = bin[threadIdx.x], end = block_scan(in_bin, &total);
+    bin[threadIdx.x] = end - in_bin;
+    __syncthreads();
+    for (int t = threadIdx.x; t < n_tiles; t += TILE_THREADS)
+        out.tile[atomicAdd(&bin[bin_of(unsorted[t])], 1)] = unsorted[t];
+    if (threadIdx.x == 0)
+        *out.count = n_tiles;
 }
 
 int attention_list_tiles(struct cuda_ctx *c, const struct attention_args *a, int tile_rows, struct attention_tiles *ret)
 {
     size_t most = (size_t)a->n_max * (a->h / a->hk) / tile_rows + a->n_runs + 1;
-    int2 *p = (int2 *)cuda_scratch(c, SCRATCH_TILES, (most + 1) * sizeof(int2));
+    char *p = (char *)cuda_scratch(c, SCRATCH_TILES, 16 + 2 * most * sizeof(struct attention_tile) + (a->n_runs + 1) * sizeof(int));
     if (!p)
         return c->failed.code ? c->failed.code : ERR_NOMEM;
-    ret->count = &p[0].x;
-    ret->next = &p[0].y;
-    ret->tile = p + 1;
-    list_tiles<<<1, TILE_THREADS, 0, c->stream>>>(*a, tile_rows, *ret);
+    struct attention_tile *unsorted = (struct attention_tile *)(p + 16) + most;
+    ret->count = (int *)p;
+    ret->tile = (struct attention_tile *)(p + 16);
+    list_tiles<<<1, TILE_THREADS, 0, c->stream>>>(*a, tile_rows, *ret, (int *)(unsorted + most), unsorted);
     return launched(&c->k, "attention_tiles");
 }
 

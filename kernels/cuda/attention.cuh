@@ -16,11 +16,16 @@ struct attention_args {
     float scale;
 };
 
-/* Query tiles, longest first within a run. */
+/* A query tile. The keys that its last row sees are those that any of its rows sees. */
+struct attention_tile {
+    int start, first, rows;    /* the run's first place in sel; first packed row, and how many */
+    int n_keys;
+    int64_t slots;             /* the run's slots of the layer, as an offset into the tables */
+};
+
 struct attention_tiles {
     int *count;                /* [1] */
-    int *next;                 /* [1] the next piece of work to hand out: a tile and a KV head */
-    int2 *tile;                /* [n] (run, first packed row) */
+    struct attention_tile *tile;   /* most keys first */
 };
 
 int attention_simt(struct cuda_ctx *c, const struct attention_args *a);

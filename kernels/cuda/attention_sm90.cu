@@ -1,5 +1,5 @@
-/* Attention on Hopper's tensor cores. Persistent blocks take pieces of work (a query tile and a KV head) from a counter. One warpgroup
- * brings key blocks in: through the copy engine where a block's slots follow each other, else row by row; the others hold 64 packed rows
+/* Attention on Hopper's tensor cores. Persistent blocks share out the pieces of work (a query tile and a KV head). One warpgroup brings
+ * queries and key blocks in: through the copy engine where a block's slots follow each other, else row by row; the others hold 64 packed rows
  * each, with queries, scores and sums in registers. The product with the next keys runs under the softmax of the present ones.
  *
  * Shape of the computation: FlashAttention-3, arXiv 2407.08608, section 3; the packed rows of a head group: attention.cuh. */
@@ -12,7 +12,8 @@
 template <int HD, int WGS, int BN> struct attention_shape {
     enum {
         THREADS = 128 * (WGS + 1), ROWS = 64 * WGS, PANELS = (HD + 63) / 64, PANEL_BYTES = BN * 128, TILE_BYTES = PANELS * PANEL_BYTES,
-        STAGES = 2, SMEM_BYTES = 1024 + 2 * STAGES * TILE_BYTES + 256
+        STAGES = 2, Q_BYTES = PANELS * ROWS * 128, Q_IN_REGISTERS = HD <= 128,
+        SMEM_BYTES = 1024 + Q_BYTES + 2 * STAGES * TILE_BYTES + ROWS * 8 + 128
     };
 };
 
@@ -24,31 +25,19 @@ struct sm90_attention_args {
 
 #if HAVE_SM90
 
-/* Shared addresses. */
+/* Shared memory: addresses, and what is read and written by plain code. */
 struct attention_smem {
-    uint32_t k, v;             /* STAGES tiles each */
-    uint32_t k_full, k_empty, v_full, v_empty, work_full, work_empty;   /* barriers, two each */
-    volatile int *work;        /* [2] */
+    uint32_t q, k, v;                                   /* one tile; STAGES tiles each */
+    uint32_t k_full, k_empty, v_full, v_empty;          /* barriers, two each */
+    uint32_t q_full, q_empty;                           /* one each */
+    volatile int *n_keys;                               /* [1] of the piece; 0: no more */
+    volatile int2 *row;                                 /* [ROWS] (row of `out` in heads, or -1; keys it sees) */
 };
 
-/* A piece of work as every thread derives it from its number. */
-struct piece {
-    int run, first, rows, kv_head, n_keys;   /* first packed row; packed rows of the run from there on, keys that the tile's last row sees */
-    const int *slots;
-};
-
-template <int ROWS> __device__ __forceinline__ bool piece_at(const struct sm90_attention_args &p, int number, int total, struct piece *ret)
+/* Number of this block's piece in its n-th turn: back and forth over the blocks, so that long and short pieces even out. */
+__device__ __forceinline__ int piece_number(int turn)
 {
-    if (number >= total)
-        return false;
-    const struct attention_args &a = p.a;
-    int group = a.h / a.hk;
-    int2 tile = p.tiles.tile[number / a.hk];
-    const struct kern_run run = a.runs[tile.x];
-    int start = a.run_start[tile.x], left = (a.run_start[tile.x + 1] - start) * group - tile.y, rows = left < ROWS ? left : ROWS;
-    *ret = {tile.x, tile.y, rows, number % a.hk, a.visible[a.sel[start + (tile.y + rows - 1) / group]],
-            a.tables + run.table_off + (int64_t)a.layer * run.table_cap};
-    return true;
+    return turn * gridDim.x + (turn % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
 }
 
 /* ---- the feeding warpgroup ---- */
@@ -95,19 +84,19 @@ __device__ __forceinline__ void copy_rows16(const struct attention_args &a, uint
 
 template <typename T, int HD, int BN>
 __device__ __forceinline__ void feed_tile(const struct sm90_attention_args &p, const CUtensorMap *map, struct feeder *f, uint32_t dst, uint32_t bar,
-                                          int part, const struct piece &w, int slot, int first_slot, bool whole, int rows_valid)
+                                          int part, int kv_head, int slot, int first_slot, bool whole, int rows_valid)
 {
     typedef attention_shape<HD, 1, BN> S;
     if (whole) {
         if (threadIdx.x == 0) {
             barrier_expect(bar, S::TILE_BYTES);
             for (int i = 0; i < S::PANELS; i++)
-                tma_load(dst + i * S::PANEL_BYTES, map, (part * p.a.hk + w.kv_head) * p.a.hd + i * 64, first_slot, bar);
+                tma_load(dst + i * S::PANEL_BYTES, map, (part * p.a.hk + kv_head) * p.a.hd + i * 64, first_slot, bar);
         } else {
             barrier_arrive(bar);
         }
     } else {
-        copy_rows16<T, HD, BN>(p.a, dst, part, w.kv_head, slot, rows_valid);
+        copy_rows16<T, HD, BN>(p.a, dst, part, kv_head, slot, rows_valid);
     }
     copy_commit();
     f->announce_before();
@@ -115,50 +104,92 @@ __device__ __forceinline__ void feed_tile(const struct sm90_attention_args &p, c
 }
 
 /* The slots of keys j0 .. j0+BN-1: this lane's in its warp's share of rows, and whether all follow the first. */
-template <int BN> __device__ __forceinline__ bool read_slots(const struct piece &w, int j0, int *slot, int *first)
+template <int BN> __device__ __forceinline__ bool read_slots(const int *slots, int n_keys, int j0, int *slot, int *first)
 {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, s[BN / 32];
-    bool whole = j0 + BN <= w.n_keys;
+    bool whole = j0 + BN <= n_keys;
 #pragma unroll
     for (int i = 0; i < BN / 32; i++)
-        s[i] = j0 + i * 32 + lane < w.n_keys ? w.slots[j0 + i * 32 + lane] : 0;
+        s[i] = j0 + i * 32 + lane < n_keys ? slots[j0 + i * 32 + lane] : 0;
     *first = __shfl_sync(~0u, s[0], 0);
 #pragma unroll
     for (int i = 0; i < BN / 32; i++)
         whole = whole && s[i] == *first + i * 32 + lane;
     int row = warp * (BN / 4) + lane % (BN / 4);
-    *slot = j0 + row < w.n_keys ? w.slots[j0 + row] : 0;
+    *slot = j0 + row < n_keys ? slots[j0 + row] : 0;
     return __all_sync(~0u, whole);
 }
 
+/* The step row of packed row threadIdx.x of a tile, or -1. */
+__device__ __forceinline__ int packed_row(const struct attention_args &a, const struct attention_tile &t)
+{
+    return threadIdx.x < t.rows ? a.sel[t.start + (t.first + threadIdx.x) / (a.h / a.hk)] : -1;
+}
+
+/* The queries of a piece: each warp its 32 packed rows, with what the computing warps must know of them. */
+template <typename T, int HD, int ROWS>
+__device__ __forceinline__ void feed_queries(const struct attention_args &a, const struct attention_smem &m, const struct attention_tile &t, int kv_head,
+                                             int row, int visible)
+{
+    constexpr int CHUNKS = HD / 8;
+    int lane = threadIdx.x % 32, group = a.h / a.hk, head = kv_head * group + (t.first + threadIdx.x) % group;
+    int from = row < 0 ? -1 : row * (a.h + 2 * a.hk) + head;   /* in heads of qkv */
+    m.row[threadIdx.x].x = row < 0 ? -1 : row * a.h + head;
+    m.row[threadIdx.x].y = visible;
+    if (threadIdx.x == 0)
+        *m.n_keys = t.n_keys;
+#pragma unroll 4
+    for (int i = lane; i < 32 * CHUNKS; i += 32) {
+        int r = threadIdx.x / 32 * 32 + i / CHUNKS, chunk = i % CHUNKS, source = __shfl_sync(~0u, from, i / CHUNKS);
+        bool valid = source >= 0 && chunk * 8 < a.hd;
+        copy16(m.q + chunk / 8 * ROWS * 128 + r * 128 + (chunk % 8 ^ r % 8) * 16,
+               (const T *)a.qkv + (valid ? (size_t)source * a.hd + chunk * 8 : 0), valid);
+    }
+    copy_commit();
+}
+
+/* What lies ahead is read ahead: the tile after next, and the next one's rows. */
 template <typename T, int HD, int WGS, int BN>
 __device__ __forceinline__ void feed_attention(const struct sm90_attention_args &p, const CUtensorMap *map, const struct attention_smem &m, int total)
 {
     typedef attention_shape<HD, WGS, BN> S;
+    static_assert(S::ROWS == 128, "a feeding thread a row");
+    const struct attention_args &a = p.a;
     struct feeder f = {0};
-    int k_at = 0, at = 0;      /* tiles fed, pieces handed out; stage = number % 2, phase = number / 2 % 2 */
-    for (;; at++) {
-        f.announce();
-        if (threadIdx.x == 0) {
-            barrier_wait(m.work_empty + at % 2 * 8, at / 2 % 2 ^ 1);
-            m.work[at % 2] = atomicAdd(p.tiles.next, 1);
-        }
-        named_sync(1, 128);
-        int number = m.work[at % 2];
-        if (threadIdx.x == 0)
-            barrier_arrive(m.work_full + at % 2 * 8);
-        struct piece w;
-        if (!piece_at<S::ROWS>(p, number, total, &w))
-            return;
-        for (int j0 = 0; j0 < w.n_keys; j0 += BN, k_at++) {
-            int slot, first, stage = k_at % 2, phase = k_at / 2 % 2;
-            bool whole = read_slots<BN>(w, j0, &slot, &first) && p.tma;
+    struct attention_tile none = {0, 0, 0, 0, 0}, tile = none, next = none;
+    int fed = 0, number = piece_number(0), row, visible;   /* fed: tiles so far; stage = fed % 2, phase = fed / 2 % 2 */
+    tile = number < total ? p.tiles.tile[number / a.hk] : none;
+    row = packed_row(a, tile);
+    visible = row >= 0 ? a.visible[row] : 0;
+    number = piece_number(1);
+    next = number < total ? p.tiles.tile[number / a.hk] : none;
+    for (int turn = 0;; turn++) {
+        int kv_head = piece_number(turn) % a.hk, next_row = packed_row(a, next), next_visible = 0;
+        number = piece_number(turn + 2);
+        struct attention_tile after = number < total ? p.tiles.tile[number / a.hk] : none;
+        barrier_wait(m.q_empty, turn % 2 ^ 1);
+        feed_queries<T, HD, S::ROWS>(a, m, tile, kv_head, row, visible);
+        f.announce_before();
+        f.pending = m.q_full;
+        if (tile.n_keys == 0)
+            break;
+        for (int j0 = 0; j0 < tile.n_keys; j0 += BN, fed++) {
+            int slot, first, stage = fed % 2, phase = fed / 2 % 2;
+            bool whole = read_slots<BN>(a.tables + tile.slots, tile.n_keys, j0, &slot, &first) && p.tma;
             barrier_wait(m.k_empty + stage * 8, phase ^ 1);
-            feed_tile<T, HD, BN>(p, map, &f, m.k + stage * S::TILE_BYTES, m.k_full + stage * 8, 0, w, slot, first, whole, w.n_keys - j0);
+            feed_tile<T, HD, BN>(p, map, &f, m.k + stage * S::TILE_BYTES, m.k_full + stage * 8, 0, kv_head, slot, first, whole, tile.n_keys - j0);
             barrier_wait(m.v_empty + stage * 8, phase ^ 1);
-            feed_tile<T, HD, BN>(p, map, &f, m.v + stage * S::TILE_BYTES, m.v_full + stage * 8, 1, w, slot, first, whole, w.n_keys - j0);
+            feed_tile<T, HD, BN>(p, map, &f, m.v + stage * S::TILE_BYTES, m.v_full + stage * 8, 1, kv_head, slot, first, whole, tile.n_keys - j0);
+            if (j0 == 0)
+                next_visible = next_row >= 0 ? a.visible[next_row] : 0;
         }
+        f.announce();
+        tile = next;
+        row = next_row;
+        visible = next_visible;
+        next = after;
     }
+    f.announce();
 }
 
 /* ---- the computing warpgroups ---- */
@@ -191,31 +222,32 @@ template <int N> __device__ __forceinline__ void registers_ready(float (&d)[N])
 }
 
 /* One thread's two packed rows (lane/4 and lane/4 + 8 of the warp's 16). */
-template <typename T, int HD, int BN> struct query_rows {
-    uint32_t q[HD / 16][4];
-    int row[2], head[2], visible[2], all_see;   /* row -1: beyond the tile; keys that every row of the warpgroup sees */
+template <typename T, int HD, int WGS, int BN> struct query_rows {
+    typedef attention_shape<HD, WGS, BN> S;
+    uint32_t q[S::Q_IN_REGISTERS ? HD / 16 : 1][4], q_tile;
+    int row[2], visible[2], all_see;   /* row of `out` in heads, or -1; all_see: keys that every row of the warpgroup sees */
     float max[2], sum[2], scale_log2;
 
-    __device__ __forceinline__ void load(const struct attention_args &a, const struct piece &w, int wg)
+    __device__ __forceinline__ void load(const struct attention_args &a, const struct attention_smem &m, int wg)
     {
-        int lane = threadIdx.x % 32, group = a.h / a.hk, start = a.run_start[w.run], base = wg * 64 + threadIdx.x / 32 % 4 * 16 + lane / 4;
-        all_see = wg * 64 < w.rows ? a.visible[a.sel[start + (w.first + wg * 64) / group]] : 0;
+        int lane = threadIdx.x % 32, base = wg * 64 + threadIdx.x / 32 % 4 * 16;
+        all_see = m.row[wg * 64].y;
         scale_log2 = a.scale * 1.4426950408889634f;
+        q_tile = m.q + wg * 64 * 128;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            int packed = w.first + base + i * 8;
-            bool in = base + i * 8 < w.rows;
-            row[i] = in ? a.sel[start + packed / group] : -1;
-            head[i] = w.kv_head * group + packed % group;
-            visible[i] = in ? a.visible[row[i]] : 0;
+            row[i] = m.row[base + lane / 4 + i * 8].x;
+            visible[i] = m.row[base + lane / 4 + i * 8].y;
             max[i] = -CUDART_INF_F;
             sum[i] = 0;
-            const T *src = (const T *)a.qkv + ((size_t)(in ? row[i] : 0) * (a.h + 2 * a.hk) + head[i]) * a.hd;
+        }
+        if constexpr (S::Q_IN_REGISTERS) {
+            int r = base + lane % 16;
 #pragma unroll
-            for (int t = 0; t < HD / 8; t++) {
-                int c = t * 8 + lane % 4 * 2;
-                q[t / 2][t % 2 * 2 + i] = in && c < a.hd ? *(const uint32_t *)(src + c) : 0;
-            }
+            for (int t = 0; t < HD / 16; t++)
+                asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                             : "=r"(q[t][0]), "=r"(q[t][1]), "=r"(q[t][2]), "=r"(q[t][3])
+                             : "r"(m.q + t / 4 * S::ROWS * 128 + r * 128 + ((t % 4 * 2 + lane / 16) ^ r % 8) * 16) : "memory");
         }
     }
 
@@ -262,7 +294,7 @@ template <typename T, int HD, int BN> struct query_rows {
             if (row[h] < 0)
                 continue;
             float inverse = 1.0f / total;
-            T *out = (T *)a.out + ((size_t)row[h] * a.h + head[h]) * a.hd;
+            T *out = (T *)a.out + (size_t)row[h] * a.hd;
 #pragma unroll
             for (int i = 0; i < HD / 8; i++) {
                 int c = i * 8 + lane % 4 * 2;
@@ -273,12 +305,19 @@ template <typename T, int HD, int BN> struct query_rows {
     }
 };
 
-template <typename T, int HD, int BN> __device__ __forceinline__ void multiply_keys(float (&s)[BN / 2], const uint32_t (&q)[HD / 16][4], uint32_t k)
+template <typename T, int HD, int WGS, int BN>
+__device__ __forceinline__ void multiply_keys(float (&s)[BN / 2], const struct query_rows<T, HD, WGS, BN> &rows, uint32_t k)
 {
+    typedef attention_shape<HD, WGS, BN> S;
     wgmma_fence();
 #pragma unroll
-    for (int t = 0; t < HD / 16; t++)
-        wgmma<T, BN>::template rs<0>(s, q[t], tile_k_major(k + t / 4 * BN * 128) + t % 4 * 2, t > 0);
+    for (int t = 0; t < HD / 16; t++) {
+        uint64_t keys = tile_k_major(k + t / 4 * BN * 128) + t % 4 * 2;
+        if constexpr (S::Q_IN_REGISTERS)
+            wgmma<T, BN>::template rs<0>(s, rows.q[t], keys, t > 0);
+        else
+            wgmma<T, BN>::ss(s, tile_k_major(rows.q_tile + t / 4 * S::ROWS * 128) + t % 4 * 2, keys, t > 0);
+    }
     wgmma_commit();
 }
 
@@ -305,46 +344,49 @@ template <int WGS> struct turns {
     __device__ __forceinline__ void end() { if (WGS == 2) named_arrive(3 - mine, 256); }
 };
 
-template <int WGS> __device__ __forceinline__ void leave(uint32_t bar)
+__device__ __forceinline__ void leave(uint32_t bar)
 {
     if (threadIdx.x % 128 == 0)
         barrier_arrive(bar);
 }
 
 template <typename T, int HD, int WGS, int BN>
-__device__ __forceinline__ void compute_piece(const struct attention_args &a, const struct attention_smem &m, const struct piece &w, int wg, int *fed,
+__device__ __forceinline__ void compute_piece(const struct attention_args &a, const struct attention_smem &m, int n_keys, int wg, int *fed,
                                               struct turns<WGS> turn)
 {
     typedef attention_shape<HD, WGS, BN> S;
-    struct query_rows<T, HD, BN> rows;
-    rows.load(a, w, wg);
+    struct query_rows<T, HD, WGS, BN> rows;
+    rows.load(a, m, wg);
+    __syncwarp();
+    if (S::Q_IN_REGISTERS && threadIdx.x % 32 == 0)
+        barrier_arrive(m.q_empty);
     float s[BN / 2], o[HD / 2], keep[2];
     uint32_t p[BN / 16][4];
-    int n = (w.n_keys + BN - 1) / BN, at = *fed;
+    int n = (n_keys + BN - 1) / BN, at = *fed;
     barrier_wait(m.k_full + at % 2 * 8, at / 2 % 2);
     turn.begin();
-    multiply_keys<T, HD, BN>(s, rows.q, m.k + at % 2 * S::TILE_BYTES);
+    multiply_keys(s, rows, m.k + at % 2 * S::TILE_BYTES);
     turn.end();
     wgmma_wait<0>();
     registers_ready(s);
-    leave<WGS>(m.k_empty + at % 2 * 8);
+    leave(m.k_empty + at % 2 * 8);
     rows.softmax(s, 0, keep);
     to_operand<T, BN>(p, s);
     for (int j = 1; j < n; j++, at++) {
         int next = at + 1;
         barrier_wait(m.k_full + next % 2 * 8, next / 2 % 2);
         turn.begin();
-        multiply_keys<T, HD, BN>(s, rows.q, m.k + next % 2 * S::TILE_BYTES);
+        multiply_keys(s, rows, m.k + next % 2 * S::TILE_BYTES);
         barrier_wait(m.v_full + at % 2 * 8, at / 2 % 2);
         multiply_values<T, HD, BN>(o, p, m.v + at % 2 * S::TILE_BYTES, j > 1);
         turn.end();
         wgmma_wait<1>();
         registers_ready(s);
-        leave<WGS>(m.k_empty + next % 2 * 8);
+        leave(m.k_empty + next % 2 * 8);
         rows.softmax(s, j * BN, keep);
         wgmma_wait<0>();
         registers_ready(o);
-        leave<WGS>(m.v_empty + at % 2 * 8);
+        leave(m.v_empty + at % 2 * 8);
 #pragma unroll
         for (int i = 0; i < HD / 2; i++)
             o[i] *= keep[i / 2 % 2];
@@ -354,29 +396,26 @@ __device__ __forceinline__ void compute_piece(const struct attention_args &a, co
     multiply_values<T, HD, BN>(o, p, m.v + at % 2 * S::TILE_BYTES, n > 1);
     wgmma_wait<0>();
     registers_ready(o);
-    leave<WGS>(m.v_empty + at % 2 * 8);
+    leave(m.v_empty + at % 2 * 8);
+    if (!S::Q_IN_REGISTERS && threadIdx.x % 32 == 0)
+        barrier_arrive(m.q_empty);
     rows.store(a, o);
     *fed = at + 1;
 }
 
 template <typename T, int HD, int WGS, int BN>
-__device__ __forceinline__ void compute_attention(const struct sm90_attention_args &p, const struct attention_smem &m, int total)
+__device__ __forceinline__ void compute_attention(const struct sm90_attention_args &p, const struct attention_smem &m)
 {
-    typedef attention_shape<HD, WGS, BN> S;
     int wg = threadIdx.x / 128 - 1, fed = 0;
     struct turns<WGS> turn = {wg};
     if (WGS == 2 && wg == 1)
         named_arrive(2, 256);
     for (int at = 0;; at++) {
-        barrier_wait(m.work_full + at % 2 * 8, at / 2 % 2);
-        int number = m.work[at % 2];
-        __syncwarp();
-        if (threadIdx.x % 32 == 0)
-            barrier_arrive(m.work_empty + at % 2 * 8);
-        struct piece w;
-        if (!piece_at<S::ROWS>(p, number, total, &w))
+        barrier_wait(m.q_full, at % 2);
+        int n_keys = *m.n_keys;
+        if (n_keys == 0)
             return;
-        compute_piece<T, HD, WGS, BN>(p.a, m, w, wg, &fed, turn);
+        compute_piece<T, HD, WGS, BN>(p.a, m, n_keys, wg, &fed, turn);
     }
 }
 
@@ -389,28 +428,27 @@ __global__ void __launch_bounds__(128 * (WGS + 1), 1)
 #if HAVE_SM90
     typedef attention_shape<HD, WGS, BN> S;
     extern __shared__ char raw[];
-    uint32_t base = (smem_address(raw) + 1023) & ~1023u, bars = base + 2 * S::STAGES * S::TILE_BYTES;
-    struct attention_smem m = {base, base + S::STAGES * S::TILE_BYTES, bars, bars + 16, bars + 32, bars + 48, bars + 64, bars + 80,
-                               (volatile int *)(raw + (bars - smem_address(raw)) + 96)};
+    uint32_t q = (smem_address(raw) + 1023) & ~1023u, k = q + S::Q_BYTES, v = k + S::STAGES * S::TILE_BYTES, bars = v + S::STAGES * S::TILE_BYTES;
+    char *plain = raw + (bars - smem_address(raw)) + 80;
+    struct attention_smem m = {q, k, v, bars, bars + 16, bars + 32, bars + 48, bars + 64, bars + 72, (volatile int *)plain, (volatile int2 *)(plain + 16)};
     if (threadIdx.x == 0) {
         for (int i = 0; i < 2; i++) {
             barrier_init(m.k_full + i * 8, 128);
             barrier_init(m.v_full + i * 8, 128);
             barrier_init(m.k_empty + i * 8, WGS);
             barrier_init(m.v_empty + i * 8, WGS);
-            barrier_init(m.work_full + i * 8, 1);
-            barrier_init(m.work_empty + i * 8, WGS * 4);
         }
+        barrier_init(m.q_full, 128);
+        barrier_init(m.q_empty, WGS * 4);
         barrier_init_fence();
     }
     __syncthreads();
-    int total = *p.tiles.count * p.a.hk;
     if (threadIdx.x < 128) {
-        registers_lower<WGS == 2 ? 40 : 32>();
-        feed_attention<T, HD, WGS, BN>(p, &map, m, total);
+        registers_lower<40>();
+        feed_attention<T, HD, WGS, BN>(p, &map, m, *p.tiles.count * p.a.hk);
     } else {
-        registers_raise<WGS == 2 ? 232 : 160>();
-        compute_attention<T, HD, WGS, BN>(p, m, total);
+        registers_raise<232>();
+        compute_attention<T, HD, WGS, BN>(p, m);
     }
 #endif
 }

@@ -5,7 +5,8 @@
 
 enum { ACC_WGS = 2, ACC_BN = 96, ACC_STAGES = 4, ACC_BM = 64 * ACC_WGS };
 static constexpr int X_BYTES = ACC_BM * 64 * 4;   /* two boxes of 32 columns a warpgroup */
-static constexpr int ACC_STAGE_BYTES = X_BYTES + ACC_BN * 128, ACC_SMEM_BYTES = 1024 + ACC_STAGES * (ACC_STAGE_BYTES + 16);
+static constexpr int ACC_STAGE_BYTES = X_BYTES + ACC_BN * 128, 
+                     ACC_SMEM_BYTES = 1024 + ACC_STAGES * (ACC_STAGE_BYTES + 16) + ACC_WGS * 4 * STAGING_BYTES;
 
 struct accurate_args {
     struct sm90_args a;
@@ -85,30 +86,30 @@ template <int X_TERMS> __device__ __forceinline__ void multiply_stage(float (&ac
     wgmma_wait<0>();
 }
 
-__device__ static void compute_accurate(const struct accurate_args &p, struct tile_order order, int m, const char *raw, uint32_t tiles,
-                                        uint32_t full, uint32_t empty)
+__device__ static void compute_accurate(const struct accurate_args &p, struct tile_order order, int m, const char *raw, char *staging,
+                                        uint32_t tiles, uint32_t full, uint32_t empty)
 {
     int wg = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
     ring<ACC_STAGES> at;
-    float acc[ACC_BN / 2];
+    float acc[ACC_BN / 2], *stage = (float *)(staging + (wg * 4 + warp) * STAGING_BYTES);
     for (int t = blockIdx.x; t < order.m_tiles * order.n_tiles; t += gridDim.x) {
         int tm, tn;
         order.at(t, &tm, &tn);
         for (int k0 = 0; k0 < p.n_terms * p.term_ld; k0 += TILE_K, at.next()) {
             int x_terms = 3 - (p.n_terms - 1 - k0 / p.term_ld);
-            uint32_t stage = tiles + at.stage * ACC_STAGE_BYTES;
-            const char *x = raw + (stage - tiles) + wg * 2 * 64 * 128;
+            const char *x = raw + at.stage * ACC_STAGE_BYTES + wg * 2 * 64 * 128;
+            uint32_t weights = tiles + at.stage * ACC_STAGE_BYTES + X_BYTES;
             barrier_wait(full + at.stage * 8, at.phase);
             if (x_terms == 3)
-                multiply_stage<3>(acc, x, stage + X_BYTES, k0 > 0);
+                multiply_stage<3>(acc, x, weights, k0 > 0);
             else if (x_terms == 2)
-                multiply_stage<2>(acc, x, stage + X_BYTES, k0 > 0);
+                multiply_stage<2>(acc, x, weights, k0 > 0);
             else
-                multiply_stage<1>(acc, x, stage + X_BYTES, k0 > 0);
+                multiply_stage<1>(acc, x, weights, k0 > 0);
             if (threadIdx.x % 128 == 0)
                 barrier_arrive(empty + at.stage * 8);
         }
-        write_f32<ACC_BN>(p.a, acc, tm * ACC_BM + wg * 64 + warp * 16, m, tn * ACC_BN);
+        write_f32<ACC_BN>(p.a, acc, stage, out_rows(p.a.out, tm * ACC_BM + wg * 64 + warp * 16, m), tn * ACC_BN);
     }
 }
 
@@ -119,7 +120,8 @@ __global__ static void __launch_bounds__(128 * (ACC_WGS + 1), 1)
 {
 #if HAVE_SM90
     extern __shared__ char raw[];
-    uint32_t tiles = (smem_address(raw) + 1023) & ~1023u, full = tiles + ACC_STAGES * ACC_STAGE_BYTES, empty = full + ACC_STAGES * 8;
+    uint32_t tiles = (smem_address(raw) + 1023) & ~1023u, staging = tiles + ACC_STAGES * ACC_STAGE_BYTES;
+    uint32_t full = staging + ACC_WGS * 4 * STAGING_BYTES, empty = full + ACC_STAGES * 8;
     int m = rows_count(p.a.out.rows);
     struct tile_order order = {(m + ACC_BM - 1) / ACC_BM, (p.a.rows + ACC_BN - 1) / ACC_BN};
     if (threadIdx.x == 0) {
@@ -134,7 +136,7 @@ __global__ static void __launch_bounds__(128 * (ACC_WGS + 1), 1)
         if (threadIdx.x == 0)
             feed_accurate(&mx, &mw, p, order, tiles, full, empty);
     } else {
-        compute_accurate(p, order, m, raw + (tiles - smem_address(raw)), tiles, full, empty);
+        compute_accurate(p, order, m, raw + (tiles - smem_address(raw)), raw + (staging - smem_address(raw)), tiles, full, empty);
     }
 #endif
 }

@@ -25,16 +25,19 @@ __device__ __forceinline__ void feed(const CUtensorMap *ma, const CUtensorMap *m
     }
 }
 
-/* One warpgroup: 64 rows of each tile. */
+/* One warpgroup: 64 rows of each tile. The second starts a few k blocks after the first and stays behind, so that each writes its results
+ * while the other multiplies. */
 template <typename T, int WGS, int BN, int STAGES>
 __device__ __forceinline__ void compute(const struct sm90_args &a, struct tile_order order, int m, uint32_t tiles, uint32_t full, uint32_t empty,
                                         char *staging)
 {
     typedef sm90_shape<WGS, BN, STAGES> S;
     int wg = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
-    T *stage = (T *)(staging + (wg * 4 + warp) * STAGING_BYTES);
+    char *stage = staging + (wg * 4 + warp) * STAGING_BYTES;
     ring<STAGES> at;
     float acc[BN / 2];
+    if (WGS == 2 && wg == 1 && blockIdx.x < order.m_tiles * order.n_tiles)
+        named_sync(1, 256);
     for (int t = blockIdx.x; t < order.m_tiles * order.n_tiles; t += gridDim.x) {
         int tm, tn, before = -1;
         order.at(t, &tm, &tn);
@@ -51,6 +54,8 @@ __device__ __forceinline__ void compute(const struct sm90_args &a, struct tile_o
             if (before >= 0 && threadIdx.x % 128 == 0)
                 barrier_arrive(empty + before * 8);
             before = at.stage;
+            if (WGS == 2 && wg == 0 && t == blockIdx.x && (k0 == 2 * TILE_K || (a.k <= 2 * TILE_K && k0 == 0)))
+                named_arrive(1, 256);
         }
         wgmma_wait<0>();
         if (threadIdx.x % 128 == 0)
@@ -111,10 +116,10 @@ static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct ke
     return launched(&c->k, "matmul_sm90");
 }
 
-/* Time of a tile shape in units of 64 rows x 64 columns a multiprocessor, whole waves. */
-static int waves_cost(struct cuda_ctx *c, int m, int n, int bm, int bn)
+/* Time of all tiles of a width, in columns: whole waves, and what a tile costs beside its products. */
+static int waves_cost(struct cuda_ctx *c, int m, int n, int bn)
 {
-    return div_up(div_up(m, bm) * div_up(n, bn), c->n_sm) * (bm / 64) * (bn / 32 + 1);
+    return div_up(div_up(m, 128) * div_up(n, bn), c->n_sm) * (bn + 24);
 }
 
 template <typename T>
@@ -125,9 +130,10 @@ static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct k
         return start<T, 1, 32, 12>(c, in, w, out);
     if (out->rows.n_dev || m <= 512)   /* how many rows there are is not known here, as a rule few */
         return start<T, 2, 128, 6>(c, in, w, out);
-    if (waves_cost(c, m, w->rows, 128, 192) < waves_cost(c, m, w->rows, 128, 256))
-        return start<T, 2, 192, 5>(c, in, w, out);
-    return start<T, 2, 256, 4>(c, in, w, out);
+    int c160 = waves_cost(c, m, w->rows, 160), c192 = waves_cost(c, m, w->rows, 192), c256 = waves_cost(c, m, w->rows, 256);
+    if (c160 < c192 && c160 < c256)
+        return start<T, 2, 160, 5>(c, in, w, out);
+    return c192 < c256 ? start<T, 2, 192, 5>(c, in, w, out) : start<T, 2, 256, 4>(c, in, w, out);
 }
 
 int matmul_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
