@@ -112,12 +112,10 @@ int main(int argc, char **argv)
     printf("%-22s %s %s %-8s %6s x %-6d %9.4f s %10.0f tokens/s", name ? name + 1 : argv[1], argv[2], argv[3], argv[4], argv[5], l.n, best,
            (double)(generate ? l.new_tokens : l.unique_tokens) / best);
     printf("  (opened in %.1f s; worker busy %.3f s a pass, %.0f steps", opened, st.busy_s / 4, (double)st.steps / 4);
-    uint64_t routed = 0, seen = 0;
-    for (int i = 0; i < engine_info(e)->config->n_layers; i++) {
+    uint64_t routed = 0, seen = st.rows_computed * (uint64_t)engine_info(e)->config->n_layers;
+    for (int i = 0; i < engine_info(e)->config->n_layers; i++)
         routed += st.rows_routed[i];
-        seen += st.rows_seen[i];
-    }
-    printf("; %.1f %% of rows attend)\n", seen ? 100.0 * (double)routed / (double)seen : 100.0);
+    printf("; %.1f %% of rows attend)\n", seen ? 100.0 * (double)routed / (double)seen : 0);
     engine_close(e);
     return 0;
 }
