@@ -1,0 +1,119 @@
+/* Every allocation of opening an engine, scoring and closing fails once: the call fails with a sentence, and nothing leaks. The
+ * allocation functions are wrapped by the linker in everything of ours; jansson goes through the same wrappers. */
+#include <jansson.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include "engine/engine.h"
+#include "engine/synth.h"
+#include "tests/check.h"
+
+static atomic_long until_failure = -1;   /* allocations that still succeed; negative: no failure is planned */
+static atomic_long live;
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t n);
+void *__real_aligned_alloc(size_t align, size_t n);
+void __real_free(void *p);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+void *__wrap_aligned_alloc(size_t align, size_t n);
+void __wrap_free(void *p);
+
+static bool refused(void)
+{
+    return atomic_load(&until_failure) >= 0 && atomic_fetch_sub(&until_failure, 1) == 0;
+}
+
+static void *counted(void *p)
+{
+    if (p)
+        live++;
+    return p;
+}
+
+void *__wrap_malloc(size_t n) { return refused() ? NULL : counted(__real_malloc(n)); }
+void *__wrap_calloc(size_t n, size_t size) { return refused() ? NULL : counted(__real_calloc(n, size)); }
+void *__wrap_aligned_alloc(size_t align, size_t n) { return refused() ? NULL : counted(__real_aligned_alloc(align, n)); }
+
+void *__wrap_realloc(void *p, size_t n)
+{
+    if (refused())
+        return NULL;
+    void *q = __real_realloc(p, n);
+    return p ? q : counted(q);
+}
+
+void __wrap_free(void *p)
+{
+    if (p)
+        live--;
+    __real_free(p);
+}
+
+static int use_engine(const char *dir, struct err *err)
+{
+    static const int32_t tokens[] = { 1, 2, 3, 4, 5, 6, 7, 0, 1, 2 };
+    const struct engine_options o = { .model_dir = dir, .device = "cpu", .dtype = "f32", .n_threads = 1, .max_model_len = 32, .max_batch_tokens = 8,
+                                      .kv_cache_bytes = 1 << 20, .prefix_cache = true, .bos_id = -1, .eos_id = -1 };
+    const struct eval_request q = { .tokens = tokens, .n_tokens = 10, .score_begin = 1, .top_k = 2, .max_new = 2, .top_p = 1, .want_routing = true };
+    struct engine *e = NULL;
+    struct engine_ticket *t = NULL;
+    int r = engine_open(&o, &e, err);
+    if (r < 0)
+        return r;
+    r = engine_submit(e, &q, 1, &t, err);
+    if (r >= 0) {
+        engine_wait(t, -1);
+        r = engine_result(t, 0)->code;
+        if (r < 0)
+            *err = engine_result(t, 0)->err;
+    }
+    engine_ticket_free(t);
+    engine_close(e);
+    return r;
+}
+
+/* Fails allocation number n; false when there were not so many. */
+static bool fail_at(const char *dir, long n)
+{
+    struct err err = { 0 };
+    long before = live;
+    atomic_store(&until_failure, n);
+    int r = use_engine(dir, &err);
+    bool reached = atomic_exchange(&until_failure, -1) < 0;
+    bool ok = CHECK(r == 0 || (r < 0 && err.text[0])) && CHECK_INT(live, before) && CHECK(reached || r == 0);
+    if (!ok)
+        fprintf(stderr, "  allocation %ld: %s (%s)\n", n, err_name(r), err.text);
+    return reached;
+}
+
+int main(void)
+{
+    char root[] = "/tmp/test_fail_open.XXXXXX", config[64], dir[64], command[96];
+    struct synth_report *report = calloc(1, sizeof(*report));
+    struct err err = { 0 };
+    json_set_alloc_funcs(malloc, free);
+    if (!CHECK(mkdtemp(root) != NULL))
+        return check_result();
+    snprintf(config, sizeof(config), "%s/config.json", root);
+    snprintf(dir, sizeof(dir), "%s/model", root);
+    FILE *f = fopen(config, "w");
+    fprintf(f, "{\"model_type\":\"llama\",\"hidden_size\":8,\"intermediate_size\":8,\"num_hidden_layers\":2,\"num_attention_heads\":1,\"vocab_size\":8,"
+               "\"attention_bias\":true,\"dtrnet_layers\":[0]}");
+    fclose(f);
+    const struct synth_options o = { .config = config, .out = dir, .route_rate = 0.5, .n_tokens = 512, .n_threads = 1 };
+    if (CHECK_INT(synth_run(&o, report, &err), 0)) {
+        long n = 0;
+        while (fail_at(dir, n) && n < 100000)
+            n++;
+        printf("%ld allocations failed, one at a time\n", n);
+        CHECK(n > 100);
+    }
+    snprintf(command, sizeof(command), "rm -rf '%s'", root);
+    CHECK_INT(system(command), 0);
+    free(report);
+    return check_result();
+}
