@@ -26,18 +26,14 @@ setup_packages() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# setup_venv FILE...: the virtual environment .venv with what the requirement files name.
+# setup_venv FILE: the virtual environment .venv with what the requirement file names.
 setup_venv() {
-    local want stamp=$root/.venv/requirements.installed args=() file
-    want=$(cat "$@")
-    [[ -f $stamp && $(cat "$stamp") = "$want" ]] && return 0
+    local stamp=$root/.venv/installed-$(basename "$(dirname "$1")").txt
+    cmp -s "$1" "$stamp" && return 0
     echo "installing Python packages into .venv"
     [[ -x $root/.venv/bin/pip ]] || python3 -m venv "$root/.venv"
-    for file; do
-        args+=(-r "$file")
-    done
-    "$root/.venv/bin/pip" install -q --disable-pip-version-check "${args[@]}"
-    printf '%s\n' "$want" >"$stamp"
+    "$root/.venv/bin/pip" install -q --disable-pip-version-check -r "$1"
+    cp "$1" "$stamp"
 }
 
 # setup_build DIR [MESON OPTION...]: configures once and builds; the compiler's output is shown only when it fails.

@@ -52,7 +52,7 @@ def need_shared(*parts: str) -> Path:
 
 
 need_packages()
-os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
 
 import requests  # noqa: E402  (only after need_packages)
 
