@@ -31,7 +31,7 @@ static bool read_bytes(const char *path, size_t *ret)
 
 static void apply_limit(struct backend_memory *m, const char *limit_path, const char *used_path)
 {
-    size_t limit, used;
+    size_t limit = 0, used = 0;
     if (!read_bytes(limit_path, &limit) || !read_bytes(used_path, &used) || limit >= m->total_bytes)
         return;
     size_t left = used < limit ? limit - used : 0;

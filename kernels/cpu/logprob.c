@@ -1,7 +1,7 @@
 /* Log-softmax of a row of logits: target, best tokens, non-finite check. Scalar form.
  *
- * lse = max + log(sum exp(logit - max)); the sum is taken in SUM_LANES lanes over chunks, chunk totals in double, so that neither
- * the vocabulary's length nor a vectorising compiler changes its order. */
+ * lse = max + log(sum exp(logit - max)); the sum is taken in SUM_LANES parts over a chunk, chunk totals in
+ * double. */
 #include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/ops.h"
 
@@ -28,41 +28,23 @@ static int any_not_finite(const float *x, int n)
     return bad;
 }
 
-static float max_of(const float *x, int n)
-{
-    float lane[SUM_LANES];
-    for (int l = 0; l < SUM_LANES; l++)
-        lane[l] = x[0];
-    int i = 0;
-    for (; i + SUM_LANES <= n; i += SUM_LANES)
-        for (int l = 0; l < SUM_LANES; l++)
-            lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
-    for (; i < n; i++)
-        lane[0] = x[i] > lane[0] ? x[i] : lane[0];
-    for (int l = 1; l < SUM_LANES; l++)
-        lane[0] = lane[l] > lane[0] ? lane[l] : lane[0];
-    return lane[0];
-}
-
+/* sum exp(x - max) of at most CHUNK values. */
 static float sum_exp(const float *x, int n, float max)
 {
-    float e[CHUNK], lane[SUM_LANES] = {0};
+    float e[CHUNK];
+    struct lanes sum = {0};
     for (int i = 0; i < n; i++)
         e[i] = exp_c(x[i] - max);
-    for (int i = n; i % SUM_LANES; i++)
-        e[i] = 0;
     for (int i = 0; i < n; i += SUM_LANES)
-        for (int l = 0; l < SUM_LANES; l++)
-            lane[l] += e[i + l];
-    return sum_lanes(lane);
+        lanes_add(&sum, lanes_load(e + i, n - i));
+    return lanes_sum(&sum);
 }
 
-static float log_sum_exp(const float *x, int v)
+static float log_sum_exp(const float *x, int v, float max)
 {
-    float max = max_of(x, v);
     double sum = 0;
     for (int i = 0; i < v; i += CHUNK)
-        sum += sum_exp(x + i, v - i < CHUNK ? v - i : CHUNK, max);
+        sum += sum_exp(x + i, min_int(CHUNK, v - i), max);
     return (float)(max + log(sum));
 }
 
@@ -100,9 +82,9 @@ static void row(void *arg, int i)
     a->bad[i] = any_not_finite(x, a->v) != 0;
     if (a->bad[i])
         return;
-    float lse = log_sum_exp(x, a->v);
     int *best = a->top_id + (size_t)i * a->top_k;
     top(x, a->v, a->top_k, best);
+    float lse = log_sum_exp(x, a->v, x[best[0]]);
     for (int j = 0; j < a->top_k; j++)
         a->top_lp[(size_t)i * a->top_k + j] = x[best[j]] - lse;
     a->target_lp[i] = a->target[i] < 0 ? 0 : x[a->target[i]] - lse;

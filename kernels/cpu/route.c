@@ -23,10 +23,12 @@ static double two_way_silu(const struct route *a, const float *hid, float scale)
     float h[CHUNK];
     for (int i = 0; i < a->m; i += CHUNK) {
         int n = a->m - i < CHUNK ? a->m - i : CHUNK;
-        for (int j = 0; j < n; j++)
-            h[j] = a->norm_w ? hid[i + j] * scale * a->norm_w[i + j] : hid[i + j];
-        for (int j = 0; j < n; j++)
-            h[j] = silu_c(h[j]);
+        if (a->norm_w)
+            for (int j = 0; j < n; j++)
+                h[j] = silu_c(hid[i + j] * scale * a->norm_w[i + j]);
+        else
+            for (int j = 0; j < n; j++)
+                h[j] = silu_c(hid[i + j]);
         z += dot_double(h, a->w + i, n) - dot_double(h, a->w + a->m + i, n);
     }
     return z;
