@@ -1,0 +1,98 @@
+/* The list of backends, and what the CPU one says of its settings. */
+#include "kernels/backend.h"
+#include "kernels/cpu/cpu_level.h"
+#include "tests/check.h"
+
+static void names(void)
+{
+    const struct backend *b = NULL;
+    struct err err;
+    CHECK_INT(backend_find("cpu", &b, &err), 0);
+    CHECK(b && b->present());
+    CHECK_STR(b->name, "cpu");
+    CHECK_INT(backend_find("auto", &b, &err), 0);
+    CHECK_INT(backend_find("tpu", &b, &err), ERR_INVALID);
+    CHECK_STR(err.param, "device");
+    CHECK(strstr(err.text, "tpu"));
+    int r = backend_find("cuda", &b, &err);
+    CHECK(r == 0 || r == ERR_UNSUPPORTED || r == ERR_DEVICE);
+}
+
+static void levels(void)
+{
+    enum cpu_level l, have = cpu_level_detect();
+    struct err err;
+    CHECK_INT(cpu_level_parse(NULL, &l, &err), 0);
+    CHECK_INT(l, have);
+    for (int i = 0; i < CPU_LEVEL_COUNT; i++)
+        CHECK_INT(cpu_level_parse(cpu_level_name(i), &l, &err), i <= (int)have ? 0 : ERR_UNSUPPORTED);
+    CHECK_INT(cpu_level_parse("sse", &l, &err), ERR_INVALID);
+    CHECK_STR(err.param, "cpu_level");
+}
+
+static int open_code(const struct backend *b, struct backend_config c)
+{
+    struct kern_ctx *k = NULL;
+    struct err err;
+    int r = b->open(&c, &k, &err);
+    CHECK((r == 0) == (k != NULL));
+    if (k)
+        b->close(k);
+    return r;
+}
+
+static void settings(const struct backend *b)
+{
+    CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 1}), 0);
+    CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_BF16, .n_threads = 3, .cpu_level = "scalar"}), 0);
+    CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F16, .n_threads = 1}), ERR_UNSUPPORTED);
+    CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 0}), ERR_INVALID);
+    CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 1 << 20}), ERR_INVALID);
+    CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 1, .cpu_level = "x"}), ERR_INVALID);
+    CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 1, .cpu_matmul = "x"}), ERR_INVALID);
+    CHECK_INT(b->auto_dtype(DTYPE_F16), DTYPE_F32);
+    CHECK_INT(b->auto_dtype(DTYPE_F32), DTYPE_F32);
+    CHECK_INT(b->auto_dtype(DTYPE_BF16), cpu_level_detect() >= CPU_AVX512BF16 ? DTYPE_BF16 : DTYPE_F32);
+}
+
+static void memory(const struct backend *b)
+{
+    struct backend_config c = {.dtype = DTYPE_F32, .n_threads = 1};
+    struct backend_memory m;
+    struct kern_ctx *k;
+    struct err err;
+    if (!CHECK_INT(b->open(&c, &k, &err), 0))
+        return;
+    CHECK_INT(b->memory(k, &m), 0);
+    CHECK(m.total_bytes > 0 && m.free_bytes <= m.total_bytes);
+    for (size_t bytes = 0; bytes < 300; bytes += 37) {
+        char *p = b->alloc(k, bytes);
+        CHECK(p && (uintptr_t)p % 64 == 0);
+        b->free(k, p);
+    }
+    CHECK(b->alloc(k, SIZE_MAX) == NULL);
+    b->free(k, NULL);
+    int from[3] = {1, 2, 3}, to[3] = {0};
+    void *dev = b->alloc(k, sizeof(from));
+    CHECK_INT(b->upload(k, dev, from, sizeof(from)), 0);
+    CHECK_INT(b->download(k, to, dev, sizeof(to)), 0);
+    CHECK_INT(b->sync(k, &err), 0);
+    CHECK(!memcmp(from, to, sizeof(to)));
+    b->free(k, dev);
+    CHECK(!strncmp(b->numerics_class(k), "cpu ", 4));
+    b->close(k);
+    b->close(NULL);
+}
+
+int main(void)
+{
+    const struct backend *cpu;
+    struct err err;
+    names();
+    levels();
+    if (CHECK_INT(backend_find("cpu", &cpu, &err), 0)) {
+        settings(cpu);
+        memory(cpu);
+    }
+    return check_result();
+}
