@@ -158,7 +158,7 @@ int bpe_finish(struct bpe *b, struct err *err)
             continue;
         r = b->options.ignore_merges ? 0 : encode_word(b, p->s, p->len, &(struct id_sink){&one, 2});
         whole[id] = b->options.ignore_merges || (r >= 0 && one.n == 1 && one.ids[0] == id);
-        if (r == ERR_TOO_LARGE)
+        if (r == ERR_TOO_LARGE || r == ERR_UNSUPPORTED)
             r = 0;
     }
     token_ids_done(&one);
@@ -182,9 +182,9 @@ static bool has_byte_ids(const struct bpe *b, const char *s, size_t len)
     return b->options.byte_fallback;
 }
 
-/* The symbols of a word into sym[len]; returns how many. A pending unk is put down late, behind byte symbols that
+/* The symbols of a word into sym[len]; 0 or ERR_UNSUPPORTED. A pending unk is put down late, behind byte symbols that
  * follow it: that is what the library does. */
-static size_t symbols_of(const struct bpe *b, const char *word, size_t len, int32_t *sym)
+static int symbols_of(const struct bpe *b, const char *word, size_t len, int32_t *sym, size_t *ret_n)
 {
     size_t n = 0, step;
     bool pending = false;
@@ -202,6 +202,8 @@ static size_t symbols_of(const struct bpe *b, const char *word, size_t len, int3
         } else if (has_byte_ids(b, word + i, step)) {
             for (size_t k = 0; k < step; k++)
                 sym[n++] = b->byte_ids[(unsigned char)word[i + k]];
+        } else if (b->options.unk == BPE_UNK_MISSING) {
+            return ERR_UNSUPPORTED;
         } else if (b->options.unk >= 0) {
             if (pending && !b->options.fuse_unk)
                 sym[n++] = b->options.unk;
@@ -210,7 +212,8 @@ static size_t symbols_of(const struct bpe *b, const char *word, size_t len, int3
     }
     if (pending)
         sym[n++] = b->options.unk;
-    return n;
+    *ret_n = n;
+    return 0;
 }
 
 static int encode_word(const struct bpe *b, const char *word, size_t len, struct id_sink *out)
@@ -221,8 +224,10 @@ static int encode_word(const struct bpe *b, const char *word, size_t len, struct
         if (!sym)
             return ERR_NOMEM;
     }
-    size_t n = symbols_of(b, word, len, sym);
-    int r = n <= BPE_FEW ? bpe_merge_few(b, sym, &n) : bpe_merge_many(b, sym, &n);
+    size_t n = 0;
+    int r = symbols_of(b, word, len, sym, &n);
+    if (r >= 0)
+        r = n <= BPE_FEW ? bpe_merge_few(b, sym, &n) : bpe_merge_many(b, sym, &n);
     for (size_t i = 0; i < n && r >= 0; i++)
         r = ids_push(out, sym[i]);
     if (sym != stack)

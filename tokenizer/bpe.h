@@ -11,8 +11,10 @@
 #include "tokenizer/ids.h"
 #include "tokenizer/vocab.h"
 
+#define BPE_UNK_MISSING (-2)   /* an unknown token is named, but is no piece */
+
 struct bpe_options {
-    int32_t unk;          /* id for characters that are no piece; -1: they vanish */
+    int32_t unk;          /* id for characters that are no piece; -1: they vanish; BPE_UNK_MISSING: they are an error */
     bool fuse_unk;        /* neighbours share one unk */
     bool byte_fallback;   /* such characters become <0xNN> pieces where all of their bytes have one */
     bool ignore_merges;   /* a word that is a piece is that piece, whatever the merges say */
@@ -43,5 +45,5 @@ int bpe_add_merge(struct bpe *b, const char *left, size_t left_len, const char *
 /* After the last merge. */
 int bpe_finish(struct bpe *b, struct err *err);
 
-/* Appends the ids of a word (valid UTF-8). 0, ERR_NOMEM or ERR_TOO_LARGE. */
+/* Appends the ids of a word (valid UTF-8). 0, ERR_NOMEM, ERR_TOO_LARGE, or ERR_UNSUPPORTED (BPE_UNK_MISSING). */
 int bpe_encode(const struct bpe *b, const char *word, size_t len, struct id_sink *out);

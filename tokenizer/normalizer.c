@@ -48,15 +48,23 @@ static int replace(const struct normalizer_step *s, const char *text, size_t len
     return r < 0 ? r : buf_append(out, text + done, len - done);
 }
 
-static bool is_ascii(const char *text, size_t len)
+/* NFC of Latin, Cyrillic, Chinese, Japanese and Korean text, and every form of ASCII, is the text itself. */
+static bool is_normal(enum normalizer_kind kind, const char *text, size_t len)
 {
-    for (size_t i = 0; i < len; i++)
-        if ((unsigned char)text[i] >= 0x80)
+    uint32_t cp;
+    for (size_t i = 0, n; i < len; i += n) {
+        if ((unsigned char)text[i] < 0x80) {
+            n = 1;
+            continue;
+        }
+        n = kind == NORMALIZER_NFC ? utf8_decode(text + i, len - i, &cp) : 0;
+        if (n == 0 || !unicode_is_nfc_plain(cp))
             return false;
+    }
     return true;
 }
 
-static int unicode_form(enum normalizer_kind kind, const char *text, size_t len, struct buf *out)
+static int normalize_stretch(enum normalizer_kind kind, const char *text, size_t len, struct buf *out)
 {
     static const utf8proc_option_t options[] = {
         [NORMALIZER_NFC] = UTF8PROC_COMPOSE,
@@ -67,8 +75,7 @@ static int unicode_form(enum normalizer_kind kind, const char *text, size_t len,
     utf8proc_uint8_t *form = NULL;
     if (len == 0)
         return 0;
-    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)len, &form,
-                                      options[kind] | UTF8PROC_STABLE);
+    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)len, &form, options[kind] | UTF8PROC_STABLE);
     if (n < 0)
         return n == UTF8PROC_ERROR_NOMEM ? ERR_NOMEM : ERR_INVALID;
     int r = buf_append(out, form, (size_t)n);
@@ -76,33 +83,21 @@ static int unicode_form(enum normalizer_kind kind, const char *text, size_t len,
     return r;
 }
 
-static int strip(const struct normalizer_step *s, const char *text, size_t len, struct buf *out)
+/* Inert characters are copied, and the stretches between them normalized one by one. */
+static int unicode_form(enum normalizer_kind kind, const char *text, size_t len, struct buf *out)
 {
-    size_t start = 0, end = len, kept = 0, n;
-    uint32_t cp;
-    for (size_t i = 0; i < len && (n = utf8_decode(text + i, len - i, &cp)) > 0; i += n) {
-        if (!unicode_is_space(cp))
-            kept = i + n;
-        else if (kept == 0)
-            start = i + n;
-    }
-    start = s->left ? start : 0;
-    end = s->right ? kept : len;
-    return end > start ? buf_append(out, text + start, end - start) : 0;
-}
-
-static int lowercase(const char *text, size_t len, struct buf *out)
-{
+    size_t start = 0;
     uint32_t cp;
     int r = 0;
     for (size_t i = 0, n; i < len && r >= 0 && (n = utf8_decode(text + i, len - i, &cp)) > 0; i += n) {
-        char s[4];
-        if (cp == 0x130)   /* the one character whose full lower case is two: i and a combining dot */
-            r = buf_append(out, "i\xcc\x87", 3);
-        else
-            r = buf_append(out, s, utf8_encode(s, (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp)));
+        if (cp < 0x7fd || !unicode_is_inert(cp))
+            continue;
+        r = normalize_stretch(kind, text + start, i - start, out);
+        if (r >= 0)
+            r = buf_append(out, text + i, n);
+        start = i + n;
     }
-    return r;
+    return r < 0 ? r : normalize_stretch(kind, text + start, len - start, out);
 }
 
 static int prepend(const struct normalizer_step *s, const char *text, size_t len, struct buf *out)
@@ -115,7 +110,7 @@ static bool changes_nothing(const struct normalizer_step *s, const char *text, s
 {
     switch (s->kind) {
     case NORMALIZER_PREPEND: return len == 0;
-    case NORMALIZER_NFC: case NORMALIZER_NFD: case NORMALIZER_NFKC: case NORMALIZER_NFKD: return is_ascii(text, len);
+    case NORMALIZER_NFC: case NORMALIZER_NFD: case NORMALIZER_NFKC: case NORMALIZER_NFKD: return is_normal(s->kind, text, len);
     default: return len == 0;
     }
 }
@@ -125,8 +120,6 @@ static int run_step(const struct normalizer_step *s, const char *text, size_t le
     switch (s->kind) {
     case NORMALIZER_PREPEND: return prepend(s, text, len, out);
     case NORMALIZER_REPLACE: return replace(s, text, len, out);
-    case NORMALIZER_STRIP: return strip(s, text, len, out);
-    case NORMALIZER_LOWERCASE: return lowercase(text, len, out);
     default: return unicode_form(s->kind, text, len, out);
     }
 }

@@ -7,9 +7,7 @@
 enum normalizer_kind {
     NORMALIZER_PREPEND,   /* text in front, unless the piece is empty */
     NORMALIZER_REPLACE,   /* every match of a pattern becomes text */
-    NORMALIZER_NFC, NORMALIZER_NFD, NORMALIZER_NFKC, NORMALIZER_NFKD,
-    NORMALIZER_STRIP,     /* white space at the ends */
-    NORMALIZER_LOWERCASE
+    NORMALIZER_NFC, NORMALIZER_NFD, NORMALIZER_NFKC, NORMALIZER_NFKD
 };
 
 struct normalizer_step {
@@ -17,7 +15,6 @@ struct normalizer_step {
     const char *text;         /* PREPEND, REPLACE; owned */
     size_t text_len;
     struct pattern *pattern;  /* REPLACE; owned */
-    bool left, right;         /* STRIP */
 };
 
 #define NORMALIZER_MAX_STEPS 16

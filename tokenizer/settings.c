@@ -372,8 +372,11 @@ int settings_add_tokens(const struct settings *s, struct added_tokens *a, const 
     }
     for (int i = 0; i < ROLE_COUNT && r >= 0; i++) {
         const struct role *role = &s->roles[i];
-        if (role->token.content && (role->has_flags || !added_tokens_find(a, role->token.content, role->token.len)))
-            r = added_tokens_add(a, &role->token, v, err);
+        const struct added_token *known = role->token.content ? added_tokens_find(a, role->token.content, role->token.len) : NULL;
+        struct added_token t = known && !role->has_flags ? *known : role->token;
+        t.special = true;
+        if (t.content)
+            r = added_tokens_add(a, &t, v, err);
     }
     for (size_t i = 0; i < s->n_additional && r >= 0; i++)
         if (!added_tokens_find(a, s->additional[i].content, s->additional[i].len))

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "common/utf8.h"
+#include "tokenizer/hf_json.h"
 #include "tokenizer/pipeline.h"
 #include "tokenizer/token_text.h"
 #include "tokenizer/unicode.h"
@@ -48,11 +49,11 @@ static int set_llama_template(struct tokenizer *t, struct err *err)
     return 0;
 }
 
-static int load(struct tokenizer *t, const char *spm_path, struct err *err)
+static int load(struct tokenizer *t, const char *path, bool spm, struct log *log, struct err *err)
 {
     int r = pipeline_init(&t->pipeline, err);
     if (r >= 0)
-        r = llama_spm_load(&t->pipeline, spm_path, &t->settings, err);
+        r = spm ? llama_spm_load(&t->pipeline, path, &t->settings, err) : hf_json_load(&t->pipeline, path, &t->settings, log, err);
     if (r >= 0)
         r = settings_add_tokens(&t->settings, &t->pipeline.added, &t->pipeline.vocab, err);
     if (r >= 0)
@@ -68,22 +69,30 @@ static int load(struct tokenizer *t, const char *spm_path, struct err *err)
     return r < 0 ? r : token_text_init(&t->text, &t->pipeline, err);
 }
 
+/* tokenizer.json wins, but LlamaTokenizerFast goes back to tokenizer.model when add_prefix_space is configured. */
+static bool takes_spm(const struct settings *s, bool has_json, bool has_spm)
+{
+    return has_spm && (!has_json || (s->class == TOKENIZER_LLAMA && s->add_prefix_space != UNSET));
+}
+
 int tokenizer_open(const char *dir, struct log *log, struct tokenizer **ret, struct err *err)
 {
-    char path[PATH_MAX];
-    if (!path_of(path, dir, "tokenizer.model"))
-        return err_set(err, ERR_NOT_FOUND, "%s holds no tokenizer.model", dir);
+    char json_path[PATH_MAX], spm_path[PATH_MAX];
+    bool has_json = path_of(json_path, dir, "tokenizer.json"), has_spm = path_of(spm_path, dir, "tokenizer.model");
+    if (!has_json && !has_spm)
+        return err_set(err, ERR_NOT_FOUND, "%s holds no tokenizer.json and no tokenizer.model", dir);
     struct tokenizer *t = calloc(1, sizeof(*t));
     if (!t)
         return err_set(err, ERR_NOMEM, "no memory for a tokenizer");
-    int r = settings_read(&t->settings, dir, true, err);
+    int r = settings_read(&t->settings, dir, !has_json, err);
+    bool spm = r >= 0 && takes_spm(&t->settings, has_json, has_spm);
     if (r >= 0)
-        r = load(t, path, err);
+        r = load(t, spm ? spm_path : json_path, spm, log, err);
     if (r < 0) {
         tokenizer_close(t);
         return r;
     }
-    log_info(log, "tokenizer: %s, %d ids, bos %d, eos %d", path, (int)t->text.n, (int)t->bos, (int)t->eos);
+    log_info(log, "tokenizer: %s, %d ids, bos %d, eos %d", spm ? spm_path : json_path, (int)t->text.n, (int)t->bos, (int)t->eos);
     *ret = t;
     return 0;
 }
@@ -190,6 +199,7 @@ static int encode(const struct tokenizer *t, const char *text, size_t len, bool 
     out->ids->n = before;
     return r == ERR_TOO_LARGE ? err_set(err, r, "the text has more than %zu tokens", out->max_ids)
          : r == ERR_NOMEM     ? err_set(err, r, "no memory to tokenize %zu bytes", len)
+         : r == ERR_UNSUPPORTED ? err_set(err, ERR_INVALID, "the text holds a character that the tokenizer has no token for")
                               : err_set(err, r, "the text of %zu bytes cannot be tokenized: its regular expression gave up", len);
 }
 

@@ -19,8 +19,9 @@ struct token_ids {       /* zero-initialise; token_ids_done frees */
 };
 void token_ids_done(struct token_ids *t);
 
-/* Loads the tokenizer of a checkpoint directory: tokenizer.model, with tokenizer_config.json, special_tokens_map.json,
- * added_tokens.json and generation_config.json where present. ERR_NOT_FOUND if the directory has none; ERR_CORRUPT for a bad file. */
+/* Loads the tokenizer of a checkpoint directory: tokenizer.json, else tokenizer.model, with tokenizer_config.json, special_tokens_map.json,
+ * added_tokens.json and generation_config.json where present. ERR_NOT_FOUND if the directory has none; ERR_CORRUPT for a bad
+ * file, ERR_UNSUPPORTED naming what in it is not carried out. */
 int tokenizer_open(const char *dir, struct log *log, struct tokenizer **ret, struct err *err);
 void tokenizer_close(struct tokenizer *t);          /* NULL is valid */
 
