@@ -28,11 +28,15 @@ struct options {
     int max_connections, idle_timeout_s;
     size_t max_body_bytes;
     bool tokenizer_info;
-    /* inspect */
+    /* inspect, bench */
     bool json;
     const char *family;           /* NULL: as the tensors or the config say */
     double route_rate;            /* share of rows that a routed layer attends, for FLOPs and KV bytes */
     int context;                  /* tokens of context for the cost of attention; 0: the model's limit */
+    /* bench */
+    const char *workloads;        /* of "prefill,score,generate" */
+    const char *lengths, *batches;   /* "512,2048" */
+    int generate, repeats;
     /* all */
     const char *config;
     const char *log_format, *log_level;

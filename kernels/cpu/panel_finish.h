@@ -4,25 +4,40 @@
 #include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/panel.h"
 
-#ifdef __AVX512BF16__
+#ifdef __AVX512F__
 #include <immintrin.h>
-/* One instruction rounds 32 values; subnormal ones become 0. */
+/* v[16] = silu(gate) up: within 2 units of the last place. 2^(-x log2 e) by n + f = its exponent, |f| <= 1/2, and a minimax polynomial
+ * of 2^f; the quotient by an estimate and one Newton step. */
+static inline void swiglu_16(float *v, const float *gate, const float *gate_bias, const float *up, const float *up_bias)
+{
+    __m512 x = _mm512_add_ps(_mm512_loadu_ps(gate), _mm512_loadu_ps(gate_bias));
+    __m512 t = _mm512_min_ps(_mm512_set1_ps(126), _mm512_mul_ps(x, _mm512_set1_ps(-0x1.715476p0f)));
+    __m512 n = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), f = _mm512_sub_ps(t, n);
+    __m512 p = _mm512_set1_ps(0x1.41d334p-13f);
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.5f456ap-10f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.3b2dbcp-7f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.c6aed4p-5f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ebfbdap-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62e430p-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1));
+    __m512 d = _mm512_add_ps(_mm512_set1_ps(1), _mm512_scalef_ps(p, n)), r = _mm512_rcp14_ps(d);
+    r = _mm512_fmadd_ps(_mm512_fnmadd_ps(d, r, _mm512_set1_ps(1)), r, r);
+    __m512 y = _mm512_add_ps(_mm512_loadu_ps(up), _mm512_loadu_ps(up_bias));
+    _mm512_storeu_ps(v, _mm512_mul_ps(_mm512_mul_ps(x, r), y));
+}
+#endif
+
 static inline void put_values(void *y, enum dtype type, const float *v, int n)
 {
     int i = 0;
-    if (type == DTYPE_BF16)
+#ifdef __AVX512BF16__
+    if (type == DTYPE_BF16)   /* one instruction rounds 16 values; subnormal ones become 0 */
         for (; i + 16 <= n; i += 16)
             _mm256_storeu_si256((void *)((uint16_t *)y + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(v + i)));
+#endif
     for (; i < n; i++)
         act_put(y, type, i, v[i]);
 }
-#else
-static inline void put_values(void *y, enum dtype type, const float *v, int n)
-{
-    for (int i = 0; i < n; i++)
-        act_put(y, type, i, v[i]);
-}
-#endif
 
 static inline void finish_store(void *y, enum dtype type, const float *c, const float *bias, int n)
 {
@@ -42,42 +57,64 @@ static inline void finish_residual(float *x, const float *c, const float *bias, 
 static inline void finish_swiglu(void *y, enum dtype type, const float *c, const float *bias, int n)
 {
     float v[PANEL / 2];
+#ifdef __AVX512F__
+    float padded[PANEL] = {0};
+    if (n < PANEL / 2) {
+        memcpy(padded, bias, n * sizeof(float));
+        memcpy(padded + PANEL / 2, bias + n, n * sizeof(float));
+        bias = padded;
+    }
+    swiglu_16(v, c, bias, c + PANEL / 2, bias + PANEL / 2);
+#else
     for (int j = 0; j < n; j++)
         v[j] = silu_c(c[j] + bias[j]) * (c[j + PANEL / 2] + bias[n + j]);
+#endif
     put_values(y, type, v, n);
 }
 
-/* n: columns of y. */
-static inline __attribute__((always_inline)) void finish_row(const struct matmul_job *job, int r, size_t col, const float *c,
-                                                             const float *bias, int n)
+/* The epilogue of `job` for rows row_ids[0..rows-1] and `n` columns of y from `col` on. With `how`, `type` and n constants, nothing is left
+ * of the choices. */
+static inline __attribute__((always_inline)) void finish_rows(const struct matmul_job *job, enum matmul_epilogue how, enum dtype type,
+                                                              size_t col, const float *c, const float *bias, int n, const int *row_ids,
+                                                              int rows)
 {
-    void *y = (char *)job->y + ((size_t)r * job->ldy + col) * (job->y_type == DTYPE_F32 ? 4 : 2);
-    if (job->epilogue == MATMUL_SWIGLU && job->y_type == DTYPE_F32)
-        finish_swiglu(y, DTYPE_F32, c, bias, n < PANEL / 2 ? n : PANEL / 2);
-    else if (job->epilogue == MATMUL_SWIGLU)
-        finish_swiglu(y, DTYPE_BF16, c, bias, n < PANEL / 2 ? n : PANEL / 2);
-    else if (job->epilogue == MATMUL_RESIDUAL)
-        finish_residual(y, c, bias, job->gate ? job->gate[r] : 1.0f, n);
+    for (int i = 0; i < rows; i++, c += PANEL) {
+        void *y = act_at_mut(job->y, type, row_ids[i] * job->ldy + col);
+        if (how == MATMUL_SWIGLU)
+            finish_swiglu(y, type, c, bias, n);
+        else if (how == MATMUL_RESIDUAL)
+            finish_residual(y, c, bias, job->gate ? job->gate[row_ids[i]] : 1.0f, n);
+        else
+            finish_store(y, type, c, bias, n);
+    }
+}
+
+static inline __attribute__((always_inline)) void finish_columns(const struct matmul_job *job, size_t col, const float *c, const float *bias,
+                                                                 int n, const int *row_ids, int rows)
+{
+    if (job->epilogue == MATMUL_RESIDUAL)
+        finish_rows(job, MATMUL_RESIDUAL, DTYPE_F32, col, c, bias, n, row_ids, rows);
+    else if (job->epilogue == MATMUL_STORE && job->y_type == DTYPE_F32)
+        finish_rows(job, MATMUL_STORE, DTYPE_F32, col, c, bias, n, row_ids, rows);
+    else if (job->epilogue == MATMUL_STORE)
+        finish_rows(job, MATMUL_STORE, DTYPE_BF16, col, c, bias, n, row_ids, rows);
     else if (job->y_type == DTYPE_F32)
-        finish_store(y, DTYPE_F32, c, bias, n);
+        finish_rows(job, MATMUL_SWIGLU, DTYPE_F32, col, c, bias, min_int(n, PANEL / 2), row_ids, rows);
     else
-        finish_store(y, DTYPE_BF16, c, bias, n);
+        finish_rows(job, MATMUL_SWIGLU, DTYPE_BF16, col, c, bias, min_int(n, PANEL / 2), row_ids, rows);
 }
 
 static inline void panel_finish_rows(const struct matmul_job *job, const float *c, int panel, const int *row_ids, int rows)
 {
     static const float zeros[PANEL];
     const struct kern_matrix *w = job->w;
-    int columns = matrix_panel_columns(w, panel), parts = job->epilogue == MATMUL_SWIGLU ? 2 : 1;
+    int parts = job->epilogue == MATMUL_SWIGLU ? 2 : 1, n = matrix_panel_columns(w, panel) / parts;
     size_t col = (size_t)panel * PANEL / parts;
     const float *bias = w->bias ? w->bias + (size_t)panel * PANEL : zeros;
-    for (int i = 0; i < rows; i++, c += PANEL)
-        if (columns == PANEL && parts == 2)   /* a width that the compiler knows */
-            finish_row(job, row_ids[i], col, c, bias, PANEL / 2);
-        else if (columns == PANEL)
-            finish_row(job, row_ids[i], col, c, bias, PANEL);
-        else
-            finish_row(job, row_ids[i], col, c, bias, columns / parts);
+    if (n == PANEL / parts)
+        finish_columns(job, col, c, bias, PANEL, row_ids, rows);   /* a width that the compiler knows */
+    else
+        finish_columns(job, col, c, bias, n, row_ids, rows);
 }
 
 /* Into the L2 cache; returns where the next step goes on. */
