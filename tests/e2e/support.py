@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 SHIPPED = ROOT / "models" / "dtrnet-26m"
 TASKS = ROOT / "eval" / "tasks"
-PACKAGES = ("lm_eval", "numpy", "requests", "sentencepiece", "tenacity")
+PACKAGES = ("lm_eval", "numpy", "openai", "requests", "sentencepiece", "tenacity")
 
 
 def skip(reason: str) -> NoReturn:
