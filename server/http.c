@@ -1,12 +1,10 @@
 /* The only file that includes microhttpd.h.
  *
- * A body is assembled in one struct buf with a hard maximum. What lies beyond the maximum is read and dropped (up to DRAIN_FACTOR
+ * Connections come from listener.c, because MHD closes what comes beyond its limit. A body is assembled in one struct buf with a hard maximum. What lies beyond the maximum is read and dropped (up to DRAIN_FACTOR
  * times it), because a client that is still sending would otherwise lose the 413 to a connection reset. While a handler works the
  * connection's idle timeout is off: MHD would count the model's time as the client's idleness. */
 #include "server/http.h"
-#include <errno.h>
 #include <microhttpd.h>
-#include <netdb.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -16,9 +14,10 @@
 #include <time.h>
 #include <unistd.h>
 #include "common/mapfile.h"
+#include "server/listener.h"
 
 #define DRAIN_FACTOR 4
-#define BACKLOG 1024
+#define SPARE_CONNECTIONS 64      /* MHD counts a closed connection a little longer than we do */
 #define CONNECTION_MEMORY 65536   /* MHD's pool a connection: headers and one piece of a body */
 #define THREAD_STACK (1 << 20)
 #define STREAM_BLOCK 16384
@@ -26,8 +25,7 @@
 
 struct http_server {
     struct http_options o;
-    int listen_fd, port;
-    bool ipv6;
+    struct listener *listener;
     struct mapfile cert, key;
     struct MHD_Daemon *daemon;
     atomic_int in_flight;
@@ -52,49 +50,7 @@ struct http_connection {
     struct timespec begin;
 };
 
-/* ---- listening ---- */
-
-static int bind_one(const struct addrinfo *a)
-{
-    int one = 1, fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-    if (!bind(fd, a->ai_addr, a->ai_addrlen) && !listen(fd, BACKLOG))
-        return fd;
-    int saved = errno;
-    close(fd);
-    errno = saved;
-    return -1;
-}
-
-static int listen_on(struct http_server *h, struct err *err)
-{
-    char port[16];
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *list = NULL;
-    snprintf(port, sizeof(port), "%d", h->o.port);
-    int r = getaddrinfo(h->o.host, port, &hints, &list);
-    if (r)
-        return err_field(err, ERR_INVALID, "host", "--host: \"%s\" is not an address of this machine (%s)", h->o.host, gai_strerror(r));
-    for (struct addrinfo *a = list; a && h->listen_fd < 0; a = a->ai_next) {
-        h->listen_fd = bind_one(a);
-        h->ipv6 = a->ai_family == AF_INET6;
-    }
-    int saved = errno;
-    freeaddrinfo(list);
-    if (h->listen_fd < 0)
-        return err_field(err, ERR_IO, "port", "cannot listen on %s port %d: %s", h->o.host, h->o.port, strerror(saved));
-    union {
-        struct sockaddr any;
-        struct sockaddr_storage storage;
-    } addr;
-    char text[16] = "0";
-    socklen_t len = sizeof(addr);
-    if (!getsockname(h->listen_fd, &addr.any, &len))
-        getnameinfo(&addr.any, len, NULL, 0, text, sizeof(text), NI_NUMERICSERV);
-    h->port = atoi(text);
-    return 0;
-}
+/* ---- opening ---- */
 
 int http_listen(const struct http_options *o, struct http_server **ret, struct err *err)
 {
@@ -102,11 +58,10 @@ int http_listen(const struct http_options *o, struct http_server **ret, struct e
     if (!h)
         return err_set(err, ERR_NOMEM, "no memory for the HTTP server");
     h->o = *o;
-    h->listen_fd = -1;
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     h->next_id = ((uint64_t)now.tv_sec << 24) ^ (uint64_t)now.tv_nsec << 8 ^ (uint64_t)getpid();
-    int r = listen_on(h, err);
+    int r = listener_open(o->host, o->port, o->max_connections, o->log, &h->listener, err);
     if (r >= 0 && o->tls_cert_file)
         r = mapfile_open(&h->cert, o->tls_cert_file, err);
     if (r >= 0 && o->tls_key_file)
@@ -121,7 +76,7 @@ int http_listen(const struct http_options *o, struct http_server **ret, struct e
 
 int http_port(const struct http_server *h)
 {
-    return h->port;
+    return listener_port(h->listener);
 }
 
 int http_in_flight(const struct http_server *h)
@@ -326,6 +281,22 @@ static void on_completed(void *user, struct MHD_Connection *mhd, void **state, e
     *state = NULL;
 }
 
+/* ---- connections ---- */
+
+static void on_connection(void *user, struct MHD_Connection *mhd, void **context, enum MHD_ConnectionNotificationCode what)
+{
+    struct http_server *h = user;
+    if (what == MHD_CONNECTION_NOTIFY_CLOSED)
+        listener_slot_free(h->listener);
+}
+
+/* On the listener's thread. */
+static bool on_accept(void *user, int fd, const struct sockaddr *addr, socklen_t len)
+{
+    struct http_server *h = user;
+    return MHD_add_connection(h->daemon, fd, addr, len) == MHD_YES;   /* closes fd if not */
+}
+
 /* ---- life ---- */
 
 static void log_mhd(void *user, const char *fmt, va_list args)
@@ -356,24 +327,23 @@ static int start_daemon(struct http_server *h, unsigned flags, const char *cert,
                                    {MHD_OPTION_END, 0, NULL}};
     struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
     /* the logger comes first, so that it hears what the other options have to say */
-    h->daemon = MHD_start_daemon(flags, (uint16_t)h->port, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, h->o.log,
-                                 MHD_OPTION_LISTEN_SOCKET, h->listen_fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
-                                 MHD_OPTION_CONNECTION_LIMIT, (unsigned)h->o.max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
+    h->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, h->o.log,
+                                 MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
+                                 MHD_OPTION_CONNECTION_LIMIT, (unsigned)h->o.max_connections + SPARE_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
                                  (unsigned)h->o.idle_timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
                                  MHD_OPTION_THREAD_STACK_SIZE, (size_t)THREAD_STACK, MHD_OPTION_ARRAY, cert ? tls : none, MHD_OPTION_END);
     if (!h->daemon)
         return cert ? err_field(err, ERR_INVALID, "tls-cert", "--tls-cert %s and --tls-key %s are not a usable PEM pair", h->o.tls_cert_file, h->o.tls_key_file)
-                    : err_set(err, ERR_IO, "the HTTP server did not start on port %d", h->port);
+                    : err_set(err, ERR_IO, "the HTTP server did not start on port %d", http_port(h));
     return 0;
 }
 
 int http_start(struct http_server *h, struct err *err)
 {
-    unsigned flags = MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_ITC | MHD_USE_ERROR_LOG;
+    unsigned flags = MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_ITC |
+                     MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG;
     char *cert = NULL, *key = NULL;
     int r = 0;
-    if (h->ipv6)
-        flags |= MHD_USE_IPv6;
     if (h->o.tls_cert_file) {
         flags |= MHD_USE_TLS;
         cert = text_copy(&h->cert);
@@ -387,28 +357,25 @@ int http_start(struct http_server *h, struct err *err)
         r = start_daemon(h, flags, cert, key, err);
     free(cert);
     free(key);
-    return r;
+    if (r < 0)
+        return r;
+    return listener_start(h->listener, on_accept, h, err);
 }
 
 void http_stop_accepting(struct http_server *h)
 {
     atomic_store(&h->stopping, true);
-    if (h->daemon && MHD_quiesce_daemon(h->daemon) != MHD_INVALID_SOCKET) {
-        close(h->listen_fd);
-        h->listen_fd = -1;
-    }
+    listener_stop(h->listener);
 }
 
 void http_close(struct http_server *h)
 {
     if (!h)
         return;
-    if (h->daemon) {
+    http_stop_accepting(h);
+    if (h->daemon)
         MHD_stop_daemon(h->daemon);
-        h->listen_fd = -1;       /* closed by the daemon, or by http_stop_accepting */
-    }
-    if (h->listen_fd >= 0)
-        close(h->listen_fd);
+    listener_close(h->listener);
     mapfile_close(&h->cert);
     mapfile_close(&h->key);
     free(h);

@@ -42,8 +42,8 @@ static int finish_pair(struct score_job *j, int32_t *tokens, size_t n, size_t n_
 {
     size_t limit = (size_t)j->max_length;
     int32_t prefix;
-    if (n == n_context)
-        return err_field(err, ERR_INVALID, name, "%s: the continuation has no tokens", name);
+    if (n <= n_context)
+        return err_field(err, ERR_INVALID, name, "%s: the continuation has no tokens of its own; its text merges into the context's last token", name);
     bool front = j->add_bos && tokens[1] != j->call->server->bos;
     if (n_context == 0) {
         int r = api_prefix_id(j->call, name, &prefix, err);

@@ -1,0 +1,304 @@
+"""Every endpoint of a real server on the shipped model: forms, semantics, agreement between the ways in."""
+
+import random
+import sys
+from typing import Any
+
+from http_support import OPENAPI, Client, Process, run_tests
+
+server: Process
+client: Client
+TEXT = "The old man walked down to the river and sat on the bank."
+
+
+def entries(choice: dict[str, Any]) -> list[tuple[str, float | None, dict[str, float] | None, int]]:
+    """The four lists of a choice's logprobs, zipped; they must have one length."""
+    lists = [choice["logprobs"][key] for key in ("tokens", "token_logprobs", "top_logprobs", "text_offset")]
+    assert len({len(one) for one in lists}) == 1
+    return list(zip(*lists))
+
+
+def ids_of(text: str) -> list[int]:
+    return client.post("/tokenize", {"prompt": text, "add_special_tokens": False})["tokens"]
+
+
+def score(prompt: Any, **more: Any) -> dict[str, Any]:
+    return client.post("/v1/completions", {"prompt": prompt, "max_tokens": 1, "logprobs": 1, "echo": True, "temperature": 0, **more})
+
+
+# ---- status ----
+
+
+def test_status() -> None:
+    assert client.get("/health")["status"] == "ok" and client.get("/ready")["status"] == "ok"
+    version, models = client.get("/version"), client.get("/v1/models")
+    name = models["data"][0]["id"]
+    assert name == version["model"] == "dtrnet-26m" and client.get(f"/v1/models/{name}")["id"] == name
+    assert client.call("GET", "/v1/models/other").status == 404
+    assert version["family"] == "dtrnet" and version["dense_layers"] == [2, 4, 6, 8, 10] and len(version["model_hash"]) == 64
+    assert client.get("/openapi.json") == OPENAPI
+    assert client.get("/v1/models?limit=3")["object"] == "list"
+
+
+def test_methods() -> None:
+    head = client.call("HEAD", "/health")
+    assert head.status == 200 and head.data == b""
+    for method, path, status, allow in [
+        ("GET", "/v1/completions", 405, "POST"),
+        ("DELETE", "/tokenize", 405, "POST"),
+        ("POST", "/health", 405, "GET"),
+        ("PATCH", "/metrics", 405, "GET"),
+    ]:
+        answer = client.call(method, path, check=False)
+        assert answer.status == status and allow in answer.headers["allow"], (method, path, answer.status)
+        assert answer.json["error"]["type"] == "invalid_request_error"
+    options = client.call("OPTIONS", "/v1/completions")
+    assert options.status == 204 and "POST" in options.headers["allow"]
+    assert client.call("GET", "/nowhere").status == 404
+    chat = client.call("POST", "/v1/chat/completions", {"messages": []})
+    assert chat.status == 400 and "/v1/completions" in chat.json["error"]["message"]
+
+
+def test_request_ids() -> None:
+    given = client.call("GET", "/health", headers={"X-Request-Id": "run-7.a_B"})
+    assert given.headers["x-request-id"] == "run-7.a_B"
+    made = [client.call("GET", "/health", headers=h).headers["x-request-id"] for h in ({}, {"X-Request-Id": "a b\tc"}, {"X-Request-Id": "x" * 65})]
+    assert len(set(made)) == 3 and all(len(m) == 16 for m in made)
+    bad = client.call("POST", "/v1/completions", {"prompt": 5}, headers={"X-Request-Id": "seen-in-log"})
+    assert bad.status == 400 and "seen-in-log" in server.wait_for(".*seen-in-log.*")
+
+
+def test_metrics() -> None:
+    before = server.metric("dtrnet_tokens_scored_total"), server.metric("dtrnet_prompt_tokens_total")
+    n = len(ids_of(TEXT + " metrics"))
+    score(TEXT + " metrics")
+    assert server.metric("dtrnet_tokens_scored_total") == before[0] + n - 1
+    assert server.metric("dtrnet_prompt_tokens_total") == before[1] + n
+    text = client.call("GET", "/metrics").data.decode()
+    for name in ("http_requests_total", "http_request_seconds_bucket", "layer_rows_routed_total", "kv_rows_held", "kv_bytes_total", "queue_sequences"):
+        assert f"\ndtrnet_{name}" in text, name
+
+
+# ---- tokenizer ----
+
+
+def test_tokenizer() -> None:
+    info = client.get("/tokenizer_info")
+    assert info["bos_token"] == "<s>" and info["eos_token"] == "</s>"
+    assert ids_of("<s>") == [info["bos_token_id"]] and ids_of("</s>") == [info["eos_token_id"]]
+    for text in ["", TEXT, "  two  blanks ", "naïve café 😀 日本", "line\nbreak\ttab"]:
+        ids = ids_of(text)
+        assert client.post("/detokenize", {"tokens": ids})["prompt"] == text, text
+    special = client.post("/tokenize", {"content": TEXT, "add_special_tokens": True})
+    assert special["tokens"] == [1, *ids_of(TEXT)] and special["count"] == len(special["tokens"])
+
+
+# ---- completions ----
+
+
+def test_echo() -> None:
+    ids = ids_of(TEXT)
+    answer = score([ids])
+    found = entries(answer["choices"][0])
+    assert len(found) == len(ids) + 1 and found[0][1] is None and found[0][2] is None
+    assert all(lp is not None and 1 <= len(top) <= 2 and max(top.values()) >= lp and top[token] == lp for token, lp, top, _ in found[1:])
+    token, lp, top, _ = found[-1]
+    assert lp == max(top.values()), "the generated token is the greedy one"
+    assert answer["choices"][0]["text"].startswith(TEXT)
+    usage = answer["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (len(ids), 1, len(ids) + 1)
+    details = usage["prompt_tokens_details"]
+    assert details["cached_tokens"] <= len(ids) <= details["cached_tokens"] + details["computed_tokens"]
+
+
+def test_prompt_forms_agree() -> None:
+    a, b = TEXT, "It rained the whole day."
+    forms = [score(a), score(ids_of(a)), score([a, b]), score([ids_of(a), ids_of(b)])]
+    firsts = [f["choices"][0]["logprobs"]["token_logprobs"] for f in forms]
+    assert all(f == firsts[0] for f in firsts), "the same bits on every way in"
+    assert [c["index"] for c in forms[3]["choices"]] == [0, 1]
+    assert forms[2]["choices"][1]["logprobs"] == forms[3]["choices"][1]["logprobs"] == score(b)["choices"][0]["logprobs"]
+    assert score("x", model=360)["choices"], "the harness sends a name of digits as a number"
+    plain = client.post("/v1/completions", {"prompt": a, "max_tokens": 2, "temperature": 0, "logprobs": None, "stop": None, "n": None})
+    assert plain["choices"][0]["logprobs"] is None
+
+
+def test_text_offsets() -> None:
+    text = "Naïve 😀 café — 日本 done"
+    found = entries(score(text, logprobs=0)["choices"][0])
+    assert found[0][3] == 0 and [f[3] for f in found] == sorted(f[3] for f in found)
+    ids = ids_of(text)
+    for i in range(1, len(ids)):
+        before = client.post("/detokenize", {"tokens": ids[:i]})["prompt"]
+        if "\ufffd" not in before:
+            assert found[i][3] == len(before), (i, found[i])
+    assert found[len(ids)][3] == len(text)
+
+
+def test_top_logprobs() -> None:
+    for k in (0, 1, 5, 20):
+        found = entries(score(TEXT, logprobs=k)["choices"][0])
+        for token, lp, top, _ in found[1:]:
+            assert len(top) in ({1} if k == 0 else {k, k + 1}) and top[token] == lp
+            assert list(top.values())[:k] == sorted(top.values(), reverse=True)[:k]
+    one, twenty = (score(TEXT, logprobs=k)["choices"][0]["logprobs"]["token_logprobs"] for k in (1, 20))
+    assert one == twenty, "asking for more alternatives changes no bit"
+
+
+def test_token_ids_as_strings() -> None:
+    ids = ids_of(TEXT)
+    found = entries(score(ids, return_tokens_as_token_ids=True, logprobs=3)["choices"][0])
+    assert [f[0] for f in found[:-1]] == [f"token_id:{i}" for i in ids]
+    assert all(key.startswith("token_id:") for f in found[1:] for key in f[2])
+
+
+def test_max_tokens() -> None:
+    assert client.post("/v1/completions", {"prompt": TEXT, "temperature": 0, "ignore_eos": True})["usage"]["completion_tokens"] == 16
+    for n in (0, 1, 7):
+        answer = client.post("/v1/completions", {"prompt": TEXT, "temperature": 0, "max_tokens": n, "ignore_eos": True, "logprobs": 1})
+        assert answer["usage"]["completion_tokens"] == n == len(entries(answer["choices"][0]))
+        assert answer["choices"][0]["finish_reason"] == "length"
+    assert len(entries(score(TEXT, max_tokens=0)["choices"][0])) == len(ids_of(TEXT))
+    limit = client.get("/version")["max_model_len"]
+    fits = {"prompt": [5] * limit, "max_tokens": 1, "temperature": 0}
+    assert client.call("POST", "/v1/completions", fits).status == 200
+    over = client.call("POST", "/v1/completions", {**fits, "max_tokens": 2}).json["error"]
+    assert over["param"] == "max_tokens" and str(limit) in over["message"]
+    assert client.post("/v1/completions", {"prompt": [5] * (limit - 3), "temperature": 0, "ignore_eos": True})["usage"]["completion_tokens"] == 4
+
+
+def test_bos_and_empty() -> None:
+    bos = client.get("/version")["bos_token_id"]
+    ids = ids_of(TEXT)
+    assert score(TEXT, add_bos=True)["choices"][0]["logprobs"]["token_logprobs"] == score([bos, *ids])["choices"][0]["logprobs"]["token_logprobs"]
+    empty, alone = (client.post("/v1/completions", {"prompt": p, "max_tokens": 4, "temperature": 0}) for p in ("", [bos]))
+    assert empty["choices"] == alone["choices"]
+    assert entries(score(TEXT, add_bos=True)["choices"][0])[0][3] == 0
+
+
+def greedy(**more: Any) -> dict[str, Any]:
+    return client.post("/v1/completions", {"prompt": TEXT, "max_tokens": 24, "temperature": 0, "ignore_eos": True, **more})["choices"][0]
+
+
+def test_stop() -> None:
+    whole = greedy(logprobs=0)
+    text, tokens = whole["text"], whole["logprobs"]["tokens"]
+    border = len("".join(tokens[:5]))
+    across = text[border - 2 : border + 2]      # begins in one token, ends in the next
+    at = text.index(across)
+    for stop in (across, [across], ["never there", across], [f"s{i}" * 9 for i in range(60)] + [across]):
+        choice = greedy(stop=stop, logprobs=0)
+        assert choice["text"] == text[:at] and choice["finish_reason"] == "stop", (stop, choice["text"])
+        assert len(choice["logprobs"]["tokens"]) < len(tokens)
+    assert greedy(stop=[])["text"] == greedy(stop=["never there"])["text"] == text
+    first = greedy(stop=[text[4:6], text[1:3]])
+    assert first["text"] == text[: min(text.index(text[4:6]), text.index(text[1:3]))], "the one that begins first counts"
+
+
+def test_stream() -> None:
+    for more in ({}, {"stop": [greedy()["text"][10:13]]}, {"n": 2}, {"echo": True}, {"logprobs": 2}, {"echo": True, "logprobs": 1}):
+        body = {"prompt": [TEXT, "It was"], "max_tokens": 20, "temperature": 0, "ignore_eos": True, **more}
+        want = client.post("/v1/completions", body)
+        events = client.stream("/v1/completions", {**body, "stream_options": {"include_usage": True}})
+        usage = events.pop()
+        assert usage["choices"] == [] and usage["usage"]["total_tokens"] == want["usage"]["total_tokens"]
+        for choice in want["choices"]:
+            parts = [c for e in events for c in e["choices"] if c["index"] == choice["index"]]
+            assert "".join(p["text"] for p in parts) == choice["text"], more
+            assert [p["finish_reason"] for p in parts][-1] == choice["finish_reason"] and not any(p["finish_reason"] for p in parts[:-1])
+            if choice["logprobs"]:
+                for key, whole in choice["logprobs"].items():
+                    assert sum((p["logprobs"][key] for p in parts), []) == whole, (key, more)
+    assert client.call("POST", "/v1/completions", {"prompt": 5, "stream": True}).status == 400
+
+
+def test_sampling() -> None:
+    body = {"prompt": TEXT, "max_tokens": 12, "temperature": 1, "seed": 11, "n": 4}
+    texts = [c["text"] for c in client.post("/v1/completions", body)["choices"]]
+    assert texts == [c["text"] for c in client.post("/v1/completions", body)["choices"]], "a seed repeats"
+    assert len(set(texts)) > 1, "the n sequences differ"
+    assert client.post("/v1/completions", {**body, "n": 1})["choices"][0]["text"] == texts[0]
+    other = client.post("/v1/completions", {**body, "prompt": ["something else", TEXT], "n": 1})["choices"][1]["text"]
+    assert other == texts[0], "a neighbour in the batch changes nothing"
+    assert [c["text"] for c in client.post("/v1/completions", {**body, "seed": 12})["choices"]] != texts
+    top1 = client.post("/v1/completions", {**body, "top_k": 1, "n": 1})["choices"][0]["text"]
+    assert top1 == client.post("/v1/completions", {**body, "temperature": 0, "n": 1})["choices"][0]["text"]
+    assert client.post("/v1/completions", {**body, "best_of": 4, "top_p": 0.5, "user": "x", "logit_bias": {}, "presence_penalty": 0})["choices"]
+
+
+def test_unknown_fields_are_noted_once() -> None:
+    for _ in range(3):
+        client.post("/v1/completions", {"prompt": "x", "max_tokens": 1, "do_the_thing": 1})
+    server.wait_for("do_the_thing")
+    assert server.text().count("do_the_thing") == 1
+
+
+# ---- loglikelihood ----
+
+
+def test_loglikelihood() -> None:
+    context, continuations = "The old man walked down to the", [" river", " moon and back", "ologist"]
+    answer = client.post("/v1/loglikelihood", {"requests": [{"context": context, "continuations": continuations}], "tokens": True})
+    for continuation, got in zip(continuations, answer["results"][0]["continuations"]):
+        whole, n = ids_of(context + continuation), len(ids_of(context))
+        echo = score([whole])["choices"][0]["logprobs"]
+        assert got["tokens"] == whole[n:] and got["token_logprobs"] == echo["token_logprobs"][n:-1], continuation
+        assert abs(got["logprob"] - sum(got["token_logprobs"])) < 1e-6 and got["num_tokens"] == len(whole) - n and got["truncated"] == 0
+        best = [max(top.values()) for top in echo["top_logprobs"][n:-1]]
+        assert got["is_greedy"] == (best == got["token_logprobs"])
+    same = client.post("/v1/loglikelihood", {"requests": [{"context": ids_of(context), "continuations": [ids_of(context + c)[len(ids_of(context)):] for c in continuations]}], "tokens": True})
+    assert same["results"] == answer["results"]
+
+
+def test_loglikelihood_edges() -> None:
+    bos = client.get("/version")["bos_token_id"]
+    ask = lambda context, continuation, **more: client.post("/v1/loglikelihood", {"requests": [{"context": context, "continuations": [continuation]}], "tokens": True, **more})["results"][0]["continuations"][0]  # noqa: E731
+    ids = ids_of("river bank")
+    assert ask("", "river bank") == ask([], ids) == ask([bos], ids)
+    assert ask([], [bos, *ids]) == ask([bos], ids), "a continuation that begins with the prefix token brings it"
+    assert ask([9, 8], ids, add_bos=True) == ask([bos, 9, 8], ids) == ask([bos, 9, 8], ids, add_bos=True)
+    blank, moved = ask("walked to ", "the"), ask("walked to", " the")
+    assert blank == moved, "white space at the context's end moves to the continuation"
+    context = [random.Random(3).randrange(3, 16000) for _ in range(50)]
+    cut = ask(context, ids, max_length=20)
+    assert cut["truncated"] == 50 + len(ids) - 21
+    assert cut["token_logprobs"] == ask(context[cut["truncated"] :], ids)["token_logprobs"]
+    routed = ask(context, ids, routing=True)["routing"]
+    assert len(routed) == 12 and {len(r) for r in routed} == {50 + len(ids) - 1} and set(routed[2]) == {"1"}
+
+
+def test_rolling() -> None:
+    bos = client.get("/version")["bos_token_id"]
+    text = " ".join(TEXT for _ in range(9))
+    ids = ids_of(text)
+    for max_length, stride in ((32, 32), (32, 8), (len(ids), 5), (1000, 1000), (7, 1)):
+        got = client.post("/v1/loglikelihood_rolling", {"text": text, "max_length": max_length, "stride": stride, "tokens": True, "bucket_edges": [0, 1, 8, 64]})
+        one, want, done = got["results"][0], [], 0
+        row = [bos, *ids]
+        while done < len(ids):
+            scored = min(stride if done else max_length, len(ids) - done)
+            window = row[max(0, done + scored - max_length) : done + scored + 1]
+            want += score([window], max_tokens=0)["choices"][0]["logprobs"]["token_logprobs"][-scored:]
+            done += scored
+        assert one["tokens"] == ids and one["token_logprobs"] == want, (max_length, stride)
+        assert abs(one["logprob"] - sum(want)) < 1e-6 * len(ids) and one["num_bytes"] == len(text.encode())
+        for way in ("by_context", "by_position"):
+            assert sum(one["buckets"][way]["num_tokens"]) == len(ids) and one["buckets"][way]["num_tokens"][0] == 0
+            assert abs(sum(one["buckets"][way]["logprob"]) - one["logprob"]) < 1e-6 * len(ids)
+    both = client.post("/v1/loglikelihood_rolling", {"texts": [text, ids, ""], "max_length": 64})["results"]
+    assert both[0]["logprob"] == both[1]["logprob"] and both[1]["num_bytes"] is None and both[2]["num_tokens"] == 0
+    bare = client.post("/v1/loglikelihood_rolling", {"text": ids, "add_bos": False, "max_length": 1000, "tokens": True})["results"][0]
+    assert bare["token_logprobs"] == score([ids], max_tokens=0)["choices"][0]["logprobs"]["token_logprobs"][1:]
+
+
+def test_big_echo() -> None:
+    ids = [random.Random(5).randrange(3, 16000) for _ in range(2049)]
+    found = entries(score([ids], max_tokens=0, logprobs=20)["choices"][0])
+    assert len(found) == 2049 and all(f[1] is not None for f in found[1:])
+
+
+if __name__ == "__main__":
+    with Process("--dtype", "f32") as server:
+        client = server.client
+        status = run_tests(globals())
+    sys.exit(status)
