@@ -160,7 +160,8 @@ void completion_write_choice(struct completion *p, struct writer *w, int i, cons
 void completion_write_head(struct completion *p, struct writer *w)
 {
     char id[HTTP_ID_MAX + 8];
-    snprintf(id, sizeof(id), "cmpl-%s", api_request_id(p->call));
+    const char *request = api_request_id(p->call);
+    snprintf(id, sizeof(id), "cmpl-%s", request ? request : "local");
     writer_key_text(w, "id", id);
     writer_key_text(w, "object", "text_completion");
     writer_key_int(w, "created", p->created);

@@ -1,0 +1,172 @@
+/* See fake_engine.h. */
+#include "tests/unit/fake_engine.h"
+#include <stdlib.h>
+
+struct fake_engine_plan fake_engine_plan;
+
+static const struct model_config config = {.hidden = 8, .ffn = 8, .n_layers = FAKE_LAYERS, .n_heads = 1, .n_kv_heads = 1, .head_dim = 8, .vocab = FAKE_VOCAB,
+                                           .max_position_embeddings = FAKE_LEN, .bos_id = FAKE_BOS, .eos_id = FAKE_EOS};
+static const struct layer_plan plan[FAKE_LAYERS] = {{.kind = LAYER_DTRNET}, {.kind = LAYER_DENSE}, {.kind = LAYER_DTRNET}};
+const struct engine_info fake_engine_info = {.config = &config, .plan = plan, .device = "fake", .dtype = "f32", .numerics_class = "fake", .model_hash = "00",
+                                             .max_model_len = FAKE_LEN, .max_batch_tokens = 8, .n_threads = 1, .bos_id = FAKE_BOS, .eos_id = FAKE_EOS,
+                                             .kv_rows_total = 1000, .kv_row_bytes = 64};
+
+struct answer {
+    struct eval_result r;
+    float *logprobs, *top_logprobs, *new_logprobs, *new_top_logprobs;
+    int32_t *top_ids, *new_tokens, *new_top_ids;
+    int routed[FAKE_LAYERS];
+    uint8_t *routing;
+};
+struct engine_ticket {
+    int n;
+    struct answer *answers;
+};
+
+float fake_logprob(int32_t before, int32_t id)
+{
+    return id == (before + 1) % FAKE_VOCAB ? -0.25f : -1.0f - (float)((before * 31 + id * 7) % 97) / 16;
+}
+
+/* The successor is the best; then come the ids after it, in order and not by score, which is enough here. */
+static void fill_top(int32_t before, int k1, int32_t *ids, float *logprobs)
+{
+    for (int i = 0; i < k1; i++) {
+        ids[i] = (before + 1 + i) % FAKE_VOCAB;
+        logprobs[i] = fake_logprob(before, ids[i]);
+    }
+}
+
+static void score(const struct eval_request *q, struct answer *a, int k1)
+{
+    int n = q->n_tokens - q->score_begin;
+    a->logprobs = calloc((size_t)n + 1, sizeof(float));
+    a->top_ids = calloc((size_t)(n + 1) * (size_t)k1, sizeof(int32_t));
+    a->top_logprobs = calloc((size_t)(n + 1) * (size_t)k1, sizeof(float));
+    for (int i = 0; i < n; i++) {
+        int32_t before = q->tokens[q->score_begin + i - 1];
+        a->logprobs[i] = fake_logprob(before, q->tokens[q->score_begin + i]);
+        fill_top(before, k1, a->top_ids + i * k1, a->top_logprobs + i * k1);
+    }
+    a->r.n_scored = n;
+    a->r.logprobs = a->logprobs;
+    a->r.top_ids = a->top_ids;
+    a->r.top_logprobs = a->top_logprobs;
+}
+
+static void generate(const struct eval_request *q, struct answer *a, int k1)
+{
+    size_t n = (size_t)q->max_new + 1;
+    int32_t before = q->tokens[q->n_tokens - 1];
+    a->new_tokens = calloc(n, sizeof(int32_t));
+    a->new_logprobs = calloc(n, sizeof(float));
+    a->new_top_ids = calloc(n * (size_t)k1, sizeof(int32_t));
+    a->new_top_logprobs = calloc(n * (size_t)k1, sizeof(float));
+    a->r.finish = FINISH_LENGTH;
+    for (int i = 0; i < q->max_new && a->r.finish == FINISH_LENGTH; i++) {
+        int32_t id = (before + 1) % FAKE_VOCAB;
+        struct eval_token t = {id, fake_logprob(before, id), a->new_top_ids + i * k1, a->new_top_logprobs + i * k1};
+        fill_top(before, k1, a->new_top_ids + i * k1, a->new_top_logprobs + i * k1);
+        a->new_tokens[i] = id;
+        a->new_logprobs[i] = t.logprob;
+        a->r.n_new++;
+        if (q->on_token && q->on_token(q->user, &t))
+            a->r.finish = FINISH_STOP;
+        else if (id == FAKE_EOS && !q->ignore_eos)
+            a->r.finish = FINISH_EOS;
+        before = id;
+    }
+    a->r.new_tokens = a->new_tokens;
+    a->r.new_logprobs = a->new_logprobs;
+    a->r.new_top_ids = a->new_top_ids;
+    a->r.new_top_logprobs = a->new_top_logprobs;
+}
+
+int engine_submit(struct engine *e, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
+{
+    if (fake_engine_plan.submit_code)
+        return err_set(err, fake_engine_plan.submit_code, "refused as planned");
+    struct engine_ticket *t = calloc(1, sizeof(*t));
+    t->n = n;
+    t->answers = calloc((size_t)n, sizeof(*t->answers));
+    for (int i = 0; i < n; i++) {
+        struct answer *a = &t->answers[i];
+        int k1 = reqs[i].top_k > 1 ? reqs[i].top_k : 1, rows = reqs[i].n_tokens - 1;
+        score(&reqs[i], a, k1);
+        generate(&reqs[i], a, k1);
+        a->r.rows_computed = rows;
+        a->r.rows_routed = a->routed;
+        a->routed[1] = rows;
+        a->routing = calloc(FAKE_LAYERS, (size_t)rows + 1);
+        a->r.routing = a->routing;
+        a->r.n_routing = reqs[i].want_routing ? rows : 0;
+        if (i == n - 1 && fake_engine_plan.request_code)
+            a->r.code = err_set(&a->r.err, fake_engine_plan.request_code, "failed as planned");
+    }
+    *ret = t;
+    return 0;
+}
+
+bool engine_wait(struct engine_ticket *t, int timeout_ms)
+{
+    return true;
+}
+
+const struct eval_result *engine_result(const struct engine_ticket *t, int i)
+{
+    return &t->answers[i].r;
+}
+
+void engine_cancel(struct engine_ticket *t)
+{
+}
+
+void engine_ticket_free(struct engine_ticket *t)
+{
+    for (int i = 0; t && i < t->n; i++) {
+        struct answer *a = &t->answers[i];
+        void *all[] = {a->logprobs, a->top_logprobs, a->new_logprobs, a->new_top_logprobs, a->top_ids, a->new_tokens, a->new_top_ids, a->routing};
+        for (size_t k = 0; k < sizeof(all) / sizeof(all[0]); k++)
+            free(all[k]);
+    }
+    if (t)
+        free(t->answers);
+    free(t);
+}
+
+int engine_open(const struct engine_options *o, struct engine **ret, struct err *err)
+{
+    return err_set(err, ERR_UNSUPPORTED, "the double has no checkpoint");
+}
+
+void engine_close(struct engine *e)
+{
+}
+
+const struct engine_info *engine_info(const struct engine *e)
+{
+    return &fake_engine_info;
+}
+
+void engine_stats(struct engine *e, struct engine_stats *ret)
+{
+    *ret = (struct engine_stats){.requests_done = 5, .rows_computed = 70, .rows_routed = {7, 70, 3}, .kv_rows_held = 80, .queued = 2};
+}
+
+int engine_health(struct engine *e, struct err *err)
+{
+    return fake_engine_plan.health_code ? err_set(err, fake_engine_plan.health_code, "lost as planned") : 0;
+}
+
+void engine_drain(struct engine *e)
+{
+}
+
+bool engine_idle(struct engine *e)
+{
+    return true;
+}
+
+void engine_cache_clear(struct engine *e)
+{
+}

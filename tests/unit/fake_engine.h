@@ -1,0 +1,20 @@
+/* A double of engine/engine.h for tests of the server: pseudo logprobs from the ids alone, and failures on demand. The request's tokens
+ * are answered at once, on the caller's thread; a generated token is (last + 1) modulo the vocabulary, EOS ends. */
+#pragma once
+#include "engine/engine.h"
+
+#define FAKE_VOCAB 64
+#define FAKE_LAYERS 3
+#define FAKE_LEN 32
+#define FAKE_BOS 1
+#define FAKE_EOS 2
+
+struct fake_engine_plan {
+    int submit_code;      /* engine_submit fails with it */
+    int request_code;     /* the last request of every ticket fails with it */
+    int health_code;
+};
+extern struct fake_engine_plan fake_engine_plan;
+extern const struct engine_info fake_engine_info;
+
+float fake_logprob(int32_t before, int32_t id);   /* of id after `before` */

@@ -1,0 +1,158 @@
+/* Handlers over a double of the engine, without HTTP and without a tokenizer: what goes in and comes out, and what happens when the
+ * engine refuses or fails. */
+#include <stdlib.h>
+#include "server/api.h"
+#include "server/openapi.h"
+#include "server/routes.h"
+#include "tests/check.h"
+#include "tests/unit/fake_engine.h"
+
+static struct options options;
+static struct server server = {.options = &options, .model_name = "double", .info = &fake_engine_info, .bos = FAKE_BOS, .eos = FAKE_EOS};
+
+/* The handler's code; *ret is the parsed answer or NULL. */
+static int call(route_handler handler, const char *body, json_t **ret, struct err *err)
+{
+    struct http_response resp = {.status = 200};
+    struct call c = {.server = &server, .resp = &resp};
+    *err = (struct err){0};
+    *ret = NULL;
+    buf_init(&resp.body, 1 << 20);
+    arena_init(&c.arena, 1 << 24);
+    c.body = body ? json_loads(body, 0, NULL) : NULL;
+    int r = handler(&c, err);
+    if (r >= 0)
+        CHECK((*ret = json_loads(resp.body.data, 0, NULL)) != NULL);
+    if (resp.stream.done)
+        resp.stream.done(resp.stream.user);
+    json_decref(c.body);
+    arena_done(&c.arena);
+    buf_done(&resp.body);
+    return r;
+}
+
+static double at(const json_t *list, size_t i)
+{
+    return json_number_value(json_array_get(list, i));
+}
+
+static void test_completion(void)
+{
+    json_t *answer;
+    struct err err;
+    CHECK_INT(call(api_completions, "{\"prompt\": [5, 6, 9], \"max_tokens\": 2, \"logprobs\": 1, \"echo\": true, \"temperature\": 0}", &answer, &err), 0);
+    json_t *choice = json_array_get(json_object_get(answer, "choices"), 0), *lp = json_object_get(choice, "logprobs");
+    json_t *values = json_object_get(lp, "token_logprobs"), *top = json_object_get(lp, "top_logprobs");
+    CHECK_INT(json_array_size(values), 5);
+    CHECK(json_is_null(json_array_get(values, 0)) && json_is_null(json_array_get(top, 0)));
+    CHECK(at(values, 1) == -0.25 && (float)at(values, 2) == fake_logprob(6, 9) && at(values, 3) == -0.25);
+    CHECK_INT(json_object_size(json_array_get(top, 1)), 1);
+    CHECK_INT(json_object_size(json_array_get(top, 2)), 2);
+    CHECK(json_object_get(json_array_get(top, 2), "token_id:7") && json_object_get(json_array_get(top, 2), "token_id:9"));
+    CHECK_STR(json_string_value(json_object_get(choice, "finish_reason")), "length");
+    json_decref(answer);
+    /* EOS ends the sequence and has its entry */
+    CHECK_INT(call(api_completions, "{\"prompt\": [[0], [5]], \"max_tokens\": 9, \"logprobs\": 0}", &answer, &err), 0);
+    choice = json_array_get(json_object_get(answer, "choices"), 0);
+    CHECK_INT(json_array_size(json_object_get(json_object_get(choice, "logprobs"), "tokens")), 2);
+    CHECK_STR(json_string_value(json_object_get(choice, "finish_reason")), "stop");
+    json_decref(answer);
+}
+
+static void test_failures(void)
+{
+    static const char body[] = "{\"prompt\": [[5], [6]], \"max_tokens\": 1}";
+    static const int codes[] = {ERR_BUSY, ERR_DRAINING, ERR_DEVICE, ERR_NUMERIC, ERR_NOMEM};
+    static const char pair[] = "{\"requests\": [{\"context\": [5], \"continuations\": [[6], [7]]}]}", text[] = "{\"text\": [5, 6, 7]}";
+    json_t *answer;
+    struct err err;
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
+        for (int k = 0; k < 2; k++) {
+            fake_engine_plan = (struct fake_engine_plan){.submit_code = k ? 0 : codes[i], .request_code = k ? codes[i] : 0};
+            CHECK_INT(call(api_completions, body, &answer, &err), codes[i]);
+            CHECK(strstr(err.text, "as planned") != NULL);
+            CHECK_INT(call(api_loglikelihood, pair, &answer, &err), codes[i]);
+            CHECK_INT(call(api_loglikelihood_rolling, text, &answer, &err), codes[i]);
+        }
+    fake_engine_plan = (struct fake_engine_plan){.request_code = ERR_NUMERIC};
+    call(api_completions, body, &answer, &err);
+    CHECK(strstr(err.text, "prompt 1") != NULL);
+    fake_engine_plan = (struct fake_engine_plan){0};
+}
+
+static void test_lengths(void)
+{
+    static const struct {
+        const char *body, *param;
+    } cases[] = {
+        {"{\"prompt\": [5], \"max_tokens\": 33}", "max_tokens"},
+        {"{\"prompt\": [64]}", "prompt"},
+        {"{\"prompt\": [1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33,34]}", "prompt"},
+        {"{\"prompt\": \"text\"}", "prompt"},
+        {"{\"prompt\": [5], \"stop\": \"x\"}", "stop"},
+    };
+    json_t *answer;
+    struct err err;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        CHECK_INT(call(api_completions, cases[i].body, &answer, &err), ERR_INVALID);
+        CHECK_STR(err.param, cases[i].param);
+    }
+    CHECK_INT(call(api_completions, "{\"prompt\": [5], \"max_tokens\": 32, \"ignore_eos\": true}", &answer, &err), 0);
+    json_decref(answer);
+}
+
+static void test_rolling_windows(void)
+{
+    json_t *answer;
+    struct err err;
+    CHECK_INT(call(api_loglikelihood_rolling, "{\"text\": [2, 3, 5, 6, 9, 10, 11], \"max_length\": 3, \"tokens\": true}", &answer, &err), 0);
+    json_t *one = json_array_get(json_object_get(answer, "results"), 0), *values = json_object_get(one, "token_logprobs");
+    static const int32_t row[] = {FAKE_BOS, 2, 3, 5, 6, 9, 10, 11};
+    CHECK_INT(json_array_size(values), 7);
+    CHECK_INT(json_integer_value(json_object_get(one, "num_windows")), 3);
+    for (size_t i = 0; i < 7; i++)
+        CHECK((float)at(values, i) == fake_logprob(row[i], row[i + 1]));
+    json_decref(answer);
+}
+
+static void test_health(void)
+{
+    json_t *answer;
+    struct err err;
+    CHECK_INT(call(api_health, NULL, &answer, &err), 0);
+    CHECK_STR(json_string_value(json_object_get(answer, "status")), "ok");
+    json_decref(answer);
+    fake_engine_plan.health_code = ERR_DEVICE;
+    CHECK_INT(call(api_ready, NULL, &answer, &err), 0);
+    CHECK_STR(json_string_value(json_object_get(answer, "status")), "lost as planned");
+    json_decref(answer);
+    fake_engine_plan.health_code = 0;
+}
+
+/* Every route is in the OpenAPI document, and every path of the document is a route. */
+static void test_document(void)
+{
+    int n;
+    const struct route *table = routes_table(&n);
+    json_t *doc = json_loadb(openapi_json, openapi_json_len, 0, NULL), *paths = json_object_get(doc, "paths");
+    CHECK_INT(json_object_size(paths), (size_t)n);
+    for (int i = 0; i < n; i++) {
+        char path[128];
+        snprintf(path, sizeof(path), "%s%s", table[i].path, table[i].path[strlen(table[i].path) - 1] == '/' ? "{model}" : "");
+        json_t *item = json_object_get(paths, path);
+        if (!CHECK(json_object_get(item, strcmp(table[i].method, "GET") ? "post" : "get") != NULL))
+            fprintf(stderr, "  %s %s\n", table[i].method, path);
+    }
+    json_decref(doc);
+}
+
+int main(void)
+{
+    test_completion();
+    test_failures();
+    test_lengths();
+    test_rolling_windows();
+    test_health();
+    test_document();
+    return check_result();
+}
