@@ -1,8 +1,9 @@
 /* A random checkpoint of any shape whose routers select a chosen share of tokens: for measurements where no trained model exists.
  *
- * Weights are normal: 1/sqrt(inputs) in routers, 0.02 elsewhere, less in the two projections that write to the residual stream; norms are
- * 1. The routers' biases are then set by running random ids through the written model, layer by layer in depth order (a layer's input
- * depends on the biases before it): each bias is moved so that exactly the wanted share of rows is selected. */
+ * Weights are normal: 2/sqrt(hidden_size) in embeddings, 1/sqrt(inputs) in routers, 0.02 elsewhere, less in the two projections that write to
+ * the residual stream; attention's least, so that a token's routing depends on the token more than on the text around it and the share
+ * holds in texts of any length. Norms are 1. The routers' biases are then set by running random ids through the written model, layer by
+ * layer in depth order (a layer's input depends on the biases before it): each bias is moved so that the wanted share of rows is selected. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>

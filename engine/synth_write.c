@@ -34,11 +34,11 @@ static int add_to_header(void *user, const struct tensor_spec *t)
 /* Standard deviation of a tensor's values; 0 for those that are constant. */
 static double spread(const struct model_config *c, const struct tensor_spec *t)
 {
-    bool writes_residual = strstr(t->name, "o_proj") || strstr(t->name, "down_proj");
+    double residual = 0.02 / sqrt(2.0 * c->n_layers);
     switch (t->role) {
     case ROLE_EMBEDDING: return 2 / sqrt((double)t->cols);
     case ROLE_BIAS: return 0.02;
-    case ROLE_LINEAR: return writes_residual ? 0.02 / sqrt(2.0 * c->n_layers) : 0.02;
+    case ROLE_LINEAR: return strstr(t->name, "o_proj") ? residual / 8 : strstr(t->name, "down_proj") ? residual : 0.02;
     case ROLE_ROUTER_LINEAR: return 1 / sqrt((double)t->cols);
     default: return 0;
     }
