@@ -67,6 +67,12 @@ static inline void lanes_add(struct lanes *sum, struct lanes a)
         sum->v[i] += a.v[i];
 }
 
+static inline void lanes_add_scaled(struct lanes *sum, struct lanes a, float f)
+{
+    for (int i = 0; i < SUM_LANES * 4 / VECTOR_BYTES; i++)
+        sum->v[i] += a.v[i] * f;
+}
+
 static inline void lanes_add_squares(struct lanes *sum, struct lanes a)
 {
     for (int i = 0; i < SUM_LANES * 4 / VECTOR_BYTES; i++)

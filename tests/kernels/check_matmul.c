@@ -170,7 +170,11 @@ void check_matmul(struct check *c)
             for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
                 if (i % 3 == s % 3 || s % 2)
                     one(c, form, rows[i], shapes[s][0], shapes[s][1], form == SWIGLU ? 2 : 1 + (int)(i % 2), check_int(c, 0, 1));
-    one(c, PLAIN_F32, 515, 40, 24, 2, true); /* more rows than one block holds */
+    for (int form = 0; form < FORMS; form++) { /* sums longer than a kernel takes at once; more rows than one block holds */
+        one(c, form, 34, 66, 2561, form == SWIGLU ? 2 : 1, false);
+        one(c, form, 3, 1602, 960, form == SWIGLU ? 2 : 1, true);
+    }
+    one(c, PLAIN_F32, 515, 40, 24, 2, true);
     one(c, RESIDUAL, 1030, 24, 16, 1, false);
     if (!strcmp(c->backend->name, "cuda"))   /* every tile shape, over several tiles */
         for (int form = 0; form < FORMS; form++)
