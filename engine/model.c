@@ -91,6 +91,18 @@ static void choose_length(struct model *m, const struct engine_options *o)
                  m->config.default_max_model_len);
 }
 
+/* Refuses at once what could never run, before tables of that length are made. */
+static int check_length(const struct model *m, struct err *err)
+{
+    struct backend_memory memory;
+    size_t n = (size_t)m->max_model_len, rope = (size_t)m->config.head_dim * sizeof(float);
+    size_t need = n * ((size_t)m->config.n_layers * (model_kv_row_bytes(m) + sizeof(int)) + rope);
+    if (m->k->backend->memory(m->k, &memory) < 0 || need <= memory.free_bytes)
+        return 0;
+    return err_field(err, ERR_INVALID, "max-model-len", "a sequence of max-model-len %d needs %zu MiB for K and V, and %zu MiB are free; lower --max-model-len",
+                     m->max_model_len, need >> 20, memory.free_bytes >> 20);
+}
+
 static int check_scopes(const struct model *m, struct err *err)
 {
     for (int i = 0; i < m->config.n_layers; i++)
@@ -127,8 +139,10 @@ int model_open(const struct engine_options *o, struct model *m, struct err *err)
         r = load_weights_and_hash(m, o->model_dir, files, err);
     if (r >= 0) {
         choose_length(m, o);
-        r = upload_rope(m, err);
+        r = check_length(m, err);
     }
+    if (r >= 0)
+        r = upload_rope(m, err);
     if (r >= 0)
         r = backend->sync(m->k, err);
     safetensors_close(files);

@@ -53,4 +53,12 @@ int model_config_load_file(const char *path, const struct model_overrides *o, st
 /* The same from parsed JSON; `generation` may be NULL. */
 int model_config_from_json(const json_t *config, const json_t *generation, const struct model_overrides *o, struct log *log,
                            struct model_config *ret, struct err *err);
+static inline bool model_config_is_eos(const struct model_config *c, int32_t id)
+{
+    for (int i = 0; i < c->n_eos; i++)
+        if (c->eos_ids[i] == id)
+            return true;
+    return false;
+}
+
 const char *rope_type_name(enum rope_type t);   /* "default", "linear", "llama3", "yarn" */

@@ -246,7 +246,7 @@ static enum finish take_token(struct sequence *s, const struct sequence_env *e, 
     s->n_new++;
     if (s->req->on_token && s->req->on_token(s->req->user, &token))
         return FINISH_STOP;
-    if (!s->req->ignore_eos && token.id == e->m->config.eos_id)
+    if (!s->req->ignore_eos && model_config_is_eos(&e->m->config, token.id))
         return FINISH_EOS;
     return s->n_new == s->req->max_new ? FINISH_LENGTH : FINISH_NONE;
 }
