@@ -69,18 +69,12 @@ int api_ids(struct call *c, const json_t *array, const char *name, size_t front,
     return 0;
 }
 
-int api_keep_ids(struct call *c, const struct token_ids *t, const char *name, size_t front, int32_t **ret, struct err *err)
+int api_check_ids(struct call *c, const struct token_ids *t, const char *name, struct err *err)
 {
     int vocab = c->server->info->config->vocab;
-    int32_t *ids = alloc_ids(c, front + t->n);
-    if (!ids)
-        return err_field(err, ERR_NOMEM, name, "%s: no memory for %zu ids", name, t->n);
-    for (size_t i = 0; i < t->n; i++) {
+    for (size_t i = 0; i < t->n; i++)
         if (t->ids[i] >= vocab)
             return err_field(err, ERR_INVALID, name, "%s: the text has the token id %d, the model has 0 to %d", name, t->ids[i], vocab - 1);
-        ids[front + i] = t->ids[i];
-    }
-    *ret = ids;
     return 0;
 }
 
@@ -88,6 +82,7 @@ int api_encode(struct call *c, const char *text, size_t len, const char *name, s
 {
     struct token_ids t = {0};
     struct err why = {0};
+    int32_t *ids = NULL;
     int r = api_need_tokenizer(c, name, err);
     if (r < 0)
         return r;
@@ -95,8 +90,15 @@ int api_encode(struct call *c, const char *text, size_t len, const char *name, s
     if (r < 0)
         err_field(err, r, name, "%s: %s", name, why.text);
     else
-        r = api_keep_ids(c, &t, name, front, ret, err);
-    *ret_n = t.n;
+        r = api_check_ids(c, &t, name, err);
+    if (r >= 0 && !(ids = alloc_ids(c, front + t.n)))
+        r = err_field(err, ERR_NOMEM, name, "%s: no memory for %zu ids", name, t.n);
+    if (r >= 0) {
+        if (t.n)
+            memcpy(ids + front, t.ids, t.n * sizeof(*ids));
+        *ret = ids;
+        *ret_n = t.n;
+    }
     token_ids_done(&t);
     return r;
 }

@@ -48,8 +48,8 @@ void api_note_unknown(struct call *c, const json_t *obj, const char *const *know
 int api_ids(struct call *c, const json_t *array, const char *name, size_t front, int32_t **ret, size_t *ret_n, struct err *err);
 /* Ids of a text, likewise. No BOS is added. */
 int api_encode(struct call *c, const char *text, size_t len, const char *name, size_t front, int32_t **ret, size_t *ret_n, struct err *err);
-/* As tokenizer_encode's result: refuses ids that the model does not have, copies to the arena with `front` free places. */
-int api_keep_ids(struct call *c, const struct token_ids *ids, const char *name, size_t front, int32_t **ret, struct err *err);
+/* Refuses ids of a text that the model does not have. */
+int api_check_ids(struct call *c, const struct token_ids *ids, const char *name, struct err *err);
 int api_need_tokenizer(struct call *c, const char *name, struct err *err);
 /* The one token of an empty context: BOS, else EOS. */
 int api_prefix_id(struct call *c, const char *name, int32_t *ret, struct err *err);

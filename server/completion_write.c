@@ -1,6 +1,7 @@
 /* Writes the parts of a completions answer. The same float is printed for a token's logprob and for its place among the
  * alternatives, because clients compare them exactly. */
 #include "server/completion.h"
+#include <stdlib.h>
 #include <string.h>
 
 const char *completion_finish_name(enum finish f)
@@ -139,7 +140,7 @@ void completion_write_choice(struct completion *p, struct writer *w, int i, cons
     struct buf text;
     buf_init(&text, w->buf->max_bytes);
     if (p->logprobs >= 0) {
-        entries = arena_alloc(&p->call->arena, choice->prompt->n + (size_t)r->n_new, sizeof(*entries));
+        entries = calloc(choice->prompt->n + (size_t)r->n_new, sizeof(*entries));
         w->code = entries ? w->code : ERR_NOMEM;
         n = entries ? fill_entries(p, choice->prompt, r, entries) : 0;
     }
@@ -155,6 +156,7 @@ void completion_write_choice(struct completion *p, struct writer *w, int i, cons
     writer_key_text(w, "finish_reason", completion_finish_name(r->finish));
     writer_close(w, '}');
     buf_done(&text);
+    free(entries);
 }
 
 void completion_write_head(struct completion *p, struct writer *w)

@@ -17,6 +17,7 @@
 #include "server/listener.h"
 
 #define DRAIN_FACTOR 4
+#define BUDGET_FACTOR 2           /* bodies of all requests together may hold so many times the maximum of one; parsed JSON is far larger */
 #define SPARE_CONNECTIONS 64      /* MHD counts a closed connection a little longer than we do */
 #define CONNECTION_MEMORY 65536   /* MHD's pool a connection: headers and one piece of a body */
 #define THREAD_STACK (1 << 20)
@@ -29,6 +30,7 @@ struct http_server {
     struct mapfile cert, key;
     struct MHD_Daemon *daemon;
     atomic_int in_flight;
+    _Atomic size_t body_bytes; /* of all requests */
     atomic_bool stopping;
     _Atomic uint64_t next_id;
 };
@@ -40,6 +42,7 @@ struct http_connection {
     struct http_request req;
     struct buf body;
     struct err body_error;
+    size_t counted_bytes;      /* its share of http_server.body_bytes */
     size_t dropped_bytes;
     int status;                /* 0: no answer queued yet */
     bool handled;
@@ -137,16 +140,35 @@ static struct http_connection *begin_request(struct http_server *h, struct MHD_C
     return c;
 }
 
+static void keep_body(struct http_connection *c, const char *data, size_t size)
+{
+    struct http_server *h = c->h;
+    size_t max = h->o.max_body_bytes;
+    c->counted_bytes += size;
+    if (atomic_fetch_add(&h->body_bytes, size) + size > BUDGET_FACTOR * max) {
+        err_set(&c->body_error, ERR_BUSY, "the bodies of all requests under way exceed %zu bytes", BUDGET_FACTOR * max);
+        return;
+    }
+    int r = buf_append(&c->body, data, size);
+    if (r == ERR_NOMEM)
+        err_field(&c->body_error, r, "body", "no memory for a body of over %zu bytes", c->body.len);
+    else if (r < 0)
+        err_field(&c->body_error, r, "body", "the body is longer than %zu bytes", max);
+}
+
+static void drop_body(struct http_connection *c)
+{
+    buf_done(&c->body);
+    atomic_fetch_sub(&c->h->body_bytes, c->counted_bytes);
+    c->counted_bytes = 0;
+}
+
 static enum MHD_Result take_body(struct http_connection *c, const char *data, size_t *size)
 {
-    if (!c->body_error.code) {
-        int r = buf_append(&c->body, data, *size);
-        if (r < 0)
-            err_field(&c->body_error, r, "body", r == ERR_NOMEM ? "no memory for a body of over %zu bytes" : "the body is longer than %zu bytes",
-                      r == ERR_NOMEM ? c->body.len : c->h->o.max_body_bytes);
-    }
+    if (!c->body_error.code)
+        keep_body(c, data, *size);
     if (c->body_error.code) {
-        buf_done(&c->body);
+        drop_body(c);
         c->dropped_bytes += *size;
         if (c->dropped_bytes / DRAIN_FACTOR > c->h->o.max_body_bytes)
             return MHD_NO;
@@ -275,7 +297,7 @@ static void on_completed(void *user, struct MHD_Connection *mhd, void **state, e
         h->o.finished(h->o.user, &c->req, c->status, (double)(now.tv_sec - c->begin.tv_sec) + 1e-9 * (double)(now.tv_nsec - c->begin.tv_nsec));
         atomic_fetch_sub(&h->in_flight, 1);
     }
-    buf_done(&c->body);
+    drop_body(c);
     buf_done(&c->piece);
     free(c);
     *state = NULL;

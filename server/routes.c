@@ -2,7 +2,7 @@
 #include "server/routes.h"
 #include <string.h>
 
-#define REQUEST_ARENA ((size_t)4 << 30)
+#define REQUEST_ARENA ((size_t)1 << 30)
 #define RETRY_AFTER_S 2
 
 static const struct route table[] = {

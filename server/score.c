@@ -37,88 +37,102 @@ static int parse_options(struct call *c, struct score_job *j, struct err *err)
 
 /* ---- one pair ---- */
 
-/* tokens[1..] hold n ids of which the first n_context are the context; tokens[0] is free for a token in front. */
-static int finish_pair(struct score_job *j, int32_t *tokens, size_t n, size_t n_context, const char *name, struct score_pair *p, struct err *err)
+/* A pair as the request has it, and what its continuation is called there. */
+struct source {
+    const json_t *context, *continuation;
+    const int32_t *context_ids;   /* [n_context_ids], of a context made of ids */
+    size_t n_context_ids;
+    char name[64];
+};
+
+struct ids {
+    const int32_t *ids;
+    size_t n;
+};
+
+/* What goes in front of the context: BOS if asked for, the prefix token if there is no context. A continuation that begins with the
+ * prefix token brings its own context. */
+static int choose_front(struct score_job *j, struct ids *context, struct ids *cont, const char *name, int32_t *ret_front, struct err *err)
 {
-    size_t limit = (size_t)j->max_length;
-    int32_t prefix;
-    if (n <= n_context)
-        return err_field(err, ERR_INVALID, name, "%s: the continuation has no tokens of its own; its text merges into the context's last token", name);
-    bool front = j->add_bos && tokens[1] != j->call->server->bos;
-    if (n_context == 0) {
-        int r = api_prefix_id(j->call, name, &prefix, err);
-        if (r < 0)
-            return r;
-        front = tokens[1] != prefix;
-        n_context = !front;      /* a continuation that begins with the prefix token brings its own */
-        tokens[0] = prefix;
-    } else {
-        tokens[0] = j->call->server->bos;
+    int32_t bos = j->call->server->bos;
+    *ret_front = -1;
+    if (context->n > 0) {
+        if (j->add_bos && context->ids[0] != bos)
+            *ret_front = bos;
+        return 0;
     }
-    tokens += !front;
-    n += front;
-    n_context += front;
-    size_t n_cont = n - n_context, over = n > limit + 1 ? n - limit - 1 : 0;
-    if (n_cont == 0)
+    int r = api_prefix_id(j->call, name, ret_front, err);
+    if (r < 0 || cont->ids[0] != *ret_front)
+        return r;
+    *ret_front = -1;
+    *context = (struct ids){cont->ids, 1};
+    *cont = (struct ids){cont->ids + 1, cont->n - 1};
+    if (cont->n == 0)
         return err_field(err, ERR_INVALID, name, "%s: the continuation is the prefix token alone; nothing is left to score", name);
-    if (n_cont > limit)
-        return err_field(err, ERR_INVALID, name, "%s: the continuation has %zu tokens; max_length is %zu", name, n_cont, limit);
-    if (over && !j->truncate)
-        return err_field(err, ERR_INVALID, name, "%s: context and continuation have %zu tokens; max_length %zu allows %zu (truncate is false)", name, n,
-                         limit, limit + 1);
-    *p = (struct score_pair){.tokens = tokens + over, .n = (int)(n - over), .n_continuation = (int)n_cont, .truncated = (int)over};
     return 0;
 }
 
-static int pair_of_texts(struct score_job *j, const json_t *context, const json_t *continuation, const char *name, struct score_pair *p,
-                         struct err *err)
+/* The last max_length + 1 tokens of front, context and continuation. */
+static int finish_pair(struct score_job *j, struct ids context, struct ids cont, const char *name, struct score_pair *p, struct err *err)
+{
+    size_t limit = (size_t)j->max_length;
+    int32_t front;
+    if (cont.n == 0)
+        return err_field(err, ERR_INVALID, name, "%s: the continuation has no tokens of its own; its text merges into the context's last token", name);
+    int r = choose_front(j, &context, &cont, name, &front, err);
+    if (r < 0)
+        return r;
+    size_t all = (front >= 0) + context.n + cont.n, over = all > limit + 1 ? all - limit - 1 : 0, n = all - over;
+    if (cont.n > limit)
+        return err_field(err, ERR_INVALID, name, "%s: the continuation has %zu tokens; max_length is %zu", name, cont.n, limit);
+    if (over && !j->truncate)
+        return err_field(err, ERR_INVALID, name, "%s: context and continuation have %zu tokens; max_length %zu allows %zu (truncate is false)", name, all,
+                         limit, limit + 1);
+    int32_t *tokens = arena_alloc(&j->call->arena, n, sizeof(*tokens));
+    if (!tokens)
+        return err_field(err, ERR_NOMEM, name, "%s: no memory for %zu tokens", name, n);
+    size_t from_context = n - cont.n < context.n ? n - cont.n : context.n;
+    tokens[0] = front;
+    memcpy(tokens + n - cont.n - from_context, context.ids + context.n - from_context, from_context * sizeof(*tokens));
+    memcpy(tokens + n - cont.n, cont.ids, cont.n * sizeof(*tokens));
+    *p = (struct score_pair){.tokens = tokens, .n = (int)n, .n_continuation = (int)cont.n, .truncated = (int)over};
+    return 0;
+}
+
+static int pair_of_texts(struct score_job *j, const struct source *q, struct score_pair *p, struct err *err)
 {
     struct token_ids whole = {0};
     struct err why = {0};
-    size_t n_context = 0;
-    int32_t *tokens = NULL;
-    int r = api_need_tokenizer(j->call, name, err);
+    size_t n_context = 0, len = json_string_length(q->continuation);
+    int r = api_need_tokenizer(j->call, q->name, err);
     if (r < 0)
         return r;
-    r = tokenizer_encode_pair(j->call->server->tokenizer, json_string_value(context), json_string_length(context), json_string_value(continuation),
-                              json_string_length(continuation), API_MAX_TEXT_TOKENS, &whole, &n_context, &why);
+    if (len == 0)
+        return err_field(err, ERR_INVALID, q->name, "%s: the continuation is empty", q->name);
+    r = tokenizer_encode_pair(j->call->server->tokenizer, json_string_value(q->context), json_string_length(q->context),
+                              json_string_value(q->continuation), len, API_MAX_TEXT_TOKENS, &whole, &n_context, &why);
     if (r < 0)
-        err_field(err, r, name, "%s: %s", name, why.text);
-    else if (json_string_length(continuation) == 0)
-        r = err_field(err, ERR_INVALID, name, "%s: the continuation is empty", name);
+        err_field(err, r, q->name, "%s: %s", q->name, why.text);
     else
-        r = api_keep_ids(j->call, &whole, name, 1, &tokens, err);
-    if (r >= 0)
-        r = finish_pair(j, tokens, whole.n, n_context, name, p, err);
+        r = api_check_ids(j->call, &whole, q->name, err);
+    if (r >= 0) {
+        n_context = n_context < whole.n ? n_context : whole.n;
+        r = finish_pair(j, (struct ids){whole.ids, n_context}, (struct ids){whole.ids + n_context, whole.n - n_context}, q->name, p, err);
+    }
     token_ids_done(&whole);
     return r;
 }
 
-static int pair_of_ids(struct score_job *j, const json_t *context, const json_t *continuation, const char *name, struct score_pair *p,
-                       struct err *err)
+static int parse_pair(struct score_job *j, const struct source *q, struct score_pair *p, struct err *err)
 {
-    size_t n_context, n_cont;
-    int32_t *tokens, *cont;
-    int r = api_ids(j->call, continuation, name, 0, &cont, &n_cont, err);
-    if (r < 0)
-        return r;
-    /* the free place in front, the context, and room behind it */
-    r = api_ids(j->call, context, "context", 1 + n_cont, &tokens, &n_context, err);
-    if (r < 0)
-        return r;
-    memmove(tokens + 1, tokens + 1 + n_cont, n_context * sizeof(*tokens));
-    memcpy(tokens + 1 + n_context, cont, n_cont * sizeof(*tokens));
-    return finish_pair(j, tokens, n_context + n_cont, n_context, name, p, err);
-}
-
-static int parse_pair(struct score_job *j, const json_t *context, const json_t *continuation, const char *name, struct score_pair *p,
-                      struct err *err)
-{
-    if (json_is_string(context) && json_is_string(continuation))
-        return pair_of_texts(j, context, continuation, name, p, err);
-    if (json_is_array(context) && json_is_array(continuation))
-        return pair_of_ids(j, context, continuation, name, p, err);
-    return err_field(err, ERR_INVALID, name, "%s: context and continuation must both be strings or both lists of token ids", name);
+    int32_t *ids;
+    size_t n;
+    if (json_is_string(q->context) && json_is_string(q->continuation))
+        return pair_of_texts(j, q, p, err);
+    if (!json_is_array(q->context) || !json_is_array(q->continuation))
+        return err_field(err, ERR_INVALID, q->name, "%s: context and continuation must both be strings or both lists of token ids", q->name);
+    int r = api_ids(j->call, q->continuation, q->name, 0, &ids, &n, err);
+    return r < 0 ? r : finish_pair(j, (struct ids){q->context_ids, q->n_context_ids}, (struct ids){ids, n}, q->name, p, err);
 }
 
 /* ---- all pairs ---- */
@@ -145,19 +159,33 @@ static int count_pairs(struct score_job *j, const json_t *requests, struct err *
     return 0;
 }
 
+static int parse_request(struct score_job *j, size_t i, const json_t *q, int first, struct err *err)
+{
+    struct source s = {.context = json_object_get(q, "context")};
+    char context_name[48];
+    int32_t *ids = NULL;
+    int r = 0;
+    snprintf(context_name, sizeof(context_name), "requests[%zu].context", i);
+    if (json_is_array(s.context))
+        r = api_ids(j->call, s.context, context_name, 0, &ids, &s.n_context_ids, err);
+    s.context_ids = ids;
+    for (int n = 0; n < j->n_continuations[i] && r >= 0; n++) {
+        struct score_pair *p = &j->pairs[first + n];
+        s.continuation = json_array_get(json_object_get(q, "continuations"), (size_t)n);
+        snprintf(s.name, sizeof(s.name), "requests[%zu].continuations[%d]", i, n);
+        r = parse_pair(j, &s, p, err);
+        j->reqs[first + n] = (struct eval_request){.tokens = p->tokens, .n_tokens = p->n, .score_begin = p->n - p->n_continuation, .top_p = 1,
+                                                   .want_routing = j->routing};
+    }
+    return r;
+}
+
 static int parse_pairs(struct score_job *j, const json_t *requests, struct err *err)
 {
-    int k = 0, r = 0;
-    for (size_t i = 0; i < j->n_requests; i++) {
-        const json_t *q = json_array_get(requests, i);
-        for (int n = 0; n < j->n_continuations[i] && r >= 0; n++, k++) {
-            char name[64];
-            struct score_pair *p = &j->pairs[k];
-            snprintf(name, sizeof(name), "requests[%zu].continuations[%d]", i, n);
-            r = parse_pair(j, json_object_get(q, "context"), json_array_get(json_object_get(q, "continuations"), (size_t)n), name, p, err);
-            j->reqs[k] = (struct eval_request){.tokens = p->tokens, .n_tokens = p->n, .score_begin = p->n - p->n_continuation, .top_p = 1,
-                                               .want_routing = j->routing};
-        }
+    int first = 0, r = 0;
+    for (size_t i = 0; i < j->n_requests && r >= 0; i++) {
+        r = parse_request(j, i, json_array_get(requests, i), first, err);
+        first += j->n_continuations[i];
     }
     return r;
 }
