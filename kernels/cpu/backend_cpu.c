@@ -88,7 +88,7 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
         close_cpu(&c->base);
         return r;
     }
-    snprintf(c->numerics, sizeof(c->numerics), "cpu %s", cpu_level_name(level));
+    snprintf(c->numerics, sizeof(c->numerics), "cpu %s%s%s", cpu_level_name(level), c->only ? " " : "", c->only ? config->cpu_matmul : "");
     *ret = &c->base;
     return 0;
 }

@@ -128,9 +128,13 @@ struct bench {
 
 static size_t row_bytes(const struct check *c, const struct check_array *a) { return a->cols * check_size(c, a->type); }
 
-/* Runs the op on m rows, row i being row from[i] of the test's arrays, with the row set `idx` of `n_idx` rows (idx NULL: all m).
+/* How a row set is told: every row, by a list and a count on the device, by a list alone, by a count alone (the first rows). */
+enum set_form { SET_ALL, SET_LIST_AND_COUNT, SET_LIST, SET_COUNT };
+
+/* Runs the op on m rows, row i being row from[i] of the test's arrays, with the row set `idx` of `n_idx` rows.
  * ret[i]: array i after the run, [m,cols]. */
-static void run_on(struct check *c, const struct check_op *op, const int *from, int m, const int *idx, int n_idx, void **ret)
+static void run_on(struct check *c, const struct check_op *op, const int *from, int m, enum set_form form, const int *idx, int n_idx,
+                   void **ret)
 {
     void *dev[MAX_ARRAYS], *dev_idx = NULL, *dev_n = NULL;
     for (int i = 0; i < op->n_arrays; i++) {
@@ -141,11 +145,12 @@ static void run_on(struct check *c, const struct check_op *op, const int *from, 
         dev[i] = check_up(c, ret[i], m * bytes);
     }
     struct rows rows = {NULL, NULL, m};
-    if (idx) {
-        dev_idx = check_up(c, idx, sizeof(int) * n_idx);
-        dev_n = check_up(c, &n_idx, sizeof(int));
-        rows = (struct rows){dev_idx, dev_n, m};
-    }
+    if (form == SET_LIST || form == SET_LIST_AND_COUNT)
+        rows.idx = dev_idx = check_up(c, idx, sizeof(int) * n_idx);
+    if (form == SET_COUNT || form == SET_LIST_AND_COUNT)
+        rows.n_dev = dev_n = check_up(c, &n_idx, sizeof(int));
+    if (form == SET_LIST)
+        rows.n_max = n_idx;
     check_code(c, op->what, op->run(c, op->arg, dev, rows));
     for (int i = 0; i < op->n_arrays; i++) {
         check_down(c, op->arrays[i].name, ret[i], dev[i], m * row_bytes(c, &op->arrays[i]));
@@ -205,18 +210,19 @@ static void compare(struct check *c, const struct check_op *op, void **got)
     }
 }
 
-static void check_subset(struct check *c, const struct check_op *op, void **all, int percent)
+/* About `percent` of the rows; by count alone they are the first ones. */
+static void check_subset(struct check *c, const struct check_op *op, void **all, enum set_form form, int percent)
 {
-    int *from = malloc(sizeof(int) * (op->n + 1)), *idx = malloc(sizeof(int) * (op->n + 1)), n = 0;
+    int *from = calloc(op->n + 1, sizeof(int)), *idx = calloc(op->n + 1, sizeof(int)), n = 0;
     unsigned char *touched = calloc(op->n + 1, 1);
     void *got[MAX_ARRAYS];
     for (int r = 0; r < op->n; r++) {
         from[r] = r;
-        touched[r] = check_int(c, 0, 99) < percent;
+        touched[r] = form == SET_COUNT ? r * 100 < percent * op->n : check_int(c, 0, 99) < percent;
         if (touched[r])
             idx[n++] = r;
     }
-    run_on(c, op, from, op->n, idx, n, got);
+    run_on(c, op, from, op->n, form, idx, n, got);
     same_bits(c, op, n ? "subset" : "empty set", got, from, op->n, touched, all);
     free_all(got, op->n_arrays);
     free(from);
@@ -231,7 +237,7 @@ static void check_batch(struct check *c, const struct check_op *op, void **all, 
     void *got[MAX_ARRAYS];
     for (int i = 0; i < m; i++)
         from[i] = check_int(c, 0, op->n - 1);
-    run_on(c, op, from, m, NULL, 0, got);
+    run_on(c, op, from, m, SET_ALL, NULL, 0, got);
     same_bits(c, op, m == 1 ? "alone" : "other batch", got, from, m, NULL, all);
     free_all(got, op->n_arrays);
     free(from);
@@ -276,13 +282,17 @@ void check_rows(struct check *c, const struct check_op *op)
     }
     for (int r = 0; r < op->n; r++)
         from[r] = r;
-    run_on(c, op, from, op->n, NULL, 0, all);
+    run_on(c, op, from, op->n, SET_ALL, NULL, 0, all);
     compare(c, op, all);
     for (int i = 0; i < op->n_arrays; i++)
         check_digest(c, all[i], op->n * row_bytes(c, &op->arrays[i]));
     same_bits(c, op, "whole set", all, from, op->n, NULL, all);
     for (int percent = 0; percent <= 100 && !op->no_subsets; percent += 50)
-        check_subset(c, op, all, percent);
+        check_subset(c, op, all, SET_LIST_AND_COUNT, percent);
+    if (!op->no_subsets)
+        check_subset(c, op, all, SET_COUNT, 70);
+    if (!op->no_subsets && !op->all_rows)
+        check_subset(c, op, all, SET_LIST, 70);
     for (int i = 0; i < 3 && op->n; i++)
         check_batch(c, op, all, i < 2 ? 1 : check_int(c, 2, 2 * op->n + 1));
     free_all(all, op->n_arrays);

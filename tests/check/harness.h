@@ -4,7 +4,8 @@
  *   - every wanted element is within abs + rel * |reference| (and half a unit of its own dtype),
  *   - a row has the same bits in the whole set, in random subsets (idx and n_dev), alone, and in other batches in other order,
  *   - rows outside the set, inputs, and guard bytes around every array keep their bits; an empty set changes nothing.
- * main.c runs every check with one thread and again with several: outputs must have the same bits (check_digest). */
+ * main.c runs every check with several threads and with one, and the plain C ops at level scalar too: outputs must have the same bits
+ * (check_digest). */
 #pragma once
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,6 +44,7 @@ struct check_op {
     void (*want)(const struct check *c, const void *arg, int r, const void *const *in, double *const *out);
     const void *arg;
     bool no_subsets;        /* the op takes no row set: n alone counts */
+    bool all_rows;          /* run() takes rows.n_max for the number of rows in the arrays */
     double flops_per_row;   /* for --bench; 0: not told */
 };
 

@@ -30,7 +30,7 @@ static int run(const struct check *c, const void *arg, void *const *dev, struct 
         idx[i] = i;
         slot[i] = -1;
     }
-    if (rows.idx)
+    if (rows.n_dev)
         c->backend->download(c->k, &count, rows.n_dev, sizeof(int));
     c->backend->sync(c->k, &err);
     if (rows.idx)
@@ -95,7 +95,8 @@ static void one(struct check *c, int n, int h, int hk, int hd)
         [KV] = {.name = "kv", .use = CHECK_IN, .type = CHECK_ACT, .cols = kv, .abs = 1e-6, .rel = 1e-6,
                 .host = check_fill(c, CHECK_ACT, (size_t)n * kv, -3, 3)},
     };
-    struct check_op op = {.what = what, .arrays = arrays, .n_arrays = ARRAYS, .n = n, .run = run_rotate, .want = want_rotate, .arg = &a};
+    struct check_op op = {.what = what, .arrays = arrays, .n_arrays = ARRAYS, .n = n, .run = run_rotate, .want = want_rotate, .arg = &a,
+                          .all_rows = true};
     snprintf(what, sizeof(what), "rotate q %d/%d x %d", h, hk, hd);
     check_rows(c, &op);
     arrays[QKV].use = CHECK_IN;
