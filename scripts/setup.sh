@@ -32,7 +32,7 @@ setup_venv() {
     cmp -s "$1" "$stamp" && return 0
     echo "installing Python packages into .venv"
     [[ -x $root/.venv/bin/pip ]] || python3 -m venv "$root/.venv"
-    "$root/.venv/bin/pip" install -q --disable-pip-version-check -r "$1"
+    "$root/.venv/bin/pip" install -q --disable-pip-version-check --use-pep517 -r "$1"
     cp "$1" "$stamp"
 }
 
