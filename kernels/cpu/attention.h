@@ -6,7 +6,7 @@
 #pragma once
 #include "kernels/cpu/cpu.h"
 
-enum { ATTENTION_TASK_ITEMS = 512, ATTENTION_MAX_HEAD = 256 };
+enum { ATTENTION_TASK_ITEMS = 1024, ATTENTION_MAX_HEAD = 256 };
 
 struct attention_item {
     int row, head, visible;   /* head: of all query heads */

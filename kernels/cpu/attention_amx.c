@@ -105,7 +105,7 @@ static void pack(void *work, const struct attention_task *t, const int *table, i
 /* ---- one tile of items against a block of keys ---- */
 
 /* score[., key .. key+31] of 16 or 32 items. */
-static void multiply_scores(struct work *w, const uint16_t *q, int key, bool both)
+static inline __attribute__((always_inline)) void multiply_scores(struct work *w, const uint16_t *q, int key, const bool both)
 {
     const uint16_t *k = w->k + (size_t)(key / 16) * w->steps * TILE_SIZE;
     float *c = &w->score[0][key];
@@ -134,7 +134,8 @@ static void multiply_scores(struct work *w, const uint16_t *q, int key, bool bot
 }
 
 /* 32 dimensions of out += weights V over `keys` keys, a multiple of STEP. */
-static void multiply_values(struct work *w, float *out, int step, int keys, bool first, bool both)
+static inline __attribute__((always_inline)) void multiply_values(struct work *w, float *out, int step, int keys, bool first,
+                                                                 const bool both)
 {
     int ld = w->steps * STEP, bytes = ld * 4;
     const uint16_t *v = w->v + (size_t)step * 2 * TILE_SIZE;
@@ -227,12 +228,12 @@ static inline __attribute__((always_inline)) void soften(struct work *w, int ite
 /* An item that sees no key of the block. */
 static void clear(struct work *w, int item) { memset(w->score[item % ITEMS], 0, sizeof(w->score[0]) / 2); }
 
-static void run(void *work, const struct attention_task *t, int first, int n, int key0)
+/* With `both` constant, no test of it is left in the loops. */
+static inline __attribute__((always_inline)) void run_tile(struct work *w, const struct attention_task *t, int first, int n, int key0,
+                                                           const bool both)
 {
-    struct work *w = work;
     int hd_pad = w->steps * STEP, last = t->items[first + n - 1].visible - key0;
     int keys = (min_int(last, KEYS) + STEP - 1) / STEP * STEP;
-    bool both = n > 16;
     float *out = w->out + (size_t)first * hd_pad;
     for (int j = 0; j < keys; j += STEP)
         multiply_scores(w, w->q + (size_t)first * hd_pad, j, both);
@@ -247,6 +248,14 @@ static void run(void *work, const struct attention_task *t, int first, int n, in
     }
     for (int s = 0; s < w->steps; s++)
         multiply_values(w, out, s, keys, key0 == 0, both);
+}
+
+static void run(void *work, const struct attention_task *t, int first, int n, int key0)
+{
+    if (n > 16)
+        run_tile(work, t, first, n, key0, true);
+    else
+        run_tile(work, t, first, n, key0, false);
 }
 
 static void begin(void *work, const struct attention_task *t)

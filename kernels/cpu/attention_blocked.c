@@ -5,6 +5,8 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/ops.h"
 
+enum { LINE = 64, TASKS_PER_THREAD = 4 };
+
 struct cpu_attention {
     const struct attention_kernel *kernel;
     void *work[CPU_MAX_THREADS];
@@ -29,6 +31,19 @@ static void list_items(struct attention_task *t, const struct call *a, const int
     }
 }
 
+/* Slots lie anywhere, so no hardware foresees them. */
+static void prefetch_keys(const struct attention_task *t, const int *table, int n)
+{
+    int bytes = t->hs->hd * (int)dtype_size(t->type);
+    for (int j = 0; j < n; j++) {
+        const char *key = attention_key(t, table[j]), *value = attention_value(t, table[j]);
+        for (int i = 0; i < bytes; i += LINE) {
+            __builtin_prefetch(key + i, 0, 2);
+            __builtin_prefetch(value + i, 0, 2);
+        }
+    }
+}
+
 /* Selected rows sel[0..n-1], all of one run. */
 static void run_rows(const struct call *a, struct attention_task *t, void *work, const int *sel, int n)
 {
@@ -38,7 +53,9 @@ static void run_rows(const struct call *a, struct attention_task *t, void *work,
     int last = a->p->visible[sel[n - 1]];
     kernel->begin(work, t);
     for (int j = 0; j < last; j += kernel->block_keys) {
-        kernel->pack(work, t, table + j, min_int(last - j, kernel->block_keys));
+        int n_keys = min_int(last - j, kernel->block_keys), next = j + n_keys;
+        kernel->pack(work, t, table + j, n_keys);
+        prefetch_keys(t, table + next, min_int(last - next, kernel->block_keys));
         for (int i = 0; i < t->n_items; i += kernel->tile_items) {
             int of_tile = min_int(kernel->tile_items, t->n_items - i);
             if (t->items[i + of_tile - 1].visible > j)
@@ -78,16 +95,17 @@ static void run_task(void *arg, int i, int thread)
 static int attention_blocked(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, const struct kern_step *s,
                              int layer, const struct kern_place *p, float scale)
 {
-    int n = *p->sel_n, shares = 2 * cpu_of(k)->n_threads;
+    int n = *p->sel_n;
     if (!n)
         return 0;
     assert(hs->hd % 8 == 0 && hs->hd <= ATTENTION_MAX_HEAD && hs->h % hs->hk == 0 && scale > 0);
     struct call a = {.c = cpu_of(k), .s = s, .p = p, .layer = layer, .group = hs->h / hs->hk};
     a.common = (struct attention_task){.hs = hs, .qkv = qkv, .out = out, .type = k->act, .scale = scale * (float)M_LOG2E};
     a.part = min_int(a.group, ATTENTION_TASK_ITEMS);
+    int heads = hs->hk * ((a.group + a.part - 1) / a.part), shares = (TASKS_PER_THREAD * a.c->n_threads + heads - 1) / heads;
     int most = min_int(ATTENTION_TASK_ITEMS / a.part, (n + shares - 1) / shares), chunks = (n + most - 1) / most;
     a.rows = (n + chunks - 1) / chunks;
-    parallel_for(a.c->pool, (n + a.rows - 1) / a.rows * hs->hk * ((a.group + a.part - 1) / a.part), run_task, &a);
+    parallel_for(a.c->pool, (n + a.rows - 1) / a.rows * heads, run_task, &a);
     return 0;
 }
 

@@ -138,8 +138,16 @@ int main(int argc, char **argv)
     dnnl_engine_t engine;
     CHECK(dnnl_engine_create(&engine, dnnl_cpu, 0));
     printf("%s, %d threads\n", b->numerics_class(k), threads);
-    for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++)
+    for (size_t i = 0; argc <= 4 && i < sizeof(shapes) / sizeof(*shapes); i++)
         bench(k, engine, m, shapes[i][0], shapes[i][1], repeats);
+    for (int i = 4; i < argc; i++) {
+        int n, d;
+        if (sscanf(argv[i], "%d,%d", &n, &d) != 2 || n < 1 || d < 1) {
+            fprintf(stderr, "a shape is N,K, not %s\n", argv[i]);
+            return 1;
+        }
+        bench(k, engine, m, n, d, repeats);
+    }
     b->close(k);
     return 0;
 }
