@@ -15,7 +15,8 @@
 
 static size_t slot_of(const struct bpe *b, uint64_t pair)
 {
-    return (size_t)((pair * 0x9e3779b97f4a7c15u) >> 20) & b->mask;
+    uint64_t h = pair * 0x9e3779b97f4a7c15u;   /* the high half depends on both ids */
+    return (size_t)(h >> 32 ^ h >> 52) & b->mask;
 }
 
 static struct bpe_merge *find_slot(const struct bpe *b, uint64_t pair)

@@ -175,6 +175,11 @@ def _from_json(name: str, tokenizer: Tokenizer) -> Configuration:
     return Configuration(name, tokenizer, {"tokenizer.json": text.encode()}, added)
 
 
+def from_file(name: str, path: pathlib.Path) -> Configuration:
+    """A tokenizer.json that is there already."""
+    return _from_json(name, Tokenizer.from_file(str(path)))
+
+
 # ---- tokenizer.model ----
 
 
