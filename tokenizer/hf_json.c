@@ -180,7 +180,7 @@ static int load_added(struct pipeline *p, const json_t *tokens, struct log *log,
 /* ---- the file ---- */
 
 /* "truncation" and "padding" belong to batches, and transformers switches them off. */
-static int load_root(struct pipeline *p, const json_t *root, const struct settings *s, struct log *log, struct err *err)
+int hf_json_fill(struct pipeline *p, const json_t *root, const struct settings *s, struct log *log, struct err *err)
 {
     static const char *const keys[] = {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
                                        "post_processor", "decoder", "model", NULL};
@@ -206,7 +206,7 @@ int hf_json_load(struct pipeline *p, const char *path, const struct settings *s,
     int r = json_parse_file(path, MAX_FILE_BYTES, &root, &why);
     if (r < 0)
         return err_set(err, r == ERR_INVALID || r == ERR_TOO_LARGE ? ERR_CORRUPT : r, "%s", why.text);
-    r = load_root(p, root, s, log, err);
+    r = hf_json_fill(p, root, s, log, err);
     json_decref(root);
     return r;
 }

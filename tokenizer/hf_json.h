@@ -10,6 +10,8 @@
 /* Fills vocab, bpe, added tokens, normalizer, pre-tokenizer, decoder and template. `s` decides what transformers' class
  * changes in a file (add_prefix_space). */
 int hf_json_load(struct pipeline *p, const char *path, const struct settings *s, struct log *log, struct err *err);
+/* The same from the parsed file. */
+int hf_json_fill(struct pipeline *p, const json_t *root, const struct settings *s, struct log *log, struct err *err);
 
 /* One component each (hf_steps.c); o may be NULL or null. */
 int hf_normalizer(struct normalizer *n, const json_t *o, struct err *err);

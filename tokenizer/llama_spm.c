@@ -147,16 +147,13 @@ static int load_conventions(struct pipeline *p, const struct settings *s, struct
 
 static const char *const type_names[] = {[SPM_UNIGRAM] = "unigram", [SPM_BPE] = "bpe", [SPM_WORD] = "word", [SPM_CHAR] = "char"};
 
-int llama_spm_load(struct pipeline *p, const char *path, const struct settings *s, struct err *err)
+int llama_spm_fill(struct pipeline *p, const unsigned char *data, size_t len, const struct settings *s, struct err *err)
 {
-    struct mapfile file;
     struct spm_facts facts = {0};
     struct spm *spm = NULL;
     struct buf model;
     buf_init(&model, 2 * SPM_MAX_FILE_BYTES);
-    int r = mapfile_open(&file, path, err);
-    if (r >= 0)
-        r = spm_check(file.data, file.len, &model, &facts, err);
+    int r = spm_check(data, len, &model, &facts, err);
     if (r >= 0 && facts.model_type != SPM_BPE)
         r = err_set(err, ERR_UNSUPPORTED, "tokenizer.model: model type %s is not supported", type_names[facts.model_type]);
     if (r >= 0)
@@ -170,6 +167,15 @@ int llama_spm_load(struct pipeline *p, const char *path, const struct settings *
     spm_close(spm);
     free(facts.types);
     buf_done(&model);
+    return r;
+}
+
+int llama_spm_load(struct pipeline *p, const char *path, const struct settings *s, struct err *err)
+{
+    struct mapfile file;
+    int r = mapfile_open(&file, path, err);
+    if (r >= 0)
+        r = llama_spm_fill(p, file.data, file.len, s, err);
     mapfile_close(&file);
     return r;
 }

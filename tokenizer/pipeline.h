@@ -39,3 +39,5 @@ const char *pipeline_piece(const struct pipeline *p, int32_t id, size_t *ret_len
 /* LLaMA conventions over a SentencePiece BPE model, as transformers' LlamaConverter writes them down.
  * ERR_UNSUPPORTED for the model types unigram, word and char. */
 int llama_spm_load(struct pipeline *p, const char *path, const struct settings *s, struct err *err);
+/* The same from the file's bytes. */
+int llama_spm_fill(struct pipeline *p, const unsigned char *data, size_t len, const struct settings *s, struct err *err);

@@ -2,8 +2,8 @@
 
 usage: bench_tokenizer.py TOKENIZE_LINES [--text FILE] [--model DIR] [--passes N]
 
-FILE holds plain text (default: invented prose and lines of all kinds). DIR is a checkpoint whose tokenizer.model or tokenizer.json is measured
-beside the ones trained here; ratios above 1 mean that the program is faster.
+FILE holds plain text (default: invented prose). DIR is a checkpoint whose tokenizer.model or tokenizer.json is measured beside the
+ones trained here; ratios above 1 mean that the program is faster.
 """
 import argparse
 import json
@@ -52,6 +52,7 @@ def load_texts(path: str | None) -> list[str]:
 
 
 def main() -> int:
+    """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tool")
     parser.add_argument("--text")
@@ -62,7 +63,7 @@ def main() -> int:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     texts = load_texts(args.text)
     megabytes = sum(len(t.encode()) for t in texts) / 1e6
-    found = list(c for c in configurations.configurations() if args.only in c.name)
+    found = [c for c in configurations.configurations() if args.only in c.name]
     if args.model:
         model = pathlib.Path(args.model)
         if (model / "tokenizer.json").exists():

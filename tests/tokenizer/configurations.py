@@ -25,6 +25,7 @@ class Configuration:
     reference: Tokenizer
     files: dict[str, bytes]
     specials: list[str]
+    spm: sentencepiece.SentencePieceProcessor | None = None  # where it must give the same ids as well
 
     def write(self, parent: pathlib.Path) -> pathlib.Path:
         """Writes the files; returns their directory."""
@@ -49,7 +50,12 @@ def _train(tokenizer: Tokenizer, vocab_size: int, specials: list, alphabet: list
     tokenizer.train_from_iterator(corpus(11), trainer)
 
 
-def _byte_level(pre_tokenizer, normalizer=None, specials: list | None = None, **model) -> Tokenizer:
+def _byte_level(
+    pre_tokenizer: pre_tokenizers.PreTokenizer,
+    normalizer: normalizers.Normalizer | None = None,
+    specials: list[str] | None = None,
+    **model: bool,
+) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(**model))
     tokenizer.pre_tokenizer = pre_tokenizer
     if normalizer is not None:
@@ -75,8 +81,8 @@ def _smollm() -> Tokenizer:
 
 
 def _grouped_digits() -> Tokenizer:
-    digits = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    return _byte_level(digits, normalizers.NFKC())
+    steps = [pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    return _byte_level(pre_tokenizers.Sequence(steps), normalizers.NFKC())
 
 
 def _split_then_bytes(pattern: str) -> pre_tokenizers.PreTokenizer:
@@ -106,10 +112,17 @@ def _behaviours() -> Tokenizer:
              pre_tokenizers.Split(Regex(r"\d"), "contiguous"), pre_tokenizers.Split("#", "removed"),
              pre_tokenizers.Split(Regex(r"\w+|\s+"), "isolated", invert=True),
              pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    return _byte_level(pre_tokenizers.Sequence(steps), normalizers.Sequence([normalizers.NFD(), normalizers.Replace(Regex("[a-c]+"), "<>")]))
+    normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.Replace(Regex("[a-c]+"), "<>")])
+    return _byte_level(pre_tokenizers.Sequence(steps), normalizer)
 
 
-def _llama_parts(normalizer, pre_tokenizer, decoder, fuse_unk: bool, byte_fallback: bool) -> Tokenizer:
+def _llama_parts(
+    normalizer: normalizers.Normalizer | None,
+    pre_tokenizer: pre_tokenizers.PreTokenizer | None,
+    decoder: decoders.Decoder,
+    fuse_unk: bool,
+    byte_fallback: bool,
+) -> Tokenizer:
     """A small LLaMA-like vocabulary: byte pieces in front where asked, pieces with space marks behind."""
     trained = Tokenizer(models.BPE(unk_token="<unk>"))
     trained.normalizer = normalizer
@@ -117,8 +130,8 @@ def _llama_parts(normalizer, pre_tokenizer, decoder, fuse_unk: bool, byte_fallba
     byte_pieces = [f"<0x{b:02X}>" for b in range(256)] if byte_fallback else []
     _train(trained, 1500, ["<unk>", "<s>", "</s>", *byte_pieces])
     model = json.loads(trained.to_str())["model"]
-    tokenizer = Tokenizer(models.BPE(vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]], unk_token="<unk>", fuse_unk=fuse_unk,
-                                     byte_fallback=byte_fallback))
+    merges = [tuple(m) for m in model["merges"]]
+    tokenizer = Tokenizer(models.BPE(model["vocab"], merges, unk_token="<unk>", fuse_unk=fuse_unk, byte_fallback=byte_fallback))
     tokenizer.normalizer = normalizer
     if pre_tokenizer is not None:
         tokenizer.pre_tokenizer = pre_tokenizer
@@ -184,7 +197,7 @@ def from_file(name: str, path: pathlib.Path) -> Configuration:
 
 
 def merges_of(pieces: list[str], scores: list[float]) -> list[tuple[str, str]]:
-    """The merges that transformers reads out of a SentencePiece model: every cut of a piece into two pieces, best score first."""
+    """The merges that transformers reads out of a SentencePiece model: each cut of a piece into two pieces, best score first."""
     ids = {piece: i for i, piece in enumerate(pieces)}
     found = []
     for piece, score in zip(pieces, scores):
@@ -194,22 +207,24 @@ def merges_of(pieces: list[str], scores: list[float]) -> list[tuple[str, str]]:
     return [(a, b) for _, a, b in found]
 
 
-def _sentencepiece_model(**options) -> bytes:
+def _sentencepiece_model(**options: str | float | list[str]) -> bytes:
     model = io.BytesIO()
-    settings = {"model_type": "bpe", "vocab_size": 1400, "byte_fallback": True, "character_coverage": 0.999, "normalization_rule_name": "identity",
-                "remove_extra_whitespaces": False, "allow_whitespace_only_pieces": True, "split_digits": True, "minloglevel": 2}
+    settings = {"model_type": "bpe", "vocab_size": 1400, "byte_fallback": True, "character_coverage": 0.999, "split_digits": True,
+                "normalization_rule_name": "identity", "remove_extra_whitespaces": False, "allow_whitespace_only_pieces": True,
+                "minloglevel": 2}
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(corpus(5, odd=100)), model_writer=model,
                                              **{**settings, **options})
     return model.getvalue()
 
 
-def from_sentencepiece(name: str, model: bytes, legacy: bool = True, prefix: bool = True) -> Configuration:
-    """A directory with a tokenizer.model, and LLaMA's conventions over it."""
+def from_sentencepiece(name: str, model: bytes, legacy: bool = True, prefix: bool = True, same: bool = True) -> Configuration:
+    """A directory with a tokenizer.model, and LLaMA's conventions over it; same: the library's own ids do not differ from these."""
     sp = sentencepiece.SentencePieceProcessor(model_proto=model)
     pieces = [sp.id_to_piece(i) for i in range(len(sp))]
     scores = [0.0 if i < 3 else sp.get_score(i) for i in range(len(sp))]
-    tokenizer = Tokenizer(models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=merges_of(pieces, scores), unk_token=pieces[sp.unk_id()],
-                                     fuse_unk=True, byte_fallback=True))
+    vocab = {p: i for i, p in enumerate(pieces)}
+    model_of_merges = models.BPE(vocab, merges_of(pieces, scores), unk_token=pieces[sp.unk_id()], fuse_unk=True, byte_fallback=True)
+    tokenizer = Tokenizer(model_of_merges)
     user_defined = [p for i, p in enumerate(pieces) if p.startswith("<user")]
     tokenizer.add_special_tokens([AddedToken(p, normalized=False, special=True) for i, p in enumerate(pieces) if sp.is_control(i)])
     tokenizer.add_tokens([AddedToken(p, normalized=False) for p in user_defined])
@@ -223,7 +238,8 @@ def from_sentencepiece(name: str, model: bytes, legacy: bool = True, prefix: boo
     tokenizer.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))])
     config = json.dumps({"legacy": legacy, "add_prefix_space": prefix}).encode()
-    return Configuration(name, tokenizer, {"tokenizer.model": model, "tokenizer_config.json": config}, ["<s>", "</s>", "<unk>", *user_defined])
+    files = {"tokenizer.model": model, "tokenizer_config.json": config}
+    return Configuration(name, tokenizer, files, ["<s>", "</s>", "<unk>", *user_defined], sp if legacy and prefix and same else None)
 
 
 def configurations() -> Iterator[Configuration]:
@@ -234,7 +250,8 @@ def configurations() -> Iterator[Configuration]:
     yield from_sentencepiece("spm", plain)
     yield from_sentencepiece("spm-modern", plain, legacy=False)
     yield from_sentencepiece("spm-no-prefix", plain, prefix=False)
-    yield from_sentencepiece("spm-user-defined", _sentencepiece_model(user_defined_symbols=["<user1>", "<user 2>"], control_symbols=["<ctl>"]))
+    symbols = _sentencepiece_model(user_defined_symbols=["<user1>", "<user 2>"], control_symbols=["<ctl>"])
+    yield from_sentencepiece("spm-user-defined", symbols)
     yield from_sentencepiece("spm-across-words", _sentencepiece_model(split_by_whitespace=False, split_by_number=False))
     yield from_sentencepiece("spm-no-bytes", _sentencepiece_model(byte_fallback=False, vocab_size=900))
-    yield from_sentencepiece("spm-suffix", _sentencepiece_model(treat_whitespace_as_suffix=True))
+    yield from_sentencepiece("spm-suffix", _sentencepiece_model(treat_whitespace_as_suffix=True), same=False)

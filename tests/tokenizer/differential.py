@@ -35,12 +35,28 @@ class Comparison:
     def __init__(self, name: str) -> None:
         self.name, self.bad = name, 0
 
-    def check(self, what: str, given, want, got) -> None:
+    def check(self, what: str, given: object, want: object, got: object) -> None:
+        """Counts and shows a difference."""
         if want == got:
             return
         self.bad += 1
         if self.bad <= 3:
             print(f"{self.name}: {what} of {given!r:.300}\n  want {want!r:.400}\n  got  {got!r:.400}")
+
+
+def split_pair(r: random.Random, text: str) -> tuple[str, str]:
+    """A text cut anywhere."""
+    at = r.randrange(len(text) + 1)
+    return text[:at], text[at:]
+
+
+def harness_split(t: "configurations.Tokenizer", context: str, continuation: str) -> list:
+    """How many of the ids are context, and the ids: lm-evaluation-harness, TemplateLM._encode_pair."""
+    spaces = len(context) - len(context.rstrip())
+    if spaces > 0:
+        context, continuation = context[:-spaces], context[-spaces:] + continuation
+    whole = t.encode(context + continuation, add_special_tokens=False).ids
+    return [min(len(whole), len(t.encode(context, add_special_tokens=False).ids)), whole]
 
 
 def compare(tool: str, directory: pathlib.Path, c: "configurations.Configuration", n: int, seed: int) -> int:
@@ -52,8 +68,14 @@ def compare(tool: str, directory: pathlib.Path, c: "configurations.Configuration
     for mode, want in (([], plain), (["special"], special)):
         for text, ids, got in zip(texts, want, run_tool(tool, directory, mode, texts), strict=True):
             result.check("ids", text, ids, got)
+            if not mode and c.spm is not None and "<" not in text and "\0" not in text:
+                result.check("ids of sentencepiece", text, c.spm.encode(text), got)
 
     r = random.Random(seed)
+    pairs = [split_pair(r, text) for text in texts[: n // 2]]
+    for (context, continuation), got in zip(pairs, run_tool(tool, directory, ["pair"], pairs), strict=True):
+        result.check("context and continuation", (context, continuation), harness_split(t, context, continuation), got)
+
     size = t.get_vocab_size()
     lists = special + [[r.randrange(size) for _ in range(r.randrange(1, 30))] for _ in range(n // 4)]
     wanted = zip(lists, t.decode_batch(lists, skip_special_tokens=False), t.decode_batch(lists, skip_special_tokens=True),
@@ -68,6 +90,7 @@ def compare(tool: str, directory: pathlib.Path, c: "configurations.Configuration
 
 
 def main() -> int:
+    """Compares every configuration; 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tool")
     parser.add_argument("--lines", type=int, default=1000)

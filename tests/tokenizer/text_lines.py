@@ -13,13 +13,18 @@ _CODE = [
     "0x1F 3.14159 1e-7 1234567890 1,000,000", "it's we're I've I'm you'll he'd IT'S WE'RE o'clock",
     "https://example.org/a?b=c&d=%20e#f", "C:\\path\\to\\file.txt", '{"a": [1, 2, {"b": null}]}', "a = b != c <= d >= e << 2 && !f",
 ]
-_SPACES = [" ", "  ", "   ", "\n", "\n\n", "\t", "\r\n", "\x0b", "\x85", "\u00a0", "\u2003", "\u2028", "\u3000", "\u180e", "\u200b", "\u2581"]
+_SPACES = [
+    " ", "  ", "   ", "\n", "\n\n", "\t", "\r\n", "\x0b", "\x85", "\u00a0", "\u2003", "\u2028", "\u3000", "\u180e", "\u200b", "\u2581",
+]
 _MARKS = [
     "e\u0301", "\u0301", "\u1100\u1161\u11a8", "\u00e9", "\ufb01", "\u212b", "\u00c5", "A\u030a", "\u0344", "\u0958", "\u200d", "\ufe0f",
     "\U0001f469\u200d\U0001f469\u200d\U0001f467", "\U0001f1e9\U0001f1ea", "1\ufe0f\u20e3", "\ufdfa", "\u017f", "\u212a", "\u0130", "\u00df",
     "\u03d3", "\u0345", "\u24b6", "\u2160", "\u00b2", "\u0663",
 ]
-_SYLLABLES = "ba ce di fo gu ha ke li mo nu pra ste tri blo sku th ing er on al est ion re com pre un ly ed".split()
+_SYLLABLES = [
+    "ba", "ce", "di", "fo", "gu", "ha", "ke", "li", "mo", "nu", "pra", "ste", "tri", "blo", "sku", "th", "ing", "er", "on", "al", "est",
+    "ion", "re", "com", "pre", "un", "ly", "ed",
+]
 
 
 def _character(r: random.Random, low: int, high: int) -> str:
@@ -49,12 +54,13 @@ def _line(r: random.Random, specials: list[str]) -> str:
         block = r.choice(_RANGES)
         return "".join(_character(r, *block) for _ in range(r.randrange(1, 40)))
     if kind == 4:
-        return "".join(r.choice(_SPACES + ["a", "b.", " c", ".", "1", "'s", "\u00e9"]) for _ in range(r.randrange(1, 40)))
+        return "".join(r.choice([*_SPACES, "a", "b.", " c", ".", "1", "'s", "\u00e9"]) for _ in range(r.randrange(1, 40)))
     if kind == 5:
         return r.choice(_CODE) * r.randrange(1, 3) + r.choice(_CODE)
     if kind == 6:
-        parts = specials + ["<", ">", "/", "s", "<s", "</", "<0x41>", "<|", "|>", "<unk>"]
-        return "".join(r.choice(parts) + r.choice(["", " ", "  ", "\n", "x", "hello", " hi ", "_", "\u00e9", "."]) for _ in range(r.randrange(1, 12)))
+        parts = [*specials, "<", ">", "/", "s", "<s", "</", "<0x41>", "<|", "|>", "<unk>"]
+        between = ["", " ", "  ", "\n", "x", "hello", " hi ", "_", "\u00e9", "."]
+        return "".join(r.choice(parts) + r.choice(between) for _ in range(r.randrange(1, 12)))
     if kind == 7:
         return r.choice(["a", "b", " ", "x", "\u00e9", "\u4e2d", "1", ".", "\n", "\u2581", "ab", "ha "]) * r.randrange(1, 200)
     if kind == 8:
@@ -69,7 +75,7 @@ def _line(r: random.Random, specials: list[str]) -> str:
 
 
 def lines(n: int, seed: int, specials: list[str]) -> list[str]:
-    """n texts, the same for the same seed; `specials` turn up inside some of them."""
+    """As many texts, the same for the same seed; `specials` turn up inside some of them."""
     r = random.Random(seed)
     fixed = ["", " ", "  ", "\n", "a", " a", "a ", "\u2581", "\u2581a", " \u2581"]
     return (fixed + [_line(r, specials) for _ in range(n)])[:n]

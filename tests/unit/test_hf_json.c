@@ -1,0 +1,141 @@
+/* tokenizer.json: what is refused and how it is named, regular expressions that two libraries read differently, and a small file
+ * whose ids can be checked by hand. */
+#include "tokenizer/hf_json.h"
+#include <stdlib.h>
+#include "common/json.h"
+#include "tests/check.h"
+#include "tokenizer/regex_dialect.h"
+
+#define MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"<x>\":3,\"c\":4},\"merges\":[\"a b\"]}"
+
+static const struct settings plain = {.class = TOKENIZER_PRETRAINED, .add_prefix_space = UNSET};
+
+static int load(struct pipeline *p, const char *text, struct err *e)
+{
+    json_t *root = NULL;
+    CHECK_INT(json_parse(text, strlen(text), text, &root, e), 0);
+    int r = pipeline_init(p, e);
+    if (r >= 0)
+        r = hf_json_fill(p, root, &plain, NULL, e);
+    if (r >= 0)
+        r = pipeline_finish(p, e);
+    json_decref(root);
+    return r;
+}
+
+static void test_refusals(void)
+{
+    static const struct { const char *text; int code; const char *named; } rows[] = {
+        {"[]", ERR_CORRUPT, "not an object"},
+        {"{}", ERR_CORRUPT, "model"},
+        {"{" MODEL ",\"extra\":1}", ERR_UNSUPPORTED, "\"extra\""},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", ERR_UNSUPPORTED, "Unigram"},
+        {"{\"model\":{\"type\":\"WordPiece\"}}", ERR_UNSUPPORTED, "WordPiece"},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":0.1}}", ERR_UNSUPPORTED, "dropout"},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"end_of_word_suffix\":\"</w>\"}}", ERR_UNSUPPORTED, "end_of_word_suffix"},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"continuing_subword_prefix\":\"##\"}}", ERR_UNSUPPORTED, "continuing_subword_prefix"},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"news\":1}}", ERR_UNSUPPORTED, "\"news\""},
+        {"{\"model\":{\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", ERR_CORRUPT, "given twice"},
+        {"{\"model\":{\"vocab\":{\"a\":-1},\"merges\":[]}}", ERR_CORRUPT, "-1"},
+        {"{\"model\":{\"vocab\":{\"a\":99999999},\"merges\":[]}}", ERR_CORRUPT, "99999999"},
+        {"{\"model\":{\"vocab\":{\"a\":\"x\"},\"merges\":[]}}", ERR_CORRUPT, "\"a\""},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a a\"]}}", ERR_CORRUPT, "the result"},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a z\"]}}", ERR_CORRUPT, "the right part"},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a b c\"]}}", ERR_CORRUPT, "not a pair"},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[7]}}", ERR_CORRUPT, "not a pair"},
+        {"{" MODEL ",\"normalizer\":{\"type\":\"Lowercase\"}}", ERR_UNSUPPORTED, "Lowercase"},
+        {"{" MODEL ",\"normalizer\":{\"type\":\"Precompiled\"}}", ERR_UNSUPPORTED, "Precompiled"},
+        {"{" MODEL ",\"normalizer\":{\"type\":\"Prepend\"}}", ERR_CORRUPT, "prepend"},
+        {"{" MODEL ",\"normalizer\":{\"type\":\"NFC\",\"x\":1}}", ERR_UNSUPPORTED, "\"x\""},
+        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Whitespace\"}}", ERR_UNSUPPORTED, "Whitespace"},
+        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\",\"invert\":false}}", ERR_CORRUPT, "byte 1"},
+        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\h\"},\"behavior\":\"Isolated\",\"invert\":false}}", ERR_UNSUPPORTED, "escape \\h"},
+        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"x\"},\"behavior\":\"Sideways\"}}", ERR_CORRUPT, "behavior"},
+        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"ab\"}}", ERR_CORRUPT, "replacement"},
+        {"{" MODEL ",\"decoder\":{\"type\":\"WordPiece\"}}", ERR_UNSUPPORTED, "WordPiece"},
+        {"{" MODEL ",\"post_processor\":{\"type\":\"BertProcessing\"}}", ERR_UNSUPPORTED, "BertProcessing"},
+        {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[],\"special_tokens\":{}}}", ERR_CORRUPT, "single"},
+        {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"q\"}}],\"special_tokens\":"
+         "{\"q\":{\"ids\":[77]}}}}", ERR_CORRUPT, "ids of the vocabulary"},
+        {"{" MODEL ",\"added_tokens\":{}}", ERR_CORRUPT, "added_tokens"},
+        {"{" MODEL ",\"added_tokens\":[{\"content\":\"x\",\"odd\":1}]}", ERR_UNSUPPORTED, "\"odd\""},
+        {"{" MODEL ",\"added_tokens\":[{\"id\":5}]}", ERR_CORRUPT, "content"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct pipeline p;
+        struct err e = {0};
+        if (!CHECK_INT(load(&p, rows[i].text, &e), rows[i].code) || !CHECK(strstr(e.text, rows[i].named) != NULL))
+            fprintf(stderr, "%s\n  says: %s\n", rows[i].text, e.text);
+        pipeline_done(&p);
+    }
+}
+
+static void test_ids(void)
+{
+    static const struct { const char *text; int n; int32_t ids[6]; } rows[] = {
+        {"abc", 2, {2, 4}}, {"a<x>b", 3, {0, 3, 1}}, {"zab", 1, {2}}, {"a <n> b", 3, {0, 5, 1}}, {"", 0, {0}},
+    };
+    struct pipeline p;
+    struct err e = {0};
+    if (!CHECK_INT(load(&p, "{" MODEL ",\"added_tokens\":[{\"id\":3,\"content\":\"<x>\",\"special\":true,\"normalized\":false},"
+                            "{\"id\":9,\"content\":\"<n>\",\"lstrip\":true,\"rstrip\":true}]}", &e), 0))
+        fprintf(stderr, "%s\n", e.text);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct token_ids got = {0};
+        CHECK_INT(pipeline_encode(&p, rows[i].text, strlen(rows[i].text), &(struct id_sink){&got, 100}), 0);
+        CHECK_INT(got.n, rows[i].n);
+        for (size_t k = 0; k < got.n; k++)
+            CHECK_INT(got.ids[k], rows[i].ids[k]);
+        token_ids_done(&got);
+    }
+    pipeline_done(&p);
+}
+
+/* A word of one letter without borders: long, so that merging goes by the heap, and the same as by the simple way. */
+static void test_long_words(void)
+{
+    struct pipeline p;
+    struct err e;
+    CHECK_INT(load(&p, "{" MODEL "}", &e), 0);
+    char *word = malloc(200000);
+    for (size_t len = 2; len <= 200000; len = len < 200 ? len + 2 : len * 10) {
+        struct token_ids got = {0};
+        for (size_t i = 0; i < len; i++)
+            word[i] = i % 2 ? 'b' : 'a';
+        CHECK_INT(pipeline_encode(&p, word, len, &(struct id_sink){&got, 1000000}), 0);
+        CHECK_INT(got.n, len / 2);
+        CHECK_INT(got.ids[got.n - 1], 2);
+        token_ids_done(&got);
+    }
+    free(word);
+    pipeline_done(&p);
+}
+
+static void test_regexes(void)
+{
+    static const char *const refused[] = {"\\h", "\\R", "\\X", "\\bword", "\\1", "\\k<n>", "[a[bc]]", "[a&&b]", "[\\W]", "[\\P{L}]", "\\p{Greek}",
+                                          "\\p{^L}", "\\pL", "a{1,3}+", "(?<n>a)", "(?#c)", "(*UTF)a", "\\u0041", "\\x41", "[]a]", "\\", "(?m:a)"};
+    static const char *const taken[] = {"a{1,3}", "a++", "a?+", "(?:a|b)(?i:s)(?!c)(?=d)(?<=e)(?<!f)(?>g)", "[^\\r\\n\\p{L}]", "\\p{Lu}\\P{N}\\s\\S\\d\\D\\w\\W",
+                                        "[\\s\\w\\d\\p{Han}\\-\\]]", "[\xe4\xb8\x80-\xe9\xbe\xa5]+", "^a$|\\Ab\\z"};
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        struct pattern *p = NULL;
+        if (!CHECK_INT(pattern_regex(refused[i], strlen(refused[i]), &p, NULL), ERR_UNSUPPORTED))
+            fprintf(stderr, "%s\n", refused[i]);
+    }
+    for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
+        struct pattern *p = NULL;
+        struct err e;
+        if (!CHECK_INT(pattern_regex(taken[i], strlen(taken[i]), &p, &e), 0))
+            fprintf(stderr, "%s: %s\n", taken[i], e.text);
+        pattern_free(p);
+    }
+}
+
+int main(void)
+{
+    test_refusals();
+    test_ids();
+    test_long_words();
+    test_regexes();
+    return check_result();
+}
