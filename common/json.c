@@ -13,31 +13,80 @@
 
 /* ---- parsing ---- */
 
-/* Nesting is counted before jansson, which recurses, sees the text. */
-static bool too_deep(const char *text, size_t len)
+#define MAX_INTEGER_DIGITS 18   /* more may not fit an int64 */
+
+/* What a first look at the text finds; jansson, which recurses and refuses long integers, comes after it. */
+struct outline {
+    bool too_deep;
+    size_t long_integers;   /* that become reals: "1000...0" in model_max_length stands in half of all tokenizer configs */
+};
+
+/* Length of the number at s; *ret_long: an integer of more digits than fit. */
+static size_t number_length(const char *s, size_t len, bool *ret_long)
 {
-    int depth = 0;
+    size_t n = 0, digits = 0;
+    bool integer = true;
+    for (; n < len && strchr("0123456789+-.eE", s[n]) && s[n]; n++) {
+        digits += s[n] >= '0' && s[n] <= '9';
+        integer &= (s[n] >= '0' && s[n] <= '9') || s[n] == '-';
+    }
+    *ret_long = integer && digits > MAX_INTEGER_DIGITS;
+    return n;
+}
+
+/* Walks the text; `out` (may be NULL) receives a copy in which long integers end in ".0". */
+static int outline(const char *text, size_t len, struct buf *out, struct outline *ret)
+{
+    int depth = 0, r = 0;
     bool quoted = false;
-    for (size_t i = 0; i < len; i++) {
+    *ret = (struct outline){0};
+    for (size_t i = 0, n; i < len && r >= 0; i += n) {
         char c = text[i];
+        bool is_long = false;
+        n = 1;
         if (c == '"')
             quoted = !quoted;
-        else if (quoted && c == '\\')
-            i++;
-        else if (!quoted && (c == '{' || c == '[') && ++depth > MAX_DEPTH)
-            return true;
+        else if (quoted && c == '\\' && i + 1 < len)
+            n = 2;
+        else if (!quoted && (c == '-' || (c >= '0' && c <= '9')))
+            n = number_length(text + i, len - i, &is_long);
+        else if (!quoted && (c == '{' || c == '['))
+            ret->too_deep |= ++depth > MAX_DEPTH;
         else if (!quoted && (c == '}' || c == ']'))
             depth--;
+        ret->long_integers += is_long;
+        if (out)
+            r = buf_append(out, text + i, n);
+        if (out && r >= 0 && is_long)
+            r = buf_puts(out, ".0");
     }
-    return false;
+    return r;
+}
+
+static json_t *decode(const char *text, size_t len, json_error_t *e)
+{
+    return json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, e);
 }
 
 int json_parse(const char *text, size_t len, const char *what, json_t **ret, struct err *err)
 {
     json_error_t e;
-    if (too_deep(text, len))
+    struct outline o;
+    struct buf copy;
+    json_t *value = NULL;
+    outline(text, len, NULL, &o);
+    if (o.too_deep)
         return err_set(err, ERR_INVALID, "%s: JSON is nested deeper than %d", what, MAX_DEPTH);
-    json_t *value = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+    if (o.long_integers == 0) {
+        value = decode(text, len, &e);
+    } else {
+        buf_init(&copy, SIZE_MAX / 4);
+        int r = outline(text, len, &copy, &o);
+        value = r < 0 ? NULL : decode(copy.data, copy.len, &e);
+        buf_done(&copy);
+        if (r < 0)
+            return err_set(err, r, "no memory for %s", what);
+    }
     if (!value)
         return err_set(err, ERR_INVALID, "%s is not valid JSON: %s at line %d, column %d", what, e.text, e.line, e.column);
     *ret = value;
@@ -117,12 +166,15 @@ static int wrong_type(const char *name, const char *wanted, const json_t *v, str
 static int read_int(const json_t *v, const char *name, int64_t min, int64_t max, int64_t *ret, struct err *err)
 {
     int64_t i;
+    double d = json_real_value(v);
     if (json_is_integer(v))
         i = json_integer_value(v);
-    else if (json_is_real(v) && json_real_value(v) == rint(json_real_value(v)) && fabs(json_real_value(v)) < 0x1p62)
-        i = (int64_t)json_real_value(v);
-    else
+    else if (!json_is_real(v) || d != rint(d))
         return wrong_type(name, "an integer", v, err);
+    else if (fabs(d) < 0x1p62)
+        i = (int64_t)d;
+    else
+        return err_field(err, ERR_INVALID, name, "%s must be between %lld and %lld, but is %g", name, (long long)min, (long long)max, d);
     if (i < min || i > max)
         return err_field(err, ERR_INVALID, name, "%s must be between %lld and %lld, but is %lld", name, (long long)min,
                          (long long)max, (long long)i);

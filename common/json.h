@@ -13,7 +13,8 @@
 #include "common/err.h"
 
 /* Parses one JSON value that fills `text` entirely. NUL bytes inside strings, invalid UTF-8,
- * duplicate keys and nesting deeper than 64 are errors. Ownership of *ret passes to the caller. */
+ * duplicate keys and nesting deeper than 64 are errors. Integers of more than 18 digits become reals.
+ * Ownership of *ret passes to the caller. */
 int json_parse(const char *text, size_t len, const char *what, json_t **ret, struct err *err);
 /* The same from a file of at most max_bytes. */
 int json_parse_file(const char *path, size_t max_bytes, json_t **ret, struct err *err);

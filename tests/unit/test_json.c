@@ -18,7 +18,7 @@ static void test_parse_errors(void)
 {
     static const struct { const char *text; size_t len; } bad[] = {
         {"", 0}, {"{", 1}, {"{} x", 4}, {"{\"a\":1,\"a\":2}", 13}, {"\"\\u0000\"", 8}, {"\"\xff\"", 3}, {"\"a\0b\"", 5},
-        {"[1,]", 4}, {"nan", 3}, {"1e999", 5}, {"99999999999999999999", 20}, {"\"\\ud800\"", 8},
+        {"[1,]", 4}, {"nan", 3}, {"1e999", 5}, {"-", 1}, {"\"\\ud800\"", 8},
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         json_t *v = NULL;
@@ -82,6 +82,22 @@ static void test_readers(void)
     CHECK_INT(json_get_ids(o, "", "ids", 0, 2, 3, &ids, &n, &e), ERR_INVALID);
     CHECK_STR(e.param, "ids[2]");
     CHECK_INT(json_get_ids(o, "", "mixed", 0, 2, 3, &ids, &n, &e), ERR_INVALID);
+    json_decref(o);
+}
+
+static void test_long_integers(void)
+{
+    json_t *o = parsed("{\"a\": 1000000000000000019884624838656, \"b\": [-99999999999999999999], \"s\": \"99999999999999999999\\\"\", "
+                       "\"c\": 999999999999999999, \"d\": 1234567890123456789012e2}");
+    struct err e;
+    int64_t i = 0;
+    CHECK(json_real_value(json_object_get(o, "a")) == 1e30);
+    CHECK(json_real_value(json_array_get(json_object_get(o, "b"), 0)) == -1e20);
+    CHECK_STR(json_string_value(json_object_get(o, "s")), "99999999999999999999\"");
+    CHECK(json_integer_value(json_object_get(o, "c")) == 999999999999999999);
+    CHECK(json_real_value(json_object_get(o, "d")) == 1234567890123456789012e2);
+    CHECK_INT(json_get_int(o, "", "a", 0, 9, &i, &e), ERR_INVALID);
+    CHECK_STR(e.text, "a must be between 0 and 9, but is 1e+30");
     json_decref(o);
 }
 
@@ -201,6 +217,7 @@ int main(void)
 {
     test_parse_errors();
     test_readers();
+    test_long_integers();
     test_file();
     test_floats();
     test_doubles();
