@@ -1,8 +1,8 @@
 /* The only file that includes microhttpd.h.
  *
  * Connections come from listener.c, because MHD closes what comes beyond its limit. A body is assembled in one struct buf with a hard maximum. What lies beyond the maximum is read and dropped (up to DRAIN_FACTOR
- * times it), because a client that is still sending would otherwise lose the 413 to a connection reset. While a handler works the
- * connection's idle timeout is off: MHD would count the model's time as the client's idleness. */
+ * times it), because a client that is still sending would otherwise lose the 413 to a connection reset. While a handler or a stream
+ * works the connection's idle timeout is off: MHD would count the model's time as the client's idleness. */
 #include "server/http.h"
 #include <microhttpd.h>
 #include <poll.h>
@@ -179,6 +179,12 @@ static enum MHD_Result take_body(struct http_connection *c, const char *data, si
 
 /* ---- answers ---- */
 
+/* Turning the clock on starts it anew. */
+static void idle_clock(struct http_connection *c, bool on)
+{
+    MHD_set_connection_option(c->mhd, MHD_CONNECTION_OPTION_TIMEOUT, on ? (unsigned)c->h->o.idle_timeout_s : 0u);
+}
+
 static ssize_t stream_read(void *user, uint64_t pos, char *out, size_t max)
 {
     struct http_connection *c = user;
@@ -187,7 +193,9 @@ static ssize_t stream_read(void *user, uint64_t pos, char *out, size_t max)
             return MHD_CONTENT_READER_END_OF_STREAM;
         buf_clear(&c->piece);
         c->piece_taken = 0;
+        idle_clock(c, false);
         int r = c->stream.next(c->stream.user, &c->piece);
+        idle_clock(c, true);
         if (r < 0)
             return MHD_CONTENT_READER_END_WITH_ERROR;
         c->stream_ended = r == 0;
@@ -249,15 +257,14 @@ static enum MHD_Result answer(struct http_connection *c)
     struct http_server *h = c->h;
     struct http_response resp = {.status = 500};
     buf_init(&resp.body, (size_t)1 << 31);
-    MHD_set_connection_option(c->mhd, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
+    idle_clock(c, false);
     c->handled = true;
     atomic_fetch_add(&h->in_flight, 1);
     c->req.body = c->body.data;
     c->req.body_len = c->body.len;
     h->o.handle(h->o.user, &c->req, c->body_error.code ? &c->body_error : NULL, &resp);
     enum MHD_Result r = send_response(c, &resp);
-    if (!c->stream.next)
-        MHD_set_connection_option(c->mhd, MHD_CONNECTION_OPTION_TIMEOUT, (unsigned)h->o.idle_timeout_s);
+    idle_clock(c, true);
     return r;
 }
 
@@ -289,8 +296,6 @@ static void on_completed(void *user, struct MHD_Connection *mhd, void **state, e
         return;
     if (c->stream.done)
         c->stream.done(c->stream.user);
-    if (c->stream.next && why == MHD_REQUEST_TERMINATED_COMPLETED_OK)
-        MHD_set_connection_option(mhd, MHD_CONNECTION_OPTION_TIMEOUT, (unsigned)h->o.idle_timeout_s);
     if (c->handled) {
         struct timespec now;
         clock_gettime(CLOCK_MONOTONIC, &now);

@@ -234,6 +234,26 @@ def test_connection_limit() -> None:
             s.close()
 
 
+def test_client_that_does_not_read() -> None:
+    """A stream that nobody takes ends after the idle timeout; one that is slow to begin does not."""
+    with Process("--idle-timeout", "1", "--dtype", "f32") as server:
+        body = json.dumps({**LONG, "logprobs": 20, "stream": True, "max_tokens": 700}).encode()
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.connect((server.client.host, int(server.client.port)))
+            s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            until = time.monotonic() + 30
+            while not server.metric("dtrnet_sequences_cancelled_total") and server.metric("dtrnet_sequences_done_total") < 4:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            while server.metric("dtrnet_http_requests_in_flight") > 1:   # the scrape itself is one
+                assert time.monotonic() < until, "the stalled stream was not ended"
+                time.sleep(0.05)
+        ids = [5] * 2000
+        events = server.client.stream("/v1/completions", {"prompt": [ids, ids[1:], ids[2:]], "max_tokens": 2, "ignore_eos": True})
+        assert [e["choices"][0]["finish_reason"] for e in events[-3:]] == ["length"] * 3
+
+
 def test_without_tokenizer() -> None:
     with Process(model=ROOT / "tests" / "golden" / "dense-gqa-tied") as server:
         client = server.client
