@@ -207,7 +207,7 @@ static int stream_next(void *user, struct buf *out)
     while (!out->len && w.code >= 0) {
         if (engine_wait(s->ticket, 0))
             return write_end(s, out) < 0 ? -1 : 0;
-        if (http_client_gone(s->call.req) || atomic_load(&s->call.server->abandon))
+        if ((s->call.req && http_client_gone(s->call.req)) || atomic_load(&s->call.server->abandon))
             return -1;
         pthread_mutex_lock(&s->lock);
         wait_for_token(s);

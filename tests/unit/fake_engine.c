@@ -17,6 +17,7 @@ struct answer {
     int32_t *top_ids, *new_tokens, *new_top_ids;
     int routed[FAKE_LAYERS];
     uint8_t *routing;
+    bool ready;
 };
 struct engine_ticket {
     int n;
@@ -37,12 +38,23 @@ static void fill_top(int32_t before, int k1, int32_t *ids, float *logprobs)
     }
 }
 
+static bool allocate(const struct eval_request *q, struct answer *a, size_t k1)
+{
+    size_t n = (size_t)(q->n_tokens - q->score_begin) + 1, m = (size_t)q->max_new + 1;
+    a->logprobs = calloc(n, sizeof(float));
+    a->top_ids = calloc(n * k1, sizeof(int32_t));
+    a->top_logprobs = calloc(n * k1, sizeof(float));
+    a->new_tokens = calloc(m, sizeof(int32_t));
+    a->new_logprobs = calloc(m, sizeof(float));
+    a->new_top_ids = calloc(m * k1, sizeof(int32_t));
+    a->new_top_logprobs = calloc(m * k1, sizeof(float));
+    a->routing = calloc(FAKE_LAYERS, (size_t)q->n_tokens);
+    return a->logprobs && a->top_ids && a->top_logprobs && a->new_tokens && a->new_logprobs && a->new_top_ids && a->new_top_logprobs && a->routing;
+}
+
 static void score(const struct eval_request *q, struct answer *a, int k1)
 {
     int n = q->n_tokens - q->score_begin;
-    a->logprobs = calloc((size_t)n + 1, sizeof(float));
-    a->top_ids = calloc((size_t)(n + 1) * (size_t)k1, sizeof(int32_t));
-    a->top_logprobs = calloc((size_t)(n + 1) * (size_t)k1, sizeof(float));
     for (int i = 0; i < n; i++) {
         int32_t before = q->tokens[q->score_begin + i - 1];
         a->logprobs[i] = fake_logprob(before, q->tokens[q->score_begin + i]);
@@ -56,12 +68,7 @@ static void score(const struct eval_request *q, struct answer *a, int k1)
 
 static void generate(const struct eval_request *q, struct answer *a, int k1)
 {
-    size_t n = (size_t)q->max_new + 1;
     int32_t before = q->tokens[q->n_tokens - 1];
-    a->new_tokens = calloc(n, sizeof(int32_t));
-    a->new_logprobs = calloc(n, sizeof(float));
-    a->new_top_ids = calloc(n * (size_t)k1, sizeof(int32_t));
-    a->new_top_logprobs = calloc(n * (size_t)k1, sizeof(float));
     a->r.finish = FINISH_LENGTH;
     for (int i = 0; i < q->max_new && a->r.finish == FINISH_LENGTH; i++) {
         int32_t id = (before + 1) % FAKE_VOCAB;
@@ -82,26 +89,46 @@ static void generate(const struct eval_request *q, struct answer *a, int k1)
     a->r.new_top_logprobs = a->new_top_logprobs;
 }
 
+/* What engine.h asks of its caller. */
+static bool check_request(const struct eval_request *q)
+{
+    bool ok = q->n_tokens >= 1 && q->score_begin >= 1 && q->score_begin <= q->n_tokens && q->top_k >= 0 && q->top_k <= ENGINE_TOP_K_MAX && q->max_new >= 0
+              && q->n_tokens - 1 + q->max_new <= FAKE_LEN && q->temperature >= 0 && q->top_p >= 0 && q->top_p <= 1 && q->sample_top_k >= 0;
+    for (int i = 0; i < q->n_tokens; i++)
+        ok &= q->tokens[i] >= 0 && q->tokens[i] < FAKE_VOCAB;
+    return ok;
+}
+
 int engine_submit(struct engine *e, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
 {
     if (fake_engine_plan.submit_code)
         return err_set(err, fake_engine_plan.submit_code, "refused as planned");
     struct engine_ticket *t = calloc(1, sizeof(*t));
-    t->n = n;
-    t->answers = calloc((size_t)n, sizeof(*t->answers));
-    for (int i = 0; i < n; i++) {
+    if (t)
+        t->answers = calloc((size_t)n, sizeof(*t->answers));
+    for (int i = 0; t && t->answers && i < n; i++, t->n = i) {
         struct answer *a = &t->answers[i];
         int k1 = reqs[i].top_k > 1 ? reqs[i].top_k : 1, rows = reqs[i].n_tokens - 1;
+        if (!check_request(&reqs[i]))
+            abort();
+        if (!allocate(&reqs[i], a, (size_t)k1)) {
+            t->n = i + 1;
+            break;
+        }
         score(&reqs[i], a, k1);
         generate(&reqs[i], a, k1);
         a->r.rows_computed = rows;
         a->r.rows_routed = a->routed;
         a->routed[1] = rows;
-        a->routing = calloc(FAKE_LAYERS, (size_t)rows + 1);
         a->r.routing = a->routing;
         a->r.n_routing = reqs[i].want_routing ? rows : 0;
+        a->ready = true;
         if (i == n - 1 && fake_engine_plan.request_code)
             a->r.code = err_set(&a->r.err, fake_engine_plan.request_code, "failed as planned");
+    }
+    if (!t || !t->answers || !t->answers[n - 1].ready) {
+        engine_ticket_free(t);
+        return err_set(err, ERR_NOMEM, "no memory for %d requests", n);
     }
     *ret = t;
     return 0;
