@@ -1,57 +1,10 @@
-/* Every allocation of opening an engine, scoring and closing fails once: the call fails with a sentence, and nothing leaks. The
- * allocation functions are wrapped by the linker in everything of ours; jansson goes through the same wrappers. */
-#include <jansson.h>
-#include <stdatomic.h>
+/* Every allocation of opening an engine, scoring and closing fails once: the call fails with a sentence, and nothing leaks. */
 #include <stdlib.h>
 #include <unistd.h>
 #include "engine/engine.h"
 #include "engine/synth.h"
 #include "tests/check.h"
-
-static atomic_long until_failure = -1;   /* allocations that still succeed; negative: no failure is planned */
-static atomic_long live;
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__real_aligned_alloc(size_t align, size_t n);
-void __real_free(void *p);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-void *__wrap_aligned_alloc(size_t align, size_t n);
-void __wrap_free(void *p);
-
-static bool refused(void)
-{
-    return atomic_load(&until_failure) >= 0 && atomic_fetch_sub(&until_failure, 1) == 0;
-}
-
-static void *counted(void *p)
-{
-    if (p)
-        live++;
-    return p;
-}
-
-void *__wrap_malloc(size_t n) { return refused() ? NULL : counted(__real_malloc(n)); }
-void *__wrap_calloc(size_t n, size_t size) { return refused() ? NULL : counted(__real_calloc(n, size)); }
-void *__wrap_aligned_alloc(size_t align, size_t n) { return refused() ? NULL : counted(__real_aligned_alloc(align, n)); }
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    if (refused())
-        return NULL;
-    void *q = __real_realloc(p, n);
-    return p ? q : counted(q);
-}
-
-void __wrap_free(void *p)
-{
-    if (p)
-        live--;
-    __real_free(p);
-}
+#include "tests/fail/failing.h"
 
 static int use_engine(const char *dir, struct err *err)
 {
@@ -80,11 +33,11 @@ static int use_engine(const char *dir, struct err *err)
 static bool fail_at(const char *dir, long n)
 {
     struct err err = { 0 };
-    long before = live;
-    atomic_store(&until_failure, n);
+    long before = failing_live();
+    failing_plan(n);
     int r = use_engine(dir, &err);
-    bool reached = atomic_exchange(&until_failure, -1) < 0;
-    bool ok = CHECK(r == 0 || (r < 0 && err.text[0])) && CHECK_INT(live, before) && CHECK(reached || r == 0);
+    bool reached = failing_reached();
+    bool ok = CHECK(r == 0 || (r < 0 && err.text[0])) && CHECK_INT(failing_live(), before) && CHECK(reached || r == 0);
     if (!ok)
         fprintf(stderr, "  allocation %ld: %s (%s)\n", n, err_name(r), err.text);
     return reached;
@@ -95,7 +48,7 @@ int main(void)
     char root[] = "/tmp/test_fail_open.XXXXXX", config[64], dir[64], command[96];
     struct synth_report *report = calloc(1, sizeof(*report));
     struct err err = { 0 };
-    json_set_alloc_funcs(malloc, free);
+    failing_init();
     if (!CHECK(mkdtemp(root) != NULL))
         return check_result();
     snprintf(config, sizeof(config), "%s/config.json", root);
