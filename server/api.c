@@ -2,7 +2,7 @@
 #include "server/api.h"
 #include <string.h>
 
-#define POLL_MS 25   /* how soon a client that left is noticed */
+#define POLL_MS 25 /* how soon a client that left is noticed */
 
 const char *api_request_id(const struct call *c)
 {
@@ -14,7 +14,7 @@ int api_check_model(struct call *c, struct err *err)
     const char *name = NULL;
     int r = json_get_string(c->body, "", "model", &name, NULL, err);
     if (json_is_integer(json_object_get(c->body, "model")))
-        r = 0;   /* lm-evaluation-harness sends a name made of digits as a number */
+        r = 0; /* lm-evaluation-harness sends a name made of digits as a number */
     if (r >= 0 && c->server->options->strict_model_name && (!name || strcmp(name, c->server->model_name)))
         return err_field(err, ERR_NOT_FOUND, "model", "model: \"%.100s\" is not served here; this is \"%s\"", name ? name : "",
                          c->server->model_name);
@@ -25,7 +25,8 @@ void api_note_unknown(struct call *c, const json_t *obj, const char *const *know
 {
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)(uintptr_t)obj, key, v) {
+    json_object_foreach((json_t *)(uintptr_t)obj, key, v)
+    {
         int i = 0;
         while (known[i] && strcmp(known[i], key))
             i++;
@@ -61,7 +62,8 @@ int api_ids(struct call *c, const json_t *array, const char *name, size_t front,
         if (!json_is_integer(v))
             return err_field(err, ERR_INVALID, name, "%s[%zu]: a token id must be an integer", name, i);
         if (id < 0 || id >= vocab)
-            return err_field(err, ERR_INVALID, name, "%s[%zu]: token id %" JSON_INTEGER_FORMAT " is outside 0 to %d", name, i, id, vocab - 1);
+            return err_field(err, ERR_INVALID, name, "%s[%zu]: token id %" JSON_INTEGER_FORMAT " is outside 0 to %d", name, i, id,
+                             vocab - 1);
         ids[front + i] = (int32_t)id;
     }
     *ret = ids;

@@ -10,14 +10,14 @@
 #include "server/server.h"
 #include "server/writer.h"
 
-#define API_MAX_SEQUENCES 65536        /* prompts x n, continuations or windows of one request */
-#define API_MAX_TEXT_TOKENS (1 << 24)  /* ids that one text may become */
+#define API_MAX_SEQUENCES 65536       /* prompts x n, continuations or windows of one request */
+#define API_MAX_TEXT_TOKENS (1 << 24) /* ids that one text may become */
 
 struct call {
     struct server *server;
-    struct http_request *req;          /* NULL: not over HTTP (dtrnet score) */
+    struct http_request *req; /* NULL: not over HTTP (dtrnet score) */
     struct http_response *resp;
-    json_t *body;                      /* an object; NULL where the route has none */
+    json_t *body; /* an object; NULL where the route has none */
     struct arena arena;
 };
 
@@ -37,7 +37,7 @@ int api_metrics(struct call *c, struct err *err);
 int api_version(struct call *c, struct err *err);
 int api_openapi(struct call *c, struct err *err);
 
-const char *api_request_id(const struct call *c);   /* NULL without HTTP */
+const char *api_request_id(const struct call *c); /* NULL without HTTP */
 
 /* Refuses another `model` under --strict-model-name, and a `model` that is no string. */
 int api_check_model(struct call *c, struct err *err);

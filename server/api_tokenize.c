@@ -8,7 +8,8 @@ static int find_text(struct call *c, const char **ret, size_t *ret_len, struct e
     const char *name = json_object_get(c->body, "prompt") ? "prompt" : "content";
     *ret = NULL;
     if (json_is_array(json_object_get(c->body, name)))
-        return err_field(err, ERR_INVALID, name, "%s must be a string; chat messages are not taken, since no chat template is applied here", name);
+        return err_field(err, ERR_INVALID, name, "%s must be a string; chat messages are not taken, since no chat template is applied here",
+                         name);
     int r = json_get_string(c->body, "", name, ret, ret_len, err);
     if (r >= 0 && !*ret)
         return err_field(err, ERR_INVALID, "prompt", "prompt is missing");
@@ -22,7 +23,7 @@ int api_tokenize(struct call *c, struct err *err)
     struct err why = {0};
     const char *text;
     size_t len = 0;
-    bool special = false;   /* as /v1/completions would encode it */
+    bool special = false; /* as /v1/completions would encode it */
     int r = api_check_model(c, err);
     if (r >= 0)
         r = find_text(c, &text, &len, err);

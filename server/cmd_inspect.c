@@ -33,8 +33,14 @@ static int inspect(struct options *o, struct arena *arena, struct log *log, stru
 {
     json_t *report = NULL;
     int r = o->model ? 0 : options_shipped_model(arena, &o->model, err);
-    struct inspect_options i = {.model = o->model, .family = o->family, .route_rate = o->route_rate, .context = o->context,
-                                .kv_dtype = dtype_of(o->dtype), .rope_scaling = o->rope_scaling, .dense_layers = o->dense_layers, .log = log};
+    struct inspect_options i = {.model = o->model,
+                                .family = o->family,
+                                .route_rate = o->route_rate,
+                                .context = o->context,
+                                .kv_dtype = dtype_of(o->dtype),
+                                .rope_scaling = o->rope_scaling,
+                                .dense_layers = o->dense_layers,
+                                .log = log};
     if (r >= 0)
         r = inspect_report(&i, &report, err);
     if (r >= 0)
@@ -51,7 +57,8 @@ int cmd_inspect(int argc, char **argv)
     struct err err = {0};
     int status = EXIT_OK;
     arena_init(&arena, 1 << 22);
-    if (!command_options(COMMAND_INSPECT, "layer plan, parameters, FLOPs and KV bytes of a checkpoint or a config", argc, argv, &arena, &o, &status)) {
+    if (!command_options(COMMAND_INSPECT, "layer plan, parameters, FLOPs and KV bytes of a checkpoint or a config", argc, argv, &arena, &o,
+                         &status)) {
         int r = server_log(&o, &log, &err);
         if (r >= 0)
             r = inspect(&o, &arena, log, &err);

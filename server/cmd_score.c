@@ -16,7 +16,7 @@ struct line {
     struct call call;
     struct http_response resp;
     struct score_job job;
-    struct err err;            /* code 0: the job runs */
+    struct err err; /* code 0: the job runs */
 };
 
 /* {"context", "continuations", options...} stands for {"requests": [{"context", "continuations"}], options...}. */
@@ -101,8 +101,8 @@ int cmd_score(int argc, char **argv)
     struct err err = {0};
     int status = EXIT_OK;
     arena_init(&arena, 1 << 22);
-    if (!command_options(COMMAND_SCORE, "score {\"context\": TEXT, \"continuations\": [TEXT, ...]} lines from standard input", argc, argv, &arena, &o,
-                         &status)) {
+    if (!command_options(COMMAND_SCORE, "score {\"context\": TEXT, \"continuations\": [TEXT, ...]} lines from standard input", argc, argv,
+                         &arena, &o, &status)) {
         int r = server_log(&o, &log, &err);
         if (r >= 0)
             r = server_open(&o, log, &s, &err);

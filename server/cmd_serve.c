@@ -21,7 +21,7 @@ static int take_signals(sigset_t *set)
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGINT);
     signal(SIGPIPE, SIG_IGN);
-    return pthread_sigmask(SIG_BLOCK, set, NULL);   /* before any thread starts; they inherit it */
+    return pthread_sigmask(SIG_BLOCK, set, NULL); /* before any thread starts; they inherit it */
 }
 
 /* A connection is a descriptor; the usual soft limit of 1024 is below --max-connections' default. */
@@ -52,9 +52,17 @@ static void finished(void *user, const struct http_request *req, int status, dou
 static int listen_on(const struct options *o, struct log *log, struct front *front, struct http_server **ret, struct err *err)
 {
     struct http_options h = {
-        .host = o->host, .port = o->port, .tls_cert_file = o->tls_cert, .tls_key_file = o->tls_key,
-        .max_connections = o->max_connections, .idle_timeout_s = o->idle_timeout_s, .max_body_bytes = o->max_body_bytes,
-        .log = log, .handle = handle, .finished = finished, .user = front,
+        .host = o->host,
+        .port = o->port,
+        .tls_cert_file = o->tls_cert,
+        .tls_key_file = o->tls_key,
+        .max_connections = o->max_connections,
+        .idle_timeout_s = o->idle_timeout_s,
+        .max_body_bytes = o->max_body_bytes,
+        .log = log,
+        .handle = handle,
+        .finished = finished,
+        .user = front,
     };
     return http_listen(&h, ret, err);
 }
@@ -67,7 +75,8 @@ static void say_ready(const struct server *s, const struct http_server *h)
     log_info(s->log, "%s: %s, %d layers, %s on %s with %d threads, max_model_len %d, %zu KV rows of %zu bytes", s->model_name,
              layer_plan_family(i->plan, i->config->n_layers), i->config->n_layers, i->dtype, i->device, i->n_threads, i->max_model_len,
              i->kv_rows_total, i->kv_row_bytes);
-    log_info(s->log, "listening on %s://%s%s%s:%d", s->options->tls_cert ? "https" : "http", six ? "[" : "", host, six ? "]" : "", http_port(h));
+    log_info(s->log, "listening on %s://%s%s%s:%d", s->options->tls_cert ? "https" : "http", six ? "[" : "", host, six ? "]" : "",
+             http_port(h));
 }
 
 static void drain(struct server *s, struct http_server *h, const sigset_t *set)

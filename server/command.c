@@ -16,7 +16,8 @@ static int print_help(int command, const char *about, const char *name)
     buf_init(&help, 1 << 16);
     int r = option_rows_help(&options_table, (unsigned)command, &help);
     if (r >= 0)
-        printf("dtrnet %s: %s\n\nusage: dtrnet %s [FLAGS]\n\n%s\nEvery flag is also an environment variable (--max-queue: DTRNET_MAX_QUEUE) and a key of the "
+        printf("dtrnet %s: %s\n\nusage: dtrnet %s [FLAGS]\n\n%s\nEvery flag is also an environment variable (--max-queue: "
+               "DTRNET_MAX_QUEUE) and a key of the "
                "--config file\n(max_queue). The command line wins, then the environment, then the file.\n",
                name, about, name, help.data);
     buf_done(&help);

@@ -11,18 +11,18 @@
 #define COMPLETION_DEFAULT_TOKENS 16
 
 struct completion_prompt {
-    const char *text;          /* as the client sent it; NULL: it sent ids */
+    const char *text; /* as the client sent it; NULL: it sent ids */
     size_t text_len;
-    int32_t *ids;              /* [n], n >= 1 */
+    int32_t *ids; /* [n], n >= 1 */
     size_t n;
-    size_t hidden;             /* leading ids that stand for no text of the prompt: BOS put in front */
+    size_t hidden; /* leading ids that stand for no text of the prompt: BOS put in front */
 };
 
 /* One sequence: prompt i / n, repetition i % n. */
 struct completion_choice {
     const struct completion_prompt *prompt;
-    struct stop_text text;     /* generated text; while the ticket runs the engine's thread owns it (streams: under their lock) */
-    int code;                  /* an error that the engine's thread met while decoding */
+    struct stop_text text; /* generated text; while the ticket runs the engine's thread owns it (streams: under their lock) */
+    int code;              /* an error that the engine's thread met while decoding */
     struct completion *of;
 };
 
@@ -30,22 +30,22 @@ struct completion {
     struct call *call;
     struct completion_prompt *prompts;
     size_t n_prompts;
-    int n, n_choices;          /* n_choices = n_prompts * n */
+    int n, n_choices; /* n_choices = n_prompts * n */
     int max_tokens;
-    int logprobs;              /* -1: none, else alternatives a token */
+    int logprobs; /* -1: none, else alternatives a token */
     bool echo, ignore_eos, token_ids, stream, include_usage, has_stop;
     double temperature, top_p;
     int top_k;
     uint64_t seed;
     struct stop_set stop;
-    struct eval_request *reqs;           /* [n_choices] */
-    struct completion_choice *choices;   /* [n_choices] */
+    struct eval_request *reqs;         /* [n_choices] */
+    struct completion_choice *choices; /* [n_choices] */
     time_t created;
 };
 
 /* Reads c->body into *ret, in the arena; choices and requests are ready to be submitted, but for on_token. */
 int completion_parse(struct call *c, struct completion *ret, struct err *err);
-void completion_done(struct completion *p);      /* what is not in the arena; copes with a zeroed struct */
+void completion_done(struct completion *p); /* what is not in the arena; copes with a zeroed struct */
 
 /* What a generated token adds to the text; "" for the EOS that ends it, and where there is no tokenizer. */
 const char *completion_token_text(const struct completion *p, int32_t id, size_t *ret_len);
@@ -54,9 +54,9 @@ const char *completion_token_text(const struct completion *p, int32_t id, size_t
 struct completion_entry {
     int32_t id;
     float logprob;
-    bool scored;               /* false: null (the first token of a prompt) */
-    bool first, silent;        /* the first of its text; adds no text */
-    const int32_t *top_ids;    /* [k1], best first */
+    bool scored;            /* false: null (the first token of a prompt) */
+    bool first, silent;     /* the first of its text; adds no text */
+    const int32_t *top_ids; /* [k1], best first */
     const float *top_logprobs;
 };
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+/* clang-format off */
 static const char *const known[] = {
     "model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "n", "best_of", "stream", "stream_options", "logprobs", "echo",
     "stop", "seed", "user", "ignore_eos", "return_tokens_as_token_ids", "add_bos", "logit_bias", "presence_penalty", "frequency_penalty",
@@ -12,6 +13,7 @@ static const char *const known[] = {
     "min_tokens", "stop_token_ids", "bad_words", "allowed_token_ids", "prompt_logprobs", "truncate_prompt_tokens", "grammar",
     "response_format", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "include_stop_str_in_output",
     "skip_special_tokens", "add_special_tokens", NULL};
+/* clang-format on */
 
 enum neutral { NEUTRAL_NUMBER, NEUTRAL_FALSE, NEUTRAL_EMPTY };
 
@@ -21,23 +23,44 @@ static const struct refused {
     enum neutral kind;
     double value;
 } refused[] = {
-    {"logit_bias", NEUTRAL_EMPTY}, {"presence_penalty", NEUTRAL_NUMBER, 0}, {"frequency_penalty", NEUTRAL_NUMBER, 0},
-    {"repetition_penalty", NEUTRAL_NUMBER, 1}, {"repeat_penalty", NEUTRAL_NUMBER, 1}, {"length_penalty", NEUTRAL_NUMBER, 1},
-    {"min_p", NEUTRAL_NUMBER, 0}, {"typical_p", NEUTRAL_NUMBER, 1}, {"tfs_z", NEUTRAL_NUMBER, 1}, {"mirostat", NEUTRAL_NUMBER, 0},
-    {"suffix", NEUTRAL_EMPTY}, {"use_beam_search", NEUTRAL_FALSE}, {"min_tokens", NEUTRAL_NUMBER, 0}, {"stop_token_ids", NEUTRAL_EMPTY},
-    {"bad_words", NEUTRAL_EMPTY}, {"allowed_token_ids", NEUTRAL_EMPTY}, {"prompt_logprobs", NEUTRAL_NUMBER, 0},
-    {"truncate_prompt_tokens", NEUTRAL_EMPTY}, {"grammar", NEUTRAL_EMPTY}, {"response_format", NEUTRAL_EMPTY},
-    {"guided_json", NEUTRAL_EMPTY}, {"guided_regex", NEUTRAL_EMPTY}, {"guided_choice", NEUTRAL_EMPTY}, {"guided_grammar", NEUTRAL_EMPTY},
-    {"include_stop_str_in_output", NEUTRAL_FALSE}, {"add_special_tokens", NEUTRAL_FALSE},
+    {"logit_bias", NEUTRAL_EMPTY},
+    {"presence_penalty", NEUTRAL_NUMBER, 0},
+    {"frequency_penalty", NEUTRAL_NUMBER, 0},
+    {"repetition_penalty", NEUTRAL_NUMBER, 1},
+    {"repeat_penalty", NEUTRAL_NUMBER, 1},
+    {"length_penalty", NEUTRAL_NUMBER, 1},
+    {"min_p", NEUTRAL_NUMBER, 0},
+    {"typical_p", NEUTRAL_NUMBER, 1},
+    {"tfs_z", NEUTRAL_NUMBER, 1},
+    {"mirostat", NEUTRAL_NUMBER, 0},
+    {"suffix", NEUTRAL_EMPTY},
+    {"use_beam_search", NEUTRAL_FALSE},
+    {"min_tokens", NEUTRAL_NUMBER, 0},
+    {"stop_token_ids", NEUTRAL_EMPTY},
+    {"bad_words", NEUTRAL_EMPTY},
+    {"allowed_token_ids", NEUTRAL_EMPTY},
+    {"prompt_logprobs", NEUTRAL_NUMBER, 0},
+    {"truncate_prompt_tokens", NEUTRAL_EMPTY},
+    {"grammar", NEUTRAL_EMPTY},
+    {"response_format", NEUTRAL_EMPTY},
+    {"guided_json", NEUTRAL_EMPTY},
+    {"guided_regex", NEUTRAL_EMPTY},
+    {"guided_choice", NEUTRAL_EMPTY},
+    {"guided_grammar", NEUTRAL_EMPTY},
+    {"include_stop_str_in_output", NEUTRAL_FALSE},
+    {"add_special_tokens", NEUTRAL_FALSE},
 };
 
 static bool is_neutral(const struct refused *f, const json_t *v)
 {
     switch (f->kind) {
-    case NEUTRAL_NUMBER: return json_is_number(v) && json_number_value(v) == f->value;
-    case NEUTRAL_FALSE: return json_is_false(v);
-    case NEUTRAL_EMPTY: return (json_is_string(v) && !json_string_length(v)) || (json_is_array(v) && !json_array_size(v)) ||
-                               (json_is_object(v) && !json_object_size(v));
+    case NEUTRAL_NUMBER:
+        return json_is_number(v) && json_number_value(v) == f->value;
+    case NEUTRAL_FALSE:
+        return json_is_false(v);
+    case NEUTRAL_EMPTY:
+        return (json_is_string(v) && !json_string_length(v)) || (json_is_array(v) && !json_array_size(v)) ||
+               (json_is_object(v) && !json_object_size(v));
     }
     return false;
 }
@@ -47,7 +70,8 @@ static int check_refused(struct call *c, struct err *err)
     for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
         const json_t *v = json_object_get(c->body, refused[i].name);
         if (v && !json_is_null(v) && !is_neutral(&refused[i], v))
-            return err_field(err, ERR_UNSUPPORTED, refused[i].name, "%s is not implemented; leave it out or give its neutral value", refused[i].name);
+            return err_field(err, ERR_UNSUPPORTED, refused[i].name, "%s is not implemented; leave it out or give its neutral value",
+                             refused[i].name);
     }
     return 0;
 }
@@ -86,12 +110,14 @@ static int parse_scalars(struct call *c, struct completion *p, struct err *err)
 {
     int best_of = 0, r;
     *p = (struct completion){.call = c, .n = 1, .max_tokens = -1, .logprobs = -1, .temperature = 1, .top_p = 1, .created = time(NULL)};
-    if ((r = get_int(c, "max_tokens", 0, 1 << 24, &p->max_tokens, err)) < 0 || (r = get_int(c, "logprobs", 0, ENGINE_TOP_K_MAX, &p->logprobs, err)) < 0 ||
+    if ((r = get_int(c, "max_tokens", 0, 1 << 24, &p->max_tokens, err)) < 0 ||
+        (r = get_int(c, "logprobs", 0, ENGINE_TOP_K_MAX, &p->logprobs, err)) < 0 ||
         (r = get_int(c, "n", 1, COMPLETION_MAX_N, &p->n, err)) < 0 || (r = get_int(c, "best_of", 1, COMPLETION_MAX_N, &best_of, err)) < 0 ||
         (r = get_int(c, "top_k", -1, INT32_MAX, &p->top_k, err)) < 0 ||
         (r = json_get_double(c->body, "", "temperature", 0, 2, &p->temperature, err)) < 0 ||
-        (r = json_get_double(c->body, "", "top_p", 0, 1, &p->top_p, err)) < 0 || (r = json_get_bool(c->body, "", "echo", &p->echo, err)) < 0 ||
-        (r = json_get_bool(c->body, "", "stream", &p->stream, err)) < 0 || (r = json_get_bool(c->body, "", "ignore_eos", &p->ignore_eos, err)) < 0 ||
+        (r = json_get_double(c->body, "", "top_p", 0, 1, &p->top_p, err)) < 0 ||
+        (r = json_get_bool(c->body, "", "echo", &p->echo, err)) < 0 || (r = json_get_bool(c->body, "", "stream", &p->stream, err)) < 0 ||
+        (r = json_get_bool(c->body, "", "ignore_eos", &p->ignore_eos, err)) < 0 ||
         (r = json_get_bool(c->body, "", "return_tokens_as_token_ids", &p->token_ids, err)) < 0 || (r = parse_seed(c, p, err)) < 0)
         return r;
     if (best_of && best_of != p->n)
@@ -179,7 +205,8 @@ static int parse_prompts(struct call *c, struct completion *p, struct err *err)
     bool many = json_is_array(v) && !json_is_number(json_array_get(v, 0));
     p->n_prompts = many ? json_array_size(v) : 1;
     if (p->n_prompts * (size_t)p->n > API_MAX_SEQUENCES)
-        return err_field(err, ERR_INVALID, "prompt", "prompt: %zu prompts x n = %d are more than %d sequences", p->n_prompts, p->n, API_MAX_SEQUENCES);
+        return err_field(err, ERR_INVALID, "prompt", "prompt: %zu prompts x n = %d are more than %d sequences", p->n_prompts, p->n,
+                         API_MAX_SEQUENCES);
     p->prompts = arena_alloc(&c->arena, p->n_prompts, sizeof(*p->prompts));
     if (!p->prompts)
         return err_field(err, ERR_NOMEM, "prompt", "no memory for %zu prompts", p->n_prompts);
@@ -204,8 +231,8 @@ static int check_lengths(struct call *c, struct completion *p, struct err *err)
     if (p->max_tokens < 0)
         p->max_tokens = room < COMPLETION_DEFAULT_TOKENS ? (int)room : COMPLETION_DEFAULT_TOKENS;
     if ((size_t)p->max_tokens > room)
-        return err_field(err, ERR_INVALID, "max_tokens", "max_tokens is %d; a prompt of %zu tokens leaves %zu in max_model_len %zu", p->max_tokens,
-                         longest, room, limit);
+        return err_field(err, ERR_INVALID, "max_tokens", "max_tokens is %d; a prompt of %zu tokens leaves %zu in max_model_len %zu",
+                         p->max_tokens, longest, room, limit);
     return 0;
 }
 
@@ -224,9 +251,15 @@ static int fill_requests(struct call *c, struct completion *p, struct err *err)
         p->choices[i].of = p;
         stop_text_init(&p->choices[i].text, &p->stop, (size_t)1 << 30);
         p->reqs[i] = (struct eval_request){
-            .tokens = prompt->ids, .n_tokens = (int)prompt->n, .score_begin = p->echo && p->logprobs >= 0 ? 1 : (int)prompt->n,
-            .top_k = p->logprobs > 0 ? p->logprobs : 0, .max_new = p->max_tokens, .temperature = (float)p->temperature,
-            .sample_top_k = p->top_k > 0 ? p->top_k : 0, .top_p = (float)p->top_p, .ignore_eos = p->ignore_eos,
+            .tokens = prompt->ids,
+            .n_tokens = (int)prompt->n,
+            .score_begin = p->echo && p->logprobs >= 0 ? 1 : (int)prompt->n,
+            .top_k = p->logprobs > 0 ? p->logprobs : 0,
+            .max_new = p->max_tokens,
+            .temperature = (float)p->temperature,
+            .sample_top_k = p->top_k > 0 ? p->top_k : 0,
+            .top_p = (float)p->top_p,
+            .ignore_eos = p->ignore_eos,
             .seed = p->seed + (uint64_t)(i % p->n) * 0x9e3779b97f4a7c15u,
         };
     }
@@ -236,8 +269,8 @@ static int fill_requests(struct call *c, struct completion *p, struct err *err)
 int completion_parse(struct call *c, struct completion *p, struct err *err)
 {
     int r;
-    if ((r = api_check_model(c, err)) < 0 || (r = check_refused(c, err)) < 0 || (r = parse_scalars(c, p, err)) < 0 || (r = parse_stop(c, p, err)) < 0 ||
-        (r = parse_prompts(c, p, err)) < 0 || (r = check_lengths(c, p, err)) < 0)
+    if ((r = api_check_model(c, err)) < 0 || (r = check_refused(c, err)) < 0 || (r = parse_scalars(c, p, err)) < 0 ||
+        (r = parse_stop(c, p, err)) < 0 || (r = parse_prompts(c, p, err)) < 0 || (r = check_lengths(c, p, err)) < 0)
         return r;
     api_note_unknown(c, c->body, known);
     return fill_requests(c, p, err);

@@ -20,21 +20,21 @@ struct token_record {
 struct stream_choice {
     struct stream *stream;
     int index;
-    struct buf queue;          /* struct token_record; not yet written */
-    size_t sent_bytes;         /* of the choice's text */
-    size_t chars;              /* offset of the next token */
+    struct buf queue;  /* struct token_record; not yet written */
+    size_t sent_bytes; /* of the choice's text */
+    size_t chars;      /* offset of the next token */
     bool echoed;
 };
 
 struct stream {
-    struct call call;          /* owned: arena and body */
+    struct call call; /* owned: arena and body */
     struct completion *p;
     struct stream_choice *choices;
     struct engine_ticket *ticket;
-    pthread_mutex_t lock;      /* queues and texts of the choices */
+    pthread_mutex_t lock; /* queues and texts of the choices */
     pthread_cond_t arrived;
     bool pending;
-    bool whole;                /* one event a choice, at the end */
+    bool whole; /* one event a choice, at the end */
 };
 
 /* On the engine's thread. */
@@ -88,7 +88,10 @@ static void write_records(struct stream *s, struct stream_choice *sc, struct wri
     struct completion_entry *e = calloc(n ? n : 1, sizeof(*e));
     w->code = e ? w->code : ERR_NOMEM;
     for (size_t i = 0; i < n && e; i++)
-        e[i] = (struct completion_entry){.id = rec[i].id, .logprob = rec[i].logprob, .scored = true, .top_ids = rec[i].top_ids,
+        e[i] = (struct completion_entry){.id = rec[i].id,
+                                         .logprob = rec[i].logprob,
+                                         .scored = true,
+                                         .top_ids = rec[i].top_ids,
                                          .top_logprobs = rec[i].top_logprobs,
                                          .silent = rec[i].id == s->call.server->eos && !s->p->ignore_eos};
     if (e)
@@ -173,7 +176,7 @@ static int write_end(struct stream *s, struct buf *out)
             write_whole(s, i, &w);
         else
             write_event(s, i, completion_finish_name(engine_result(s->ticket, i)->finish), &w);
-    struct buf usage;   /* counts into the metrics also when the client does not want to see it */
+    struct buf usage; /* counts into the metrics also when the client does not want to see it */
     buf_init(&usage, 4096);
     struct writer u = s->p->include_usage ? w : writer_on(&usage);
     if (s->p->include_usage) {
@@ -229,7 +232,7 @@ static void stream_done(void *user)
     pthread_cond_destroy(&s->arrived);
     pthread_mutex_destroy(&s->lock);
     json_decref(s->call.body);
-    struct arena arena = s->call.arena;   /* s itself lies in it */
+    struct arena arena = s->call.arena; /* s itself lies in it */
     arena_done(&arena);
 }
 

@@ -113,7 +113,8 @@ int completion_prompt_text(const struct completion *p, const struct completion_p
     return r;
 }
 
-static size_t fill_entries(struct completion *p, const struct completion_prompt *prompt, const struct eval_result *r, struct completion_entry *e)
+static size_t fill_entries(struct completion *p, const struct completion_prompt *prompt, const struct eval_result *r,
+                           struct completion_entry *e)
 {
     int k1 = p->logprobs > 1 ? p->logprobs : 1;
     size_t n = 0;
@@ -126,8 +127,11 @@ static size_t fill_entries(struct completion *p, const struct completion_prompt 
         }
     }
     for (int i = 0; i < r->n_new; i++, n++)
-        e[n] = (struct completion_entry){.id = r->new_tokens[i], .scored = true, .logprob = r->new_logprobs[i],
-                                         .top_ids = r->new_top_ids + (size_t)i * (size_t)k1, .top_logprobs = r->new_top_logprobs + (size_t)i * (size_t)k1,
+        e[n] = (struct completion_entry){.id = r->new_tokens[i],
+                                         .scored = true,
+                                         .logprob = r->new_logprobs[i],
+                                         .top_ids = r->new_top_ids + (size_t)i * (size_t)k1,
+                                         .top_logprobs = r->new_top_logprobs + (size_t)i * (size_t)k1,
                                          .silent = i == r->n_new - 1 && r->finish == FINISH_EOS};
     return n;
 }

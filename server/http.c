@@ -1,8 +1,9 @@
 /* The only file that includes microhttpd.h.
  *
- * Connections come from listener.c, because MHD closes what comes beyond its limit. A body is assembled in one struct buf with a hard maximum. What lies beyond the maximum is read and dropped (up to DRAIN_FACTOR
- * times it), because a client that is still sending would otherwise lose the 413 to a connection reset. While a handler or a stream
- * works the connection's idle timeout is off: MHD would count the model's time as the client's idleness. */
+ * Connections come from listener.c, because MHD closes what comes beyond its limit. A body is assembled in one struct buf with a hard
+ * maximum. What lies beyond the maximum is read and dropped (up to DRAIN_FACTOR times it), because a client that is still sending would
+ * otherwise lose the 413 to a connection reset. While a handler or a stream works the connection's idle timeout is off: MHD would count the
+ * model's time as the client's idleness. */
 #include "server/http.h"
 #include <microhttpd.h>
 #include <poll.h>
@@ -17,9 +18,9 @@
 #include "server/listener.h"
 
 #define DRAIN_FACTOR 4
-#define BUDGET_FACTOR 2           /* bodies of all requests together may hold so many times the maximum of one; parsed JSON is far larger */
-#define SPARE_CONNECTIONS 64      /* MHD counts a closed connection a little longer than we do */
-#define CONNECTION_MEMORY 65536   /* MHD's pool a connection: headers and one piece of a body */
+#define BUDGET_FACTOR 2         /* bodies of all requests together may hold so many times the maximum of one; parsed JSON is far larger */
+#define SPARE_CONNECTIONS 64    /* MHD counts a closed connection a little longer than we do */
+#define CONNECTION_MEMORY 65536 /* MHD's pool a connection: headers and one piece of a body */
 #define THREAD_STACK (1 << 20)
 #define STREAM_BLOCK 16384
 #define STREAM_MAX (1 << 26)
@@ -42,12 +43,12 @@ struct http_connection {
     struct http_request req;
     struct buf body;
     struct err body_error;
-    size_t counted_bytes;      /* its share of http_server.body_bytes */
+    size_t counted_bytes; /* its share of http_server.body_bytes */
     size_t dropped_bytes;
-    int status;                /* 0: no answer queued yet */
+    int status; /* 0: no answer queued yet */
     bool handled;
     struct http_stream stream;
-    struct buf piece;          /* what `next` wrote and MHD has not taken yet */
+    struct buf piece; /* what `next` wrote and MHD has not taken yet */
     size_t piece_taken;
     bool stream_ended;
     struct timespec begin;
@@ -136,7 +137,8 @@ static struct http_connection *begin_request(struct http_server *h, struct MHD_C
         err_field(&c->body_error, ERR_TOO_LARGE, "body", "the body has %.20s bytes; the limit is %zu", length, h->o.max_body_bytes);
     const char *coding = http_header(&c->req, "Content-Encoding");
     if (coding && strcasecmp(coding, "identity"))
-        err_field(&c->body_error, ERR_UNSUPPORTED, "Content-Encoding", "Content-Encoding %.40s is not supported; send the body as it is", coding);
+        err_field(&c->body_error, ERR_UNSUPPORTED, "Content-Encoding", "Content-Encoding %.40s is not supported; send the body as it is",
+                  coding);
     return c;
 }
 
@@ -272,7 +274,8 @@ static enum MHD_Result answer(struct http_connection *c)
 static bool refuse_early(const struct http_connection *c)
 {
     const char *length = http_header(&c->req, "Content-Length");
-    return c->body_error.code && (http_header(&c->req, "Expect") || (length && strtoull(length, NULL, 10) / DRAIN_FACTOR > c->h->o.max_body_bytes));
+    return c->body_error.code &&
+           (http_header(&c->req, "Expect") || (length && strtoull(length, NULL, 10) / DRAIN_FACTOR > c->h->o.max_body_bytes));
 }
 
 static enum MHD_Result on_request(void *user, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
@@ -299,7 +302,8 @@ static void on_completed(void *user, struct MHD_Connection *mhd, void **state, e
     if (c->handled) {
         struct timespec now;
         clock_gettime(CLOCK_MONOTONIC, &now);
-        h->o.finished(h->o.user, &c->req, c->status, (double)(now.tv_sec - c->begin.tv_sec) + 1e-9 * (double)(now.tv_nsec - c->begin.tv_nsec));
+        h->o.finished(h->o.user, &c->req, c->status,
+                      (double)(now.tv_sec - c->begin.tv_sec) + 1e-9 * (double)(now.tv_nsec - c->begin.tv_nsec));
         atomic_fetch_sub(&h->in_flight, 1);
     }
     drop_body(c);
@@ -321,7 +325,7 @@ static void on_connection(void *user, struct MHD_Connection *mhd, void **context
 static bool on_accept(void *user, int fd, const struct sockaddr *addr, socklen_t len)
 {
     struct http_server *h = user;
-    return MHD_add_connection(h->daemon, fd, addr, len) == MHD_YES;   /* closes fd if not */
+    return MHD_add_connection(h->daemon, fd, addr, len) == MHD_YES; /* closes fd if not */
 }
 
 /* ---- life ---- */
@@ -354,13 +358,14 @@ static int start_daemon(struct http_server *h, unsigned flags, const char *cert,
                                    {MHD_OPTION_END, 0, NULL}};
     struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
     /* the logger comes first, so that it hears what the other options have to say */
-    h->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, h->o.log,
-                                 MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
-                                 MHD_OPTION_CONNECTION_LIMIT, (unsigned)h->o.max_connections + SPARE_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
-                                 (unsigned)h->o.idle_timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
-                                 MHD_OPTION_THREAD_STACK_SIZE, (size_t)THREAD_STACK, MHD_OPTION_ARRAY, cert ? tls : none, MHD_OPTION_END);
+    h->daemon = MHD_start_daemon(
+        flags, 0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, h->o.log, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_CONNECTION_LIMIT, (unsigned)h->o.max_connections + SPARE_CONNECTIONS,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)h->o.idle_timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+        MHD_OPTION_THREAD_STACK_SIZE, (size_t)THREAD_STACK, MHD_OPTION_ARRAY, cert ? tls : none, MHD_OPTION_END);
     if (!h->daemon)
-        return cert ? err_field(err, ERR_INVALID, "tls-cert", "--tls-cert %s and --tls-key %s are not a usable PEM pair", h->o.tls_cert_file, h->o.tls_key_file)
+        return cert ? err_field(err, ERR_INVALID, "tls-cert", "--tls-cert %s and --tls-key %s are not a usable PEM pair",
+                                h->o.tls_cert_file, h->o.tls_key_file)
                     : err_set(err, ERR_IO, "the HTTP server did not start on port %d", http_port(h));
     return 0;
 }

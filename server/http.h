@@ -18,10 +18,10 @@ struct http_connection;
 /* One request; lives until `finished` returned. */
 struct http_request {
     const char *method, *path;
-    const char *body;              /* [body_len], NUL-terminated; "" when there is none */
+    const char *body; /* [body_len], NUL-terminated; "" when there is none */
     size_t body_len;
-    char id[HTTP_ID_MAX + 1];      /* the client's X-Request-Id where it is sane, else made here */
-    int route;                     /* left to the handler; -1 at first */
+    char id[HTTP_ID_MAX + 1]; /* the client's X-Request-Id where it is sane, else made here */
+    int route;                /* left to the handler; -1 at first */
     struct http_connection *connection;
 };
 
@@ -36,20 +36,20 @@ struct http_stream {
 /* The answer, zeroed but for an initialised `body`. */
 struct http_response {
     int status;
-    const char *content_type;      /* static; NULL: application/json */
-    const char *allow;             /* static; the Allow header, or NULL */
-    int retry_after_s;             /* 0: no header */
-    bool close;                    /* end the connection after this answer */
-    struct buf body;               /* taken over by http.c */
-    struct http_stream stream;     /* used instead of body when next is set */
+    const char *content_type;  /* static; NULL: application/json */
+    const char *allow;         /* static; the Allow header, or NULL */
+    int retry_after_s;         /* 0: no header */
+    bool close;                /* end the connection after this answer */
+    struct buf body;           /* taken over by http.c */
+    struct http_stream stream; /* used instead of body when next is set */
 };
 
 struct http_options {
     const char *host;
-    int port;                      /* 0: a free one */
-    const char *tls_cert_file, *tls_key_file;   /* both or neither */
+    int port;                                 /* 0: a free one */
+    const char *tls_cert_file, *tls_key_file; /* both or neither */
     int max_connections, idle_timeout_s;
-    size_t max_body_bytes;         /* larger bodies never reach the handler */
+    size_t max_body_bytes; /* larger bodies never reach the handler */
     struct log *log;
     /* Runs on the connection's thread once the body is complete, or with a body_error when it cannot be had. */
     void (*handle)(void *user, struct http_request *req, const struct err *body_error, struct http_response *resp);

@@ -12,12 +12,12 @@
 #include <unistd.h>
 
 #define BACKLOG 4096
-#define POLL_MS 50        /* how soon the thread sees that it must stop */
+#define POLL_MS 50 /* how soon the thread sees that it must stop */
 
 struct listener {
     int fd, port;
     struct log *log;
-    sem_t slots;          /* connections that may still be opened */
+    sem_t slots; /* connections that may still be opened */
     pthread_t thread;
     bool running;
     atomic_bool stopping;
@@ -142,7 +142,8 @@ static void *accept_all(void *user)
     return NULL;
 }
 
-int listener_start(struct listener *l, bool (*on_accept)(void *user, int fd, const struct sockaddr *addr, socklen_t len), void *user, struct err *err)
+int listener_start(struct listener *l, bool (*on_accept)(void *user, int fd, const struct sockaddr *addr, socklen_t len), void *user,
+                   struct err *err)
 {
     l->on_accept = on_accept;
     l->user = user;

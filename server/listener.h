@@ -12,9 +12,10 @@ struct listener;
 int listener_open(const char *host, int port, int max_connections, struct log *log, struct listener **ret, struct err *err);
 int listener_port(const struct listener *l);
 /* `on_accept` takes the connection over and returns true, or closes fd and returns false. */
-int listener_start(struct listener *l, bool (*on_accept)(void *user, int fd, const struct sockaddr *addr, socklen_t len), void *user, struct err *err);
+int listener_start(struct listener *l, bool (*on_accept)(void *user, int fd, const struct sockaddr *addr, socklen_t len), void *user,
+                   struct err *err);
 /* One accepted connection has ended. Any thread. */
 void listener_slot_free(struct listener *l);
 /* Accepts nothing more and closes the socket; a second call does nothing. NULL is valid. */
 void listener_stop(struct listener *l);
-void listener_close(struct listener *l);   /* NULL is valid */
+void listener_close(struct listener *l); /* NULL is valid */

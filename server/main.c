@@ -17,7 +17,8 @@ static const struct {
 
 static int usage(FILE *out, int status)
 {
-    fprintf(out, "dtrnet %s: scores and continues text with token-routed language models\n\nusage: dtrnet COMMAND [FLAGS]\n\n", DTRNET_VERSION);
+    fprintf(out, "dtrnet %s: scores and continues text with token-routed language models\n\nusage: dtrnet COMMAND [FLAGS]\n\n",
+            DTRNET_VERSION);
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].about);
     fprintf(out, "\ndtrnet COMMAND --help lists the flags; dtrnet --version tells the version.\n");

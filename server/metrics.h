@@ -5,14 +5,14 @@
 #include "common/buf.h"
 #include "engine/engine.h"
 
-#define METRICS_ROUTES 24      /* routes.c has fewer; the last one counts paths that are no route */
+#define METRICS_ROUTES 24 /* routes.c has fewer; the last one counts paths that are no route */
 #define METRICS_STATUSES 16
 #define METRICS_BUCKETS 16
 
 /* Zeroed is ready. Any thread may count. */
 struct metrics {
     _Atomic uint64_t requests[METRICS_ROUTES][METRICS_STATUSES];
-    _Atomic uint64_t buckets[METRICS_ROUTES][METRICS_BUCKETS + 1];   /* not cumulative; the last is +Inf */
+    _Atomic uint64_t buckets[METRICS_ROUTES][METRICS_BUCKETS + 1]; /* not cumulative; the last is +Inf */
     _Atomic uint64_t micros[METRICS_ROUTES];
     _Atomic uint64_t prompt_tokens, completion_tokens;
 };
@@ -20,7 +20,7 @@ struct metrics {
 void metrics_count(struct metrics *m, int route, int status, double seconds);
 
 struct metrics_names {
-    const char *const *route;    /* [METRICS_ROUTES]; NULL: unused */
+    const char *const *route; /* [METRICS_ROUTES]; NULL: unused */
     const char *model;
     double uptime_s;
     int in_flight;

@@ -12,8 +12,8 @@
 #define MAX_FILE_BYTES (1 << 20)
 
 struct source {
-    const char *text;    /* NULL: not given there */
-    char origin[96];     /* "--port", "DTRNET_PORT", "port in the settings file" */
+    const char *text; /* NULL: not given there */
+    char origin[96];  /* "--port", "DTRNET_PORT", "port in the settings file" */
 };
 
 static const struct option_row *find_row(const struct option_table *t, unsigned command, const char *name, size_t len)
@@ -90,7 +90,7 @@ static const char *json_as_text(const json_t *v, struct arena *arena)
         return arena_strndup(arena, num, (size_t)n);
     }
     char *dump = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
-    size_t cut = json_is_array(v) ? 1 : 0;   /* a list is written without its brackets */
+    size_t cut = json_is_array(v) ? 1 : 0; /* a list is written without its brackets */
     const char *copy = dump ? arena_strndup(arena, dump + cut, strlen(dump) - 2 * cut) : NULL;
     free(dump);
     return copy;
@@ -128,9 +128,7 @@ static int read_file(const struct option_table *t, unsigned command, const char 
     if (!json_is_object(root))
         r = err_set(err, ERR_INVALID, "%s must hold one JSON object", path);
     else
-        json_object_foreach(root, key, v)
-            if (r >= 0)
-                r = read_file_key(t, command, path, key, v, arena, src, err);
+        json_object_foreach(root, key, v) if (r >= 0) r = read_file_key(t, command, path, key, v, arena, src, err);
     json_decref(root);
     return r;
 }
@@ -155,7 +153,9 @@ static int parse_number(const struct option_row *row, const struct source *s, do
     v *= unit;
     if (end == s->text || *end || !isfinite(v) || (whole && v != floor(v)))
         return err_field(err, ERR_INVALID, row->name, "%s: \"%s\" is not %s", s->origin, s->text,
-                         row->type == OPTION_SIZE ? "a size in bytes (K, M or G may follow)" : whole ? "a whole number" : "a number");
+                         row->type == OPTION_SIZE ? "a size in bytes (K, M or G may follow)"
+                         : whole                  ? "a whole number"
+                                                  : "a number");
     if (v < row->min || v > row->max)
         return err_field(err, ERR_INVALID, row->name, "%s: %s is outside %.15g to %.15g", s->origin, s->text, row->min, row->max);
     *ret = v;
@@ -219,8 +219,8 @@ static int store(const struct option_row *row, const struct source *s, void *dst
     return 0;
 }
 
-int option_rows_parse(const struct option_table *t, unsigned command, int argc, char **argv, struct arena *arena, void *dst,
-                      bool *ret_help, struct err *err)
+int option_rows_parse(const struct option_table *t, unsigned command, int argc, char **argv, struct arena *arena, void *dst, bool *ret_help,
+                      struct err *err)
 {
     struct source src[MAX_ROWS] = {0};
     *ret_help = false;

@@ -9,41 +9,41 @@
 #include "common/err.h"
 
 enum option_type {
-    OPTION_STRING,  /* const char * */
-    OPTION_INT,     /* int in [min, max] */
-    OPTION_SIZE,    /* size_t bytes in [min, max]; K, M and G are powers of 1024 */
-    OPTION_DOUBLE,  /* double in [min, max] */
-    OPTION_ON_OFF,  /* bool; on|off, true|false, 1|0 */
-    OPTION_FLAG,    /* bool; on the command line its name alone means on */
-    OPTION_CHOICE,  /* const char *, one of `choices` */
-    OPTION_LIST,    /* const char *, "0,2,4"; in the file an array or that string */
-    OPTION_JSON,    /* const char *; in the file a JSON object, elsewhere its text */
+    OPTION_STRING, /* const char * */
+    OPTION_INT,    /* int in [min, max] */
+    OPTION_SIZE,   /* size_t bytes in [min, max]; K, M and G are powers of 1024 */
+    OPTION_DOUBLE, /* double in [min, max] */
+    OPTION_ON_OFF, /* bool; on|off, true|false, 1|0 */
+    OPTION_FLAG,   /* bool; on the command line its name alone means on */
+    OPTION_CHOICE, /* const char *, one of `choices` */
+    OPTION_LIST,   /* const char *, "0,2,4"; in the file an array or that string */
+    OPTION_JSON,   /* const char *; in the file a JSON object, elsewhere its text */
 };
 
 struct option_row {
-    const char *name;     /* "max-queue" */
+    const char *name; /* "max-queue" */
     enum option_type type;
-    unsigned commands;    /* the commands that take it, one bit each */
-    size_t offset;        /* of the member in the struct that is filled */
-    double min, max;      /* OPTION_INT, OPTION_SIZE, OPTION_DOUBLE */
-    const char *choices;  /* OPTION_CHOICE: "text|json" */
-    const char *initial;  /* the default as it would be written; NULL: the member stays zero */
-    const char *arg;      /* what --help calls the value: "DIR" */
+    unsigned commands;   /* the commands that take it, one bit each */
+    size_t offset;       /* of the member in the struct that is filled */
+    double min, max;     /* OPTION_INT, OPTION_SIZE, OPTION_DOUBLE */
+    const char *choices; /* OPTION_CHOICE: "text|json" */
+    const char *initial; /* the default as it would be written; NULL: the member stays zero */
+    const char *arg;     /* what --help calls the value: "DIR" */
     const char *help;
 };
 
 struct option_table {
     const struct option_row *rows;
     size_t n;
-    const char *env_prefix;   /* "DTRNET_"; NULL: no environment */
-    const char *file_option;  /* the row that names a JSON file of settings; NULL: none */
+    const char *env_prefix;  /* "DTRNET_"; NULL: no environment */
+    const char *file_option; /* the row that names a JSON file of settings; NULL: none */
 };
 
 /* Fills the struct at `dst` from argv[1..argc) for one command. Strings are borrowed from argv and the environment or lie
  * in `arena`, and live as long as these. *ret_help is set when -h or --help is there; nothing else is then read.
  * Errors: ERR_INVALID with one sentence naming the flag, variable or key, the limit and the value. */
-int option_rows_parse(const struct option_table *t, unsigned command, int argc, char **argv, struct arena *arena, void *dst,
-                      bool *ret_help, struct err *err);
+int option_rows_parse(const struct option_table *t, unsigned command, int argc, char **argv, struct arena *arena, void *dst, bool *ret_help,
+                      struct err *err);
 
 /* One line for each row of the command: name, meaning, range, default. */
 int option_rows_help(const struct option_table *t, unsigned command, struct buf *out);

@@ -6,36 +6,36 @@ enum command { COMMAND_SERVE = 1, COMMAND_SCORE = 2, COMMAND_INSPECT = 4, COMMAN
 
 struct options {
     /* the model and the engine */
-    const char *model;            /* directory; NULL: the model that comes with the program */
+    const char *model; /* directory; NULL: the model that comes with the program */
     const char *device, *dtype;
-    int threads;                  /* 0: all that the process may use */
-    const char *cpu_level;        /* NULL: the machine's */
-    int max_model_len;            /* 0: the model's */
-    int max_batch_tokens;         /* 0: the device's default */
-    size_t kv_cache_memory;       /* bytes; 0: a share of free memory */
+    int threads;            /* 0: all that the process may use */
+    const char *cpu_level;  /* NULL: the machine's */
+    int max_model_len;      /* 0: the model's */
+    int max_batch_tokens;   /* 0: the device's default */
+    size_t kv_cache_memory; /* bytes; 0: a share of free memory */
     bool prefix_cache;
-    const char *rope_scaling;     /* JSON text or NULL */
-    const char *dense_layers;     /* "0,2,4", "all", "none" or NULL */
-    int bos_id, eos_id;           /* -1: from the model's files */
-    int max_queue;                /* sequences that wait at most */
+    const char *rope_scaling; /* JSON text or NULL */
+    const char *dense_layers; /* "0,2,4", "all", "none" or NULL */
+    int bos_id, eos_id;       /* -1: from the model's files */
+    int max_queue;            /* sequences that wait at most */
     /* the server */
     const char *host;
-    int port;                     /* 0: a free one */
-    const char *served_model_name;  /* NULL: the directory's name */
+    int port;                      /* 0: a free one */
+    const char *served_model_name; /* NULL: the directory's name */
     bool strict_model_name;
-    const char *api_key;          /* NULL: none needed */
+    const char *api_key; /* NULL: none needed */
     const char *tls_cert, *tls_key;
     int max_connections, idle_timeout_s;
     size_t max_body_bytes;
     bool tokenizer_info;
     /* inspect, bench */
     bool json;
-    const char *family;           /* NULL: as the tensors or the config say */
-    double route_rate;            /* share of rows that a routed layer attends, for FLOPs and KV bytes */
-    int context;                  /* tokens of context for the cost of attention; 0: the model's limit */
+    const char *family; /* NULL: as the tensors or the config say */
+    double route_rate;  /* share of rows that a routed layer attends, for FLOPs and KV bytes */
+    int context;        /* tokens of context for the cost of attention; 0: the model's limit */
     /* bench */
-    const char *workloads;        /* of "prefill,score,generate" */
-    const char *lengths, *batches;   /* "512,2048" */
+    const char *workloads;         /* of "prefill,score,generate" */
+    const char *lengths, *batches; /* "512,2048" */
     int generate, repeats;
     /* all */
     const char *config;

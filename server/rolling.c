@@ -7,16 +7,16 @@
 #include "server/score.h"
 
 struct document {
-    int32_t *tokens;        /* [n + 1]: the prefix token, then the document */
+    int32_t *tokens; /* [n + 1]: the prefix token, then the document */
     size_t n;
-    int64_t n_bytes;        /* -1: the document came as ids */
+    int64_t n_bytes; /* -1: the document came as ids */
     int first_window, n_windows;
 };
 
 struct window {
     const struct document *doc;
-    size_t begin, end;      /* slice of doc->tokens */
-    size_t scored;          /* its last tokens */
+    size_t begin, end; /* slice of doc->tokens */
+    size_t scored;     /* its last tokens */
 };
 
 struct rolling {
@@ -28,7 +28,7 @@ struct rolling {
     int n_windows;
     int max_length, stride;
     bool add_bos, tokens;
-    int64_t *edges;         /* [n_edges] ascending; bucket i is [edges[i], edges[i + 1]), the last has no end */
+    int64_t *edges; /* [n_edges] ascending; bucket i is [edges[i], edges[i + 1]), the last has no end */
     size_t n_edges;
     struct engine_ticket *ticket;
 };
@@ -65,7 +65,8 @@ static int parse_options(struct rolling *q, struct err *err)
         return r;
     stride = q->max_length;
     q->add_bos = true;
-    if ((r = json_get_int(c->body, "", "stride", 1, q->max_length, &stride, err)) < 0 || (r = json_get_bool(c->body, "", "add_bos", &q->add_bos, err)) < 0 ||
+    if ((r = json_get_int(c->body, "", "stride", 1, q->max_length, &stride, err)) < 0 ||
+        (r = json_get_bool(c->body, "", "add_bos", &q->add_bos, err)) < 0 ||
         (r = json_get_bool(c->body, "", "tokens", &q->tokens, err)) < 0)
         return r;
     q->stride = (int)stride;
@@ -90,7 +91,7 @@ static int parse_document(struct rolling *q, const json_t *v, const char *name, 
         return api_prefix_id(q->call, name, &d->tokens[0], err);
     if (d->n == 0)
         return err_field(err, ERR_INVALID, name, "%s: an empty text needs add_bos", name);
-    d->tokens++;      /* the document's own first token is context only */
+    d->tokens++; /* the document's own first token is context only */
     d->n--;
     return 0;
 }
@@ -147,7 +148,8 @@ static int make_windows(struct rolling *q, struct err *err)
     for (size_t i = 0; i < q->n_docs; i++)
         total += count_windows(q, &q->docs[i]);
     if (total > API_MAX_SEQUENCES)
-        return err_field(err, ERR_INVALID, "stride", "stride %d makes %zu windows of this text; the limit is %d", q->stride, total, API_MAX_SEQUENCES);
+        return err_field(err, ERR_INVALID, "stride", "stride %d makes %zu windows of this text; the limit is %d", q->stride, total,
+                         API_MAX_SEQUENCES);
     q->windows = arena_alloc(&q->call->arena, total + 1, sizeof(*q->windows));
     q->reqs = arena_alloc(&q->call->arena, total + 1, sizeof(*q->reqs));
     if (!q->windows || !q->reqs)
@@ -157,7 +159,8 @@ static int make_windows(struct rolling *q, struct err *err)
     for (int i = 0; i < q->n_windows; i++) {
         const struct window *w = &q->windows[i];
         int n = (int)(w->end - w->begin);
-        q->reqs[i] = (struct eval_request){.tokens = w->doc->tokens + w->begin, .n_tokens = n, .score_begin = n - (int)w->scored, .top_p = 1};
+        q->reqs[i] =
+            (struct eval_request){.tokens = w->doc->tokens + w->begin, .n_tokens = n, .score_begin = n - (int)w->scored, .top_p = 1};
     }
     return 0;
 }
@@ -165,7 +168,7 @@ static int make_windows(struct rolling *q, struct err *err)
 /* ---- the answer ---- */
 
 struct buckets {
-    double *sum;            /* [n_edges] */
+    double *sum; /* [n_edges] */
     int64_t *count;
 };
 
@@ -210,7 +213,7 @@ static int write_document_buckets(struct rolling *q, struct writer *w, const str
         const struct window *win = &q->windows[i];
         const struct eval_result *r = engine_result(q->ticket, i);
         for (size_t k = 0; k < win->scored; k++) {
-            size_t at = win->end - win->scored + k;   /* tokens before it, the prefix token included */
+            size_t at = win->end - win->scored + k; /* tokens before it, the prefix token included */
             bucket_add(q, &by[0], (int64_t)(at - win->begin), r->logprobs[k]);
             bucket_add(q, &by[1], (int64_t)at, r->logprobs[k]);
         }

@@ -7,11 +7,11 @@
 typedef int (*route_handler)(struct call *c, struct err *err);
 
 struct route {
-    const char *method, *path;   /* a path that ends in '/' stands for everything below it */
+    const char *method, *path; /* a path that ends in '/' stands for everything below it */
     route_handler handler;
-    bool open;                   /* no key needed */
-    bool quiet;                  /* logged at debug level: probes */
-    bool has_body;               /* a JSON object */
+    bool open;     /* no key needed */
+    bool quiet;    /* logged at debug level: probes */
+    bool has_body; /* a JSON object */
 };
 
 const struct route *routes_table(int *ret_n);

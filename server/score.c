@@ -40,7 +40,7 @@ static int parse_options(struct call *c, struct score_job *j, struct err *err)
 /* A pair as the request has it, and what its continuation is called there. */
 struct source {
     const json_t *context, *continuation;
-    const int32_t *context_ids;   /* [n_context_ids], of a context made of ids */
+    const int32_t *context_ids; /* [n_context_ids], of a context made of ids */
     size_t n_context_ids;
     char name[64];
 };
@@ -78,7 +78,8 @@ static int finish_pair(struct score_job *j, struct ids context, struct ids cont,
     size_t limit = (size_t)j->max_length;
     int32_t front;
     if (cont.n == 0)
-        return err_field(err, ERR_INVALID, name, "%s: the continuation has no tokens of its own; its text merges into the context's last token", name);
+        return err_field(err, ERR_INVALID, name,
+                         "%s: the continuation has no tokens of its own; its text merges into the context's last token", name);
     int r = choose_front(j, &context, &cont, name, &front, err);
     if (r < 0)
         return r;
@@ -86,8 +87,9 @@ static int finish_pair(struct score_job *j, struct ids context, struct ids cont,
     if (cont.n > limit)
         return err_field(err, ERR_INVALID, name, "%s: the continuation has %zu tokens; max_length is %zu", name, cont.n, limit);
     if (over && !j->truncate)
-        return err_field(err, ERR_INVALID, name, "%s: context and continuation have %zu tokens; max_length %zu allows %zu (truncate is false)", name, all,
-                         limit, limit + 1);
+        return err_field(err, ERR_INVALID, name,
+                         "%s: context and continuation have %zu tokens; max_length %zu allows %zu (truncate is false)", name, all, limit,
+                         limit + 1);
     int32_t *tokens = arena_alloc(&j->call->arena, n, sizeof(*tokens));
     if (!tokens)
         return err_field(err, ERR_NOMEM, name, "%s: no memory for %zu tokens", name, n);
@@ -130,7 +132,8 @@ static int parse_pair(struct score_job *j, const struct source *q, struct score_
     if (json_is_string(q->context) && json_is_string(q->continuation))
         return pair_of_texts(j, q, p, err);
     if (!json_is_array(q->context) || !json_is_array(q->continuation))
-        return err_field(err, ERR_INVALID, q->name, "%s: context and continuation must both be strings or both lists of token ids", q->name);
+        return err_field(err, ERR_INVALID, q->name, "%s: context and continuation must both be strings or both lists of token ids",
+                         q->name);
     int r = api_ids(j->call, q->continuation, q->name, 0, &ids, &n, err);
     return r < 0 ? r : finish_pair(j, (struct ids){q->context_ids, q->n_context_ids}, (struct ids){ids, n}, q->name, p, err);
 }
@@ -146,7 +149,8 @@ static int count_pairs(struct score_job *j, const json_t *requests, struct err *
         if (!json_is_object(q))
             return err_field(err, ERR_INVALID, "requests", "requests[%zu] must be an object with context and continuations", i);
         if (!json_object_get(q, "context"))
-            return err_field(err, ERR_INVALID, "context", "requests[%zu].context is missing; an empty string or list takes BOS, else EOS", i);
+            return err_field(err, ERR_INVALID, "context", "requests[%zu].context is missing; an empty string or list takes BOS, else EOS",
+                             i);
         if (!json_is_array(list) || n < 1 || n > SCORE_MAX_CONTINUATIONS)
             return err_field(err, ERR_INVALID, "continuations", "requests[%zu].continuations must be a list of 1 to %d, but has %zu", i,
                              SCORE_MAX_CONTINUATIONS, n);
@@ -174,8 +178,8 @@ static int parse_request(struct score_job *j, size_t i, const json_t *q, int fir
         s.continuation = json_array_get(json_object_get(q, "continuations"), (size_t)n);
         snprintf(s.name, sizeof(s.name), "requests[%zu].continuations[%d]", i, n);
         r = parse_pair(j, &s, p, err);
-        j->reqs[first + n] = (struct eval_request){.tokens = p->tokens, .n_tokens = p->n, .score_begin = p->n - p->n_continuation, .top_p = 1,
-                                                   .want_routing = j->routing};
+        j->reqs[first + n] = (struct eval_request){
+            .tokens = p->tokens, .n_tokens = p->n, .score_begin = p->n - p->n_continuation, .top_p = 1, .want_routing = j->routing};
     }
     return r;
 }
@@ -199,7 +203,8 @@ int score_start(struct call *c, struct score_job *j, struct err *err)
     const json_t *requests = json_object_get(c->body, "requests");
     j->n_requests = json_array_size(requests);
     if (!json_is_array(requests) || j->n_requests < 1 || j->n_requests > API_MAX_SEQUENCES)
-        return err_field(err, ERR_INVALID, "requests", "requests must be a list of 1 to %d objects, but has %zu", API_MAX_SEQUENCES, j->n_requests);
+        return err_field(err, ERR_INVALID, "requests", "requests must be a list of 1 to %d objects, but has %zu", API_MAX_SEQUENCES,
+                         j->n_requests);
     j->n_continuations = arena_alloc(&c->arena, j->n_requests, sizeof(*j->n_continuations));
     r = j->n_continuations ? count_pairs(j, requests, err) : ERR_NOMEM;
     if (r >= 0) {
@@ -223,7 +228,8 @@ void score_cancel(struct score_job *j)
 
 /* ---- the answer ---- */
 
-int score_write_usage(struct call *c, struct writer *w, const struct engine_ticket *t, int n, int64_t tokens, int64_t scored, struct err *err)
+int score_write_usage(struct call *c, struct writer *w, const struct engine_ticket *t, int n, int64_t tokens, int64_t scored,
+                      struct err *err)
 {
     struct api_usage u;
     int r = api_usage_sum(c, t, n, &u, err);

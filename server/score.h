@@ -9,18 +9,18 @@
 
 /* One (context, continuation). */
 struct score_pair {
-    int32_t *tokens;        /* [n] what is sent: context and continuation, cut on the left */
+    int32_t *tokens; /* [n] what is sent: context and continuation, cut on the left */
     int n, n_continuation, truncated;
 };
 
 struct score_job {
     struct call *call;
     size_t n_requests;
-    int *n_continuations;   /* [n_requests] */
-    struct score_pair *pairs;   /* [n_pairs], in the order of the requests */
-    struct eval_request *reqs;  /* [n_pairs] */
+    int *n_continuations;      /* [n_requests] */
+    struct score_pair *pairs;  /* [n_pairs], in the order of the requests */
+    struct eval_request *reqs; /* [n_pairs] */
     int n_pairs;
-    int max_length;         /* input positions of a sequence */
+    int max_length; /* input positions of a sequence */
     bool add_bos, truncate, routing, tokens;
     struct engine_ticket *ticket;
 };
@@ -33,6 +33,7 @@ int score_finish(struct score_job *job, struct err *err);
 void score_cancel(struct score_job *job);
 
 /* "usage": {...} over the n sequences of a ticket; tokens: prompt tokens, scored: tokens that got a logprob. */
-int score_write_usage(struct call *c, struct writer *w, const struct engine_ticket *t, int n, int64_t tokens, int64_t scored, struct err *err);
+int score_write_usage(struct call *c, struct writer *w, const struct engine_ticket *t, int n, int64_t tokens, int64_t scored,
+                      struct err *err);
 /* max_length of a request body: 1 to the model's limit, which is the default. */
 int score_max_length(struct call *c, int *ret, struct err *err);

@@ -57,10 +57,21 @@ static int open_engine(struct server *s, struct err *err)
 {
     const struct options *o = s->options;
     struct engine_options e = {
-        .model_dir = s->model_dir, .device = o->device, .dtype = o->dtype, .n_threads = o->threads, .cpu_level = o->cpu_level,
-        .max_model_len = o->max_model_len, .max_batch_tokens = o->max_batch_tokens, .kv_cache_bytes = o->kv_cache_memory,
-        .prefix_cache = o->prefix_cache, .rope_scaling = o->rope_scaling, .dense_layers = o->dense_layers,
-        .bos_id = o->bos_id, .eos_id = o->eos_id, .max_queue = o->max_queue, .log = s->log,
+        .model_dir = s->model_dir,
+        .device = o->device,
+        .dtype = o->dtype,
+        .n_threads = o->threads,
+        .cpu_level = o->cpu_level,
+        .max_model_len = o->max_model_len,
+        .max_batch_tokens = o->max_batch_tokens,
+        .kv_cache_bytes = o->kv_cache_memory,
+        .prefix_cache = o->prefix_cache,
+        .rope_scaling = o->rope_scaling,
+        .dense_layers = o->dense_layers,
+        .bos_id = o->bos_id,
+        .eos_id = o->eos_id,
+        .max_queue = o->max_queue,
+        .log = s->log,
     };
     /* The engine ends a generation at EOS, so it must hold the id that the tokenizer's files name. */
     struct model_config *config = calloc(1, sizeof(*config));
@@ -103,8 +114,8 @@ int server_open(const struct options *o, struct log *log, struct server **ret, s
     }
     s->info = engine_info(s->engine);
     if (s->tokenizer && tokenizer_vocab_size(s->tokenizer) > s->info->config->vocab)
-        log_warn(log, "the tokenizer has %d ids, the model %d: text with ids beyond the model's is refused", tokenizer_vocab_size(s->tokenizer),
-                 s->info->config->vocab);
+        log_warn(log, "the tokenizer has %d ids, the model %d: text with ids beyond the model's is refused",
+                 tokenizer_vocab_size(s->tokenizer), s->info->config->vocab);
     *ret = s;
     return 0;
 }
@@ -126,7 +137,8 @@ void server_note_unknown(struct server *s, const char *request_id, const char *f
     pthread_mutex_lock(&s->noted_lock);
     for (int i = 0; i < s->n_noted && !known; i++)
         known = !strcmp(s->noted[i], field);
-    const char *copy = known || s->n_noted == SERVER_NOTED_NAMES || strlen(field) > 64 ? NULL : arena_strndup(&s->arena, field, strlen(field));
+    const char *copy =
+        known || s->n_noted == SERVER_NOTED_NAMES || strlen(field) > 64 ? NULL : arena_strndup(&s->arena, field, strlen(field));
     if (copy)
         s->noted[s->n_noted++] = copy;
     pthread_mutex_unlock(&s->noted_lock);

@@ -5,7 +5,7 @@
 #include "common/buf.h"
 
 #define STOP_MAX_STRINGS 4096
-#define STOP_MAX_BYTES 4096     /* of one string */
+#define STOP_MAX_BYTES 4096 /* of one string */
 
 struct stop_set {
     const char *const *strings; /* [n], none empty; borrowed */
@@ -17,7 +17,7 @@ struct stop_set {
 struct stop_text {
     const struct stop_set *set; /* borrowed; may be empty */
     struct buf text;
-    size_t cut;                 /* bytes of text that count, once hit: those before the stop string that begins first */
+    size_t cut; /* bytes of text that count, once hit: those before the stop string that begins first */
     bool hit;
 };
 

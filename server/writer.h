@@ -7,8 +7,8 @@
 
 struct writer {
     struct buf *buf;
-    int code;       /* 0, or the first error (ERR_TOO_LARGE, ERR_NOMEM) */
-    bool comma;     /* a value precedes in the open object or array */
+    int code;   /* 0, or the first error (ERR_TOO_LARGE, ERR_NOMEM) */
+    bool comma; /* a value precedes in the open object or array */
 };
 
 static inline struct writer writer_on(struct buf *b)
@@ -16,17 +16,17 @@ static inline struct writer writer_on(struct buf *b)
     return (struct writer){.buf = b};
 }
 
-void writer_open(struct writer *w, char bracket);    /* '{' or '[' */
-void writer_close(struct writer *w, char bracket);   /* '}' or ']' */
-void writer_key(struct writer *w, const char *key);  /* plain ASCII */
+void writer_open(struct writer *w, char bracket);   /* '{' or '[' */
+void writer_close(struct writer *w, char bracket);  /* '}' or ']' */
+void writer_key(struct writer *w, const char *key); /* plain ASCII */
 void writer_string(struct writer *w, const char *s, size_t len);
-void writer_text(struct writer *w, const char *s);   /* NULL gives null */
+void writer_text(struct writer *w, const char *s); /* NULL gives null */
 void writer_int(struct writer *w, int64_t v);
 void writer_float(struct writer *w, float v);
 void writer_double(struct writer *w, double v);
 void writer_bool(struct writer *w, bool v);
 void writer_null(struct writer *w);
-void writer_raw(struct writer *w, const char *bytes, size_t len);   /* one whole JSON value */
+void writer_raw(struct writer *w, const char *bytes, size_t len); /* one whole JSON value */
 
 static inline void writer_key_int(struct writer *w, const char *key, int64_t v)
 {

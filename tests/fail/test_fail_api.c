@@ -8,7 +8,11 @@
 #include "tests/unit/fake_engine.h"
 
 static struct options options = {.tokenizer_info = true};
-static struct server server = {.options = &options, .model_name = "double", .info = &fake_engine_info, .bos = FAKE_BOS, .eos = FAKE_EOS,
+static struct server server = {.options = &options,
+                               .model_name = "double",
+                               .info = &fake_engine_info,
+                               .bos = FAKE_BOS,
+                               .eos = FAKE_EOS,
                                .noted_lock = PTHREAD_MUTEX_INITIALIZER};
 
 static const struct {
@@ -18,12 +22,15 @@ static const struct {
 } cases[] = {
     {"completions", api_completions, "{\"prompt\": [[5, 6], [7]], \"max_tokens\": 3, \"logprobs\": 2, \"echo\": true, \"n\": 2}"},
     {"stop", api_completions, "{\"prompt\": [5, 6], \"max_tokens\": 3, \"logprobs\": 0, \"stop\": [\"xyz\", \"b\"]}"},
-    {"stream", api_completions, "{\"prompt\": [5, 6], \"max_tokens\": 3, \"stream\": true, \"logprobs\": 1, \"stream_options\": {\"include_usage\": true}}"},
+    {"stream", api_completions,
+     "{\"prompt\": [5, 6], \"max_tokens\": 3, \"stream\": true, \"logprobs\": 1, \"stream_options\": {\"include_usage\": true}}"},
     {"stream, whole", api_completions, "{\"prompt\": [5, 6], \"max_tokens\": 3, \"stream\": true, \"logprobs\": 1, \"echo\": true}"},
     {"text", api_completions, "{\"prompt\": \"<s></s>\", \"max_tokens\": 1, \"echo\": true}"},
-    {"loglikelihood", api_loglikelihood, "{\"requests\": [{\"context\": [5, 6], \"continuations\": [[7], [8, 9]]}], \"routing\": true, \"tokens\": true}"},
+    {"loglikelihood", api_loglikelihood,
+     "{\"requests\": [{\"context\": [5, 6], \"continuations\": [[7], [8, 9]]}], \"routing\": true, \"tokens\": true}"},
     {"loglikelihood of text", api_loglikelihood, "{\"requests\": [{\"context\": \"<s>\", \"continuations\": [\"</s>\"]}]}"},
-    {"rolling", api_loglikelihood_rolling, "{\"texts\": [[5, 6, 7, 8], \"<s>\"], \"max_length\": 2, \"bucket_edges\": [0, 2], \"tokens\": true}"},
+    {"rolling", api_loglikelihood_rolling,
+     "{\"texts\": [[5, 6, 7, 8], \"<s>\"], \"max_length\": 2, \"bucket_edges\": [0, 2], \"tokens\": true}"},
     {"tokenize", api_tokenize, "{\"prompt\": \"The old man walked to the river.\"}"},
     {"detokenize", api_detokenize, "{\"tokens\": [345, 885, 479]}"},
     {"tokenizer_info", api_tokenizer_info, "{}"},

@@ -1,5 +1,5 @@
-/* A request body for one of the endpoints: the first byte picks it, the rest is the body. The engine is a double that aborts when it is given
- * what engine.h forbids. Whatever comes, the answer is JSON or the error has a sentence. */
+/* A request body for one of the endpoints: the first byte picks it, the rest is the body. The engine is a double that aborts when it is
+ * given what engine.h forbids. Whatever comes, the answer is JSON or the error has a sentence. */
 #include "tests/fuzz/fuzz.h"
 #include <stdlib.h>
 #include <string.h>
@@ -7,10 +7,15 @@
 #include "tests/unit/fake_engine.h"
 
 static struct options options;
-static struct server server = {.options = &options, .model_name = "double", .info = &fake_engine_info, .bos = FAKE_BOS, .eos = FAKE_EOS,
+static struct server server = {.options = &options,
+                               .model_name = "double",
+                               .info = &fake_engine_info,
+                               .bos = FAKE_BOS,
+                               .eos = FAKE_EOS,
                                .noted_lock = PTHREAD_MUTEX_INITIALIZER};
 
-static int (*const handlers[])(struct call *c, struct err *err) = {api_completions, api_loglikelihood, api_loglikelihood_rolling, api_tokenize, api_detokenize};
+static int (*const handlers[])(struct call *c, struct err *err) = {api_completions, api_loglikelihood, api_loglikelihood_rolling,
+                                                                   api_tokenize, api_detokenize};
 
 /* Takes a stream to its end, as the connection's thread would. */
 static void drain(struct http_response *resp)

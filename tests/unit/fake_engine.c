@@ -4,12 +4,30 @@
 
 struct fake_engine_plan fake_engine_plan;
 
-static const struct model_config config = {.hidden = 8, .ffn = 8, .n_layers = FAKE_LAYERS, .n_heads = 1, .n_kv_heads = 1, .head_dim = 8, .vocab = FAKE_VOCAB,
-                                           .max_position_embeddings = FAKE_LEN, .bos_id = FAKE_BOS, .eos_id = FAKE_EOS};
+static const struct model_config config = {.hidden = 8,
+                                           .ffn = 8,
+                                           .n_layers = FAKE_LAYERS,
+                                           .n_heads = 1,
+                                           .n_kv_heads = 1,
+                                           .head_dim = 8,
+                                           .vocab = FAKE_VOCAB,
+                                           .max_position_embeddings = FAKE_LEN,
+                                           .bos_id = FAKE_BOS,
+                                           .eos_id = FAKE_EOS};
 static const struct layer_plan plan[FAKE_LAYERS] = {{.kind = LAYER_DTRNET}, {.kind = LAYER_DENSE}, {.kind = LAYER_DTRNET}};
-const struct engine_info fake_engine_info = {.config = &config, .plan = plan, .device = "fake", .dtype = "f32", .numerics_class = "fake", .model_hash = "00",
-                                             .max_model_len = FAKE_LEN, .max_batch_tokens = 8, .n_threads = 1, .bos_id = FAKE_BOS, .eos_id = FAKE_EOS,
-                                             .kv_rows_total = 1000, .kv_row_bytes = 64};
+const struct engine_info fake_engine_info = {.config = &config,
+                                             .plan = plan,
+                                             .device = "fake",
+                                             .dtype = "f32",
+                                             .numerics_class = "fake",
+                                             .model_hash = "00",
+                                             .max_model_len = FAKE_LEN,
+                                             .max_batch_tokens = 8,
+                                             .n_threads = 1,
+                                             .bos_id = FAKE_BOS,
+                                             .eos_id = FAKE_EOS,
+                                             .kv_rows_total = 1000,
+                                             .kv_row_bytes = 64};
 
 struct answer {
     struct eval_result r;
@@ -49,7 +67,8 @@ static bool allocate(const struct eval_request *q, struct answer *a, size_t k1)
     a->new_top_ids = calloc(m * k1, sizeof(int32_t));
     a->new_top_logprobs = calloc(m * k1, sizeof(float));
     a->routing = calloc(FAKE_LAYERS, (size_t)q->n_tokens);
-    return a->logprobs && a->top_ids && a->top_logprobs && a->new_tokens && a->new_logprobs && a->new_top_ids && a->new_top_logprobs && a->routing;
+    return a->logprobs && a->top_ids && a->top_logprobs && a->new_tokens && a->new_logprobs && a->new_top_ids && a->new_top_logprobs &&
+           a->routing;
 }
 
 static void score(const struct eval_request *q, struct answer *a, int k1)
@@ -92,8 +111,9 @@ static void generate(const struct eval_request *q, struct answer *a, int k1)
 /* What engine.h asks of its caller. */
 static bool check_request(const struct eval_request *q)
 {
-    bool ok = q->n_tokens >= 1 && q->score_begin >= 1 && q->score_begin <= q->n_tokens && q->top_k >= 0 && q->top_k <= ENGINE_TOP_K_MAX && q->max_new >= 0
-              && q->n_tokens - 1 + q->max_new <= FAKE_LEN && q->temperature >= 0 && q->top_p >= 0 && q->top_p <= 1 && q->sample_top_k >= 0;
+    bool ok = q->n_tokens >= 1 && q->score_begin >= 1 && q->score_begin <= q->n_tokens && q->top_k >= 0 && q->top_k <= ENGINE_TOP_K_MAX &&
+              q->max_new >= 0 && q->n_tokens - 1 + q->max_new <= FAKE_LEN && q->temperature >= 0 && q->top_p >= 0 && q->top_p <= 1 &&
+              q->sample_top_k >= 0;
     for (int i = 0; i < q->n_tokens; i++)
         ok &= q->tokens[i] >= 0 && q->tokens[i] < FAKE_VOCAB;
     return ok;
@@ -144,15 +164,14 @@ const struct eval_result *engine_result(const struct engine_ticket *t, int i)
     return &t->answers[i].r;
 }
 
-void engine_cancel(struct engine_ticket *t)
-{
-}
+void engine_cancel(struct engine_ticket *t) {}
 
 void engine_ticket_free(struct engine_ticket *t)
 {
     for (int i = 0; t && i < t->n; i++) {
         struct answer *a = &t->answers[i];
-        void *all[] = {a->logprobs, a->top_logprobs, a->new_logprobs, a->new_top_logprobs, a->top_ids, a->new_tokens, a->new_top_ids, a->routing};
+        void *all[] = {a->logprobs, a->top_logprobs, a->new_logprobs, a->new_top_logprobs,
+                       a->top_ids,  a->new_tokens,   a->new_top_ids,  a->routing};
         for (size_t k = 0; k < sizeof(all) / sizeof(all[0]); k++)
             free(all[k]);
     }
@@ -166,9 +185,7 @@ int engine_open(const struct engine_options *o, struct engine **ret, struct err 
     return err_set(err, ERR_UNSUPPORTED, "the double has no checkpoint");
 }
 
-void engine_close(struct engine *e)
-{
-}
+void engine_close(struct engine *e) {}
 
 const struct engine_info *engine_info(const struct engine *e)
 {
@@ -185,15 +202,11 @@ int engine_health(struct engine *e, struct err *err)
     return fake_engine_plan.health_code ? err_set(err, fake_engine_plan.health_code, "lost as planned") : 0;
 }
 
-void engine_drain(struct engine *e)
-{
-}
+void engine_drain(struct engine *e) {}
 
 bool engine_idle(struct engine *e)
 {
     return true;
 }
 
-void engine_cache_clear(struct engine *e)
-{
-}
+void engine_cache_clear(struct engine *e) {}

@@ -10,11 +10,11 @@
 #define FAKE_EOS 2
 
 struct fake_engine_plan {
-    int submit_code;      /* engine_submit fails with it */
-    int request_code;     /* the last request of every ticket fails with it */
+    int submit_code;  /* engine_submit fails with it */
+    int request_code; /* the last request of every ticket fails with it */
     int health_code;
 };
 extern struct fake_engine_plan fake_engine_plan;
 extern const struct engine_info fake_engine_info;
 
-float fake_logprob(int32_t before, int32_t id);   /* of id after `before` */
+float fake_logprob(int32_t before, int32_t id); /* of id after `before` */

@@ -40,7 +40,9 @@ static void test_completion(void)
 {
     json_t *answer;
     struct err err;
-    CHECK_INT(call(api_completions, "{\"prompt\": [5, 6, 9], \"max_tokens\": 2, \"logprobs\": 1, \"echo\": true, \"temperature\": 0}", &answer, &err), 0);
+    CHECK_INT(call(api_completions, "{\"prompt\": [5, 6, 9], \"max_tokens\": 2, \"logprobs\": 1, \"echo\": true, \"temperature\": 0}",
+                   &answer, &err),
+              0);
     json_t *choice = json_array_get(json_object_get(answer, "choices"), 0), *lp = json_object_get(choice, "logprobs");
     json_t *values = json_object_get(lp, "token_logprobs"), *top = json_object_get(lp, "top_logprobs");
     CHECK_INT(json_array_size(values), 5);
@@ -105,7 +107,8 @@ static void test_rolling_windows(void)
 {
     json_t *answer;
     struct err err;
-    CHECK_INT(call(api_loglikelihood_rolling, "{\"text\": [2, 3, 5, 6, 9, 10, 11], \"max_length\": 3, \"tokens\": true}", &answer, &err), 0);
+    CHECK_INT(call(api_loglikelihood_rolling, "{\"text\": [2, 3, 5, 6, 9, 10, 11], \"max_length\": 3, \"tokens\": true}", &answer, &err),
+              0);
     json_t *one = json_array_get(json_object_get(answer, "results"), 0), *values = json_object_get(one, "token_logprobs");
     static const int32_t row[] = {FAKE_BOS, 2, 3, 5, 6, 9, 10, 11};
     CHECK_INT(json_array_size(values), 7);

@@ -45,8 +45,9 @@ static void test_precedence(struct arena *arena)
     struct options o;
     struct err err;
     const char *args[] = {"--port=1", "--config", settings_path};
-    write_settings("{\"port\": 3, \"threads\": 3, \"max_queue\": 3, \"kv_cache_memory\": \"2M\", \"prefix_cache\": false, \"dense_layers\": [0, 2],"
-                   " \"rope_scaling\": {\"factor\": 4}, \"host\": \"h\", \"route_rate\": 0.5, \"model\": null}");
+    write_settings(
+        "{\"port\": 3, \"threads\": 3, \"max_queue\": 3, \"kv_cache_memory\": \"2M\", \"prefix_cache\": false, \"dense_layers\": [0, 2],"
+        " \"rope_scaling\": {\"factor\": 4}, \"host\": \"h\", \"route_rate\": 0.5, \"model\": null}");
     setenv("DTRNET_PORT", "2", 1);
     setenv("DTRNET_THREADS", "2", 1);
     setenv("DTRNET_STRICT_MODEL_NAME", "1", 1);
@@ -78,7 +79,9 @@ static void test_every_row(struct arena *arena)
     for (size_t i = 0; i < options_table.n; i++) {
         const struct option_row *row = &options_table.rows[i];
         bool number = row->type == OPTION_INT || row->type == OPTION_SIZE || row->type == OPTION_DOUBLE;
-        enum command command = row->commands & COMMAND_SERVE ? COMMAND_SERVE : row->commands & COMMAND_INSPECT ? COMMAND_INSPECT : COMMAND_BENCH;
+        enum command command = row->commands & COMMAND_SERVE     ? COMMAND_SERVE
+                               : row->commands & COMMAND_INSPECT ? COMMAND_INSPECT
+                                                                 : COMMAND_BENCH;
         char flag[64], value[64];
         const char *args[] = {flag, value};
         snprintf(flag, sizeof(flag), "--%s", row->name);
@@ -105,9 +108,20 @@ static void test_sizes(struct arena *arena)
 {
     static const struct {
         const char *text;
-        long long want;   /* -1: refused */
-    } cases[] = {{"1024", 1024}, {"5K", 5120}, {"5k", 5120}, {"1.5M", 1572864}, {"2G", 2147483648LL}, {"1T", 1099511627776LL}, {"3GiB", 3221225472LL},
-                 {"1.5", -1}, {"5X", -1}, {"5KB", -1}, {"K", -1}, {"-1", -1}, {"1e30", -1}};
+        long long want; /* -1: refused */
+    } cases[] = {{"1024", 1024},
+                 {"5K", 5120},
+                 {"5k", 5120},
+                 {"1.5M", 1572864},
+                 {"2G", 2147483648LL},
+                 {"1T", 1099511627776LL},
+                 {"3GiB", 3221225472LL},
+                 {"1.5", -1},
+                 {"5X", -1},
+                 {"5KB", -1},
+                 {"K", -1},
+                 {"-1", -1},
+                 {"1e30", -1}};
     struct options o;
     struct err err;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -122,9 +136,15 @@ static void test_bad_lines(struct arena *arena)
 {
     static const struct {
         const char *a, *b, *says;
-    } cases[] = {{"--no-such", "1", "unknown flag --no-such"}, {"stray", "x", "unexpected argument"}, {"--port", NULL, "needs a value"},
-                 {"--json", NULL, "unknown flag --json"}, {"--tls-cert", "f", "tls-key is missing"}, {"--tls-key", "f", "tls-cert is missing"},
-                 {"--device", "tpu", "none of auto|cpu|cuda"}, {"--model", "", "empty"}, {"--prefix-cache", "2", "neither on nor off"}};
+    } cases[] = {{"--no-such", "1", "unknown flag --no-such"},
+                 {"stray", "x", "unexpected argument"},
+                 {"--port", NULL, "needs a value"},
+                 {"--json", NULL, "unknown flag --json"},
+                 {"--tls-cert", "f", "tls-key is missing"},
+                 {"--tls-key", "f", "tls-cert is missing"},
+                 {"--device", "tpu", "none of auto|cpu|cuda"},
+                 {"--model", "", "empty"},
+                 {"--prefix-cache", "2", "neither on nor off"}};
     struct options o;
     struct err err;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -137,8 +157,20 @@ static void test_bad_lines(struct arena *arena)
 
 static void test_bad_files(struct arena *arena)
 {
-    static const char *const texts[] = {"", "[]", "5", "{", "{\"port\": 70000}", "{\"port\": []}", "{\"port\": {}}", "{\"no_such\": 1}", "{\"max-queue\": 1}",
-                                        "{\"config\": \"x\"}", "{\"dense_layers\": {}}", "{\"rope_scaling\": []}", "{\"port\": 1, \"port\": 2}", "{\"host\": \"\"}"};
+    static const char *const texts[] = {"",
+                                        "[]",
+                                        "5",
+                                        "{",
+                                        "{\"port\": 70000}",
+                                        "{\"port\": []}",
+                                        "{\"port\": {}}",
+                                        "{\"no_such\": 1}",
+                                        "{\"max-queue\": 1}",
+                                        "{\"config\": \"x\"}",
+                                        "{\"dense_layers\": {}}",
+                                        "{\"rope_scaling\": []}",
+                                        "{\"port\": 1, \"port\": 2}",
+                                        "{\"host\": \"\"}"};
     const char *args[] = {"--config", settings_path};
     struct options o;
     struct err err;

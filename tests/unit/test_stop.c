@@ -70,7 +70,8 @@ static void test_unfinished_characters(void)
     static const struct {
         const char *text;
         size_t settled;
-    } rows[] = {{"a\xc3", 1}, {"a\xc3\xa9", 3}, {"\xe2\x82", 0}, {"\xe2\x82\xac", 3}, {"x\xf0\x9f\x98", 1}, {"x\xf0\x9f\x98\x80", 5}, {"\x80\x80", 2}, {"\xff", 0}, {"\xff z", 3}};
+    } rows[] = {{"a\xc3", 1},    {"a\xc3\xa9", 3}, {"\xe2\x82", 0}, {"\xe2\x82\xac", 3}, {"x\xf0\x9f\x98", 1}, {"x\xf0\x9f\x98\x80", 5},
+                {"\x80\x80", 2}, {"\xff", 0},      {"\xff z", 3}};
     struct stop_set none = {0};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct stop_text t;

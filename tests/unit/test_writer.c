@@ -40,7 +40,8 @@ static void test_structure(void)
     writer_float(&w, INFINITY);
     writer_close(&w, '}');
     CHECK_INT(w.code, 0);
-    CHECK_STR(b.data, "{\"empty\":[],\"list\":[-9223372036854775808,9223372036854775807,0,{},[true,false,null],7],\"text\":\"a\\\"\\\\\\n\\u0001/\xc3\xa9\","
+    CHECK_STR(b.data, "{\"empty\":[],\"list\":[-9223372036854775808,9223372036854775807,0,{},[true,false,null],7],\"text\":"
+                      "\"a\\\"\\\\\\n\\u0001/\xc3\xa9\","
                       "\"none\":null,\"n\":-5,\"f\":0.1,\"d\":0.1,\"inf\":null}");
     json_t *back = json_loads(b.data, 0, NULL);
     CHECK(back != NULL);
