@@ -164,6 +164,8 @@ static int next_regex(const struct pattern *p, const char *text, size_t len, siz
     if (!m)
         return ERR_NOMEM;
     int n = pcre2_match(p->code, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK, m, p->limits);
+    if (n == PCRE2_ERROR_JIT_STACKLIMIT)   /* the interpreter keeps its stack on the heap */
+        n = pcre2_match(p->code, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, m, p->limits);
     if (n == PCRE2_ERROR_NOMATCH)
         return 0;
     if (n < 0)
