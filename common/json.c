@@ -13,7 +13,7 @@
 
 /* ---- parsing ---- */
 
-#define MAX_INTEGER_DIGITS 18   /* more may not fit an int64 */
+#define MAX_INTEGER "9223372036854775807"   /* more does not fit an int64 */
 
 /* What a first look at the text finds; jansson, which recurses and refuses long integers, comes after it. */
 struct outline {
@@ -30,7 +30,8 @@ static size_t number_length(const char *s, size_t len, bool *ret_long)
         digits += s[n] >= '0' && s[n] <= '9';
         integer &= (s[n] >= '0' && s[n] <= '9') || s[n] == '-';
     }
-    *ret_long = integer && digits > MAX_INTEGER_DIGITS;
+    size_t most = strlen(MAX_INTEGER);
+    *ret_long = integer && (digits > most || (digits == most && memcmp(s + n - digits, MAX_INTEGER, most) > 0));
     return n;
 }
 

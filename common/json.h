@@ -13,7 +13,7 @@
 #include "common/err.h"
 
 /* Parses one JSON value that fills `text` entirely. NUL bytes inside strings, invalid UTF-8,
- * duplicate keys and nesting deeper than 64 are errors. Integers of more than 18 digits become reals.
+ * duplicate keys and nesting deeper than 64 are errors. Integers beyond int64 become reals.
  * Ownership of *ret passes to the caller. */
 int json_parse(const char *text, size_t len, const char *what, json_t **ret, struct err *err);
 /* The same from a file of at most max_bytes. */

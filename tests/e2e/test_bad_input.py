@@ -33,7 +33,7 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, list[Any]]] = [
     ("/v1/completions", PROMPT, "top_k", "int", [-2, *HUGE]),
     ("/v1/completions", PROMPT, "temperature", "number", [-0.1, 2.1, 1e300, *HUGE]),
     ("/v1/completions", PROMPT, "top_p", "number", [-0.1, 1.1, 1e300]),
-    ("/v1/completions", PROMPT, "seed", "int", []),
+    ("/v1/completions", PROMPT, "seed", "int", [2**63, -(2**64), 1e30]),
     ("/v1/completions", PROMPT, "echo", "bool", []),
     ("/v1/completions", PROMPT, "stream", "bool", []),
     ("/v1/completions", PROMPT, "ignore_eos", "bool", []),

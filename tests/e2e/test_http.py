@@ -223,6 +223,9 @@ def test_sampling() -> None:
     assert [c["text"] for c in client.post("/v1/completions", {**body, "seed": 12})["choices"]] != texts
     top1 = client.post("/v1/completions", {**body, "top_k": 1, "n": 1})["choices"][0]["text"]
     assert top1 == client.post("/v1/completions", {**body, "temperature": 0, "n": 1})["choices"][0]["text"]
+    seeds = [-(2**63) + 1, -1, 0, 2**53 + 1, 2**62 + 1, 2**63 - 2, 2**63 - 1]
+    drawn = {tuple(c["text"] for c in client.post("/v1/completions", {**body, "seed": seed})["choices"]) for seed in seeds}
+    assert len(drawn) == len(seeds), "every bit of a seed counts"
     assert client.post("/v1/completions", {**body, "best_of": 4, "top_p": 0.5, "user": "x", "logit_bias": {}, "presence_penalty": 0})["choices"]
 
 
