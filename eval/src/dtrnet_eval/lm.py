@@ -35,8 +35,9 @@ class RunTotals:
         self.rows_routed: list[int] = []
         self.seconds: dict[str, float] = defaultdict(float)
 
-    def add(self, usage: dict[str, Any]) -> None:
-        """Adds one answer's usage."""
+    def add(self, usage: dict[str, Any], sequences: int) -> None:
+        """Adds one answer's usage; a sequence rests on one position less than it has tokens."""
+        self.counts["positions"] += usage.get("prompt_tokens", 0) - sequences
         for name, value in usage.items():
             if isinstance(value, int):
                 self.counts[name] += value
@@ -48,7 +49,7 @@ class RunTotals:
 
     def summary(self) -> dict[str, Any]:
         """For the results file; `routed_share` is by layer, of all positions that the scored sequences rest on."""
-        rows = self.counts["computed_tokens"] + self.counts["cached_tokens"]
+        rows = self.counts["positions"]
         share = [round(routed / rows, 6) for routed in self.rows_routed] if rows else []
         seconds = {phase: round(value, 3) for phase, value in self.seconds.items()}
         return {**self.counts, "rows_routed": self.rows_routed, "routed_share": share, "seconds": seconds}
@@ -126,7 +127,7 @@ class DtrnetLM(LM):
         bar = tqdm(total=len(requests), disable=disable_tqdm, desc="loglikelihood")
 
         def keep(index: int, answer: dict[str, Any]) -> None:
-            self.totals.add(answer["usage"])
+            self.totals.add(answer["usage"], sum(map(len, batches[index])))
             for places, result in zip(batches[index], answer["results"], strict=True):
                 for place, one in zip(places, result["continuations"], strict=True):
                     out[place] = (one["logprob"], one["is_greedy"])
@@ -167,7 +168,7 @@ class DtrnetLM(LM):
         bar = tqdm(total=len(requests), disable=disable_tqdm, desc="loglikelihood_rolling")
 
         def keep(index: int, answer: dict[str, Any]) -> None:
-            self.totals.add(answer["usage"])
+            self.totals.add(answer["usage"], answer["results"][0]["num_windows"])
             out[index] = answer["results"][0]["logprob"]
             self.cache_hook.add_partial("loglikelihood_rolling", requests[index].args, out[index])
             bar.update(1)
@@ -189,7 +190,8 @@ class DtrnetLM(LM):
         bar = tqdm(total=len(requests), disable=disable_tqdm, desc="generate_until")
 
         def keep(index: int, answer: dict[str, Any]) -> None:
-            self.totals.add({k: v for k, v in answer.get("usage", {}).items() if isinstance(v, int)})
+            for name, value in answer.get("usage", {}).items():
+                self.totals.counts[f"generation_{name}"] += value if isinstance(value, int) else 0
             for choice in answer["choices"]:
                 place = batches[index][choice["index"]]
                 out[place] = choice["text"]
