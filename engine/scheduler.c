@@ -24,13 +24,26 @@ static void count_result(struct engine_stats *c, const struct sequence *s)
     }
 }
 
+/* What engine_stats shows from now on; the lock is held. */
+static void publish(struct scheduler *s)
+{
+    s->counts.kv_rows_held = (uint64_t)s->tree.held_slots;
+    s->counts.kv_rows_reserved = 0;
+    for (struct sequence *q = s->running.head; q; q = q->next)
+        s->counts.kv_rows_reserved += (uint64_t)q->promised;
+    s->counts.tree_nodes = s->tree.n_linked;
+    s->counts.tree_tokens = s->tree.tokens;
+    s->counts.evicted_tokens = s->tree.evicted_tokens;
+    s->published = s->counts;
+}
+
 /* Counts a finished sequence and tells its ticket; the sequence is in no list any more. The ticket may be gone afterwards. */
 static void hand_over(struct scheduler *s, struct sequence *q)
 {
     struct engine_ticket *t = q->ticket;
     count_result(&s->counts, q);
     pthread_mutex_lock(&s->lock);
-    s->published = s->counts;   /* a client that has its answer finds it counted */
+    publish(s);   /* a client that has its answer finds it counted, its rows included */
     if (!--t->remaining)
         pthread_cond_broadcast(&t->done);
     pthread_mutex_unlock(&s->lock);
@@ -218,18 +231,6 @@ static void run_once(struct scheduler *s)
         if (q->done || q->result.finish != FINISH_NONE || !sequence_due(q))
             finish_running(s, q, 0, NULL);
     }
-}
-
-static void publish(struct scheduler *s)
-{
-    s->counts.kv_rows_held = (uint64_t)s->tree.held_slots;
-    s->counts.kv_rows_reserved = 0;
-    for (struct sequence *q = s->running.head; q; q = q->next)
-        s->counts.kv_rows_reserved += (uint64_t)q->promised;
-    s->counts.tree_nodes = s->tree.n_linked;
-    s->counts.tree_tokens = s->tree.tokens;
-    s->counts.evicted_tokens = s->tree.evicted_tokens;
-    s->published = s->counts;
 }
 
 static void *worker_main(void *arg)

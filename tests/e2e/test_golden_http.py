@@ -8,9 +8,9 @@ import json
 import sys
 from pathlib import Path
 
+import support  # isort: skip  (first: it finds the Python that has the other packages)
 import numpy as np
 
-import support
 from support import Server
 
 GOLDEN = support.ROOT / "tests" / "golden"

@@ -10,10 +10,10 @@ import os
 import sys
 from pathlib import Path
 
+import support  # isort: skip  (first: it finds the Python that has the other packages)
 import numpy as np
 from sentencepiece import SentencePieceProcessor
 
-import support
 from reference import Reference, Scored
 from support import Server
 
