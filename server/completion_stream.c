@@ -93,7 +93,7 @@ static void write_records(struct stream *s, struct stream_choice *sc, struct wri
                                          .scored = true,
                                          .top_ids = rec[i].top_ids,
                                          .top_logprobs = rec[i].top_logprobs,
-                                         .silent = rec[i].id == s->call.server->eos && !s->p->ignore_eos};
+                                         .silent = model_config_is_eos(s->call.server->info->config, rec[i].id) && !s->p->ignore_eos};
     if (e)
         completion_write_logprobs(s->p, w, e, n, &sc->chars);
     free(e);

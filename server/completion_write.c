@@ -13,7 +13,7 @@ const char *completion_token_text(const struct completion *p, int32_t id, size_t
 {
     const struct server *s = p->call->server;
     *ret_len = 0;
-    if (!s->tokenizer || id >= tokenizer_vocab_size(s->tokenizer) || (id == s->eos && !p->ignore_eos))
+    if (!s->tokenizer || id >= tokenizer_vocab_size(s->tokenizer) || (!p->ignore_eos && model_config_is_eos(s->info->config, id)))
         return "";
     return tokenizer_token_bytes(s->tokenizer, id, false, ret_len);
 }

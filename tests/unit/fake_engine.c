@@ -13,7 +13,7 @@ static const struct model_config config = {.hidden = 8,
                                            .vocab = FAKE_VOCAB,
                                            .max_position_embeddings = FAKE_LEN,
                                            .bos_id = FAKE_BOS,
-                                           .eos_id = FAKE_EOS};
+                                           .eos_id = FAKE_EOS, .eos_ids = {FAKE_EOS}, .n_eos = 1};
 static const struct layer_plan plan[FAKE_LAYERS] = {{.kind = LAYER_DTRNET}, {.kind = LAYER_DENSE}, {.kind = LAYER_DTRNET}};
 const struct engine_info fake_engine_info = {.config = &config,
                                              .plan = plan,
