@@ -9,6 +9,7 @@
 
 #define COMPLETION_MAX_N 128
 #define COMPLETION_DEFAULT_TOKENS 16
+#define COMPLETION_MAX_ENTRIES (1 << 26) /* logprobs and alternatives that one answer may hold */
 
 struct completion_prompt {
     const char *text; /* as the client sent it; NULL: it sent ids */

@@ -236,6 +236,18 @@ static int check_lengths(struct call *c, struct completion *p, struct err *err)
     return 0;
 }
 
+/* What the answer may hold: entries of the lists, each with its alternatives. */
+static int check_size(struct completion *p, struct err *err)
+{
+    double entries = 0, each = 1 + (p->logprobs > 0 ? p->logprobs : 1);
+    for (size_t i = 0; i < p->n_prompts; i++)
+        entries += p->n * (p->max_tokens + (p->echo && p->logprobs >= 0 ? (double)p->prompts[i].n : 0));
+    if (entries * each <= COMPLETION_MAX_ENTRIES)
+        return 0;
+    return err_field(err, ERR_INVALID, "max_tokens", "max_tokens: the answer could hold %.0f logprobs; the limit of a request is %d",
+                     entries * each, COMPLETION_MAX_ENTRIES);
+}
+
 /* ---- sequences ---- */
 
 static int fill_requests(struct call *c, struct completion *p, struct err *err)
@@ -270,7 +282,8 @@ int completion_parse(struct call *c, struct completion *p, struct err *err)
 {
     int r;
     if ((r = api_check_model(c, err)) < 0 || (r = check_refused(c, err)) < 0 || (r = parse_scalars(c, p, err)) < 0 ||
-        (r = parse_stop(c, p, err)) < 0 || (r = parse_prompts(c, p, err)) < 0 || (r = check_lengths(c, p, err)) < 0)
+        (r = parse_stop(c, p, err)) < 0 || (r = parse_prompts(c, p, err)) < 0 || (r = check_lengths(c, p, err)) < 0 ||
+        (r = check_size(p, err)) < 0)
         return r;
     api_note_unknown(c, c->body, known);
     return fill_requests(c, p, err);

@@ -44,6 +44,7 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, list[Any]]] = [
     ("/v1/completions", {**PROMPT, "stream": True}, "stream_options", "", [5, [], {"include_usage": 3}]),
     ("/v1/completions", PROMPT, "stop", "", [5, {}, [5], [""], "", ["a" * 4097], ["a"] * 4097, [["a"]]]),
     ("/v1/completions", PROMPT, "prompt", "", [5, True, {}, [], [1.5], [-1], [16384], [10**18], [[1], "a", [16384]], [1, "a"], ["a", 1], [[1.5]], [["a"]], [[[1]]], [None], [{"role": "user", "content": "hi"}], [5] * 3000, ["a"] * 70000]),
+    ("/v1/completions", {"prompt": [[5]] * 500, "n": 128, "logprobs": 20}, "max_tokens", "int", [2000]),
     *[("/v1/completions", PROMPT, name, "", [value]) for name, value in {
         "logit_bias": {"5": 1}, "presence_penalty": 0.5, "frequency_penalty": -1, "repetition_penalty": 1.1, "min_p": 0.1, "suffix": "x",
         "use_beam_search": True, "min_tokens": 3, "stop_token_ids": [5], "bad_words": ["a"], "prompt_logprobs": 1, "response_format": {"type": "json_object"},
