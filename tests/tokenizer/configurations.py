@@ -85,13 +85,14 @@ def _grouped_digits() -> Tokenizer:
     return _byte_level(pre_tokenizers.Sequence(steps), normalizers.NFKC())
 
 
-def _split_then_bytes(pattern: str) -> pre_tokenizers.PreTokenizer:
+def split_then_bytes(pattern: str) -> pre_tokenizers.PreTokenizer:
+    """As LLaMA-3 and Qwen files have it: cut by an expression of one's own, then spell bytes."""
     return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"),
                                     pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 def _llama3() -> Tokenizer:
-    tokenizer = _byte_level(_split_then_bytes(LLAMA3_SPLIT), specials=["<|begin_of_text|>", "<|end_of_text|>"], ignore_merges=True)
+    tokenizer = _byte_level(split_then_bytes(LLAMA3_SPLIT), specials=["<|begin_of_text|>", "<|end_of_text|>"], ignore_merges=True)
     template = processors.TemplateProcessing(single="<|begin_of_text|> $A", pair="<|begin_of_text|> $A <|begin_of_text|>:1 $B:1",
                                              special_tokens=[("<|begin_of_text|>", 0)])
     tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
@@ -99,7 +100,7 @@ def _llama3() -> Tokenizer:
 
 
 def _qwen() -> Tokenizer:
-    return _byte_level(_split_then_bytes(QWEN_SPLIT), normalizers.NFC(), ["<|endoftext|>", "<|im_start|>"])
+    return _byte_level(split_then_bytes(QWEN_SPLIT), normalizers.NFC(), ["<|endoftext|>", "<|im_start|>"])
 
 
 def _deepseek() -> Tokenizer:
@@ -141,17 +142,18 @@ def _llama_parts(
     return tokenizer
 
 
-def _llama_decoder() -> decoders.Decoder:
+def llama_decoder() -> decoders.Decoder:
+    """What transformers writes for LLaMA-2."""
     return decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
 
 
 def _llama_legacy() -> Tokenizer:
     normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
-    return _llama_parts(normalizer, None, _llama_decoder(), True, True)
+    return _llama_parts(normalizer, None, llama_decoder(), True, True)
 
 
 def _llama_metaspace() -> Tokenizer:
-    return _llama_parts(None, pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False), _llama_decoder(), True, True)
+    return _llama_parts(None, pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False), llama_decoder(), True, True)
 
 
 def _metaspace_split() -> Tokenizer:
