@@ -37,15 +37,18 @@ void kv_cache_close(struct kv_cache *c)
 void kv_cache_take(struct kv_cache *c, int n, int *ret_slots)
 {
     assert(n <= c->n_free);
+    const int *top = c->free_slots + (c->n_free -= n);
     for (int i = 0; i < n; i++)
-        ret_slots[i] = c->free_slots[--c->n_free];
+        ret_slots[i] = top[n - 1 - i];
 }
 
 void kv_cache_give(struct kv_cache *c, const int *slots, int n)
 {
     assert(n <= c->n_slots - c->n_free);
-    for (int i = n - 1; i >= 0; i--)
-        c->free_slots[c->n_free++] = slots[i];
+    int *top = c->free_slots + c->n_free;
+    for (int i = 0; i < n; i++)
+        top[i] = slots[n - 1 - i];
+    c->n_free += n;
 }
 
 int64_t kv_tables_take(struct kv_cache *c, int64_t n)

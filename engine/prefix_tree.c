@@ -95,6 +95,38 @@ static void link_node(struct prefix_tree *t, struct tree_node *n)
     t->tokens += (uint64_t)n->n;
 }
 
+/* sorted[n_slots]: the node's slots layer by layer. at: [n_kv] scratch. */
+static void sort_slots(const struct prefix_tree *t, const struct tree_node *n, int *sorted, int *at)
+{
+    int layers = t->n_layers, used = 0;
+    if (n->n_slots == n->n_kv * layers) {
+        for (int l = 0; l < layers; l++)
+            for (int i = 0; i < n->n_kv; i++)
+                sorted[l * n->n_kv + i] = n->slots[i * layers + l];
+        return;
+    }
+    for (int i = 0; i < n->n_kv; i++) {
+        at[i] = used;
+        for (int b = 0; b < t->route_bytes; b++)
+            used += __builtin_popcount(n->route[i * t->route_bytes + b] | t->kv_mask[b]);
+    }
+    used = 0;
+    for (int l = 0; l < layers; l++)
+        for (int i = 0; i < n->n_kv; i++)
+            if (tree_has_kv(t, n->route + (size_t)i * (size_t)t->route_bytes, l))
+                sorted[used++] = n->slots[at[i]++];
+}
+
+/* Gives a node's slots back so that a layer's follow each other: who takes them reads and writes them fastest that way. */
+static void give_slots(struct prefix_tree *t, const struct tree_node *n)
+{
+    int *scratch = malloc(((size_t)n->n_slots + (size_t)n->n_kv) * sizeof(int));
+    if (scratch)
+        sort_slots(t, n, scratch, scratch + n->n_slots);
+    kv_cache_give(t->kv, scratch ? scratch : n->slots, n->n_slots);
+    free(scratch);
+}
+
 /* Takes a childless node out and frees it with its slots. */
 static void remove_node(struct prefix_tree *t, struct tree_node *n)
 {
@@ -106,7 +138,7 @@ static void remove_node(struct prefix_tree *t, struct tree_node *n)
         t->n_linked--;
         t->tokens -= (uint64_t)n->n;
     }
-    kv_cache_give(t->kv, n->slots, n->n_slots);
+    give_slots(t, n);
     t->held_slots -= n->n_slots;
     node_free(t, n);
 }

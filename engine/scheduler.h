@@ -34,7 +34,7 @@ struct scheduler {
     struct grant *grants;              /* [max_rows] */
     struct step_run *runs, *wants;     /* [max_rows] */
     unsigned char *route_host;         /* [n_layers, max_rows] */
-    int *cursor, *row_slots;           /* [n_layers] */
+    int *cursor, *cursor_before, *row_slots;   /* [n_layers] */
     struct engine_stats counts;        /* the worker's own; published after each step */
     /* shared */
     pthread_mutex_t lock;              /* the only lock of the engine */

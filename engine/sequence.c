@@ -227,7 +227,6 @@ int sequence_commit_row(struct sequence *s, const struct sequence_env *e, const 
     if (r < 0)
         return r;
     memcpy(s->route + (size_t)s->n_kv * (size_t)e->tree->route_bytes, route, (size_t)e->tree->route_bytes);
-    count_row(e->tree, route, s->kv_count);
     s->n_kv++;
     s->promised -= e->tree->n_layers;
     return 0;
@@ -273,6 +272,20 @@ void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int
 }
 
 /* ---- the end ------------------------------------------------------------------------------------------------- */
+/* Positions that attended in layer l. Where unselected rows leave no K and V, their count tells. */
+static int count_routed(const struct sequence *s, const struct sequence_env *e, int l)
+{
+    const struct prefix_tree *t = e->tree;
+    if (e->m->plan[l].kind == LAYER_DENSE)
+        return s->n_kv;
+    if (!(t->kv_mask[l >> 3] >> (l & 7) & 1))
+        return s->kv_count[l];
+    int n = 0;
+    for (int p = 0; p < s->n_kv; p++)
+        n += s->route[(size_t)p * (size_t)t->route_bytes + (size_t)(l >> 3)] >> (l & 7) & 1;
+    return n;
+}
+
 static int fill_routing(struct sequence *s, const struct sequence_env *e)
 {
     const struct prefix_tree *t = e->tree;
@@ -280,12 +293,9 @@ static int fill_routing(struct sequence *s, const struct sequence_env *e)
     if (s->req->want_routing && n && !(s->routing = malloc((size_t)t->n_layers * n)))
         return ERR_NOMEM;
     for (int l = 0; l < t->n_layers; l++) {
-        for (size_t p = 0; p < n; p++) {
-            uint8_t bit = s->route[p * rb + (size_t)(l >> 3)] >> (l & 7) & 1;
-            s->rows_routed[l] += bit;
-            if (s->routing)
-                s->routing[(size_t)l * n + p] = bit;
-        }
+        s->rows_routed[l] = count_routed(s, e, l);
+        for (size_t p = 0; s->routing && p < n; p++)
+            s->routing[(size_t)l * n + p] = s->route[p * rb + (size_t)(l >> 3)] >> (l & 7) & 1;
     }
     return 0;
 }

@@ -67,7 +67,7 @@ int sequence_due(const struct sequence *s);
 /* Adds n <= sequence_due rows to the batch; runs[] and wants[] are parallel to the batch's runs and wanted rows. */
 void sequence_pack(struct sequence *s, const struct sequence_env *e, struct batch *b, int n, struct step_run *runs, struct step_run *wants);
 
-/* One appended row came back: its routing bits and slots. On error the slots remain the caller's. */
+/* One appended row came back: its routing bits and slots; the caller adds to kv_count. On error the slots remain the caller's. */
 int sequence_commit_row(struct sequence *s, const struct sequence_env *e, const uint8_t *route, const int *slots, int n_slots);
 /* Wanted row i of the scores: a prompt token's score, or the next generated token. */
 void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int pos, int target, const struct scores *sc, int i);

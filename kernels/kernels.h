@@ -165,6 +165,11 @@ struct kern_ops {
      * 1 <= top_k <= min(KERN_TOP_K_MAX, v). */
     int (*logprobs)(struct kern_ctx *k, const float *logits, size_t ld, int n, int v, const int *target, int top_k, float *target_lp,
                     int *top_id, float *top_lp, unsigned char *bad);
+
+    /* ---- optional ------------------------------------------------------------------------------------------- */
+    /* Issues the ops that issue(arg) issues, at less cost when the same were issued before. `key` (at most 32 bytes) stands for everything
+     * that the ops are given by value or address; what lies in backend memory may differ. NULL: call issue(arg) instead. */
+    int (*replay)(struct kern_ctx *k, const void *key, size_t key_bytes, int (*issue)(void *arg), void *arg);
 };
 
 #define KERN_TOP_K_MAX 20

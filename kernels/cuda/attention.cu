@@ -4,7 +4,7 @@
 
 /* ---- tiles ---- */
 
-enum { TILE_THREADS = 1024, BINS = 1024, BIN_KEYS = 64 };
+enum { TILE_THREADS = 1024 };
 
 /* Inclusive sum over the block; `total` gets the sum of all. */
 __device__ static int block_scan(int v, int *total)
@@ -39,25 +39,16 @@ __device__ static struct attention_tile make_tile(const struct attention_args &a
             hi = mid - 1;
     }
     const struct kern_run run = a.runs[lo];
-    int start = a.run_start[lo], first = (t - first_tile[lo]) * tile_rows, left = (a.run_start[lo + 1] - start) * group - first;
-    int rows = left < tile_rows ? left : tile_rows;
+    int start = a.run_start[lo], all = (a.run_start[lo + 1] - start) * group, n = (all + tile_rows - 1) / tile_rows;
+    int first = (n - 1 - (t - first_tile[lo])) * tile_rows, rows = all - first < tile_rows ? all - first : tile_rows;
     int last = a.sel[start + (first + rows - 1) / group];
     return {start, first, rows, a.visible[last], run.table_off + (int64_t)a.layer * run.table_cap};
 }
 
-/* Most keys first, by counting: ones of about as many keys in any order. */
-__device__ __forceinline__ int bin_of(const struct attention_tile &t)
-{
-    int b = BINS - 1 - t.n_keys / BIN_KEYS;
-    return b > 0 ? b : 0;
-}
-
 __global__ static void __launch_bounds__(TILE_THREADS)
-    list_tiles(struct attention_args a, int tile_rows, struct attention_tiles out, int *first_tile, struct attention_tile *unsorted)
+    list_tiles(struct attention_args a, int tile_rows, struct attention_tiles out, int *first_tile)
 {
-    __shared__ int bin[BINS];
     int n_tiles = 0, total, group = a.h / a.hk;
-    bin[threadIdx.x] = 0;
     for (int i0 = 0; i0 < a.n_runs; i0 += TILE_THREADS) {
         int i = i0 + threadIdx.x, rows = i < a.n_runs ? (a.run_start[i + 1] - a.run_start[i]) * group : 0, n = (rows + tile_rows - 1) / tile_rows;
         int end = block_scan(n, &total);
@@ -66,30 +57,24 @@ __global__ static void __launch_bounds__(TILE_THREADS)
         n_tiles += total;
     }
     __syncthreads();
-    for (int t = threadIdx.x; t < n_tiles; t += TILE_THREADS) {
-        unsorted[t] = make_tile(a, first_tile, t, tile_rows);
-        atomicAdd(&bin[bin_of(unsorted[t])], 1);
-    }
-    __syncthreads();
-    int in_bin = bin[threadIdx.x], end = block_scan(in_bin, &total);
-    bin[threadIdx.x] = end - in_bin;
-    __syncthreads();
     for (int t = threadIdx.x; t < n_tiles; t += TILE_THREADS)
-        out.tile[atomicAdd(&bin[bin_of(unsorted[t])], 1)] = unsorted[t];
-    if (threadIdx.x == 0)
+        out.tile[t] = make_tile(a, first_tile, t, tile_rows);
+    if (threadIdx.x == 0) {
         *out.count = n_tiles;
+        *out.taken = 0;
+    }
 }
 
 int attention_list_tiles(struct cuda_ctx *c, const struct attention_args *a, int tile_rows, struct attention_tiles *ret)
 {
     size_t most = (size_t)a->n_max * (a->h / a->hk) / tile_rows + a->n_runs + 1;
-    char *p = (char *)cuda_scratch(c, SCRATCH_TILES, 16 + 2 * most * sizeof(struct attention_tile) + (a->n_runs + 1) * sizeof(int));
+    char *p = (char *)cuda_scratch(c, SCRATCH_TILES, 16 + most * sizeof(struct attention_tile) + (a->n_runs + 1) * sizeof(int));
     if (!p)
         return c->failed.code ? c->failed.code : ERR_NOMEM;
-    struct attention_tile *unsorted = (struct attention_tile *)(p + 16) + most;
     ret->count = (int *)p;
+    ret->taken = (int *)p + 1;
     ret->tile = (struct attention_tile *)(p + 16);
-    list_tiles<<<1, TILE_THREADS, 0, c->stream>>>(*a, tile_rows, *ret, (int *)(unsorted + most), unsorted);
+    list_tiles<<<1, TILE_THREADS, 0, c->stream>>>(*a, tile_rows, *ret, (int *)(ret->tile + most));
     return launched(&c->k, "attention_tiles");
 }
 

@@ -25,7 +25,8 @@ struct attention_tile {
 
 struct attention_tiles {
     int *count;                /* [1] */
-    struct attention_tile *tile;   /* most keys first */
+    int *taken;                /* [1] pieces (a tile and a KV head) handed out beyond the first of each block */
+    struct attention_tile *tile;   /* run by run, a run's most keys first: what runs together reads the same keys */
 };
 
 int attention_simt(struct cuda_ctx *c, const struct attention_args *a);

@@ -45,6 +45,7 @@ void *cuda_scratch(struct cuda_ctx *c, enum scratch_use use, size_t bytes)
     size_t want = bytes + bytes / 4 + 256;
     if (CU(c, cudaStreamSynchronize(c->stream)) < 0)
         return NULL;
+    cuda_drop_recordings(c);
     cudaFree(c->scratch[use]);
     c->scratch[use] = NULL;
     c->scratch_bytes[use] = 0;
@@ -75,6 +76,7 @@ static void close_cuda(struct kern_ctx *k)
     struct cuda_ctx *c = ctx_of(k);
     if (!c)
         return;
+    cuda_drop_recordings(c);
     for (void *p : c->scratch)
         cudaFree(p);
     for (cudaEvent_t e : c->up.done)
@@ -98,6 +100,7 @@ static const struct kern_ops *ops_cuda(void)
         rope_cuda_init(&o);
         attention_cuda_init(&o);
         logprobs_cuda_init(&o);
+        replay_cuda_init(&o);
         gates_cuda_init(&o);
         rmsnorm_cuda_init(&o);
     }

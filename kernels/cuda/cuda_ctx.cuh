@@ -30,6 +30,15 @@ struct pending_download {
 };
 enum { DOWNLOADS_MAX = 256 };
 
+/* A sequence of ops by its key (replay.cu). */
+enum { RECORDINGS = 64, RECORDING_KEY_MAX = 32 };
+struct recording {
+    char key[RECORDING_KEY_MAX];
+    size_t key_bytes;
+    uint64_t used;                    /* when last; 0: free */
+    cudaGraphExec_t graph;            /* NULL: asked for once, not recorded */
+};
+
 struct cuda_ctx {
     struct kern_ctx k;                /* first: a kern_ctx of this backend is a cuda_ctx */
     cudaStream_t stream;
@@ -42,6 +51,8 @@ struct cuda_ctx {
     int n_pending;
     void *scratch[3];                 /* grow-only device memory of the ops, one each use (enum scratch_use) */
     size_t scratch_bytes[3];
+    struct recording recordings[RECORDINGS];
+    uint64_t n_replays;
     struct err failed;                /* code 0: healthy */
     char numerics[128];
     struct log *log;
@@ -78,6 +89,8 @@ static inline int launched(struct kern_ctx *k, const char *kernel)
 /* At least `bytes` of device memory that the op may use until it is asked for again; NULL: no memory (the failure is remembered). */
 void *cuda_scratch(struct cuda_ctx *c, enum scratch_use use, size_t bytes);
 
+void cuda_drop_recordings(struct cuda_ctx *c);
+
 /* Each op file fills its slots. */
 void matrix_cuda_init(struct kern_ops *o);
 void matmul_cuda_init(struct kern_ops *o);
@@ -88,3 +101,4 @@ void place_cuda_init(struct kern_ops *o);
 void rope_cuda_init(struct kern_ops *o);
 void attention_cuda_init(struct kern_ops *o);
 void logprobs_cuda_init(struct kern_ops *o);
+void replay_cuda_init(struct kern_ops *o);

@@ -3,7 +3,7 @@
  * is below 2^-24 of the product. Weight terms run from the smallest to the largest, so small sums come first. */
 #include "kernels/cuda/matmul_sm90.cuh"
 
-enum { ACC_WGS = 2, ACC_BN = 96, ACC_STAGES = 4, ACC_BM = 64 * ACC_WGS };
+enum { ACC_WGS = 2, ACC_BN = 160, ACC_STAGES = 3, ACC_BM = 64 * ACC_WGS };
 static constexpr int X_BYTES = ACC_BM * 64 * 4;   /* two boxes of 32 columns a warpgroup */
 static constexpr int ACC_STAGE_BYTES = X_BYTES + ACC_BN * 128, 
                      ACC_SMEM_BYTES = 1024 + ACC_STAGES * (ACC_STAGE_BYTES + 16) + ACC_WGS * 4 * STAGING_BYTES;
@@ -63,52 +63,108 @@ __device__ __forceinline__ void load_x(float2 v[4], const char *x, int r, int c)
     }
 }
 
-/* acc (+)= one stage: 64 columns of x's X_TERMS largest terms times the weights at `w`. */
-template <int X_TERMS> __device__ __forceinline__ void multiply_stage(float (&acc)[ACC_BN / 2], const char *x, uint32_t w, int add)
-{
-    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-    uint32_t terms[4][X_TERMS][4];
+/* A thread's share of 64 columns of x as operands, largest term first. */
+struct x_terms {
+    uint32_t t[4][3][4];
+    __device__ __forceinline__ void split(const char *x)
+    {
+        int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        float2 v[4];
-        load_x(v, x, warp * 16 + lane / 4, i * 16 + lane % 4 * 2);
+        for (int i = 0; i < 4; i++) {
+            float2 v[4];
+            load_x(v, x, warp * 16 + lane / 4, i * 16 + lane % 4 * 2);
 #pragma unroll
-        for (int j = 0; j < X_TERMS; j++)
-            take_term(terms[i][j], v);
+            for (int j = 0; j < 3; j++)
+                take_term(t[i][j], v);
+        }
     }
+};
+
+/* Starts acc (+)= the N largest terms of x times the weights at `w`. */
+template <int N> __device__ __forceinline__ void multiply_terms(float (&acc)[ACC_BN / 2], const struct x_terms &x, uint32_t w, int add)
+{
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < 4; i++)
 #pragma unroll
-        for (int j = X_TERMS - 1; j >= 0; j--)
-            wgmma<__nv_bfloat16, ACC_BN>::rs<0>(acc, terms[i][j], tile_k_major(w) + i * 2, add || i > 0 || j < X_TERMS - 1);
+        for (int j = N - 1; j >= 0; j--)
+            wgmma<__nv_bfloat16, ACC_BN>::rs<0>(acc, x.t[i][j], tile_k_major(w) + i * 2, add || i > 0 || j < N - 1);
     wgmma_commit();
-    wgmma_wait<0>();
 }
 
-__device__ static void compute_accurate(const struct accurate_args &p, struct tile_order order, int m, const char *raw, char *staging,
-                                        uint32_t tiles, uint32_t full, uint32_t empty)
+/* These registers are not overwritten before the wait that came before. */
+__device__ __forceinline__ void terms_ready(struct x_terms &x)
 {
-    int wg = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
+#pragma unroll
+    for (int i = 0; i < 48; i++)
+        asm volatile("" : "+r"(x.t[i / 12][i / 4 % 3][i % 4])::"memory");
+}
+
+struct accurate_smem {
+    const char *x;             /* the first stage */
+    uint32_t tiles, full, empty;
+    __device__ __forceinline__ const char *x_at(int stage) const { return x + stage * ACC_STAGE_BYTES + (threadIdx.x / 128 - 1) * 2 * 64 * 128; }
+    __device__ __forceinline__ uint32_t weights_at(int stage) const { return tiles + stage * ACC_STAGE_BYTES + X_BYTES; }
+    __device__ __forceinline__ void leave(int stage) const
+    {
+        if (threadIdx.x % 128 == 0)
+            barrier_arrive(empty + stage * 8);
+    }
+};
+
+/* Weights of one term: the next columns of x are split while the present ones are multiplied. */
+__device__ __forceinline__ void compute_tile_one_term(float (&acc)[ACC_BN / 2], const struct accurate_smem &m, ring<ACC_STAGES> *at, int blocks)
+{
+    struct x_terms now, next = {};
+    barrier_wait(m.full + at->stage * 8, at->phase);
+    now.split(m.x_at(at->stage));
+    for (int b = 0; b < blocks; b++) {
+        int stage = at->stage;
+        multiply_terms<3>(acc, now, m.weights_at(stage), b > 0);
+        at->next();
+        if (b + 1 < blocks) {
+            barrier_wait(m.full + at->stage * 8, at->phase);
+            next.split(m.x_at(at->stage));
+        }
+        terms_ready(next);   /* split before the wait, beside the product */
+        wgmma_wait<0>();
+        terms_ready(now);
+        m.leave(stage);
+        now = next;
+    }
+}
+
+__device__ __forceinline__ void compute_tile_terms(float (&acc)[ACC_BN / 2], const struct accurate_smem &m, ring<ACC_STAGES> *at, int blocks, int n_terms)
+{
+    struct x_terms x;
+    for (int b = 0; b < blocks * n_terms; b++, at->next()) {
+        int missing = n_terms - 1 - b / blocks;   /* terms of x that are too small beside this term of the weights */
+        barrier_wait(m.full + at->stage * 8, at->phase);
+        x.split(m.x_at(at->stage));
+        if (missing == 0)
+            multiply_terms<3>(acc, x, m.weights_at(at->stage), b > 0);
+        else if (missing == 1)
+            multiply_terms<2>(acc, x, m.weights_at(at->stage), b > 0);
+        else
+            multiply_terms<1>(acc, x, m.weights_at(at->stage), b > 0);
+        wgmma_wait<0>();
+        terms_ready(x);
+        m.leave(at->stage);
+    }
+}
+
+__device__ static void compute_accurate(const struct accurate_args &p, struct tile_order order, int m, const struct accurate_smem &smem, char *staging)
+{
+    int wg = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4, blocks = p.term_ld / TILE_K;
     ring<ACC_STAGES> at;
     float acc[ACC_BN / 2], *stage = (float *)(staging + (wg * 4 + warp) * STAGING_BYTES);
     for (int t = blockIdx.x; t < order.m_tiles * order.n_tiles; t += gridDim.x) {
         int tm, tn;
         order.at(t, &tm, &tn);
-        for (int k0 = 0; k0 < p.n_terms * p.term_ld; k0 += TILE_K, at.next()) {
-            int x_terms = 3 - (p.n_terms - 1 - k0 / p.term_ld);
-            const char *x = raw + at.stage * ACC_STAGE_BYTES + wg * 2 * 64 * 128;
-            uint32_t weights = tiles + at.stage * ACC_STAGE_BYTES + X_BYTES;
-            barrier_wait(full + at.stage * 8, at.phase);
-            if (x_terms == 3)
-                multiply_stage<3>(acc, x, weights, k0 > 0);
-            else if (x_terms == 2)
-                multiply_stage<2>(acc, x, weights, k0 > 0);
-            else
-                multiply_stage<1>(acc, x, weights, k0 > 0);
-            if (threadIdx.x % 128 == 0)
-                barrier_arrive(empty + at.stage * 8);
-        }
+        if (p.n_terms == 1)
+            compute_tile_one_term(acc, smem, &at, blocks);
+        else
+            compute_tile_terms(acc, smem, &at, blocks, p.n_terms);
         write_f32<ACC_BN>(p.a, acc, stage, out_rows(p.a.out, tm * ACC_BM + wg * 64 + warp * 16, m), tn * ACC_BN);
     }
 }
@@ -133,10 +189,13 @@ __global__ static void __launch_bounds__(128 * (ACC_WGS + 1), 1)
     }
     __syncthreads();
     if (threadIdx.x < 128) {
+        registers_lower<40>();
         if (threadIdx.x == 0)
             feed_accurate(&mx, &mw, p, order, tiles, full, empty);
     } else {
-        compute_accurate(p, order, m, raw + (tiles - smem_address(raw)), raw + (staging - smem_address(raw)), tiles, full, empty);
+        registers_raise<232>();
+        struct accurate_smem smem = {raw + (tiles - smem_address(raw)), tiles, full, empty};
+        compute_accurate(p, order, m, smem, raw + (staging - smem_address(raw)));
     }
 #endif
 }

@@ -1,10 +1,11 @@
-/* Row lists and key places of one layer, in one block: warps count their rows by ballot, the counts are scanned, the rows are written.
+/* Row lists and key places of one layer, in one cluster of blocks (one block before Hopper): warps count their rows by ballot, the counts are
+ * scanned over warps and blocks, the rows are written.
  *
  * Three running counts a row: selected rows, rows with K and V, and rows that take a reserved slot. A run's own counts are
- * differences to the counts at its first row, so those prefixes are kept in scratch memory between the two passes. */
+ * differences to the counts at its first row, so those prefixes are kept in scratch memory between the passes. */
 #include "kernels/cuda/common.cuh"
 
-enum { THREADS = 1024, WARPS = THREADS / 32 };
+enum { THREADS = 1024, WARPS = THREADS / 32, MAX_BLOCKS = 8 };
 
 struct counts { int sel, key, take; };
 
@@ -14,8 +15,8 @@ struct place_args {
     bool kv_all;
     const int *base, *reserved;
     struct kern_place out;
-    int2 *before;   /* [n] keys and selected rows before row r */
-    int *tables;    /* of the layer's offset 0 */
+    struct counts *of_block;   /* [MAX_BLOCKS] */
+    int2 *before;              /* [n+1] keys and selected rows before row r */
     int layer;
 };
 
@@ -30,8 +31,25 @@ __device__ __forceinline__ struct counts row_flags(const struct place_args &a, i
     return c;
 }
 
-/* Sums over the warps before this one; `total` gets the sum over all. */
-__device__ static struct counts warps_before(struct counts mine, struct counts *total)
+__device__ __forceinline__ void add(struct counts *a, struct counts b)
+{
+    a->sel += b.sel;
+    a->key += b.key;
+    a->take += b.take;
+}
+
+/* All blocks of the grid, which is one cluster; what they wrote is visible afterwards. */
+__device__ __forceinline__ void grid_sync()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+#else
+    __syncthreads();
+#endif
+}
+
+/* Sums over the warps and blocks before this one; `total` gets the sum over all. */
+__device__ static struct counts warps_before(const struct place_args &a, struct counts mine, struct counts *total)
 {
     __shared__ struct counts warp[WARPS];
     if (threadIdx.x % 32 == 0)
@@ -41,11 +59,18 @@ __device__ static struct counts warps_before(struct counts mine, struct counts *
     for (int w = 0; w < WARPS; w++) {
         if (w == threadIdx.x / 32)
             before = all;
-        all.sel += warp[w].sel;
-        all.key += warp[w].key;
-        all.take += warp[w].take;
+        add(&all, warp[w]);
     }
-    *total = all;
+    if (threadIdx.x == 0)
+        a.of_block[blockIdx.x] = all;
+    grid_sync();
+    *total = {0, 0, 0};
+    for (int b = 0; b < gridDim.x; b++) {
+        struct counts c = a.of_block[b];
+        if (b < blockIdx.x)
+            add(&before, c);
+        add(total, c);
+    }
     return before;
 }
 
@@ -59,10 +84,21 @@ __device__ __forceinline__ void write_row(const struct place_args &a, int r, str
     a.out.slot[r] = f.take ? a.reserved[at.take] : -1;
 }
 
+/* Row r's key number in its sequence, and its entry in the slot table. */
+__device__ __forceinline__ void write_key(const struct place_args &a, int r)
+{
+    int i = a.s.run_of[r];
+    const struct kern_run run = a.s.runs[i];
+    int key = a.base[i] + a.before[r].x - a.before[run.row0].x;
+    a.out.visible[r] = key + 1;
+    if (run.append)
+        a.s.tables[run.table_off + (int64_t)a.layer * run.table_cap + key] = a.out.slot[r];
+}
+
 __global__ void __launch_bounds__(THREADS, 1) place_rows(struct place_args a)
 {
-    int n = rows_count(a.s.all), lane = threadIdx.x % 32, below = (1u << lane) - 1;
-    int span = (n + THREADS - 1) / THREADS * 32, first = threadIdx.x / 32 * span;
+    int n = rows_count(a.s.all), lane = threadIdx.x % 32, below = (1u << lane) - 1, all_threads = THREADS * gridDim.x;
+    int span = (n + all_threads - 1) / all_threads * 32, first = (blockIdx.x * WARPS + threadIdx.x / 32) * span;
     struct counts sum = {0, 0, 0}, total;
     for (int r = first; r < first + span; r += 32) {
         struct counts f = row_flags(a, r + lane, n);
@@ -70,54 +106,51 @@ __global__ void __launch_bounds__(THREADS, 1) place_rows(struct place_args a)
         sum.key += __popc(__ballot_sync(~0u, f.key));
         sum.take += __popc(__ballot_sync(~0u, f.take));
     }
-    struct counts at = warps_before(sum, &total);
+    struct counts at = warps_before(a, sum, &total);
     for (int r = first; r < first + span; r += 32) {
         struct counts f = row_flags(a, r + lane, n);
         unsigned sel = __ballot_sync(~0u, f.sel), key = __ballot_sync(~0u, f.key), take = __ballot_sync(~0u, f.take);
         struct counts mine = {at.sel + __popc(sel & below), at.key + __popc(key & below), at.take + __popc(take & below)};
         if (r + lane < n)
             write_row(a, r + lane, f, mine);
-        at.sel += __popc(sel);
-        at.key += __popc(key);
-        at.take += __popc(take);
+        add(&at, {__popc(sel), __popc(key), __popc(take)});
     }
-    if (threadIdx.x == 0) {
+    if (threadIdx.x == 0 && blockIdx.x == 0) {
         *a.out.sel_n = total.sel;
         *a.out.rest_n = n - total.sel;
         a.out.run_start[a.s.n_runs] = total.sel;
         a.before[n] = make_int2(total.key, total.sel);
     }
+    grid_sync();
+    for (int r = blockIdx.x * THREADS + threadIdx.x; r < n; r += all_threads)
+        if (!a.route || a.route[r] || a.kv_all)
+            write_key(a, r);
+    for (int i = blockIdx.x * THREADS + threadIdx.x; i < a.s.n_runs; i += all_threads)
+        a.out.run_start[i] = a.before[a.s.runs[i].row0].y;
 }
 
-/* A thread a row: the key's number in its sequence, and its entry in the slot table. */
-__global__ static void place_keys(struct place_args a)
+static int launch(struct cuda_ctx *c, const struct place_args *a)
 {
-    int r = blockIdx.x * 256 + threadIdx.x;
-    if (r < a.s.n_runs)
-        a.out.run_start[r] = a.before[a.s.runs[r].row0].y;
-    if (r >= rows_count(a.s.all) || !(!a.route || a.route[r] || a.kv_all))
-        return;
-    int i = a.s.run_of[r];
-    const struct kern_run run = a.s.runs[i];
-    int key = a.base[i] + a.before[r].x - a.before[run.row0].x;
-    a.out.visible[r] = key + 1;
-    if (run.append)
-        a.tables[run.table_off + (int64_t)a.layer * run.table_cap + key] = a.out.slot[r];
+    int blocks = div_up(a->s.all.n_max, THREADS);
+    blocks = !c->sm90 || blocks <= 1 ? 1 : blocks < 4 ? 2 : MAX_BLOCKS;
+    cudaLaunchAttribute cluster = {.id = cudaLaunchAttributeClusterDimension};
+    cluster.val.clusterDim = {(unsigned)blocks, 1, 1};
+    cudaLaunchConfig_t config = {.gridDim = dim3(blocks), .blockDim = dim3(THREADS), .stream = c->stream, .attrs = &cluster,
+                                 .numAttrs = c->sm90 ? 1u : 0u};
+    return CU(c, cudaLaunchKernelEx(&config, place_rows, *a));
 }
 
 static int place_cuda(struct kern_ctx *k, const struct kern_step *s, int layer, const unsigned char *route, bool kv_all, const int *base,
                       const int *reserved, struct kern_place *ret)
 {
     struct cuda_ctx *c = ctx_of(k);
-    struct place_args a = {*s, route, kv_all, base, reserved, *ret, NULL, s->tables, layer};
-    a.before = (int2 *)cuda_scratch(c, SCRATCH_PLACE, (size_t)(s->all.n_max + 1) * sizeof(int2));
-    if (!a.before)
+    char *scratch = (char *)cuda_scratch(c, SCRATCH_PLACE, MAX_BLOCKS * sizeof(struct counts) + (size_t)(s->all.n_max + 1) * sizeof(int2));
+    if (!scratch)
         return c->failed.code ? c->failed.code : ERR_NOMEM;
-    place_rows<<<1, THREADS, 0, c->stream>>>(a);
-    int n = s->all.n_max > s->n_runs ? s->all.n_max : s->n_runs;
-    if (n)
-        place_keys<<<div_up(n, 256), 256, 0, c->stream>>>(a);
-    return launched(k, "place");
+    struct place_args a = {*s, route, kv_all, base, reserved, *ret, (struct counts *)scratch,
+                           (int2 *)(scratch + MAX_BLOCKS * sizeof(struct counts)), layer};
+    int r = launch(c, &a);
+    return r < 0 ? r : launched(k, "place");
 }
 
 void place_cuda_init(struct kern_ops *o) { o->place = place_cuda; }

@@ -1,0 +1,65 @@
+/* Sequences of ops as CUDA graphs: what is issued again and again with the same arguments (a decoding step) costs one launch.
+ *
+ * A sequence is recorded the second time it is asked for: the first run has set every kernel's attributes and grown the scratch memory, and
+ * what comes once only is not worth a recording. Recordings hold addresses of scratch memory, so they go when that moves. */
+#include <string.h>
+#include "kernels/cuda/cuda_ctx.cuh"
+
+static struct recording *find(struct cuda_ctx *c, const void *key, size_t key_bytes)
+{
+    struct recording *oldest = &c->recordings[0];
+    for (struct recording &r : c->recordings) {
+        if (r.key_bytes == key_bytes && !memcmp(r.key, key, key_bytes))
+            return &r;
+        if (r.used < oldest->used)
+            oldest = &r;
+    }
+    if (oldest->graph)
+        cudaGraphExecDestroy(oldest->graph);
+    *oldest = {};
+    memcpy(oldest->key, key, key_bytes);
+    oldest->key_bytes = key_bytes;
+    return oldest;
+}
+
+void cuda_drop_recordings(struct cuda_ctx *c)
+{
+    for (struct recording &r : c->recordings) {
+        if (r.graph)
+            cudaGraphExecDestroy(r.graph);
+        r = {};
+    }
+}
+
+static int record(struct cuda_ctx *c, struct recording *r, int (*issue)(void *arg), void *arg)
+{
+    cudaGraph_t graph = NULL;
+    int code = CU(c, cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal));
+    if (code < 0)
+        return code;
+    code = issue(arg);
+    int ended = CU(c, cudaStreamEndCapture(c->stream, &graph));
+    if (code >= 0)
+        code = ended;
+    if (code >= 0)
+        code = CU(c, cudaGraphInstantiate(&r->graph, graph, 0));
+    if (graph)
+        cudaGraphDestroy(graph);
+    return code;
+}
+
+static int replay_cuda(struct kern_ctx *k, const void *key, size_t key_bytes, int (*issue)(void *arg), void *arg)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    if (key_bytes > RECORDING_KEY_MAX || c->failed.code)
+        return issue(arg);
+    struct recording *r = find(c, key, key_bytes);
+    bool seen = r->used > 0;
+    r->used = ++c->n_replays;
+    if (!seen)
+        return issue(arg);
+    int code = r->graph ? 0 : record(c, r, issue, arg);
+    return code < 0 ? code : CU(c, cudaGraphLaunch(r->graph, c->stream));
+}
+
+void replay_cuda_init(struct kern_ops *o) { o->replay = replay_cuda; }
