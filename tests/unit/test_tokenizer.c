@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "common/utf8.h"
 #include "tests/check.h"
+#include "tokenizer/strmap.h"
 
 #define MAX_IDS 16
 
@@ -129,6 +131,20 @@ static void test_spellings(const struct tokenizer *t)
     CHECK_STR(tokenizer_token_string(t, 261, true, &len), "a");
 }
 
+/* Keys of a JSON object: valid UTF-8 without NUL, and each its own. */
+static void test_unique_strings(const struct tokenizer *t, bool first)
+{
+    struct strmap seen;
+    CHECK_INT(strmap_init(&seen, 20000), 0);
+    for (int32_t id = 0; id < tokenizer_vocab_size(t); id++) {
+        size_t len;
+        const char *s = tokenizer_token_string(t, id, first, &len);
+        if (len == 0 || memchr(s, 0, len) || utf8_valid_prefix(s, len) != len || strmap_put(&seen, s, len, id) != 1)
+            CHECK_INT(id, -1);
+    }
+    strmap_done(&seen);
+}
+
 static void test_decode(const struct tokenizer *t)
 {
     static const struct { int n; int32_t ids[4]; bool skip; const char *text; } rows[] = {
@@ -236,6 +252,8 @@ int main(void)
     test_bad_text(t);
     test_pairs(t);
     test_spellings(t);
+    test_unique_strings(t, false);
+    test_unique_strings(t, true);
     test_decode(t);
     tokenizer_close(t);
     test_settings();
