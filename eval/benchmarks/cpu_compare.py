@@ -5,9 +5,12 @@ Every round runs every contender once, one after another, so that a noisy moment
 medians over the rounds and their ratios. llama.cpp is built from the `llama-cpp-python` source package; its AMX code needs a compiler
 barrier before the tile configuration is loaded (gcc 12 drops the stores to it), which is put into the copy.
 
-usage: cpu_compare.py --build BUILD_DIR --config CONFIG.json --work DIR [--threads 2] [--rounds 3] [--only dtrnet,hf,llama,matmul]
+With --clock cpu everything has one thread and is measured in its own processor time: on a machine that others use, that leaves out
+the waiting, though not the crowded caches.
 
-Needs: torch, transformers, gguf, cmake, a C++ compiler; the network for the source package, unless DIR has it already.
+usage: cpu_compare.py --build BUILD_DIR --config CONFIG.json --work DIR [--threads 2] [--rounds 3] [--clock wall|cpu] [--only dtrnet,hf,llama,matmul]
+
+Needs: torch, transformers, cmake, a C++ compiler; the network for the source package, unless DIR has it already.
 OPENBLAS_CORETYPE must be unset: it would slow the others down.
 """
 import argparse
@@ -16,6 +19,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -34,6 +38,12 @@ def shape(config: dict) -> dict:
     return {"hidden": config["hidden_size"], "ffn": config["intermediate_size"], "layers": config["num_hidden_layers"], "heads": heads,
             "kv_heads": config.get("num_key_value_heads") or heads, "head": config.get("head_dim") or config["hidden_size"] // heads,
             "vocab": config["vocab_size"]}
+
+
+def child_seconds() -> float:
+    """Processor time of finished children."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def run(command: list, env: dict | None = None) -> str:
@@ -80,9 +90,10 @@ def tensor_names(layers: int) -> dict:
     return names
 
 
-def write_gguf(model: pathlib.Path, kind: str, out: pathlib.Path) -> None:
-    """The checkpoint as GGUF with matrices of one type and no vocabulary. Rows of q and k stay in Hugging Face's order: the values
+def write_gguf(tree: pathlib.Path, model: pathlib.Path, kind: str, out: pathlib.Path) -> None:
+    """The checkpoint as GGUF with matrices of one type and no vocabulary, written by llama.cpp's own package. Rows of q and k stay in Hugging Face's order: the values
     differ from a proper conversion, the work does not."""
+    sys.path.insert(0, str(tree / "gguf-py"))
     import gguf
     import torch
     from safetensors.torch import load_file
@@ -117,22 +128,33 @@ def write_gguf(model: pathlib.Path, kind: str, out: pathlib.Path) -> None:
     w.close()
 
 
-def llama_round(bench: pathlib.Path, gguf_file: pathlib.Path, threads: int) -> dict:
+def llama_round(bench: pathlib.Path, gguf_file: pathlib.Path, threads: int, clock: str) -> dict:
     """Tokens a second of one prompt of LENGTH, and of GENERATE generated tokens."""
-    rows = json.loads(run([bench, "-m", gguf_file, "-p", LENGTH, "-n", GENERATE, "-t", threads, "-fa", 1, "-ub", 512, "-r", 1, "-o", "json"]))
-    return {("generate" if r["n_gen"] else "prefill"): r["avg_ts"] for r in rows}
+    command = [bench, "-m", gguf_file, "-t", threads, "-fa", 1, "-ub", 512, "-o", "json"]
+    if clock == "wall":
+        rows = json.loads(run([*command, "-p", LENGTH, "-n", GENERATE, "-r", 1]))
+        return {("generate" if r["n_gen"] else "prefill"): r["avg_ts"] for r in rows}
+    result = {}
+    for what, prompt, new in [("prefill", LENGTH, 0), ("generate", 0, GENERATE)]:
+        spent = []
+        for repeats in [1, 3]:   # loading and warming up are in both
+            before = child_seconds()
+            run([*command, "-p", prompt, "-n", new, "-r", repeats])
+            spent.append(child_seconds() - before)
+        result[what] = 2 * (prompt + new) / (spent[1] - spent[0])
+    return result
 
 
 # ---- Hugging Face transformers ---------------------------------------------------------------------------------------
 
 
-def hf_worker(model: str, threads: int) -> None:
+def hf_worker(model: str, threads: int, clock: str) -> None:
     """Times prompts of LENGTH with logits of the last row, by dtype and batch; prints JSON."""
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads)
-    result = {}
+    now, result = time.process_time if clock == "cpu" else time.perf_counter, {}
     for name in ["bfloat16", "float32"]:
         net = AutoModelForCausalLM.from_pretrained(model, torch_dtype=getattr(torch, name)).eval()
         for batch in [1, 4]:
@@ -140,9 +162,9 @@ def hf_worker(model: str, threads: int) -> None:
             times = []
             with torch.inference_mode():
                 for _ in range(3):
-                    begin = time.perf_counter()
+                    begin = now()
                     net(ids, use_cache=True, logits_to_keep=1)
-                    times.append(time.perf_counter() - begin)
+                    times.append(now() - begin)
             result[f"{name} batch {batch}"] = batch * LENGTH / min(times[1:])
         del net
     print(json.dumps(result))
@@ -151,12 +173,14 @@ def hf_worker(model: str, threads: int) -> None:
 # ---- dtrnet -----------------------------------------------------------------------------------------------------------
 
 
-def dtrnet_round(build: pathlib.Path, model: pathlib.Path, threads: int) -> dict:
+def dtrnet_round(build: pathlib.Path, model: pathlib.Path, threads: int, clock: str) -> dict:
     """Figures of `dtrnet bench`."""
     report = json.loads(run([build / "dtrnet", "bench", "--model", model, "--dtype", "bf16", "--threads", threads, "--lengths", LENGTH,
                              "--batches", "1,4", "--generate", GENERATE + 1, "--workloads", "prefill,generate", "--repeats", 2,
                              "--log-level", "error", "--json"]))
     rates = {f"{w['workload']} batch {w['batch']}": w["tokens_per_s"] for w in report["workloads"]}
+    if clock == "cpu":
+        rates |= {f"prefill batch {w['batch']}": w["batch"] * w["length"] / w["cpu_seconds"] for w in report["workloads"] if "cpu_seconds" in w}
     generation = next(w for w in report["workloads"] if w["workload"] == "generate" and w["batch"] == 1)
     return {**rates, "read GB/s": report["read_gb_per_s"], "weights GB/s": generation["weights_gb_per_s"], "resident MB": report["resident_bytes"] / 1e6,
             "weights MB": report["weight_bytes"] / 1e6}
@@ -184,13 +208,16 @@ def main() -> None:
     parser.add_argument("--work", type=pathlib.Path, help="directory for the checkpoint, its copies and llama.cpp")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--only", default="dtrnet,hf,llama,matmul")
     parser.add_argument("--hf-worker", help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.hf_worker:
-        return hf_worker(a.hf_worker, a.threads)
+        return hf_worker(a.hf_worker, a.threads, a.clock)
     if "OPENBLAS_CORETYPE" in os.environ:
         sys.exit("unset OPENBLAS_CORETYPE")
+    if a.clock == "cpu" and a.threads != 1:
+        sys.exit("--clock cpu needs --threads 1")
     a.work.mkdir(parents=True, exist_ok=True)
     config, model = json.loads(a.config.read_text()), a.work / f"{a.config.stem}-model"
     if not model.exists():
@@ -206,18 +233,18 @@ def main() -> None:
         bench, files = build_llama(a.work), {t: a.work / f"{a.config.stem}-{t}.gguf" for t in LLAMA_TYPES}
         for kind, file in files.items():
             if not file.exists():
-                write_gguf(model, kind, file)
+                write_gguf(bench.parents[2], model, kind, file)
     for i in range(a.rounds):
         print(f"round {i + 1}")
         if "dtrnet" in a.only:
-            note("dtrnet", dtrnet_round(a.build, model, a.threads))
+            note("dtrnet", dtrnet_round(a.build, model, a.threads, a.clock))
         if "matmul" in a.only:
             note("matmul", matmul_round(a.build, config, a.threads))
         if "hf" in a.only:
-            note("transformers", json.loads(run([sys.executable, __file__, "--hf-worker", model, "--threads", a.threads])))
+            note("transformers", json.loads(run([sys.executable, __file__, "--hf-worker", model, "--threads", a.threads, "--clock", a.clock])))
         if "llama" in a.only:
             for kind, file in files.items():
-                note(f"llama.cpp {kind}", llama_round(bench, file, a.threads))
+                note(f"llama.cpp {kind}", llama_round(bench, file, a.threads, a.clock))
     print_table(rounds, a.threads)
 
 
