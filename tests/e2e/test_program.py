@@ -235,23 +235,26 @@ def test_connection_limit() -> None:
 
 
 def test_client_that_does_not_read() -> None:
-    """A stream that nobody takes ends after the idle timeout; one that is slow to begin does not."""
+    """An answer of 25 MB that nobody takes ends after the idle timeout; an answer that is slow to come does not."""
     with Process("--idle-timeout", "1", "--dtype", "f32") as server:
-        body = json.dumps({**LONG, "logprobs": 20, "stream": True, "max_tokens": 700}).encode()
-        with socket.socket() as s:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            s.connect((server.client.host, int(server.client.port)))
-            s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-            until = time.monotonic() + 120
-            while not server.metric("dtrnet_sequences_cancelled_total") and server.metric("dtrnet_sequences_done_total") < 4:
-                assert time.monotonic() < until
-                time.sleep(0.05)
-            while server.metric("dtrnet_http_requests_in_flight") > 1:   # the scrape itself is one
-                assert time.monotonic() < until, "the stalled stream was not ended"
-                time.sleep(0.05)
-        ids = [5] * 2000
-        events = server.client.stream("/v1/completions", {"prompt": [ids, ids[1:], ids[2:]], "max_tokens": 2, "ignore_eos": True})
+        for stream in (False, True):
+            big = {"prompt": [[5 + i % 9 for i in range(500)]] * 40, "max_tokens": 0, "echo": True, "logprobs": 20, "stream": stream}
+            body = json.dumps(big).encode()
+            with socket.socket() as s:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                s.connect((server.client.host, int(server.client.port)))
+                s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                while server.metric("dtrnet_sequences_done_total") < (80 if stream else 40):
+                    time.sleep(0.05)
+                until = time.monotonic() + 30
+                while server.metric("dtrnet_http_requests_in_flight") > 1:   # the scrape itself is one
+                    assert time.monotonic() < until, "the stalled answer was not ended"
+                    time.sleep(0.05)
+        ids = [7] * 2000
+        slow = {"prompt": [ids, [8, *ids[1:]], [9, *ids[1:]]], "max_tokens": 2, "ignore_eos": True, "temperature": 0}
+        events = server.client.stream("/v1/completions", slow)
         assert [e["choices"][0]["finish_reason"] for e in events[-3:]] == ["length"] * 3
+        assert len(server.client.post("/v1/completions", {**slow, "prompt": [4, *ids[1:]]})["choices"]) == 1
 
 
 def test_without_tokenizer() -> None:
