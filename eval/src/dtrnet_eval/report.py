@@ -103,7 +103,7 @@ def context_plot(models: list[Results]) -> bytes | None:
             axes.set_xlabel(what)
             axes.grid(alpha=0.3)
         left.set_ylabel("nats a token")
-        figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", fontsize=8)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", fontsize=8, ncols=2)
 
     return _png(draw)
 
