@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import sys
+from typing import Any
 
 from dtrnet_eval.client import ServerError
 
@@ -31,13 +33,32 @@ def register() -> None:
     register_model("dtrnet")(DtrnetLM)
 
 
+def add_model_info() -> None:
+    """Makes a harness before 0.4.13, which asks only its own models for it, put our model's info into the results."""
+    from lm_eval import evaluator
+
+    from dtrnet_eval.lm import DtrnetLM
+
+    evaluate = evaluator.simple_evaluate
+
+    def with_info(*args: Any, **kwargs: Any) -> Any:
+        results = evaluate(*args, **kwargs)
+        if results and DtrnetLM.latest and "dtrnet_server" not in results["config"]:
+            results["config"].update(DtrnetLM.latest.get_model_info())
+        return results
+
+    evaluator.simple_evaluate = with_info
+
+
 def run(arguments: list[str]) -> int:
-    """Hands over to the harness. Its command line has had the subcommand `run` since 0.4.10."""
+    """Hands over to the harness, whose newer command lines (`lm_eval._cli`) have a subcommand `run`."""
     register()
     from lm_eval.__main__ import cli_evaluate
 
     version = tuple(int(part) for part in importlib.metadata.version("lm_eval").split(".")[:3] if part.isdigit())
-    sys.argv = ["dtrnet-eval", *(["run"] if version >= (0, 4, 10) else []), *arguments]
+    if version < (0, 4, 13):
+        add_model_info()
+    sys.argv = ["dtrnet-eval", *(["run"] if importlib.util.find_spec("lm_eval._cli") else []), *arguments]
     cli_evaluate()
     return 0
 

@@ -73,6 +73,8 @@ class DtrnetLM(LM):
         **_ignored: what the harness passes to every model (batch_size, device, ...); rows of a batch are the server's business.
     """
 
+    latest: DtrnetLM | None = None  # the model made last, for harness versions that do not ask a model for its info
+
     def __init__(
         self,
         base_url: str = "http://127.0.0.1:8000",
@@ -101,6 +103,7 @@ class DtrnetLM(LM):
         self.seed = int(seed)
         self.truncated = 0
         self.totals = RunTotals()
+        DtrnetLM.latest = self
 
     # ---- what the harness asks about a model ----
 
