@@ -90,10 +90,11 @@ int batch_upload(struct batch *b, int *tables)
     b->d_base = (const int *)(b->device + used);
     for (int l = 0; l < b->n_layers; l++)
         stage(b, &used, batch_base(b, l, 0), (size_t)b->n_runs * word);
-    b->d_reserved = stage(b, &used, b->reserved, (size_t)b->n_layers * (size_t)b->n_append * word);
     b->d_want_row = stage(b, &used, b->want_row, (size_t)b->n_want * word);
     b->d_want_target = stage(b, &used, b->want_target, (size_t)b->n_want * word);
     b->step = (struct kern_step){
         .all = {.n_max = b->n_rows}, .pos = pos, .run_of = run_of, .runs = runs, .n_runs = b->n_runs, .tables = tables};
-    return b->k->backend->upload(b->k, b->device, b->staging, used);
+    b->d_reserved = (const int *)(b->device + used);   /* the bulk, straight from where it is */
+    int r = b->k->backend->upload(b->k, b->device, b->staging, used);
+    return r < 0 ? r : b->k->backend->upload(b->k, b->device + used, b->reserved, (size_t)b->n_layers * (size_t)b->n_append * word);
 }

@@ -100,9 +100,10 @@ static void sort_slots(const struct prefix_tree *t, const struct tree_node *n, i
 {
     int layers = t->n_layers, used = 0;
     if (n->n_slots == n->n_kv * layers) {
-        for (int l = 0; l < layers; l++)
-            for (int i = 0; i < n->n_kv; i++)
-                sorted[l * n->n_kv + i] = n->slots[i * layers + l];
+        for (int i0 = 0; i0 < n->n_kv; i0 += 16)   /* in blocks that the cache holds */
+            for (int l = 0; l < layers; l++)
+                for (int i = i0; i < n->n_kv && i < i0 + 16; i++)
+                    sorted[(size_t)l * (size_t)n->n_kv + (size_t)i] = n->slots[(size_t)i * (size_t)layers + (size_t)l];
         return;
     }
     for (int i = 0; i < n->n_kv; i++) {

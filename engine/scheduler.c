@@ -345,13 +345,13 @@ int scheduler_open(struct scheduler *s, struct model *m, const struct scheduler_
     s->runs = malloc(rows * sizeof(*s->runs));
     s->wants = malloc(rows * sizeof(*s->wants));
     s->route_host = malloc(rows * layers);
-    s->cursor = malloc(3 * layers * sizeof(int));
+    s->cursor = malloc((2 + COMMIT_ROWS) * layers * sizeof(int));
     s->env = (struct sequence_env){m, &s->tree, &s->kv, malloc((size_t)one * sizeof(int))};
     if (r >= 0 && (!s->order || !s->grants || !s->runs || !s->wants || !s->route_host || !s->cursor || !s->env.table_host))
         r = err_set(err, ERR_NOMEM, "no memory for the scheduler");
     if (r >= 0) {
-        s->row_slots = s->cursor + layers;
-        s->cursor_before = s->row_slots + layers;
+        s->cursor_before = s->cursor + layers;
+        s->row_slots = s->cursor_before + layers;
         s->started = !pthread_create(&s->worker, NULL, worker_main, s);
         if (!s->started)
             r = err_set(err, ERR_NOMEM, "cannot start the engine's thread");

@@ -8,6 +8,8 @@
 #include <stdatomic.h>
 #include "engine/seq_list.h"
 
+#define COMMIT_ROWS 32   /* rows whose results are taken in at a time */
+
 struct engine_ticket {
     struct scheduler *owner;
     struct sequence *seqs;       /* [n] */
@@ -34,7 +36,8 @@ struct scheduler {
     struct grant *grants;              /* [max_rows] */
     struct step_run *runs, *wants;     /* [max_rows] */
     unsigned char *route_host;         /* [n_layers, max_rows] */
-    int *cursor, *cursor_before, *row_slots;   /* [n_layers] */
+    int *cursor, *cursor_before;       /* [n_layers] */
+    int *row_slots;                    /* [COMMIT_ROWS, n_layers] */
     struct engine_stats counts;        /* the worker's own; published after each step */
     /* shared */
     pthread_mutex_t lock;              /* the only lock of the engine */

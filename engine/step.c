@@ -14,54 +14,57 @@ static const struct sampler_params *sampler_of(void *user, int i, uint64_t *ret_
     return &q->sampler;
 }
 
-/* What the rows of a step have in common while they are committed. */
+/* Rows are read back in blocks: within one, a layer at a time, since a layer's bits and slots lie side by side. */
 struct commit {
     struct scheduler *s;
     uint8_t dense[MODEL_MAX_LAYERS / 8];   /* bits of the layers without a router */
-    int routed[MODEL_MAX_LAYERS], n_routed;
+    uint8_t bits[COMMIT_ROWS][MODEL_MAX_LAYERS / 8];
+    int n_slots[COMMIT_ROWS];              /* of s->row_slots + i * n_layers */
 };
 
 static void commit_init(struct commit *c, struct scheduler *s)
 {
-    *c = (struct commit){.s = s};
+    c->s = s;
+    memset(c->dense, 0, sizeof(c->dense));
     for (int l = 0; l < s->batch.n_layers; l++)
         if (s->m->plan[l].kind == LAYER_DENSE)
             c->dense[l >> 3] |= (uint8_t)(1 << (l & 7));
-        else
-            c->routed[c->n_routed++] = l;
 }
 
-/* Routing bits of a step row, and the slots that the device gave it: it placed the rows of each layer in order. */
-static int read_row(const struct commit *c, int row, uint8_t *bits)
+/* Routing bits of layer l for n step rows. */
+static void read_bits(struct commit *c, int l, int row, int n)
 {
     struct scheduler *s = c->s;
-    const struct batch *b = &s->batch;
-    int n_slots = 0, *cursor = s->cursor;
-    memcpy(bits, c->dense, (size_t)s->tree.route_bytes);
-    for (int i = 0; i < c->n_routed; i++) {
-        int l = c->routed[i];
-        if (s->route_host[(size_t)l * (size_t)b->n_rows + (size_t)row]) {
-            bits[l >> 3] |= (uint8_t)(1 << (l & 7));
-            s->counts.rows_routed[l]++;
-        }
+    const unsigned char *route = s->route_host + (size_t)l * (size_t)s->batch.n_rows + (size_t)row;
+    if (s->m->plan[l].kind == LAYER_DENSE) {
+        s->counts.rows_routed[l] += (uint64_t)n;
+        return;
     }
-    for (int i = 0; i < s->tree.route_bytes; i++)
-        for (unsigned left = bits[i] | s->tree.kv_mask[i]; left; left &= left - 1) {
-            int l = i * 8 + __builtin_ctz(left);
-            s->row_slots[n_slots++] = b->reserved[(size_t)l * (size_t)b->n_append + (size_t)cursor[l]++];
-        }
-    return n_slots;
+    for (int i = 0; i < n; i++) {
+        c->bits[i][l >> 3] |= (uint8_t)((route[i] != 0) << (l & 7));
+        s->counts.rows_routed[l] += route[i] != 0;
+    }
 }
 
-static void commit_row(const struct commit *c, struct sequence *q, int row)
+/* The slots that the device gave to n rows in layer l: it placed the rows of each layer in order. */
+static void read_slots(struct commit *c, int l, int n)
 {
     struct scheduler *s = c->s;
-    uint8_t bits[MODEL_MAX_LAYERS / 8];
-    int n_slots = read_row(c, row, bits);
-    int r = q->done ? ERR_NOMEM : sequence_commit_row(q, &s->env, bits, s->row_slots, n_slots);
+    const int *next = s->batch.reserved + (size_t)l * (size_t)s->batch.n_append + (size_t)s->cursor[l];
+    size_t layers = (size_t)s->batch.n_layers;
+    int taken = 0;
+    for (int i = 0; i < n; i++)
+        if (tree_has_kv(&s->tree, c->bits[i], l))
+            s->row_slots[(size_t)i * layers + (size_t)c->n_slots[i]++] = next[taken++];
+    s->cursor[l] += taken;
+}
+
+static void commit_row(struct scheduler *s, struct sequence *q, const uint8_t *bits, const int *slots, int n_slots)
+{
+    int r = q->done ? ERR_NOMEM : sequence_commit_row(q, &s->env, bits, slots, n_slots);
     if (r >= 0)
         return;
-    kv_cache_give(&s->kv, s->row_slots, n_slots);
+    kv_cache_give(&s->kv, slots, n_slots);
     if (!q->done) {
         struct err err;
         err_set(&err, r, "no memory to keep the request's computed rows");
@@ -69,7 +72,21 @@ static void commit_row(const struct commit *c, struct sequence *q, int row)
     }
 }
 
-static void commit_run(const struct commit *c, int i)
+static void commit_block(struct commit *c, struct sequence *q, int row, int n)
+{
+    struct scheduler *s = c->s;
+    for (int i = 0; i < n; i++)
+        memcpy(c->bits[i], c->dense, (size_t)s->tree.route_bytes);
+    memset(c->n_slots, 0, sizeof(c->n_slots));
+    for (int l = 0; l < s->batch.n_layers; l++) {
+        read_bits(c, l, row, n);
+        read_slots(c, l, n);
+    }
+    for (int i = 0; i < n; i++)
+        commit_row(s, q, c->bits[i], s->row_slots + (size_t)i * (size_t)s->batch.n_layers, c->n_slots[i]);
+}
+
+static void commit_run(struct commit *c, int i)
 {
     struct scheduler *s = c->s;
     const struct kern_run *run = &s->batch.runs[i];
@@ -79,14 +96,10 @@ static void commit_run(const struct commit *c, int i)
     if (!run->append)
         return;
     memcpy(s->cursor_before, s->cursor, (size_t)n_layers * sizeof(int));
-    for (int row = run->row0; row < run->row0 + run->n; row++)
-        commit_row(c, q, row);
-    for (int l = 0; l < n_layers; l++) {
-        if (!q->done)
-            q->kv_count[l] += s->cursor[l] - s->cursor_before[l];
-        if (s->m->plan[l].kind == LAYER_DENSE)
-            s->counts.rows_routed[l] += (uint64_t)run->n;
-    }
+    for (int done = 0; done < run->n; done += COMMIT_ROWS)
+        commit_block(c, q, run->row0 + done, run->n - done < COMMIT_ROWS ? run->n - done : COMMIT_ROWS);
+    for (int l = 0; l < n_layers && !q->done; l++)
+        q->kv_count[l] += s->cursor[l] - s->cursor_before[l];
 }
 
 static void commit_rows(struct scheduler *s)

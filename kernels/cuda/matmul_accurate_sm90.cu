@@ -1,9 +1,10 @@
 /* Float32-accurate matmul on bf16 tensor cores: x (f32) is split in registers into three bf16 terms, the weights at load into as many as
  * they need (one where they were stored as bf16). Products of terms i and j (0 the largest) with i + j < 3 are added; what is left out
- * is below 2^-24 of the product. Weight terms run from the smallest to the largest, so small sums come first. */
+ * is below 2^-24 of the product. Weight terms run from the smallest to the largest, so small sums come first. Tensor cores cut off what an
+ * accumulator cannot hold, where float32 would round: so they sum 64 columns only, and those sums are added in plain float32. */
 #include "kernels/cuda/matmul_sm90.cuh"
 
-enum { ACC_WGS = 2, ACC_BN = 160, ACC_STAGES = 3, ACC_BM = 64 * ACC_WGS };
+enum { ACC_WGS = 2, ACC_BN = 96, ACC_STAGES = 4, ACC_BM = 64 * ACC_WGS };
 static constexpr int X_BYTES = ACC_BM * 64 * 4;   /* two boxes of 32 columns a warpgroup */
 static constexpr int ACC_STAGE_BYTES = X_BYTES + ACC_BN * 128, 
                      ACC_SMEM_BYTES = 1024 + ACC_STAGES * (ACC_STAGE_BYTES + 16) + ACC_WGS * 4 * STAGING_BYTES;
@@ -80,15 +81,15 @@ struct x_terms {
     }
 };
 
-/* Starts acc (+)= the N largest terms of x times the weights at `w`. */
-template <int N> __device__ __forceinline__ void multiply_terms(float (&acc)[ACC_BN / 2], const struct x_terms &x, uint32_t w, int add)
+/* Starts part = the N largest terms of x times the weights at `w`, smallest first. */
+template <int N> __device__ __forceinline__ void multiply_terms(float (&part)[ACC_BN / 2], const struct x_terms &x, uint32_t w)
 {
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < 4; i++)
 #pragma unroll
         for (int j = N - 1; j >= 0; j--)
-            wgmma<__nv_bfloat16, ACC_BN>::rs<0>(acc, x.t[i][j], tile_k_major(w) + i * 2, add || i > 0 || j < N - 1);
+            wgmma<__nv_bfloat16, ACC_BN>::rs<0>(part, x.t[i][j], tile_k_major(w) + i * 2, i > 0 || j < N - 1);
     wgmma_commit();
 }
 
@@ -98,6 +99,16 @@ __device__ __forceinline__ void terms_ready(struct x_terms &x)
 #pragma unroll
     for (int i = 0; i < 48; i++)
         asm volatile("" : "+r"(x.t[i / 12][i / 4 % 3][i % 4])::"memory");
+}
+
+/* The product that was waited for joins the sum. */
+__device__ __forceinline__ void add_part(float (&acc)[ACC_BN / 2], float (&part)[ACC_BN / 2], bool first)
+{
+#pragma unroll
+    for (int i = 0; i < ACC_BN / 2; i++) {
+        asm volatile("" : "+f"(part[i])::"memory");
+        acc[i] = first ? part[i] : acc[i] + part[i];
+    }
 }
 
 struct accurate_smem {
@@ -116,11 +127,12 @@ struct accurate_smem {
 __device__ __forceinline__ void compute_tile_one_term(float (&acc)[ACC_BN / 2], const struct accurate_smem &m, ring<ACC_STAGES> *at, int blocks)
 {
     struct x_terms now, next = {};
+    float part[ACC_BN / 2];
     barrier_wait(m.full + at->stage * 8, at->phase);
     now.split(m.x_at(at->stage));
     for (int b = 0; b < blocks; b++) {
         int stage = at->stage;
-        multiply_terms<3>(acc, now, m.weights_at(stage), b > 0);
+        multiply_terms<3>(part, now, m.weights_at(stage));
         at->next();
         if (b + 1 < blocks) {
             barrier_wait(m.full + at->stage * 8, at->phase);
@@ -129,6 +141,7 @@ __device__ __forceinline__ void compute_tile_one_term(float (&acc)[ACC_BN / 2], 
         terms_ready(next);   /* split before the wait, beside the product */
         wgmma_wait<0>();
         terms_ready(now);
+        add_part(acc, part, b == 0);
         m.leave(stage);
         now = next;
     }
@@ -137,18 +150,20 @@ __device__ __forceinline__ void compute_tile_one_term(float (&acc)[ACC_BN / 2], 
 __device__ __forceinline__ void compute_tile_terms(float (&acc)[ACC_BN / 2], const struct accurate_smem &m, ring<ACC_STAGES> *at, int blocks, int n_terms)
 {
     struct x_terms x;
+    float part[ACC_BN / 2];
     for (int b = 0; b < blocks * n_terms; b++, at->next()) {
         int missing = n_terms - 1 - b / blocks;   /* terms of x that are too small beside this term of the weights */
         barrier_wait(m.full + at->stage * 8, at->phase);
         x.split(m.x_at(at->stage));
         if (missing == 0)
-            multiply_terms<3>(acc, x, m.weights_at(at->stage), b > 0);
+            multiply_terms<3>(part, x, m.weights_at(at->stage));
         else if (missing == 1)
-            multiply_terms<2>(acc, x, m.weights_at(at->stage), b > 0);
+            multiply_terms<2>(part, x, m.weights_at(at->stage));
         else
-            multiply_terms<1>(acc, x, m.weights_at(at->stage), b > 0);
+            multiply_terms<1>(part, x, m.weights_at(at->stage));
         wgmma_wait<0>();
         terms_ready(x);
+        add_part(acc, part, b == 0);
         m.leave(at->stage);
     }
 }
