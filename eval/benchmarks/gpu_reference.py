@@ -1,15 +1,17 @@
 """What PyTorch and transformers reach on this GPU: the figures that the CUDA backend is compared with.
 
-    python3 gpu_reference.py [matmul] [attention] [prefill] [generate] [--configs DIR]
+    python3 gpu_reference.py [matmul] [attention] [prefill] [generate] [published] [--configs DIR] [--model DIR]
 
 matmul: bf16 products of the models' shapes (cuBLAS). attention: scaled_dot_product_attention, causal, flash and cuDNN. prefill and
-generate: transformers' LlamaForCausalLM with random weights, bf16, SDPA, the best of several batch sizes.
+generate: transformers' LlamaForCausalLM with random weights, bf16, SDPA, the best of several batch sizes. published: a DTRNet
+checkpoint (--model) as the published code runs it, torch_dtrnet.py: gathered rows through flash SDPA, one sequence at a time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -91,14 +93,38 @@ def generate(configs: Path) -> None:
         print(f"transformers 360m generate batch {batch} {(out.numel() - ids.numel()) / (time.perf_counter() - t):10.0f} tokens/s", flush=True)
 
 
+def published(model: Path) -> None:
+    """HellaSwag-like items: a context of 60 to 120 tokens and four continuations of 10 to 40, each a sequence of its own."""
+    from torch_dtrnet import TorchModel
+
+    torch.set_default_device("cuda")
+    m = TorchModel(model, torch.bfloat16)
+    m.w = {name: t.cuda() for name, t in m.w.items()}
+    m.head = m.head.cuda()
+    rng, n = random.Random(1), 20
+    items = [[rng.randint(60, 120) + rng.randint(10, 40) for _ in range(4)] for _ in range(n)]
+    sequences = [[rng.randrange(m.cfg["vocab_size"]) for _ in range(length)] for item in items for length in item]
+    for ids in sequences[:4]:
+        m.score(ids)
+    torch.cuda.synchronize()
+    t = time.perf_counter()
+    for ids in sequences:
+        m.score(ids)[0].sum().item()
+    print(f"torch DTRNet, one sequence at a time: {n / (time.perf_counter() - t):8.1f} items/s", flush=True)
+    torch.set_default_device("cpu")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", nargs="*", default=["matmul", "attention", "prefill", "generate"])
+    parser.add_argument("--model", type=Path, help="DTRNet checkpoint for `published`")
     parser.add_argument("--configs", type=Path, default=Path("tests/golden/configs"))
     args = parser.parse_args()
     print(torch.cuda.get_device_name(), torch.__version__)
     for what in args.what:
-        if what in ("prefill", "generate"):
+        if what == "published":
+            published(args.model)
+        elif what in ("prefill", "generate"):
             globals()[what](args.configs)
         else:
             globals()[what]()

@@ -1,0 +1,102 @@
+/* Every CUDA call and launch of a small workload fails once, from the first to the last: each time the backend says ERR_DEVICE (or that
+ * memory is short), with a sentence, goes on saying so, and closes cleanly. Skipped without a device. */
+#include <stdio.h>
+#include <stdlib.h>
+#include "kernels/backend.h"
+#include "kernels/cuda/inject.h"
+
+enum { D = 64, N = 40, HEADS = 2, HD = 32 };
+
+struct work {
+    const struct backend *b;
+    struct kern_ctx *k;
+    struct kern_matrix *w, *accurate;
+    void *mem[8];
+    int n_mem;
+};
+
+static void *room(struct work *w, size_t bytes)
+{
+    return w->mem[w->n_mem++] = w->b->alloc(w->k, bytes);
+}
+
+static int make_matrix(struct work *w, enum matrix_kind kind, struct kern_matrix **ret, struct err *err)
+{
+    float *values = calloc(D * D, sizeof(float));
+    struct matrix_part part = {values, DTYPE_F32, D, NULL, DTYPE_F32};
+    int r = w->k->ops->matrix_new(w->k, kind, &part, 1, D, ret, err);
+    free(values);
+    return r;
+}
+
+/* Weights, uploads, every kind of launch, a download. */
+static int run(struct work *w, struct err *err)
+{
+    const struct rows all = {.n_max = N};
+    float host[N * D] = {0}, back[N * D];
+    int r = make_matrix(w, MATRIX_EMBED, &w->w, err);
+    if (r >= 0)
+        r = make_matrix(w, MATRIX_ACCURATE, &w->accurate, err);
+    float *x = room(w, sizeof(host)), *norm = room(w, sizeof(host)), *y = room(w, sizeof(host));
+    int *ids = room(w, N * sizeof(int));
+    void *act = room(w, sizeof(host));
+    if (r < 0 || !x || !norm || !y || !ids || !act)
+        return r < 0 ? r : err_set(err, ERR_NOMEM, "no device memory");
+    const struct kern_ops *o = w->k->ops;
+    if ((r = w->b->upload(w->k, norm, host, sizeof(host))) < 0 || (r = w->b->upload(w->k, ids, host, N * sizeof(int))) < 0 ||
+        (r = o->embed(w->k, x, w->w, ids, all)) < 0 || (r = o->rmsnorm(w->k, act, x, norm, all, D, 1e-5f)) < 0 ||
+        (r = o->matmul(w->k, y, DTYPE_F32, D, act, D, w->w, all)) < 0 || (r = o->matmul_residual(w->k, x, act, D, w->w, NULL, all)) < 0 ||
+        (r = o->matmul_accurate(w->k, y, x, w->accurate, all)) < 0 || (r = o->copy_rows(w->k, y, x, D, all)) < 0 ||
+        (r = w->b->download(w->k, back, y, sizeof(back))) < 0)
+        return w->b->sync(w->k, err) < 0 ? r : err_set(err, ERR_INTERNAL, "an op failed, but sync did not");
+    return w->b->sync(w->k, err);
+}
+
+static int attempt(const struct backend *b, struct err *err)
+{
+    struct backend_config c = {.dtype = DTYPE_BF16, .n_threads = 1};
+    struct work w = {.b = b};
+    int r = b->open(&c, &w.k, err);
+    if (r < 0)
+        return r;
+    r = run(&w, err);
+    struct err again = {0};
+    if (r == ERR_DEVICE && b->sync(w.k, &again) != ERR_DEVICE)
+        r = err_set(err, ERR_INTERNAL, "a failed device works again");
+    cuda_inject_failure(0);
+    w.k->ops->matrix_free(w.k, w.w);
+    w.k->ops->matrix_free(w.k, w.accurate);
+    for (int i = 0; i < w.n_mem; i++)
+        b->free(w.k, w.mem[i]);
+    b->close(w.k);
+    return r;
+}
+
+int main(void)
+{
+    const struct backend *b;
+    struct err err = {0};
+    if (backend_find("cuda", &b, &err) < 0) {
+        printf("skipped: %s\n", err.text);
+        return 77;
+    }
+    cuda_inject_failure(0);
+    int r = attempt(b, &err), calls = 0, failures = 0;
+    if (r < 0)
+        return fprintf(stderr, "without a failure: %s\n", err.text), 1;
+    for (int n = 1; r != 0 || n == 1; n++) {
+        err = (struct err){0};
+        cuda_inject_failure(n);
+        r = attempt(b, &err);
+        if (r == 0)
+            break;
+        calls = n;
+        if ((r != ERR_DEVICE && r != ERR_NOMEM) || !err.text[0]) {
+            fprintf(stderr, "call %d failed: %s \"%s\"\n", n, err_name(r), err.text);
+            failures++;
+        }
+    }
+    cuda_inject_failure(0);
+    printf("%d calls failed one by one, %d badly\n", calls, failures);
+    return failures || calls < 20;
+}
