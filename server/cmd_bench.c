@@ -106,7 +106,7 @@ static int measure(struct bench *b, const char *workload, int length, int batch,
     if (!b->o->json)
         printf("%-10s length %6d batch %4d  %10.4f s  %10.1f tokens/s  %8.4f s of CPU  rows attended %.3f\n", workload, length, batch, mid, tokens / mid, mid_cpu,
                routed);
-    json_t *row = json_pack("{s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "workload", workload, "length", length, "batch", batch, "seconds", mid,
+    json_t *row = json_pack("{s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "workload", workload, "length", length, "batch", batch, "tokens", tokens, "seconds", mid,
                             "best_seconds", s[0], "cpu_seconds", mid_cpu, "tokens_per_s", tokens / mid, "rows_attended", routed);
     if (!row || json_array_append_new(json_object_get(b->report, "workloads"), row))
         return err_set(err, ERR_NOMEM, "no memory for the report");
@@ -148,17 +148,20 @@ static int bench_score(struct bench *b, struct err *err)
     return r;
 }
 
-/* When each token came, from the worker thread. */
+/* When the first and the latest token came, from the worker thread. */
 struct pace {
-    double first, last;
+    double first, last, cpu_first, cpu_last;
 };
 
 static bool on_token(void *user, const struct eval_token *t)
 {
     struct pace *p = user;
     p->last = seconds();
-    if (p->first == 0)
+    p->cpu_last = cpu_seconds();
+    if (p->first == 0) {
         p->first = p->last;
+        p->cpu_first = p->cpu_last;
+    }
     return false;
 }
 
@@ -168,7 +171,7 @@ static int bench_generate(struct bench *b, int batch, struct err *err)
     struct eval_request *reqs = calloc(batch, sizeof(*reqs));
     struct pace *paces = calloc(batch, sizeof(*paces));
     int32_t *tokens = random_tokens(b, (size_t)GENERATE_PROMPT * batch);
-    double s[MAX_REPEATS], ignored, routed;
+    double s[MAX_REPEATS], cpu[MAX_REPEATS], ignored, routed;
     int r = reqs && paces && tokens ? 0 : err_set(err, ERR_NOMEM, "no memory for %d prompts", batch);
     for (int i = -1; r >= 0 && i < b->o->repeats; i++) {
         for (int j = 0; j < batch; j++) {
@@ -178,20 +181,21 @@ static int bench_generate(struct bench *b, int batch, struct err *err)
                                             .on_token = on_token, .user = &paces[j]};
         }
         r = run_once(b, reqs, batch, &ignored, &routed, err);
-        double first = 0, last = 0;
+        const struct pace *first = paces, *last = paces;
         for (int j = 0; j < batch; j++) {
-            first = paces[j].first > first ? paces[j].first : first;
-            last = paces[j].last > last ? paces[j].last : last;
+            first = paces[j].first > first->first ? &paces[j] : first;
+            last = paces[j].last > last->last ? &paces[j] : last;
         }
-        s[i < 0 ? 0 : i] = last - first;
+        s[i < 0 ? 0 : i] = last->last - first->first;
+        cpu[i < 0 ? 0 : i] = last->cpu_last - first->cpu_first;
     }
     if (r >= 0) {
-        double mid = median(s, b->o->repeats), tokens_made = (double)(b->o->generate - 1) * batch;
+        double mid = median(s, b->o->repeats), mid_cpu = median(cpu, b->o->repeats), tokens_made = (double)(b->o->generate - 1) * batch;
         if (!b->o->json)
-            printf("%-10s length %6d batch %4d  %10.4f s  %10.1f tokens/s  weights read at %.1f GB/s\n", "generate", b->o->generate, batch, mid,
-                   tokens_made / mid, 1e-9 * b->info->weight_bytes * (b->o->generate - 1) / mid);
-        json_t *row = json_pack("{s:s, s:i, s:i, s:f, s:f, s:f}", "workload", "generate", "length", b->o->generate, "batch", batch, "seconds", mid,
-                                "tokens_per_s", tokens_made / mid, "weights_gb_per_s", 1e-9 * b->info->weight_bytes * (b->o->generate - 1) / mid);
+            printf("%-10s length %6d batch %4d  %10.4f s  %10.1f tokens/s  %8.4f s of CPU  weights read at %.1f GB/s\n", "generate", b->o->generate, batch, mid,
+                   tokens_made / mid, mid_cpu, 1e-9 * b->info->weight_bytes * (b->o->generate - 1) / mid);
+        json_t *row = json_pack("{s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "workload", "generate", "length", b->o->generate, "batch", batch, "seconds", mid,
+                                "cpu_seconds", mid_cpu, "tokens", tokens_made, "tokens_per_s", tokens_made / mid, "weights_gb_per_s", 1e-9 * b->info->weight_bytes * (b->o->generate - 1) / mid);
         if (!row || json_array_append_new(json_object_get(b->report, "workloads"), row))
             r = err_set(err, ERR_NOMEM, "no memory for the report");
     }

@@ -180,7 +180,7 @@ def dtrnet_round(build: pathlib.Path, model: pathlib.Path, threads: int, clock: 
                              "--log-level", "error", "--json"]))
     rates = {f"{w['workload']} batch {w['batch']}": w["tokens_per_s"] for w in report["workloads"]}
     if clock == "cpu":
-        rates |= {f"prefill batch {w['batch']}": w["batch"] * w["length"] / w["cpu_seconds"] for w in report["workloads"] if "cpu_seconds" in w}
+        rates = {f"{w['workload']} batch {w['batch']}": w["tokens"] / w["cpu_seconds"] for w in report["workloads"]}
     generation = next(w for w in report["workloads"] if w["workload"] == "generate" and w["batch"] == 1)
     return {**rates, "read GB/s": report["read_gb_per_s"], "weights GB/s": generation["weights_gb_per_s"], "resident MB": report["resident_bytes"] / 1e6,
             "weights MB": report["weight_bytes"] / 1e6}
