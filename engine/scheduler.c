@@ -135,6 +135,9 @@ static void start_running(struct scheduler *s, struct sequence *q)
 /* Admits queued sequences until the rows that could run fill a step. */
 static void admit(struct scheduler *s, int64_t due)
 {
+    int64_t promised = 0;   /* KV slots set aside for running sequences, the new ones included */
+    for (struct sequence *r = s->running.head; r; r = r->next)
+        promised += r->promised;
     struct sequence *q = s->ready.head;
     for (;;) {
         if (due >= s->batch.max_rows || s->running.n >= s->batch.max_rows)
@@ -146,12 +149,10 @@ static void admit(struct scheduler *s, int64_t due)
             q = last ? last->next : s->ready.head;
         }
         struct sequence *next = q->next;
-        int64_t promised = 0;
-        for (struct sequence *r = s->running.head; r; r = r->next)
-            promised += r->promised;
         switch (sequence_admit(q, &s->env, promised)) {
         case ADMIT_DONE:
             due += sequence_due(q);
+            promised += q->promised;
             start_running(s, q);
             break;
         case ADMIT_FAILED:

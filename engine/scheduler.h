@@ -31,7 +31,6 @@ struct scheduler {
     int max_queue;
     /* worker only */
     struct seq_list fifo, ready, running;
-    int64_t promised;
     struct sequence **order;           /* [window] scratch for sorting */
     struct grant *grants;              /* [max_rows] */
     struct step_run *runs, *wants;     /* [max_rows] */

@@ -325,25 +325,17 @@ static int run(struct server *s, struct err *err)
     return r;
 }
 
+static int bench(struct options *o, struct arena *arena, struct log *log, struct err *err)
+{
+    struct server *s = NULL;
+    int r = server_open(o, log, &s, err);
+    if (r >= 0)
+        r = run(s, err);
+    server_close(s);
+    return r;
+}
+
 int cmd_bench(int argc, char **argv)
 {
-    struct options o;
-    struct arena arena;
-    struct log *log = NULL;
-    struct server *s = NULL;
-    struct err err = {0};
-    int status = EXIT_OK;
-    arena_init(&arena, 1 << 22);
-    if (!command_options(COMMAND_BENCH, "time fixed workloads on random tokens", argc, argv, &arena, &o, &status)) {
-        int r = server_log(&o, &log, &err);
-        if (r >= 0)
-            r = server_open(&o, log, &s, &err);
-        if (r >= 0)
-            r = run(s, &err);
-        status = r < 0 ? command_fail(&err) : EXIT_OK;
-    }
-    server_close(s);
-    log_free(log);
-    arena_done(&arena);
-    return status;
+    return command_run(COMMAND_BENCH, "time fixed workloads on random tokens", argc, argv, bench);
 }

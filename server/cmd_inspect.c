@@ -51,20 +51,5 @@ static int inspect(struct options *o, struct arena *arena, struct log *log, stru
 
 int cmd_inspect(int argc, char **argv)
 {
-    struct options o;
-    struct arena arena;
-    struct log *log = NULL;
-    struct err err = {0};
-    int status = EXIT_OK;
-    arena_init(&arena, 1 << 22);
-    if (!command_options(COMMAND_INSPECT, "layer plan, parameters, FLOPs and KV bytes of a checkpoint or a config", argc, argv, &arena, &o,
-                         &status)) {
-        int r = server_log(&o, &log, &err);
-        if (r >= 0)
-            r = inspect(&o, &arena, log, &err);
-        status = r < 0 ? command_fail(&err) : EXIT_OK;
-    }
-    log_free(log);
-    arena_done(&arena);
-    return status;
+    return command_run(COMMAND_INSPECT, "layer plan, parameters, FLOPs and KV bytes of a checkpoint or a config", argc, argv, inspect);
 }

@@ -92,26 +92,17 @@ static int score_lines(struct server *s, struct err *err)
     return r < 0 ? r : failed;
 }
 
+static int score(struct options *o, struct arena *arena, struct log *log, struct err *err)
+{
+    struct server *s = NULL;
+    int r = server_open(o, log, &s, err);
+    if (r >= 0)
+        r = score_lines(s, err);
+    server_close(s);
+    return r;
+}
+
 int cmd_score(int argc, char **argv)
 {
-    struct options o;
-    struct arena arena;
-    struct log *log = NULL;
-    struct server *s = NULL;
-    struct err err = {0};
-    int status = EXIT_OK;
-    arena_init(&arena, 1 << 22);
-    if (!command_options(COMMAND_SCORE, "score {\"context\": TEXT, \"continuations\": [TEXT, ...]} lines from standard input", argc, argv,
-                         &arena, &o, &status)) {
-        int r = server_log(&o, &log, &err);
-        if (r >= 0)
-            r = server_open(&o, log, &s, &err);
-        if (r >= 0)
-            r = score_lines(s, &err);
-        status = r < 0 ? command_fail(&err) : r ? EXIT_FAILED : EXIT_OK;
-    }
-    server_close(s);
-    log_free(log);
-    arena_done(&arena);
-    return status;
+    return command_run(COMMAND_SCORE, "score {\"context\": TEXT, \"continuations\": [TEXT, ...]} lines from standard input", argc, argv, score);
 }

@@ -94,7 +94,7 @@ static void drain(struct server *s, struct http_server *h, const sigset_t *set)
     engine_drain(s->engine);
 }
 
-static int serve(const struct options *o, struct log *log, struct err *err)
+static int serve(struct options *o, struct arena *arena, struct log *log, struct err *err)
 {
     struct front front = {0};
     struct http_server *http = NULL;
@@ -120,19 +120,5 @@ static int serve(const struct options *o, struct log *log, struct err *err)
 
 int cmd_serve(int argc, char **argv)
 {
-    struct options o;
-    struct arena arena;
-    struct log *log = NULL;
-    struct err err = {0};
-    int status = EXIT_OK;
-    arena_init(&arena, 1 << 22);
-    if (!command_options(COMMAND_SERVE, "answer lm-evaluation-harness and OpenAI clients over HTTP", argc, argv, &arena, &o, &status)) {
-        int r = server_log(&o, &log, &err);
-        if (r >= 0)
-            r = serve(&o, log, &err);
-        status = r < 0 ? command_fail(&err) : EXIT_OK;
-    }
-    log_free(log);
-    arena_done(&arena);
-    return status;
+    return command_run(COMMAND_SERVE, "answer lm-evaluation-harness and OpenAI clients over HTTP", argc, argv, serve);
 }

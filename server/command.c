@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include "server/commands.h"
 #include "server/options.h"
+#include "server/server.h"
 
 int command_fail(const struct err *err)
 {
@@ -24,13 +25,27 @@ static int print_help(int command, const char *about, const char *name)
     return r < 0 ? EXIT_FAILED : EXIT_OK;
 }
 
-int command_options(int command, const char *about, int argc, char **argv, struct arena *arena, struct options *ret, int *ret_status)
+int command_run(int command, const char *about, int argc, char **argv,
+                int (*body)(struct options *o, struct arena *arena, struct log *log, struct err *err))
 {
+    struct options o;
+    struct arena arena;
+    struct log *log = NULL;
     struct err err = {0};
-    bool help;
-    int r = options_parse((enum command)command, argc, argv, arena, ret, &help, &err);
-    if (r >= 0 && !help)
-        return 0;
-    *ret_status = help ? print_help(command, about, argv[0]) : command_fail(&err);
-    return 1;
+    bool help = false;
+    int status;
+    arena_init(&arena, 1 << 22);
+    int r = options_parse((enum command)command, argc, argv, &arena, &o, &help, &err);
+    if (r >= 0 && help) {
+        status = print_help(command, about, argv[0]);
+    } else {
+        if (r >= 0)
+            r = server_log(&o, &log, &err);
+        if (r >= 0)
+            r = body(&o, &arena, log, &err);
+        status = r < 0 ? command_fail(&err) : r ? EXIT_FAILED : EXIT_OK;
+    }
+    log_free(log);
+    arena_done(&arena);
+    return status;
 }

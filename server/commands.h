@@ -12,8 +12,10 @@ int cmd_synth(int argc, char **argv);
 
 struct arena;
 struct options;
-/* What every command that loads a model begins with: settings, --help, flags in one line. Returns 0 to go on; else the command
- * returns *ret_status. */
-int command_options(int command, const char *about, int argc, char **argv, struct arena *arena, struct options *ret, int *ret_status);
+struct log;
+/* What every command that takes the server's settings does: settings, --help, flags, the log, `body`, and one line on stderr for an error.
+ * body returns 0, or > 0 for EXIT_FAILED without a line, or a negative code with err filled. Returns the exit status. */
+int command_run(int command, const char *about, int argc, char **argv,
+                int (*body)(struct options *o, struct arena *arena, struct log *log, struct err *err));
 /* One line on stderr; the exit status for the code: bad flags and bad input are EXIT_USAGE. */
 int command_fail(const struct err *err);
