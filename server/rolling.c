@@ -268,12 +268,10 @@ static int write_document(struct rolling *q, struct writer *w, const struct docu
 
 static int write_answer(struct rolling *q, struct err *err)
 {
-    struct writer w = writer_on(&q->call->resp->body);
-    int64_t tokens = 0, scored = 0;
+    struct writer w;
+    struct score_counts counts = {0};
     int r = 0;
-    writer_open(&w, '{');
-    writer_key_text(&w, "object", "loglikelihood_rolling");
-    writer_key_text(&w, "model", q->call->server->model_name);
+    score_open_answer(q->call, &w, "loglikelihood_rolling");
     writer_key_int(&w, "max_length", q->max_length);
     writer_key_int(&w, "stride", q->stride);
     writer_key(&w, "results");
@@ -282,13 +280,10 @@ static int write_answer(struct rolling *q, struct err *err)
         r = write_document(q, &w, &q->docs[i]);
     writer_close(&w, ']');
     for (int i = 0; i < q->n_windows; i++) {
-        tokens += (int64_t)(q->windows[i].end - q->windows[i].begin);
-        scored += (int64_t)q->windows[i].scored;
+        counts.prompt += (int64_t)(q->windows[i].end - q->windows[i].begin);
+        counts.scored += (int64_t)q->windows[i].scored;
     }
-    if (r >= 0)
-        r = score_write_usage(q->call, &w, q->ticket, q->n_windows, tokens, scored, err);
-    writer_close(&w, '}');
-    return r < 0 ? r : w.code < 0 ? err_set(err, w.code, "the answer is too large") : 0;
+    return r < 0 ? r : score_close_answer(q->call, &w, q->ticket, q->n_windows, counts, err);
 }
 
 int rolling_run(struct call *c, struct err *err)

@@ -226,114 +226,13 @@ void score_cancel(struct score_job *j)
     j->ticket = NULL;
 }
 
-/* ---- the answer ---- */
-
-int score_write_usage(struct call *c, struct writer *w, const struct engine_ticket *t, int n, int64_t tokens, int64_t scored,
-                      struct err *err)
-{
-    struct api_usage u;
-    int r = api_usage_sum(c, t, n, &u, err);
-    if (r < 0)
-        return r;
-    atomic_fetch_add(&c->server->metrics.prompt_tokens, (uint64_t)tokens);
-    writer_key(w, "usage");
-    writer_open(w, '{');
-    writer_key_int(w, "prompt_tokens", tokens);
-    writer_key_int(w, "scored_tokens", scored);
-    writer_key_int(w, "computed_tokens", u.computed);
-    writer_key_int(w, "cached_tokens", u.cached);
-    writer_key(w, "rows_routed");
-    writer_open(w, '[');
-    for (int l = 0; l < c->server->info->config->n_layers; l++)
-        writer_int(w, u.routed[l]);
-    writer_close(w, ']');
-    writer_close(w, '}');
-    return 0;
-}
-
-/* One string of 0 and 1 a layer: 1 where the position attends. */
-static void write_routing(struct score_job *j, struct writer *w, const struct eval_result *r)
-{
-    char *bits = arena_alloc(&j->call->arena, (size_t)r->n_routing + 1, 1);
-    if (!bits) {
-        w->code = ERR_NOMEM;
-        return;
-    }
-    writer_key(w, "routing");
-    writer_open(w, '[');
-    for (int l = 0; l < j->call->server->info->config->n_layers; l++) {
-        for (int i = 0; i < r->n_routing; i++)
-            bits[i] = r->routing[(size_t)l * (size_t)r->n_routing + (size_t)i] ? '1' : '0';
-        writer_string(w, bits, (size_t)r->n_routing);
-    }
-    writer_close(w, ']');
-}
-
-static void write_pair(struct score_job *j, struct writer *w, const struct score_pair *p, const struct eval_result *r)
-{
-    double sum = 0;
-    bool greedy = true;
-    for (int i = 0; i < r->n_scored; i++) {
-        sum += r->logprobs[i];
-        greedy &= r->logprobs[i] == r->top_logprobs[i];
-    }
-    writer_open(w, '{');
-    writer_key(w, "logprob");
-    writer_double(w, sum);
-    writer_key(w, "is_greedy");
-    writer_bool(w, greedy);
-    writer_key_int(w, "num_tokens", r->n_scored);
-    writer_key_int(w, "truncated", p->truncated);
-    if (j->tokens) {
-        writer_key(w, "tokens");
-        writer_open(w, '[');
-        for (int i = 0; i < p->n_continuation; i++)
-            writer_int(w, p->tokens[p->n - p->n_continuation + i]);
-        writer_close(w, ']');
-        writer_key(w, "token_logprobs");
-        writer_open(w, '[');
-        for (int i = 0; i < r->n_scored; i++)
-            writer_float(w, r->logprobs[i]);
-        writer_close(w, ']');
-    }
-    if (j->routing)
-        write_routing(j, w, r);
-    writer_close(w, '}');
-}
-
-static int write_answer(struct score_job *j, struct err *err)
-{
-    struct writer w = writer_on(&j->call->resp->body);
-    int64_t tokens = 0, scored = 0;
-    int k = 0;
-    writer_open(&w, '{');
-    writer_key_text(&w, "object", "loglikelihood");
-    writer_key_text(&w, "model", j->call->server->model_name);
-    writer_key(&w, "results");
-    writer_open(&w, '[');
-    for (size_t i = 0; i < j->n_requests; i++) {
-        writer_open(&w, '{');
-        writer_key(&w, "continuations");
-        writer_open(&w, '[');
-        for (int n = 0; n < j->n_continuations[i]; n++, k++) {
-            write_pair(j, &w, &j->pairs[k], engine_result(j->ticket, k));
-            tokens += j->pairs[k].n;
-            scored += j->pairs[k].n_continuation;
-        }
-        writer_close(&w, ']');
-        writer_close(&w, '}');
-    }
-    writer_close(&w, ']');
-    int r = score_write_usage(j->call, &w, j->ticket, j->n_pairs, tokens, scored, err);
-    writer_close(&w, '}');
-    return r < 0 ? r : w.code < 0 ? err_set(err, w.code, "the answer is too large") : 0;
-}
+/* ---- the end ---- */
 
 int score_finish(struct score_job *j, struct err *err)
 {
     int r = api_wait(j->call, j->ticket, j->n_pairs, "continuation", err);
     if (r >= 0)
-        r = write_answer(j, err);
+        r = score_write(j, err);
     score_cancel(j);
     return r;
 }

@@ -32,8 +32,17 @@ int score_finish(struct score_job *job, struct err *err);
 /* Waits for nothing: cancels and frees a started job. */
 void score_cancel(struct score_job *job);
 
-/* "usage": {...} over the n sequences of a ticket; tokens: prompt tokens, scored: tokens that got a logprob. */
-int score_write_usage(struct call *c, struct writer *w, const struct engine_ticket *t, int n, int64_t tokens, int64_t scored,
-                      struct err *err);
+/* Appends the answer of a job whose sequences have ended to its call's body. */
+int score_write(struct score_job *job, struct err *err);
+
+/* Tokens of an answer's "usage". */
+struct score_counts {
+    int64_t prompt, scored; /* tokens sent; tokens that got a logprob */
+};
+
+/* What both loglikelihood answers begin and end with: ret_w writes to the call's body and is left open for the endpoint's own fields;
+ * closing adds "usage" over the n sequences of a ticket. */
+void score_open_answer(struct call *c, struct writer *ret_w, const char *object);
+int score_close_answer(struct call *c, struct writer *w, const struct engine_ticket *t, int n, struct score_counts counts, struct err *err);
 /* max_length of a request body: 1 to the model's limit, which is the default. */
 int score_max_length(struct call *c, int *ret, struct err *err);

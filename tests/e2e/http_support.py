@@ -1,4 +1,4 @@
-"""A server as a child process and a plain HTTP client for it, with the standard library only.
+"""A plain HTTP client for a server, with the standard library only.
 
 Every JSON answer is checked against server/openapi.json as it passes through `Client.call`.
 """
@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
-import signal
 import ssl
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ROOT / "models" / "dtrnet-26m"
-PROGRAM = os.environ.get("DTRNET_BIN", str(ROOT / "build" / "dtrnet"))
+from server_process import ROOT, SHIPPED, ServerProcess
+
 OPENAPI = json.loads((ROOT / "server" / "openapi.json").read_text())
 TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -162,55 +157,17 @@ class Client:
         return [json.loads(p[6:]) for p in parts[:-2]]
 
 
-class Process:
-    """`dtrnet serve` on a free port, for a `with` block. Flags go to its command line."""
+class Process(ServerProcess):
+    """A server with one connection to it."""
 
     def __init__(self, *flags: str, model: Path | None = SHIPPED, env: dict[str, str] | None = None) -> None:
-        self.log = tempfile.NamedTemporaryFile("w+", prefix="dtrnet-server-", suffix=".log")  # noqa: SIM115
-        command = [PROGRAM, "serve", "--port", "0", *(["--model", str(model)] if model else []), *flags]
-        self.process = subprocess.Popen(command, stderr=self.log, env={**os.environ, **(env or {})})
-        self.url = self.wait_for(r"listening on (https?://[^\s\"]*)")
+        super().__init__(*flags, model=model, env=env)
         self.client = Client(self.url)
-
-    def text(self) -> str:
-        return Path(self.log.name).read_text(errors="replace")
-
-    def wait_for(self, pattern: str, timeout_s: float = 120) -> str:
-        """The first group of `pattern` in the log, once it is there."""
-        until = time.monotonic() + timeout_s
-        while time.monotonic() < until:
-            found = re.search(pattern, self.text())
-            if found:
-                return found[1] if found.groups() else found[0]
-            if self.process.poll() is not None:
-                raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.text()}")
-            time.sleep(0.02)
-        raise RuntimeError(f"no {pattern!r} in the log after {timeout_s} s:\n{self.text()}")
 
     def metric(self, name: str) -> float:
         """The sum of a series over its labels."""
         text = self.client.call("GET", "/metrics").data.decode()
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if re.match(re.escape(name) + r"[ {]", line))
-
-    def stop(self, signal_number: int = signal.SIGTERM) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(signal_number)
-            try:
-                self.process.wait(60)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        return self.process.returncode
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        status = self.stop()
-        if kind is not None:
-            print(f"--- server log\n{self.text()[-4000:]}")
-        elif status != 0:
-            raise RuntimeError(f"the server ended with status {status}:\n{self.text()[-4000:]}")
 
 
 def run_tests(tests: dict[str, Any]) -> int:

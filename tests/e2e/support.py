@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: the server as a child process, the harness run in process, skipping.
+"""What the end-to-end tests share: a session with the server, the harness run in process, skipping.
 
 A test is a program: exit status 0 passed, 77 skipped (its last line says why), anything else failed. Programs need the packages of
 tests/requirements.txt; when the running Python lacks them they start again with .venv/bin/python of the source tree.
@@ -9,20 +9,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-ROOT = Path(__file__).resolve().parents[2]
-SHARED = ROOT.parent / "shared"
-SHIPPED = ROOT / "models" / "dtrnet-26m"
+from server_process import ROOT, SHARED, SHIPPED, ServerProcess
+
 TASKS = ROOT / "eval" / "tasks"
-PACKAGES = ("lm_eval", "numpy", "openai", "requests", "sentencepiece", "tenacity")
+PACKAGES = ("lm_eval", "matplotlib", "numpy", "openai", "requests", "sentencepiece", "tenacity")
 
 
 def skip(reason: str) -> NoReturn:
@@ -57,32 +52,12 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 import requests  # noqa: E402  (only after need_packages)
 
 
-class Server:
-    """`dtrnet serve` on a free port of the loopback, for a `with` block. Flags go to its command line."""
+class Server(ServerProcess):
+    """A server and a session of connections to it."""
 
     def __init__(self, model: Path | None = SHIPPED, *flags: str, env: dict[str, str] | None = None) -> None:
-        program = os.environ.get("DTRNET_BIN", str(ROOT / "build" / "dtrnet"))
-        self.log = tempfile.NamedTemporaryFile("w+", prefix="dtrnet-server-", suffix=".log")  # noqa: SIM115  (lives as long as the server)
-        command = [program, "serve", "--port", "0", *(["--model", str(model)] if model else []), *flags]
-        self.process = subprocess.Popen(command, stderr=self.log, env={**os.environ, **(env or {})})
+        super().__init__(*flags, model=model, env=env)
         self.session = requests.Session()
-        self.url = self._wait()
-
-    def _wait(self, timeout_s: float = 120) -> str:
-        until = time.monotonic() + timeout_s
-        while time.monotonic() < until:
-            found = re.search(r"listening on (https?:[^\s\"]*)", self.text())
-            if found:
-                return found[1]
-            if self.process.poll() is not None:
-                raise RuntimeError(f"the server did not start:\n{self.text()}")
-            time.sleep(0.02)
-        self.process.kill()
-        raise RuntimeError(f"no server after {timeout_s} s:\n{self.text()}")
-
-    def text(self) -> str:
-        """What the server has logged so far."""
-        return Path(self.log.name).read_text(errors="replace")
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The JSON answer to a POST; an error status is an exception with the server's message."""
@@ -109,27 +84,6 @@ class Server:
             if not busy or time.monotonic() > until:
                 return series
             time.sleep(0.01)
-
-    def stop(self) -> int:
-        """SIGTERM, and the exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(60)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        return self.process.returncode
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        status = self.stop()
-        if kind is not None:
-            print(f"--- server log\n{self.text()[-4000:]}")
-        elif status != 0:
-            raise RuntimeError(f"the server ended with status {status}:\n{self.text()[-4000:]}")
 
 
 def max_length(server: Server) -> int:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from http_support import PROGRAM, ROOT, run_tests
+from http_support import run_tests
+from server_process import PROGRAM, ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
 REQUEST = json.dumps({"context": [1, 2, 3], "continuations": [[4, 5]]}) + "\n"

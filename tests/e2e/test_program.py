@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from http_support import PROGRAM, ROOT, SHIPPED, Client, Process, run_tests
+from http_support import Client, Process, run_tests
+from server_process import PROGRAM, ROOT, SHIPPED
 
 
 def run(*args: str, stdin: str = "", env: dict[str, str] | None = None, cwd: str | None = None) -> subprocess.CompletedProcess[str]:

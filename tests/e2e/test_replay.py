@@ -6,7 +6,8 @@ import sys
 from collections import Counter
 from typing import Any
 
-from http_support import ROOT, Client, Process
+from http_support import Client, Process
+from server_process import ROOT
 
 CAPTURED = ROOT.parent / "shared" / "harness" / "captured_requests.jsonl"
 # The harness ran against models with other vocabularies; ids are folded into this one's.
