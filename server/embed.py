@@ -1,8 +1,10 @@
 """Writes a C source that holds a file: embed.py INPUT OUTPUT HEADER SYMBOL."""
+
 import sys
+from pathlib import Path
 
 source, target, header, symbol = sys.argv[1:]
-data = open(source, "rb").read()
+data = Path(source).read_bytes()
 with open(target, "w") as out:
     out.write(f'#include "{header}"\n\nconst char {symbol}[] = {{\n')
     for i in range(0, len(data), 24):

@@ -1,5 +1,6 @@
 """Bad requests, one table: every field of every endpoint with a wrong type, below and above its range, and bodies and bytes that are
-no requests at all. Each gets a 4xx in OpenAI's error shape that names the field, and the server goes on serving."""
+no requests at all. Each gets a 4xx in OpenAI's error shape that names the field, and the server goes on serving.
+"""
 
 import json
 import random
@@ -43,13 +44,55 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, list[Any]]] = [
     ("/v1/completions", PROMPT, "stream_options", "", [5, [], {"include_usage": True}]),
     ("/v1/completions", {**PROMPT, "stream": True}, "stream_options", "", [5, [], {"include_usage": 3}]),
     ("/v1/completions", PROMPT, "stop", "", [5, {}, [5], [""], "", ["a" * 4097], ["a"] * 4097, [["a"]]]),
-    ("/v1/completions", PROMPT, "prompt", "", [5, True, {}, [], [1.5], [-1], [16384], [10**18], [[1], "a", [16384]], [1, "a"], ["a", 1], [[1.5]], [["a"]], [[[1]]], [None], [{"role": "user", "content": "hi"}], [5] * 3000, ["a"] * 70000]),
+    (
+        "/v1/completions",
+        PROMPT,
+        "prompt",
+        "",
+        [
+            5,
+            True,
+            {},
+            [],
+            [1.5],
+            [-1],
+            [16384],
+            [10**18],
+            [[1], "a", [16384]],
+            [1, "a"],
+            ["a", 1],
+            [[1.5]],
+            [["a"]],
+            [[[1]]],
+            [None],
+            [{"role": "user", "content": "hi"}],
+            [5] * 3000,
+            ["a"] * 70000,
+        ],
+    ),
     ("/v1/completions", {"prompt": [[5]] * 500, "n": 128, "logprobs": 20}, "max_tokens", "int", [2000]),
-    *[("/v1/completions", PROMPT, name, "", [value]) for name, value in {
-        "logit_bias": {"5": 1}, "presence_penalty": 0.5, "frequency_penalty": -1, "repetition_penalty": 1.1, "min_p": 0.1, "suffix": "x",
-        "use_beam_search": True, "min_tokens": 3, "stop_token_ids": [5], "bad_words": ["a"], "prompt_logprobs": 1, "response_format": {"type": "json_object"},
-        "guided_json": {"a": 1}, "grammar": "root ::= a", "add_special_tokens": True, "truncate_prompt_tokens": 5, "length_penalty": 0.9,
-    }.items()],
+    *[
+        ("/v1/completions", PROMPT, name, "", [value])
+        for name, value in {
+            "logit_bias": {"5": 1},
+            "presence_penalty": 0.5,
+            "frequency_penalty": -1,
+            "repetition_penalty": 1.1,
+            "min_p": 0.1,
+            "suffix": "x",
+            "use_beam_search": True,
+            "min_tokens": 3,
+            "stop_token_ids": [5],
+            "bad_words": ["a"],
+            "prompt_logprobs": 1,
+            "response_format": {"type": "json_object"},
+            "guided_json": {"a": 1},
+            "grammar": "root ::= a",
+            "add_special_tokens": True,
+            "truncate_prompt_tokens": 5,
+            "length_penalty": 0.9,
+        }.items()
+    ],
     ("/v1/loglikelihood", SCORE, "max_length", "int", [0, -1, 2049, *HUGE]),
     ("/v1/loglikelihood", SCORE, "add_bos", "bool", []),
     ("/v1/loglikelihood", SCORE, "routing", "bool", []),
@@ -75,18 +118,24 @@ PAIRS: list[Any] = [
     {"context": "a", "continuations": "b"}, {"context": "a", "continuations": []}, {"context": "a", "continuations": [5]},
     {"context": "a", "continuations": [[5]]}, {"context": [5], "continuations": ["a"]}, {"context": [5], "continuations": [[]]},
     {"context": "a", "continuations": [""]}, {"context": [16384], "continuations": [[5]]}, {"context": [5], "continuations": [[-1]]},
-    {"context": [], "continuations": [[1]]}, {"context": [5], "continuations": [[5] * 3000]}, {"context": "a", "continuations": ["b"] * 4097},
+    {"context": [], "continuations": [[1]]}, {"context": [5], "continuations": [[5] * 3000]},
+    {"context": "a", "continuations": ["b"] * 4097},
 ]  # fmt: skip
 BODIES: list[bytes] = [
-    b"", b" ", b"{", b"}", b"[]", b"null", b"5", b'"a"', b"nonsense", b'{"prompt": }', b'{"prompt": "x"', b'{"prompt": "x"} x', b"{'prompt': 'x'}",
-    b'{"prompt": "x", "prompt": "y"}', b'{"prompt": "\x00"}', b'{"prompt": "a\\u0000b"}', b'{"prompt": "\xff\xfe"}', b'{"prompt": "\xed\xa0\x80"}',
+    b"", b" ", b"{", b"}", b"[]", b"null", b"5", b'"a"', b"nonsense", b'{"prompt": }', b'{"prompt": "x"', b'{"prompt": "x"} x',
+    b"{'prompt': 'x'}",
+    b'{"prompt": "x", "prompt": "y"}', b'{"prompt": "\x00"}', b'{"prompt": "a\\u0000b"}', b'{"prompt": "\xff\xfe"}',
+    b'{"prompt": "\xed\xa0\x80"}',
     b'{"prompt": "\\ud800"}', b'{"max_tokens": 1' + b"0" * 5000 + b', "prompt": "x"}', b'{"temperature": 1e999, "prompt": "x"}',
-    b'{"temperature": NaN, "prompt": "x"}', b"\xef\xbb\xbf{}", b"[" * 100000, b'{"a":' * 100000, b'{"prompt":' + b"[" * 65 + b"]" * 65 + b"}",
+    b'{"temperature": NaN, "prompt": "x"}', b"\xef\xbb\xbf{}", b"[" * 100000, b'{"a":' * 100000,
+    b'{"prompt":' + b"[" * 65 + b"]" * 65 + b"}",
     b'{"prompt": "x"}\x00', b'{"' + b"k" * 1000000 + b'": 1}', b"\x1f\x8b\x08\x00", bytes(range(256)),
 ]  # fmt: skip
 
 
-def is_refused(path: str, body: Any, field: str | None, headers: dict[str, str] | None = None, statuses: tuple[int, ...] = (400, 413)) -> None:
+def is_refused(
+    path: str, body: Any, field: str | None, headers: dict[str, str] | None = None, statuses: tuple[int, ...] = (400, 413)
+) -> None:
     answer = client.call("POST", path, body, headers=headers)
     shown = body if isinstance(body, bytes) else json.dumps(body)
     assert answer.status in statuses, (path, shown[:200], answer.status, answer.data[:200])
@@ -114,7 +163,11 @@ def test_fields() -> None:
 def test_pairs() -> None:
     for pair in PAIRS:
         is_refused("/v1/loglikelihood", {"requests": [SCORE["requests"][0], pair]}, "requests[1]")
-    is_refused("/v1/loglikelihood", {"requests": [{"context": [5] * 30, "continuations": [[6]]}], "max_length": 20, "truncate": False}, "requests[0]")
+    is_refused(
+        "/v1/loglikelihood",
+        {"requests": [{"context": [5] * 30, "continuations": [[6]]}], "max_length": 20, "truncate": False},
+        "requests[0]",
+    )
     is_refused("/v1/loglikelihood", {"requests": [{"context": [5], "continuations": [[6]] * 4000}] * 17}, "requests")
     is_refused("/v1/loglikelihood_rolling", {"text": [5] * 70000, "max_length": 4, "stride": 1}, "stride")
     is_refused("/v1/loglikelihood_rolling", {"text": "a", "texts": ["b"]}, "text")
@@ -139,7 +192,12 @@ def test_truncations() -> None:
 def test_mutations() -> None:
     """Random bytes in good bodies: whatever the answer, it is well formed and the server lives."""
     draw = random.Random(1)
-    goods = [("/v1/completions", {**PROMPT, "logprobs": 1, "stop": ["a"]}), ("/v1/loglikelihood", SCORE), ("/v1/loglikelihood_rolling", ROLL), ("/detokenize", {"tokens": [5, 6]})]
+    goods = [
+        ("/v1/completions", {**PROMPT, "logprobs": 1, "stop": ["a"]}),
+        ("/v1/loglikelihood", SCORE),
+        ("/v1/loglikelihood_rolling", ROLL),
+        ("/detokenize", {"tokens": [5, 6]}),
+    ]
     for _ in range(600):
         path, good = draw.choice(goods)
         body = bytearray(json.dumps(good).encode())
@@ -155,13 +213,13 @@ def test_too_large() -> None:
         one = small.client
         body = json.dumps({"prompt": "x" * 90000}).encode()
         assert one.call("POST", "/tokenize", body).status == 200
-        for size in (110_000, 350_000):   # read to the end, so that the client sees the answer
+        for size in (110_000, 350_000):  # read to the end, so that the client sees the answer
             answer = one.call("POST", "/tokenize", b"x" * size)
             assert answer.status == 413 and "102400" in answer.json["error"]["message"], answer.data
-        with socket.create_connection((one.host, int(one.port))) as s:   # told before it is sent
+        with socket.create_connection((one.host, int(one.port))) as s:  # told before it is sent
             s.sendall(b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
             assert b" 413 " in s.recv(4096)
-        with socket.create_connection((one.host, int(one.port))) as s:   # chunked, without end
+        with socket.create_connection((one.host, int(one.port))) as s:  # chunked, without end
             s.sendall(b"POST /tokenize HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
             try:
                 for _ in range(200):
@@ -193,7 +251,8 @@ def test_broken_connections() -> None:
     for n in range(0, len(good), 7):
         raw(good[:n])
         raw(good[:n], reset=True)
-    for junk in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\r\n" * 1000, b"A" * 100000, head % 5 + b"{}",
+    for junk in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\r\n" * 1000, b"A" * 100000,
+                 head % 5 + b"{}",
                  b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", b"GET /%00%ff HTTP/1.1\r\nHost: x\r\n\r\n",
                  b"GET /" + b"a" * 60000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /health HTTP/1.1\r\n" + b"X-A: b\r\n" * 20000 + b"\r\n",
                  b"POST /tokenize HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"):  # fmt: skip

@@ -109,14 +109,22 @@ def test_tensors() -> None:
         q = "model.layers.3.self_attn.q_proj.weight"
         write(folder / WEIGHTS, {k.replace("layers.3.self_attn.q_proj", "layers.3.self_attn.r_proj"): v for k, v in header.items()}, data)
         refused(folder, q, "missing")
-        write(folder / WEIGHTS, {k: {**v, "shape": v["shape"][::-1]} if k.endswith("down_proj.weight") and "layers.2" in k else v for k, v in header.items()}, data)
-        done = score(folder)   # square in this model: the same shape
+        write(
+            folder / WEIGHTS,
+            {k: {**v, "shape": v["shape"][::-1]} if k.endswith("down_proj.weight") and "layers.2" in k else v for k, v in header.items()},
+            data,
+        )
+        done = score(folder)  # square in this model: the same shape
         assert done.returncode == 0, done.stderr
         write(folder / WEIGHTS, {k: {**v, "shape": [v["shape"][0] * v["shape"][1]]} if k == q else v for k, v in header.items()}, data)
         refused(folder, q, "shape")
         write(folder / WEIGHTS, {k: {**v, "dtype": "I32"} if k == q else v for k, v in header.items()}, data)
         refused(folder, q, "I32")
-        write(folder / WEIGHTS, {**header, "surprise": {"dtype": "F32", "shape": [1], "data_offsets": [len(data), len(data) + 4]}}, data + bytes(4))
+        write(
+            folder / WEIGHTS,
+            {**header, "surprise": {"dtype": "F32", "shape": [1], "data_offsets": [len(data), len(data) + 4]}},
+            data + bytes(4),
+        )
         refused(folder, "surprise")
         for name in (q, "model.norm.weight", "model.layers.1.router.weight_predictor.0.bias", "model.embed_tokens.weight"):
             for value in (float("nan"), float("-inf")):
@@ -149,7 +157,9 @@ def test_indexes() -> None:
         shutil.copy(folder / shard, outside)
         for target, says in {"../outside.safetensors": "not a file name", str(outside): "not a file name", "absent.safetensors": "absent",
                              "..": "not a file name", "": "not a file name"}.items():  # fmt: skip
-            (folder / INDEX).write_text(json.dumps({**index, "weight_map": {k: target if v == shard else v for k, v in index["weight_map"].items()}}))
+            (folder / INDEX).write_text(
+                json.dumps({**index, "weight_map": {k: target if v == shard else v for k, v in index["weight_map"].items()}})
+            )
             refused(folder, says)
         (folder / INDEX).write_text(json.dumps(index))
         (folder / shard).unlink()
@@ -175,7 +185,8 @@ def test_configs() -> None:
             "model_type": ("mistral", None), "hidden_act": ("gelu",), "hidden_size": (64, 0, "96", 1 << 40), "num_attention_heads": (7, -6),
             "num_hidden_layers": (7, 9, 0, 1 << 20), "vocab_size": (319, 321), "head_dim": (17, 24), "intermediate_size": (95,),
             "dtrnet_layers": ([2, 4], [2, 4, 6, 7], None, [99], "2,4"), "sliding_window": (4096,), "quantization_config": ({"bits": 4},),
-            "rope_scaling": ({"rope_type": "dynamic", "factor": 2}, {"type": "longrope"}, 3), "eos_token_id": (320, [1, 999]), "secret": (1,),
+            "rope_scaling": ({"rope_type": "dynamic", "factor": 2}, {"type": "longrope"}, 3), "eos_token_id": (320, [1, 999]),
+            "secret": (1,),
             "tie_word_embeddings": (False, 1), "rms_norm_eps": (0, "1e-5"), "max_position_embeddings": (0, 1 << 40),
         }  # fmt: skip
         for key, values in changes.items():

@@ -62,7 +62,10 @@ def test_methods() -> None:
 def test_request_ids() -> None:
     given = client.call("GET", "/health", headers={"X-Request-Id": "run-7.a_B"})
     assert given.headers["x-request-id"] == "run-7.a_B"
-    made = [client.call("GET", "/health", headers=h).headers["x-request-id"] for h in ({}, {"X-Request-Id": "a b\tc"}, {"X-Request-Id": "x" * 65})]
+    made = [
+        client.call("GET", "/health", headers=h).headers["x-request-id"]
+        for h in ({}, {"X-Request-Id": "a b\tc"}, {"X-Request-Id": "x" * 65})
+    ]
     assert len(set(made)) == 3 and all(len(m) == 16 for m in made)
     bad = client.call("POST", "/v1/completions", {"prompt": 5}, headers={"X-Request-Id": "seen-in-log"})
     assert bad.status == 400 and "seen-in-log" in server.wait_for(".*seen-in-log.*")
@@ -75,7 +78,14 @@ def test_metrics() -> None:
     assert server.metric("dtrnet_tokens_scored_total") == before[0] + n - 1
     assert server.metric("dtrnet_prompt_tokens_total") == before[1] + n
     text = client.call("GET", "/metrics").data.decode()
-    for name in ("http_requests_total", "http_request_seconds_bucket", "layer_rows_routed_total", "kv_rows_held", "kv_bytes_total", "queue_sequences"):
+    for name in (
+        "http_requests_total",
+        "http_request_seconds_bucket",
+        "layer_rows_routed_total",
+        "kv_rows_held",
+        "kv_bytes_total",
+        "queue_sequences",
+    ):
         assert f"\ndtrnet_{name}" in text, name
 
 
@@ -102,7 +112,7 @@ def test_echo() -> None:
     found = entries(answer["choices"][0])
     assert len(found) == len(ids) + 1 and found[0][1] is None and found[0][2] is None
     assert all(lp is not None and 1 <= len(top) <= 2 and max(top.values()) >= lp and top[token] == lp for token, lp, top, _ in found[1:])
-    token, lp, top, _ = found[-1]
+    _, lp, top, _ = found[-1]
     assert lp == max(top.values()), "the generated token is the greedy one"
     assert answer["choices"][0]["text"].startswith(TEXT)
     usage = answer["usage"]
@@ -164,13 +174,19 @@ def test_max_tokens() -> None:
     assert client.call("POST", "/v1/completions", fits).status == 200
     over = client.call("POST", "/v1/completions", {**fits, "max_tokens": 2}).json["error"]
     assert over["param"] == "max_tokens" and str(limit) in over["message"]
-    assert client.post("/v1/completions", {"prompt": [5] * (limit - 3), "temperature": 0, "ignore_eos": True})["usage"]["completion_tokens"] == 4
+    assert (
+        client.post("/v1/completions", {"prompt": [5] * (limit - 3), "temperature": 0, "ignore_eos": True})["usage"]["completion_tokens"]
+        == 4
+    )
 
 
 def test_bos_and_empty() -> None:
     bos = client.get("/version")["bos_token_id"]
     ids = ids_of(TEXT)
-    assert score(TEXT, add_bos=True)["choices"][0]["logprobs"]["token_logprobs"] == score([bos, *ids])["choices"][0]["logprobs"]["token_logprobs"]
+    assert (
+        score(TEXT, add_bos=True)["choices"][0]["logprobs"]["token_logprobs"]
+        == score([bos, *ids])["choices"][0]["logprobs"]["token_logprobs"]
+    )
     empty, alone = (client.post("/v1/completions", {"prompt": p, "max_tokens": 4, "temperature": 0}) for p in ("", [bos]))
     assert empty["choices"] == alone["choices"]
     assert entries(score(TEXT, add_bos=True)["choices"][0])[0][3] == 0
@@ -184,7 +200,7 @@ def test_stop() -> None:
     whole = greedy(logprobs=0)
     text, tokens = whole["text"], whole["logprobs"]["tokens"]
     border = len("".join(tokens[:5]))
-    across = text[border - 2 : border + 2]      # begins in one token, ends in the next
+    across = text[border - 2 : border + 2]  # begins in one token, ends in the next
     at = text.index(across)
     for stop in (across, [across], ["never there", across], [f"s{i}" * 9 for i in range(60)] + [across]):
         choice = greedy(stop=stop, logprobs=0)
@@ -208,7 +224,7 @@ def test_stream() -> None:
             assert [p["finish_reason"] for p in parts][-1] == choice["finish_reason"] and not any(p["finish_reason"] for p in parts[:-1])
             if choice["logprobs"]:
                 for key, whole in choice["logprobs"].items():
-                    assert sum((p["logprobs"][key] for p in parts), []) == whole, (key, more)
+                    assert [entry for p in parts for entry in p["logprobs"][key]] == whole, (key, more)
     assert client.call("POST", "/v1/completions", {"prompt": 5, "stream": True}).status == 400
 
 
@@ -226,7 +242,9 @@ def test_sampling() -> None:
     seeds = [-(2**63) + 1, -1, 0, 2**53 + 1, 2**62 + 1, 2**63 - 2, 2**63 - 1]
     drawn = {tuple(c["text"] for c in client.post("/v1/completions", {**body, "seed": seed})["choices"]) for seed in seeds}
     assert len(drawn) == len(seeds), "every bit of a seed counts"
-    assert client.post("/v1/completions", {**body, "best_of": 4, "top_p": 0.5, "user": "x", "logit_bias": {}, "presence_penalty": 0})["choices"]
+    assert client.post("/v1/completions", {**body, "best_of": 4, "top_p": 0.5, "user": "x", "logit_bias": {}, "presence_penalty": 0})[
+        "choices"
+    ]
 
 
 def test_unknown_fields_are_noted_once() -> None:
@@ -249,13 +267,25 @@ def test_loglikelihood() -> None:
         assert abs(got["logprob"] - sum(got["token_logprobs"])) < 1e-6 and got["num_tokens"] == len(whole) - n and got["truncated"] == 0
         best = [max(top.values()) for top in echo["top_logprobs"][n:-1]]
         assert got["is_greedy"] == (best == got["token_logprobs"])
-    same = client.post("/v1/loglikelihood", {"requests": [{"context": ids_of(context), "continuations": [ids_of(context + c)[len(ids_of(context)):] for c in continuations]}], "tokens": True})
+    same = client.post(
+        "/v1/loglikelihood",
+        {
+            "requests": [
+                {"context": ids_of(context), "continuations": [ids_of(context + c)[len(ids_of(context)) :] for c in continuations]}
+            ],
+            "tokens": True,
+        },
+    )
     assert same["results"] == answer["results"]
 
 
 def test_loglikelihood_edges() -> None:
     bos = client.get("/version")["bos_token_id"]
-    ask = lambda context, continuation, **more: client.post("/v1/loglikelihood", {"requests": [{"context": context, "continuations": [continuation]}], "tokens": True, **more})["results"][0]["continuations"][0]  # noqa: E731
+
+    def ask(context: Any, continuation: Any, **more: Any) -> dict[str, Any]:
+        body = {"requests": [{"context": context, "continuations": [continuation]}], "tokens": True, **more}
+        return client.post("/v1/loglikelihood", body)["results"][0]["continuations"][0]
+
     ids = ids_of("river bank")
     assert ask("", "river bank") == ask([], ids) == ask([bos], ids)
     assert ask([], [bos, *ids]) == ask([bos], ids), "a continuation that begins with the prefix token brings it"
@@ -275,7 +305,10 @@ def test_rolling() -> None:
     text = " ".join(TEXT for _ in range(9))
     ids = ids_of(text)
     for max_length, stride in ((32, 32), (32, 8), (len(ids), 5), (1000, 1000), (7, 1)):
-        got = client.post("/v1/loglikelihood_rolling", {"text": text, "max_length": max_length, "stride": stride, "tokens": True, "bucket_edges": [0, 1, 8, 64]})
+        got = client.post(
+            "/v1/loglikelihood_rolling",
+            {"text": text, "max_length": max_length, "stride": stride, "tokens": True, "bucket_edges": [0, 1, 8, 64]},
+        )
         one, want, done = got["results"][0], [], 0
         row = [bos, *ids]
         while done < len(ids):

@@ -1,5 +1,6 @@
 """The program around the endpoints: flags, environment, settings file, keys, TLS, the queue's end, shutdown, models without a
-tokenizer, `dtrnet score` and `dtrnet inspect`."""
+tokenizer, `dtrnet score` and `dtrnet inspect`.
+"""
 
 import json
 import os
@@ -20,14 +21,17 @@ from server_process import PROGRAM, ROOT, SHIPPED
 
 
 def run(*args: str, stdin: str = "", env: dict[str, str] | None = None, cwd: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([PROGRAM, *args], input=stdin, capture_output=True, text=True, timeout=60, env={**os.environ, **(env or {})}, cwd=cwd)
+    return subprocess.run(
+        [PROGRAM, *args], input=stdin, capture_output=True, text=True, timeout=60, env={**os.environ, **(env or {})}, cwd=cwd
+    )
 
 
 def test_help() -> None:
     assert run("--version").stdout.startswith("dtrnet 0.") and "serve" in run("--help").stdout
     text = run("serve", "--help").stdout
-    for flag in ("model host port device dtype threads max-model-len max-batch-tokens kv-cache-memory prefix-cache rope-scaling dense-layers bos-id eos-id "
-                 "served-model-name strict-model-name api-key tls-cert tls-key config log-format").split():  # fmt: skip
+    flags = """model host port device dtype threads max-model-len max-batch-tokens kv-cache-memory prefix-cache rope-scaling dense-layers
+        bos-id eos-id served-model-name strict-model-name api-key tls-cert tls-key config log-format"""
+    for flag in flags.split():
         assert f"--{flag} " in text, flag
     for command in ("score", "inspect"):
         assert run(command, "--help").returncode == 0
@@ -44,17 +48,27 @@ def test_bad_settings() -> None:
             file.write_text(text)
             return ["--config", str(file)]
 
-        numbers = [["--port", "-1"], ["--port", "65536"], ["--port", "8k"], ["--port", ""], ["--port", "1e9"], ["--threads", "-1"], ["--threads", "1025"],
-                   ["--max-model-len", "-1"], ["--max-model-len", "1.5"], ["--max-batch-tokens", "x"], ["--max-queue", "0"], ["--kv-cache-memory", "5X"],
-                   ["--kv-cache-memory", "-1G"], ["--kv-cache-memory", "99999999G"], ["--bos-id", "-2"], ["--eos-id", "nan"], ["--max-connections", "0"],
-                   ["--idle-timeout", "0"], ["--max-body", "1"]]  # fmt: skip
-        words = [["--device", "tpu"], ["--dtype", "int8"], ["--prefix-cache", "maybe"], ["--log-format", "xml"], ["--log-level", "loud"], ["--cpu-level", "mmx"],
-                 ["--tls-cert", "x.pem"], ["--tls-key", "x.pem"], ["--tls-cert", "/none", "--tls-key", "/none"], ["--host", "no.such.host.invalid"],
-                 ["--port", str(taken.getsockname()[1])], ["--no-such-flag", "1"], ["stray"], ["--port"], ["--model", "/no/such/model"], ["--model", folder],
-                 ["--rope-scaling", "{"], ["--rope-scaling", '{"rope_type": "odd"}'], ["--dense-layers", "0,99"], ["--dense-layers", "a"], ["--max-model-len", "4000000", "--kv-cache-memory", "1M"]]  # fmt: skip
-        files = [with_file_args for text in ['{"port": 70000}', '{"no_such_key": 1}', '{"port": [1]}', '{"port": {}}', "[]", "{", '{"config": "x"}', '{"prefix_cache": 2}']
-                 for with_file_args in [("file", text)]]  # fmt: skip
-        for args in [*numbers, *words, *files, ["--config", "/no/such/file.json"]]:
+        numbers = """--port -1, --port 65536, --port 8k, --port 1e9, --threads -1, --threads 1025, --max-model-len -1, --max-model-len 1.5,
+            --max-batch-tokens x, --max-queue 0, --kv-cache-memory 5X, --kv-cache-memory -1G, --kv-cache-memory 99999999G, --bos-id -2,
+            --eos-id nan, --max-connections 0, --idle-timeout 0, --max-body 1"""
+        words = """--device tpu, --dtype int8, --prefix-cache maybe, --log-format xml, --log-level loud, --cpu-level mmx, --tls-cert x.pem,
+            --tls-key x.pem, --tls-cert /none --tls-key /none, --host no.such.host.invalid, --no-such-flag 1, stray, --port,
+            --model /no/such/model, --rope-scaling {, --dense-layers a, --max-model-len 4000000 --kv-cache-memory 1M"""
+        numbers, words = ([line.split() for line in text.split(",")] for text in (numbers, words))
+        words += [["--port", ""], ["--port", str(taken.getsockname()[1])], ["--model", folder], ["--dense-layers", "0,99"]]
+        words += [["--rope-scaling", '{"rope_type": "odd"}'], ["--config", "/no/such/file.json"]]
+        texts = [
+            '{"port": 70000}',
+            '{"no_such_key": 1}',
+            '{"port": [1]}',
+            '{"port": {}}',
+            "[]",
+            "{",
+            '{"config": "x"}',
+            '{"prefix_cache": 2}',
+        ]
+        files = [["file", text] for text in texts]
+        for args in [*numbers, *words, *files]:
             argv = with_file(args[1]) if args[0] == "file" else list(args)
             port = [] if "--port" in argv or args[0] == "file" else ["--port", "0"]
             got = run("serve", *port, *argv)
@@ -69,7 +83,18 @@ def test_bad_settings() -> None:
 def test_precedence() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "settings.json"
-        file.write_text(json.dumps({"max_model_len": 100, "max_batch_tokens": 64, "served_model_name": "of-the-file", "prefix_cache": False, "dense_layers": [2, 4, 6, 8, 10], "log_format": "json"}))
+        file.write_text(
+            json.dumps(
+                {
+                    "max_model_len": 100,
+                    "max_batch_tokens": 64,
+                    "served_model_name": "of-the-file",
+                    "prefix_cache": False,
+                    "dense_layers": [2, 4, 6, 8, 10],
+                    "log_format": "json",
+                }
+            )
+        )
         env = {"DTRNET_CONFIG": str(file), "DTRNET_MAX_MODEL_LEN": "200", "DTRNET_MAX_BATCH_TOKENS": "96"}
         with Process("--max-model-len=300", model=None, env=env) as server:
             version = server.client.get("/version")
@@ -96,7 +121,9 @@ def test_key() -> None:
         for path in ("/health", "/ready", "/metrics"):
             assert server.client.call("GET", path).status == 200
         for wrong in (None, "", "s3cre", "s3cret ", "s3crets", "S3CRET", "x" * 5000):
-            answer = Client(server.url, wrong).call("POST", "/v1/completions", body, headers={"Authorization": "Bearer "} if wrong == "" else None)
+            answer = Client(server.url, wrong).call(
+                "POST", "/v1/completions", body, headers={"Authorization": "Bearer "} if wrong == "" else None
+            )
             assert answer.status == 401 and answer.headers["www-authenticate"] == "Bearer" and "s3cret" not in answer.data.decode()
         assert Client(server.url).call("GET", "/version").status == 401
         assert Client(server.url).call("POST", "/v1/completions", b"{", headers={"Authorization": "Basic s3cret"}).status == 401
@@ -119,7 +146,25 @@ def test_names_and_switches() -> None:
 def test_tls() -> None:
     with tempfile.TemporaryDirectory() as folder:
         key, cert = f"{folder}/key.pem", f"{folder}/cert.pem"
-        made = subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost"], capture_output=True)
+        made = subprocess.run(
+            [
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-keyout",
+                key,
+                "-out",
+                cert,
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+            ],
+            capture_output=True,
+        )
         if made.returncode:
             print("        no openssl program: TLS not tested")
             return
@@ -159,11 +204,13 @@ LONG = {"prompt": [[5, i] for i in range(10, 14)], "max_tokens": 400, "ignore_eo
 def test_queue_full() -> None:
     with Process("--max-queue", "4", "--kv-cache-memory", "14M") as server:
         many = {**LONG, "prompt": [[5, i] for i in range(10, 30)], "max_tokens": 200}
-        thread, got = start(server, many)      # more than the pool holds: some wait
+        thread, got = start(server, many)  # more than the pool holds: some wait
         while server.metric("dtrnet_queue_sequences") < 1:
             time.sleep(0.01)
         answer = server.client.call("POST", "/v1/completions", many)
-        assert answer.status == 503 and int(answer.headers["retry-after"]) > 0 and answer.json["error"]["type"] == "overloaded_error", answer.data
+        assert answer.status == 503 and int(answer.headers["retry-after"]) > 0 and answer.json["error"]["type"] == "overloaded_error", (
+            answer.data
+        )
         thread.join()
         assert got[0].status == 200
         assert server.client.post("/v1/completions", {"prompt": "x", "max_tokens": 1})["choices"]
@@ -248,7 +295,7 @@ def test_client_that_does_not_read() -> None:
                 while server.metric("dtrnet_sequences_done_total") < (80 if stream else 40):
                     time.sleep(0.05)
                 until = time.monotonic() + 30
-                while server.metric("dtrnet_http_requests_in_flight") > 1:   # the scrape itself is one
+                while server.metric("dtrnet_http_requests_in_flight") > 1:  # the scrape itself is one
                     assert time.monotonic() < until, "the stalled answer was not ended"
                     time.sleep(0.05)
         ids = [7] * 2000
@@ -261,7 +308,9 @@ def test_client_that_does_not_read() -> None:
 def test_without_tokenizer() -> None:
     with Process(model=ROOT / "tests" / "golden" / "dense-gqa-tied") as server:
         client = server.client
-        answer = client.post("/v1/completions", {"prompt": [5, 6, 7], "max_tokens": 2, "logprobs": 2, "echo": True, "temperature": 0})["choices"][0]
+        answer = client.post("/v1/completions", {"prompt": [5, 6, 7], "max_tokens": 2, "logprobs": 2, "echo": True, "temperature": 0})[
+            "choices"
+        ][0]
         assert answer["logprobs"]["tokens"][:3] == ["token_id:5", "token_id:6", "token_id:7"] and answer["text"] == ""
         assert all(k.startswith("token_id:") for k in answer["logprobs"]["top_logprobs"][1])
         assert client.post("/v1/loglikelihood", {"requests": [{"context": [5], "continuations": [[6], [7, 8]]}]})["results"]
@@ -289,10 +338,16 @@ def test_score_command() -> None:
     text = "".join(json.dumps(b) + "\n" for b in bodies[:3]) + "\n{broken\n" + json.dumps(bodies[3])
     got = run("score", "--dtype", "f32", stdin=text)
     lines = [json.loads(line) for line in got.stdout.splitlines()]
-    assert got.returncode == 1 and len(lines) == 5 and [("error" in line) for line in lines] == [False, False, True, True, False], got.stdout
+    assert got.returncode == 1 and len(lines) == 5 and [("error" in line) for line in lines] == [False, False, True, True, False], (
+        got.stdout
+    )
     with Process("--dtype", "f32") as server:
         for i, line in ((0, lines[0]), (1, lines[1]), (3, lines[4])):
-            body = bodies[i] if "requests" in bodies[i] else {**bodies[i], "requests": [{k: bodies[i][k] for k in ("context", "continuations")}]}
+            body = (
+                bodies[i]
+                if "requests" in bodies[i]
+                else {**bodies[i], "requests": [{k: bodies[i][k] for k in ("context", "continuations")}]}
+            )
             assert server.client.post("/v1/loglikelihood", body)["results"] == line["results"]
     many = "".join(json.dumps({"context": f"Number {i} is", "continuations": [" here"]}) + "\n" for i in range(700))
     got = run("score", stdin=many)

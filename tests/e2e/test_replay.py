@@ -1,5 +1,6 @@
 """Sends the requests that lm-evaluation-harness really sent (../shared/harness/captured_requests.jsonl), headers included, and
-checks of each answer what the harness reads there."""
+checks of each answer what the harness reads there.
+"""
 
 import json
 import sys
@@ -39,7 +40,9 @@ def check_completion(client: Client, body: dict[str, Any], answer: dict[str, Any
         n = len(prompt) if isinstance(prompt, list) else client.post("/tokenize", {"prompt": prompt, "add_special_tokens": False})["count"]
         lists = choice["logprobs"]
         assert {len(lists[k]) for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset")} == {n + 1}
-        assert all(lp is not None and top and max(top.values()) >= lp for lp, top in zip(lists["token_logprobs"][1:], lists["top_logprobs"][1:]))
+        assert all(
+            lp is not None and top and max(top.values()) >= lp for lp, top in zip(lists["token_logprobs"][1:], lists["top_logprobs"][1:])
+        )
         best = max(lists["top_logprobs"][-1], key=lists["top_logprobs"][-1].get)
         assert best == lists["tokens"][-1] and lists["token_logprobs"][-1] == lists["top_logprobs"][-1][best]
         if isinstance(prompt, str):
