@@ -88,9 +88,9 @@ struct eval_result {
     const int32_t *new_top_ids;     /* [n_new, k1] */
     const float *new_top_logprobs;  /* [n_new, k1] */
     enum finish finish;
-    /* Positions whose rows this sequence rests on: computed now, and taken from the prefix tree. */
-    int rows_computed, rows_cached;
-    const int *rows_routed;         /* [n_layers] of them, rows that attended (selected, executed); all rows in dense layers */
+    int n_rows;                     /* positions whose rows this sequence rests on */
+    int rows_computed, rows_cached; /* rows run for it (again for a score included), and taken from the prefix tree */
+    const int *rows_routed;         /* [n_layers] of n_rows, those that attended (selected, executed); all in dense layers */
     int n_routing;                  /* positions in `routing`; 0 unless want_routing */
     const uint8_t *routing;         /* [n_layers, n_routing] 1 = attends (selected, executed) */
 };

@@ -66,3 +66,18 @@ void token_cost_dense(const struct model_config *c, int context, struct token_co
     for (int l = 0; l < c->n_layers; l++)
         add_layer(c, &dense, 1, context, ret);
 }
+
+void sequences_cost_add(struct sequences_cost *sum, const struct model_config *c, const struct layer_plan *plan, const int *rows_routed,
+                        int n)
+{
+    struct token_cost model = { 0 }, dense;
+    for (int l = 0; l < c->n_layers && n > 0; l++)
+        add_layer(c, &plan[l], (double)rows_routed[l] / n, n, &model);
+    token_cost_dense(c, n, &dense);
+    sum->causal += n * model.causal;
+    sum->full += n * model.full;
+    sum->kv_rows += n * model.kv_rows;
+    sum->dense_causal += n * dense.causal;
+    sum->dense_full += n * dense.full;
+    sum->dense_kv_rows += n * dense.kv_rows;
+}

@@ -334,6 +334,7 @@ void sequence_finish(struct sequence *s, const struct sequence_env *e, int code,
     r->new_logprobs = s->new_logprobs;
     r->new_top_ids = s->new_top_ids;
     r->new_top_logprobs = s->new_top_logprobs;
+    r->n_rows = s->n_kv;
     r->rows_computed = s->rows_run;
     r->rows_cached = s->n_cached;
     r->rows_routed = s->rows_routed;

@@ -6,6 +6,7 @@
 #pragma once
 #include "common/arena.h"
 #include "common/json.h"
+#include "engine/flops.h"
 #include "server/http.h"
 #include "server/server.h"
 #include "server/writer.h"
@@ -63,10 +64,11 @@ int api_run(struct call *c, const struct eval_request *reqs, int n, const char *
 /* The waiting half, for a ticket that was submitted before. On error the ticket remains the caller's too. */
 int api_wait(struct call *c, struct engine_ticket *t, int n, const char *what, struct err *err);
 
-/* Positions over n results: computed, cached, and routed in each layer ([n_layers]). */
+/* Positions over n results: computed, cached, and routed in each layer ([n_layers]); what they cost without reuse. */
 struct api_usage {
     int64_t computed, cached;
     int64_t *routed;
+    struct sequences_cost cost;
 };
 int api_usage_sum(struct call *c, const struct engine_ticket *t, int n, struct api_usage *ret, struct err *err);
 

@@ -27,7 +27,7 @@ struct rolling {
     struct eval_request *reqs;
     int n_windows;
     int max_length, stride;
-    bool add_bos, tokens;
+    bool add_bos, tokens, routing;
     int64_t *edges; /* [n_edges] ascending; bucket i is [edges[i], edges[i + 1]), the last has no end */
     size_t n_edges;
     struct engine_ticket *ticket;
@@ -67,10 +67,13 @@ static int parse_options(struct rolling *q, struct err *err)
     q->add_bos = true;
     if ((r = json_get_int(c->body, "", "stride", 1, q->max_length, &stride, err)) < 0 ||
         (r = json_get_bool(c->body, "", "add_bos", &q->add_bos, err)) < 0 ||
-        (r = json_get_bool(c->body, "", "tokens", &q->tokens, err)) < 0)
+        (r = json_get_bool(c->body, "", "tokens", &q->tokens, err)) < 0 ||
+        (r = json_get_bool(c->body, "", "routing", &q->routing, err)) < 0 || (r = parse_edges(q, err)) < 0)
         return r;
     q->stride = (int)stride;
-    return parse_edges(q, err);
+    if (q->routing && !q->edges)
+        return err_field(err, ERR_INVALID, "routing", "routing is counted by bucket: it needs bucket_edges");
+    return 0;
 }
 
 static int parse_document(struct rolling *q, const json_t *v, const char *name, struct document *d, struct err *err)
@@ -159,8 +162,8 @@ static int make_windows(struct rolling *q, struct err *err)
     for (int i = 0; i < q->n_windows; i++) {
         const struct window *w = &q->windows[i];
         int n = (int)(w->end - w->begin);
-        q->reqs[i] =
-            (struct eval_request){.tokens = w->doc->tokens + w->begin, .n_tokens = n, .score_begin = n - (int)w->scored, .top_p = 1};
+        q->reqs[i] = (struct eval_request){
+            .tokens = w->doc->tokens + w->begin, .n_tokens = n, .score_begin = n - (int)w->scored, .top_p = 1, .want_routing = q->routing};
     }
     return 0;
 }
@@ -170,17 +173,42 @@ static int make_windows(struct rolling *q, struct err *err)
 struct buckets {
     double *sum; /* [n_edges] */
     int64_t *count;
+    int64_t *routed; /* [n_layers, n_edges]: of the rows that gave these scores, those that attended; NULL unless asked for */
 };
 
-static void bucket_add(const struct rolling *q, struct buckets *b, int64_t position, float logprob)
+static int n_layers_of(const struct rolling *q)
 {
-    size_t i = q->n_edges;
-    while (i > 0 && position < q->edges[i - 1])
+    return q->call->server->info->config->n_layers;
+}
+
+static int buckets_init(const struct rolling *q, struct buckets *b)
+{
+    b->sum = arena_alloc(&q->call->arena, q->n_edges + 1, sizeof(double));
+    b->count = arena_alloc(&q->call->arena, q->n_edges + 1, sizeof(int64_t));
+    b->routed = q->routing ? arena_alloc(&q->call->arena, (q->n_edges + 1) * (size_t)n_layers_of(q), sizeof(int64_t)) : NULL;
+    return b->sum && b->count && (b->routed || !q->routing) ? 0 : ERR_NOMEM;
+}
+
+/* Scored token k of a window, which has `position` tokens before it; its score comes from the row before its own. */
+static void bucket_add(const struct rolling *q, struct buckets *b, size_t position, const struct eval_result *r, size_t k)
+{
+    size_t i = q->n_edges, row = (size_t)(r->n_routing - r->n_scored) + k;
+    while (i > 0 && (int64_t)position < q->edges[i - 1])
         i--;
-    if (i > 0) {
-        b->sum[i - 1] += logprob;
-        b->count[i - 1]++;
-    }
+    if (i == 0)
+        return;
+    b->sum[i - 1] += r->logprobs[k];
+    b->count[i - 1]++;
+    for (int l = 0; b->routed && l < n_layers_of(q); l++)
+        b->routed[(size_t)l * q->n_edges + i - 1] += r->routing[(size_t)l * (size_t)r->n_routing + row];
+}
+
+static void write_counts(const struct rolling *q, struct writer *w, const int64_t *counts)
+{
+    writer_open(w, '[');
+    for (size_t i = 0; i < q->n_edges; i++)
+        writer_int(w, counts[i]);
+    writer_close(w, ']');
 }
 
 static void write_buckets(const struct rolling *q, struct writer *w, const char *key, const struct buckets *b)
@@ -193,29 +221,29 @@ static void write_buckets(const struct rolling *q, struct writer *w, const char 
         writer_double(w, b->sum[i]);
     writer_close(w, ']');
     writer_key(w, "num_tokens");
-    writer_open(w, '[');
-    for (size_t i = 0; i < q->n_edges; i++)
-        writer_int(w, b->count[i]);
-    writer_close(w, ']');
+    write_counts(q, w, b->count);
+    if (b->routed) {
+        writer_key(w, "rows_routed");
+        writer_open(w, '[');
+        for (int l = 0; l < n_layers_of(q); l++)
+            write_counts(q, w, b->routed + (size_t)l * q->n_edges);
+        writer_close(w, ']');
+    }
     writer_close(w, '}');
 }
 
 static int write_document_buckets(struct rolling *q, struct writer *w, const struct document *d)
 {
     struct buckets by[2];
-    for (int k = 0; k < 2; k++) {
-        by[k].sum = arena_alloc(&q->call->arena, q->n_edges + 1, sizeof(double));
-        by[k].count = arena_alloc(&q->call->arena, q->n_edges + 1, sizeof(int64_t));
-        if (!by[k].sum || !by[k].count)
-            return ERR_NOMEM;
-    }
+    if (buckets_init(q, &by[0]) < 0 || buckets_init(q, &by[1]) < 0)
+        return ERR_NOMEM;
     for (int i = d->first_window; i < d->first_window + d->n_windows; i++) {
         const struct window *win = &q->windows[i];
         const struct eval_result *r = engine_result(q->ticket, i);
         for (size_t k = 0; k < win->scored; k++) {
             size_t at = win->end - win->scored + k; /* tokens before it, the prefix token included */
-            bucket_add(q, &by[0], (int64_t)(at - win->begin), r->logprobs[k]);
-            bucket_add(q, &by[1], (int64_t)at, r->logprobs[k]);
+            bucket_add(q, &by[0], at - win->begin, r, k);
+            bucket_add(q, &by[1], at, r, k);
         }
     }
     writer_key(w, "buckets");
@@ -288,7 +316,8 @@ static int write_answer(struct rolling *q, struct err *err)
 
 int rolling_run(struct call *c, struct err *err)
 {
-    static const char *const known[] = {"model", "text", "texts", "max_length", "stride", "add_bos", "tokens", "bucket_edges", NULL};
+    static const char *const known[] = {"model",   "text",   "texts",        "max_length", "stride",
+                                        "add_bos", "tokens", "bucket_edges", "routing",    NULL};
     struct rolling q = {.call = c};
     int r;
     if ((r = parse_options(&q, err)) < 0 || (r = parse_documents(&q, err)) < 0 || (r = make_windows(&q, err)) < 0)

@@ -1,6 +1,20 @@
 /* The answers of the loglikelihood endpoints: what they share, and that of POST /v1/loglikelihood. */
 #include "server/score.h"
 
+/* Whole numbers, so that clients may add them up. */
+static void write_cost(struct writer *w, const struct sequences_cost *cost)
+{
+    writer_key(w, "cost");
+    writer_open(w, '{');
+    writer_key_int(w, "flops_causal", (int64_t)cost->causal);
+    writer_key_int(w, "flops_full", (int64_t)cost->full);
+    writer_key_int(w, "kv_rows", (int64_t)(cost->kv_rows + 0.5));
+    writer_key_int(w, "dense_flops_causal", (int64_t)cost->dense_causal);
+    writer_key_int(w, "dense_flops_full", (int64_t)cost->dense_full);
+    writer_key_int(w, "dense_kv_rows", (int64_t)(cost->dense_kv_rows + 0.5));
+    writer_close(w, '}');
+}
+
 /* "usage": {...} over the n sequences of a ticket. */
 static int write_usage(struct call *c, struct writer *w, const struct engine_ticket *t, int n, struct score_counts counts, struct err *err)
 {
@@ -20,6 +34,7 @@ static int write_usage(struct call *c, struct writer *w, const struct engine_tic
     for (int l = 0; l < c->server->info->config->n_layers; l++)
         writer_int(w, u.routed[l]);
     writer_close(w, ']');
+    write_cost(w, &u.cost);
     writer_close(w, '}');
     return 0;
 }

@@ -105,6 +105,8 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, list[Any]]] = [
     ("/v1/loglikelihood_rolling", {**ROLL, "max_length": 8}, "stride", "int", [9]),
     ("/v1/loglikelihood_rolling", ROLL, "add_bos", "bool", []),
     ("/v1/loglikelihood_rolling", ROLL, "tokens", "bool", []),
+    ("/v1/loglikelihood_rolling", {**ROLL, "bucket_edges": [0]}, "routing", "bool", []),
+    ("/v1/loglikelihood_rolling", ROLL, "routing", "", [True]),
     ("/v1/loglikelihood_rolling", ROLL, "bucket_edges", "", [5, "a", {}, [-1], [1, 1], [2, 1], ["a"], [1.5], [10**18], list(range(1025))]),
     ("/v1/loglikelihood_rolling", {}, "text", "", [5, True, {}, [-1], [16384], ["a"], None]),
     ("/v1/loglikelihood_rolling", {}, "texts", "", [5, "a", {}, [], [5], [[16384]], ["a"] * 4097]),

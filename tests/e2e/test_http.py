@@ -300,6 +300,49 @@ def test_loglikelihood_edges() -> None:
     assert len(routed) == 12 and {len(r) for r in routed} == {50 + len(ids) - 1} and set(routed[2]) == {"1"}
 
 
+def check_rolling_routing(text: str, ids: list[int], bos: int) -> None:
+    """Counts by bucket are those of the decisions that /v1/loglikelihood shows for the rows behind the scores."""
+    edges, max_length, stride = [1, 8, 40], 48, 20
+    asked = {"text": text, "max_length": max_length, "stride": stride, "bucket_edges": edges, "routing": True}
+    buckets = client.post("/v1/loglikelihood_rolling", asked)["results"][0]["buckets"]
+    want = {way: [[0] * len(edges) for _ in range(12)] for way in buckets}
+    row, done = [bos, *ids], 0
+    while done < len(ids):
+        scored = min(stride if done else max_length, len(ids) - done)
+        begin = max(0, done + scored - max_length)
+        pair = {"context": row[begin : done + 1], "continuations": [row[done + 1 : done + scored + 1]]}
+        bits = client.post("/v1/loglikelihood", {"requests": [pair], "routing": True})["results"][0]["continuations"][0]["routing"]
+        for layer, decisions in enumerate(bits):
+            for at in range(done + 1, done + scored + 1):
+                for way, position in (("by_context", at - begin), ("by_position", at)):
+                    want[way][layer][max(i for i, edge in enumerate(edges) if edge <= position)] += decisions[at - 1 - begin] == "1"
+        done += scored
+    assert {way: bucket["rows_routed"] for way, bucket in buckets.items()} == want
+    assert buckets["by_context"]["rows_routed"][2] == buckets["by_context"]["num_tokens"], "layer 2 is dense"
+
+
+def test_cost() -> None:
+    """FLOPs and KV rows of two sequences by the formula of engine/flops.h, written again."""
+    hidden, heads, kv_heads, head, ffn = 384, 6, 2, 64, 1024
+    texts = [TEXT, " ".join(TEXT for _ in range(5))]
+    answers = [client.post("/v1/loglikelihood_rolling", {"text": text})["usage"] for text in texts]
+    both = client.post("/v1/loglikelihood_rolling", {"texts": texts})["usage"]["cost"]
+    for usage in answers:
+        n, cost = usage["prompt_tokens"] - 1, usage["cost"]
+        causal = full = 0
+        for layer, rows in enumerate(usage["rows_routed"]):
+            router = n * (hidden * hidden // 2 + hidden) if layer not in (2, 4, 6, 8, 10) else 0
+            fixed = rows * hidden * head * (heads + kv_heads) + n * hidden * (head * (kv_heads + heads) + 3 * ffn) + router
+            keys = rows * rows * 2 * heads * head
+            causal, full = causal + 2 * (fixed + keys / 2), full + 2 * (fixed + keys)
+        assert abs(cost["flops_causal"] - causal) < 2 and abs(cost["flops_full"] - full) < 2, (cost, causal, full)
+        assert cost["kv_rows"] == sum(usage["rows_routed"]) and cost["dense_kv_rows"] == 12 * n
+        dense = 12 * n * (hidden * head * 2 * (heads + kv_heads) + 3 * hidden * ffn)
+        assert cost["dense_flops_full"] == 2 * (dense + 12 * n * n * 2 * heads * head)
+        assert cost["dense_flops_causal"] == 2 * (dense + 12 * n * n * heads * head)
+    assert all(abs(both[key] - sum(usage["cost"][key] for usage in answers)) <= 2 for key in both)
+
+
 def test_rolling() -> None:
     bos = client.get("/version")["bos_token_id"]
     text = " ".join(TEXT for _ in range(9))
@@ -321,6 +364,7 @@ def test_rolling() -> None:
         for way in ("by_context", "by_position"):
             assert sum(one["buckets"][way]["num_tokens"]) == len(ids) and one["buckets"][way]["num_tokens"][0] == 0
             assert abs(sum(one["buckets"][way]["logprob"]) - one["logprob"]) < 1e-6 * len(ids)
+    check_rolling_routing(text, ids, bos)
     both = client.post("/v1/loglikelihood_rolling", {"texts": [text, ids, ""], "max_length": 64})["results"]
     assert both[0]["logprob"] == both[1]["logprob"] and both[1]["num_bytes"] is None and both[2]["num_tokens"] == 0
     bare = client.post("/v1/loglikelihood_rolling", {"text": ids, "add_bos": False, "max_length": 1000, "tokens": True})["results"][0]

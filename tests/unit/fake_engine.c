@@ -137,6 +137,7 @@ int engine_submit(struct engine *e, const struct eval_request *reqs, int n, stru
         }
         score(&reqs[i], a, k1);
         generate(&reqs[i], a, k1);
+        a->r.n_rows = rows;
         a->r.rows_computed = rows;
         a->r.rows_routed = a->routed;
         a->routed[1] = rows;
