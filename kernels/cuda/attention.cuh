@@ -29,6 +29,14 @@ struct attention_tiles {
     struct attention_tile *tile;   /* run by run, a run's most keys first: what runs together reads the same keys */
 };
 
+/* 2^x, as close as the special function unit gets it. */
+__device__ __forceinline__ float exp2_fast(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 int attention_simt(struct cuda_ctx *c, const struct attention_args *a);
 /* Hopper; 16-bit, any head size. */
 int attention_sm90(struct cuda_ctx *c, const struct attention_args *a);

@@ -219,25 +219,6 @@ __device__ __forceinline__ void feed_attention(const struct sm90_attention_args 
 
 /* ---- the computing warpgroups ---- */
 
-__device__ __forceinline__ float exp2_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-template <typename T> __device__ __forceinline__ uint32_t pack2(float a, float b);
-template <> __device__ __forceinline__ uint32_t pack2<__nv_bfloat16>(float a, float b)
-{
-    __nv_bfloat162 v = __floats2bfloat162_rn(a, b);
-    return *(uint32_t *)&v;
-}
-template <> __device__ __forceinline__ uint32_t pack2<__half>(float a, float b)
-{
-    __half2 v = __floats2half2_rn(a, b);
-    return *(uint32_t *)&v;
-}
-
 /* Reads of these registers stay behind the wait before. */
 template <int N> __device__ __forceinline__ void registers_ready(float (&d)[N])
 {

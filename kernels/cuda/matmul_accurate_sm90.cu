@@ -3,6 +3,7 @@
  * is below 2^-24 of the product. Weight terms run from the smallest to the largest, so small sums come first. Tensor cores cut off what an
  * accumulator cannot hold, where float32 would round: so they sum 64 columns only, and those sums are added in plain float32. */
 #include "kernels/cuda/matmul_sm90.cuh"
+#include "kernels/cuda/terms.cuh"
 
 enum { ACC_WGS = 2, ACC_BN = 96, ACC_STAGES = 4, ACC_BM = 64 * ACC_WGS };
 static constexpr int X_BYTES = ACC_BM * 64 * 4;   /* two boxes of 32 columns a warpgroup */
@@ -10,7 +11,7 @@ static constexpr int ACC_STAGE_BYTES = X_BYTES + ACC_BN * 128,
                      ACC_SMEM_BYTES = 1024 + ACC_STAGES * (ACC_STAGE_BYTES + 16) + ACC_WGS * 4 * STAGING_BYTES;
 
 struct accurate_args {
-    struct sm90_args a;
+    struct tile_args a;
     int n_terms, term_ld;
 };
 
@@ -35,35 +36,6 @@ __device__ static void feed_accurate(const CUtensorMap *mx, const CUtensorMap *m
     }
 }
 
-__device__ __forceinline__ uint32_t pack_bf16(float a, float b)
-{
-    __nv_bfloat162 v = __floats2bfloat162_rn(a, b);
-    return *(uint32_t *)&v;
-}
-
-/* The next bf16 term of eight values, which keep the rest. */
-__device__ __forceinline__ void take_term(uint32_t out[4], float2 v[4])
-{
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        float a = __bfloat162float(__float2bfloat16_rn(v[i].x)), b = __bfloat162float(__float2bfloat16_rn(v[i].y));
-        out[i] = pack_bf16(a, b);
-        v[i].x -= a;
-        v[i].y -= b;
-    }
-}
-
-/* Rows r and r + 8, columns c, c+1 and c+8, c+9 of a 64-row pair of f32 boxes: wgmma's order of A's registers. */
-__device__ __forceinline__ void load_x(float2 v[4], const char *x, int r, int c)
-{
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        int row = r + i % 2 * 8, col = c + i / 2 * 8;
-        int chunk = col % 32 / 4 ^ row % 8;
-        v[i] = *(const float2 *)(x + col / 32 * 64 * 128 + row * 128 + chunk * 16 + col % 4 * 4);
-    }
-}
-
 /* A thread's share of 64 columns of x as operands, largest term first. */
 struct x_terms {
     uint32_t t[4][3][4];
@@ -73,7 +45,7 @@ struct x_terms {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             float2 v[4];
-            load_x(v, x, warp * 16 + lane / 4, i * 16 + lane % 4 * 2);
+            load_x<64>(v, x, warp * 16 + lane / 4, i * 16 + lane % 4 * 2);
 #pragma unroll
             for (int j = 0; j < 3; j++)
                 take_term(t[i][j], v);

@@ -5,7 +5,7 @@
 
 /* One thread: every k block of every tile of this block, as stages get free. */
 template <int WGS, int BN, int STAGES>
-__device__ __forceinline__ void feed(const CUtensorMap *ma, const CUtensorMap *mb, const struct sm90_args &a, struct tile_order order,
+__device__ __forceinline__ void feed(const CUtensorMap *ma, const CUtensorMap *mb, const struct tile_args &a, struct tile_order order,
                                      uint32_t tiles, uint32_t full, uint32_t empty)
 {
     typedef sm90_shape<WGS, BN, STAGES> S;
@@ -28,7 +28,7 @@ __device__ __forceinline__ void feed(const CUtensorMap *ma, const CUtensorMap *m
 /* One warpgroup: 64 rows of each tile. The second starts a few k blocks after the first and stays behind, so that each writes its results
  * while the other multiplies. */
 template <typename T, int WGS, int BN, int STAGES>
-__device__ __forceinline__ void compute(const struct sm90_args &a, struct tile_order order, int m, uint32_t tiles, uint32_t full, uint32_t empty,
+__device__ __forceinline__ void compute(const struct tile_args &a, struct tile_order order, int m, uint32_t tiles, uint32_t full, uint32_t empty,
                                         char *staging)
 {
     typedef sm90_shape<WGS, BN, STAGES> S;
@@ -68,7 +68,7 @@ __device__ __forceinline__ void compute(const struct sm90_args &a, struct tile_o
 
 template <typename T, int WGS, int BN, int STAGES>
 __global__ void __launch_bounds__(128 * (WGS + 1), 1)
-    matmul_sm90_tiles(const __grid_constant__ CUtensorMap ma, const __grid_constant__ CUtensorMap mb, const struct sm90_args a)
+    matmul_sm90_tiles(const __grid_constant__ CUtensorMap ma, const __grid_constant__ CUtensorMap mb, const struct tile_args a)
 {
 #if HAVE_SM90
     typedef sm90_shape<WGS, BN, STAGES> S;
@@ -110,7 +110,7 @@ static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct ke
     r = tensor_map(c, &ma, c->k.act, in->x, out->rows.n_max, w->k, in->ldx, 64);
     if (r < 0)
         return r;
-    struct sm90_args a = {w->k, w->rows, *out};
+    struct tile_args a = {w->k, w->rows, *out};
     int n_tiles = div_up(out->rows.n_max, S::BM) * div_up(w->rows, BN);
     kernel<<<n_tiles < c->n_sm ? n_tiles : c->n_sm, S::THREADS, S::SMEM_BYTES, c->stream>>>(ma, S::B_BOX == 32 ? w->box32 : w->box64, a);
     return launched(&c->k, "matmul_sm90");

@@ -3,15 +3,13 @@
  * Operands in shared memory are tiles of 64 (16-bit) columns, 128 bytes a row, in the 128-byte swizzle: the 16-byte chunk c of row r lies at
  * chunk c ^ (r % 8). A tile starts at a multiple of 1024 bytes. PTX ISA, "Asynchronous warpgroup level matrix instructions". */
 #pragma once
-#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/mma.cuh"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define HAVE_SM90 1
 #else
 #define HAVE_SM90 0
 #endif
-
-__device__ __forceinline__ uint32_t smem_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
 #if HAVE_SM90
 
@@ -53,13 +51,6 @@ __device__ __forceinline__ void tma_load(uint32_t dst, const CUtensorMap *map, i
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(dst),
                  "l"(map), "r"(x), "r"(y), "r"(bar) : "memory");
 }
-/* 16 bytes; zeros where !valid (src must be an address in any case). */
-__device__ __forceinline__ void copy16(uint32_t dst, const void *src, bool valid)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(valid ? 16 : 0) : "memory");
-}
-__device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int N> __device__ __forceinline__ void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 /* This thread's ordinary writes to shared memory become visible to wgmma and TMA. */
 __device__ __forceinline__ void proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
