@@ -34,9 +34,9 @@ struct options {
     double route_rate;  /* share of rows that a routed layer attends, for FLOPs and KV bytes */
     int context;        /* tokens of context for the cost of attention; 0: the model's limit */
     /* bench */
-    const char *workloads;         /* of "prefill,score,generate" */
+    const char *workloads;         /* of "prefill,score,generate,http" */
     const char *lengths, *batches; /* "512,2048" */
-    int generate, repeats;
+    int generate, connections, repeats;
     /* all */
     const char *config;
     const char *log_format, *log_level;
