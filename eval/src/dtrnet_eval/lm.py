@@ -33,6 +33,7 @@ class RunTotals:
     def __init__(self) -> None:
         self.counts: dict[str, int] = defaultdict(int)
         self.rows_routed: list[int] = []
+        self.cost: dict[str, int] = defaultdict(int)
         self.seconds: dict[str, float] = defaultdict(float)
 
     def add(self, usage: dict[str, Any], sequences: int) -> None:
@@ -46,13 +47,15 @@ class RunTotals:
             self.rows_routed += [0] * (len(routed) - len(self.rows_routed))
         for layer, rows in enumerate(routed):
             self.rows_routed[layer] += rows
+        for name, value in (usage.get("cost") or {}).items():
+            self.cost[name] += value
 
     def summary(self) -> dict[str, Any]:
         """For the results file; `routed_share` is by layer, of all positions that the scored sequences rest on."""
         rows = self.counts["positions"]
         share = [round(routed / rows, 6) for routed in self.rows_routed] if rows else []
         seconds = {phase: round(value, 3) for phase, value in self.seconds.items()}
-        return {**self.counts, "rows_routed": self.rows_routed, "routed_share": share, "seconds": seconds}
+        return {**self.counts, "rows_routed": self.rows_routed, "routed_share": share, "cost": dict(self.cost), "seconds": seconds}
 
 
 class DtrnetLM(LM):
@@ -94,6 +97,7 @@ class DtrnetLM(LM):
         verify = ca_cert_path or bool(verify_certificate)
         self.client = Client(base_url, api_key=api_key, in_flight=num_concurrent, timeout_s=timeout, patience_s=patience, verify=verify)
         self.server = self.client.version()
+        self.start_s, self.busy_s = time.monotonic(), self._engine_seconds()
         limit = self.server["max_model_len"]
         self.max_length = int(max_length) if max_length else limit
         if not 1 <= self.max_length <= limit:
@@ -116,7 +120,13 @@ class DtrnetLM(LM):
         """Goes into the results' `config`: the server, and what the run cost."""
         held = {name: value for name, value in self.client.metrics().items() if name.startswith("dtrnet_kv_rows")}
         run = {**self.totals.summary(), "truncated_requests": self.truncated, "max_length": self.max_length}
+        run["seconds_in_engine"] = round(self._engine_seconds() - self.busy_s, 3)
+        run["seconds_in_all"] = round(time.monotonic() - self.start_s, 3)
         return {"dtrnet_server": self.server, "dtrnet_run": run, "dtrnet_kv": held}
+
+    def _engine_seconds(self) -> float:
+        """Seconds that the server has spent in forward passes since its start."""
+        return self.client.metrics().get("dtrnet_busy_seconds_total", 0.0)
 
     # ---- scores ----
 

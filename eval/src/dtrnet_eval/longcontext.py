@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from dtrnet_eval.client import Client, ServerError
@@ -47,30 +50,65 @@ def tokenize(client: Client, texts: list[str], longest: int) -> list[list[int]]:
     return kept
 
 
+class Sums:
+    """Answers of /v1/loglikelihood_rolling with buckets, added up."""
+
+    def __init__(self, edges: list[int]) -> None:
+        self.edges = edges
+        self.buckets: dict[str, dict[str, np.ndarray]] = {}
+        self.cost: Counter[str] = Counter()
+
+    def add(self, answer: dict[str, Any]) -> None:
+        """One answer, of any number of documents.
+
+        Raises:
+            ServerError: the server does not count routing by bucket, or no cost.
+        """
+        self.cost.update(answer["usage"].get("cost", {}))
+        for result in answer["results"]:
+            for kind, bucket in result["buckets"].items():
+                if "rows_routed" not in bucket or not self.cost:
+                    raise ServerError("the server is too old: its /v1/loglikelihood_rolling has no `routing` and no `usage.cost`")
+                sums = self.buckets.setdefault(kind, {})
+                for name, values in bucket.items():
+                    sums[name] = sums.get(name, 0) + np.array(values)
+
+    def nll(self) -> tuple[float, int]:
+        """Mean over all tokens, and their number."""
+        whole = self.buckets["by_position"]
+        return -float(whole["logprob"].sum() / whole["num_tokens"].sum()), int(whole["num_tokens"].sum())
+
+    def table(self, kind: str) -> list[dict[str, Any]]:
+        """One row for each bucket that has tokens: nats a token, and the share of rows that attended in each layer."""
+        sums, rows = self.buckets[kind], []
+        for i, (edge, n) in enumerate(zip(self.edges, sums["num_tokens"].tolist())):
+            if n:
+                share = [round(float(routed) / n, 4) for routed in sums["rows_routed"][:, i]]
+                rows.append({"from": edge, "nll": -float(sums["logprob"][i]) / n, "tokens": n, "routed_share": share})
+        return rows
+
+
 def measure(client: Client, documents: list[list[int]], length: int, stride: int, edges: list[int]) -> dict[str, Any]:
-    """Sums over all documents: NLL and tokens in total, by context and by position."""
-    sums = {kind: [0.0] * len(edges) for kind in ("by_context", "by_position")}
-    counts = {kind: [0] * len(edges) for kind in sums}
-    total, tokens = 0.0, 0
+    """All documents in windows of `length` tokens."""
+    sums = Sums(edges)
     bar = tqdm(total=len(documents), desc=f"{length} tokens of context")
 
     def keep(_: int, answer: dict[str, Any]) -> None:
-        nonlocal total, tokens
-        for result in answer["results"]:
-            total -= result["logprob"]
-            tokens += result["num_tokens"]
-            for kind in sums:
-                sums[kind] = [a - b for a, b in zip(sums[kind], result["buckets"][kind]["logprob"])]
-                counts[kind] = [a + b for a, b in zip(counts[kind], result["buckets"][kind]["num_tokens"])]
+        sums.add(answer)
         bar.update(1)
 
-    bodies = ({"texts": [ids], "max_length": length, "stride": stride, "bucket_edges": edges} for ids in documents)
+    bodies = ({"texts": [ids], "max_length": length, "stride": stride, "bucket_edges": edges, "routing": True} for ids in documents)
     client.post_all("/v1/loglikelihood_rolling", bodies, keep)
     bar.close()
-    out: dict[str, Any] = {"length": length, "stride": stride, "nll": total / tokens, "tokens": tokens}
-    for kind in sums:
-        out[kind] = [{"from": e, "nll": s / n, "tokens": n} for e, s, n in zip(edges, sums[kind], counts[kind]) if n]
-    return out
+    nll, tokens = sums.nll()
+    by = {kind: sums.table(kind) for kind in ("by_context", "by_position")}
+    return {"length": length, "stride": stride, "nll": nll, "tokens": tokens, "cost": dict(sums.cost), **by}
+
+
+def as_lines(result: dict[str, Any]) -> str:
+    """JSON with a line for each bucket."""
+    text = json.dumps(result, indent=1)
+    return re.sub(r"\{\s+\"from\".*?\}", lambda found: " ".join(found[0].split()), text, flags=re.DOTALL) + "\n"
 
 
 def main(arguments: list[str]) -> int:
@@ -95,11 +133,14 @@ def main(arguments: list[str]) -> int:
     edges = [edge for edge in EDGES if edge < lengths[-1]]
     longest = measure(client, documents, lengths[-1], lengths[-1], edges)
     others = [measure(client, documents, length, max(1, length // 2), edges) for length in lengths[:-1]]
+    by_position = longest["by_position"]
+    for one in (*others, longest):
+        del one["by_position"]
     rope = info.get("rope", {}).get("type", "default")
     result = {"kind": "dtrnet-long", "label": args.label or f"{info['model']}, rope {rope}", "documents": len(documents)}
-    result |= {"server": info, "by_length": [*others, longest], "by_position": longest["by_position"]}
+    result |= {"server": info, "by_length": [*others, longest], "by_position": by_position}
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(result, indent=1) + "\n")
+    args.output.write_text(as_lines(result))
     for one in result["by_length"]:
         print(f"{one['length']:6d} tokens of context: {one['nll']:.4f} nats a token over {one['tokens']} tokens")
     return 0

@@ -10,6 +10,23 @@ from typing import Any
 
 from dtrnet_eval.client import ServerError
 
+PAIRED = ("acc", "acc_norm", "exact_match")
+
+
+@dataclass
+class Run:
+    """One run of the harness.
+
+    Attributes:
+        name: the folder below the model's, which a suite names after the run.
+        server: what the server said of itself; empty unless our plugin made the run.
+        cost: what the plugin counted; empty likewise.
+    """
+
+    name: str
+    server: dict[str, Any]
+    cost: dict[str, Any]
+
 
 @dataclass
 class Results:
@@ -18,15 +35,17 @@ class Results:
     Attributes:
         name: the folder's name.
         tasks: task -> metric -> (value, standard error or None), from all runs.
+        parts: tasks that belong to a group among them.
         samples: task -> document id -> metric -> value.
-        runs: the `config` of each harness run (with `dtrnet_server` and `dtrnet_run` where our plugin made it).
+        runs: the newest run of each name.
         long: what `dtrnet-eval long` wrote.
     """
 
     name: str
     tasks: dict[str, dict[str, tuple[float, float | None]]] = field(default_factory=dict)
+    parts: set[str] = field(default_factory=set)
     samples: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
-    runs: list[dict[str, Any]] = field(default_factory=list)
+    runs: dict[str, Run] = field(default_factory=dict)
     long: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -40,30 +59,65 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _add_run(out: Results, path: Path) -> None:
+def _name_of(metric: str, rest: str) -> str:
+    return metric if rest == "none" else f"{metric} ({rest})"
+
+
+def _metrics_of(task: dict[str, Any]) -> dict[str, tuple[float, float | None]]:
+    """The harness's `metric,filter` keys with their standard errors."""
+    out = {}
+    for key, value in task.items():
+        metric, _, rest = key.partition(",")
+        if metric.endswith("_stderr") or not isinstance(value, (int, float)) or not rest:
+            continue
+        error = task.get(f"{metric}_stderr,{rest}")
+        out[_name_of(metric, rest)] = (float(value), float(error) if isinstance(error, (int, float)) else None)
+    return out
+
+
+def _add_run(out: Results, path: Path, name: str) -> None:
     data = _read_json(path)
-    if not isinstance(data.get("results"), dict) or not isinstance(data.get("config"), dict):
+    results, config = data.get("results"), data.get("config")
+    if not isinstance(results, dict) or not isinstance(config, dict) or not all(isinstance(task, dict) for task in results.values()):
         raise ServerError(f"{path}: not a results file of lm-evaluation-harness (it needs `results` and `config`)")
-    out.runs.append(data["config"])
-    for task, metrics in data["results"].items():
-        for key, value in metrics.items():
-            metric, _, rest = key.partition(",")
-            if metric.endswith("_stderr") or not isinstance(value, (int, float)) or not rest:
-                continue
-            error = metrics.get(f"{metric}_stderr,{rest}")
-            name = metric if rest == "none" else f"{metric} ({rest})"
-            out.tasks.setdefault(task, {})[name] = (float(value), float(error) if isinstance(error, (int, float)) else None)
+    tasks = {task: _metrics_of(metrics) for task, metrics in results.items()}
+    if not any(tasks.values()):
+        raise ServerError(f"{path}: none of its metrics is named as lm-evaluation-harness 0.4 does (`acc,none`); was it another version?")
+    groups = data.get("group_subtasks", {})
+    out.parts.update(*(inside for inside in groups.values() if isinstance(groups, dict) and isinstance(inside, list)))
+    for task, metrics in tasks.items():
+        out.tasks.setdefault(task, {}).update(metrics)
+    server, cost = config.get("dtrnet_server", {}), config.get("dtrnet_run", {})
+    if not isinstance(server, dict) or not isinstance(cost, dict) or not isinstance(cost.get("seconds", {}), dict):
+        raise ServerError(f"{path}: `dtrnet_server` and `dtrnet_run` are not as this version writes them")
+    out.runs[name] = Run(name, server, cost)
 
 
 def _add_samples(out: Results, path: Path) -> None:
     task = path.name.removeprefix("samples_").rsplit("_", 1)[0]
+    found: dict[int, dict[str, float]] = {}
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        for row in rows:
-            values = {m: float(row[m]) for m in ("acc", "acc_norm", "exact_match") if isinstance(row.get(m), (int, float))}
-            out.samples.setdefault(task, {})[int(row["doc_id"])] = values
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            values = {_name_of(m, row.get("filter", "none")): float(row[m]) for m in PAIRED if isinstance(row.get(m), (int, float))}
+            found.setdefault(int(row["doc_id"]), {}).update(values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ServerError(f"{path}: not a samples file of lm-evaluation-harness ({type(error).__name__}: {error})") from None
+    out.samples[task] = found
+
+
+def _add_long(out: Results, path: Path) -> None:
+    data = _read_json(path)
+    if data.get("kind") != "dtrnet-long":
+        return
+    try:
+        for one in data["by_length"]:
+            float(one["length"]), float(one["nll"]), float(one["cost"]["flops_full"])
+        for one in data["by_position"]:
+            float(one["from"]), float(one["nll"]), [float(share) for share in one["routed_share"]]
+        str(data["label"]), int(data["documents"]), str(data["server"]["dtype"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ServerError(f"{path}: not as this version of `dtrnet-eval long` writes it ({type(error).__name__}: {error})") from None
+    out.long.append(data)
 
 
 def read(folder: Path) -> Results:
@@ -76,14 +130,13 @@ def read(folder: Path) -> Results:
     if not folder.is_dir():
         raise ServerError(f"{folder} is not a folder")
     for path in sorted(folder.rglob("results_*.json"), key=lambda p: p.name):
-        _add_run(out, path)
+        inside = path.relative_to(folder).parts
+        _add_run(out, path, inside[0] if len(inside) > 1 else "run")
     for path in sorted(folder.rglob("samples_*.jsonl"), key=lambda p: p.name):
         _add_samples(out, path)
     for path in sorted(folder.rglob("*.json")):
         if not path.name.startswith("results_"):
-            data = _read_json(path)
-            if data.get("kind") == "dtrnet-long":
-                out.long.append(data)
+            _add_long(out, path)
     if not out.tasks and not out.long:
         raise ServerError(f"{folder}: there are no results of the harness and none of `dtrnet-eval long` below it")
     return out
