@@ -1,5 +1,6 @@
 /* The engine's face: checks requests, owns tickets, and hides the scheduler. */
 #include "engine/engine.h"
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +37,7 @@ static void fill_info(struct engine *e)
     e->info = (struct engine_info){
         .config = &m->config, .plan = m->plan, .device = m->k->backend->name, .dtype = dtype_name(m->k->act),
         .numerics_class = m->k->backend->numerics_class(m->k), .model_hash = m->hash, .max_model_len = m->max_model_len,
-        .max_batch_tokens = e->s.batch.max_rows, .n_threads = m->n_threads, .bos_id = m->config.bos_id, .eos_id = m->config.eos_id,
+        .max_batch_tokens = e->s.max_rows, .n_threads = m->n_threads, .bos_id = m->config.bos_id, .eos_id = m->config.eos_id,
         .kv_rows_total = (size_t)e->s.kv.n_slots, .kv_row_bytes = e->s.kv.row_bytes, .weight_bytes = m->weights.bytes};
 }
 
@@ -45,6 +46,7 @@ int engine_open(const struct engine_options *o, struct engine **ret, struct err 
     struct engine *e = calloc(1, sizeof(*e));
     if (!e)
         return err_set(err, ERR_NOMEM, "no memory for the engine");
+    assert(o->steps_in_flight >= 0 && o->steps_in_flight <= STEPS_IN_FLIGHT_MAX);
     int r = model_open(o, &e->m, err);
     if (r >= 0)
         r = pool_slots(&e->m, o->kv_cache_bytes, err);
@@ -53,6 +55,7 @@ int engine_open(const struct engine_options *o, struct engine **ret, struct err 
         struct scheduler_options so = {
             .max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : cuda ? 16384 : 512,
             .max_queue = o->max_queue ? o->max_queue : 65536, .kv_slots = r, .prefix_cache = o->prefix_cache,
+            .steps_in_flight = o->steps_in_flight ? o->steps_in_flight : cuda ? 2 : 1,
             .tree_bytes = (size_t)r * model_kv_row_bytes(&e->m) / 8 + (16u << 20), .log = o->log};
         r = scheduler_open(&e->s, &e->m, &so, err);
     }

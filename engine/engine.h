@@ -24,6 +24,7 @@ struct engine_options {
     const char *cpu_level;          /* NULL: the machine's */
     int max_model_len;              /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
     int max_batch_tokens;           /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
+    int steps_in_flight;            /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */
     size_t kv_cache_bytes;          /* 0: a share of free memory (backend's default) */
     bool prefix_cache;              /* reuse computed prefixes across requests */
     const char *rope_scaling;       /* JSON object replacing config.json's, or NULL */
@@ -98,6 +99,7 @@ struct eval_result {
 struct engine_stats {
     uint64_t requests_done, requests_failed, requests_cancelled;
     uint64_t steps, tokens_generated, tokens_scored;
+    uint64_t steps_overlapped;      /* of them, launched while another was in flight */
     uint64_t rows_computed;         /* appended: each left K and V where it attended */
     uint64_t rows_rescored;         /* run again over cached keys for a score */
     uint64_t rows_cached;           /* positions that requests took from the prefix tree */
@@ -106,7 +108,7 @@ struct engine_stats {
     uint64_t kv_rows_reserved;      /* slots promised to running requests beyond these */
     uint64_t tree_tokens, tree_nodes, evicted_tokens;
     int queued, running;
-    double busy_s;                  /* seconds that the worker spent in steps */
+    double busy_s;                  /* seconds that the worker spent launching steps, waiting for them and taking in their results */
 };
 
 /* Loads the checkpoint and starts the worker. */

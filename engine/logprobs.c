@@ -3,15 +3,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-int scores_init(struct scores *s, int max_rows, struct err *err)
+int scores_init(struct scores *s, const struct model *m, int max_rows, struct err *err)
 {
-    size_t n = (size_t)max_rows;
-    *s = (struct scores){.max_rows = max_rows};
-    s->target_lp = malloc(n * sizeof(float));
-    s->top_id = malloc(n * KERN_TOP_K_MAX * sizeof(int));
-    s->top_lp = malloc(n * KERN_TOP_K_MAX * sizeof(float));
-    s->bad = malloc(n);
-    if (s->target_lp && s->top_id && s->top_lp && s->bad)
+    size_t n = (size_t)max_rows, v = (size_t)m->config.vocab;
+    const struct backend *be = m->k->backend;
+    *s = (struct scores){.k = m->k};
+    s->target_lp = be->alloc_host(m->k, n * sizeof(float));
+    s->top_id = be->alloc_host(m->k, n * KERN_TOP_K_MAX * sizeof(int));
+    s->top_lp = be->alloc_host(m->k, n * KERN_TOP_K_MAX * sizeof(float));
+    s->bad = be->alloc_host(m->k, n);
+    s->logits = malloc(v * sizeof(float));
+    s->scratch = malloc(v * sizeof(int32_t));
+    if (s->target_lp && s->top_id && s->top_lp && s->bad && s->logits && s->scratch)
         return 0;
     scores_done(s);
     return err_set(err, ERR_NOMEM, "no memory for the scores of %d rows", max_rows);
@@ -19,10 +22,11 @@ int scores_init(struct scores *s, int max_rows, struct err *err)
 
 void scores_done(struct scores *s)
 {
-    free(s->target_lp);
-    free(s->top_id);
-    free(s->top_lp);
-    free(s->bad);
+    if (!s->k)
+        return;
+    void *fetched[] = {s->target_lp, s->top_id, s->top_lp, s->bad};
+    for (size_t i = 0; i < sizeof(fetched) / sizeof(fetched[0]); i++)
+        s->k->backend->free_host(s->k, fetched[i]);
     free(s->logits);
     free(s->scratch);
     memset(s, 0, sizeof(*s));
@@ -32,12 +36,6 @@ static int draw_row(struct scores *s, const struct model *m, struct workspace *w
                     const struct sampler_params *p, uint64_t index, struct err *err)
 {
     size_t v = (size_t)m->config.vocab;
-    if (!s->logits)
-        s->logits = malloc(v * sizeof(float));
-    if (!s->scratch)
-        s->scratch = malloc(v * sizeof(int32_t));
-    if (!s->logits || !s->scratch)
-        return err_set(err, ERR_NOMEM, "no memory to sample from %zu logits", v);
     int r = m->k->backend->download(m->k, s->logits, w->logits + (size_t)chunk_row * v, v * sizeof(float));
     if (r >= 0)
         r = m->k->backend->sync(m->k, err);
@@ -86,12 +84,11 @@ int scores_run(struct scores *s, const struct model *m, struct workspace *w, str
         if (r >= 0)
             r = draw_chunk(s, m, w, b, first, rows, top_k, sampler, user, err);
     }
-    if (r >= 0 && n) {
-        r = be->download(m->k, s->target_lp, w->target_lp, n * sizeof(float));
-        r = r < 0 ? r : be->download(m->k, s->top_id, w->top_id, n * k * sizeof(int));
-        r = r < 0 ? r : be->download(m->k, s->top_lp, w->top_lp, n * k * sizeof(float));
-        r = r < 0 ? r : be->download(m->k, s->bad, w->bad, n);
-    }
-    int synced = be->sync(m->k, err);
-    return r < 0 ? r : synced;
+    if (r >= 0)
+        r = be->fetch(m->k, s->target_lp, w->target_lp, n * sizeof(float));
+    if (r >= 0)
+        r = be->fetch(m->k, s->top_id, w->top_id, n * k * sizeof(int));
+    if (r >= 0)
+        r = be->fetch(m->k, s->top_lp, w->top_lp, n * k * sizeof(float));
+    return r < 0 ? r : be->fetch(m->k, s->bad, w->bad, n);
 }

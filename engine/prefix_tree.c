@@ -108,8 +108,7 @@ static void sort_slots(const struct prefix_tree *t, const struct tree_node *n, i
     }
     for (int i = 0; i < n->n_kv; i++) {
         at[i] = used;
-        for (int b = 0; b < t->route_bytes; b++)
-            used += __builtin_popcount(n->route[i * t->route_bytes + b] | t->kv_mask[b]);
+        used += tree_count_slots(t, n->route + (size_t)i * (size_t)t->route_bytes, 1);
     }
     used = 0;
     for (int l = 0; l < layers; l++)
@@ -266,29 +265,37 @@ int tree_enter(struct prefix_tree *t, const void *owner, const int32_t *tokens, 
     return 0;
 }
 
-int tree_append(struct prefix_tree *t, struct tree_path *p, int32_t token, const uint8_t *route, const int *slots, int n_slots)
+/* The node that holds, or is to hold, the next token to be computed, and how many of n it can take. NULL: no memory. */
+static struct tree_node *node_to_fill(struct prefix_tree *t, struct tree_path *p, int32_t token, int n, int *ret_n)
 {
-    struct tree_node *node = NULL;
-    for (int i = 0; i < p->n_fill && !node; i++)
-        if (p->fill[i]->n_kv < p->fill[i]->n)
-            node = p->fill[i];
-    if (!node && !p->private_leaf) {
-        p->private_leaf = add_pending(t, p->leaf, p, &token, 1, false);
-        if (!p->private_leaf)
-            return ERR_NOMEM;
-        pin(t, p->private_leaf);
-        node = p->private_leaf;
-    } else if (!node) {
-        node = p->private_leaf;
-        if (node_push_token(t, node, token) < 0)
-            return ERR_NOMEM;
+    for (int i = 0; i < p->n_fill; i++) {
+        struct tree_node *node = p->fill[i];
+        *ret_n = n < node->n - node->n_kv ? n : node->n - node->n_kv;
+        if (*ret_n)
+            return node;
     }
-    assert(node->tokens[node->n_kv] == token);
-    if (node_push_row(t, node, route, slots, n_slots) < 0)
-        return ERR_NOMEM;
-    t->held_slots += n_slots;
-    t->pinned_slots += n_slots;
-    return 0;
+    *ret_n = 1;
+    if (p->private_leaf)
+        return node_push_token(t, p->private_leaf, token) < 0 ? NULL : p->private_leaf;
+    p->private_leaf = add_pending(t, p->leaf, p, &token, 1, false);
+    if (p->private_leaf)
+        pin(t, p->private_leaf);
+    return p->private_leaf;
+}
+
+int tree_append(struct prefix_tree *t, struct tree_path *p, const int32_t *tokens, int n, const uint8_t *route, const int *slots)
+{
+    for (int done = 0, fits; done < n; done += fits) {
+        struct tree_node *node = node_to_fill(t, p, tokens[done], n - done, &fits);
+        int taken = node ? node_push_rows(t, node, fits, route + (size_t)done * (size_t)t->route_bytes, slots) : ERR_NOMEM;
+        if (taken < 0)
+            return done;
+        assert(!memcmp(node->tokens + node->n_kv - fits, tokens + done, (size_t)fits * sizeof(*tokens)));
+        slots += taken;
+        t->held_slots += taken;
+        t->pinned_slots += taken;
+    }
+    return n;
 }
 
 /* Ends the ownership of a node: what was not computed goes, but for one trailing token that has a score. */

@@ -68,9 +68,10 @@ int tree_probe(const struct prefix_tree *t, const int32_t *tokens, int n, int n_
  * (but for harmless splits). tree_probe must not have said -1. *ret_n_kv: leading tokens with computed rows. */
 int tree_enter(struct prefix_tree *t, const void *owner, const int32_t *tokens, int n, int n_rows, struct tree_path *ret, int *ret_n_kv);
 
-/* The next token of the path has been computed: its routing bits and slots pass to the tree. The token must be pending on the path,
- * or, past its end, a generated one. slots: [n_slots], by ascending layer. On ERR_NOMEM the slots remain the caller's. */
-int tree_append(struct prefix_tree *t, struct tree_path *p, int32_t token, const uint8_t *route, const int *slots, int n_slots);
+/* The next n tokens of the path have been computed: their routing bits [n, route_bytes] and slots (token by token, and within a token by
+ * ascending layer) pass to the tree. They must be pending on the path, or, past its end, generated ones. Returns for how many there was memory;
+ * the slots of the others remain the caller's. */
+int tree_append(struct prefix_tree *t, struct tree_path *p, const int32_t *tokens, int n, const uint8_t *route, const int *slots);
 
 /* Unpins the path, drops what was never computed, frees private nodes. */
 void tree_leave(struct prefix_tree *t, struct tree_path *p);
@@ -93,4 +94,14 @@ void tree_clear(struct prefix_tree *t);   /* drops every unpinned node */
 static inline bool tree_has_kv(const struct prefix_tree *t, const uint8_t *route, int l)
 {
     return (route[l >> 3] | t->kv_mask[l >> 3]) >> (l & 7) & 1;
+}
+
+/* Slots of n tokens with these routing bits [n, route_bytes]. */
+static inline int tree_count_slots(const struct prefix_tree *t, const uint8_t *route, int n)
+{
+    int count = 0;
+    for (int i = 0; i < n; i++, route += t->route_bytes)
+        for (int b = 0; b < t->route_bytes; b++)
+            count += __builtin_popcount(route[b] | t->kv_mask[b]);
+    return count;
 }

@@ -2,13 +2,18 @@
  *
  * Policy: every generating sequence gets its row in each step; prompts follow, running ones first, each at most half a step while others
  * wait; then new sequences are admitted, oldest window first and in prefix order inside a window, so that siblings meet in the tree.
- * A sequence whose next row another one is computing waits for it. Admission sets aside KV slots for all rows to come, so what runs can always finish. */
+ * A sequence whose next row another one is computing waits for it. Admission sets aside KV slots for all rows to come, so what runs can always finish.
+ *
+ * While the device computes a step the worker launches the next one, of sequences that are not in flight, if they fill half a step: less is better
+ * computed together with those that the step will bring back (generating ones above all). Then it takes in the results of the first. */
 #pragma once
 #include <pthread.h>
 #include <stdatomic.h>
+#include "engine/commit.h"
+#include "engine/flight.h"
 #include "engine/seq_list.h"
 
-#define COMMIT_ROWS 32   /* rows whose results are taken in at a time */
+#define WINDOW 1024   /* sequences sorted into prefix order at a time */
 
 struct engine_ticket {
     struct scheduler *owner;
@@ -19,24 +24,28 @@ struct engine_ticket {
     pthread_cond_t done;
 };
 
+struct grant {
+    struct sequence *seq;
+    int n;      /* rows of the next step */
+    int due;    /* rows that it could use */
+};
+
 struct scheduler {
     struct model *m;
     struct log *log;
     struct workspace w;
-    struct batch batch;
     struct kv_cache kv;
     struct prefix_tree tree;
-    struct scores scores;
     struct sequence_env env;
-    int max_queue;
+    int max_rows, max_queue;
     /* worker only */
     struct seq_list fifo, ready, running;
-    struct sequence **order;           /* [window] scratch for sorting */
+    struct flight flights[STEPS_IN_FLIGHT_MAX];
+    int max_flights;
+    uint64_t n_launched;
+    struct sequence **order;           /* [WINDOW] scratch for sorting */
     struct grant *grants;              /* [max_rows] */
-    struct step_run *runs, *wants;     /* [max_rows] */
-    unsigned char *route_host;         /* [n_layers, max_rows] */
-    int *cursor, *cursor_before;       /* [n_layers] */
-    int *row_slots;                    /* [COMMIT_ROWS, n_layers] */
+    struct commit commit;
     struct engine_stats counts;        /* the worker's own; published after each step */
     /* shared */
     pthread_mutex_t lock;              /* the only lock of the engine */
@@ -51,6 +60,7 @@ struct scheduler {
 
 struct scheduler_options {
     int max_batch_tokens, max_queue;
+    int steps_in_flight;               /* 1..STEPS_IN_FLIGHT_MAX */
     int kv_slots;
     bool prefix_cache;
     size_t tree_bytes;                 /* host memory of the prefix tree */

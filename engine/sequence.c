@@ -4,9 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int32_t token_at(const struct sequence *s, int pos)
+/* Tokens from position pos on, as far as the prompt or what was generated goes. */
+static const int32_t *tokens_from(const struct sequence *s, int pos)
 {
-    return pos < s->req->n_tokens ? s->req->tokens[pos] : s->new_tokens[pos - s->req->n_tokens];
+    return pos < s->req->n_tokens ? &s->req->tokens[pos] : &s->new_tokens[pos - s->req->n_tokens];
 }
 
 int sequence_prepare(struct sequence *s, const struct eval_request *req, const struct model *m, struct engine_ticket *ticket)
@@ -171,7 +172,7 @@ static int append_due(const struct sequence *s)
 
 int sequence_due(const struct sequence *s)
 {
-    return s->done || !s->table_cap ? 0 : s->n_rerun_left + append_due(s);
+    return s->done || s->in_flight || !s->table_cap ? 0 : s->n_rerun_left + append_due(s);
 }
 
 static void add_run(struct sequence *s, const struct sequence_env *e, struct batch *b, int pos, int n, bool append, const int *base,
@@ -181,8 +182,7 @@ static void add_run(struct sequence *s, const struct sequence_env *e, struct bat
     for (int l = 0; l < e->tree->n_layers; l++)
         *batch_base(b, l, run) = base[l];
     runs[run] = (struct step_run){s, pos};
-    bool generated = pos >= s->req->n_tokens;
-    batch_add_run(b, generated ? &s->new_tokens[pos - s->req->n_tokens] : &s->req->tokens[pos], n, pos, append, s->table_off, s->table_cap);
+    batch_add_run(b, tokens_from(s, pos), n, pos, append, s->table_off, s->table_cap);
     for (int i = 0; i < n; i++) {
         int p = pos + i;
         if (p < s->n_prompt_rows && !s->need[p])
@@ -214,6 +214,7 @@ static int pack_reruns(struct sequence *s, const struct sequence_env *e, struct 
 
 void sequence_pack(struct sequence *s, const struct sequence_env *e, struct batch *b, int n, struct step_run *runs, struct step_run *wants)
 {
+    s->in_flight = true;
     n -= pack_reruns(s, e, b, n, runs, wants);
     int due = append_due(s);
     if (n > 0 && due)
@@ -221,15 +222,14 @@ void sequence_pack(struct sequence *s, const struct sequence_env *e, struct batc
 }
 
 /* ---- results ------------------------------------------------------------------------------------------------- */
-int sequence_commit_row(struct sequence *s, const struct sequence_env *e, const uint8_t *route, const int *slots, int n_slots)
+int sequence_commit_rows(struct sequence *s, const struct sequence_env *e, int n, const uint8_t *route, const int *slots)
 {
-    int r = tree_append(e->tree, &s->path, token_at(s, s->n_kv), route, slots, n_slots);
-    if (r < 0)
-        return r;
-    memcpy(s->route + (size_t)s->n_kv * (size_t)e->tree->route_bytes, route, (size_t)e->tree->route_bytes);
-    s->n_kv++;
-    s->promised -= e->tree->n_layers;
-    return 0;
+    int kept = tree_append(e->tree, &s->path, tokens_from(s, s->n_kv), n, route, slots);
+    size_t rb = (size_t)e->tree->route_bytes;
+    memcpy(s->route + (size_t)s->n_kv * rb, route, (size_t)kept * rb);
+    s->n_kv += kept;
+    s->promised -= (int64_t)kept * e->tree->n_layers;
+    return kept;
 }
 
 /* Takes the next token: the drawn one, or the best. Returns why the generation ends, FINISH_NONE if it goes on. */
@@ -317,7 +317,7 @@ static void leave(struct sequence *s, const struct sequence_env *e)
 void sequence_finish(struct sequence *s, const struct sequence_env *e, int code, const struct err *err)
 {
     struct eval_result *r = &s->result;
-    assert(!s->done);
+    assert(!s->done && !s->in_flight);
     if (code >= 0 && s->route && fill_routing(s, e) < 0) {
         r->code = err_set(&r->err, ERR_NOMEM, "no memory for the routing of %d positions", s->n_kv);
     } else if (code < 0) {

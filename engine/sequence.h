@@ -17,6 +17,7 @@ struct sequence {
     struct sampler_params sampler;
     int k1;                            /* alternatives kept: max(1, req->top_k) */
     bool done;
+    bool in_flight;                    /* a step with rows of it has been launched and not yet collected */
     /* outputs, one allocation (`block`) */
     void *block;
     float *logprobs, *top_logprobs, *new_logprobs, *new_top_logprobs;
@@ -62,13 +63,14 @@ enum admission { ADMIT_DONE, ADMIT_WAIT_PREFIX, ADMIT_WAIT_ROOM, ADMIT_FAILED };
  * ADMIT_FAILED: s->result holds the error. */
 enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, int64_t promised);
 
-/* Rows that can run now; 0: the sequence has all it needs. */
+/* Rows that can run now; 0: the sequence has all it needs, or what it needs next depends on a step in flight. */
 int sequence_due(const struct sequence *s);
-/* Adds n <= sequence_due rows to the batch; runs[] and wants[] are parallel to the batch's runs and wanted rows. */
+/* Adds n <= sequence_due rows to the batch, with which the sequence is in flight; runs[] and wants[] are parallel to the batch's runs and wanted rows. */
 void sequence_pack(struct sequence *s, const struct sequence_env *e, struct batch *b, int n, struct step_run *runs, struct step_run *wants);
 
-/* One appended row came back: its routing bits and slots; the caller adds to kv_count. On error the slots remain the caller's. */
-int sequence_commit_row(struct sequence *s, const struct sequence_env *e, const uint8_t *route, const int *slots, int n_slots);
+/* The next n appended rows came back: routing bits [n, route_bytes], and their slots as tree_append takes them; the caller adds to kv_count.
+ * Returns how many rows were kept; where that is fewer than n memory is short, and the slots of the others remain the caller's. */
+int sequence_commit_rows(struct sequence *s, const struct sequence_env *e, int n, const uint8_t *route, const int *slots);
 /* Wanted row i of the scores: a prompt token's score, or the next generated token. */
 void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int pos, int target, const struct scores *sc, int i);
 

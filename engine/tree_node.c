@@ -68,12 +68,13 @@ int node_push_token(struct prefix_tree *t, struct tree_node *n, int32_t token)
     return 0;
 }
 
-int node_push_row(struct prefix_tree *t, struct tree_node *n, const uint8_t *route, const int *slots, int n_slots)
+int node_push_rows(struct prefix_tree *t, struct tree_node *n, int n_rows, const uint8_t *route, const int *slots)
 {
+    int n_slots = tree_count_slots(t, route, n_rows);
     if (n->n_slots + n_slots > n->cap_slots) {
         size_t before = node_bytes(t, n);
-        /* the first row tells about how many slots the others need */
-        int cap = n->n_slots ? n->n_slots + n->n_slots / 2 + n_slots : n_slots * (n->n - n->n_kv);
+        /* the first rows tell about how many slots the others need */
+        int cap = n->n_slots ? n->n_slots + n->n_slots / 2 + n_slots : (n_slots + n_rows - 1) / n_rows * (n->n - n->n_kv);
         if (resize(&n->slots, (size_t)cap, sizeof(*n->slots)) < 0)
             return ERR_NOMEM;
         n->cap_slots = cap;
@@ -81,10 +82,10 @@ int node_push_row(struct prefix_tree *t, struct tree_node *n, const uint8_t *rou
     }
     if (n_slots)
         memcpy(n->slots + n->n_slots, slots, (size_t)n_slots * sizeof(*slots));
-    memcpy(n->route + (size_t)n->n_kv * (size_t)t->route_bytes, route, (size_t)t->route_bytes);
+    memcpy(n->route + (size_t)n->n_kv * (size_t)t->route_bytes, route, (size_t)n_rows * (size_t)t->route_bytes);
     n->n_slots += n_slots;
-    n->n_kv++;
-    return 0;
+    n->n_kv += n_rows;
+    return n_slots;
 }
 
 int node_fit_scores(struct prefix_tree *t, struct tree_node *n, int k)
@@ -120,17 +121,6 @@ int node_fit_scores(struct prefix_tree *t, struct tree_node *n, int k)
     return 0;
 }
 
-/* Slots of the first n tokens with rows. */
-static int count_slots(const struct prefix_tree *t, const struct tree_node *n, int n_tokens)
-{
-    int count = 0;
-    const uint8_t *route = n->route;
-    for (int i = 0; i < n_tokens; i++, route += t->route_bytes)
-        for (int b = 0; b < t->route_bytes; b++)
-            count += __builtin_popcount(route[b] | t->kv_mask[b]);
-    return count;
-}
-
 static void copy_front_scores(struct tree_node *to, const struct tree_node *from, int n)
 {
     size_t k = (size_t)from->score_k, m = (size_t)n;
@@ -160,7 +150,7 @@ static void drop_front(struct prefix_tree *t, struct tree_node *n, int at, int r
 
 struct tree_node *node_cut_front(struct prefix_tree *t, struct tree_node *lower, int at)
 {
-    int rows = at < lower->n_kv ? at : lower->n_kv, slots = count_slots(t, lower, rows);
+    int rows = at < lower->n_kv ? at : lower->n_kv, slots = tree_count_slots(t, lower->route, rows);
     struct tree_node *upper = node_new(t, lower->tokens, at);
     if (!upper)
         return NULL;

@@ -13,6 +13,8 @@ struct backend_config {
     struct log *log;
 };
 
+#define BACKEND_MARKS 4
+
 struct backend_memory {
     size_t total_bytes, free_bytes;
 };
@@ -31,6 +33,14 @@ struct backend {
     int (*upload)(struct kern_ctx *k, void *dst, const void *src, size_t bytes);
     int (*download)(struct kern_ctx *k, void *dst, const void *src, size_t bytes);
     int (*sync)(struct kern_ctx *k, struct err *err);
+    /* Copies that the device makes while the host goes on. fetch's dst is memory of alloc_host, and may be read once wait has returned 0 for
+     * a mark that was set after the fetch. mark notes how far the queue has come, under a number from 0 to BACKEND_MARKS - 1; wait returns when
+     * everything before the mark's latest setting is done, and says as sync does when the device has failed. */
+    void *(*alloc_host)(struct kern_ctx *k, size_t bytes);   /* as alloc, and freed by free_host before close */
+    void (*free_host)(struct kern_ctx *k, void *p);
+    int (*fetch)(struct kern_ctx *k, void *dst, const void *src, size_t bytes);
+    int (*mark)(struct kern_ctx *k, int i);
+    int (*wait)(struct kern_ctx *k, int i, struct err *err);
     int (*memory)(struct kern_ctx *k, struct backend_memory *ret);
     /* What decides the bits of a result beside the dtype ("cpu avx512 amx-bf16 ..."), for /version. */
     const char *(*numerics_class)(struct kern_ctx *k);

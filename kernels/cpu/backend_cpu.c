@@ -108,6 +108,8 @@ static int copy(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
 }
 
 static int sync_cpu(struct kern_ctx *k, struct err *err) { return 0; }
+static int mark_cpu(struct kern_ctx *k, int i) { return 0; }
+static int wait_cpu(struct kern_ctx *k, int i, struct err *err) { return 0; }
 static int memory(struct kern_ctx *k, struct backend_memory *ret) { return host_memory(ret); }
 static const char *numerics_class(struct kern_ctx *k) { return cpu_of(k)->numerics; }
 
@@ -115,7 +117,8 @@ const struct backend *backend_cpu(void)
 {
     static const struct backend cpu = {
         .name = "cpu", .present = present, .auto_dtype = auto_dtype, .open = open_cpu, .close = close_cpu, .alloc = alloc_cpu,
-        .free = free_cpu, .upload = copy, .download = copy, .sync = sync_cpu, .memory = memory, .numerics_class = numerics_class,
+        .free = free_cpu, .upload = copy, .download = copy, .sync = sync_cpu, .alloc_host = alloc_cpu,
+        .free_host = free_cpu, .fetch = copy, .mark = mark_cpu, .wait = wait_cpu, .memory = memory, .numerics_class = numerics_class,
     };
     return &cpu;
 }

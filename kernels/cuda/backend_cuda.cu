@@ -82,6 +82,9 @@ static void close_cuda(struct kern_ctx *k)
     for (cudaEvent_t e : c->up.done)
         if (e)
             cudaEventDestroy(e);
+    for (cudaEvent_t e : c->marks)
+        if (e)
+            cudaEventDestroy(e);
     cudaFreeHost(c->up.base);
     cudaFreeHost(c->down);
     if (c->stream)
@@ -118,6 +121,8 @@ static int open_buffers(struct cuda_ctx *c)
         r = CU(c, cudaMallocHost(&c->down, c->down_bytes));
     for (int i = 0; r >= 0 && i < STAGE_PARTS; i++)
         r = CU(c, cudaEventCreateWithFlags(&c->up.done[i], cudaEventDisableTiming));
+    for (int i = 0; r >= 0 && i < BACKEND_MARKS; i++)
+        r = CU(c, cudaEventCreateWithFlags(&c->marks[i], cudaEventDisableTiming));
     return r;
 }
 
@@ -236,6 +241,38 @@ static int sync_cuda(struct kern_ctx *k, struct err *err)
     return r < 0 ? err_set(err, r, "%s", c->failed.text) : 0;
 }
 
+static void *alloc_host_cuda(struct kern_ctx *k, size_t bytes)
+{
+    void *p = NULL;
+    return CU(ctx_of(k), cudaMallocHost(&p, bytes ? bytes : 1)) < 0 ? NULL : p;
+}
+
+static void free_host_cuda(struct kern_ctx *k, void *p)
+{
+    if (p)
+        CU(ctx_of(k), cudaFreeHost(p));
+}
+
+static int fetch_cuda(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    return c->failed.code || !bytes ? c->failed.code : CU(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, c->stream));
+}
+
+static int mark_cuda(struct kern_ctx *k, int i)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    return CU(c, cudaEventRecord(c->marks[i], c->stream));
+}
+
+static int wait_cuda(struct kern_ctx *k, int i, struct err *err)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = CU(c, cudaEventSynchronize(c->marks[i]));
+    r = r < 0 ? r : c->failed.code;
+    return r < 0 ? err_set(err, r, "%s", c->failed.text) : 0;
+}
+
 static int memory_cuda(struct kern_ctx *k, struct backend_memory *ret)
 {
     return CU(ctx_of(k), cudaMemGetInfo(&ret->free_bytes, &ret->total_bytes));
@@ -248,6 +285,7 @@ extern "C" const struct backend *backend_cuda(void)
     static const struct backend b = {
         .name = "cuda", .present = present_cuda, .auto_dtype = auto_dtype_cuda, .open = open_cuda, .close = close_cuda,
         .alloc = alloc_cuda, .free = free_cuda, .upload = upload_cuda, .download = download_cuda, .sync = sync_cuda,
+        .alloc_host = alloc_host_cuda, .free_host = free_host_cuda, .fetch = fetch_cuda, .mark = mark_cuda, .wait = wait_cuda,
         .memory = memory_cuda, .numerics_class = numerics_class_cuda,
     };
     return &b;

@@ -45,6 +45,7 @@ struct cuda_ctx {
     int device, n_sm;
     bool sm90;                        /* wgmma and TMA are usable: compute capability 9.0 and this build has code for it */
     struct stage_ring up;
+    cudaEvent_t marks[BACKEND_MARKS];
     char *down;                       /* pinned */
     size_t down_bytes, down_used;
     struct pending_download pending[DOWNLOADS_MAX];

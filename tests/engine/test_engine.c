@@ -1,17 +1,20 @@
-/* The engine's face: what it refuses and how it says so, cancelling, draining, prefix reuse counted in rows, non-finite logits.
+/* The engine's face: what it refuses and how it says so, cancelling, draining, prefix reuse counted in rows, non-finite logits; with one and with two
+ * steps in flight on a device whose results come late (late_backend.h), and with one that fails.
  *   test_engine GOLDEN_DIR SCRATCH_DIR */
 #include "engine/engine.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include "tests/check.h"
+#include "tests/engine/late_backend.h"
 
 static const char *golden, *scratch;
+static int steps_in_flight;
 
 static struct engine *open_model(const char *dir, bool cache, int max_len)
 {
     struct engine_options o = {.model_dir = dir, .device = "cpu", .dtype = "f32", .n_threads = 2, .max_model_len = max_len, .max_batch_tokens = 64,
-                               .prefix_cache = cache, .bos_id = -1, .eos_id = -1, .max_queue = 8};
+                               .prefix_cache = cache, .steps_in_flight = steps_in_flight, .bos_id = -1, .eos_id = -1, .max_queue = 8};
     struct engine *e;
     struct err err;
     if (engine_open(&o, &e, &err) < 0) {
@@ -91,7 +94,8 @@ static void test_queue_and_cancel(void)
     CHECK(!engine_wait(t[0], 0));
     engine_cancel(t[0]);
     CHECK(engine_wait(t[0], -1));
-    CHECK_INT(engine_result(t[0], 7)->code, ERR_CANCELLED);
+    for (int i = 0; i < 8; i++)   /* queued, running or in flight */
+        CHECK_INT(engine_result(t[0], i)->code, ERR_CANCELLED);
     engine_ticket_free(t[0]);
     CHECK_INT(engine_submit(e, many, 1, &t[1], &err), 0);
     engine_ticket_free(t[1]);   /* frees what still runs */
@@ -181,6 +185,79 @@ static void test_non_finite(void)
     engine_close(e);
 }
 
+/* Eight sequences that share nothing, in steps of 64 rows. */
+static void submit_eight(struct engine *e, int32_t ids[8][100], struct eval_request q[8], int n_tokens, int max_new, struct engine_ticket **t)
+{
+    struct err err;
+    for (int i = 0; i < 8; i++) {
+        for (int p = 0; p < n_tokens; p++)
+            ids[i][p] = (p * 29 + i * 40) % 320;
+        q[i] = (struct eval_request){.tokens = ids[i], .n_tokens = n_tokens, .score_begin = 1, .max_new = max_new, .top_p = 1, .ignore_eos = true};
+    }
+    CHECK_INT(engine_submit(e, q, 8, t, &err), 0);
+}
+
+/* Prompts enough for several steps overlap; generating sequences stay together, one row each. */
+static void test_steps_in_flight(void)
+{
+    struct engine *e = open_golden("dense-gqa-tied", true, 120);
+    struct engine_ticket *t;
+    struct eval_request q[8];
+    struct engine_stats st;
+    int32_t ids[8][100];
+    submit_eight(e, ids, q, 100, 0, &t);
+    CHECK(engine_wait(t, -1));
+    for (int i = 0; i < 8; i++)
+        CHECK_INT(engine_result(t, i)->code, 0);
+    engine_ticket_free(t);
+    engine_cache_clear(e);
+    engine_stats(e, &st);
+    CHECK(steps_in_flight == 2 ? st.steps_overlapped > st.steps / 2 : !st.steps_overlapped);
+    uint64_t before = st.steps, overlapped = st.steps_overlapped;
+    submit_eight(e, ids, q, 8, 20, &t);
+    CHECK(engine_wait(t, -1));
+    engine_ticket_free(t);
+    engine_stats(e, &st);
+    CHECK_INT(st.steps - before, 20);
+    CHECK_INT(st.steps_overlapped, overlapped);
+    engine_close(e);
+}
+
+/* The device fails at each call in turn: every request ends, with a result or with the reason, the engine says so and closes. */
+static void test_device_failure(void)
+{
+    bool failed = true;
+    int calls = 0;
+    for (; failed && calls < 500; calls++) {
+        struct engine *e = open_golden("dtrnet-bilayer", true, 120);
+        struct engine_ticket *t, *refused;
+        struct eval_request q[8];
+        struct err err;
+        int32_t ids[8][100];
+        late_fail_at(calls + 1);
+        submit_eight(e, ids, q, 60, 3, &t);
+        CHECK(engine_wait(t, -1));
+        failed = engine_health(e, &err) < 0;
+        int lost = 0;
+        for (int i = 0; i < 8; i++) {
+            const struct eval_result *res = engine_result(t, i);
+            lost += res->code < 0;
+            CHECK(res->code == 0 || (failed && res->code == ERR_DEVICE && res->err.text[0]));
+        }
+        CHECK(!failed || (lost && err.code == ERR_DEVICE && err.text[0]));
+        engine_ticket_free(t);
+        CHECK_INT(engine_submit(e, q, 1, &refused, &err), failed ? ERR_DEVICE : 0);
+        if (!failed)
+            engine_ticket_free(refused);
+        struct engine_stats st;
+        engine_stats(e, &st);
+        CHECK_INT(st.queued + st.running, 0);
+        late_fail_at(0);
+        engine_close(e);
+    }
+    CHECK(!failed && calls > 20);
+}
+
 static void test_bad_options(void)
 {
     char dir[1024];
@@ -205,10 +282,14 @@ int main(int argc, char **argv)
         return 2;
     golden = argv[1];
     scratch = argv[2];
-    test_refusals();
-    test_queue_and_cancel();
-    test_reuse();
-    test_non_finite();
+    for (steps_in_flight = 1; steps_in_flight <= 2; steps_in_flight++) {
+        test_refusals();
+        test_queue_and_cancel();
+        test_reuse();
+        test_non_finite();
+        test_steps_in_flight();
+        test_device_failure();
+    }
     test_bad_options();
     return check_result();
 }

@@ -1,6 +1,7 @@
 /* Bitwise invariance on random traffic: scores, alternatives, generated tokens and routing of a request are the same bits whatever runs
  * beside it. The reference comes from an engine that computes one whole sequence at a time on one thread without a prefix cache; the same
- * requests then go, in random groups, lengths, orders and options, through engines that differ in batch size, threads, cache, and a pool so small that it evicts.
+ * requests then go, in random groups, lengths, orders and options, through engines that differ in batch size, threads, cache, steps in flight, and a
+ * pool so small that it evicts. On the CPU a step's results arrive as late as they may (late_backend.h).
  *
  *   test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED]     exits 1 at the first difference, naming the request */
 #include <inttypes.h>
@@ -14,7 +15,7 @@
 #define MAX_LEN 160
 #define MAX_NEW 4
 #define TOP 20
-#define IN_FLIGHT 12
+#define OPEN_GROUPS 12
 #define MAX_GROUP 6
 
 static uint64_t rng_state;
@@ -33,13 +34,20 @@ static void die(const char *what, const char *why)
     exit(1);
 }
 
-static struct engine *open_engine(const char *dir, const char *dtype, int threads, int batch, bool cache, int pool_rows_per_layer, const struct engine_info *like)
+struct setting {
+    const char *name;
+    int threads, batch, in_flight;
+    bool cache;
+    int pool;   /* rows a layer; one sequence needs MAX_LEN + MAX_NEW; 0: the engine's choice */
+};
+
+static struct engine *open_engine(const char *dir, const char *dtype, const struct setting *s, const struct engine_info *like)
 {
     struct engine_options o = {.model_dir = dir, .device = getenv("DTRNET_TEST_DEVICE") ? getenv("DTRNET_TEST_DEVICE") : "cpu", .dtype = dtype,
-                               .n_threads = threads, .max_model_len = MAX_LEN + MAX_NEW, .max_batch_tokens = batch, .prefix_cache = cache,
-                               .bos_id = -1, .eos_id = -1};
-    if (like)
-        o.kv_cache_bytes = (size_t)pool_rows_per_layer * (size_t)like->config->n_layers * (like->kv_row_bytes + sizeof(int));
+                               .n_threads = s->threads, .max_model_len = MAX_LEN + MAX_NEW, .max_batch_tokens = s->batch, .prefix_cache = s->cache,
+                               .steps_in_flight = s->in_flight, .bos_id = -1, .eos_id = -1};
+    if (s->pool)
+        o.kv_cache_bytes = (size_t)s->pool * (size_t)like->config->n_layers * (like->kv_row_bytes + sizeof(int));
     struct engine *e;
     struct err err;
     if (engine_open(&o, &e, &err) < 0)
@@ -224,11 +232,11 @@ static void make_group(struct group *g)
 
 static void run_traffic(struct engine *e, struct engine *ref, int n_requests)
 {
-    struct group groups[IN_FLIGHT] = {0};
+    struct group groups[OPEN_GROUPS] = {0};
     int n_layers = engine_info(e)->config->n_layers;
     uint64_t until = n_checked + (uint64_t)n_requests;
     while (n_checked < until) {
-        struct group *g = &groups[rnd(IN_FLIGHT)];
+        struct group *g = &groups[rnd(OPEN_GROUPS)];
         if (g->ticket) {
             if (!rnd(16))
                 engine_cancel(g->ticket);
@@ -242,7 +250,7 @@ static void run_traffic(struct engine *e, struct engine *ref, int n_requests)
         if (!rnd(200))
             engine_cache_clear(e);
     }
-    for (int i = 0; i < IN_FLIGHT; i++) {
+    for (int i = 0; i < OPEN_GROUPS; i++) {
         if (groups[i].ticket) {
             engine_wait(groups[i].ticket, -1);
             check_group(&groups[i], ref, n_layers);
@@ -262,38 +270,40 @@ static void check_empty(struct engine *e)
 
 int main(int argc, char **argv)
 {
-    static const struct {
-        const char *name;
-        int threads, batch;
-        bool cache;
-        int pool;   /* rows a layer; one sequence needs MAX_LEN + MAX_NEW */
-    } engines[] = {{"cache on, one thread, steps of 256", 1, 256, true, 4096},
-                   {"cache on, two threads, steps of 19, evicting", 2, 19, true, MAX_LEN + MAX_NEW + 90},
-                   {"cache off, two threads, steps of 70", 2, 70, false, 1024},
-                   {"cache on, two threads, steps of 512, evicting", 2, 512, true, 700}};
+    static const struct setting alone = {"one at a time", 1, 512, 1, false, 0};
+    static const struct setting engines[] = {{"cache on, one thread, steps of 40, two in flight", 1, 40, 2, true, 4096},
+                                             {"cache on, two threads, steps of 19, evicting, two in flight", 2, 19, 2, true, MAX_LEN + MAX_NEW + 90},
+                                             {"cache off, two threads, steps of 70, two in flight", 2, 70, 2, false, 1024},
+                                             {"cache on, two threads, steps of 512, evicting", 2, 512, 1, true, 700}};
     if (argc < 4)
         die("usage", "test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED]");
     int n_requests = atoi(argv[3]);
     rng_state = argc > 4 ? strtoull(argv[4], NULL, 10) : (uint64_t)time(NULL);
     printf("seed %" PRIu64 "\n", rng_state);
-    struct engine *ref = open_engine(argv[1], argv[2], 1, 512, false, 0, NULL);
+    struct engine *ref = open_engine(argv[1], argv[2], &alone, NULL);
     int vocab = engine_info(ref)->config->vocab;
     top_max = vocab < TOP ? vocab : TOP;
     make_tokens(vocab);
     for (int i = 0; i < N_SEQUENCES; i++)
         make_reference(ref, &refs[i]);
+    uint64_t overlapped = 0;
     for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++) {
         uint64_t before = n_checked, cached = n_cached_rows;
-        struct engine *e = open_engine(argv[1], argv[2], engines[i].threads, engines[i].batch, engines[i].cache, engines[i].pool, engine_info(ref));
+        struct engine *e = open_engine(argv[1], argv[2], &engines[i], engine_info(ref));
         run_traffic(e, ref, n_requests / 4);
         struct engine_stats st;
         engine_stats(e, &st);
-        printf("%s: %" PRIu64 " requests equal, %" PRIu64 " rows from the cache, %" PRIu64 " run again, %" PRIu64 " tokens evicted\n", engines[i].name,
-               n_checked - before, n_cached_rows - cached, st.rows_rescored, st.evicted_tokens);
+        printf("%s: %" PRIu64 " requests equal, %" PRIu64 " rows from the cache, %" PRIu64 " run again, %" PRIu64 " tokens evicted, %" PRIu64 " of %" PRIu64 " steps overlapped\n",
+               engines[i].name, n_checked - before, n_cached_rows - cached, st.rows_rescored, st.evicted_tokens, st.steps_overlapped, st.steps);
+        if (st.steps_overlapped && engines[i].in_flight == 1)
+            die("steps in flight", "two where one was asked for");
+        overlapped += st.steps_overlapped;
         check_empty(e);
         engine_close(e);
     }
     printf("%" PRIu64 " cancelled\n", n_cancelled);
+    if (!overlapped)
+        die("steps in flight", "never two");
     engine_close(ref);
     for (int i = 0; i < N_SEQUENCES; i++)
         free(refs[i].routing);

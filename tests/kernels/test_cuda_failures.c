@@ -13,6 +13,7 @@ struct work {
     struct kern_matrix *w, *accurate;
     void *mem[8];
     int n_mem;
+    float *fetched;
 };
 
 static void *room(struct work *w, size_t bytes)
@@ -29,7 +30,7 @@ static int make_matrix(struct work *w, enum matrix_kind kind, struct kern_matrix
     return r;
 }
 
-/* Weights, uploads, every kind of launch, a download. */
+/* Weights, uploads, every kind of launch, a fetch and a download. */
 static int run(struct work *w, struct err *err)
 {
     const struct rows all = {.n_max = N};
@@ -40,13 +41,15 @@ static int run(struct work *w, struct err *err)
     float *x = room(w, sizeof(host)), *norm = room(w, sizeof(host)), *y = room(w, sizeof(host));
     int *ids = room(w, N * sizeof(int));
     void *act = room(w, sizeof(host));
-    if (r < 0 || !x || !norm || !y || !ids || !act)
+    w->fetched = w->b->alloc_host(w->k, sizeof(host));
+    if (r < 0 || !x || !norm || !y || !ids || !act || !w->fetched)
         return r < 0 ? r : err_set(err, ERR_NOMEM, "no device memory");
     const struct kern_ops *o = w->k->ops;
     if ((r = w->b->upload(w->k, norm, host, sizeof(host))) < 0 || (r = w->b->upload(w->k, ids, host, N * sizeof(int))) < 0 ||
         (r = o->embed(w->k, x, w->w, ids, all)) < 0 || (r = o->rmsnorm(w->k, act, x, norm, all, D, 1e-5f)) < 0 ||
         (r = o->matmul(w->k, y, DTYPE_F32, D, act, D, w->w, all)) < 0 || (r = o->matmul_residual(w->k, x, act, D, w->w, NULL, all)) < 0 ||
         (r = o->matmul_accurate(w->k, y, x, w->accurate, all)) < 0 || (r = o->copy_rows(w->k, y, x, D, all)) < 0 ||
+        (r = w->b->fetch(w->k, w->fetched, y, sizeof(host))) < 0 || (r = w->b->mark(w->k, 1)) < 0 || (r = w->b->wait(w->k, 1, err)) < 0 ||
         (r = w->b->download(w->k, back, y, sizeof(back))) < 0)
         return w->b->sync(w->k, err) < 0 ? r : err_set(err, ERR_INTERNAL, "an op failed, but sync did not");
     return w->b->sync(w->k, err);
@@ -68,6 +71,7 @@ static int attempt(const struct backend *b, struct err *err)
     w.k->ops->matrix_free(w.k, w.accurate);
     for (int i = 0; i < w.n_mem; i++)
         b->free(w.k, w.mem[i]);
+    b->free_host(w.k, w.fetched);
     b->close(w.k);
     return r;
 }

@@ -78,6 +78,14 @@ static void memory(const struct backend *b)
     CHECK_INT(b->download(k, to, dev, sizeof(to)), 0);
     CHECK_INT(b->sync(k, &err), 0);
     CHECK(!memcmp(from, to, sizeof(to)));
+    int *pinned = b->alloc_host(k, sizeof(to));
+    CHECK(pinned && (uintptr_t)pinned % 64 == 0);
+    CHECK_INT(b->fetch(k, pinned, dev, sizeof(to)), 0);
+    CHECK_INT(b->mark(k, BACKEND_MARKS - 1), 0);
+    CHECK_INT(b->wait(k, BACKEND_MARKS - 1, &err), 0);
+    CHECK(pinned && !memcmp(from, pinned, sizeof(to)));
+    b->free_host(k, pinned);
+    b->free_host(k, NULL);
     b->free(k, dev);
     CHECK(!strncmp(b->numerics_class(k), "cpu ", 4));
     b->close(k);

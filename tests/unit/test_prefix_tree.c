@@ -6,15 +6,15 @@
 static struct prefix_tree tree;
 static struct kv_cache kv;
 
-/* Computes the path's tokens from `from` up to `to`. */
+/* Computes the path's tokens from `from` up to `to`, all in one go. */
 static void compute(struct tree_path *p, const int32_t *tokens, int from, int to)
 {
-    for (int i = from; i < to; i++) {
-        uint8_t route = (uint8_t)(tokens[i] % 2 ? 1 : 3);
-        int slots[2], n = route == 3 ? 2 : 1;
-        kv_cache_take(&kv, n, slots);
-        CHECK_INT(tree_append(&tree, p, tokens[i], &route, slots, n), 0);
-    }
+    uint8_t route[8];
+    int slots[16];
+    for (int i = from; i < to; i++)
+        route[i - from] = (uint8_t)(tokens[i] % 2 ? 1 : 3);
+    kv_cache_take(&kv, tree_count_slots(&tree, route, to - from), slots);
+    CHECK_INT(tree_append(&tree, p, tokens + from, to - from, route, slots), to - from);
 }
 
 static int enter(struct tree_path *p, const void *owner, const int32_t *tokens, int n, int n_rows)

@@ -1,0 +1,144 @@
+/* See late_backend.h. Copies of all contexts are kept in one list, in the order of their fetches. */
+#include "tests/engine/late_backend.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include "kernels/backend.h"
+
+int __real_backend_find(const char *name, const struct backend **ret, struct err *err);
+int __wrap_backend_find(const char *name, const struct backend **ret, struct err *err);
+
+struct copy {
+    struct copy *next;
+    struct kern_ctx *k;
+    void *dst;
+    size_t n;
+    int mark;      /* -1: no mark follows it yet */
+    char bytes[];
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct copy *first, **end = &first;
+static const struct backend *cpu;
+static struct backend late;
+static int fail_at, n_calls;
+
+void late_fail_at(int n)
+{
+    pthread_mutex_lock(&lock);
+    fail_at = n;
+    n_calls = 0;
+    pthread_mutex_unlock(&lock);
+}
+
+/* The lock is held. */
+static bool failed(void) { return fail_at && ++n_calls >= fail_at; }
+
+static int upload_late(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
+{
+    pthread_mutex_lock(&lock);
+    bool bad = failed();
+    pthread_mutex_unlock(&lock);
+    return bad ? ERR_DEVICE : cpu->upload(k, dst, src, bytes);
+}
+
+static int fetch_late(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
+{
+    pthread_mutex_lock(&lock);
+    bool bad = failed();
+    struct copy *c = bad ? NULL : malloc(sizeof(*c) + bytes);
+    if (c) {
+        *c = (struct copy){.k = k, .dst = dst, .n = bytes, .mark = -1};
+        if (bytes) {
+            memcpy(c->bytes, src, bytes);
+            memset(dst, 0xa5, bytes);
+        }
+        *end = c;
+        end = &c->next;
+    }
+    pthread_mutex_unlock(&lock);
+    return c ? 0 : ERR_DEVICE;
+}
+
+static int mark_late(struct kern_ctx *k, int i)
+{
+    pthread_mutex_lock(&lock);
+    bool bad = failed();
+    for (struct copy *c = first; c && !bad; c = c->next)
+        if (c->k == k && c->mark < 0)
+            c->mark = i;
+    pthread_mutex_unlock(&lock);
+    return bad ? ERR_DEVICE : 0;
+}
+
+/* Takes the copies of k out of the list that mark i follows (every copy: i < 0), and lets them arrive. */
+static void arrive(struct kern_ctx *k, int i)
+{
+    struct copy **at = &first;
+    while (*at) {
+        struct copy *c = *at;
+        if (c->k != k || (i >= 0 && c->mark != i)) {
+            at = &c->next;
+            continue;
+        }
+        if (i >= 0 && c->n)
+            memcpy(c->dst, c->bytes, c->n);
+        *at = c->next;
+        free(c);
+    }
+    end = at;
+}
+
+static int wait_late(struct kern_ctx *k, int i, struct err *err)
+{
+    pthread_mutex_lock(&lock);
+    bool bad = failed();
+    if (!bad)
+        arrive(k, i);
+    pthread_mutex_unlock(&lock);
+    return bad ? err_set(err, ERR_DEVICE, "the device was asked to fail") : 0;
+}
+
+static int sync_late(struct kern_ctx *k, struct err *err)
+{
+    pthread_mutex_lock(&lock);
+    bool bad = fail_at && n_calls >= fail_at;
+    pthread_mutex_unlock(&lock);
+    return bad ? err_set(err, ERR_DEVICE, "the device was asked to fail") : 0;
+}
+
+static int open_late(const struct backend_config *config, struct kern_ctx **ret, struct err *err)
+{
+    int r = cpu->open(config, ret, err);
+    if (r >= 0)
+        (*ret)->backend = &late;
+    return r;
+}
+
+static void close_late(struct kern_ctx *k)
+{
+    pthread_mutex_lock(&lock);
+    arrive(k, -1);
+    pthread_mutex_unlock(&lock);
+    cpu->close(k);
+}
+
+int __wrap_backend_find(const char *name, const struct backend **ret, struct err *err)
+{
+    int r = __real_backend_find(name, ret, err);
+    if (r < 0 || strcmp((*ret)->name, "cpu"))
+        return r;
+    if (!cpu) {
+        cpu = *ret;
+        late = *cpu;
+        late.open = open_late;
+        late.close = close_late;
+        late.upload = upload_late;
+        late.fetch = fetch_late;
+        late.mark = mark_late;
+        late.wait = wait_late;
+        late.sync = sync_late;
+    }
+    *ret = &late;
+    return r;
+}
