@@ -30,8 +30,8 @@ struct attention_kernel {
     void (*begin)(void *work, const struct attention_task *t);
     /* The next block: `n` keys, in slots table[0..n-1]. */
     void (*pack)(void *work, const struct attention_task *t, const int *table, int n);
-    /* Items first .. first+n-1, the last of which sees a key of the block, which begins at key0. */
-    void (*run)(void *work, const struct attention_task *t, int first, int n, int key0);
+    /* All tiles of items from `first_tile` on against the block, which begins at key0: the last item of each sees a key of it. */
+    void (*run)(void *work, const struct attention_task *t, int first_tile, int key0);
     void (*finish)(void *work, const struct attention_task *t);
 };
 

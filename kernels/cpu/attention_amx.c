@@ -3,17 +3,21 @@
  * A block is brought into tile order once (K as pairs of dimensions by keys, V as pairs of keys by dimensions):
  * scores = Q K^T, weights p = 2^(c s - c m) rounded to bf16, out += P V in f32.
  *
- * m is a reference, not quite the maximum: it moves to a block's greatest score only when that is more than SLACK above it (in powers
- * of two), so that the sums are rarely rescaled; p stays below 2^SLACK, and the quotient at the end does not depend on m. An item decides
- * by its own scores. Keys that an item does not see have p = 0, which adds nothing. */
+ * m is a reference, not quite the maximum: the score of key 0, until weights would be greater than MOST; then it moves to the block's greatest
+ * score. So the sums are rarely rescaled, and the quotient at the end does not depend on m. An item decides by its own scores. Keys that an
+ * item does not see have p = 0, which adds nothing.
+ *
+ * The tile unit runs beside the vector units, though it shares a port with them. So a block is walked in turns: while one tile of items
+ * has its weights made, the tile before is multiplied by V and the tile after by K, a tile product between a few items. */
 #include <math.h>
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/attention_amx_pack.h"
 
 enum {
-    KEYS = 64, ITEMS = 32, LANES = 16, STEP = 32, SLACK = 8,
-    MAX_HEAD = ATTENTION_MAX_HEAD, TASK_ITEMS = ATTENTION_TASK_ITEMS,
-    TILE_SIZE = 512,            /* bf16 values of a tile */
+    KEYS = 2 * STEP, ITEMS = 16, LANES = 16, MAX_HEAD = ATTENTION_MAX_HEAD, TASK_ITEMS = ATTENTION_TASK_ITEMS,
+    MOST = 1024,                /* that four weights may be together */
+    MAX_PRODUCTS = KEYS / STEP + MAX_HEAD / STEP,
 };
 
 struct work {
@@ -22,69 +26,46 @@ struct work {
     uint16_t q[TASK_ITEMS * MAX_HEAD];                       /* [tile][dim step][ITEMS][STEP] */
     float out[TASK_ITEMS * MAX_HEAD];                        /* [tile][ITEMS][hd_pad] */
     float sum[TASK_ITEMS][LANES];
-    float max[TASK_ITEMS];
-    float score[ITEMS][KEYS];                                /* weights, in bf16, take the first half of a row */
+    float base[TASK_ITEMS];                                  /* minus the reference, scaled */
+    float score[2][ITEMS][KEYS];                             /* weights, in bf16, take the first half of a row */
+    uint16_t zeros[MAX_HEAD];
+    uint64_t bad_values;                                     /* keys of the block, by bit, whose V is not finite */
     int steps;                                               /* dim steps of a head; hd_pad = steps * STEP */
 } __attribute__((aligned(64)));
 
-static inline __mmask32 first_of(int n) { return n >= 32 ? 0xffffffffu : (1u << n) - 1; }
-
-static inline __mmask16 first_lanes(int n) { return n >= LANES ? 0xffff : n > 0 ? (1u << n) - 1 : 0; }
+#define ALL_KEYS (~(__mmask64)0)
 
 /* ---- keys and values into tiles ---- */
 
-/* Rows of 16 dwords are transposed in place. */
-static inline void transpose(__m512i r[16])
+/* Rounded up to whole steps with zeros. Whether all values are finite. */
+static bool pack_block(struct work *w, const uint16_t *const *key, const uint16_t *const *value, int n, int hd)
 {
-    __m512i t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for (int i = 0; i < 16; i += 8)
-        for (int j = 0; j < 4; j++) {
-            t[i + j] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0x88);
-            t[i + j + 4] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0xdd);
+    __m512i most = _mm512_setzero_si512();
+    for (int j = 0; j < n; j += STEP)
+        for (int s = 0; s < w->steps; s++) {
+            __mmask32 mask = first_of(hd - s * STEP);
+            uint16_t *k = w->k + ((size_t)(j / 16) * w->steps + s) * TILE_SIZE;
+            uint16_t *v = w->v + ((size_t)(j / STEP) * w->steps + s) * 2 * TILE_SIZE;
+            pack_keys(k, key + j, n - j, s * STEP, mask);
+            pack_keys(k + w->steps * TILE_SIZE, key + j + 16, n - j - 16, s * STEP, mask);
+            most = _mm512_max_epu16(most, pack_values(v, value + j, n - j, s * STEP, mask));
         }
-    for (int j = 0; j < 8; j++) {
-        r[j] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
-        r[j + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xdd);
+    return !_mm512_cmpge_epu16_mask(most, _mm512_set1_epi16(BF16_INFINITY));
+}
+
+/* Values that are not finite would reach items that do not see them (0 * NaN): such keys get zeros, and are noted. */
+static void clear_bad_values(struct work *w, const uint16_t **value, int n, int hd)
+{
+    for (int j = 0; j < n; j++) {
+        bool bad = false;
+        for (int i = 0; i < hd; i++)
+            bad |= (value[j][i] & 0x7fff) >= BF16_INFINITY;
+        w->bad_values |= (uint64_t)bad << j;
+        if (bad)
+            value[j] = w->zeros;
     }
 }
 
-/* 16 keys (n of them there) of 32 dimensions (mask) to one tile. */
-static void pack_keys(uint16_t *dst, const uint16_t *const *key, int n, int dim, __mmask32 mask)
-{
-    __m512i r[16];
-    for (int i = 0; i < 16; i++)
-        r[i] = i < n ? _mm512_maskz_loadu_epi16(mask, key[i] + dim) : _mm512_setzero_si512();
-    transpose(r);
-    for (int i = 0; i < 16; i++)
-        _mm512_store_si512(dst + i * 32, r[i]);
-}
-
-/* 32 keys (n of them there) of 32 dimensions to two tiles; odd words of a pair come from the second key. */
-static void pack_values(uint16_t *dst, const uint16_t *const *value, int n, int dim, __mmask32 mask)
-{
-    static const uint16_t lanes[2][32] = {
-        {0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47},
-        {16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55, 24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63}};
-    __m512i low = _mm512_loadu_si512(lanes[0]), high = _mm512_loadu_si512(lanes[1]);
-    for (int i = 0; i < 32; i += 2) {
-        __m512i a = i < n ? _mm512_maskz_loadu_epi16(mask, value[i] + dim) : _mm512_setzero_si512();
-        __m512i b = i + 1 < n ? _mm512_maskz_loadu_epi16(mask, value[i + 1] + dim) : _mm512_setzero_si512();
-        _mm512_store_si512(dst + i / 2 * 32, _mm512_permutex2var_epi16(a, low, b));
-        _mm512_store_si512(dst + TILE_SIZE + i / 2 * 32, _mm512_permutex2var_epi16(a, high, b));
-    }
-}
-
-/* Rounded up to whole steps with zeros. */
 static void pack(void *work, const struct attention_task *t, const int *table, int n)
 {
     struct work *w = work;
@@ -93,169 +74,278 @@ static void pack(void *work, const struct attention_task *t, const int *table, i
         key[j] = attention_key(t, table[j]);
         value[j] = attention_value(t, table[j]);
     }
-    for (int j = 0; j < n; j += STEP)
-        for (int s = 0; s < w->steps; s++) {
-            __mmask32 mask = first_of(t->hs->hd - s * STEP);
-            for (int half = 0; half < 2; half++)
-                pack_keys(w->k + ((size_t)(j / 16 + half) * w->steps + s) * TILE_SIZE, key + j + half * 16, n - j - half * 16, s * STEP, mask);
-            pack_values(w->v + ((size_t)(j / STEP) * w->steps + s) * 2 * TILE_SIZE, value + j, n - j, s * STEP, mask);
-        }
+    w->bad_values = 0;
+    if (!pack_block(w, key, value, n, t->hs->hd)) {
+        clear_bad_values(w, value, n, t->hs->hd);
+        pack_block(w, key, value, n, t->hs->hd);
+    }
 }
 
-/* ---- one tile of items against a block of keys ---- */
+/* ---- products on the tile unit ---- */
 
-/* score[., key .. key+31] of 16 or 32 items. */
-static inline __attribute__((always_inline)) void multiply_scores(struct work *w, const uint16_t *q, int key, const bool both)
+/* c[16,32] (f32) = or += the sum over s < steps of a_s [16 rows, STEP] times two tiles, b_s and the one b_gap after it. Strides are in
+ * bytes. */
+struct product {
+    char *c;
+    const char *a, *b;
+    long ldc, lda, a_next, b_next, b_gap;
+    int steps;
+    bool add;
+};
+
+/* Two products are under way at a time, in tiles of their own: while one is stored, the other is computed. */
+#define TILE_SET(name, C0, C1, A)                                                                                                 \
+    static inline __attribute__((always_inline)) void name##_begin(const struct product *p)                                       \
+    {                                                                                                                             \
+        if (p->add) {                                                                                                             \
+            _tile_loadd(C0, p->c, p->ldc);                                                                                        \
+            _tile_loadd(C1, p->c + 64, p->ldc);                                                                                   \
+        } else {                                                                                                                  \
+            _tile_zero(C0);                                                                                                       \
+            _tile_zero(C1);                                                                                                       \
+        }                                                                                                                         \
+    }                                                                                                                             \
+    static inline __attribute__((always_inline)) void name##_step(const struct product *p, int s)                                 \
+    {                                                                                                                             \
+        const char *b = p->b + s * p->b_next;                                                                                     \
+        _tile_loadd(A, p->a + s * p->a_next, p->lda);                                                                             \
+        _tile_loadd(6, b, 64);                                                                                                    \
+        _tile_dpbf16ps(C0, A, 6);                                                                                                 \
+        _tile_loadd(7, b + p->b_gap, 64);                                                                                         \
+        _tile_dpbf16ps(C1, A, 7);                                                                                                 \
+    }                                                                                                                             \
+    static inline __attribute__((always_inline)) void name##_end(const struct product *p)                                         \
+    {                                                                                                                             \
+        _tile_stored(C0, p->c, p->ldc);                                                                                           \
+        _tile_stored(C1, p->c + 64, p->ldc);                                                                                      \
+    }
+TILE_SET(even, 0, 1, 4)
+TILE_SET(odd, 2, 3, 5)
+
+static int tile_rows(const struct attention_task *t, int tile) { return min_int(ITEMS, t->n_items - tile * ITEMS); }
+
+/* Keys of the block at key0 that some item of the tile sees, up to whole steps. */
+static int tile_keys(const struct attention_task *t, int tile, int key0)
 {
-    const uint16_t *k = w->k + (size_t)(key / 16) * w->steps * TILE_SIZE;
-    float *c = &w->score[0][key];
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int s = 0; s < w->steps; s++, q += 2 * TILE_SIZE, k += TILE_SIZE) {
-        _tile_loadd(4, q, 64);
-        _tile_loadd(6, k, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, k + w->steps * TILE_SIZE, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        if (both) {
-            _tile_loadd(5, q + TILE_SIZE, 64);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
-    }
-    _tile_stored(0, c, sizeof(w->score[0]));
-    _tile_stored(1, c + 16, sizeof(w->score[0]));
-    if (both) {
-        _tile_stored(2, c + 16 * KEYS, sizeof(w->score[0]));
-        _tile_stored(3, c + 16 * KEYS + 16, sizeof(w->score[0]));
-    }
+    int last = t->items[tile * ITEMS + tile_rows(t, tile) - 1].visible - key0;
+    return (min_int(last, KEYS) + STEP - 1) / STEP * STEP;
 }
 
-/* 32 dimensions of out += weights V over `keys` keys, a multiple of STEP. */
-static inline __attribute__((always_inline)) void multiply_values(struct work *w, float *out, int step, int keys, bool first,
-                                                                 const bool both)
+/* Scores of a tile: q K^T. Returns how many products that is. */
+static int list_scores(struct work *w, const struct attention_task *t, int tile, int key0, struct product *ret)
 {
-    int ld = w->steps * STEP, bytes = ld * 4;
-    const uint16_t *v = w->v + (size_t)step * 2 * TILE_SIZE;
-    out += step * STEP;
-    if (first) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    } else {
-        _tile_loadd(0, out, bytes);
-        _tile_loadd(1, out + 16, bytes);
-        if (both) {
-            _tile_loadd(2, out + 16 * ld, bytes);
-            _tile_loadd(3, out + 16 * ld + 16, bytes);
-        }
-    }
-    for (int j = 0; j < keys; j += STEP, v += (size_t)w->steps * 2 * TILE_SIZE) {
-        _tile_loadd(4, (uint16_t *)w->score[0] + j, sizeof(w->score[0]));
-        _tile_loadd(6, v, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, v + TILE_SIZE, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        if (both) {
-            _tile_loadd(5, (uint16_t *)w->score[16] + j, sizeof(w->score[0]));
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
-    }
-    _tile_stored(0, out, bytes);
-    _tile_stored(1, out + 16, bytes);
-    if (both) {
-        _tile_stored(2, out + 16 * ld, bytes);
-        _tile_stored(3, out + 16 * ld + 16, bytes);
-    }
+    int n = tile_keys(t, tile, key0) / STEP;
+    for (int j = 0; j < n; j++)
+        ret[j] = (struct product){
+            .c = (char *)&w->score[tile % 2][0][j * STEP], .ldc = sizeof(w->score[0][0]), .steps = w->steps,
+            .a = (char *)(w->q + (size_t)tile * w->steps * TILE_SIZE), .lda = 64, .a_next = TILE_BYTES,
+            .b = (char *)(w->k + (size_t)j * 2 * w->steps * TILE_SIZE), .b_next = TILE_BYTES, .b_gap = w->steps * TILE_BYTES};
+    return n;
 }
 
-/* 2^x for x < 127 within 3e-6 of itself, far less than what bf16 keeps of it; 0 far below the normal range, NaN for infinities.
- * n + f = x, |f| <= 1/2; a minimax polynomial of 2^f. */
+/* out += weights V of a tile. */
+static int list_values(struct work *w, const struct attention_task *t, int tile, int key0, struct product *ret)
+{
+    int ld = w->steps * STEP, steps = tile_keys(t, tile, key0) / STEP;
+    for (int s = 0; s < w->steps; s++)
+        ret[s] = (struct product){
+            .c = (char *)(w->out + (size_t)tile * ITEMS * ld + s * STEP), .ldc = ld * 4, .add = key0 > 0, .steps = steps,
+            .a = (char *)w->score[tile % 2], .lda = sizeof(w->score[0][0]), .a_next = 64,
+            .b = (char *)(w->v + (size_t)s * 2 * TILE_SIZE), .b_next = w->steps * 2 * TILE_BYTES, .b_gap = TILE_BYTES};
+    return w->steps;
+}
+
+/* ---- scores to weights ---- */
+
+/* 2^x within 8e-5 of itself, far less than what bf16 keeps of it; NaN stays NaN. f = x - floor(x); a minimax polynomial of 2^f. */
 static inline __m512 exp2_512(__m512 x)
 {
-    __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), f = _mm512_sub_ps(x, n);
-    __m512 p = _mm512_set1_ps(0x1.3997d6p-7f);
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ca1442p-5f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ec06dap-3f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62e0dcp-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ffffe8p-1f));
-    return _mm512_scalef_ps(p, n);
+    __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 p = _mm512_fmadd_ps(f, _mm512_set1_ps(0x1.3f96b4p-4f), _mm512_set1_ps(0x1.cefc54p-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.644448p-1f));
+    return _mm512_scalef_ps(_mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.fff632p-1f)), x);
 }
 
-static void rescale(struct work *w, float *out, int item, int n, float factor)
+/* To bf16, to nearest: a[i] at 2i, b[i] at 2i + 1. Integer instructions, which run while the tile unit holds the other float unit. */
+static inline __m512i pack_pairs(__m512 a, __m512 b)
 {
-    __m512 f = _mm512_set1_ps(factor);
+    __m512i half = _mm512_set1_epi32(0x8000), high = _mm512_set1_epi32((int)0xffff0000);
+    __m512i low = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(a), half), 16);
+    return _mm512_ternarylogic_epi32(low, _mm512_add_epi32(_mm512_castps_si512(b), half), high, 0xf8);
+}
+
+/* The reference of an item moves to the greatest score of the block. Scores that are not finite make the item's sum NaN. */
+static void raise_reference(struct work *w, const struct attention_task *t, int item, __mmask64 seen)
+{
+    const float *s = w->score[item / ITEMS % 2][item % ITEMS];
+    __m512 most = _mm512_set1_ps(-INFINITY);
+    __mmask16 odd = 0;
+    for (int j = 0; j < KEYS; j += LANES) {
+        __mmask16 m = (__mmask16)(seen >> j);
+        __m512 v = _mm512_maskz_load_ps(m, s + j);
+        odd |= _mm512_mask_cmp_ps_mask(m, v, v, _CMP_UNORD_Q);
+        most = _mm512_mask_max_ps(most, m, most, v);
+    }
+    float max = _mm512_reduce_max_ps(most), before = w->base[item];
+    if (odd || !isfinite(max)) {
+        _mm512_store_ps(w->sum[item], _mm512_set1_ps(NAN));
+        return;
+    }
+    w->base[item] = -max * t->scale;
+    if (!(fabsf(before) < INFINITY) || before <= w->base[item])
+        return;
+    __m512 f = exp2_512(_mm512_set1_ps(w->base[item] - before));
+    float *out = w->out + (size_t)item * w->steps * STEP;
     _mm512_store_ps(w->sum[item], _mm512_mul_ps(_mm512_load_ps(w->sum[item]), f));
-    for (int i = 0; i < n; i += LANES)
+    for (int i = 0; i < w->steps * STEP; i += LANES)
         _mm512_store_ps(out + i, _mm512_mul_ps(_mm512_load_ps(out + i), f));
 }
 
-/* Scores of one item to weights: the first `seen` keys of the block count, `keys` are filled. out[hd_pad]: its sums so far. With seen
- * and keys constant at KEYS, no mask is left. */
-static inline __attribute__((always_inline)) void soften(struct work *w, int item, float *out, int seen, int keys, float scale)
+static void soften_raised(struct work *w, const struct attention_task *t, int item, __mmask64 seen, int keys);
+
+/* Scores of one item to weights, in place; the first `keys` (KEYS or half of it) are there, those of `seen` count. With both constant
+ * and full, no mask is left. */
+static inline __attribute__((always_inline)) void soften(struct work *w, const struct attention_task *t, int item, __mmask64 seen,
+                                                         const int keys, const bool raised)
 {
-    const float *s = w->score[item % ITEMS];
-    uint16_t *p = (uint16_t *)w->score[item % ITEMS];   /* a pair of vectors is read before it is written over */
-    __m512 most = _mm512_set1_ps(-INFINITY), c = _mm512_set1_ps(scale);
-    for (int j = 0; j < keys; j += LANES) {
-        __m512 v = _mm512_load_ps(s + j);
-        most = _mm512_max_ps(most, seen == KEYS ? v : _mm512_mask_blend_ps(first_lanes(seen - j), _mm512_set1_ps(-INFINITY), v));
+    float *s = w->score[(unsigned)item / ITEMS % 2][(unsigned)item % ITEMS];
+    __m512 c = _mm512_set1_ps(t->scale), base = _mm512_set1_ps(w->base[item]), p[KEYS / LANES];
+    for (int j = 0; j < keys / LANES; j++) {
+        p[j] = exp2_512(_mm512_fmadd_ps(_mm512_load_ps(s + j * LANES), c, base));
+        if (seen != ALL_KEYS)
+            p[j] = _mm512_maskz_mov_ps((__mmask16)(seen >> j * LANES), p[j]);
     }
-    float block = _mm512_reduce_max_ps(most), before = w->max[item];
-    if (__builtin_expect((block - before) * scale > SLACK, 0)) {
-        if (before != -INFINITY)
-            rescale(w, out, item, w->steps * STEP, _mm512_cvtss_f32(exp2_512(_mm512_set1_ps((before - block) * scale))));
-        w->max[item] = block;
+    __m512 sum = _mm512_add_ps(p[0], p[1]);
+    if (keys == KEYS)
+        sum = _mm512_add_ps(sum, _mm512_add_ps(p[2], p[3]));
+    if (!raised && __builtin_expect(_mm512_cmp_ps_mask(sum, _mm512_set1_ps(MOST), _CMP_NLE_UQ), 0)) {
+        soften_raised(w, t, item, seen, keys);
+        return;
     }
-    __m512 base = _mm512_set1_ps(-w->max[item] * scale), sum = _mm512_load_ps(w->sum[item]);
-    for (int j = 0; j < keys; j += 2 * LANES) {
-        __m512 p0 = exp2_512(_mm512_fmadd_ps(_mm512_load_ps(s + j), c, base));
-        __m512 p1 = exp2_512(_mm512_fmadd_ps(_mm512_load_ps(s + j + LANES), c, base));
-        if (seen < KEYS) {
-            p0 = _mm512_maskz_mov_ps(first_lanes(seen - j), p0);
-            p1 = _mm512_maskz_mov_ps(first_lanes(seen - j - LANES), p1);
-        }
-        sum = _mm512_add_ps(sum, _mm512_add_ps(p0, p1));
-        _mm512_store_si512(p + j, (__m512i)_mm512_cvtne2ps_pbh(p1, p0));
-    }
-    _mm512_store_ps(w->sum[item], sum);
+    _mm512_store_si512(s, pack_pairs(p[0], p[1]));
+    if (keys == KEYS)
+        _mm512_store_si512(s + LANES, pack_pairs(p[2], p[3]));
+    _mm512_store_ps(w->sum[item], _mm512_add_ps(sum, _mm512_load_ps(w->sum[item])));
 }
 
-/* An item that sees no key of the block. */
-static void clear(struct work *w, int item) { memset(w->score[item % ITEMS], 0, sizeof(w->score[0]) / 2); }
-
-/* With `both` constant, no test of it is left in the loops. */
-static inline __attribute__((always_inline)) void run_tile(struct work *w, const struct attention_task *t, int first, int n, int key0,
-                                                           const bool both)
+static __attribute__((noinline)) void soften_raised(struct work *w, const struct attention_task *t, int item, __mmask64 seen, int keys)
 {
-    int hd_pad = w->steps * STEP, last = t->items[first + n - 1].visible - key0;
-    int keys = (min_int(last, KEYS) + STEP - 1) / STEP * STEP;
-    float *out = w->out + (size_t)first * hd_pad;
-    for (int j = 0; j < keys; j += STEP)
-        multiply_scores(w, w->q + (size_t)first * hd_pad, j, both);
-    for (int i = 0; i < n; i++) {
-        int seen = t->items[first + i].visible - key0;
-        if (seen >= KEYS)
-            soften(w, first + i, out + (size_t)i * hd_pad, KEYS, KEYS, t->scale);
-        else if (seen > 0)
-            soften(w, first + i, out + (size_t)i * hd_pad, seen, keys, t->scale);
-        else
-            clear(w, first + i);
-    }
-    for (int s = 0; s < w->steps; s++)
-        multiply_values(w, out, s, keys, key0 == 0, both);
-}
-
-static void run(void *work, const struct attention_task *t, int first, int n, int key0)
-{
-    if (n > 16)
-        run_tile(work, t, first, n, key0, true);
+    raise_reference(w, t, item, seen);
+    if (keys == KEYS)
+        soften(w, t, item, seen, KEYS, true);
     else
-        run_tile(work, t, first, n, key0, false);
+        soften(w, t, item, seen, KEYS / 2, true);
+}
+
+static __mmask64 seen_keys(int n) { return n >= KEYS ? ALL_KEYS : n > 0 ? ((__mmask64)1 << n) - 1 : 0; }
+
+/* An item of a tile whose items do not all see the whole block. */
+static __attribute__((noinline)) void soften_some(struct work *w, const struct attention_task *t, int item, int key0)
+{
+    int n = t->items[item].visible - key0;
+    if (n <= 0)
+        memset(w->score[item / ITEMS % 2][item % ITEMS], 0, sizeof(w->score[0][0]) / 2);
+    else if (tile_keys(t, item / ITEMS, key0) == KEYS)
+        soften(w, t, item, seen_keys(n), KEYS, false);
+    else
+        soften(w, t, item, seen_keys(n), KEYS / 2, false);
+}
+
+static inline __attribute__((always_inline)) void soften_item(struct work *w, const struct attention_task *t, int item, int key0,
+                                                              bool whole)
+{
+    if (key0 == 0)
+        w->base[item] = -w->score[(unsigned)item / ITEMS % 2][(unsigned)item % ITEMS][0] * t->scale;
+    if (whole)
+        soften(w, t, item, ALL_KEYS, KEYS, false);
+    else
+        soften_some(w, t, item, key0);
+}
+
+/* ---- a block of keys ---- */
+
+struct turn {
+    struct product p[1 + MAX_PRODUCTS];   /* p[0]: the one that the turn before left to be stored */
+    int n, before;                        /* products p[1..n]; products so far, of this turn too when it is over */
+    int tile, items;                      /* whose scores are there */
+};
+
+static inline void store_last(const struct turn *a, int i)
+{
+    if (a->before % 2)
+        even_end(&a->p[i]);
+    else
+        odd_end(&a->p[i]);
+}
+
+/* Whether all items of the turn see the whole block. */
+static bool sees_all(const struct attention_task *t, const struct turn *a, int key0)
+{
+    return a->items && t->items[a->tile * ITEMS].visible - key0 >= KEYS;
+}
+
+/* Runs the products with the items between them. A product is stored when the next one is under way. */
+static void run_turn(struct work *w, const struct attention_task *t, struct turn *a, int key0)
+{
+    int total = 0, due = 0, item = a->tile * ITEMS;
+    bool whole = sees_all(t, a, key0);
+    for (int i = 1; i <= a->n; i++)
+        total += a->p[i].steps;
+    for (int i = 1; i <= a->n; i++, a->before++) {
+        const struct product *p = &a->p[i];
+        bool odd = a->before % 2;
+        for (int s = 0; s < p->steps; s++) {
+            __asm__ volatile("" : : : "memory");   /* tile loads are not seen to read what was stored */
+            if (s == 0 && odd)
+                odd_begin(p);
+            else if (s == 0)
+                even_begin(p);
+            if (odd)
+                odd_step(p, s);
+            else
+                even_step(p, s);
+            if (s == 0 && a->before)
+                store_last(a, i - 1);
+            for (due += a->items; due >= total; due -= total)
+                soften_item(w, t, item++, key0, whole);
+        }
+    }
+    a->p[0] = a->p[a->n];
+}
+
+/* What attends to a value that is not finite is NaN. */
+static void refuse_bad_values(struct work *w, const struct attention_task *t, int first, int key0)
+{
+    for (int i = first * ITEMS; i < t->n_items; i++)
+        if (w->bad_values & seen_keys(t->items[i].visible - key0))
+            _mm512_store_ps(w->sum[i], _mm512_set1_ps(NAN));
+}
+
+/* One tile after another goes through three turns: its queries meet K, its scores become weights, its weights meet V. */
+static void run(void *work, const struct attention_task *t, int first, int key0)
+{
+    struct work *w = work;
+    struct turn a;
+    if (w->bad_values)
+        refuse_bad_values(w, t, first, key0);
+    int tiles = (t->n_items + ITEMS - 1) / ITEMS;
+    a.before = 0;
+    for (int i = first; i < tiles + 2; i++) {
+        a.tile = i - 1;
+        a.items = i > first && i - 1 < tiles ? tile_rows(t, i - 1) : 0;
+        a.n = i - 2 >= first ? list_values(w, t, i - 2, key0, a.p + 1) : 0;
+        if (i < tiles)
+            a.n += list_scores(w, t, i, key0, a.p + 1 + a.n);
+        if (a.n) {
+            run_turn(w, t, &a, key0);
+            continue;
+        }
+        store_last(&a, 0);   /* of a single tile: nothing is left to run beside it */
+        a.before = 0;
+        for (int j = 0; j < a.items; j++)
+            soften_item(w, t, a.tile * ITEMS + j, key0, sees_all(t, &a, key0));
+    }
+    store_last(&a, 0);
 }
 
 static void begin(void *work, const struct attention_task *t)
@@ -263,12 +353,12 @@ static void begin(void *work, const struct attention_task *t)
     struct work *w = work;
     int hd = t->hs->hd, tile = ITEMS * STEP;
     w->steps = (hd + STEP - 1) / STEP;
+    memset(w->zeros, 0, sizeof(w->zeros));
     for (int i = 0; i < t->n_items; i++) {
         const uint16_t *src = attention_query(t, &t->items[i]);
         uint16_t *dst = w->q + (size_t)(i / ITEMS) * w->steps * tile + i % ITEMS * STEP;
         for (int s = 0; s < w->steps; s++)
             _mm512_storeu_si512(dst + s * tile, _mm512_maskz_loadu_epi16(first_of(hd - s * STEP), src + s * STEP));
-        w->max[i] = -INFINITY;
         memset(w->sum[i], 0, sizeof(w->sum[i]));
     }
 }

@@ -50,17 +50,15 @@ static void run_rows(const struct call *a, struct attention_task *t, void *work,
     const struct attention_kernel *kernel = a->c->attention->kernel;
     const struct kern_run *run = &a->s->runs[a->s->run_of[*sel]];
     const int *table = a->s->tables + run->table_off + (int64_t)a->layer * run->table_cap;
-    int last = a->p->visible[sel[n - 1]];
+    int last = a->p->visible[sel[n - 1]], tile = 0;
     kernel->begin(work, t);
     for (int j = 0; j < last; j += kernel->block_keys) {
         int n_keys = min_int(last - j, kernel->block_keys), next = j + n_keys;
         kernel->pack(work, t, table + j, n_keys);
         prefetch_keys(t, table + next, min_int(last - next, kernel->block_keys));
-        for (int i = 0; i < t->n_items; i += kernel->tile_items) {
-            int of_tile = min_int(kernel->tile_items, t->n_items - i);
-            if (t->items[i + of_tile - 1].visible > j)
-                kernel->run(work, t, i, of_tile, j);
-        }
+        while (t->items[min_int((tile + 1) * kernel->tile_items, t->n_items) - 1].visible <= j)
+            tile++;
+        kernel->run(work, t, tile, j);
     }
     kernel->finish(work, t);
 }

@@ -19,6 +19,7 @@ struct work {
     float sum[TASK_ITEMS][VL], max[TASK_ITEMS];
     float score[ITEMS][KEYS];
     int hd, hd_pad;                    /* hd_pad: a multiple of WIDTH */
+    uint64_t bad_values;               /* keys of the block, by bit, whose V is not finite */
 } __attribute__((aligned(64)));
 
 static void load_head(float *dst, const void *src, enum dtype type, int hd)
@@ -44,14 +45,27 @@ static void begin(void *work, const struct attention_task *t)
     memset(w->v, 0, sizeof(float) * KEYS * w->hd_pad);
 }
 
+/* Values that are not finite become 0, or they would reach items that do not see them (0 * NaN). Whether there were any. */
+static bool clear_bad(float *v, int n)
+{
+    int bad = 0;
+    for (int i = 0; i < n; i++) {
+        bad |= v[i] - v[i] != 0;
+        v[i] = v[i] - v[i] != 0 ? 0 : v[i];
+    }
+    return bad;
+}
+
 static void pack(void *work, const struct attention_task *t, const int *table, int n)
 {
     struct work *w = work;
     float key[MAX_HEAD];
+    w->bad_values = 0;
     for (int j = 0; j < KEYS; j++) {
         if (j < n) {
             load_head(key, attention_key(t, table[j]), t->type, w->hd);
             load_head(w->v + (size_t)j * w->hd_pad, attention_value(t, table[j]), t->type, w->hd);
+            w->bad_values |= (uint64_t)clear_bad(w->v + (size_t)j * w->hd_pad, w->hd) << j;
         } else {
             memset(key, 0, sizeof(float) * w->hd);
             memset(w->v + (size_t)j * w->hd_pad, 0, sizeof(float) * w->hd);
@@ -125,13 +139,15 @@ static void soften(struct work *w, int item, float *s, int seen, float scale)
     vf_store(w->sum[item], sum);
 }
 
-static void run(void *work, const struct attention_task *t, int first, int n, int key0)
+static void run_tile(void *work, const struct attention_task *t, int first, int n, int key0)
 {
     struct work *w = work;
     memset(w->score, 0, sizeof(w->score[0]) * n);
     multiply(w->score[0], KEYS, w->q + (size_t)first * w->hd, w->hd, w->k, KEYS, w->hd, n, KEYS);
     for (int i = 0; i < n; i++) {
         int seen = t->items[first + i].visible - key0;
+        if (seen > 0 && w->bad_values << (KEYS - min_int(seen, KEYS)))
+            vf_store(w->sum[first + i], vf_set(NAN));   /* what attends to a value that is not finite is NaN */
         if (seen > 0)
             soften(w, first + i, w->score[i], min_int(seen, KEYS), t->scale);
         else
@@ -139,6 +155,12 @@ static void run(void *work, const struct attention_task *t, int first, int n, in
     }
     multiply(w->out + (size_t)first * w->hd_pad, w->hd_pad, w->score[0], KEYS, w->v, w->hd_pad,
              min_int(KEYS, t->items[first + n - 1].visible - key0), n, w->hd_pad);
+}
+
+static void run(void *work, const struct attention_task *t, int first_tile, int key0)
+{
+    for (int i = first_tile * ITEMS; i < t->n_items; i += ITEMS)
+        run_tile(work, t, i, min_int(ITEMS, t->n_items - i), key0);
 }
 
 /* Adding 0 makes a zero positive: whether one has lost its sign to unseen keys depends on the tile's other items. */
