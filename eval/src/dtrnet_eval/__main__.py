@@ -20,6 +20,8 @@ from typing import Any
 
 from dtrnet_eval.client import ServerError
 
+# ValueErrors of the harness and of the task files that say what a person got wrong: shown without a traceback.
+PERSONS_MISTAKES = ("Tasks not found", "LOCAL_EVAL_DATA")
 MODULES = {"suite": "suites", "sweep": "sweep", "long": "longcontext", "report": "report"}
 
 
@@ -59,7 +61,12 @@ def run(arguments: list[str]) -> int:
     if version < (0, 4, 13):
         add_model_info()
     sys.argv = ["dtrnet-eval", *(["run"] if importlib.util.find_spec("lm_eval._cli") else []), *arguments]
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except ValueError as error:
+        if not any(known in str(error) for known in PERSONS_MISTAKES):
+            raise
+        raise ServerError(str(error).splitlines()[0]) from None
     return 0
 
 

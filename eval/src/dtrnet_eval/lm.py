@@ -27,6 +27,18 @@ DEFAULT_NEW_TOKENS = 256
 NOT_SENT = {"until", "do_sample", "max_gen_toks", "max_new_tokens", "max_tokens", "max_length", "num_beams", "pad_token_id", "use_cache"}
 
 
+def _whole(name: str, value: Any) -> int:
+    """A model argument that must be a whole number.
+
+    Raises:
+        ServerError: it is not.
+    """
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise ServerError(f"{name} must be a whole number, but is {value!r}") from None
+
+
 class RunTotals:
     """What a run has cost, added up from the usage of every answer."""
 
@@ -95,16 +107,17 @@ class DtrnetLM(LM):
     ) -> None:
         super().__init__()
         verify = ca_cert_path or bool(verify_certificate)
-        self.client = Client(base_url, api_key=api_key, in_flight=num_concurrent, timeout_s=timeout, patience_s=patience, verify=verify)
+        in_flight = _whole("num_concurrent", num_concurrent)
+        self.client = Client(base_url, api_key=api_key, in_flight=in_flight, timeout_s=timeout, patience_s=patience, verify=verify)
         self.server = self.client.version()
         self.start_s, self.busy_s = time.monotonic(), self._engine_seconds()
         limit = self.server["max_model_len"]
-        self.max_length = int(max_length) if max_length else limit
+        self.max_length = _whole("max_length", max_length) if max_length else limit
         if not 1 <= self.max_length <= limit:
             raise ServerError(f"max_length must be 1 to the server's limit of {limit} positions, but is {self.max_length}")
         self.add_bos = bool(add_bos_token)
-        self.max_gen_toks = int(max_gen_toks)
-        self.seed = int(seed)
+        self.max_gen_toks = _whole("max_gen_toks", max_gen_toks)
+        self.seed = _whole("seed", seed)
         self.truncated = 0
         self.totals = RunTotals()
         DtrnetLM.latest = self
