@@ -92,6 +92,8 @@ def main() -> int:
             add_averaged_tasks(folder / label)
         evaluate("report", str(folder / "trained"), str(folder / "untrained"), "--output", str(folder / "page"))
         check_page((folder / "page.html").read_text())
+        pictures = re.findall(r"\]\((.*?)\)", (folder / "page.md").read_text())
+        assert len(pictures) == 5 and all((folder / name).is_file() for name in pictures), pictures
         broken = folder / "broken.html"
         broken.write_text((folder / "page.html").read_text().replace("<h1>", '<img src="http://127.0.0.1:9/x.png"><h1>'))
         check_in_browser(folder / "page.html")

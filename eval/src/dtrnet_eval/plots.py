@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
+from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from dtrnet_eval.results import Results
+from dtrnet_eval.results import RULER_METRIC, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,6 +70,38 @@ def context(models: list[Results]) -> bytes | None:
         figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", fontsize=8, ncols=2)
 
     return _png(draw, height=4.2)
+
+
+def retrieval_series(model: Results) -> dict[str, list[tuple[int, float]]]:
+    """Task -> (tokens, share right) in order of length."""
+    series: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for task, metrics in model.tasks.items():
+        named = re.fullmatch(r"(.+)_(\d+)k", task)
+        right = metrics.get("acc", metrics.get("exact_match"))
+        if named and right:
+            series[named[1]].append((1024 * int(named[2]), right[0]))
+        for metric, (value, _) in metrics.items():
+            if metric.startswith(RULER_METRIC):
+                series[task].append((int(metric.removeprefix(RULER_METRIC)), value))
+    return {task: sorted(points) for task, points in sorted(series.items())}
+
+
+def retrieval(models: list[Results]) -> bytes | None:
+    """Share of items right by length, a line for each task and model."""
+    lines = [(f"{model.name}: {task}", points) for model in models for task, points in retrieval_series(model).items()]
+    if not lines:
+        return None
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for n, (label, points) in enumerate(lines):
+            axes.plot(*zip(*points), marker="os^Dv<>p"[n % 8], label=label, alpha=0.8)
+        _by_tokens(axes, "tokens", sorted({length for _, points in lines for length, _ in points}))
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_ylabel("share of items right")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+
+    return _png(draw)
 
 
 def _heat(axes: Axes, grid: list[list[float]], columns: list[str], rows: list[str], size: int) -> Any:

@@ -35,6 +35,10 @@ class Part(NamedTuple):
     table: Table | None = None
     picture: bytes | None = None
 
+    def file(self, stem: str) -> str:
+        """Name of the picture beside `stem`.md."""
+        return f"{stem}-{self.title.lower().replace(' ', '-')}.png"
+
 
 # ---- tables ----
 
@@ -44,8 +48,10 @@ def _shown(cell: tuple[float, float | None] | None) -> str:
 
 
 def _rank(metric: str) -> int | None:
-    """Place among SHOWN; a filter's name behind the metric's does not count."""
+    """Place among SHOWN, where a filter's name behind the metric's does not count; RULER's come last."""
     name = metric.split(" (")[0]
+    if name.startswith(results.RULER_METRIC):
+        return len(SHOWN)
     return SHOWN.index(name) if name in SHOWN else None
 
 
@@ -144,6 +150,8 @@ def parts(models: list[Results]) -> list[Part]:
         out.append(Part("Item by item", text, paired_table(models[0], models[1])))
     text = "Negative log likelihood of long documents: within windows of a length that move by half of it, and by position in one window."
     out.append(Part("Long context", text, length_table(models), plots.context(models)))
+    text = "Items right by length of the text that hides them: tasks named by length (..._8k) and RULER's."
+    out.append(Part("Retrieval by length", text, None, plots.retrieval(models)))
     text = "Share of rows that attend, by layer and by position in one window over the same documents."
     out.append(Part("Routing by position", text, None, plots.routing_by_position(models)))
     text = "Share of rows that attend in each layer, over all positions that the scored sequences of a run rest on."
@@ -158,15 +166,15 @@ def parts(models: list[Results]) -> list[Part]:
     return [part for part in out if (part.table and part.table[1] and (part.title != "Averages" or measured)) or part.picture]
 
 
-def as_markdown(title: str, shown: list[Part], pictures: str) -> str:
-    """Markdown; pictures lie beside it as `<pictures>-<n>.png`."""
+def as_markdown(title: str, shown: list[Part], stem: str) -> str:
+    """Markdown; the pictures lie beside it."""
     lines = [f"# {title}", ""]
-    for number, part in enumerate(shown):
+    for part in shown:
         lines += [f"## {part.title}", "", *([part.text, ""] if part.text else [])]
         if part.table and part.table[1]:
             lines += ["| " + " | ".join(row) + " |" for row in (part.table[0], ["---"] * len(part.table[0]), *part.table[1])] + [""]
         if part.picture:
-            lines += [f"![{part.title}]({pictures}-{number}.png)", ""]
+            lines += [f"![{part.title}]({part.file(stem)})", ""]
     return "\n".join(lines)
 
 
@@ -199,8 +207,8 @@ def main(arguments: list[str]) -> int:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.with_suffix(".html").write_text(as_html(args.title, shown), encoding="utf-8")
     args.output.with_suffix(".md").write_text(as_markdown(args.title, shown, args.output.name), encoding="utf-8")
-    for number, part in enumerate(shown):
+    for part in shown:
         if part.picture:
-            args.output.with_name(f"{args.output.name}-{number}.png").write_bytes(part.picture)
+            args.output.with_name(part.file(args.output.name)).write_bytes(part.picture)
     print(f"wrote {args.output.with_suffix('.html')} and {args.output.with_suffix('.md')}")
     return 0

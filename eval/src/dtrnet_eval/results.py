@@ -59,16 +59,22 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+RULER_METRIC = "match at "  # and a number of tokens: RULER's tasks name their metrics by length
+
+
 def _name_of(metric: str, rest: str) -> str:
+    if metric.isdigit():
+        return RULER_METRIC + metric
     return metric if rest == "none" else f"{metric} ({rest})"
 
 
 def _metrics_of(task: dict[str, Any]) -> dict[str, tuple[float, float | None]]:
-    """The harness's `metric,filter` keys with their standard errors."""
+    """The harness's `metric,filter` keys with their standard errors; a RULER length without items (-1) is left out."""
     out = {}
     for key, value in task.items():
         metric, _, rest = key.partition(",")
-        if metric.endswith("_stderr") or not isinstance(value, (int, float)) or not rest:
+        no_items = metric.isdigit() and value == -1
+        if metric.endswith("_stderr") or not isinstance(value, (int, float)) or not rest or no_items:
             continue
         error = task.get(f"{metric}_stderr,{rest}")
         out[_name_of(metric, rest)] = (float(value), float(error) if isinstance(error, (int, float)) else None)
