@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from sentencepiece import SentencePieceProcessor
+
 from torch_dtrnet import TorchModel
 
 ROOT = Path(__file__).resolve().parents[2]

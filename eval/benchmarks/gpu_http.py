@@ -29,6 +29,7 @@ def make_items(n: int, vocab: int) -> tuple[list[dict], int]:
 
 
 def send(host: str, port: int, bodies: list[bytes], failures: list[str]) -> None:
+    """Posts every body over one connection; what is not a 200 goes to `failures`."""
     c = http.client.HTTPConnection(host, port, timeout=300)
     for body in bodies:
         c.request("POST", "/v1/loglikelihood", body, {"Content-Type": "application/json"})
@@ -39,6 +40,7 @@ def send(host: str, port: int, bodies: list[bytes], failures: list[str]) -> None
 
 
 def main() -> None:
+    """Items a second and unique tokens a second of a running server."""
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("--items", type=int, default=10000)

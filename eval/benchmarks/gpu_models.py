@@ -45,11 +45,13 @@ class Maker:
         self.tensors: dict[str, torch.Tensor] = {}
 
     def weight(self, name: str, *shape: int) -> torch.Tensor:
+        """A random matrix, kept under its name."""
         t = (torch.randn(*shape, device=DEVICE) * self.std).to(torch.bfloat16)
         self.tensors[name] = t
         return t
 
     def norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """RMSNorm with weights of one, kept under its name."""
         self.tensors[name] = torch.ones(self.d, device=DEVICE, dtype=torch.bfloat16)
         return (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)).to(torch.bfloat16)
 
@@ -60,6 +62,7 @@ class Maker:
         return out[0].transpose(0, 1).reshape(-1, self.h * self.hd)
 
     def router(self, prefix: str, x: torch.Tensor) -> torch.Tensor:
+        """Which rows attend; the bias is set so that `rate` of them do."""
         w0, w2 = self.weight(prefix + "0.weight", self.d // 2, self.d), self.weight(prefix + "2.weight", 2, self.d // 2)
         self.tensors[prefix + "0.bias"] = torch.zeros(self.d // 2, device=DEVICE, dtype=torch.bfloat16)
         z = F.silu(x @ w0.float().T) @ w2.float().T
@@ -69,6 +72,7 @@ class Maker:
         return z[:, 0] + bias[0] > z[:, 1]
 
     def layer(self, i: int, routed: bool, x: torch.Tensor) -> torch.Tensor:
+        """One layer made and run, so that the next one sees what it will see."""
         p, d, q, kv = f"model.layers.{i}.", self.d, self.h * self.hd, self.hk * self.hd
         chosen = self.router(p + "router.weight_predictor.", x) if routed else torch.ones(len(x), dtype=torch.bool, device=DEVICE)
         xn = self.norm(p + "input_layernorm.weight", x)
@@ -86,6 +90,7 @@ class Maker:
 
     @torch.no_grad()
     def make(self) -> dict[str, torch.Tensor]:
+        """All tensors by name."""
         embed = self.weight("model.embed_tokens.weight", self.cfg["vocab_size"], self.d)
         dense = self.cfg.get("dtrnet_layers")
         x = embed[torch.randint(0, self.cfg["vocab_size"], (4096,), device=DEVICE)].float()
@@ -98,6 +103,7 @@ class Maker:
 
 
 def main() -> None:
+    """Writes config.json and model.safetensors."""
     parser = argparse.ArgumentParser()
     parser.add_argument("config", type=Path)
     parser.add_argument("out", type=Path)

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""What start-up and prefix reuse cost, over HTTP on the shipped model: time from start to the first answer, four continuations of one
-context with the cache and without, and a long request repeated. Needs only Python; prints medians and ratios.
+"""What start-up and prefix reuse cost, over HTTP on the shipped model.
+
+Time from start to the first answer, four continuations of one context with the cache and without, and a long request repeated. Needs
+only Python; prints medians and ratios.
 
 usage: reuse.py [--dtrnet build/dtrnet] [--repeat 5] [SERVER ARGUMENT ...]
 """
@@ -49,11 +51,13 @@ class Server:
         return seconds, json.loads(data)["usage"]
 
     def stop(self) -> None:
+        """SIGTERM, and waits."""
         self.process.terminate()
         self.process.wait()
 
 
 def ids(n: int) -> list[int]:
+    """Random token ids."""
     return [random.randrange(3, 16000) for _ in range(n)]
 
 
@@ -72,6 +76,7 @@ def siblings(server: Server, repeat: int) -> tuple[float, int]:
 
 
 def main() -> None:
+    """Runs all three and prints them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtrnet", default=str(ROOT / "build" / "dtrnet"))
     parser.add_argument("--repeat", type=int, default=5)
