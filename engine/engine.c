@@ -14,20 +14,22 @@ struct engine {
 };
 
 /* ---- open and close ------------------------------------------------------------------------------------------- */
-/* Without a stated size the pool takes an eighth of free memory, but no more than 64 sequences of full length. */
+/* Without a stated size the pool takes an eighth of free memory, but no more than 64 sequences of full length; it never takes more than is free. */
 static int pool_slots(const struct model *m, size_t wanted_bytes, struct err *err)
 {
-    size_t row = model_kv_row_bytes(m) + sizeof(int), one = (size_t)m->config.n_layers * (size_t)m->max_model_len;
-    size_t n = wanted_bytes / row;
+    size_t row = model_kv_row_bytes(m) + sizeof(int), one = (size_t)m->config.n_layers * (size_t)m->max_model_len, n = wanted_bytes / row;
+    struct backend_memory mem;
+    int r = m->k->backend->memory(m->k, &mem);
+    if (r < 0)
+        return err_set(err, r, "the device does not tell how much memory is free");
     if (!wanted_bytes) {
-        struct backend_memory mem;
-        int r = m->k->backend->memory(m->k, &mem);
-        if (r < 0)
-            return err_set(err, r, "the device does not tell how much memory is free");
         n = mem.free_bytes / 8 / row;
         n = n > 64 * one ? 64 * one : n;
         n = n < one ? one : n;
     }
+    if (n > mem.free_bytes / row)
+        return err_field(err, ERR_NOMEM, "kv-cache-memory", "the KV cache needs %zu MiB (--kv-cache-memory), and %zu of the %s device's %zu MiB are free",
+                         n * row >> 20, mem.free_bytes >> 20, m->k->backend->name, mem.total_bytes >> 20);
     return n > INT32_MAX / 2 ? INT32_MAX / 2 : (int)n;
 }
 

@@ -22,6 +22,7 @@ struct engine_options {
     const char *dtype;              /* "auto", "f32", "bf16", "f16"; NULL: auto */
     int n_threads;                  /* 0: all that the process may use */
     const char *cpu_level;          /* NULL: the machine's */
+    const char *cuda_level;         /* NULL: the device's */
     int max_model_len;              /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
     int max_batch_tokens;           /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
     int steps_in_flight;            /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */

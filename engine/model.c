@@ -103,6 +103,19 @@ static int check_length(const struct model *m, struct err *err)
                      m->max_model_len, need >> 20, memory.free_bytes >> 20);
 }
 
+/* Refuses weights that cannot fit before any is copied. What packing adds is not counted. */
+static int check_weights(const struct model *m, const struct safetensors *files, struct err *err)
+{
+    struct backend_memory memory;
+    size_t need = 0, element = dtype_size(m->k->act);
+    for (size_t i = 0; i < safetensors_count(files); i++)
+        need += (size_t)tensor_elements(safetensors_at(files, i)) * element;
+    if (m->k->backend->memory(m->k, &memory) < 0 || need <= memory.free_bytes)
+        return 0;
+    return err_field(err, ERR_NOMEM, "model", "the model needs %zu MiB for its weights in %s, and %zu of the %s device's %zu MiB are free", need >> 20,
+                     dtype_name(m->k->act), memory.free_bytes >> 20, m->k->backend->name, memory.total_bytes >> 20);
+}
+
 static int check_scopes(const struct model *m, struct err *err)
 {
     for (int i = 0; i < m->config.n_layers; i++)
@@ -118,7 +131,7 @@ int model_open(const struct engine_options *o, struct model *m, struct err *err)
         .rope_scaling = o->rope_scaling, .dense_layers = o->dense_layers, .bos_id = o->bos_id, .eos_id = o->eos_id};
     struct safetensors *files = NULL;
     const struct backend *backend;
-    struct backend_config bc = {.cpu_level = o->cpu_level, .log = o->log};
+    struct backend_config bc = {.cpu_level = o->cpu_level, .cuda_level = o->cuda_level, .log = o->log};
     int r = model_config_load(o->model_dir, &overrides, o->log, &m->config, err);
     if (r >= 0)
         r = backend_find(o->device ? o->device : "auto", &backend, err);
@@ -135,6 +148,8 @@ int model_open(const struct engine_options *o, struct model *m, struct err *err)
         r = check_scopes(m, err);
     if (r >= 0)
         r = backend->open(&bc, &m->k, err);
+    if (r >= 0)
+        r = check_weights(m, files, err);
     if (r >= 0)
         r = load_weights_and_hash(m, o->model_dir, files, err);
     if (r >= 0) {

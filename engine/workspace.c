@@ -34,12 +34,15 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         {&w->want_x, hr * d * 4}, {&w->want_xn, hr * d * act}, {&w->logits, hr * (size_t)c->vocab * 4}, {&w->target_lp, n * 4},
         {&w->top_id, n * KERN_TOP_K_MAX * 4}, {&w->top_lp, n * KERN_TOP_K_MAX * 4}, {&w->bad, n},
     };
+    for (size_t i = 0; i < sizeof(plan) / sizeof(plan[0]); i++)
+        w->bytes += plan[i].bytes;
+    size_t bytes = w->bytes;
     for (size_t i = 0; i < sizeof(plan) / sizeof(plan[0]); i++) {
         void *p = plan[i].bytes ? m->k->backend->alloc(m->k, plan[i].bytes) : NULL;
         memcpy(plan[i].field, &p, sizeof(p));
         if (plan[i].bytes && !p) {
             workspace_done(w);
-            return err_set(err, ERR_NOMEM, "no memory for the activations of %d rows; lower max-batch-tokens", max_rows);
+            return err_set(err, ERR_NOMEM, "no memory for the activations of %d rows (%zu MiB); lower max-batch-tokens", max_rows, bytes >> 20);
         }
     }
     return 0;

@@ -5,6 +5,7 @@
 struct workspace {
     struct kern_ctx *k;
     int max_rows;
+    size_t bytes;              /* of all of them */
     float *x;                  /* f32 [max_rows, hidden] residual stream */
     float *x0;                 /* f32 [max_rows, hidden] a gated layer's input; NULL where no layer needs it */
     void *xn;                  /* act [max_rows, hidden] */

@@ -11,16 +11,14 @@ int backend_find(const char *name, const struct backend **ret, struct err *err)
         const struct backend *b = all[i];
         if (!any && strcmp(name, b->name))
             continue;
-        if (b->present()) {
+        struct err why = {0};
+        int r = b->present(&why);
+        if (r >= 0) {
             *ret = b;
             return 0;
         }
-        if (any)
-            continue;
-        /* A backend that is built, yet not present, lacks its device; a stub refuses to open and has nothing else. */
-        if (!b->alloc)
-            return err_field(err, ERR_UNSUPPORTED, "device", "this build has no %s backend", name);
-        return err_field(err, ERR_DEVICE, "device", "no %s device was found", name);
+        if (!any)
+            return err_field(err, r, "device", "device %s: %s", name, why.text);
     }
     return err_field(err, ERR_INVALID, "device", "device must be auto, cpu or cuda, not \"%.64s\"", name);
 }

@@ -10,6 +10,7 @@ struct backend_config {
     int n_threads;          /* CPU: threads that compute, >= 1 */
     const char *cpu_level;  /* CPU: highest level to use ("scalar", "avx2", "avx512", "amx"); NULL: what the machine has */
     const char *cpu_matmul; /* CPU, for tests and comparisons: who multiplies ("panel", "onednn", "scalar"); NULL: the best that there is */
+    const char *cuda_level; /* CUDA: highest level to use ("simt", "mma", "wgmma"); NULL: what the device has */
     struct log *log;
 };
 
@@ -21,7 +22,7 @@ struct backend_memory {
 
 struct backend {
     const char *name;  /* "cpu", "cuda" */
-    bool (*present)(void);   /* a device of this kind can be opened */
+    int (*present)(struct err *err);   /* a device of this kind can be opened; else ERR_UNSUPPORTED: not built, ERR_DEVICE: why not */
     /* The dtype that `auto` means for weights stored as `stored`: that one where the device is fast at it, else f32. */
     enum dtype (*auto_dtype)(enum dtype stored);
     int (*open)(const struct backend_config *c, struct kern_ctx **ret, struct err *err);

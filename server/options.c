@@ -24,6 +24,8 @@ static const struct option_row rows[] = {
     {"threads", OPTION_INT, RUNS, AT(threads), 0, 1024, NULL, "0", "N", "CPU threads; 0: all that the process may use"},
     {"cpu-level", OPTION_CHOICE, RUNS, AT(cpu_level), 0, 0, "scalar|avx2|avx512|avx512bf16|amx", NULL, NULL,
      "highest CPU level to use; default: the machine's"},
+    {"cuda-level", OPTION_CHOICE, RUNS, AT(cuda_level), 0, 0, "simt|mma|wgmma", NULL, NULL,
+     "highest level of CUDA kernels to use; default: the device's"},
     {"max-model-len", OPTION_INT, RUNS, AT(max_model_len), 0, 16777216, NULL, "0", "N",
      "positions of a sequence; 0: the model's own limit"},
     {"max-batch-tokens", OPTION_INT, RUNS, AT(max_batch_tokens), 0, 1048576, NULL, "0", "N", "rows of one step; 0: the device's default"},

@@ -10,6 +10,7 @@ struct options {
     const char *device, *dtype;
     int threads;            /* 0: all that the process may use */
     const char *cpu_level;  /* NULL: the machine's */
+    const char *cuda_level; /* NULL: the device's */
     int max_model_len;      /* 0: the model's */
     int max_batch_tokens;   /* 0: the device's default */
     size_t kv_cache_memory; /* bytes; 0: a share of free memory */

@@ -62,6 +62,7 @@ static int open_engine(struct server *s, struct err *err)
         .dtype = o->dtype,
         .n_threads = o->threads,
         .cpu_level = o->cpu_level,
+        .cuda_level = o->cuda_level,
         .max_model_len = o->max_model_len,
         .max_batch_tokens = o->max_batch_tokens,
         .kv_cache_bytes = o->kv_cache_memory,

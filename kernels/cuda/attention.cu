@@ -148,7 +148,9 @@ static int attention_cuda(struct kern_ctx *k, const struct kern_heads *hs, void 
         return 0;
     struct attention_args a = {qkv, hs->kv, out, s->runs, s->tables, p->sel, p->sel_n, p->run_start, p->visible, s->run_of, layer, hs->h,
                                hs->hk, hs->hd, s->n_runs, s->all.n_max, scale};
-    return c->sm90 && k->act != DTYPE_F32 ? attention_sm90(c, &a) : attention_simt(c, &a);
+    if (k->act == DTYPE_F32 || c->level == CUDA_SIMT)
+        return attention_simt(c, &a);
+    return c->level == CUDA_MMA ? attention_mma(c, &a) : attention_sm90(c, &a);
 }
 
 void attention_cuda_init(struct kern_ops *o) { o->attention = attention_cuda; }

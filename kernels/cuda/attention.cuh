@@ -38,7 +38,8 @@ __device__ __forceinline__ float exp2_fast(float x)
 }
 
 int attention_simt(struct cuda_ctx *c, const struct attention_args *a);
-/* Hopper; 16-bit, any head size. */
+/* 16-bit, any head size: level mma, and wgmma. */
+int attention_mma(struct cuda_ctx *c, const struct attention_args *a);
 int attention_sm90(struct cuda_ctx *c, const struct attention_args *a);
 /* Lists the tiles of `tile_rows` packed rows. */
 int attention_list_tiles(struct cuda_ctx *c, const struct attention_args *a, int tile_rows, struct attention_tiles *ret);

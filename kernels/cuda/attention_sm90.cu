@@ -266,7 +266,7 @@ struct query_rows {
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
             float shift = top == -CUDART_INF_F ? 0 : top * scale_log2;
-            keep[h] = exp2_fast(fmaf(max[h], scale_log2, -shift));
+            keep[h] = top == max[h] ? 1 : exp2_fast(fmaf(max[h], scale_log2, -shift));   /* shift is rounded: without a new maximum this must be 1 */
             max[h] = top;
             float add[4] = {};
 #pragma unroll

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "kernels/cuda/cuda_ctx.cuh"
+#include "kernels/cuda/sm90.cuh"
 extern "C" {
 #include "kernels/cuda/inject.h"
 }
@@ -57,16 +57,68 @@ void *cuda_scratch(struct cuda_ctx *c, enum scratch_use use, size_t bytes)
 
 /* ---- the device ---- */
 
-__global__ static void probe(void) {}
+/* Which code the driver chose for this device: the kernels of level wgmma exist in that built for sm_90a alone. PTX that it compiles itself for a
+ * Hopper device says 9.0 too, and lacks them. */
+__global__ static void probe(enum cuda_level *ret) { *ret = HAVE_SM90 ? CUDA_WGMMA : CUDA_MMA; }
 
-static bool present_cuda(void)
+enum { OLDEST = 80 };   /* compute capability, ten times */
+
+static int pretended_capability;
+
+extern "C" void cuda_pretend_capability(int capability) { pretended_capability = capability; }
+
+/* Ten times the device's compute capability; 0: it does not say. */
+static int capability_of(int device)
 {
-    int n = 0;
-    if (cudaGetDeviceCount(&n) != cudaSuccess) {
+    int major = 0, minor = 0;
+    if (pretended_capability)
+        return pretended_capability;
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess)
         cudaGetLastError();
-        return false;
-    }
-    return n > 0;
+    return 10 * major + minor;
+}
+
+/* What is wrong with the device itself. */
+static int check_device(int device, struct err *err)
+{
+    cudaDeviceProp p;
+    cudaFuncAttributes a;
+    int capability = capability_of(device);
+    cudaError_t e = cudaGetDeviceProperties(&p, device);
+    if (e == cudaSuccess && capability < OLDEST)
+        return err_set(err, ERR_DEVICE, "CUDA device %d (%s) has compute capability %d.%d, and %d.%d is the oldest that works", device, p.name,
+                       capability / 10, capability % 10, OLDEST / 10, OLDEST % 10);
+    if (e == cudaSuccess)
+        e = cudaSetDevice(device);
+    if (e == cudaSuccess)
+        e = cudaFuncGetAttributes(&a, probe);
+    if (e == cudaSuccess)
+        return 0;
+    cudaGetLastError();
+    if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorUnsupportedPtxVersion)
+        return err_set(err, ERR_DEVICE, "this build has no code for CUDA device %d (%s, compute capability %d.%d): build with -Dnvcc_arch=release",
+                       device, p.name, capability / 10, capability % 10);
+    return err_set(err, ERR_DEVICE, "CUDA device %d cannot be used: %s", device, cudaGetErrorString(e));
+}
+
+static int present_cuda(struct err *err)
+{
+    int n = 0, driver = 0, runtime = 0;
+    cudaError_t e = cudaGetDeviceCount(&n);
+    if (e == cudaSuccess && n > 0)
+        return check_device(0, err);
+    cudaGetLastError();
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    if (e == cudaErrorInsufficientDriver && !driver)
+        return err_set(err, ERR_DEVICE, "no NVIDIA driver was found");
+    if (e == cudaErrorInsufficientDriver)
+        return err_set(err, ERR_DEVICE, "the NVIDIA driver is for CUDA %d.%d, and this build needs %d.%d or later", driver / 1000, driver % 1000 / 10,
+                       runtime / 1000, runtime % 1000 / 10);
+    if (e != cudaSuccess && e != cudaErrorNoDevice)
+        return err_set(err, ERR_DEVICE, "the CUDA devices cannot be counted: %s", cudaGetErrorString(e));
+    return err_set(err, ERR_DEVICE, "no CUDA device was found%s", getenv("CUDA_VISIBLE_DEVICES") ? " (CUDA_VISIBLE_DEVICES may hide them)" : "");
 }
 
 static enum dtype auto_dtype_cuda(enum dtype stored) { return stored; }
@@ -126,23 +178,38 @@ static int open_buffers(struct cuda_ctx *c)
     return r;
 }
 
-static int open_device(struct cuda_ctx *c)
+/* The highest level of the device with this build, by a first launch. */
+static int find_level(struct cuda_ctx *c, enum cuda_level *ret)
 {
-    cudaDeviceProp p;
+    probe<<<1, 1, 0, c->stream>>>((enum cuda_level *)c->down);
+    int r = launched(&c->k, "probe");
+    if (r >= 0)
+        r = CU(c, cudaStreamSynchronize(c->stream));
+    *ret = *(enum cuda_level *)c->down;
+    return r;
+}
+
+static int open_device(struct cuda_ctx *c, const char *level, struct err *err)
+{
+    enum cuda_level have;
     int r = CU(c, cudaSetDevice(c->device));
     if (r >= 0)
-        r = CU(c, cudaGetDeviceProperties(&p, c->device));
+        r = CU(c, cudaDeviceGetAttribute(&c->n_sm, cudaDevAttrMultiProcessorCount, c->device));
+    if (r >= 0)
+        r = CU(c, cudaDeviceGetAttribute(&c->smem_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, c->device));
+    if (r >= 0)
+        r = open_buffers(c);
+    if (r >= 0)
+        r = find_level(c, &have);
+    if (r < 0)
+        return err_set(err, r, "%s", c->failed.code ? c->failed.text : "not enough memory to open the CUDA device");
+    r = cuda_level_parse(level, have, &c->level, err);
     if (r < 0)
         return r;
-    cudaFuncAttributes a;
-    r = CU(c, cudaFuncGetAttributes(&a, probe));   /* fails where this build has no code for the device */
-    if (r < 0)
-        return r;
-    c->n_sm = p.multiProcessorCount;
-    c->sm90 = p.major == 9 && p.minor == 0 && a.binaryVersion == 90;
-    snprintf(c->numerics, sizeof(c->numerics), "cuda sm_%d%d %s %s", p.major, p.minor, dtype_name(c->k.act),
-             c->k.act == DTYPE_F32 ? "fma" : c->sm90 ? "wgmma" : "simt");
-    return open_buffers(c);
+    int capability = capability_of(c->device);
+    snprintf(c->numerics, sizeof(c->numerics), "cuda sm_%d %s %s", capability, dtype_name(c->k.act),
+             c->k.act == DTYPE_F32 ? "fma" : cuda_level_name(c->level));
+    return 0;
 }
 
 static int open_cuda(const struct backend_config *cfg, struct kern_ctx **ret, struct err *err)
@@ -155,9 +222,8 @@ static int open_cuda(const struct backend_config *cfg, struct kern_ctx **ret, st
     c->k.act = cfg->dtype;
     c->k.impl = c;
     c->log = cfg->log;
-    int r = open_device(c);
+    int r = open_device(c, cfg->cuda_level, err);
     if (r < 0) {
-        err_set(err, r, "%s", c->failed.code ? c->failed.text : "not enough memory to open the CUDA device");
         close_cuda(&c->k);
         return r;
     }

@@ -11,6 +11,7 @@
 extern "C" {
 #include "kernels/backend.h"
 #include "kernels/cuda/backend_cuda.h"
+#include "kernels/cuda/cuda_level.h"
 }
 
 enum { STAGE_PARTS = 8 };
@@ -42,8 +43,8 @@ struct recording {
 struct cuda_ctx {
     struct kern_ctx k;                /* first: a kern_ctx of this backend is a cuda_ctx */
     cudaStream_t stream;
-    int device, n_sm;
-    bool sm90;                        /* wgmma and TMA are usable: compute capability 9.0 and this build has code for it */
+    int device, n_sm, smem_bytes;     /* shared memory of a multiprocessor */
+    enum cuda_level level;            /* the best kernels to use */
     struct stage_ring up;
     cudaEvent_t marks[BACKEND_MARKS];
     char *down;                       /* pinned */

@@ -5,3 +5,5 @@
 void cuda_inject_failure(int n);
 /* Calls counted since the last cuda_inject_failure(). */
 int cuda_injection_calls(void);
+/* Devices are taken for ones of this compute capability, ten times (75: 7.5); 0: what they say. */
+void cuda_pretend_capability(int capability);

@@ -34,8 +34,10 @@ static int run(struct kern_ctx *k, struct matmul_in in, const struct kern_matrix
     out.bias = w->bias;
     size_t y_size = out.end == END_F32 || out.end == END_RESIDUAL ? 4 : dtype_size(k->act);
     out.wide = (uintptr_t)out.y % 16 == 0 && out.ldy * y_size % 16 == 0;
-    if (!w->tma || !tensor_map_fits(in.x, in.ldx * size))
+    if (k->act == DTYPE_F32 || c->level == CUDA_SIMT || !tensor_map_fits(in.x, in.ldx * size))
         return matmul_simt(c, &in, w, &out);
+    if (c->level == CUDA_MMA)
+        return accurate ? matmul_accurate_mma(c, &in, w, &out) : matmul_mma(c, &in, w, &out);
     if (out.rows.idx) {
         int r = gather(c, &in, w->k, size, out.rows);
         if (r < 0)

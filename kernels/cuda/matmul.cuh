@@ -13,11 +13,10 @@ struct kern_matrix {
     void *data;           /* [rows, ld] act (ACCURATE: f32). GATE_UP: rows 16 g .. are 8 of gate, then the same 8 of up */
     float *bias;          /* [rows] in packed order, or NULL */
     size_t bytes;
-    /* ACCURATE on wgmma: the weights as a sum of `n_terms` bf16 numbers, term t at columns t * term_ld ..; largest term last. */
+    /* ACCURATE on tensor cores: the weights as a sum of `n_terms` bf16 numbers, term t at columns t * term_ld ..; largest term last. */
     void *terms;          /* bf16 [rows, n_terms * term_ld] */
     int n_terms, term_ld;
-    bool tma;             /* the maps below are valid: boxes of 64 columns and 64 or 32 rows */
-    CUtensorMap box64, box32;
+    CUtensorMap box64, box32;   /* level wgmma: boxes of 64 columns and 64 or 32 rows */
 };
 
 enum matmul_end { END_ACT, END_F32, END_RESIDUAL, END_SWIGLU };
@@ -44,6 +43,8 @@ bool tensor_map_fits(const void *p, size_t ld_bytes);
 
 /* Any shape, any type: fused multiply-adds in f32. */
 int matmul_simt(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
-/* Hopper tensor cores; w->tma and tensor_map_fits(x). */
+/* 16-bit, x as tensor_map_fits: level mma, and wgmma (where the rows must be the first of x). */
+int matmul_mma(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
+int matmul_accurate_mma(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 int matmul_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 int matmul_accurate_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);

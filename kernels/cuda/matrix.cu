@@ -136,20 +136,18 @@ static int map_matrix(struct packer *p, unsigned flags)
 {
     struct cuda_ctx *c = p->c;
     struct kern_matrix *w = p->w;
-    if (!c->sm90 || c->k.act == DTYPE_F32)
+    if (c->level == CUDA_SIMT || c->k.act == DTYPE_F32)
         return 0;
     bool accurate = w->kind == MATRIX_ACCURATE;
     int r = accurate ? make_terms(p, flags) : 0;
+    if (r < 0 || c->level < CUDA_WGMMA)
+        return r;
     const void *data = accurate ? w->terms : w->data;
     int cols = accurate ? w->n_terms * w->term_ld : w->k;
     size_t ld = accurate ? cols : w->ld;
     enum dtype type = accurate ? DTYPE_BF16 : c->k.act;
-    if (r >= 0)
-        r = tensor_map(c, &w->box64, type, data, w->rows, cols, ld, 64);
-    if (r >= 0)
-        r = tensor_map(c, &w->box32, type, data, w->rows, cols, ld, 32);
-    w->tma = r >= 0;
-    return r;
+    r = tensor_map(c, &w->box64, type, data, w->rows, cols, ld, 64);
+    return r < 0 ? r : tensor_map(c, &w->box32, type, data, w->rows, cols, ld, 32);
 }
 
 static int pack(struct packer *p, const struct matrix_part *parts, int n_parts)

@@ -132,11 +132,11 @@ __global__ void __launch_bounds__(THREADS, 1) place_rows(struct place_args a)
 static int launch(struct cuda_ctx *c, const struct place_args *a)
 {
     int blocks = div_up(a->s.all.n_max, THREADS);
-    blocks = !c->sm90 || blocks <= 1 ? 1 : blocks < 4 ? 2 : MAX_BLOCKS;
+    blocks = c->level < CUDA_WGMMA || blocks <= 1 ? 1 : blocks < 4 ? 2 : MAX_BLOCKS;
     cudaLaunchAttribute cluster = {.id = cudaLaunchAttributeClusterDimension};
     cluster.val.clusterDim = {(unsigned)blocks, 1, 1};
     cudaLaunchConfig_t config = {.gridDim = dim3(blocks), .blockDim = dim3(THREADS), .stream = c->stream, .attrs = &cluster,
-                                 .numAttrs = c->sm90 ? 1u : 0u};
+                                 .numAttrs = c->level < CUDA_WGMMA ? 0u : 1u};
     return CU(c, cudaLaunchKernelEx(&config, place_rows, *a));
 }
 

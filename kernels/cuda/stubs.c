@@ -1,11 +1,14 @@
 /* The CUDA backend of a build without CUDA. */
 #include "kernels/cuda/backend_cuda.h"
 
-static bool present(void) { return false; }
+static int present(struct err *err)
+{
+    return err_set(err, ERR_UNSUPPORTED, "this build has no CUDA backend (meson option cuda)");
+}
 
 static int open_cuda(const struct backend_config *c, struct kern_ctx **ret, struct err *err)
 {
-    return err_set(err, ERR_UNSUPPORTED, "this build has no CUDA backend (meson option cuda)");
+    return present(err);
 }
 
 const struct backend *backend_cuda(void)

@@ -1,6 +1,7 @@
 /* Times the CUDA backend's ops on the shapes of a model's prefill, and sums them up as one layer.
  *
- *   bench_cuda [ROWS [LENGTH]]     rows of a step, and of a sequence; prints one line an op: microseconds, TFLOP/s or GB/s
+ *   bench_cuda [ROWS [LENGTH]]     rows of a step, and of a sequence; prints one line an op: microseconds, TFLOP/s or GB/s.
+ *                                  DTRNET_TEST_CUDA_LEVEL: the kernels
  *
  * Inputs are random; a time is the best of several runs of many calls each. */
 #include <stdio.h>
@@ -230,7 +231,7 @@ static void bench(const struct shape *s, int n, int length)
 int main(int argc, char **argv)
 {
     int n = argc > 1 ? atoi(argv[1]) : 16384, length = argc > 2 ? atoi(argv[2]) : 2048;
-    struct backend_config c = {.dtype = DTYPE_BF16, .n_threads = 1};
+    struct backend_config c = {.dtype = DTYPE_BF16, .n_threads = 1, .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL")};
     struct err err;
     if (backend_find("cuda", &b, &err) < 0 || b->open(&c, &k, &err) < 0) {
         fprintf(stderr, "%s\n", err.text);

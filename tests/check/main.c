@@ -1,4 +1,4 @@
-/* check_kernels [--backend cpu|cuda] [--level L] [--matmul panel|onednn|scalar] [--dtype f32|bf16|f16] [--threads N] [--seed N] [--bench] [op ...]
+/* check_kernels [--backend cpu|cuda] [--level L (of the CPU, or of CUDA)] [--matmul panel|onednn|scalar] [--dtype f32|bf16|f16] [--threads N] [--seed N] [--bench] [op ...]
  *
  * Checks (or times) the named ops, all by default. Exit status 77: this machine has no such device, level or dtype. */
 #include "common/thread.h"
@@ -52,7 +52,7 @@ static int parse(struct options *o, int argc, char **argv)
         if (!strcmp(argv[i], "--backend"))
             o->backend = value;
         else if (!strcmp(argv[i], "--level"))
-            o->config.cpu_level = value;
+            o->config.cpu_level = o->config.cuda_level = value;
         else if (!strcmp(argv[i], "--matmul"))
             o->config.cpu_matmul = value;
         else if (!strcmp(argv[i], "--dtype"))
@@ -105,6 +105,8 @@ static int check_one(const struct options *o, int op, struct err *err)
     if (failures < 0 || o->bench)
         return failures;
     config.n_threads = 1;
+    if (!strcmp(o->backend, "cuda"))   /* one thread issues everything */
+        return failures;
     r = run_again(o, op, config, "the number of threads", digest, err);
     if (r < 0)
         return r;

@@ -44,7 +44,7 @@ struct setting {
 static struct engine *open_engine(const char *dir, const char *dtype, const struct setting *s, const struct engine_info *like)
 {
     struct engine_options o = {.model_dir = dir, .device = getenv("DTRNET_TEST_DEVICE") ? getenv("DTRNET_TEST_DEVICE") : "cpu", .dtype = dtype,
-                               .n_threads = s->threads, .max_model_len = MAX_LEN + MAX_NEW, .max_batch_tokens = s->batch, .prefix_cache = s->cache,
+                               .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL"), .n_threads = s->threads, .max_model_len = MAX_LEN + MAX_NEW, .max_batch_tokens = s->batch, .prefix_cache = s->cache,
                                .steps_in_flight = s->in_flight, .bos_id = -1, .eos_id = -1};
     if (s->pool)
         o.kv_cache_bytes = (size_t)s->pool * (size_t)like->config->n_layers * (like->kv_row_bytes + sizeof(int));

@@ -1,7 +1,7 @@
 /* A golden model through the engine: log-probabilities within 2e-4 of the published modules', decisions, rows held and greedy tokens
  * equal, decoding step by step and in chunks bit-equal to the whole pass. bf16 arithmetic is measured, not judged.
  *
- *   test_golden MODEL_DIR f32|bf16 [CPU_LEVEL]       device: DTRNET_TEST_DEVICE, else cpu */
+ *   test_golden MODEL_DIR f32|bf16 [CPU_LEVEL]       device: DTRNET_TEST_DEVICE, else cpu; its level: DTRNET_TEST_CUDA_LEVEL */
 #include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -21,7 +21,7 @@ static struct { double sum, worst; long n, flips, decisions, other_tokens, token
 static struct engine *open_engine(int max_batch_tokens, bool cache)
 {
     const char *device = getenv("DTRNET_TEST_DEVICE");
-    const struct engine_options o = { .model_dir = dir, .device = device ? device : "cpu", .dtype = dtype, .cpu_level = level, .n_threads = 2,
+    const struct engine_options o = { .model_dir = dir, .device = device ? device : "cpu", .dtype = dtype, .cpu_level = level, .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL"), .n_threads = 2,
                                       .max_model_len = MAX_TOKENS, .max_batch_tokens = max_batch_tokens, .prefix_cache = cache,
                                       .bos_id = -1, .eos_id = -1 };
     struct engine *e = NULL;

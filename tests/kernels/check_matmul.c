@@ -35,11 +35,11 @@ static int run(const struct check *c, const void *arg, void *const *dev, struct 
     }
 }
 
-static double dot(const struct check *c, const struct arg *a, const void *x, int j)
+static double dot(const struct arg *a, const double *x, int j)
 {
     double sum = a->b ? a->b[j] : 0;
     for (int i = 0; i < a->k; i++)
-        sum += check_get(c, a->form == ACCURATE ? CHECK_F32 : CHECK_ACT, x, i) * a->w[(size_t)j * a->k + i];
+        sum += x[i] * a->w[(size_t)j * a->k + i];
     return sum;
 }
 
@@ -47,17 +47,21 @@ static void want(const struct check *c, const void *arg, int r, const void *cons
 {
     const struct arg *a = arg;
     int n = a->form == SWIGLU ? a->n / 2 : a->n;
+    double *x = malloc(sizeof(*x) * a->k);
+    for (int i = 0; i < a->k; i++)
+        x[i] = check_get(c, a->form == ACCURATE ? CHECK_F32 : CHECK_ACT, in[X], i);
     for (int j = 0; j < a->ldy; j++)
         out[Y][j] = check_get(c, a->form == PLAIN_ACT || a->form == SWIGLU ? CHECK_ACT : CHECK_F32, in[Y], j);
     for (int j = 0; j < n; j++) {
-        double z = dot(c, a, in[X], j);
+        double z = dot(a, x, j);
         if (a->form == SWIGLU)
-            out[Y][j] = z / (1 + exp(-z)) * dot(c, a, in[X], j + n);
+            out[Y][j] = z / (1 + exp(-z)) * dot(a, x, j + n);
         else if (a->form == RESIDUAL)
             out[Y][j] += z * (a->gated ? ((const float *)in[GATE])[0] : 1);
         else
             out[Y][j] = z;
     }
+    free(x);
 }
 
 /* Splits [n,k] into parts of different stored types, which may carry a bias each; rewrites w and b to the values that count. */

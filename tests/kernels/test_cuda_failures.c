@@ -2,6 +2,7 @@
  * memory is short), with a sentence, goes on saying so, and closes cleanly. Skipped without a device. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include "kernels/backend.h"
 #include "kernels/cuda/inject.h"
 
@@ -55,9 +56,9 @@ static int run(struct work *w, struct err *err)
     return w->b->sync(w->k, err);
 }
 
-static int attempt(const struct backend *b, struct err *err)
+static int attempt(const struct backend *b, const char *level, struct err *err)
 {
-    struct backend_config c = {.dtype = DTYPE_BF16, .n_threads = 1};
+    struct backend_config c = {.dtype = DTYPE_BF16, .n_threads = 1, .cuda_level = level};
     struct work w = {.b = b};
     int r = b->open(&c, &w.k, err);
     if (r < 0)
@@ -76,22 +77,18 @@ static int attempt(const struct backend *b, struct err *err)
     return r;
 }
 
-int main(void)
+/* Returns what went badly. */
+static int fail_each_call(const struct backend *b, const char *level)
 {
-    const struct backend *b;
     struct err err = {0};
-    if (backend_find("cuda", &b, &err) < 0) {
-        printf("skipped: %s\n", err.text);
-        return 77;
-    }
     cuda_inject_failure(0);
-    int r = attempt(b, &err), calls = 0, failures = 0;
+    int r = attempt(b, level, &err), calls = 0, failures = 0;
     if (r < 0)
         return fprintf(stderr, "without a failure: %s\n", err.text), 1;
     for (int n = 1; r != 0 || n == 1; n++) {
         err = (struct err){0};
         cuda_inject_failure(n);
-        r = attempt(b, &err);
+        r = attempt(b, level, &err);
         if (r == 0)
             break;
         calls = n;
@@ -101,6 +98,36 @@ int main(void)
         }
     }
     cuda_inject_failure(0);
-    printf("%d calls failed one by one, %d badly\n", calls, failures);
-    return failures || calls < 20;
+    printf("%s: %d calls failed one by one, %d badly\n", level ? level : "highest level", calls, failures);
+    return failures + (calls < 20);
+}
+
+/* A device that is too old is told apart, and `auto` passes it over. */
+static int check_old_device(void)
+{
+    const struct backend *b = NULL;
+    struct err err = {0};
+    cuda_pretend_capability(75);
+    int r = backend_find("cuda", &b, &err), failures = 0;
+    if (r != ERR_DEVICE || !strstr(err.text, "capability 7.5")) {
+        fprintf(stderr, "an old device: %s \"%s\"\n", err_name(r), err.text);
+        failures++;
+    }
+    if (backend_find("auto", &b, &err) < 0 || strcmp(b->name, "cpu")) {
+        fprintf(stderr, "auto does not pass over an old device\n");
+        failures++;
+    }
+    cuda_pretend_capability(0);
+    return failures;
+}
+
+int main(void)
+{
+    const struct backend *b;
+    struct err err = {0};
+    if (backend_find("cuda", &b, &err) < 0) {
+        printf("skipped: %s\n", err.text);
+        return 77;
+    }
+    return (fail_each_call(b, NULL) + fail_each_call(b, "mma") + fail_each_call(b, "simt") + check_old_device()) != 0;
 }

@@ -8,7 +8,7 @@ static void names(void)
     const struct backend *b = NULL;
     struct err err;
     CHECK_INT(backend_find("cpu", &b, &err), 0);
-    CHECK(b && b->present());
+    CHECK(b && b->present(NULL) == 0);
     CHECK_STR(b->name, "cpu");
     CHECK_INT(backend_find("auto", &b, &err), 0);
     CHECK_INT(backend_find("tpu", &b, &err), ERR_INVALID);
