@@ -40,7 +40,7 @@ static void fill_info(struct engine *e)
         .config = &m->config, .plan = m->plan, .device = m->k->backend->name, .dtype = dtype_name(m->k->act),
         .numerics_class = m->k->backend->numerics_class(m->k), .model_hash = m->hash, .max_model_len = m->max_model_len,
         .max_batch_tokens = e->s.max_rows, .n_threads = m->n_threads, .bos_id = m->config.bos_id, .eos_id = m->config.eos_id,
-        .kv_rows_total = (size_t)e->s.kv.n_slots, .kv_row_bytes = e->s.kv.row_bytes, .weight_bytes = m->weights.bytes};
+        .kv_rows_total = (size_t)e->s.kv.n_slots, .kv_row_bytes = e->s.kv.row_bytes, .weight_bytes = m->weights.bytes, .workspace_bytes = e->s.w.bytes};
 }
 
 int engine_open(const struct engine_options *o, struct engine **ret, struct err *err)

@@ -47,6 +47,7 @@ struct engine_info {
     size_t kv_rows_total;           /* row slots in the pool; one holds K and V of one token in one layer */
     size_t kv_row_bytes;
     size_t weight_bytes;
+    size_t workspace_bytes;         /* activations of a step */
 };
 
 enum finish { FINISH_NONE, FINISH_LENGTH, FINISH_EOS, FINISH_STOP };
@@ -110,6 +111,8 @@ struct engine_stats {
     uint64_t tree_tokens, tree_nodes, evicted_tokens;
     int queued, running;
     double busy_s;                  /* seconds that the worker spent launching steps, waiting for them and taking in their results */
+    double matmul_s, attention_s, other_s;   /* busy_s, divided as steps sampled once a second were (kernels/op_times.h) */
+    uint64_t memory_total_bytes, memory_free_bytes;   /* of the device, when the latest sampled step began; on the CPU what the process may use */
 };
 
 /* Loads the checkpoint and starts the worker. */

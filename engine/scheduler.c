@@ -66,6 +66,38 @@ static void fail_device(struct scheduler *s, const struct err *err)
     finish_all(s, ERR_DEVICE, err->text);
 }
 
+static void note_memory(struct scheduler *s)
+{
+    struct backend_memory m;
+    if (s->m->k->backend->memory(s->m->k, &m) < 0)
+        return;
+    s->counts.memory_total_bytes = m.total_bytes;
+    s->counts.memory_free_bytes = m.free_bytes;
+}
+
+/* Launches a step; one in a second is looked at closely. */
+static int launch(struct scheduler *s, struct flight *f, double now_s, struct err *err)
+{
+    bool sampled;
+    int r = op_times_begin(&s->times, now_s, &sampled);
+    if (sampled)
+        note_memory(s);
+    if (r >= 0)
+        r = step_launch(s, f, s->grants, admission_divide(s), err);
+    int end = op_times_end(&s->times);   /* after a failure too: the ops are the backend's own again */
+    return r < 0 ? r : end;
+}
+
+static void add_busy(struct scheduler *s, double seconds)
+{
+    struct engine_stats *c = &s->counts;
+    c->busy_s += seconds;
+    op_times_busy(&s->times, seconds);
+    c->matmul_s = s->times.seconds[OP_MATMUL];
+    c->attention_s = s->times.seconds[OP_ATTENTION];
+    c->other_s = s->times.seconds[OP_OTHER];
+}
+
 /* Launches a step or collects one. */
 static void run_once(struct scheduler *s)
 {
@@ -75,10 +107,10 @@ static void run_once(struct scheduler *s)
     double start = now_s();
     int r = 0;
     if (f && due > 0 && (!first || due >= (s->max_rows + 1) / 2))
-        r = step_launch(s, f, s->grants, admission_divide(s), &err);
+        r = launch(s, f, start, &err);
     else if (first)
         r = collect(s, first, &err);
-    s->counts.busy_s += now_s() - start;
+    add_busy(s, now_s() - start);
     if (r < 0)
         fail_device(s, &err);
 }
@@ -199,6 +231,8 @@ int scheduler_open(struct scheduler *s, struct model *m, const struct scheduler_
     if (r >= 0 && (!s->order || !s->grants || !s->env.table_host))
         r = err_set(err, ERR_NOMEM, "no memory for the scheduler");
     if (r >= 0) {
+        op_times_init(&s->times, m->k);
+        note_memory(s);
         s->started = !pthread_create(&s->worker, NULL, worker_main, s);
         if (!s->started)
             r = err_set(err, ERR_NOMEM, "cannot start the engine's thread");

@@ -12,6 +12,7 @@
 #include "engine/commit.h"
 #include "engine/flight.h"
 #include "engine/seq_list.h"
+#include "kernels/op_times.h"
 
 #define WINDOW 1024   /* sequences sorted into prefix order at a time */
 
@@ -46,6 +47,7 @@ struct scheduler {
     struct sequence **order;           /* [WINDOW] scratch for sorting */
     struct grant *grants;              /* [max_rows] */
     struct commit commit;
+    struct op_times times;
     struct engine_stats counts;        /* the worker's own; published after each step */
     /* shared */
     pthread_mutex_t lock;              /* the only lock of the engine */

@@ -15,6 +15,7 @@ struct backend_config {
 };
 
 #define BACKEND_MARKS 4
+#define BACKEND_STAMPS 2048
 
 struct backend_memory {
     size_t total_bytes, free_bytes;
@@ -42,6 +43,10 @@ struct backend {
     int (*fetch)(struct kern_ctx *k, void *dst, const void *src, size_t bytes);
     int (*mark)(struct kern_ctx *k, int i);
     int (*wait)(struct kern_ctx *k, int i, struct err *err);
+    /* stamp notes the time at which what was issued before it is done, under a number from 0 to BACKEND_STAMPS - 1; stamp_seconds: from stamp a to
+     * b, negative as long as b is to come. */
+    int (*stamp)(struct kern_ctx *k, int i);
+    double (*stamp_seconds)(struct kern_ctx *k, int a, int b);
     int (*memory)(struct kern_ctx *k, struct backend_memory *ret);
     /* What decides the bits of a result beside the dtype ("cpu avx512 amx-bf16 ..."), for /version. */
     const char *(*numerics_class)(struct kern_ctx *k);

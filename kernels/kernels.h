@@ -84,6 +84,7 @@ struct kern_heads {
 };
 
 struct kern_ctx;
+struct op_times;
 
 struct kern_ops {
     /* ---- weights. Not on the compute path; may allocate. ------------------------------------------------ */
@@ -180,4 +181,5 @@ struct kern_ctx {
     const struct backend *backend;
     enum dtype act;
     void *impl;              /* the backend's own state */
+    struct op_times *times;  /* op_times.h; NULL: no step is being sampled */
 };

@@ -96,6 +96,26 @@ static void write_layers(struct page *p, const struct engine_info *info, const s
              (unsigned long long)s->rows_routed[l]);
 }
 
+static void write_times(struct page *p, const struct engine_stats *s)
+{
+    head(p, "busy_op_seconds_total", "counter", "dtrnet_busy_seconds_total by what was computed, estimated from one step a second.");
+    LINE(p, "dtrnet_busy_op_seconds_total{op=\"matmul\"} %.6f\n", s->matmul_s);
+    LINE(p, "dtrnet_busy_op_seconds_total{op=\"attention\"} %.6f\n", s->attention_s);
+    LINE(p, "dtrnet_busy_op_seconds_total{op=\"other\"} %.6f\n", s->other_s);
+}
+
+static void write_memory(struct page *p, const struct engine_info *info, const struct engine_stats *s)
+{
+    const struct {
+        const char *use;
+        uint64_t bytes;
+    } rows[] = {{"total", s->memory_total_bytes}, {"free", s->memory_free_bytes}, {"weights", info->weight_bytes},
+                {"kv", info->kv_row_bytes * info->kv_rows_total}, {"workspace", info->workspace_bytes}};
+    head(p, "device_memory_bytes", "gauge", "Memory of the device (on the CPU, what the process may use): all, free at the latest sampled step, and what dtrnet holds.");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        LINE(p, "dtrnet_device_memory_bytes{use=\"%s\"} %llu\n", rows[i].use, (unsigned long long)rows[i].bytes);
+}
+
 static void write_info(struct page *p, const struct metrics_names *n, const struct engine_info *info)
 {
     head(p, "model_info", "gauge", "What is served; always 1.");
@@ -122,6 +142,7 @@ int metrics_write(struct metrics *m, const struct metrics_names *n, const struct
     one(p, "sequences_cancelled_total", "counter", "Sequences whose client went away.", (double)s->requests_cancelled);
     one(p, "steps_total", "counter", "Forward passes.", (double)s->steps);
     one(p, "busy_seconds_total", "counter", "Seconds spent in forward passes.", s->busy_s);
+    write_times(p, s);
     one(p, "rows_computed_total", "counter", "Positions computed.", (double)s->rows_computed);
     one(p, "rows_cached_total", "counter", "Positions taken from the prefix tree instead.", (double)s->rows_cached);
     one(p, "rows_rescored_total", "counter", "Positions run again over cached K and V for their scores.", (double)s->rows_rescored);
@@ -133,6 +154,7 @@ int metrics_write(struct metrics *m, const struct metrics_names *n, const struct
     one(p, "kv_rows_total", "gauge", "Rows in the pool.", (double)info->kv_rows_total);
     one(p, "kv_bytes_held", "gauge", "Bytes of the rows held.", row * (double)s->kv_rows_held);
     one(p, "kv_bytes_total", "gauge", "Bytes of the pool.", row * (double)info->kv_rows_total);
+    write_memory(p, info, s);
     one(p, "prefix_tree_tokens", "gauge", "Tokens in the prefix tree.", (double)s->tree_tokens);
     one(p, "prefix_tree_nodes", "gauge", "Nodes of the prefix tree.", (double)s->tree_nodes);
     one(p, "prefix_tree_evicted_tokens_total", "counter", "Tokens that the prefix tree gave up.", (double)s->evicted_tokens);

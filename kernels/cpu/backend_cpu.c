@@ -2,6 +2,7 @@
 #include "kernels/cpu/backend_cpu.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/host_memory.h"
 #include "kernels/cpu/matrix.h"
@@ -110,6 +111,17 @@ static int copy(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
 static int sync_cpu(struct kern_ctx *k, struct err *err) { return 0; }
 static int mark_cpu(struct kern_ctx *k, int i) { return 0; }
 static int wait_cpu(struct kern_ctx *k, int i, struct err *err) { return 0; }
+
+static int stamp_cpu(struct kern_ctx *k, int i)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    cpu_of(k)->stamps[i] = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    return 0;
+}
+
+static double stamp_seconds_cpu(struct kern_ctx *k, int a, int b) { return cpu_of(k)->stamps[b] - cpu_of(k)->stamps[a]; }
+
 static int memory(struct kern_ctx *k, struct backend_memory *ret) { return host_memory(ret); }
 static const char *numerics_class(struct kern_ctx *k) { return cpu_of(k)->numerics; }
 
@@ -118,7 +130,8 @@ const struct backend *backend_cpu(void)
     static const struct backend cpu = {
         .name = "cpu", .present = present, .auto_dtype = auto_dtype, .open = open_cpu, .close = close_cpu, .alloc = alloc_cpu,
         .free = free_cpu, .upload = copy, .download = copy, .sync = sync_cpu, .alloc_host = alloc_cpu,
-        .free_host = free_cpu, .fetch = copy, .mark = mark_cpu, .wait = wait_cpu, .memory = memory, .numerics_class = numerics_class,
+        .free_host = free_cpu, .fetch = copy, .mark = mark_cpu, .wait = wait_cpu, .stamp = stamp_cpu,
+        .stamp_seconds = stamp_seconds_cpu, .memory = memory, .numerics_class = numerics_class,
     };
     return &cpu;
 }

@@ -137,6 +137,9 @@ static void close_cuda(struct kern_ctx *k)
     for (cudaEvent_t e : c->marks)
         if (e)
             cudaEventDestroy(e);
+    for (cudaEvent_t e : c->stamps)
+        if (e)
+            cudaEventDestroy(e);
     cudaFreeHost(c->up.base);
     cudaFreeHost(c->down);
     if (c->stream)
@@ -339,6 +342,22 @@ static int wait_cuda(struct kern_ctx *k, int i, struct err *err)
     return r < 0 ? err_set(err, r, "%s", c->failed.text) : 0;
 }
 
+static int stamp_cuda(struct kern_ctx *k, int i)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = c->stamps[i] ? 0 : CU(c, cudaEventCreate(&c->stamps[i]));
+    return r < 0 ? r : CU(c, cudaEventRecord(c->stamps[i], c->stream));
+}
+
+static double stamp_seconds_cuda(struct kern_ctx *k, int a, int b)
+{
+    float ms;
+    if (cudaEventElapsedTime(&ms, ctx_of(k)->stamps[a], ctx_of(k)->stamps[b]) == cudaSuccess)
+        return 1e-3 * ms;
+    cudaGetLastError();   /* not yet; a device that failed says so in other calls */
+    return -1;
+}
+
 static int memory_cuda(struct kern_ctx *k, struct backend_memory *ret)
 {
     return CU(ctx_of(k), cudaMemGetInfo(&ret->free_bytes, &ret->total_bytes));
@@ -352,6 +371,7 @@ extern "C" const struct backend *backend_cuda(void)
         .name = "cuda", .present = present_cuda, .auto_dtype = auto_dtype_cuda, .open = open_cuda, .close = close_cuda,
         .alloc = alloc_cuda, .free = free_cuda, .upload = upload_cuda, .download = download_cuda, .sync = sync_cuda,
         .alloc_host = alloc_host_cuda, .free_host = free_host_cuda, .fetch = fetch_cuda, .mark = mark_cuda, .wait = wait_cuda,
+        .stamp = stamp_cuda, .stamp_seconds = stamp_seconds_cuda,
         .memory = memory_cuda, .numerics_class = numerics_class_cuda,
     };
     return &b;

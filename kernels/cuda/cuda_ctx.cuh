@@ -47,6 +47,7 @@ struct cuda_ctx {
     enum cuda_level level;            /* the best kernels to use */
     struct stage_ring up;
     cudaEvent_t marks[BACKEND_MARKS];
+    cudaEvent_t stamps[BACKEND_STAMPS];   /* made when first used */
     char *down;                       /* pinned */
     size_t down_bytes, down_used;
     struct pending_download pending[DOWNLOADS_MAX];

@@ -1,4 +1,4 @@
-/* Matmul by fused multiply-adds in f32: the f32 mode, devices before Hopper, and shapes that the copy engine refuses.
+/* Matmul by fused multiply-adds in f32: the f32 mode, and arrays that do not start or go on at multiples of 16 bytes.
  *
  * A block computes 64 rows and 128 columns, a thread 4 rows and 8 columns: four of a group of 8 and the same four of the next, so
  * that a thread holds gate and up of the same outputs. */

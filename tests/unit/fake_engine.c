@@ -195,7 +195,7 @@ const struct engine_info *engine_info(const struct engine *e)
 
 void engine_stats(struct engine *e, struct engine_stats *ret)
 {
-    *ret = (struct engine_stats){.requests_done = 5, .rows_computed = 70, .rows_routed = {7, 70, 3}, .kv_rows_held = 80, .queued = 2};
+    *ret = (struct engine_stats){.requests_done = 5, .rows_computed = 70, .rows_routed = {7, 70, 3}, .kv_rows_held = 80, .queued = 2, .attention_s = 1.5, .memory_free_bytes = 4096};
 }
 
 int engine_health(struct engine *e, struct err *err)

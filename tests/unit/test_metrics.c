@@ -31,6 +31,9 @@ static void test_page(const char *page)
         "dtrnet_kv_bytes_held 5120",
         "dtrnet_kv_rows_total 1000",
         "dtrnet_queue_sequences 2",
+        "dtrnet_busy_op_seconds_total{op=\"attention\"} 1.500000",
+        "dtrnet_device_memory_bytes{use=\"free\"} 4096",
+        "dtrnet_device_memory_bytes{use=\"kv\"} 64000",
         "dtrnet_prompt_tokens_total 9",
     };
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)

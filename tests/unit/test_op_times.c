@@ -1,0 +1,79 @@
+/* Division of busy time by sampled steps: which steps are sampled, that shares add up, and that the ops are the backend's own again. */
+#include <math.h>
+#include <stdlib.h>
+#include "kernels/op_times.h"
+#include "tests/check.h"
+
+enum { N = 64, K = 512 };
+
+static struct kern_ctx *k;
+static struct kern_matrix *w;
+
+static void run_matmuls(int n)
+{
+    static float x[8 * K], y[8 * N];
+    for (int i = 0; i < n; i++)
+        CHECK_INT(k->ops->matmul(k, y, DTYPE_F32, N, x, K, w, (struct rows){.n_max = 8}), 0);
+}
+
+/* A step of n matmuls at a time; true: it was sampled. */
+static bool step(struct op_times *t, double now_s, int n)
+{
+    bool sampled;
+    CHECK_INT(op_times_begin(t, now_s, &sampled), 0);
+    CHECK(sampled == (k->ops == &t->timed));
+    run_matmuls(n);
+    CHECK_INT(op_times_end(t), 0);
+    CHECK(k->ops == t->ops);
+    return sampled;
+}
+
+static double sum(const struct op_times *t) { return t->seconds[OP_MATMUL] + t->seconds[OP_ATTENTION] + t->seconds[OP_OTHER]; }
+
+static void test_samples(void)
+{
+    struct op_times *t = malloc(sizeof(*t));
+    op_times_init(t, k);
+    op_times_busy(t, 0.25);
+    CHECK(sum(t) == 0);              /* nothing is known yet */
+    CHECK(step(t, 10, 50));
+    CHECK(!step(t, 10.2, 1));        /* its results were not asked for */
+    op_times_busy(t, 0.5);
+    CHECK(fabs(sum(t) - 0.75) < 1e-9);
+    CHECK(t->seconds[OP_MATMUL] > t->seconds[OP_OTHER]);   /* there was nothing else */
+    CHECK(t->seconds[OP_ATTENTION] == 0);
+    CHECK(!step(t, 10.9, 1));
+    CHECK(step(t, 11.1, 1));
+    op_times_busy(t, 1);
+    CHECK(fabs(sum(t) - 1.75) < 1e-9);
+    free(t);
+}
+
+/* More ops than there are stamps. */
+static void test_many_ops(void)
+{
+    struct op_times *t = malloc(sizeof(*t));
+    op_times_init(t, k);
+    CHECK(step(t, 0, BACKEND_STAMPS));
+    CHECK(t->n_stamps <= BACKEND_STAMPS);
+    op_times_busy(t, 2);
+    CHECK(fabs(sum(t) - 2) < 1e-9);
+    CHECK(t->seconds[OP_MATMUL] > 0 && t->seconds[OP_OTHER] > 0);
+    free(t);
+}
+
+int main(void)
+{
+    const struct backend *b;
+    struct err err = {0};
+    float weights[N * K] = {0};
+    struct matrix_part part = {weights, DTYPE_F32, N, NULL, DTYPE_F32};
+    CHECK_INT(backend_find("cpu", &b, &err), 0);
+    CHECK_INT(b->open(&(struct backend_config){.dtype = DTYPE_F32, .n_threads = 1}, &k, &err), 0);
+    CHECK_INT(k->ops->matrix_new(k, MATRIX_LINEAR, &part, 1, K, &w, &err), 0);
+    test_samples();
+    test_many_ops();
+    k->ops->matrix_free(k, w);
+    b->close(k);
+    return check_result();
+}
