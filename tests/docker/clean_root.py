@@ -122,8 +122,8 @@ def copy(stage: Stage, words: list[str], context: Path, stages: dict[str, Stage]
         subprocess.run(["cp", "-a", "--no-preserve=ownership", *what, str(into)], check=True)
 
 
-def step(stage: Stage, instruction: str, rest: str, context: Path, stages: dict[str, Stage]) -> None:
-    """One instruction after FROM."""
+def step(stage: Stage, instruction: str, rest: str, context: Path, stages: dict[str, Stage], args: dict[str, str]) -> None:
+    """One instruction after FROM. An ARG is an ENV here, with its value from `args` if it is there."""
     if instruction == "RUN":
         print(f"  RUN {' '.join(rest.split())[:100]}", flush=True)
         subprocess.run(stage.command([*stage.shell, rest], root=stage.user == "0:0"), check=True, timeout=1800)
@@ -134,6 +134,9 @@ def step(stage: Stage, instruction: str, rest: str, context: Path, stages: dict[
         _inside(stage.root, stage.workdir, ".").mkdir(parents=True, exist_ok=True)
     elif instruction == "ENV":
         stage.env |= dict(word.split("=", 1) for word in shlex.split(rest))
+    elif instruction == "ARG":
+        name, _, value = rest.partition("=")
+        stage.env[name] = args.get(name, value)
     elif instruction == "USER":
         stage.user = rest if ":" in rest else f"{rest}:{rest}"
     elif instruction in ("SHELL", "ENTRYPOINT", "CMD"):
@@ -146,8 +149,8 @@ def step(stage: Stage, instruction: str, rest: str, context: Path, stages: dict[
         raise ValueError(f"instruction {instruction} is not understood here")
 
 
-def build(dockerfile: Path, context: Path, roots: Path) -> Stage:
-    """Runs every step; the last stage."""
+def build(dockerfile: Path, context: Path, roots: Path, args: dict[str, str] | None = None) -> Stage:
+    """Runs every step, with values for its ARGs; the last stage."""
     stages: dict[str, Stage] = {}
     stage = None
     for instruction, rest in instructions(dockerfile):
@@ -160,7 +163,7 @@ def build(dockerfile: Path, context: Path, roots: Path) -> Stage:
         elif stage is None:
             raise ValueError(f"{instruction} stands before the first FROM")
         else:
-            step(stage, instruction, rest, context, stages)
+            step(stage, instruction, rest, context, stages, args or {})
     if stage is None:
         raise ValueError(f"{dockerfile} has no FROM")
     return stage

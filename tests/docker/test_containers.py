@@ -113,6 +113,18 @@ def run(roots: Path) -> None:
     print(f"smoke: {found[0].relative_to(results)}")
 
 
+def run_cuda(roots: Path) -> None:
+    """Builds the GPU's image, its kernels for one device to save time; without a driver it says so, and computes on the CPU."""
+    image = clean_root.build(DOCKER / "Dockerfile.cuda", ROOT, roots, {"NVCC_ARCH": "-gencode=arch=compute_80,code=sm_80"})
+    check_server_root(image)
+    for device, status in (("cuda", 1), ("auto", 0)):
+        line = image.command([*image.entrypoint, "score", "--device", device, "--log-level", "error"])
+        done = subprocess.run(line, input="", capture_output=True, text=True, check=False)
+        print(f"--device {device}: {done.returncode} {done.stderr.strip()}", flush=True)
+        driver = Path("/dev/nvidia0").exists()
+        assert driver or (done.returncode == status and ("no NVIDIA driver" in done.stderr) == (status == 1))
+
+
 def main() -> int:
     """Lints, then runs, or skips where it cannot."""
     lint()
@@ -122,11 +134,12 @@ def main() -> int:
     if missing:
         skip(f"no {', '.join(missing)}")
     kept = os.environ.get("DTRNET_TEST_ROOTS")
+    images = run_cuda if sys.argv[1:] == ["cuda"] else run
     if kept:
-        run(Path(kept))
+        images(Path(kept))
         return 0
     with tempfile.TemporaryDirectory(prefix="dtrnet-roots-") as name:
-        run(Path(name))
+        images(Path(name))
     return 0
 
 

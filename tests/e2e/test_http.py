@@ -87,6 +87,12 @@ def test_metrics() -> None:
         "queue_sequences",
     ):
         assert f"\ndtrnet_{name}" in text, name
+    series = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    times = {op: float(series[f'dtrnet_busy_op_seconds_total{{op="{op}"}}']) for op in ("matmul", "attention", "other")}
+    busy = float(series["dtrnet_busy_seconds_total"])
+    assert all(s > 0 for s in times.values()) and abs(sum(times.values()) - busy) < 0.01 * busy, (times, busy)
+    memory = {use: int(series[f'dtrnet_device_memory_bytes{{use="{use}"}}']) for use in ("total", "free", "weights", "kv", "workspace")}
+    assert all(n > 0 for n in memory.values()) and memory["free"] < memory["total"], memory
 
 
 # ---- tokenizer ----
