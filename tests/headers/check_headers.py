@@ -9,7 +9,8 @@ import sys
 
 FOLDERS = ["common", "kernels", "tokenizer", "engine", "server"]
 # Included in the middle of the one kind of file that they are made for; not meant to stand alone.
-PARTS = {"kernels/cpu/attention_vector.h", "kernels/cpu/panel_vector.h", "kernels/cpu/panel_finish.h", "kernels/cpu/simd.h"}
+PARTS = {"kernels/cpu/attention_amx_pack.h", "kernels/cpu/attention_vector.h", "kernels/cpu/panel_vector.h", "kernels/cpu/panel_finish.h",
+         "kernels/cpu/simd.h"}
 
 
 def main() -> int:
