@@ -4,7 +4,8 @@
  *   bench_engine MODEL_DIR DEVICE DTYPE generate LENGTH SEQUENCES   64 new tokens each
  *   bench_engine MODEL_DIR DEVICE DTYPE items CONTEXTS              contexts of 60 to 120 tokens, four continuations of 10 to 40 each
  *
- * Prints the best of three, tokens a second. DTRNET_BENCH_ROWS: rows of a step. DTRNET_BENCH_IN_FLIGHT: steps in flight. */
+ * Prints the best of three, tokens a second. DTRNET_BENCH_ROWS: rows of a step. DTRNET_BENCH_IN_FLIGHT: steps in flight. DTRNET_TEST_CUDA_LEVEL: the
+ * level of CUDA kernels. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,7 +92,7 @@ int main(int argc, char **argv)
         return fprintf(stderr, "bench_engine: see the head of the source\n"), 2;
     bool is_items = !strcmp(argv[4], "items");
     const char *rows = getenv("DTRNET_BENCH_ROWS"), *in_flight = getenv("DTRNET_BENCH_IN_FLIGHT");
-    struct engine_options o = {.model_dir = argv[1], .device = argv[2], .dtype = argv[3], .bos_id = -1, .eos_id = -1, .prefix_cache = is_items,
+    struct engine_options o = {.model_dir = argv[1], .device = argv[2], .dtype = argv[3], .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL"), .bos_id = -1, .eos_id = -1, .prefix_cache = is_items,
                                .max_batch_tokens = rows ? atoi(rows) : 0, .steps_in_flight = in_flight ? atoi(in_flight) : 0, .max_queue = 1 << 20, .max_model_len = is_items ? 2048 : atoi(argv[5]) + NEW_TOKENS};
     struct engine *e;
     struct err err;
