@@ -1,4 +1,4 @@
-"""The offline tasks beside those of ../shared/harness/tasks, and the names of the papers' suite in the installed harness.
+"""The offline tasks beside those of ../shared/harness/tasks, the long tasks, and the names of the papers' suite in the installed harness.
 
 A stand-in model answers from a hash of the request, so equal requests get equal answers: for every task the requests (contexts,
 continuations, generation arguments) must be the same, and so must the metrics' settings and all that the harness makes of the answers.
@@ -7,6 +7,7 @@ continuations, generation arguments) must be the same, and so must the metrics' 
 import hashlib
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
+from sentencepiece import SentencePieceProcessor
 
 sys.path.insert(0, str(support.ROOT / "eval" / "src"))
 from dtrnet_eval import suites
@@ -76,6 +78,41 @@ def check_pairs(theirs: Path) -> int:
     return bad
 
 
+class Reader(Hashed):
+    """Finds what is hidden in a long task's text; keeps the texts."""
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """0 for the number of the box that is asked for, else -1."""
+        out = []
+        for text, choice in (request.args for request in requests):
+            colour = re.search(r"The number in the (\w+) box is$", text)[1]
+            found = re.findall(rf"The number in the {colour} box is (\d+)\.", text)
+            out.append((0.0 if found == [choice.strip()] else -1.0, False))
+            self.asked.append((text + choice,))
+        return out
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """The pass key."""
+        self.asked += [(request.args[0],) for request in requests]
+        return [" " + re.search(r"The pass key is (\d+)\.", request.args[0])[1] for request in requests]
+
+
+def check_long() -> None:
+    """Who reads has every item right, and the texts have the tokens that the tasks' names promise, or a little less."""
+    tokenizer = SentencePieceProcessor(model_file=str(support.SHIPPED / "tokenizer.model"))
+    tasks = sorted(path.stem for path in support.TASKS.glob("long_*.yaml"))
+    for task in tasks:
+        model = Reader()
+        manager = TaskManager(include_path=str(support.TASKS), include_defaults=False)
+        found = simple_evaluate(model=model, tasks=[task], task_manager=manager, bootstrap_iters=0, log_samples=False)["results"][task]
+        right = found["acc,none"] if "needles" in task else found["exact_match,none"]
+        sizes, named = [len(tokenizer.encode(asked[0])) for asked in model.asked], 1000 * int(re.search(r"(\d+)k$", task)[1])
+        assert right == 1.0, f"{task}: {right} right"
+        assert 0.85 * named < min(sizes) and max(sizes) < 1.01 * named, f"{task}: {min(sizes)} to {max(sizes)} tokens"
+        print(f"{task}: {len(sizes)} requests of {min(sizes)} to {max(sizes)} tokens, all right for a reader")
+    assert len(tasks) == 10
+
+
 def check_papers() -> None:
     """Every task of the online suite has a name that this harness knows."""
     known = set(TaskManager().all_tasks)
@@ -86,11 +123,12 @@ def check_papers() -> None:
 
 
 def main() -> int:
-    """Both parts."""
+    """All parts."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     theirs = support.need_shared("harness", "tasks")
     os.environ["LOCAL_EVAL_DATA"] = str(theirs.parent / "data")
     check_papers()
+    check_long()
     return 1 if check_pairs(theirs) else 0
 
 

@@ -87,21 +87,25 @@ def retrieval_series(model: Results) -> dict[str, list[tuple[int, float]]]:
 
 
 def retrieval(models: list[Results]) -> bytes | None:
-    """Share of items right by length, a line for each task and model."""
-    lines = [(f"{model.name}: {task}", points) for model in models for task, points in retrieval_series(model).items()]
-    if not lines:
+    """Share of items right by length: a field for each task, a line for each model."""
+    series = {model.name: retrieval_series(model) for model in models}
+    tasks = sorted({task for one in series.values() for task in one})
+    if not tasks:
         return None
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        for n, (label, points) in enumerate(lines):
-            axes.plot(*zip(*points), marker="os^Dv<>p"[n % 8], label=label, alpha=0.8)
-        _by_tokens(axes, "tokens", sorted({length for _, points in lines for length, _ in points}))
-        axes.set_ylim(-0.03, 1.03)
-        axes.set_ylabel("share of items right")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+        fields = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+        for axes, task in zip(fields, tasks):
+            for n, name in enumerate(series):
+                points = series[name].get(task, [])
+                axes.plot([length for length, _ in points], [right for _, right in points], marker="os^D"[n % 4], label=name, alpha=0.8)
+            _by_tokens(axes, "tokens", sorted({length for one in series.values() for length, _ in one.get(task, [])}))
+            axes.set_title(task, fontsize=9)
+            axes.set_ylim(-0.03, 1.03)
+        fields[0].set_ylabel("share of items right")
+        figure.legend(*fields[0].get_legend_handles_labels(), loc="outside upper center", fontsize=8, ncols=4)
 
-    return _png(draw)
+    return _png(draw, width=2 + 2.4 * len(tasks))
 
 
 def _heat(axes: Axes, grid: list[list[float]], columns: list[str], rows: list[str], size: int) -> Any:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import base64
 import html
+import math
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,27 +57,35 @@ def _rank(metric: str) -> int | None:
     return SHOWN.index(name) if name in SHOWN else None
 
 
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts passkey_2k before passkey_16k."""
+    return [(int(digits or 0), rest) for digits, rest in re.findall(r"(\d*)(\D*)", name)]
+
+
 def accuracy_table(models: list[Results], parts_of_groups: bool) -> Table:
     """Tasks and metrics by model: the tasks that are parts of a group, or the others."""
     inside = {task for model in models for task in model.parts}
     rows = []
-    for task in sorted({task for model in models for task in model.tasks if (task in inside) == parts_of_groups}):
+    for task in sorted({task for model in models for task in model.tasks if (task in inside) == parts_of_groups}, key=_natural):
         have = {metric for model in models for metric in model.tasks.get(task, {})}
-        for metric in sorted((name for name in have if _rank(name) is not None), key=_rank):
+        for metric in sorted((name for name in have if _rank(name) is not None), key=lambda name: (_rank(name), _natural(name))):
             rows.append([task, metric, *(_shown(model.tasks.get(task, {}).get(metric)) for model in models)])
     return ["task", "metric", *(model.name for model in models)], rows
 
 
-def average_of(model: Results) -> float | None:
-    """Mean `acc` in per cent over AVERAGED; None where one of them was not run."""
-    found = {task.removeprefix("offline_").removesuffix("_openai").lower(): m["acc"][0] for task, m in model.tasks.items() if "acc" in m}
-    return 100 * sum(found[task] for task in AVERAGED) / len(AVERAGED) if found.keys() >= set(AVERAGED) else None
+def average_of(model: Results) -> tuple[float, float] | None:
+    """Mean `acc` in per cent over AVERAGED with its standard error; None where one of them was not run."""
+    found = {task.removeprefix("offline_").removesuffix("_openai").lower(): m["acc"] for task, m in model.tasks.items() if "acc" in m}
+    if not found.keys() >= set(AVERAGED):
+        return None
+    values, errors = zip(*(found[task] for task in AVERAGED))
+    return 100 * sum(values) / len(AVERAGED), 100 * math.hypot(*(error or 0.0 for error in errors)) / len(AVERAGED)
 
 
 def average_table(models: list[Results]) -> Table:
     """Our averages, then the papers'."""
     ours = [(model.name, average_of(model)) for model in models]
-    rows = [[name, f"{value:.2f}", "measured here"] for name, value in ours if value is not None]
+    rows = [[name, f"{value[0]:.2f} ± {value[1]:.2f}", "measured here"] for name, value in ours if value]
     rows += [[name, f"{value:.2f}", "theirs, not measured here"] for name, value in PAPER_AVERAGES.items()]
     return ["model", "average, per cent", "by whom"], rows
 
@@ -88,7 +98,7 @@ def _pair_row(task: str, metric: str, pair: results.Paired) -> list[str]:
 def paired_table(first: Results, second: Results) -> Table:
     """McNemar and bootstrap for every task that both models have item by item, and for all items with `acc` together."""
     rows = []
-    shared = sorted(first.samples.keys() & second.samples.keys())
+    shared = sorted(first.samples.keys() & second.samples.keys(), key=_natural)
     for task in shared:
         for metric in sorted({name for side in (first, second) for item in side.samples[task].values() for name in item}):
             pair = results.compare(first.samples[task], second.samples[task], metric)
