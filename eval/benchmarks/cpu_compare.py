@@ -8,7 +8,8 @@ barrier before the tile configuration is loaded (gcc 12 drops the stores to it),
 With --clock cpu everything has one thread and is measured in its own processor time: on a machine that others use, that leaves out
 the waiting, though not the crowded caches.
 
-usage: cpu_compare.py --build BUILD_DIR --config CONFIG.json --work DIR [--threads 2] [--rounds 3] [--clock wall|cpu] [--only dtrnet,hf,llama,matmul]
+usage: cpu_compare.py --build BUILD_DIR --config CONFIG.json --work DIR [--threads 2] [--rounds 3] [--clock wall|cpu]
+                      [--only dtrnet,hf,llama,matmul]
 
 Needs: torch, transformers, cmake, a C++ compiler; the network for the source package, unless DIR has it already.
 OPENBLAS_CORETYPE must be unset: it would slow the others down.
@@ -28,7 +29,8 @@ import time
 
 LENGTH, GENERATE = 512, 32
 LLAMA_TYPES = ["bf16", "f16", "q8_0"]
-MATRICES = {"qkv": lambda c: ((c["heads"] + 2 * c["kv_heads"]) * c["head"], c["hidden"]), "o": lambda c: (c["hidden"], c["heads"] * c["head"]),
+MATRICES = {"qkv": lambda c: ((c["heads"] + 2 * c["kv_heads"]) * c["head"], c["hidden"]),
+            "o": lambda c: (c["hidden"], c["heads"] * c["head"]),
             "gate_up": lambda c: (2 * c["ffn"], c["hidden"]), "down": lambda c: (c["hidden"], c["ffn"])}
 
 
@@ -82,8 +84,9 @@ def build_llama(work: pathlib.Path) -> pathlib.Path:
 def tensor_names(layers: int) -> dict:
     """Our checkpoint's names to GGUF's."""
     names = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
-    inner = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
-             "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    inner = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+             "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+             "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
              "mlp.down_proj": "ffn_down"}
     for layer in range(layers):
         names |= {f"model.layers.{layer}.{a}.weight": f"blk.{layer}.{b}.weight" for a, b in inner.items()}
@@ -91,8 +94,10 @@ def tensor_names(layers: int) -> dict:
 
 
 def write_gguf(tree: pathlib.Path, model: pathlib.Path, kind: str, out: pathlib.Path) -> None:
-    """The checkpoint as GGUF with matrices of one type and no vocabulary, written by llama.cpp's own package. Rows of q and k stay in Hugging Face's order: the values
-    differ from a proper conversion, the work does not."""
+    """The checkpoint as GGUF with matrices of one type and no vocabulary, written by llama.cpp's own package.
+
+    Rows of q and k stay in Hugging Face's order: the values differ from a proper conversion, the work does not.
+    """
     sys.path.insert(0, str(tree / "gguf-py"))
     import gguf
     import torch
@@ -182,8 +187,8 @@ def dtrnet_round(build: pathlib.Path, model: pathlib.Path, threads: int, clock: 
     if clock == "cpu":
         rates = {f"{w['workload']} batch {w['batch']}": w["tokens"] / w["cpu_seconds"] for w in report["workloads"]}
     generation = next(w for w in report["workloads"] if w["workload"] == "generate" and w["batch"] == 1)
-    return {**rates, "read GB/s": report["read_gb_per_s"], "weights GB/s": generation["weights_gb_per_s"], "resident MB": report["resident_bytes"] / 1e6,
-            "weights MB": report["weight_bytes"] / 1e6}
+    memory = {"resident MB": report["resident_bytes"] / 1e6, "weights MB": report["weight_bytes"] / 1e6}
+    return {**rates, "read GB/s": report["read_gb_per_s"], "weights GB/s": generation["weights_gb_per_s"], **memory}
 
 
 def matmul_round(build: pathlib.Path, config: dict, threads: int) -> dict:
@@ -241,7 +246,8 @@ def main() -> None:
         if "matmul" in a.only:
             note("matmul", matmul_round(a.build, config, a.threads))
         if "hf" in a.only:
-            note("transformers", json.loads(run([sys.executable, __file__, "--hf-worker", model, "--threads", a.threads, "--clock", a.clock])))
+            worker = [sys.executable, __file__, "--hf-worker", model, "--threads", a.threads, "--clock", a.clock]
+            note("transformers", json.loads(run(worker)))
         if "llama" in a.only:
             for kind, file in files.items():
                 note(f"llama.cpp {kind}", llama_round(bench, file, a.threads, a.clock))
@@ -253,7 +259,8 @@ def print_table(rounds: dict, threads: int) -> None:
     mid = {k: statistics.median(v) for k, v in rounds.items()}
     prefill, generate = mid.get("dtrnet prefill batch 1"), mid.get("dtrnet generate batch 1")
     best = max((mid.get(f"dtrnet prefill batch {b}", 0) for b in (1, 4)), default=0)
-    print(f"\n{threads} threads, medians of {max(map(len, rounds.values()))} rounds, tokens/s where nothing else is said\n\n| what | figure | dtrnet's ratio to it |\n|---|---|---|")
+    print(f"\n{threads} threads, medians of {max(map(len, rounds.values()))} rounds, tokens/s where nothing else is said\n")
+    print("| what | figure | dtrnet's ratio to it |\n|---|---|---|")
     for key, value in mid.items():
         ours = None
         if key.startswith("matmul"):
