@@ -8,12 +8,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import support
 from support import Server
 
 sys.path.insert(0, str(support.ROOT / "eval" / "src"))
+PROGRAM = os.environ.get("DTRNET_BIN", str(support.ROOT / "build" / "dtrnet"))
 ENV = {**os.environ, "PYTHONPATH": str(support.ROOT / "eval" / "src")}
 
 
@@ -23,34 +25,90 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, env=ENV, capture_output=True, text=True, timeout=600, check=False)
 
 
+def questions() -> dict[str, list[tuple]]:
+    """Arguments of the harness's requests, by their kind."""
+    samples = support.ROOT / "eval" / "samples"
+    endings = [json.loads(line) for line in (samples / "ending.jsonl").read_text().splitlines()]
+    passage = json.loads((samples / "passage.jsonl").read_text().splitlines()[0])["text"]
+    until = {"until": ["\n"], "max_gen_toks": 48, "do_sample": False}
+    return {
+        "loglikelihood": [(item["context"], " " + ending) for item in endings for ending in item["endings"]],
+        "loglikelihood_rolling": [(passage[at:],) for at in range(0, 1200, 100)],
+        "generate_until": [(item["context"], until) for item in endings[:24]],
+    }
+
+
 def check_restart() -> None:
-    """The server is killed and started again on its port while the plugin scores: the scores are those of an undisturbed run."""
+    """The server is killed and started again on its port while the plugin works: every kind of answer is that of an undisturbed run."""
     from lm_eval.api.instance import Instance
 
     import dtrnet_eval.lm as plugin
 
-    plugin.PAIRS_A_REQUEST = 4
-    lines = (support.ROOT / "eval" / "samples" / "ending.jsonl").read_text().splitlines()
-    pairs = [(item["context"], " " + ending) for item in map(json.loads, lines) for ending in item["endings"]]
-    asked = [Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=i) for i, pair in enumerate(pairs)]
-    with Server() as server:
-        port = server.url.rsplit(":", 1)[1]
-        model = plugin.DtrnetLM(base_url=server.url, num_concurrent=1)
-        want = model.loglikelihood(asked, disable_tqdm=True)
-    got: list = []
-    first = Server(support.SHIPPED, "--port", port)
-    worker = threading.Thread(target=lambda: got.extend(model.loglikelihood(asked, disable_tqdm=True)))
-    done_before = first.metrics()["dtrnet_sequences_done_total"]
-    worker.start()
-    while first.metrics()["dtrnet_sequences_done_total"] < done_before + 16:
-        time.sleep(0.001)
-    first.process.send_signal(signal.SIGKILL)
-    first.process.wait()
-    time.sleep(0.3)
-    with Server(support.SHIPPED, "--port", port):
-        worker.join(120)
-    assert got == want, "scores changed over a restart"
-    print(f"restart: {len(got)} scores equal")
+    plugin.PAIRS_A_REQUEST, plugin.PROMPTS_A_REQUEST = 4, 2
+    for kind, arguments in questions().items():
+        asked = [Instance(request_type=kind, doc={}, arguments=one, idx=i) for i, one in enumerate(arguments)]
+        with Server() as server:
+            port = server.url.rsplit(":", 1)[1]
+            model = plugin.DtrnetLM(base_url=server.url, num_concurrent=1)
+            want = getattr(model, kind)(asked, disable_tqdm=True)
+        got: list = []
+        first = Server(support.SHIPPED, "--port", port)
+        worker = threading.Thread(target=lambda run=getattr(model, kind): got.extend(run(asked, disable_tqdm=True)))
+        worker.start()
+        while first.metrics()["dtrnet_sequences_done_total"] < 4:
+            time.sleep(0.001)
+        first.process.send_signal(signal.SIGKILL)
+        first.process.wait()
+        assert worker.is_alive(), f"{kind}: the run was over before the server was killed"
+        time.sleep(0.3)
+        with Server(support.SHIPPED, "--port", port):
+            worker.join(120)
+        assert got == want, f"{kind}: answers changed over a restart"
+        print(f"restart: {len(got)} answers of {kind} equal")
+
+
+def running(words: list[str]) -> list[int]:
+    """Processes whose command line has all these words."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if all(word in line for word in words):
+            found.append(int(process.name))
+    return found
+
+
+def wait_for(what: str, done: Callable[[], bool], timeout_s: float = 240) -> None:
+    """Until done() says so."""
+    until = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < until, f"{what}: not within {timeout_s} s"
+        time.sleep(0.02)
+
+
+def check_killed_sweep(folder: Path) -> None:
+    """A sweep that is killed behind its first run takes its server and its harness with it; started again it repeats the unfinished run only."""
+    model = folder / "killed-model"
+    model.symlink_to(support.SHIPPED)
+    runs = "".join(f"  - {{name: {name}, tasks: [{task}]}}\n" for name, task in [("first", "sample_twoway"), ("second", "sample_ending")])
+    suite = folder / "two.yaml"
+    suite.write_text(f"about: two runs\ninclude: {support.TASKS}\nruns:\n{runs}")
+    out = folder / "killed"
+    line = [sys.executable, "-m", "dtrnet_eval", "sweep", str(suite), str(model), "--output", str(out), "--dtrnet", PROGRAM]
+    with subprocess.Popen(line, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sweep:
+        wait_for("the first run", (out / "dtrnet-26m" / "first" / "finished.json").exists)
+        sweep.send_signal(signal.SIGKILL)
+    wait_for("the end of the server", lambda: not running(["serve", str(model)]))
+    wait_for("the end of the harness", lambda: not running([str(out / "dtrnet-26m" / "second")]))
+    assert not (out / "dtrnet-26m" / "second" / "finished.json").exists(), "the sweep was over before it was killed"
+    kept = {path: path.stat().st_mtime_ns for path in (out / "dtrnet-26m" / "first").rglob("*")}
+    again = command(*line[3:])
+    assert again.returncode == 0 and "first: finished before" in again.stdout, again.stderr[-2000:]
+    assert kept == {path: path.stat().st_mtime_ns for path in (out / "dtrnet-26m" / "first").rglob("*")}
+    assert (out / "dtrnet-26m" / "second" / "finished.json").exists()
+    print("sweep: killed, and gone on with")
 
 
 def check_sweep(folder: Path) -> None:
@@ -60,7 +118,7 @@ def check_sweep(folder: Path) -> None:
     (broken / "config.json").write_text("{}")
     out = folder / "out"
     arguments = ["sweep", "smoke", str(support.SHIPPED), str(broken), "--output", str(out), "--limit", "4"]
-    arguments += ["--dtrnet", os.environ.get("DTRNET_BIN", str(support.ROOT / "build" / "dtrnet"))]
+    arguments += ["--dtrnet", PROGRAM]
     first = command(*arguments)
     assert first.returncode == 1 and "1 of 2 checkpoints are not finished: broken" in first.stderr, first.stderr[-2000:]
     files = sorted(str(path) for path in (out / "dtrnet-26m").rglob("*"))
@@ -80,6 +138,7 @@ def main() -> int:
     check_restart()
     with tempfile.TemporaryDirectory() as name:
         check_sweep(Path(name))
+        check_killed_sweep(Path(name))
     return 0
 
 

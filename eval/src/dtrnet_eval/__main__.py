@@ -12,6 +12,7 @@ command line.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -35,6 +36,13 @@ def register() -> None:
     register_model("dtrnet")(DtrnetLM)
 
 
+def keep_templates() -> None:
+    """Keeps the harness's compiled templates: it compiles a task's prompt, choices and target anew for every item."""
+    from lm_eval import utils
+
+    utils.env.from_string = functools.lru_cache(maxsize=1024)(utils.env.from_string)
+
+
 def add_model_info() -> None:
     """Makes a harness before 0.4.13, which asks only its own models for it, put our model's info into the results."""
     from lm_eval import evaluator
@@ -55,6 +63,7 @@ def add_model_info() -> None:
 def run(arguments: list[str]) -> int:
     """Hands over to the harness, whose newer command lines (`lm_eval._cli`) have a subcommand `run`."""
     register()
+    keep_templates()
     from lm_eval.__main__ import cli_evaluate
 
     version = tuple(int(part) for part in importlib.metadata.version("lm_eval").split(".")[:3] if part.isdigit())

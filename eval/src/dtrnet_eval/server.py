@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import signal
 import subprocess
@@ -11,6 +12,14 @@ from pathlib import Path
 from types import TracebackType
 
 from dtrnet_eval.client import ServerError
+
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def end_with_parent() -> None:
+    """For a child process, before its program starts: SIGTERM when the process that started it is gone, however that ended (Linux)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class LocalServer:
@@ -27,7 +36,7 @@ class LocalServer:
         self.log = tempfile.NamedTemporaryFile("w+", prefix="dtrnet-", suffix=".log")  # noqa: SIM115  (lives as long as the server)
         command = [str(program), "serve", "--port", "0", "--model", str(model), *flags]
         try:
-            self.process = subprocess.Popen(command, stderr=self.log)
+            self.process = subprocess.Popen(command, stderr=self.log, preexec_fn=end_with_parent)
         except OSError as error:
             raise ServerError(f"cannot start {program}: {error.strerror}") from None
         self.url = self._wait(model, timeout_s)

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from dtrnet_eval.client import Client, ServerError
+from dtrnet_eval.server import end_with_parent
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SUITES = REPOSITORY / "configs" / "suites"
@@ -113,7 +114,7 @@ def run_suite(suite: Suite, base_url: str, out: Path, extra: list[str]) -> None:
             print(f"{suite.name} {number}/{len(suite.runs)} {run['name']}: finished before", flush=True)
             continue
         print(f"{suite.name} {number}/{len(suite.runs)} {run['name']}: {', '.join(run['tasks'])}", flush=True)
-        status = subprocess.run(command(suite, run, base_url, out, extra), check=False).returncode
+        status = subprocess.run(command(suite, run, base_url, out, extra), check=False, preexec_fn=end_with_parent).returncode
         if status != 0:
             raise ServerError(f"{suite.name}: run {run['name']} ended with status {status}; start it again to go on from here")
         (out / run["name"]).mkdir(parents=True, exist_ok=True)
