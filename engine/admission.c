@@ -51,12 +51,34 @@ static int64_t slots_promised(const struct scheduler *s)
     return n;
 }
 
+/* A sequence that could fill more than half a step by itself. */
+static bool is_long(const struct scheduler *s, int rows)
+{
+    return rows > s->max_rows / 2;
+}
+
+/* What the running sequences could compute. */
+struct load {
+    int64_t rows;       /* all that is due */
+    int64_t of_a_step;  /* the same, a long sequence counted as half a step */
+    bool has_long;
+};
+
+static void load_add(struct load *l, const struct scheduler *s, const struct sequence *q)
+{
+    int due = sequence_due(q);
+    l->rows += due;
+    l->of_a_step += is_long(s, due) ? s->max_rows / 2 : due;
+    l->has_long |= is_long(s, due);
+}
+
 int64_t admission_run(struct scheduler *s)
 {
-    int64_t due = 0, promised = slots_promised(s);
+    struct load load = {0};
+    int64_t promised = slots_promised(s);
     for (const struct sequence *q = s->running.head; q; q = q->next)
-        due += sequence_due(q);
-    for (struct sequence *q = s->ready.head, *next; due < s->max_rows && s->running.n < s->max_rows; q = next) {
+        load_add(&load, s, q);
+    for (struct sequence *q = s->ready.head, *next; load.of_a_step < s->max_rows && s->running.n < s->max_rows; q = next) {
         if (!q) {
             struct sequence *last = s->ready.tail;
             if (!refill_ready(s))
@@ -64,44 +86,49 @@ int64_t admission_run(struct scheduler *s)
             q = last ? last->next : s->ready.head;
         }
         next = q->next;
+        if (load.has_long && is_long(s, q->req->n_tokens))
+            continue;
         enum admission a = sequence_admit(q, &s->env, promised);
         if (a == ADMIT_WAIT_ROOM)
             break;
         if (a == ADMIT_DONE) {
-            due += sequence_due(q);
+            load_add(&load, s, q);
             promised += q->promised;
             start_running(s, q);
         } else if (a == ADMIT_FAILED) {
             finish_queued(s, &s->ready, q, 0, NULL);
         }
     }
-    return due;
+    return load.rows;
+}
+
+/* Gives the grants of long sequences, or of the others, rows until only `kept` are left of the step. */
+static int divide_among(struct scheduler *s, int n, bool long_ones, int left, int kept)
+{
+    for (int i = 0; i < n && left > kept; i++) {
+        struct grant *g = &s->grants[i];
+        int more = g->due - g->n < left - kept ? g->due - g->n : left - kept;
+        if (is_long(s, g->due) != long_ones)
+            continue;
+        g->n += more;
+        left -= more;
+    }
+    return left;
 }
 
 int admission_divide(struct scheduler *s)
 {
     int n = 0, left = s->max_rows;
-    bool others = s->running.n > 1 || s->ready.n || s->fifo.n;
-    int cap = others && left > 1 ? left / 2 : left;
+    bool has_long = false;
     for (struct sequence *q = s->running.head; q && left; q = q->next) {   /* one row for every generating sequence */
         int due = sequence_due(q);
         if (!due)
             continue;
         s->grants[n++] = (struct grant){q, q->n_new ? 1 : 0, due};
         left -= s->grants[n - 1].n;
+        has_long |= is_long(s, due);
     }
-    for (int i = 0; i < n && left; i++) {
-        struct grant *g = &s->grants[i];
-        int more = g->due < cap ? g->due - g->n : cap - g->n;
-        more = more < left ? more : left;
-        g->n += more;
-        left -= more;
-    }
-    for (int i = 0; i < n && left; i++) {   /* nobody else can use what is left */
-        struct grant *g = &s->grants[i];
-        int more = g->due - g->n < left ? g->due - g->n : left;
-        g->n += more;
-        left -= more;
-    }
+    left = divide_among(s, n, false, left, has_long ? left / 2 : 0);
+    divide_among(s, n, true, left, 0);
     return n;
 }

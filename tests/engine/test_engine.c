@@ -107,6 +107,36 @@ static void test_queue_and_cancel(void)
     engine_close(e);
 }
 
+/* A short request that comes while a long one runs, and others wait, takes the step under way and steps of its own: it does not wait for long ones. */
+static void test_short_beside_long(void)
+{
+    enum { LONG = 20000, LONGS = 3, SHORT = 20, MOST = 100 };   /* a few steps, and what a busy machine lets pass before it submits; a long one takes 313 */
+    struct engine *e = open_golden("dtrnet-bilayer", true, LONG);
+    static int32_t ids[LONG];
+    struct eval_request slow[LONGS];
+    struct eval_request quick = {.tokens = ids + 7, .n_tokens = SHORT, .score_begin = 1, .top_p = 1};
+    struct engine_ticket *t[2];
+    struct engine_stats before, after;
+    struct err err;
+    for (int i = 0; i < LONG; i++)
+        ids[i] = i * 31 % 317;
+    for (int i = 0; i < LONGS; i++)
+        slow[i] = (struct eval_request){.tokens = ids + i, .n_tokens = LONG - i, .score_begin = LONG - i, .max_new = 1, .top_p = 1};
+    CHECK_INT(engine_submit(e, slow, LONGS, &t[0], &err), 0);
+    do
+        engine_stats(e, &before);
+    while (before.steps < 2);
+    CHECK_INT(engine_submit(e, &quick, 1, &t[1], &err), 0);
+    CHECK(engine_wait(t[1], -1));
+    engine_stats(e, &after);
+    if (!CHECK(after.steps - before.steps <= MOST))
+        fprintf(stderr, "  the short request took %d steps\n", (int)(after.steps - before.steps));
+    CHECK(!engine_wait(t[0], 0));
+    engine_ticket_free(t[1]);
+    engine_ticket_free(t[0]);
+    engine_close(e);
+}
+
 /* Rows that four continuations of one context cost. */
 static int cost_of_siblings(bool cache, uint64_t *ret_held, uint64_t *ret_routed)
 {
@@ -285,6 +315,7 @@ int main(int argc, char **argv)
     for (steps_in_flight = 1; steps_in_flight <= 2; steps_in_flight++) {
         test_refusals();
         test_queue_and_cancel();
+        test_short_beside_long();
         test_reuse();
         test_non_finite();
         test_steps_in_flight();
