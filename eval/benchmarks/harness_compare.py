@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""lm-evaluation-harness over the same rows with four clients of the same dense model, in one run: our plugin and the harness's own
-`local-completions` on our server, and its `hf` model in process, at its best dtype and batch size.
+"""lm-evaluation-harness over the same rows with four clients of the same dense model, in one run.
+
+Our plugin and the harness's own `local-completions` (with the server's tokenizer, and with one in its own process) on our server, and its
+`hf` model in process, at its best dtype and batch size.
 
     LOCAL_EVAL_DATA=rows harness_compare.py --model DIR --out figures.json --groups choice
     harness_compare.py --out figures.json --table
@@ -38,8 +40,9 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
+SHORT_CHOICES = ("arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande", "boolq", "openbookqa")
 GROUPS = {
-    "choice": ([f"offline_{name}" for name in ("arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande", "boolq", "openbookqa")], None),
+    "choice": ([f"offline_{name}" for name in SHORT_CHOICES], None),
     "tinymmlu": (["offline_tinymmlu"], None),
     "mmlu": (["offline_mmlu"], 5),
     "lambada": (["offline_lambada"], None),
@@ -91,9 +94,9 @@ def make_model(a: argparse.Namespace, dtype: str) -> Any:
         return HFLM(pretrained=str(a.model), dtype=dtype, device="cpu", max_length=a.max_length)
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
-    own = {"tokenizer_backend": "huggingface", "tokenizer": str(a.model)} if a.worker.endswith("tokenizer") else {"tokenizer_backend": "remote"}
-    own |= {"num_concurrent": 4, "max_length": a.max_length + 2}
-    return LocalCompletionsAPI(base_url=a.url + "/v1/completions", model="any", batch_size=32, **own)
+    remote, own = {"tokenizer_backend": "remote"}, {"tokenizer_backend": "huggingface", "tokenizer": str(a.model)}
+    options = {"num_concurrent": 4, "max_length": a.max_length + 2, **(own if a.worker.endswith("tokenizer") else remote)}
+    return LocalCompletionsAPI(base_url=a.url + "/v1/completions", model="any", batch_size=32, **options)
 
 
 def evaluate(a: argparse.Namespace, model: Any, manager: Any, limit: int | None) -> dict[str, Any]:
@@ -140,9 +143,8 @@ def tuned_hf(a: argparse.Namespace, manager: Any) -> tuple[Any, dict[str, Any]]:
 def worker(a: argparse.Namespace) -> dict[str, Any]:
     """Everything that one client does; what it prints goes to the parent."""
     sys.path.insert(0, str(ROOT / "eval" / "src"))
-    from lm_eval.tasks import TaskManager
-
     import lm_eval.evaluator  # noqa: F401  (what a run imports first)
+    from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=str(ROOT / "eval" / "tasks"), include_defaults=False)
     start = time.perf_counter() - BEGIN
@@ -172,7 +174,8 @@ class Served:
 
     def __init__(self, a: argparse.Namespace) -> None:
         begin = time.perf_counter()
-        command = [a.dtrnet, "serve", "--port", "0", "--model", a.model, "--threads", a.threads, "--max-model-len", a.max_length + 1, "--dtype", a.dtype]
+        command = [a.dtrnet, "serve", "--port", "0", "--model", a.model, "--threads", a.threads, "--dtype", a.dtype]
+        command += ["--max-model-len", a.max_length + 1]
         self.process = subprocess.Popen([str(c) for c in command], stderr=subprocess.PIPE, text=True)
         assert self.process.stderr
         for line in self.process.stderr:
@@ -192,6 +195,7 @@ class Served:
         return {name: float(values[series]) for name, series in wanted.items()}
 
     def stop(self) -> None:
+        """SIGTERM, and the end."""
         self.process.terminate()
         self.process.wait()
         self.drain.wait()
@@ -210,8 +214,9 @@ def server_for(client: str, a: argparse.Namespace) -> Iterator[Served | None]:
 
 def run_client(client: str, group: str, a: argparse.Namespace) -> dict[str, Any]:
     """Figures of one client on one group."""
-    own = ["--worker", client, "--groups", group, "--model", a.model, "--max-length", a.max_length, "--hf-dtypes", a.hf_dtypes, "--hf-batches", a.hf_batches,
-           "--tune", a.tune, "--out", a.out, *(["--limit", a.limit] if a.limit else []), *(["--profile"] if a.profile else [])]
+    own = ["--worker", client, "--groups", group, "--model", a.model, "--max-length", a.max_length, "--out", a.out]
+    own += ["--hf-dtypes", a.hf_dtypes, "--hf-batches", a.hf_batches, "--tune", a.tune]
+    own += [*(["--limit", a.limit] if a.limit else []), *(["--profile"] if a.profile else [])]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1",
            "OMP_NUM_THREADS": str(a.threads)}
     with server_for(client, a) as served:
@@ -232,15 +237,18 @@ def share(figures: dict[str, Any]) -> str:
 
 def print_table(kept: dict[str, Any]) -> None:
     """One line for each group and client, ratios to the plugin."""
-    print("| tasks | client | start s | run s | of it model | engine | bootstrap | outside the engine | run, ratio to the plugin | model, ratio |")
+    columns = "tasks (items) | client | start s | run s | model s | engine s | bootstrap s | outside the engine"
+    print(f"| {columns} | run, ratio to the plugin | model, ratio |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for group, clients in kept.items():
         for client, f in clients.items():
             name = f"{client} {f['dtype']} batch {f['batch']}" if "dtype" in f else client
             ours = clients.get("plugin", f)
             engine = f"{f['engine']:.1f}" if "engine" in f else ""
-            print(f"| {group} ({sum(f['samples'].values())}) | {name} | {f['start']:.1f} | {f['run']:.1f} | {f['model']:.1f} | {engine} | {f['bootstrap']:.1f} | "
-                  f"{share(f)} | {f['run'] / ours['run']:.2f} | {f['model'] / ours['model']:.2f} |")
+            print(
+                f"| {group} ({sum(f['samples'].values())}) | {name} | {f['start']:.1f} | {f['run']:.1f} | {f['model']:.1f} | {engine} | "
+                f"{f['bootstrap']:.1f} | {share(f)} | {f['run'] / ours['run']:.2f} | {f['model'] / ours['model']:.2f} |"
+            )
 
 
 def print_differences(kept: dict[str, Any]) -> None:
@@ -257,6 +265,7 @@ def print_differences(kept: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    """Runs what is asked for, and prints the table of all that --out holds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtrnet", type=Path, default=ROOT / "build" / "dtrnet", help="our program (%(default)s)")
     parser.add_argument("--model", type=Path, help="dense checkpoint")
@@ -264,7 +273,7 @@ def main() -> None:
     parser.add_argument("--groups", default="choice", help=f"of {', '.join(GROUPS)}, with commas between")
     parser.add_argument("--clients", default=",".join(CLIENTS), help="%(default)s")
     parser.add_argument("--limit", type=int, help="items of each task")
-    parser.add_argument("--tune", type=int, default=16, help="items of each task on which hf's dtype and batch size are chosen (%(default)s)")
+    parser.add_argument("--tune", type=int, default=16, help="items of each task to choose the dtype and batch size of hf on (%(default)s)")
     parser.add_argument("--hf-dtypes", default="bfloat16,float32", help="%(default)s")
     parser.add_argument("--hf-batches", default="1,8,32", help="%(default)s")
     parser.add_argument("--threads", type=int, default=2)

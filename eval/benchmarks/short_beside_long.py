@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""How long short requests take alone, and while long ones run: a question of 60 tokens with four continuations of 10, one after another over
-one connection, beside --longs connections that each keep a fresh prompt of --length tokens in the server. Needs only Python; prints
-median and 99th percentile of both, and what the long ones lose.
+"""How long short requests take alone, and while long ones run.
+
+A question of 60 tokens with four continuations of 10, one after another over one connection, beside --longs connections that each keep
+a fresh prompt of --length tokens in the server. Needs only Python; prints median and 99th percentile of both, and what the long ones take.
 
 usage: short_beside_long.py [--dtrnet build/dtrnet] [--shorts 200] [--longs 2] [--length 20000] [SERVER ARGUMENT ...]
 """
@@ -48,10 +49,12 @@ def ask_shorts(server: Server, n: int) -> list[float]:
 
 def line(what: str, seconds: list[float]) -> str:
     """Median, 99th percentile and the worst."""
-    return f"{what:34} median {1000 * statistics.median(seconds):8.1f} ms   99 % {1000 * seconds[-1 - len(seconds) // 100]:8.1f}   worst {1000 * seconds[-1]:8.1f}"
+    median, late, worst = (1000 * s for s in (statistics.median(seconds), seconds[-1 - len(seconds) // 100], seconds[-1]))
+    return f"{what:34} median {median:8.1f} ms   99 % {late:8.1f}   worst {worst:8.1f}"
 
 
 def main() -> None:
+    """The run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtrnet", default=str(ROOT / "build" / "dtrnet"))
     parser.add_argument("--shorts", type=int, default=200)

@@ -1,4 +1,4 @@
-"""`dtrnet bench` does what it counts, with every workload, on text and on ids, and says so in JSON; a workload that does not exist is one line."""
+"""`dtrnet bench` does what it counts, on text and on ids, and says so in JSON; a workload that does not exist is one line."""
 
 import json
 import os
@@ -27,7 +27,8 @@ def rows(model: Path, *arguments: str) -> list[dict]:
 
 def check_http(found: list[dict], text: bool) -> None:
     """Both endpoints computed the contexts once and the continuations once."""
-    assert [(row["path"], row["requests"]) for row in found] == [("/v1/loglikelihood", CONTEXTS), ("/v1/completions", CONTEXTS * CONTINUATIONS)]
+    sent = [(row["path"], row["requests"]) for row in found]
+    assert sent == [("/v1/loglikelihood", CONTEXTS), ("/v1/completions", CONTEXTS * CONTINUATIONS)]
     for row in found:
         last = row["path"] == "/v1/completions"  # an echoed prompt computes its last token too, for the generated one
         want = CONTEXTS * (CONTEXT + CONTINUATIONS * (CONTINUATION - 1 + last))

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import support
 from support import Server
@@ -38,8 +39,25 @@ def questions() -> dict[str, list[tuple]]:
     }
 
 
+def answer_over_restart(model: Any, kind: str, asked: list, port: str) -> list:
+    """The model's answers while the server on its port is killed after four sequences and started again."""
+    got: list = []
+    first = Server(support.SHIPPED, "--port", port)
+    worker = threading.Thread(target=lambda: got.extend(getattr(model, kind)(asked, disable_tqdm=True)))
+    worker.start()
+    while first.metrics()["dtrnet_sequences_done_total"] < 4:
+        time.sleep(0.001)
+    first.process.send_signal(signal.SIGKILL)
+    first.process.wait()
+    assert worker.is_alive(), f"{kind}: the run was over before the server was killed"
+    time.sleep(0.3)
+    with Server(support.SHIPPED, "--port", port):
+        worker.join(120)
+    return got
+
+
 def check_restart() -> None:
-    """The server is killed and started again on its port while the plugin works: every kind of answer is that of an undisturbed run."""
+    """The server is killed and started again while the plugin works: every kind of answer is that of an undisturbed run."""
     from lm_eval.api.instance import Instance
 
     import dtrnet_eval.lm as plugin
@@ -48,21 +66,9 @@ def check_restart() -> None:
     for kind, arguments in questions().items():
         asked = [Instance(request_type=kind, doc={}, arguments=one, idx=i) for i, one in enumerate(arguments)]
         with Server() as server:
-            port = server.url.rsplit(":", 1)[1]
             model = plugin.DtrnetLM(base_url=server.url, num_concurrent=1)
             want = getattr(model, kind)(asked, disable_tqdm=True)
-        got: list = []
-        first = Server(support.SHIPPED, "--port", port)
-        worker = threading.Thread(target=lambda run=getattr(model, kind): got.extend(run(asked, disable_tqdm=True)))
-        worker.start()
-        while first.metrics()["dtrnet_sequences_done_total"] < 4:
-            time.sleep(0.001)
-        first.process.send_signal(signal.SIGKILL)
-        first.process.wait()
-        assert worker.is_alive(), f"{kind}: the run was over before the server was killed"
-        time.sleep(0.3)
-        with Server(support.SHIPPED, "--port", port):
-            worker.join(120)
+        got = answer_over_restart(model, kind, asked, server.url.rsplit(":", 1)[1])
         assert got == want, f"{kind}: answers changed over a restart"
         print(f"restart: {len(got)} answers of {kind} equal")
 
@@ -89,7 +95,7 @@ def wait_for(what: str, done: Callable[[], bool], timeout_s: float = 240) -> Non
 
 
 def check_killed_sweep(folder: Path) -> None:
-    """A sweep that is killed behind its first run takes its server and its harness with it; started again it repeats the unfinished run only."""
+    """A sweep killed behind its first run takes its server and its harness with it; started again it repeats only what is unfinished."""
     model = folder / "killed-model"
     model.symlink_to(support.SHIPPED)
     runs = "".join(f"  - {{name: {name}, tasks: [{task}]}}\n" for name, task in [("first", "sample_twoway"), ("second", "sample_ending")])

@@ -13,7 +13,6 @@ from types import TracebackType
 
 from dtrnet_eval.client import ServerError
 
-
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
