@@ -235,12 +235,24 @@ def share(figures: dict[str, Any]) -> str:
     return f"{100 * (1 - figures['engine'] / figures['run']):.0f} %" if "engine" in figures else ""
 
 
+def with_sums(kept: dict[str, Any]) -> dict[str, Any]:
+    """The groups, and the sums over them of every client that ran them all."""
+    sums: dict[str, Any] = {}
+    for client in CLIENTS:
+        each = [clients[client] for clients in kept.values() if client in clients]
+        if len(each) == len(kept) > 1:
+            names = ("start", "run", "model", "bootstrap", *(["engine"] if "engine" in each[0] else []))
+            sums[client] = {name: sum(f[name] for f in each) for name in names}
+            sums[client]["samples"] = {"all": sum(sum(f["samples"].values()) for f in each)}
+    return {**kept, "all of these": sums}
+
+
 def print_table(kept: dict[str, Any]) -> None:
     """One line for each group and client, ratios to the plugin."""
     columns = "tasks (items) | client | start s | run s | model s | engine s | bootstrap s | outside the engine"
     print(f"| {columns} | run, ratio to the plugin | model, ratio |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for group, clients in kept.items():
+    for group, clients in with_sums(kept).items():
         for client, f in clients.items():
             name = f"{client} {f['dtype']} batch {f['batch']}" if "dtype" in f else client
             ours = clients.get("plugin", f)
