@@ -57,19 +57,27 @@ static bool is_long(const struct scheduler *s, int rows)
     return rows > s->max_rows / 2;
 }
 
-/* What the running sequences could compute. */
+/* Rows that the running sequences could compute: all, and those of sequences that are not long. */
 struct load {
-    int64_t rows;       /* all that is due */
-    int64_t of_a_step;  /* the same, a long sequence counted as half a step */
-    bool has_long;
+    int64_t rows, short_rows;
 };
 
 static void load_add(struct load *l, const struct scheduler *s, const struct sequence *q)
 {
     int due = sequence_due(q);
     l->rows += due;
-    l->of_a_step += is_long(s, due) ? s->max_rows / 2 : due;
-    l->has_long |= is_long(s, due);
+    l->short_rows += is_long(s, due) ? 0 : due;
+}
+
+static bool fills_step(const struct scheduler *s, const struct load *l)
+{
+    return l->rows >= s->max_rows;
+}
+
+/* Half of a step that long sequences fill is for others. */
+static bool takes_more(const struct scheduler *s, const struct load *l)
+{
+    return (!fills_step(s, l) || l->short_rows < s->max_rows / 2) && s->running.n < s->max_rows;
 }
 
 int64_t admission_run(struct scheduler *s)
@@ -78,7 +86,7 @@ int64_t admission_run(struct scheduler *s)
     int64_t promised = slots_promised(s);
     for (const struct sequence *q = s->running.head; q; q = q->next)
         load_add(&load, s, q);
-    for (struct sequence *q = s->ready.head, *next; load.of_a_step < s->max_rows && s->running.n < s->max_rows; q = next) {
+    for (struct sequence *q = s->ready.head, *next; takes_more(s, &load); q = next) {
         if (!q) {
             struct sequence *last = s->ready.tail;
             if (!refill_ready(s))
@@ -86,7 +94,7 @@ int64_t admission_run(struct scheduler *s)
             q = last ? last->next : s->ready.head;
         }
         next = q->next;
-        if (load.has_long && is_long(s, q->req->n_tokens))
+        if (fills_step(s, &load) && is_long(s, q->req->n_tokens))
             continue;
         enum admission a = sequence_admit(q, &s->env, promised);
         if (a == ADMIT_WAIT_ROOM)

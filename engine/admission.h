@@ -1,7 +1,7 @@
 /* Who runs next: takes queued sequences in, and divides a step among those that have rows due. Used by the worker thread only.
  *
- * Of long sequences (more than half a step due) one is admitted at a time. It gets half of every step and what the others leave; the others pass long
- * ones in the queue. So a short request waits for the step under way and its own, not for long ones before it, and those go on at half speed at least. */
+ * A long sequence (more than half a step due) is admitted only while those that run do not fill a step; the others pass it in the queue and share
+ * its steps, of which long ones get at least half. So a short request waits for the step under way and its own, not for long ones before it. */
 #pragma once
 #include "engine/scheduler.h"
 
