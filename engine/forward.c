@@ -33,19 +33,19 @@ int forward_router(const struct model *m, struct workspace *w, const struct batc
     const struct layer_plan *p = &m->plan[layer];
     struct kern_ctx *k = m->k;
     struct rows all = b->step.all;
+    int r;
     unsigned char *route = w->route + (size_t)layer * (size_t)b->n_rows;
     float *prob = w->prob + (size_t)layer * (size_t)b->n_rows;
-    int r = lw->router_in ? k->ops->matmul_accurate(k, w->router, w->x, lw->router_in, all) : 0;
-    if (r < 0)
-        return r;
     switch (p->kind) {
     case LAYER_DTRNET:
-        return k->ops->route_dtrnet(k, route, w->gate, prob, w->router, lw->router_out, lw->router_out_bias, lw->router_dim, all);
+        return k->ops->route_dtrnet(k, route, w->gate, prob, w->router, w->x, lw->router_in, lw->router_out, lw->router_out_bias,
+                                    lw->router_dim, all);
     case LAYER_MOD:
         return k->ops->route_mod(k, route, w->gate, prob, w->x, lw->router_out, lw->router_out_bias, lw->router_dim, all);
     case LAYER_DLLM:
+        r = k->ops->matmul_accurate(k, w->router, w->x, lw->router_in, all);
         /* the norm inside D-LLM's router has its own fixed eps (golden section 8) */
-        return k->ops->route_dllm(k, route, prob, w->router, lw->router_norm, 1e-5f, lw->router_out, lw->router_out_bias, lw->router_dim,
+        return r < 0 ? r : k->ops->route_dllm(k, route, prob, w->router, lw->router_norm, 1e-5f, lw->router_out, lw->router_out_bias, lw->router_dim,
                                   b->step.pos, p->forced, all);
     case LAYER_DENSE:
         break;
@@ -64,15 +64,16 @@ static int attention_block(const struct model *m, struct workspace *w, const str
     int width = (c->n_heads + 2 * c->n_kv_heads) * c->head_dim, r;
     r = k->ops->rmsnorm(k, w->xn, w->x, lw->attn_norm, rows->normed, c->hidden, c->rms_eps);
     for (int i = 0; r >= 0 && i < lw->n_proj; i++) {
-        char *to = (char *)w->qkv + (size_t)lw->proj[i].col * dtype_size(k->act);
-        r = k->ops->matmul(k, to, k->act, width, w->xn, c->hidden, lw->proj[i].w, lw->proj[i].rows == ROWS_ALL ? rows->all : rows->selected);
+        const struct projection *proj = &lw->proj[i];
+        struct rows of = proj->rows == ROWS_ALL ? rows->all : rows->selected;
+        char *to = (char *)w->qkv + (size_t)proj->col * dtype_size(k->act);
+        r = proj->bypass ? k->ops->matmul_bypass(k, &heads, w->attn, w->qkv, w->xn, proj->w, c->hidden, of)
+                         : k->ops->matmul(k, to, k->act, width, w->xn, c->hidden, proj->w, of);
     }
     if (r >= 0)
         r = k->ops->rope_store(k, &heads, w->qkv, m->rope_cos, m->rope_sin, &b->step, w->place.slot, rows->selected);
     if (r >= 0)
         r = k->ops->attention(k, &heads, w->attn, w->qkv, &b->step, layer, &w->place, 1.0f / sqrtf((float)c->head_dim));
-    if (r >= 0 && p->unselected == UNSELECTED_BYPASS)
-        r = k->ops->bypass(k, &heads, w->attn, w->qkv, rows->rest);
     if (r >= 0)
         r = k->ops->matmul_residual(k, w->x, w->attn, c->n_heads * c->head_dim, lw->o, p->gate == GATE_ATTENTION ? w->gate : NULL, rows->executed);
     return r;

@@ -12,7 +12,8 @@
 static int bind_projection(struct binder *b, struct layer_weights *lw, const struct part_spec *parts, int n_parts, int col, enum row_set rows)
 {
     struct projection *p = &lw->proj[lw->n_proj];
-    *p = (struct projection){ .col = col, .rows = rows };
+    p->col = col;
+    p->rows = rows;
     lw->n_proj++;
     return binder_matrix(b, MATRIX_LINEAR, parts, n_parts, b->c->hidden, &p->w);
 }
@@ -27,9 +28,10 @@ static int bind_qkv(struct binder *b, const struct layer_plan *p, struct layer_w
     };
     int n_first = p->unselected == UNSELECTED_BYPASS ? 2 : p->kv_all ? 1 : 3;
     int r = bind_projection(b, lw, parts, n_first, 0, ROWS_SELECTED);
-    if (r >= 0 && n_first < 3)
-        r = bind_projection(b, lw, parts + n_first, 3 - n_first, n_first == 1 ? q : q + kv, ROWS_ALL);
-    return r;
+    if (r < 0 || n_first == 3)
+        return r;
+    lw->proj[lw->n_proj].bypass = p->unselected == UNSELECTED_BYPASS;
+    return bind_projection(b, lw, parts + n_first, 3 - n_first, n_first == 1 ? q : q + kv, ROWS_ALL);
 }
 
 static int bind_block(struct binder *b, const struct layer_plan *p, struct layer_weights *lw)

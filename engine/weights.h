@@ -13,11 +13,12 @@ struct projection {
     struct kern_matrix *w;
     int col;
     enum row_set rows;
+    bool bypass;           /* it gives V, and with it the linear path: attention then writes over its own rows */
 };
 
 struct layer_weights {
     float *attn_norm, *mlp_norm;     /* f32 [hidden], backend memory */
-    /* dense, MoD: {qkv, selected}; DTRNet: {qk, selected}, {v, all}; D-LLM: {q, selected}, {kv, all} */
+    /* dense, MoD: {qkv, selected}; DTRNet: {qk, selected}, {v, all, bypass}; D-LLM: {q, selected}, {kv, all} */
     struct projection proj[3];
     int n_proj;
     struct kern_matrix *o, *gate_up, *down;

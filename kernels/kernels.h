@@ -118,10 +118,11 @@ struct kern_ops {
     int (*matmul_accurate)(struct kern_ctx *k, float *y, const float *x, const struct kern_matrix *w, struct rows n);
 
     /* ---- routing: a decision (0/1), the gate and the compared probability, one each a row ------------------- */
-    /* DTRNet (golden section 7; the authors' Router.weight_predictor): z = W2 silu(hid[r]) + b2, (p0,p1) = softmax(z).
-     * route = p0 > 0.5, gate = route ? p0 : p1, prob = p0. hid: f32 [n,m]; w2: f32 [2,m]; b2: f32 [2]. */
-    int (*route_dtrnet)(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, const float *hid, const float *w2,
-                        const float *b2, int m, struct rows n);
+    /* DTRNet (golden section 7; the authors' Router.weight_predictor): z = W2 silu(W1 x[r] + b1) + b2, (p0,p1) = softmax(z).
+     * route = p0 > 0.5, gate = route ? p0 : p1, prob = p0. x: f32 [n,d]; w1: MATRIX_ACCURATE [m,d]; w2: f32 [2,m]; b2: f32 [2];
+     * hid: f32 [n,m], scratch: what it holds afterwards is not told. */
+    int (*route_dtrnet)(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, float *hid, const float *x,
+                        const struct kern_matrix *w1, const float *w2, const float *b2, int m, struct rows n);
     /* MoD: a = sigmoid(w[0].x[r] + b[0]), g = sigmoid(w[1].x[r] + b[1]). route = a > 0.5, gate = g, prob = a.
      * x: f32 [n,d]; w: f32 [2,d] (aux router, router); b: f32 [2]. */
     int (*route_mod)(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, const float *x, const float *w,
@@ -149,8 +150,10 @@ struct kern_ops {
     int (*attention)(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, const struct kern_step *s, int layer,
                      const struct kern_place *p, float scale);
 
-    /* out[r] (act): query head i gets value head i / (h/hk) of qkv: attention's result for a token that sees itself alone. */
-    int (*bypass)(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, struct rows n);
+    /* The linear path: v (act) = W xn[r] is written to the v heads of qkv[r], and query head i of out[r, h*hd] (act) gets value head i / (h/hk): attention's
+     * result for a token that sees itself alone. xn: act [n,d]; w: [hk*hd, d], whose bias applies. */
+    int (*matmul_bypass)(struct kern_ctx *k, const struct kern_heads *hs, void *out, void *qkv, const void *xn, const struct kern_matrix *w,
+                         int d, struct rows n);
 
     /* ---- whole-layer gates ---------------------------------------------------------------------------------- */
     int (*copy_rows)(struct kern_ctx *k, float *dst, const float *src, int d, struct rows n);

@@ -44,6 +44,27 @@ static int matmul_accurate_timed(struct kern_ctx *k, float *y, const float *x, c
     return r < 0 ? r : after(k->times, k->times->ops->matmul_accurate(k, y, x, w, n));
 }
 
+static int matmul_bypass_timed(struct kern_ctx *k, const struct kern_heads *hs, void *out, void *qkv, const void *xn, const struct kern_matrix *w, int d,
+                               struct rows n)
+{
+    int r = before(k->times, OP_MATMUL);
+    return r < 0 ? r : after(k->times, k->times->ops->matmul_bypass(k, hs, out, qkv, xn, w, d, n));
+}
+
+/* Almost all of it is its matmul, which it may reach through the table. */
+static int route_dtrnet_timed(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, float *hid, const float *x, const struct kern_matrix *w1,
+                              const float *w2, const float *b2, int m, struct rows n)
+{
+    struct op_times *t = k->times;
+    int r = before(t, OP_MATMUL);
+    if (r < 0)
+        return r;
+    k->ops = t->ops;
+    r = k->ops->route_dtrnet(k, route, gate, prob, hid, x, w1, w2, b2, m, n);
+    k->ops = &t->timed;
+    return after(t, r);
+}
+
 static int attention_timed(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, const struct kern_step *s, int layer,
                            const struct kern_place *p, float scale)
 {
@@ -61,6 +82,8 @@ void op_times_init(struct op_times *t, struct kern_ctx *k)
     t->timed.matmul_residual = matmul_residual_timed;
     t->timed.matmul_swiglu = matmul_swiglu_timed;
     t->timed.matmul_accurate = matmul_accurate_timed;
+    t->timed.matmul_bypass = matmul_bypass_timed;
+    t->timed.route_dtrnet = route_dtrnet_timed;
     t->timed.attention = attention_timed;
     t->timed.replay = NULL;
 }

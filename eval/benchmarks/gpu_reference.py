@@ -1,8 +1,9 @@
 """What PyTorch and transformers reach on this GPU: the figures that the CUDA backend is compared with.
 
-    python3 gpu_reference.py [matmul] [attention] [prefill] [generate] [published] [--configs DIR] [--model DIR]
+    python3 gpu_reference.py [matmul] [attention] [routed] [prefill] [generate] [published] [--configs DIR] [--model DIR]
 
-matmul: bf16 products of the models' shapes (cuBLAS). attention: scaled_dot_product_attention, causal, flash and cuDNN. prefill and
+matmul: bf16 products of the models' shapes (cuBLAS). attention: scaled_dot_product_attention, causal, flash and cuDNN. routed:
+the same where one row in ten attends, on rows laid side by side, and with the gathering and scattering of rows around it. prefill and
 generate: transformers' LlamaForCausalLM with random weights, bf16, SDPA, the best of several batch sizes. published: a DTRNet
 checkpoint (--model) as the published code runs it, torch_dtrnet.py: gathered rows through flash SDPA, one sequence at a time.
 """
@@ -56,6 +57,34 @@ def attention(tokens: int = 16384) -> None:
                     s = seconds(lambda q=q, k=k, v=v: F.scaled_dot_product_attention(q, k, v, is_causal=True), 5)
                 flops = 4 * tokens * heads * hd * (length + 1) / 2
                 print(f"torch attention hd {hd} length {length} {backend.name} {s * 1e6:9.1f} us {flops / s * 1e-12:8.1f} TFLOP/s", flush=True)
+
+
+def routed(tokens: int = 16384) -> None:
+    for name, h, hk, hd in (("360m", 15, 5, 64), ("1.3b", 32, 32, 64), ("hd128", 16, 16, 128)):
+        for length in (512, 2048, 8192, 16384):
+            n, rows = tokens // length, length // 10
+            qkv = torch.randn(tokens, h + 2 * hk, hd, device="cuda", dtype=torch.bfloat16)
+            out = torch.empty(tokens, h, hd, device="cuda", dtype=torch.bfloat16)
+            some = (torch.arange(n, device="cuda")[:, None] * length + torch.arange(rows, device="cuda") * 10 + 9).flatten()
+
+            def attend(x: torch.Tensor, n=n, rows=rows, h=h, hk=hk) -> torch.Tensor:
+                q, k, v = x.view(n, rows, h + 2 * hk, -1).transpose(1, 2).split((h, hk, hk), 1)
+                return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=h > hk)
+
+            def whole(qkv=qkv, out=out, some=some, attend=attend) -> None:
+                out[some] = attend(qkv[some]).transpose(1, 2).flatten(0, 1)
+
+            x = qkv[some]
+            for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION):
+                try:
+                    with sdpa_kernel(backend):
+                        alone, moved = seconds(lambda x=x, attend=attend: attend(x), 20), seconds(whole, 20)
+                except RuntimeError as e:
+                    print(f"torch {name:5} routed length {length} {backend.name}: {str(e).splitlines()[0]}", flush=True)
+                    continue
+                flops = 4 * n * h * hd * rows * (rows + 1) / 2
+                print(f"torch {name:5} routed length {length} {backend.name} {alone * 1e6:9.1f} us {flops / alone * 1e-12:8.1f} TFLOP/s, "
+                      f"with gather and scatter {moved * 1e6:9.1f} us", flush=True)
 
 
 def load(config: Path):
@@ -116,7 +145,7 @@ def published(model: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", nargs="*", default=["matmul", "attention", "prefill", "generate"])
+    parser.add_argument("what", nargs="*", default=["matmul", "attention", "routed", "prefill", "generate"])
     parser.add_argument("--model", type=Path, help="DTRNet checkpoint for `published`")
     parser.add_argument("--configs", type=Path, default=Path("tests/golden/configs"))
     args = parser.parse_args()

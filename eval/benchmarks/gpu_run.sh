@@ -15,7 +15,7 @@ sed 's/"vocab_size": [0-9]*/"vocab_size": 16384/' "$configs/360m-dense.json" > "
 python3 gpu_models.py "$work/http.json" "$work/360m-http"
 cp "$root/models/dtrnet-26m/tokenizer.model" "$work/360m-http/"
 
-timeout 200 python3 gpu_reference.py ${GPU_REFERENCE:-matmul attention prefill generate} --configs "$configs"
+timeout 200 python3 gpu_reference.py ${GPU_REFERENCE:-matmul attention routed prefill generate} --configs "$configs"
 timeout 100 python3 gpu_reference.py published --model "$work/360m-dtrnet-bilayer"
 for length in 512 2048 8192 16384; do timeout 60 "$build/tests/bench/bench_cuda" 16384 $length; done
 # 33792 rows are 2 x 132 tiles of 128: whole waves on 132 multiprocessors

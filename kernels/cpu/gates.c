@@ -73,8 +73,12 @@ static void bypass_row(void *arg, int r)
                hd * dtype_size(a->type));
 }
 
-static int bypass_c(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, struct rows n)
+static int matmul_bypass_c(struct kern_ctx *k, const struct kern_heads *hs, void *out, void *qkv, const void *xn, const struct kern_matrix *w,
+                           int d, struct rows n)
 {
+    int qk = (hs->h + hs->hk) * hs->hd, r = k->ops->matmul(k, act_at_mut(qkv, k->act, qk), k->act, qk + hs->hk * hs->hd, xn, d, w, n);
+    if (r < 0)
+        return r;
     struct bypass a = {hs, out, qkv, k->act};
     cpu_for_rows(k, n, hs->h * hs->hd, bypass_row, &a);
     return 0;
@@ -85,5 +89,5 @@ void CPU_NAME(gates_init)(struct kern_ops *o)
     o->copy_rows = copy_rows_c;
     o->gather_rows = gather_rows_c;
     o->blend = blend_c;
-    o->bypass = bypass_c;
+    o->matmul_bypass = matmul_bypass_c;
 }

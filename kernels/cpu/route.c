@@ -43,9 +43,12 @@ static void dtrnet_row(void *arg, int r)
     a->gate[r] = a->route[r] ? a->prob[r] : sigmoid(-z);
 }
 
-static int route_dtrnet_c(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, const float *hid, const float *w2,
-                          const float *b2, int m, struct rows n)
+static int route_dtrnet_c(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, float *hid, const float *x,
+                          const struct kern_matrix *w1, const float *w2, const float *b2, int m, struct rows n)
 {
+    int r = k->ops->matmul_accurate(k, hid, x, w1, n);
+    if (r < 0)
+        return r;
     struct route a = {.route = route, .gate = gate, .prob = prob, .x = hid, .w = w2, .b = b2, .m = m};
     cpu_for_rows(k, n, 16 * m, dtrnet_row, &a);
     return 0;

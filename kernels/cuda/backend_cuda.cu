@@ -55,6 +55,15 @@ void *cuda_scratch(struct cuda_ctx *c, enum scratch_use use, size_t bytes)
     return c->scratch[use];
 }
 
+int *cuda_counters(struct cuda_ctx *c, size_t n)
+{
+    size_t before = c->scratch_bytes[SCRATCH_COUNTERS];
+    int *p = (int *)cuda_scratch(c, SCRATCH_COUNTERS, n * sizeof(int));
+    if (!p || c->scratch_bytes[SCRATCH_COUNTERS] == before)
+        return p;
+    return CU(c, cudaMemsetAsync(p, 0, c->scratch_bytes[SCRATCH_COUNTERS], c->stream)) < 0 ? NULL : p;
+}
+
 /* ---- the device ---- */
 
 /* Which code the driver chose for this device: the kernels of level wgmma exist in that built for sm_90a alone. PTX that it compiles itself for a

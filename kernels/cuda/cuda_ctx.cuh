@@ -40,6 +40,8 @@ struct recording {
     cudaGraphExec_t graph;            /* NULL: asked for once, not recorded */
 };
 
+enum scratch_use { SCRATCH_GATHER, SCRATCH_TILES, SCRATCH_ROUTE, SCRATCH_COUNTERS, SCRATCH_USES };
+
 struct cuda_ctx {
     struct kern_ctx k;                /* first: a kern_ctx of this backend is a cuda_ctx */
     cudaStream_t stream;
@@ -52,16 +54,14 @@ struct cuda_ctx {
     size_t down_bytes, down_used;
     struct pending_download pending[DOWNLOADS_MAX];
     int n_pending;
-    void *scratch[3];                 /* grow-only device memory of the ops, one each use (enum scratch_use) */
-    size_t scratch_bytes[3];
+    void *scratch[SCRATCH_USES];      /* grow-only device memory of the ops, one each use */
+    size_t scratch_bytes[SCRATCH_USES];
     struct recording recordings[RECORDINGS];
     uint64_t n_replays;
     struct err failed;                /* code 0: healthy */
     char numerics[128];
     struct log *log;
 };
-
-enum scratch_use { SCRATCH_GATHER, SCRATCH_TILES, SCRATCH_PLACE };
 
 static inline struct cuda_ctx *ctx_of(struct kern_ctx *k) { return (struct cuda_ctx *)k; }
 
@@ -91,6 +91,8 @@ static inline int launched(struct kern_ctx *k, const char *kernel)
 
 /* At least `bytes` of device memory that the op may use until it is asked for again; NULL: no memory (the failure is remembered). */
 void *cuda_scratch(struct cuda_ctx *c, enum scratch_use use, size_t bytes);
+/* n counters that are zero; the kernel that uses them leaves zeros behind. NULL as above. */
+int *cuda_counters(struct cuda_ctx *c, size_t n);
 
 void cuda_drop_recordings(struct cuda_ctx *c);
 

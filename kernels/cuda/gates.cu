@@ -1,31 +1,7 @@
-/* Row-wise copies and gates: the bypass of attention, and the whole-layer gate of MoD. A block a row, columns over threads. */
+/* Row-wise copies, and the whole-layer gate of MoD. A block a row, columns over threads. */
 #include "kernels/cuda/common.cuh"
 
 enum { THREADS = 128 };
-
-/* Four elements a thread and turn: hd is a multiple of 8, so a group never crosses a head. */
-template <typename T> __global__ void bypass_rows(T *out, const T *qkv, struct rows n, int h, int hk, int hd)
-{
-    int i = blockIdx.x;
-    if (i >= rows_count(n))
-        return;
-    size_t r = row_at(n, i);
-    const T *v = qkv + r * (h + 2 * hk) * hd + (size_t)(h + hk) * hd;
-    int group = h / hk;
-    for (int j = threadIdx.x * 4; j < h * hd; j += THREADS * 4)
-        *(vec4<T> *)(out + r * h * hd + j) = *(const vec4<T> *)(v + (j / hd / group) * hd + j % hd);
-}
-
-static int bypass_cuda(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, struct rows n)
-{
-    if (n.n_max == 0)
-        return 0;
-    return with_type(k->act, [&](auto t) {
-        typedef decltype(t) T;
-        bypass_rows<T><<<n.n_max, THREADS, 0, ctx_of(k)->stream>>>((T *)out, (const T *)qkv, n, hs->h, hs->hk, hs->hd);
-        return launched(k, "bypass");
-    });
-}
 
 __global__ static void copy_row(float *dst, const float *src, int d, struct rows n)
 {
@@ -82,7 +58,6 @@ static int blend_cuda(struct kern_ctx *k, float *x, const float *x0, const float
 
 void gates_cuda_init(struct kern_ops *o)
 {
-    o->bypass = bypass_cuda;
     o->copy_rows = copy_rows_cuda;
     o->gather_rows = gather_rows_cuda;
     o->blend = blend_cuda;

@@ -10,8 +10,7 @@ __global__ static void gather_rows(uint4 *dst, const uint4 *src, int chunks, siz
             dst[(size_t)i * chunks + j] = src[(size_t)n.idx[i] * ld_chunks + j];
 }
 
-/* The set's rows side by side; their first k elements and what the last 16 bytes hold beyond them. */
-static int gather(struct cuda_ctx *c, struct matmul_in *in, int k, size_t size, struct rows n)
+int matmul_gather(struct cuda_ctx *c, struct matmul_in *in, int k, size_t size, struct rows n)
 {
     int chunks = (int)(((size_t)k * size + 15) / 16);
     void *dst = cuda_scratch(c, SCRATCH_GATHER, (size_t)n.n_max * chunks * 16);
@@ -33,13 +32,13 @@ static int run(struct kern_ctx *k, struct matmul_in in, const struct kern_matrix
         return 0;
     out.bias = w->bias;
     size_t y_size = out.end == END_F32 || out.end == END_RESIDUAL ? 4 : dtype_size(k->act);
-    out.wide = (uintptr_t)out.y % 16 == 0 && out.ldy * y_size % 16 == 0;
+    out.wide = (uintptr_t)out.y % 16 == 0 && out.ldy * y_size % 16 == 0 && (uintptr_t)out.fan % 16 == 0 && (!out.fan || out.hd % 8 == 0);
     if (k->act == DTYPE_F32 || c->level == CUDA_SIMT || !tensor_map_fits(in.x, in.ldx * size))
         return matmul_simt(c, &in, w, &out);
     if (c->level == CUDA_MMA)
         return accurate ? matmul_accurate_mma(c, &in, w, &out) : matmul_mma(c, &in, w, &out);
     if (out.rows.idx) {
-        int r = gather(c, &in, w->k, size, out.rows);
+        int r = matmul_gather(c, &in, w->k, size, out.rows);
         if (r < 0)
             return r;
     }
@@ -77,9 +76,22 @@ static int matmul_accurate_cuda(struct kern_ctx *k, float *y, const float *x, co
     return run(k, {x, w->k}, w, out);
 }
 
+static int matmul_bypass_cuda(struct kern_ctx *k, const struct kern_heads *hs, void *out, void *qkv, const void *xn, const struct kern_matrix *w,
+                              int d, struct rows n)
+{
+    int qk = (hs->h + hs->hk) * hs->hd;
+    struct matmul_out to = {k->act == DTYPE_F32 ? END_F32 : END_ACT, (char *)qkv + (size_t)qk * dtype_size(k->act), qk + hs->hk * hs->hd, w->n};
+    to.fan = out;
+    to.fan_group = hs->h / hs->hk;
+    to.hd = hs->hd;
+    to.rows = n;
+    return run(k, {xn, d}, w, to);
+}
+
 void matmul_cuda_init(struct kern_ops *o)
 {
     o->matmul = matmul_cuda;
+    o->matmul_bypass = matmul_bypass_cuda;
     o->matmul_residual = matmul_residual_cuda;
     o->matmul_swiglu = matmul_swiglu_cuda;
     o->matmul_accurate = matmul_accurate_cuda;

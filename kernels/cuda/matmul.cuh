@@ -13,9 +13,11 @@ struct kern_matrix {
     void *data;           /* [rows, ld] act (ACCURATE: f32). GATE_UP: rows 16 g .. are 8 of gate, then the same 8 of up */
     float *bias;          /* [rows] in packed order, or NULL */
     size_t bytes;
-    /* ACCURATE on tensor cores: the weights as a sum of `n_terms` bf16 numbers, term t at columns t * term_ld ..; largest term last. */
-    void *terms;          /* bf16 [rows, n_terms * term_ld] */
+    /* ACCURATE on tensor cores: the weights as a sum of `n_terms` 16-bit numbers, term t at columns t * term_ld ..; largest term last. Level mma: bf16.
+     * Level wgmma: f16, all times 1 / term_unscale (matrix_terms.cu). */
+    void *terms;          /* [rows, n_terms * term_ld] */
     int n_terms, term_ld;
+    float term_unscale;   /* a power of two */
     CUtensorMap box64, box32;   /* level wgmma: boxes of 64 columns and 64 or 32 rows */
 };
 
@@ -26,10 +28,13 @@ struct matmul_out {
     enum matmul_end end;
     void *y;              /* ACT, SWIGLU: act; F32, RESIDUAL: f32 */
     int ldy, n;
-    bool wide;            /* rows of y start at multiples of 16 bytes */
+    bool wide;            /* rows of y (and of fan) start at multiples of 16 bytes */
     const float *bias;    /* packed order, or NULL */
     const float *gate;    /* RESIDUAL: f32 [step rows], or NULL */
     struct rows rows;
+    /* ACT, or NULL: head i of hd columns goes to heads i * fan_group .. i * fan_group + fan_group-1 of `fan` as well, [step rows, n * fan_group] */
+    void *fan;
+    int fan_group, hd;
 };
 
 struct matmul_in {
@@ -40,6 +45,12 @@ struct matmul_in {
 /* Row-major [rows, cols] of `type` as a tensor map with boxes of box_rows rows and 128 bytes, 128-byte swizzle; out of bounds reads as 0. */
 int tensor_map(struct cuda_ctx *c, CUtensorMap *ret, enum dtype type, const void *p, int rows, int cols, size_t ld, int box_rows);
 bool tensor_map_fits(const void *p, size_t ld_bytes);
+
+/* Fills w's terms from w->data. */
+int matrix_terms_f16(struct cuda_ctx *c, struct kern_matrix *w);
+
+/* Lays the set's rows side by side; their first k elements and what the last 16 bytes hold beyond them. */
+int matmul_gather(struct cuda_ctx *c, struct matmul_in *in, int k, size_t size, struct rows n);
 
 /* Any shape, any type: fused multiply-adds in f32. */
 int matmul_simt(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);

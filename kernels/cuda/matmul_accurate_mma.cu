@@ -1,5 +1,7 @@
-/* Float32-accurate matmul by warp matrix products, the twin of matmul_accurate_sm90.cu, whose head comment says how: x split into bf16 terms in
- * registers, the weights at load; tensor cores sum 64 columns, and those sums are added in plain float32. */
+/* Float32-accurate matmul by warp matrix products on bf16: x (f32) is split in registers into three bf16 terms, the weights at load into as many as they
+ * need (one where they were stored as bf16). Products of terms i and j (0 the largest) with i + j < 3 are added; what is left out is below 2^-24 of the
+ * product. Weight terms run from the smallest to the largest, so small sums come first. Tensor cores sum 64 columns only, and those sums are added in
+ * plain float32, as in matmul_accurate_sm90.cu. */
 #include "kernels/cuda/matmul_tile.cuh"
 #include "kernels/cuda/terms.cuh"
 

@@ -1,205 +1,327 @@
-/* Float32-accurate matmul on bf16 tensor cores: x (f32) is split in registers into three bf16 terms, the weights at load into as many as
- * they need (one where they were stored as bf16). Products of terms i and j (0 the largest) with i + j < 3 are added; what is left out
- * is below 2^-24 of the product. Weight terms run from the smallest to the largest, so small sums come first. Tensor cores cut off what an
- * accumulator cannot hold, where float32 would round: so they sum 64 columns only, and those sums are added in plain float32. */
+/* Float32-accurate matmul on f16 tensor cores, and the router that decides in its end.
+ *
+ * x (f32) is split in registers into two f16 terms of 11 bits: a row's 64 columns are first scaled by the power of two that brings the largest to
+ * [2^14, 2^15), so nothing overflows and what underflows is below 2^-39 of it; the power is taken back when the 64 columns are added to the sum. Weights
+ * were split alike at load (matrix_terms.cu): into one term where they were stored as bf16 or f16. Products of terms i and j (0 the larger) with
+ * i + j < 2 are added, the smaller first. Tensor cores cut off what an accumulator cannot hold, where float32 would round: so they sum 64 columns
+ * only, and those sums are added in plain float32.
+ *
+ * A tile is as wide as the registers allow, since each tile reads and splits its rows of x anew; its columns are multiplied PART at a time. */
 #include "kernels/cuda/matmul_sm90.cuh"
+#include "kernels/cuda/route.cuh"
 #include "kernels/cuda/terms.cuh"
 
-enum { ACC_WGS = 2, ACC_BN = 96, ACC_STAGES = 4, ACC_BM = 64 * ACC_WGS };
+enum { ACC_WGS = 2, ACC_BM = 64 * ACC_WGS, PART = 64 };
 static constexpr int X_BYTES = ACC_BM * 64 * 4;   /* two boxes of 32 columns a warpgroup */
-static constexpr int ACC_STAGE_BYTES = X_BYTES + ACC_BN * 128, 
-                     ACC_SMEM_BYTES = 1024 + ACC_STAGES * (ACC_STAGE_BYTES + 16) + ACC_WGS * 4 * STAGING_BYTES;
+
+template <int BN, int STAGES> struct accurate_shape {
+    enum { STAGE_BYTES = X_BYTES + BN * 128, SMEM_BYTES = 1024 + STAGES * (STAGE_BYTES + 16) + ACC_WGS * 4 * STAGING_BYTES };
+};
 
 struct accurate_args {
     struct tile_args a;
     int n_terms, term_ld;
+    float unscale;             /* of the weights: one over the power of two that they were scaled with */
+    struct router_end router;  /* route NULL: the products are written */
 };
 
 #if HAVE_SM90
 
+template <int BN, int STAGES>
 __device__ static void feed_accurate(const CUtensorMap *mx, const CUtensorMap *mw, const struct accurate_args &p, struct tile_order order,
                                      uint32_t tiles, uint32_t full, uint32_t empty)
 {
-    ring<ACC_STAGES> at;
+    typedef accurate_shape<BN, STAGES> S;
+    ring<STAGES> at;
     for (int t = blockIdx.x; t < order.m_tiles * order.n_tiles; t += gridDim.x) {
         int tm, tn;
         order.at(t, &tm, &tn);
         for (int k0 = 0; k0 < p.n_terms * p.term_ld; k0 += TILE_K, at.next()) {
-            uint32_t bar = full + at.stage * 8, dst = tiles + at.stage * ACC_STAGE_BYTES;
+            uint32_t bar = full + at.stage * 8, dst = tiles + at.stage * S::STAGE_BYTES;
             barrier_wait(empty + at.stage * 8, at.phase ^ 1);
-            barrier_expect(bar, ACC_STAGE_BYTES);
+            barrier_expect(bar, S::STAGE_BYTES);
             for (int i = 0; i < 2 * ACC_WGS; i++)
                 tma_load(dst + i * 64 * 128, mx, k0 % p.term_ld + i % 2 * 32, tm * ACC_BM + i / 2 * 64, bar);
-            for (int i = 0; i < ACC_BN / 32; i++)
-                tma_load(dst + X_BYTES + i * 32 * 128, mw, k0, tn * ACC_BN + i * 32, bar);
+            for (int i = 0; i < BN / 64; i++)
+                tma_load(dst + X_BYTES + i * 64 * 128, mw, k0, tn * BN + i * 64, bar);
         }
     }
 }
 
-/* A thread's share of 64 columns of x as operands, largest term first. */
+/* A thread's share of 64 columns of x as operands, the larger term first; unscale: of its two rows. */
 struct x_terms {
-    uint32_t t[4][3][4];
+    uint32_t t[4][2][4];
+    float unscale[2];
     __device__ __forceinline__ void split(const char *x)
     {
         int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+        float2 v[4][4];
+        float scale[2];
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            float2 v[4];
-            load_x<64>(v, x, warp * 16 + lane / 4, i * 16 + lane % 4 * 2);
+        for (int i = 0; i < 4; i++)
+            load_x<64>(v[i], x, warp * 16 + lane / 4, i * 16 + lane % 4 * 2);
 #pragma unroll
-            for (int j = 0; j < 3; j++)
-                take_term(t[i][j], v);
-        }
+        for (int h = 0; h < 2; h++)
+            scale[h] = scale_of(v, h, &unscale[h]);
+#pragma unroll
+        for (int i = 0; i < 16; i++)
+            split_pair(make_float2(v[i / 4][i % 4].x * scale[i % 2], v[i / 4][i % 4].y * scale[i % 2]), &t[i / 4][0][i % 4], &t[i / 4][1][i % 4]);
+    }
+    /* Of row h of the two: columns of one row lie in the four lanes of a quad. */
+    static __device__ __forceinline__ float scale_of(const float2 (&v)[4][4], int h, float *unscale)
+    {
+        float top = 0;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            top = fmaxf(top, fmaxf(fmaxf(fabsf(v[i][h].x), fabsf(v[i][h].y)), fmaxf(fabsf(v[i][h + 2].x), fabsf(v[i][h + 2].y))));
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+        return half_scale(top, unscale);
+    }
+    /* These registers are not overwritten before the wait that came before. */
+    __device__ __forceinline__ void ready()
+    {
+#pragma unroll
+        for (int i = 0; i < 32; i++)
+            asm volatile("" : "+r"(t[i / 8][i / 4 % 2][i % 4])::"memory");
     }
 };
 
-/* Starts part = the N largest terms of x times the weights at `w`, smallest first. */
-template <int N> __device__ __forceinline__ void multiply_terms(float (&part)[ACC_BN / 2], const struct x_terms &x, uint32_t w)
+/* Starts part = x times one term of PART columns of the weights, at `w`: both terms of x, the smaller first, or the larger alone. */
+template <bool BOTH> __device__ __forceinline__ void multiply_terms(float (&part)[PART / 2], const struct x_terms &x, uint32_t w)
 {
     wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-#pragma unroll
-        for (int j = N - 1; j >= 0; j--)
-            wgmma<__nv_bfloat16, ACC_BN>::rs<0>(part, x.t[i][j], tile_k_major(w) + i * 2, i > 0 || j < N - 1);
+    for (int i = 0; i < 4; i++) {
+        if constexpr (BOTH)
+            wgmma<__half, PART>::rs<0>(part, x.t[i][1], tile_k_major(w) + i * 2, i > 0);
+        wgmma<__half, PART>::rs<0>(part, x.t[i][0], tile_k_major(w) + i * 2, BOTH || i > 0);
+    }
     wgmma_commit();
 }
 
-/* These registers are not overwritten before the wait that came before. */
-__device__ __forceinline__ void terms_ready(struct x_terms &x)
+/* The product that was waited for joins the sums of columns `from` / 2 .. */
+template <int N> __device__ __forceinline__ void add_part(float (&acc)[N], int from, float (&part)[PART / 2], const float (&unscale)[2])
 {
 #pragma unroll
-    for (int i = 0; i < 48; i++)
-        asm volatile("" : "+r"(x.t[i / 12][i / 4 % 3][i % 4])::"memory");
-}
-
-/* The product that was waited for joins the sum. */
-__device__ __forceinline__ void add_part(float (&acc)[ACC_BN / 2], float (&part)[ACC_BN / 2], bool first)
-{
-#pragma unroll
-    for (int i = 0; i < ACC_BN / 2; i++) {
+    for (int i = 0; i < PART / 2; i++) {
         asm volatile("" : "+f"(part[i])::"memory");
-        acc[i] = first ? part[i] : acc[i] + part[i];
+        acc[from + i] = fmaf(part[i], unscale[i / 2 % 2], acc[from + i]);
     }
 }
 
 struct accurate_smem {
     const char *x;             /* the first stage */
     uint32_t tiles, full, empty;
-    __device__ __forceinline__ const char *x_at(int stage) const { return x + stage * ACC_STAGE_BYTES + (threadIdx.x / 128 - 1) * 2 * 64 * 128; }
-    __device__ __forceinline__ uint32_t weights_at(int stage) const { return tiles + stage * ACC_STAGE_BYTES + X_BYTES; }
-    __device__ __forceinline__ void leave(int stage) const
-    {
-        if (threadIdx.x % 128 == 0)
-            barrier_arrive(empty + stage * 8);
-    }
+    char *staging;             /* [4 * STAGING_BYTES] of the warpgroup */
+    int *last;                 /* of the warpgroup: the router's end */
 };
 
-/* Weights of one term: the next columns of x are split while the present ones are multiplied. */
-__device__ __forceinline__ void compute_tile_one_term(float (&acc)[ACC_BN / 2], const struct accurate_smem &m, ring<ACC_STAGES> *at, int blocks)
-{
-    struct x_terms now, next = {};
-    float part[ACC_BN / 2];
-    barrier_wait(m.full + at->stage * 8, at->phase);
-    now.split(m.x_at(at->stage));
-    for (int b = 0; b < blocks; b++) {
-        int stage = at->stage;
-        multiply_terms<3>(part, now, m.weights_at(stage));
-        at->next();
-        if (b + 1 < blocks) {
-            barrier_wait(m.full + at->stage * 8, at->phase);
-            next.split(m.x_at(at->stage));
-        }
-        terms_ready(next);   /* split before the wait, beside the product */
-        wgmma_wait<0>();
-        terms_ready(now);
-        add_part(acc, part, b == 0);
-        m.leave(stage);
-        now = next;
-    }
-}
-
-__device__ __forceinline__ void compute_tile_terms(float (&acc)[ACC_BN / 2], const struct accurate_smem &m, ring<ACC_STAGES> *at, int blocks, int n_terms)
+/* Adds x times one term of the weights. While one warpgroup splits its rows of x or adds, the other's products run. */
+template <int BN, int STAGES, bool BOTH>
+__device__ __forceinline__ void add_term(float (&acc)[BN / 2], const struct accurate_smem &m, ring<STAGES> *at, int blocks)
 {
     struct x_terms x;
-    float part[ACC_BN / 2];
-    for (int b = 0; b < blocks * n_terms; b++, at->next()) {
-        int missing = n_terms - 1 - b / blocks;   /* terms of x that are too small beside this term of the weights */
+    float part[PART / 2];
+    for (int b = 0; b < blocks; b++, at->next()) {
+        int stage = at->stage * accurate_shape<BN, STAGES>::STAGE_BYTES;
         barrier_wait(m.full + at->stage * 8, at->phase);
-        x.split(m.x_at(at->stage));
-        if (missing == 0)
-            multiply_terms<3>(part, x, m.weights_at(at->stage));
-        else if (missing == 1)
-            multiply_terms<2>(part, x, m.weights_at(at->stage));
-        else
-            multiply_terms<1>(part, x, m.weights_at(at->stage));
-        wgmma_wait<0>();
-        terms_ready(x);
-        add_part(acc, part, b == 0);
-        m.leave(at->stage);
+        x.split(m.x + stage + (threadIdx.x / 128 - 1) * 2 * 64 * 128);
+#pragma unroll
+        for (int c = 0; c < BN; c += PART) {
+            multiply_terms<BOTH>(part, x, m.tiles + stage + X_BYTES + c * 128);
+            wgmma_wait<0>();
+            add_part(acc, c / 2, part, x.unscale);
+        }
+        x.ready();
+        if (threadIdx.x % 128 == 0)
+            barrier_arrive(m.empty + at->stage * 8);
     }
 }
 
-__device__ static void compute_accurate(const struct accurate_args &p, struct tile_order order, int m, const struct accurate_smem &smem, char *staging)
+/* Weight terms run from the smallest to the largest. */
+template <int BN, int STAGES>
+__device__ __forceinline__ void compute_tile(float (&acc)[BN / 2], const struct accurate_smem &m, ring<STAGES> *at, int blocks, int n_terms)
 {
-    int wg = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4, blocks = p.term_ld / TILE_K;
-    ring<ACC_STAGES> at;
-    float acc[ACC_BN / 2], *stage = (float *)(staging + (wg * 4 + warp) * STAGING_BYTES);
+#pragma unroll
+    for (int i = 0; i < BN / 2; i++)
+        acc[i] = 0;
+    if (n_terms == 2)
+        add_term<BN, STAGES, false>(acc, m, at, blocks);
+    add_term<BN, STAGES, true>(acc, m, at, blocks);
+}
+
+/* What the router's end needs of a column: its weight in z0 - z1. */
+struct router_column {
+    double w;
+    float bias;
+};
+
+template <int BN> __device__ static void load_columns(const struct accurate_args &p, struct router_column *columns, int n0)
+{
+    static_assert(BN * sizeof(*columns) <= 4 * STAGING_BYTES, "in the warpgroup's staging");
+    for (int i = threadIdx.x % 128; i < BN; i += 128) {
+        int c = n0 + i;
+        columns[i] = {0, 0};
+        if (c < p.a.rows)
+            columns[i] = {(double)p.router.w2[c] - (double)p.router.w2[p.a.rows + c], p.a.out.bias ? p.a.out.bias[c] : 0};
+    }
+}
+
+/* Sums of PART columns, `from` / 2 .., of a thread's two rows. */
+template <int N>
+__device__ __forceinline__ void sum_columns(double z[2], const float (&acc)[N], int from, float unscale, const struct router_column *columns)
+{
+    z[0] = z[1] = 0;
+#pragma unroll
+    for (int i = from; i < from + PART / 2; i += 4)
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            struct router_column c = columns[i * 2 + threadIdx.x % 4 * 2 + j];
+            z[0] = fma((double)silu_near(fmaf(acc[i + j], unscale, c.bias)), c.w, z[0]);
+            z[1] = fma((double)silu_near(fmaf(acc[i + j + 2], unscale, c.bias)), c.w, z[1]);
+        }
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        z[h] += __shfl_xor_sync(~0u, z[h], 1);
+        z[h] += __shfl_xor_sync(~0u, z[h], 2);
+    }
+}
+
+/* The tile's parts of the router's sums; the last warpgroup to bring a part of its 64 rows decides them. */
+template <int BN>
+__device__ static void decide_tile(const struct accurate_args &p, const float (&acc)[BN / 2], struct tile_order order, int tm, int tn, int m,
+                                   const struct accurate_smem &smem)
+{
+    const struct router_end &e = p.router;
+    int wg = threadIdx.x / 128 - 1, row0 = tm * ACC_BM + wg * 64, row = row0 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
+    named_sync(2 + wg, 128);   /* the columns are there */
+#pragma unroll
+    for (int c = 0; c < BN; c += PART) {
+        double z[2];
+        if (tn * BN + c >= p.a.rows)
+            break;
+        sum_columns(z, acc, c / 2, p.unscale, (const struct router_column *)smem.staging);
+        for (int h = 0; h < 2; h++)
+            if (threadIdx.x % 4 == 0 && row + h * 8 < m)
+                e.parts[(size_t)(tn * (BN / PART) + c / PART) * p.a.out.rows.n_max + row + h * 8] = z[h];
+    }
+    __threadfence();
+    named_sync(2 + wg, 128);
+    int *arrived = &e.arrived[tm * ACC_WGS + wg];
+    if (threadIdx.x % 128 == 0)
+        *smem.last = atomicAdd(arrived, 1) == order.n_tiles - 1;
+    named_sync(2 + wg, 128);
+    if (!*smem.last)
+        return;
+    __threadfence();
+    row = row0 + threadIdx.x % 128;
+    if (threadIdx.x % 128 < 64 && row < m)
+        decide_row(e, (p.a.rows + PART - 1) / PART, p.a.out.rows.n_max, row, row_at(p.a.out.rows, row));
+    if (threadIdx.x % 128 == 0)
+        *arrived = 0;
+}
+
+template <int BN, int STAGES>
+__device__ static void compute_accurate(const struct accurate_args &p, struct tile_order order, int m, const struct accurate_smem &smem)
+{
+    int row0 = threadIdx.x / 32 * 16 - 64;   /* of the warp */
+    ring<STAGES> at;
+    float acc[BN / 2];
     for (int t = blockIdx.x; t < order.m_tiles * order.n_tiles; t += gridDim.x) {
         int tm, tn;
         order.at(t, &tm, &tn);
-        if (p.n_terms == 1)
-            compute_tile_one_term(acc, smem, &at, blocks);
-        else
-            compute_tile_terms(acc, smem, &at, blocks, p.n_terms);
-        write_f32<ACC_BN>(p.a, acc, stage, out_rows(p.a.out, tm * ACC_BM + wg * 64 + warp * 16, m), tn * ACC_BN);
+        if (p.router.route)
+            load_columns<BN>(p, (struct router_column *)smem.staging, tn * BN);
+        compute_tile<BN, STAGES>(acc, smem, &at, p.term_ld / TILE_K, p.n_terms);
+        if (p.router.route) {
+            decide_tile<BN>(p, acc, order, tm, tn, m, smem);
+            continue;
+        }
+#pragma unroll
+        for (int i = 0; i < BN / 2; i++)
+            acc[i] *= p.unscale;
+        write_f32<BN>(p.a, acc, (float *)(smem.staging + threadIdx.x / 32 % 4 * STAGING_BYTES), out_rows(p.a.out, tm * ACC_BM + row0, m), tn * BN);
     }
 }
 
 #endif
 
+template <int BN, int STAGES>
 __global__ static void __launch_bounds__(128 * (ACC_WGS + 1), 1)
     matmul_accurate_tiles(const __grid_constant__ CUtensorMap mx, const __grid_constant__ CUtensorMap mw, const struct accurate_args p)
 {
 #if HAVE_SM90
     extern __shared__ char raw[];
-    uint32_t tiles = (smem_address(raw) + 1023) & ~1023u, staging = tiles + ACC_STAGES * ACC_STAGE_BYTES;
-    uint32_t full = staging + ACC_WGS * 4 * STAGING_BYTES, empty = full + ACC_STAGES * 8;
-    int m = rows_count(p.a.out.rows);
-    struct tile_order order = {(m + ACC_BM - 1) / ACC_BM, (p.a.rows + ACC_BN - 1) / ACC_BN};
+    __shared__ int last[ACC_WGS];
+    uint32_t tiles = (smem_address(raw) + 1023) & ~1023u, staging = tiles + STAGES * accurate_shape<BN, STAGES>::STAGE_BYTES;
+    uint32_t full = staging + ACC_WGS * 4 * STAGING_BYTES, empty = full + STAGES * 8;
     if (threadIdx.x == 0) {
-        for (int i = 0; i < ACC_STAGES; i++) {
+        for (int i = 0; i < STAGES; i++) {
             barrier_init(full + i * 8, 1);
             barrier_init(empty + i * 8, ACC_WGS);
         }
         barrier_init_fence();
     }
     __syncthreads();
+    int m = rows_count(p.a.out.rows);
+    struct tile_order order = {(m + ACC_BM - 1) / ACC_BM, (p.a.rows + BN - 1) / BN};
     if (threadIdx.x < 128) {
         registers_lower<40>();
         if (threadIdx.x == 0)
-            feed_accurate(&mx, &mw, p, order, tiles, full, empty);
+            feed_accurate<BN, STAGES>(&mx, &mw, p, order, tiles, full, empty);
     } else {
         registers_raise<232>();
-        struct accurate_smem smem = {raw + (tiles - smem_address(raw)), tiles, full, empty};
-        compute_accurate(p, order, m, smem, raw + (staging - smem_address(raw)));
+        int wg = threadIdx.x / 128 - 1;
+        struct accurate_smem smem = {raw + (tiles - smem_address(raw)), tiles, full, empty,
+                                     raw + (staging - smem_address(raw)) + wg * 4 * STAGING_BYTES, last + wg};
+        compute_accurate<BN, STAGES>(p, order, m, smem);
     }
 #endif
 }
 
-int matmul_accurate_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+static int tiles_of(const struct kern_matrix *w, int m, int bn) { return div_up(m, ACC_BM) * div_up(w->rows, bn); }
+
+template <int BN, int STAGES> static int start(struct cuda_ctx *c, const CUtensorMap *mx, const struct kern_matrix *w, const struct accurate_args *p)
 {
+    const int bytes = accurate_shape<BN, STAGES>::SMEM_BYTES;
     static bool ready;
-    int r = ready ? 0 : CU(c, cudaFuncSetAttribute(matmul_accurate_tiles, cudaFuncAttributeMaxDynamicSharedMemorySize, ACC_SMEM_BYTES));
+    int r = ready ? 0 : CU(c, cudaFuncSetAttribute(matmul_accurate_tiles<BN, STAGES>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     if (r < 0)
         return r;
     ready = true;
+    int n_tiles = tiles_of(w, p->a.out.rows.n_max, BN);
+    matmul_accurate_tiles<BN, STAGES><<<n_tiles < c->n_sm ? n_tiles : c->n_sm, 128 * (ACC_WGS + 1), bytes, c->stream>>>(*mx, w->box64, *p);
+    return launched(&c->k, "matmul_accurate_sm90");
+}
+
+/* Wide tiles, but where few rows leave most of the device without one: a wave of them takes about 5/2 of a wave of narrow ones. */
+static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out, const struct router_end *router)
+{
+    int m = out->rows.n_max;
     CUtensorMap mx;
-    r = tensor_map(c, &mx, DTYPE_F32, in->x, out->rows.n_max, w->k, in->ldx, 64);
+    int r = tensor_map(c, &mx, DTYPE_F32, in->x, m, w->k, in->ldx, 64);
     if (r < 0)
         return r;
-    struct accurate_args p = {{w->k, w->rows, *out}, w->n_terms, w->term_ld};
-    int n_tiles = div_up(out->rows.n_max, ACC_BM) * div_up(w->rows, ACC_BN);
-    matmul_accurate_tiles<<<n_tiles < c->n_sm ? n_tiles : c->n_sm, 128 * (ACC_WGS + 1), ACC_SMEM_BYTES, c->stream>>>(mx, w->box32, p);
-    return launched(&c->k, "matmul_accurate_sm90");
+    struct accurate_args p = {{w->k, w->rows, *out}, w->n_terms, w->term_ld, w->term_unscale, *router};
+    bool narrow = 2 * div_up(tiles_of(w, m, 64), c->n_sm) < 5 * div_up(tiles_of(w, m, 256), c->n_sm);
+    return narrow ? start<64, 5>(c, &mx, w, &p) : start<256, 3>(c, &mx, w, &p);
+}
+
+int matmul_accurate_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+{
+    struct router_end none = {};
+    return choose(c, in, w, out, &none);
+}
+
+int route_dtrnet_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, struct rows n, struct router_end end)
+{
+    end.parts = (double *)cuda_scratch(c, SCRATCH_ROUTE, (size_t)div_up(w->rows, PART) * n.n_max * sizeof(double));
+    end.arrived = cuda_counters(c, (size_t)div_up(n.n_max, ACC_BM) * ACC_WGS);
+    if (!end.parts || !end.arrived)
+        return c->failed.code ? c->failed.code : ERR_NOMEM;
+    struct matmul_out out = {END_F32, NULL, 0, w->n};
+    out.bias = w->bias;
+    out.rows = n;
+    return choose(c, in, w, &out, &end);
 }

@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(S::THREADS, S::N_BLOCKS) matmul_mma_tile(const
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < S::M_TILES; i++)
-        write_tile<T, S::WARP_N>(a.t, acc[i], smem + warp * STAGING_BYTES, tm * S::BM + warp / S::WARPS_N * S::WARP_M + i * 16, m,
+        write_tile<T, S::WARP_N, true>(a.t, acc[i], smem + warp * STAGING_BYTES, tm * S::BM + warp / S::WARPS_N * S::WARP_M + i * 16, m,
                                  tn * S::BN + warp % S::WARPS_N * S::WARP_N);
 }
 

@@ -37,9 +37,11 @@ template <typename TY> __device__ static void finish(const struct matmul_out &o,
     if (c >= o.n)
         return;
     size_t at = (size_t)r * o.ldy + c;
-    if (o.end == END_ACT)
+    if (o.end == END_ACT || (o.end == END_F32 && o.fan)) {
         ((TY *)o.y)[at] = from_f32<TY>(v);
-    else if (o.end == END_F32)
+        for (int g = 0; o.fan && g < o.fan_group; g++)
+            ((TY *)o.fan)[((size_t)r * o.n * o.fan_group) + (c / o.hd * o.fan_group + g) * o.hd + c % o.hd] = from_f32<TY>(v);
+    } else if (o.end == END_F32)
         ((float *)o.y)[at] = v;
     else
         ((float *)o.y)[at] += (o.gate ? o.gate[r] : 1.0f) * v;

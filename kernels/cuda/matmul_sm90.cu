@@ -27,7 +27,7 @@ __device__ __forceinline__ void feed(const CUtensorMap *ma, const CUtensorMap *m
 
 /* One warpgroup: 64 rows of each tile. The second starts a few k blocks after the first and stays behind, so that each writes its results
  * while the other multiplies. */
-template <typename T, int WGS, int BN, int STAGES>
+template <typename T, int WGS, int BN, int STAGES, bool FAN>
 __device__ __forceinline__ void compute(const struct tile_args &a, struct tile_order order, int m, uint32_t tiles, uint32_t full, uint32_t empty,
                                         char *staging)
 {
@@ -60,13 +60,13 @@ __device__ __forceinline__ void compute(const struct tile_args &a, struct tile_o
         wgmma_wait<0>();
         if (threadIdx.x % 128 == 0)
             barrier_arrive(empty + before * 8);
-        write_tile<T, BN>(a, acc, stage, tm * S::BM + wg * 64 + warp * 16, m, tn * BN);
+        write_tile<T, BN, FAN>(a, acc, stage, tm * S::BM + wg * 64 + warp * 16, m, tn * BN);
     }
 }
 
 #endif
 
-template <typename T, int WGS, int BN, int STAGES>
+template <typename T, int WGS, int BN, int STAGES, bool FAN>
 __global__ void __launch_bounds__(128 * (WGS + 1), 1)
     matmul_sm90_tiles(const __grid_constant__ CUtensorMap ma, const __grid_constant__ CUtensorMap mb, const struct tile_args a)
 {
@@ -91,17 +91,17 @@ __global__ void __launch_bounds__(128 * (WGS + 1), 1)
             feed<WGS, BN, STAGES>(&ma, &mb, a, order, tiles, full, empty);
     } else {
         registers_raise<232>();
-        compute<T, WGS, BN, STAGES>(a, order, m, tiles, full, empty, raw + (staging - smem_address(raw)));
+        compute<T, WGS, BN, STAGES, FAN>(a, order, m, tiles, full, empty, raw + (staging - smem_address(raw)));
     }
 #endif
 }
 
-template <typename T, int WGS, int BN, int STAGES>
+template <typename T, int WGS, int BN, int STAGES, bool FAN = false>
 static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
 {
     typedef sm90_shape<WGS, BN, STAGES> S;
     static bool ready;
-    auto kernel = matmul_sm90_tiles<T, WGS, BN, STAGES>;
+    auto kernel = matmul_sm90_tiles<T, WGS, BN, STAGES, FAN>;
     int r = ready ? 0 : CU(c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM_BYTES));
     if (r < 0)
         return r;
@@ -126,7 +126,12 @@ template <typename T>
 static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
 {
     int m = out->rows.n_max;
-    if (m <= 64 && div_up(w->rows, 128) < c->n_sm)
+    bool few = m <= 64 && div_up(w->rows, 128) < c->n_sm;
+    if (out->fan)
+        return few ? start<T, 1, 32, 12, true>(c, in, w, out)
+             : waves_cost(c, m, w->rows, 160) < waves_cost(c, m, w->rows, 256) ? start<T, 2, 160, 5, true>(c, in, w, out)
+             : start<T, 2, 256, 4, true>(c, in, w, out);
+    if (few)
         return start<T, 1, 32, 12>(c, in, w, out);
     if (out->rows.n_dev || m <= 512)   /* how many rows there are is not known here, as a rule few */
         return start<T, 2, 128, 6>(c, in, w, out);

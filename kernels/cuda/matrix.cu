@@ -112,7 +112,7 @@ static int pack_bias(struct packer *p, const struct matrix_part *parts, int n_pa
     return r;
 }
 
-/* Replaces the f32 copy of an ACCURATE matrix by its terms. */
+/* The bf16 terms of an ACCURATE matrix. */
 static int make_terms(struct packer *p, unsigned flags)
 {
     struct kern_matrix *w = p->w;
@@ -139,13 +139,13 @@ static int map_matrix(struct packer *p, unsigned flags)
     if (c->level == CUDA_SIMT || c->k.act == DTYPE_F32)
         return 0;
     bool accurate = w->kind == MATRIX_ACCURATE;
-    int r = accurate ? make_terms(p, flags) : 0;
+    int r = !accurate ? 0 : c->level < CUDA_WGMMA ? make_terms(p, flags) : matrix_terms_f16(c, w);
     if (r < 0 || c->level < CUDA_WGMMA)
         return r;
     const void *data = accurate ? w->terms : w->data;
     int cols = accurate ? w->n_terms * w->term_ld : w->k;
     size_t ld = accurate ? cols : w->ld;
-    enum dtype type = accurate ? DTYPE_BF16 : c->k.act;
+    enum dtype type = accurate ? DTYPE_F16 : c->k.act;
     r = tensor_map(c, &w->box64, type, data, w->rows, cols, ld, 64);
     return r < 0 ? r : tensor_map(c, &w->box32, type, data, w->rows, cols, ld, 32);
 }

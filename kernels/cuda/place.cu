@@ -1,13 +1,18 @@
-/* Row lists and key places of one layer, in one cluster of blocks (one block before Hopper): warps count their rows by ballot, the counts are
- * scanned over warps and blocks, the rows are written.
+/* Row lists and key places of one layer, in one pass: a block counts its 256 rows, tells its counts, and adds up what the blocks before it told.
  *
- * Three running counts a row: selected rows, rows with K and V, and rows that take a reserved slot. A run's own counts are
- * differences to the counts at its first row, so those prefixes are kept in scratch memory between the passes. */
+ * Three running counts a row: selected rows, rows with K and V, and rows that take a reserved slot. Keys count within a run only: a block tells
+ * how many its last run has in it, and a block whose first row lies inside a run adds those up back to the block where the run starts. Blocks are
+ * numbered in the order in which they start, so those that a block waits for are running or done. */
 #include "kernels/cuda/common.cuh"
 
-enum { THREADS = 1024, WARPS = THREADS / 32, MAX_BLOCKS = 8 };
+enum { THREADS = 256, WARPS = THREADS / 32 };
 
+/* Of a block's rows; each at most THREADS. */
 struct counts { int sel, key, take; };
+
+/* What a block tells, in one word: selected rows, rows that take a slot, keys of its last run; nonzero once told. */
+enum { TOLD_BITS = 10, TOLD_MASK = (1 << TOLD_BITS) - 1 };
+static __device__ __forceinline__ int told_word(int sel, int take, int last_keys) { return 1 << 30 | sel << 2 * TOLD_BITS | take << TOLD_BITS | last_keys; }
 
 struct place_args {
     struct kern_step s;
@@ -15,142 +20,149 @@ struct place_args {
     bool kv_all;
     const int *base, *reserved;
     struct kern_place out;
-    struct counts *of_block;   /* [MAX_BLOCKS] */
-    int2 *before;              /* [n+1] keys and selected rows before row r */
+    int *started, *finished;   /* counters of blocks, and */
+    int *told;                 /* [blocks]; all zero before and after */
     int layer;
 };
 
-__device__ __forceinline__ struct counts row_flags(const struct place_args &a, int r, int n)
+struct row_facts {
+    int run, sel, key, take;
+    struct kern_run of;
+};
+
+__device__ __forceinline__ struct row_facts row_flags(const struct place_args &a, int r, int n)
 {
-    struct counts c = {0, 0, 0};
+    struct row_facts f = {};
     if (r >= n)
-        return c;
-    c.sel = !a.route || a.route[r];
-    c.key = c.sel || a.kv_all;
-    c.take = c.key && a.s.runs[a.s.run_of[r]].append;
+        return f;
+    f.run = a.s.run_of[r];
+    f.of = a.s.runs[f.run];
+    f.sel = !a.route || a.route[r];
+    f.key = f.sel || a.kv_all;
+    f.take = f.key && f.of.append;
+    return f;
+}
+
+/* Counts of the block's rows before this thread's; `all`: of the whole block. */
+__device__ static struct counts rows_before(const struct row_facts &f, struct counts *all)
+{
+    __shared__ struct counts warp[WARPS];
+    unsigned sel = __ballot_sync(~0u, f.sel), key = __ballot_sync(~0u, f.key), take = __ballot_sync(~0u, f.take), below = (1u << threadIdx.x % 32) - 1;
+    if (threadIdx.x % 32 == 0)
+        warp[threadIdx.x / 32] = {__popc(sel), __popc(key), __popc(take)};
+    __syncthreads();
+    struct counts c = {__popc(sel & below), __popc(key & below), __popc(take & below)};
+    *all = {0, 0, 0};
+    for (int w = 0; w < WARPS; w++) {
+        if (w < threadIdx.x / 32)
+            c = {c.sel + warp[w].sel, c.key + warp[w].key, c.take + warp[w].take};
+        *all = {all->sel + warp[w].sel, all->key + warp[w].key, all->take + warp[w].take};
+    }
     return c;
 }
 
-__device__ __forceinline__ void add(struct counts *a, struct counts b)
+/* Sums of what the blocks before `block` told; `key`: from block `run_block` on. One warp. */
+__device__ static struct counts blocks_before(const struct place_args &a, int block, int run_block)
 {
-    a->sel += b.sel;
-    a->key += b.key;
-    a->take += b.take;
-}
-
-/* All blocks of the grid, which is one cluster; what they wrote is visible afterwards. */
-__device__ __forceinline__ void grid_sync()
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-#else
-    __syncthreads();
-#endif
-}
-
-/* Sums over the warps and blocks before this one; `total` gets the sum over all. */
-__device__ static struct counts warps_before(const struct place_args &a, struct counts mine, struct counts *total)
-{
-    __shared__ struct counts warp[WARPS];
-    if (threadIdx.x % 32 == 0)
-        warp[threadIdx.x / 32] = mine;
-    __syncthreads();
-    struct counts before = {0, 0, 0}, all = {0, 0, 0};
-    for (int w = 0; w < WARPS; w++) {
-        if (w == threadIdx.x / 32)
-            before = all;
-        add(&all, warp[w]);
+    struct counts c = {0, 0, 0};
+    for (int b = threadIdx.x; b < block; b += 32) {
+        int word;
+        while (!(word = *(volatile int *)&a.told[b]))
+            ;
+        c.sel += word >> 2 * TOLD_BITS & TOLD_MASK;
+        c.take += word >> TOLD_BITS & TOLD_MASK;
+        c.key += b >= run_block ? word & TOLD_MASK : 0;
     }
-    if (threadIdx.x == 0)
-        a.of_block[blockIdx.x] = all;
-    grid_sync();
-    *total = {0, 0, 0};
-    for (int b = 0; b < gridDim.x; b++) {
-        struct counts c = a.of_block[b];
-        if (b < blockIdx.x)
-            add(&before, c);
-        add(total, c);
-    }
-    return before;
+    return {__reduce_add_sync(~0u, c.sel), __reduce_add_sync(~0u, c.key), __reduce_add_sync(~0u, c.take)};
 }
 
-__device__ __forceinline__ void write_row(const struct place_args &a, int r, struct counts f, struct counts at)
+__device__ __forceinline__ void write_row(const struct place_args &a, int r, const struct row_facts &f, struct counts at, int key)
 {
+    int slot = f.take ? a.reserved[at.take] : -1;
     if (f.sel)
         a.out.sel[at.sel] = r;
     else
         a.out.rest[r - at.sel] = r;
-    a.before[r] = make_int2(at.key, at.sel);
-    a.out.slot[r] = f.take ? a.reserved[at.take] : -1;
+    a.out.slot[r] = slot;
+    if (r == f.of.row0)
+        a.out.run_start[f.run] = at.sel;
+    if (!f.key)
+        return;
+    a.out.visible[r] = a.base[f.run] + key + 1;
+    if (f.of.append)
+        a.s.tables[f.of.table_off + (int64_t)a.layer * f.of.table_cap + a.base[f.run] + key] = slot;
 }
 
-/* Row r's key number in its sequence, and its entry in the slot table. */
-__device__ __forceinline__ void write_key(const struct place_args &a, int r)
+/* The last block to finish leaves zeros for the next launch. */
+__device__ static void leave(const struct place_args &a)
 {
-    int i = a.s.run_of[r];
-    const struct kern_run run = a.s.runs[i];
-    int key = a.base[i] + a.before[r].x - a.before[run.row0].x;
-    a.out.visible[r] = key + 1;
-    if (run.append)
-        a.s.tables[run.table_off + (int64_t)a.layer * run.table_cap + key] = a.out.slot[r];
+    __shared__ bool last;
+    __syncthreads();
+    if (threadIdx.x == 0)
+        last = atomicAdd(a.finished, 1) == gridDim.x - 1;
+    __syncthreads();
+    if (!last)
+        return;
+    for (int b = threadIdx.x; b < gridDim.x; b += THREADS)
+        a.told[b] = 0;
+    if (threadIdx.x == 0)
+        *a.started = *a.finished = 0;
 }
 
-__global__ void __launch_bounds__(THREADS, 1) place_rows(struct place_args a)
+/* A block that has rows. */
+__device__ static void place_block(const struct place_args &a, int block, int n)
 {
-    int n = rows_count(a.s.all), lane = threadIdx.x % 32, below = (1u << lane) - 1, all_threads = THREADS * gridDim.x;
-    int span = (n + all_threads - 1) / all_threads * 32, first = (blockIdx.x * WARPS + threadIdx.x / 32) * span;
-    struct counts sum = {0, 0, 0}, total;
-    for (int r = first; r < first + span; r += 32) {
-        struct counts f = row_flags(a, r + lane, n);
-        sum.sel += __popc(__ballot_sync(~0u, f.sel));
-        sum.key += __popc(__ballot_sync(~0u, f.key));
-        sum.take += __popc(__ballot_sync(~0u, f.take));
+    __shared__ int keys_before[THREADS];
+    __shared__ struct counts before;
+    int row0 = block * THREADS, r = row0 + threadIdx.x, end = n - row0 < THREADS ? n - row0 : THREADS;
+    struct row_facts f = row_flags(a, r, n);
+    struct counts all, mine = rows_before(f, &all);
+    keys_before[threadIdx.x] = mine.key;
+    __syncthreads();
+    if (threadIdx.x == end - 1) {   /* knows the block's last run */
+        int first = f.of.row0 > row0 ? f.of.row0 - row0 : 0;
+        *(volatile int *)&a.told[block] = told_word(all.sel, all.take, all.key - keys_before[first]);
     }
-    struct counts at = warps_before(a, sum, &total);
-    for (int r = first; r < first + span; r += 32) {
-        struct counts f = row_flags(a, r + lane, n);
-        unsigned sel = __ballot_sync(~0u, f.sel), key = __ballot_sync(~0u, f.key), take = __ballot_sync(~0u, f.take);
-        struct counts mine = {at.sel + __popc(sel & below), at.key + __popc(key & below), at.take + __popc(take & below)};
-        if (r + lane < n)
-            write_row(a, r + lane, f, mine);
-        add(&at, {__popc(sel), __popc(key), __popc(take)});
+    if (threadIdx.x < 32) {
+        struct counts c = blocks_before(a, block, __shfl_sync(~0u, f.of.row0, 0) / THREADS);
+        if (threadIdx.x == 0)
+            before = c;
     }
-    if (threadIdx.x == 0 && blockIdx.x == 0) {
-        *a.out.sel_n = total.sel;
-        *a.out.rest_n = n - total.sel;
-        a.out.run_start[a.s.n_runs] = total.sel;
-        a.before[n] = make_int2(total.key, total.sel);
+    __syncthreads();
+    struct counts at = {before.sel + mine.sel, 0, before.take + mine.take};
+    if (r < n)
+        write_row(a, r, f, at, mine.key + (f.of.row0 < row0 ? before.key : -keys_before[f.of.row0 - row0]));
+    if (r == n - 1) {
+        *a.out.sel_n = a.out.run_start[a.s.n_runs] = before.sel + all.sel;
+        *a.out.rest_n = n - before.sel - all.sel;
     }
-    grid_sync();
-    for (int r = blockIdx.x * THREADS + threadIdx.x; r < n; r += all_threads)
-        if (!a.route || a.route[r] || a.kv_all)
-            write_key(a, r);
-    for (int i = blockIdx.x * THREADS + threadIdx.x; i < a.s.n_runs; i += all_threads)
-        a.out.run_start[i] = a.before[a.s.runs[i].row0].y;
 }
 
-static int launch(struct cuda_ctx *c, const struct place_args *a)
+__global__ void __launch_bounds__(THREADS) place_rows(struct place_args a)
 {
-    int blocks = div_up(a->s.all.n_max, THREADS);
-    blocks = c->level < CUDA_WGMMA || blocks <= 1 ? 1 : blocks < 4 ? 2 : MAX_BLOCKS;
-    cudaLaunchAttribute cluster = {.id = cudaLaunchAttributeClusterDimension};
-    cluster.val.clusterDim = {(unsigned)blocks, 1, 1};
-    cudaLaunchConfig_t config = {.gridDim = dim3(blocks), .blockDim = dim3(THREADS), .stream = c->stream, .attrs = &cluster,
-                                 .numAttrs = c->level < CUDA_WGMMA ? 0u : 1u};
-    return CU(c, cudaLaunchKernelEx(&config, place_rows, *a));
+    __shared__ int number;
+    if (threadIdx.x == 0)
+        number = atomicAdd(a.started, 1);
+    __syncthreads();
+    int n = rows_count(a.s.all), block = number;
+    if (block * THREADS < n)
+        place_block(a, block, n);
+    else if (n == 0 && block == 0 && threadIdx.x == 0)
+        *a.out.sel_n = *a.out.rest_n = a.out.run_start[a.s.n_runs] = 0;
+    leave(a);
 }
 
 static int place_cuda(struct kern_ctx *k, const struct kern_step *s, int layer, const unsigned char *route, bool kv_all, const int *base,
                       const int *reserved, struct kern_place *ret)
 {
     struct cuda_ctx *c = ctx_of(k);
-    char *scratch = (char *)cuda_scratch(c, SCRATCH_PLACE, MAX_BLOCKS * sizeof(struct counts) + (size_t)(s->all.n_max + 1) * sizeof(int2));
-    if (!scratch)
+    int blocks = s->all.n_max > THREADS ? div_up(s->all.n_max, THREADS) : 1;
+    int *counters = cuda_counters(c, (size_t)blocks + 2);
+    if (!counters)
         return c->failed.code ? c->failed.code : ERR_NOMEM;
-    struct place_args a = {*s, route, kv_all, base, reserved, *ret, (struct counts *)scratch,
-                           (int2 *)(scratch + MAX_BLOCKS * sizeof(struct counts)), layer};
-    int r = launch(c, &a);
-    return r < 0 ? r : launched(k, "place");
+    struct place_args a = {*s, route, kv_all, base, reserved, *ret, counters, counters + 1, counters + 2, layer};
+    place_rows<<<blocks, THREADS, 0, c->stream>>>(a);
+    return launched(k, "place");
 }
 
 void place_cuda_init(struct kern_ops *o) { o->place = place_cuda; }

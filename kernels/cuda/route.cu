@@ -1,5 +1,5 @@
 /* Routing decisions: one warp a row. A decision hangs on one sum, so it is taken in double, as on the CPU. */
-#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/route.cuh"
 
 enum { ROWS_A_BLOCK = 4 };
 
@@ -9,8 +9,6 @@ __device__ __forceinline__ double warp_sum_double(double v)
         v += __shfl_xor_sync(~0u, v, d);
     return v;
 }
-
-__device__ __forceinline__ float sigmoid_double(double z) { return (float)(1.0 / (1.0 + exp(-z))); }
 
 /* z0 - z1 of z = w h + b, h = silu(hid * scale * norm_w); norm_w NULL: ones. */
 __device__ static double two_way_silu(const float *hid, float scale, const float *norm_w, const float *w, const float *b, int m)
@@ -33,10 +31,7 @@ __global__ static void route_dtrnet_rows(unsigned char *route, float *gate, floa
     double z = two_way_silu(hid + (size_t)r * m, 1, NULL, w2, b2, m);
     if (threadIdx.x)
         return;
-    float p0 = sigmoid_double(z);
-    prob[r] = p0;
-    route[r] = p0 > 0.5f;
-    gate[r] = p0 > 0.5f ? p0 : sigmoid_double(-z);
+    decide_dtrnet(route, gate, prob, r, z);
 }
 
 __global__ static void route_mod_rows(unsigned char *route, float *gate, float *prob, const float *x, const float *w, const float *b, int d,
@@ -83,12 +78,22 @@ __global__ static void route_dllm_rows(unsigned char *route, float *prob, const 
 static dim3 grid_of(struct rows n) { return dim3(div_up(n.n_max, ROWS_A_BLOCK)); }
 static const dim3 block(32, ROWS_A_BLOCK);
 
-static int route_dtrnet_cuda(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, const float *hid, const float *w2,
-                             const float *b2, int m, struct rows n)
+static int route_dtrnet_cuda(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, float *hid, const float *x,
+                             const struct kern_matrix *w1, const float *w2, const float *b2, int m, struct rows n)
 {
+    struct cuda_ctx *c = ctx_of(k);
     if (n.n_max == 0)
         return 0;
-    route_dtrnet_rows<<<grid_of(n), block, 0, ctx_of(k)->stream>>>(route, gate, prob, hid, w2, b2, m, n);
+    if (k->act != DTYPE_F32 && c->level == CUDA_WGMMA && tensor_map_fits(x, (size_t)w1->k * sizeof(*x))) {
+        struct matmul_in in = {x, w1->k};
+        struct router_end end = {route, gate, prob, w2, b2};
+        int gathered = n.idx ? matmul_gather(c, &in, w1->k, sizeof(*x), n) : 0;
+        return gathered < 0 ? gathered : route_dtrnet_sm90(c, &in, w1, n, end);
+    }
+    int r = k->ops->matmul_accurate(k, hid, x, w1, n);
+    if (r < 0)
+        return r;
+    route_dtrnet_rows<<<grid_of(n), block, 0, c->stream>>>(route, gate, prob, hid, w2, b2, m, n);
     return launched(k, "route_dtrnet");
 }
 

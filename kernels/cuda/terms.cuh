@@ -1,4 +1,4 @@
-/* Float32 values as sums of three bf16 terms, the operands of the float32-accurate matmuls. */
+/* Float32 values as sums of 16-bit terms, the operands of the float32-accurate matmuls: three of bf16, or two of f16 once scaled. */
 #pragma once
 #include "kernels/cuda/mma.cuh"
 
@@ -24,4 +24,21 @@ template <int ROWS> __device__ __forceinline__ void load_x(float2 v[4], const ch
         int chunk = col % 32 / 4 ^ row % 8;
         v[i] = *(const float2 *)(x + col / 32 * ROWS * 128 + row * 128 + chunk * 16 + col % 4 * 4);
     }
+}
+
+/* The power of two that brings |top| to [2^14, 2^15), and its inverse: both normal numbers. Zeros and what is tiny are scaled by 2^126. */
+__device__ __forceinline__ float half_scale(float top, float *unscale)
+{
+    int e = max(15, (int)(__float_as_uint(top) >> 23));
+    *unscale = __uint_as_float((uint32_t)(e - 14) << 23);
+    return __uint_as_float((uint32_t)(268 - e) << 23);
+}
+
+/* Two f16 terms of two values below 2^15: what is left of a value v is below 2^-24 |v|, or 2^-25. */
+__device__ __forceinline__ void split_pair(float2 v, uint32_t *hi, uint32_t *lo)
+{
+    __half2 h = __floats2half2_rn(v.x, v.y);
+    float2 near = __half22float2(h);
+    *hi = *(uint32_t *)&h;
+    *lo = pack2<__half>(v.x - near.x, v.y - near.y);
 }

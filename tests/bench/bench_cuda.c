@@ -1,4 +1,4 @@
-/* Times the CUDA backend's ops on the shapes of a model's prefill, and sums them up as one layer.
+/* Times the CUDA backend's ops on the shapes of a model's prefill, and sums them up as a dense layer and one whose attention takes one row in ten.
  *
  *   bench_cuda [ROWS [LENGTH]]     rows of a step, and of a sequence; prints one line an op: microseconds, TFLOP/s or GB/s.
  *                                  DTRNET_TEST_CUDA_LEVEL: the kernels
@@ -75,14 +75,15 @@ static double now(void)
 struct run {
     const struct shape *s;
     struct rows all;
-    float *x, *norm, *router, *cos, *sin, *gate;
+    float *x, *norm, *router, *router_out, *decided, *prob, *cos, *sin, *gate;
     void *xn, *qkv, *attn, *ffn;
-    struct kern_matrix *w_qkv, *w_o, *w_gu, *w_down, *w_router;
+    struct kern_matrix *w_qkv, *w_qk, *w_v, *w_o, *w_gu, *w_down, *w_router;
     struct kern_heads heads;
     struct kern_step step;
-    struct kern_place place;
+    struct kern_place place, place_some;
     int *base, *reserved;
-    struct rows some;   /* one row in ten */
+    unsigned char *route, *one_in_ten;   /* decisions: as the router's op writes them, and as the others read them */
+    struct rows some;                    /* one row in ten */
     int n;
 };
 
@@ -107,7 +108,6 @@ static double seconds(int (*op)(struct run *r), struct run *r)
 static int width(const struct run *r) { return (r->s->h + 2 * r->s->hk) * r->s->hd; }
 static int op_norm(struct run *r) { return k->ops->rmsnorm(k, r->xn, r->x, r->norm, r->all, r->s->d, 1e-5f); }
 static int op_qkv(struct run *r) { return k->ops->matmul(k, r->qkv, k->act, width(r), r->xn, r->s->d, r->w_qkv, r->all); }
-static int op_qkv_some(struct run *r) { return k->ops->matmul(k, r->qkv, k->act, width(r), r->xn, r->s->d, r->w_qkv, r->some); }
 static int op_rope(struct run *r)
 {
     return k->ops->rope_store(k, &r->heads, r->qkv, r->cos, r->sin, &r->step, r->place.slot, r->all);
@@ -120,8 +120,25 @@ static int op_place(struct run *r) { return k->ops->place(k, &r->step, 0, NULL, 
 static int op_o(struct run *r) { return k->ops->matmul_residual(k, r->x, r->attn, r->s->h * r->s->hd, r->w_o, r->gate, r->all); }
 static int op_gu(struct run *r) { return k->ops->matmul_swiglu(k, r->ffn, r->xn, r->w_gu, r->all); }
 static int op_down(struct run *r) { return k->ops->matmul_residual(k, r->x, r->ffn, r->s->f, r->w_down, NULL, r->all); }
-static int op_router(struct run *r) { return k->ops->matmul_accurate(k, r->router, r->x, r->w_router, r->all); }
-static int op_bypass(struct run *r) { return k->ops->bypass(k, &r->heads, r->attn, r->qkv, r->all); }
+static int op_accurate(struct run *r) { return k->ops->matmul_accurate(k, r->router, r->x, r->w_router, r->all); }
+static int op_router(struct run *r)
+{
+    return k->ops->route_dtrnet(k, r->route, r->decided, r->prob, r->router, r->x, r->w_router, r->router_out, r->norm, r->s->d / 2, r->all);
+}
+static int op_values(struct run *r) { return k->ops->matmul_bypass(k, &r->heads, r->attn, r->qkv, r->xn, r->w_v, r->s->d, r->all); }
+static int op_qk_some(struct run *r) { return k->ops->matmul(k, r->qkv, k->act, width(r), r->xn, r->s->d, r->w_qk, r->some); }
+static int op_rope_some(struct run *r)
+{
+    return k->ops->rope_store(k, &r->heads, r->qkv, r->cos, r->sin, &r->step, r->place_some.slot, r->some);
+}
+static int op_attention_some(struct run *r)
+{
+    return k->ops->attention(k, &r->heads, r->attn, r->qkv, &r->step, 0, &r->place_some, 0.125f);
+}
+static int op_place_some(struct run *r)
+{
+    return k->ops->place(k, &r->step, 0, r->one_in_ten, false, r->base, r->reserved, &r->place_some);
+}
 
 static void report(const char *name, struct run *r, int (*op)(struct run *), double flops, double bytes, double *sum)
 {
@@ -149,8 +166,13 @@ static int *ints(int n, int (*value)(int i, int arg), int arg)
 static int same(int i, int arg) { return i + arg; }
 static int in_run(int i, int length) { return i / length; }
 static int in_sequence(int i, int length) { return i % length; }
-static int times(int i, int arg) { return i * arg; }
 static int none(int i, int arg) { return 0; }
+
+static struct kern_place place_room(int n, int runs)
+{
+    size_t list = (size_t)n * sizeof(int);
+    return (struct kern_place){room(list), room(sizeof(int)), room(list), room(sizeof(int)), room((size_t)(runs + 1) * sizeof(int)), room(list), room(list)};
+}
 
 static void make_step(struct run *r, int length)
 {
@@ -162,12 +184,20 @@ static void make_step(struct run *r, int length)
     free(host);
     r->all = (struct rows){NULL, NULL, n};
     r->step = (struct kern_step){r->all, ints(n, in_sequence, length), ints(n, in_run, length), dev, runs, room((size_t)runs * (size_t)length * 4)};
-    r->place = (struct kern_place){room((size_t)n * 4), room(4), room((size_t)n * 4), room(4), room((size_t)(runs + 1) * 4), room((size_t)n * 4),
-                                   room((size_t)n * 4)};
+    r->place = place_room(n, runs);
+    r->place_some = place_room(n, runs);
     r->base = ints(runs, none, 0);
     r->reserved = ints(n, same, 0);
-    r->some = (struct rows){ints(n, times, 10), ints(1, same, n / 10), n};
+    unsigned char *decisions = calloc((size_t)n, 1);
+    for (int i = 9; i < n; i += 10)
+        decisions[i] = 1;
+    r->route = room((size_t)n);
+    r->one_in_ten = room((size_t)n);
+    must(b->upload(k, r->one_in_ten, decisions, (size_t)n), "upload");
+    free(decisions);
+    r->some = (struct rows){r->place_some.sel, r->place_some.sel_n, n};
     must(op_place(r), "place");
+    must(op_place_some(r), "place");
 }
 
 static void make_arrays(struct run *r, int length)
@@ -180,28 +210,79 @@ static void make_arrays(struct run *r, int length)
     r->cos = random_array((size_t)length * (size_t)s->hd / 2, DTYPE_F32);
     r->sin = random_array((size_t)length * (size_t)s->hd / 2, DTYPE_F32);
     r->router = room(rows * (size_t)s->d / 2 * 4);
+    r->router_out = random_array((size_t)s->d, DTYPE_F32);
+    r->decided = room(rows * 4);
+    r->prob = room(rows * 4);
     r->xn = random_array(rows * (size_t)s->d, k->act);
     r->qkv = random_array(rows * (size_t)width(r), k->act);
     r->attn = random_array(rows * (size_t)(s->h * s->hd), k->act);
     r->ffn = random_array(rows * (size_t)s->f, k->act);
     r->heads.kv = random_array(rows * (size_t)(2 * s->hk * s->hd), k->act);
     r->w_qkv = matrix(MATRIX_LINEAR, width(r), s->d);
+    r->w_qk = matrix(MATRIX_LINEAR, (s->h + s->hk) * s->hd, s->d);
+    r->w_v = matrix(MATRIX_LINEAR, s->hk * s->hd, s->d);
     r->w_o = matrix(MATRIX_LINEAR, s->d, s->h * s->hd);
     r->w_gu = matrix(MATRIX_GATE_UP, s->f, s->d);
     r->w_down = matrix(MATRIX_LINEAR, s->d, s->f);
     r->w_router = matrix(MATRIX_ACCURATE, s->d / 2, s->d);
 }
 
+static void place_done(const struct kern_place *p)
+{
+    void *all[] = {p->sel, p->sel_n, p->rest, p->rest_n, p->run_start, p->visible, p->slot};
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+        b->free(k, all[i]);
+}
+
 static void done(struct run *r)
 {
-    void *all[] = {r->x, r->norm, r->gate, r->cos, r->sin, r->router, r->xn, r->qkv, r->attn, r->ffn, r->heads.kv, (void *)r->step.pos,
-                   (void *)r->step.run_of, (void *)r->step.runs, r->step.tables, r->place.sel, r->place.sel_n, r->place.rest, r->place.rest_n,
-                   r->place.run_start, r->place.visible, r->place.slot, r->base, r->reserved, (void *)r->some.idx, (void *)r->some.n_dev};
-    struct kern_matrix *matrices[] = {r->w_qkv, r->w_o, r->w_gu, r->w_down, r->w_router};
+    void *all[] = {r->x, r->norm, r->gate, r->cos, r->sin, r->router, r->router_out, r->decided, r->prob, r->xn, r->qkv, r->attn, r->ffn,
+                   r->heads.kv, (void *)r->step.pos, (void *)r->step.run_of, (void *)r->step.runs, r->step.tables, r->base, r->reserved, r->route,
+                   r->one_in_ten};
+    struct kern_matrix *matrices[] = {r->w_qkv, r->w_qk, r->w_v, r->w_o, r->w_gu, r->w_down, r->w_router};
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
         b->free(k, all[i]);
     for (size_t i = 0; i < sizeof(matrices) / sizeof(*matrices); i++)
         k->ops->matrix_free(k, matrices[i]);
+    place_done(&r->place);
+    place_done(&r->place_some);
+}
+
+static void bench_dense(struct run *r, int length)
+{
+    const struct shape *s = r->s;
+    double sum = 0, n = r->n, flops = 2 * n, q = s->h * s->hd, kv = s->hk * s->hd, d = s->d, f = s->f, act = 2, pairs = 0;
+    for (int i = 0; i < r->n; i++)
+        pairs += i % length + 1;
+    report("place", r, op_place, 0, 0, &sum);
+    report("rmsnorm", r, op_norm, 0, n * d * (4 + act), &sum);
+    report("qkv", r, op_qkv, flops * d * (q + 2 * kv), 0, &sum);
+    report("rope_store", r, op_rope, 0, n * act * 2 * (q + 2 * kv), &sum);
+    report("attention", r, op_attention, 4 * pairs * q, 0, &sum);
+    report("o", r, op_o, flops * d * q, 0, &sum);
+    report("rmsnorm", r, op_norm, 0, n * d * (4 + act), &sum);
+    report("gate_up", r, op_gu, flops * 2 * d * f, 0, &sum);
+    report("down", r, op_down, flops * d * f, 0, &sum);
+    printf("%-5s %6d rows %-12s %9.1f us, length %d\n", s->name, r->n, "= a layer", sum * 1e6, length);
+}
+
+/* What a routed layer does before its output projection; the rest is as above. */
+static void bench_routed(struct run *r, int length)
+{
+    const struct shape *s = r->s;
+    double sum = 0, n = r->n, flops = 2 * n, q = s->h * s->hd, kv = s->hk * s->hd, d = s->d, act = 2, pairs = 0;
+    for (int i = 9; i < r->n; i += 10)
+        pairs += i % length / 10 + 1;
+    report("accurate", r, op_accurate, flops * d * d / 2, 0, NULL);
+    report("router", r, op_router, flops * d * d / 2, 0, &sum);
+    report("place 10 %", r, op_place_some, 0, 0, &sum);
+    report("rmsnorm", r, op_norm, 0, n * d * (4 + act), &sum);
+    report("qk 10 %", r, op_qk_some, flops / 10 * d * (q + kv), 0, &sum);
+    report("v, bypass", r, op_values, flops * d * kv, 0, &sum);
+    report("rope 10 %", r, op_rope_some, 0, n / 10 * act * 2 * (q + 2 * kv), &sum);
+    must(op_rope_some(r), "rope_store");
+    report("attend 10 %", r, op_attention_some, 4 * pairs * q, 0, &sum);
+    printf("%-5s %6d rows %-12s %9.1f us, length %d\n", s->name, r->n, "= to o", sum * 1e6, length);
 }
 
 static void bench(const struct shape *s, int n, int length)
@@ -209,22 +290,8 @@ static void bench(const struct shape *s, int n, int length)
     struct run r = {.s = s, .n = n, .heads = {s->h, s->hk, s->hd, NULL}};
     make_step(&r, length);
     make_arrays(&r, length);
-    double sum = 0, flops = 2.0 * n, q = s->h * s->hd, kv = s->hk * s->hd, d = s->d, f = s->f, act = 2, pairs = 0;
-    for (int i = 0; i < n; i++)
-        pairs += i % length + 1;
-    report("place", &r, op_place, 0, 0, &sum);
-    report("rmsnorm", &r, op_norm, 0, n * d * (4 + act), &sum);
-    report("qkv", &r, op_qkv, flops * d * (q + 2 * kv), 0, &sum);
-    report("rope_store", &r, op_rope, 0, n * act * 2 * (q + 2 * kv), &sum);
-    report("attention", &r, op_attention, 4 * pairs * q, 0, &sum);
-    report("o", &r, op_o, flops * d * q, 0, &sum);
-    report("rmsnorm", &r, op_norm, 0, n * d * (4 + act), &sum);
-    report("gate_up", &r, op_gu, flops * 2 * d * f, 0, &sum);
-    report("down", &r, op_down, flops * d * f, 0, &sum);
-    printf("%-5s %6d rows %-12s %9.1f us, length %d\n", s->name, n, "= a layer", sum * 1e6, length);
-    report("qkv of 10 %", &r, op_qkv_some, flops / 10 * d * (q + 2 * kv), 0, NULL);
-    report("router", &r, op_router, flops * d * d / 2, 0, NULL);
-    report("bypass", &r, op_bypass, 0, n * act * (q + kv), NULL);
+    bench_dense(&r, length);
+    bench_routed(&r, length);
     done(&r);
 }
 

@@ -80,6 +80,8 @@ void check_embed(struct check *c);
 void check_matmul(struct check *c);
 void check_rmsnorm(struct check *c);
 void check_route(struct check *c);
+void check_router(struct check *c);
+void check_bypass(struct check *c);
 void check_place(struct check *c);
 void check_rope(struct check *c);
 void check_attention(struct check *c);

@@ -12,6 +12,7 @@ static const struct {
     {"embed", check_embed, true},         {"matmul", check_matmul, false}, {"rmsnorm", check_rmsnorm, true},
     {"route", check_route, true},         {"place", check_place, true},    {"rope", check_rope, true},
     {"attention", check_attention, false}, {"gates", check_gates, true},    {"logprob", check_logprob, true},
+    {"router", check_router, false},      {"bypass", check_bypass, false},
 };
 enum { N_OPS = sizeof(ops) / sizeof(*ops) };
 

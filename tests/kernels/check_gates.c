@@ -1,10 +1,9 @@
-/* copy_rows, gather_rows, blend and bypass. */
+/* copy_rows, gather_rows and blend. */
 #include <math.h>
 #include "tests/check/harness.h"
 
 struct arg {
     int d;
-    struct kern_heads hs;
 };
 
 static int run_copy(const struct check *c, const void *arg, void *const *dev, struct rows rows)
@@ -80,48 +79,15 @@ static void gather(struct check *c, int n, int d)
     free(idx);
 }
 
-static int run_bypass(const struct check *c, const void *arg, void *const *dev, struct rows rows)
-{
-    const struct arg *a = arg;
-    return c->k->ops->bypass(c->k, &a->hs, dev[1], dev[0], rows);
-}
-
-static void want_bypass(const struct check *c, const void *arg, int r, const void *const *in, double *const *out)
-{
-    const struct kern_heads *hs = &((const struct arg *)arg)->hs;
-    for (int i = 0; i < hs->h; i++)
-        for (int j = 0; j < hs->hd; j++)
-            out[1][i * hs->hd + j] = check_get(c, CHECK_ACT, in[0], (size_t)(hs->h + hs->hk + i / (hs->h / hs->hk)) * hs->hd + j);
-}
-
-static void bypass(struct check *c, int n, int h, int hk, int hd)
-{
-    struct arg a = {.hs = {.h = h, .hk = hk, .hd = hd}};
-    int width = (h + 2 * hk) * hd;
-    char what[64];
-    snprintf(what, sizeof(what), "bypass %d/%d x %d", h, hk, hd);
-    struct check_array arrays[] = {
-        {.name = "qkv", .use = CHECK_IN, .type = CHECK_ACT, .cols = width, .host = check_fill(c, CHECK_ACT, (size_t)n * width, -3, 3)},
-        {.name = "out", .use = CHECK_OUT, .type = CHECK_ACT, .cols = h * hd, .host = check_fill(c, CHECK_ACT, (size_t)n * h * hd, -3, 3)},
-    };
-    check_rows(c, &(struct check_op){.what = what, .arrays = arrays, .n_arrays = 2, .n = n, .run = run_bypass, .want = want_bypass,
-                                     .arg = &a});
-    check_arrays_done(arrays, 2);
-}
-
 void check_gates(struct check *c)
 {
     if (c->bench) {
         rows_of_floats(c, 512, 960);
-        bypass(c, 512, 15, 5, 64);
         return;
     }
     for (int n = 0; n <= 40; n = n * 3 + 1) {
         for (int d = 1; d < 400; d = d * 2 + 3)
             rows_of_floats(c, n, d);
         gather(c, n, 17);
-        bypass(c, n, 6, 2, 24);
-        bypass(c, n, 4, 1, 8);
-        bypass(c, n, 3, 3, 64);
     }
 }

@@ -1,7 +1,7 @@
 /* place: row lists and key places, against the header's sentences taken one by one. */
 #include "tests/check/harness.h"
 
-enum { LAYERS = 3, MAX_RUNS = 12, MAX_RUN = 9, CAP = 24, MAX_ROWS = MAX_RUNS * MAX_RUN };
+enum { LAYERS = 3, MAX_RUNS = 12, SHORT_RUN = 9, LONG_RUN = 600, CAP = LONG_RUN + 15, MAX_ROWS = MAX_RUNS * LONG_RUN };
 
 struct problem {
     struct kern_run runs[MAX_RUNS];
@@ -16,14 +16,14 @@ struct result {
     int tables[MAX_RUNS * LAYERS * CAP];
 };
 
-static void make(struct check *c, struct problem *p, int n_runs)
+static void make(struct check *c, struct problem *p, int n_runs, int longest)
 {
     *p = (struct problem){.n_runs = n_runs, .layer = check_int(c, 0, LAYERS - 1), .all = !check_int(c, 0, 3), .kv_all = check_int(c, 0, 1)};
     int bias = check_int(c, 0, 2);   /* 0: nearly none routed, 2: nearly all */
     for (int i = 0; i < n_runs; i++) {
-        p->runs[i] = (struct kern_run){.row0 = p->n, .n = check_int(c, 1, MAX_RUN), .append = check_int(c, 0, 1), .table_cap = CAP,
+        p->runs[i] = (struct kern_run){.row0 = p->n, .n = check_int(c, 1, longest), .append = check_int(c, 0, 1), .table_cap = CAP,
                                        .table_off = (int64_t)i * LAYERS * CAP};
-        p->base[i] = check_int(c, 0, CAP - MAX_RUN);
+        p->base[i] = check_int(c, 0, CAP - LONG_RUN);
         p->n += p->runs[i].n;
     }
     for (int i = 0; i < MAX_ROWS; i++) {
@@ -124,7 +124,7 @@ void check_place(struct check *c)
     static struct problem p;
     static struct result got;
     for (int i = 0; i < (c->bench ? 0 : 400); i++) {
-        make(c, &p, i % (MAX_RUNS + 1));
+        make(c, &p, i % (MAX_RUNS + 1), i % 20 ? SHORT_RUN : LONG_RUN);   /* long: more rows than a block of any backend takes */
         memset(&got, 0xee, sizeof(got));
         c->cases++;
         run(c, &p, &got);

@@ -2,7 +2,7 @@
 #include <math.h>
 #include "tests/check/harness.h"
 
-#define MARGIN 2e-6
+#define MARGIN 4e-6
 
 enum family { DTRNET, MOD, DLLM, FAMILIES };
 static const char *const names[FAMILIES] = {"dtrnet", "mod", "dllm"};
@@ -10,19 +10,21 @@ enum { FORCED = 2 };
 
 struct arg {
     enum family family;
-    int m;
+    int m, d;                         /* d: columns of x; m but for DTRNET, whose hidden values are W1 x + b1 */
+    float *w1, *b1;
+    struct kern_matrix *matrix;
     float *w, *b, *norm;              /* host */
     void *dev_w, *dev_b, *dev_norm;
 };
 
-enum { X, POS, ROUTE, GATE, PROB, ARRAYS };
+enum { X, POS, HID, ROUTE, GATE, PROB, ARRAYS };
 
 static int run(const struct check *c, const void *arg, void *const *dev, struct rows rows)
 {
     const struct arg *a = arg;
     const struct kern_ops *o = c->k->ops;
     if (a->family == DTRNET)
-        return o->route_dtrnet(c->k, dev[ROUTE], dev[GATE], dev[PROB], dev[X], a->dev_w, a->dev_b, a->m, rows);
+        return o->route_dtrnet(c->k, dev[ROUTE], dev[GATE], dev[PROB], dev[HID], dev[X], a->matrix, a->dev_w, a->dev_b, a->m, rows);
     if (a->family == MOD)
         return o->route_mod(c->k, dev[ROUTE], dev[GATE], dev[PROB], dev[X], a->dev_w, a->dev_b, a->m, rows);
     return o->route_dllm(c->k, dev[ROUTE], dev[PROB], dev[X], a->dev_norm, 1e-5f, a->dev_w, a->dev_b, a->m, dev[POS], FORCED, rows);
@@ -30,17 +32,29 @@ static int run(const struct check *c, const void *arg, void *const *dev, struct 
 
 static double sigmoid(double z) { return 1 / (1 + exp(-z)); }
 
+static double hidden(const struct arg *a, const float *x, int i)
+{
+    if (a->family != DTRNET)
+        return x[i];
+    double h = a->b1[i];
+    for (int j = 0; j < a->d; j++)
+        h += (double)a->w1[(size_t)i * a->d + j] * x[j];
+    return h;
+}
+
 static void logits(const struct arg *a, const float *x, double z[2])
 {
     double square = 0;
-    for (int i = 0; i < a->m; i++)
+    for (int i = 0; i < a->m && a->family == DLLM; i++)
         square += (double)x[i] * x[i];
-    for (int j = 0; j < 2; j++) {
-        z[j] = a->b[j];
-        for (int i = 0; i < a->m; i++) {
-            double h = a->family == DLLM ? x[i] / sqrt(square / a->m + 1e-5) * a->norm[i] : x[i];
+    z[0] = a->b[0];
+    z[1] = a->b[1];
+    for (int i = 0; i < a->m; i++) {
+        double h = hidden(a, x, i);
+        if (a->family == DLLM)
+            h *= a->norm[i] / sqrt(square / a->m + 1e-5);
+        for (int j = 0; j < 2; j++)
             z[j] += a->w[j * a->m + i] * (a->family == MOD ? h : h * sigmoid(h));
-        }
     }
 }
 
@@ -53,24 +67,48 @@ static void want(const struct check *c, const void *arg, int r, const void *cons
     bool forced = a->family == DLLM && *(const int *)in[POS] < FORCED, near = fabs(p - 0.5) < MARGIN && !forced;
     bool route = p > 0.5 || forced;
     out[PROB][0] = p;
+    for (int i = 0; i < a->m; i++)
+        out[HID][i] = NAN;
     out[ROUTE][0] = near ? NAN : route;
     if (a->family == DLLM)
         return;
     out[GATE][0] = a->family == MOD ? sigmoid(z[1]) : near ? NAN : route ? p0 : 1 - p0;
 }
 
+/* DTRNET's first matrix, in bf16 as it is published or in float32. */
+static void make_first(struct check *c, struct arg *a)
+{
+    size_t n = (size_t)a->m * a->d;
+    double top = 2 / sqrt(a->d);
+    enum dtype type = check_int(c, 0, 1) ? DTYPE_BF16 : DTYPE_F32;
+    void *stored = malloc(n * dtype_size(type));
+    struct err err = {0};
+    a->w1 = check_floats(c, n, -top, top);
+    a->b1 = check_floats(c, a->m, -1, 1);
+    dtype_from_f32(stored, type, a->w1, n);
+    dtype_to_f32(a->w1, stored, type, n);
+    struct matrix_part part = {stored, type, a->m, a->b1, DTYPE_F32};
+    if (c->k->ops->matrix_new(c->k, MATRIX_ACCURATE, &part, 1, a->d, &a->matrix, &err) < 0)
+        check_fail(c, "route_dtrnet", "%s", err.text);
+    free(stored);
+}
+
 static void one(struct check *c, enum family f, int n, int m)
 {
-    struct arg a = {f, m, check_floats(c, 2 * (size_t)m, -0.3, 0.3), check_floats(c, 2, -0.2, 0.2), check_floats(c, m, 0.5, 1.5)};
+    struct arg a = {.family = f, .m = m, .d = f == DTRNET ? 2 * m : m, .w = check_floats(c, 2 * (size_t)m, -0.3, 0.3),
+                    .b = check_floats(c, 2, -0.2, 0.2), .norm = check_floats(c, m, 0.5, 1.5)};
     char what[64];
     snprintf(what, sizeof(what), "%s m %d", names[f], m);
     a.dev_w = check_up(c, a.w, sizeof(float) * 2 * m);
     a.dev_b = check_up(c, a.b, sizeof(float) * 2);
     a.dev_norm = check_up(c, a.norm, sizeof(float) * m);
+    if (f == DTRNET)
+        make_first(c, &a);
     double tolerance = 1e-6 + 1e-8 * m;
     struct check_array arrays[ARRAYS] = {
-        [X] = {.name = "x", .use = CHECK_IN, .type = CHECK_F32, .cols = m, .host = check_floats(c, (size_t)n * m, -4, 4)},
+        [X] = {.name = "x", .use = CHECK_IN, .type = CHECK_F32, .cols = a.d, .host = check_floats(c, (size_t)n * a.d, -4, 4)},
         [POS] = {.name = "pos", .use = CHECK_IN, .type = CHECK_I32, .cols = 1, .host = check_fill(c, CHECK_I32, n, 0, 6)},
+        [HID] = {.name = "hid", .use = CHECK_OUT, .type = CHECK_F32, .cols = m, .host = check_floats(c, (size_t)n * m, -1, 1)},
         [ROUTE] = {.name = "route", .use = CHECK_OUT, .type = CHECK_U8, .cols = 1, .host = check_fill(c, CHECK_U8, n, 2, 9)},
         [GATE] = {.name = "gate", .use = f == DLLM ? CHECK_IN : CHECK_OUT, .type = CHECK_F32, .cols = 1, .abs = tolerance,
                   .host = check_floats(c, n, 2, 3)},
@@ -81,21 +119,36 @@ static void one(struct check *c, enum family f, int n, int m)
     void *dev[] = {a.dev_w, a.dev_b, a.dev_norm};
     for (int i = 0; i < 3; i++)
         check_drop(c, dev[i]);
+    c->k->ops->matrix_free(c->k, a.matrix);
+    free(a.w1);
+    free(a.b1);
     free(a.w);
     free(a.b);
     free(a.norm);
 }
 
-void check_route(struct check *c)
+static void family(struct check *c, enum family f)
 {
     static const int widths[] = {1, 7, 8, 32, 48, 192, 255, 257, 480, 512};
-    for (int f = 0; f < FAMILIES; f++) {
-        if (c->bench) {
-            one(c, f, 512, f == MOD ? 960 : 480);
-            continue;
-        }
-        for (size_t i = 0; i < sizeof(widths) / sizeof(*widths); i++)
-            for (int n = 0; n <= 50; n = n * 4 + 1)
-                one(c, f, n, widths[i]);
+    if (c->bench) {
+        one(c, f, 512, f == MOD ? 960 : 480);
+        return;
     }
+    for (size_t i = 0; i < sizeof(widths) / sizeof(*widths); i++)
+        for (int n = 0; n <= 50; n = n * 4 + 1)
+            one(c, f, n, widths[i]);
+}
+
+void check_route(struct check *c)
+{
+    family(c, MOD);
+    family(c, DLLM);
+}
+
+/* DTRNet's decision holds a matmul, whose bits are the level's. */
+void check_router(struct check *c)
+{
+    family(c, DTRNET);
+    if (!strcmp(c->backend->name, "cuda"))   /* several tiles of rows and columns */
+        one(c, DTRNET, 300, 200);
 }
