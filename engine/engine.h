@@ -111,6 +111,7 @@ struct engine_stats {
     uint64_t tree_tokens, tree_nodes, evicted_tokens;
     int queued, running;
     double busy_s;                  /* seconds that the worker spent launching steps, waiting for them and taking in their results */
+    double wait_s;                  /* of them, waiting for the device */
     double matmul_s, attention_s, other_s;   /* busy_s, divided as steps sampled once a second were (kernels/op_times.h) */
     uint64_t memory_total_bytes, memory_free_bytes;   /* of the device, when the latest sampled step began; on the CPU what the process may use */
 };

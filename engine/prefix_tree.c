@@ -1,100 +1,12 @@
-/* The radix tree: matching, splitting, eviction. Nodes themselves (their arrays) are in tree_node.c. */
+/* The radix tree: matching, splitting, eviction. The arrays of a node are tree_node.c's business, its links to other nodes tree_links.c's. */
 #include "engine/prefix_tree.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include "engine/tree_links.h"
 #include "engine/tree_node.h"
 
-/* ---- children by (parent, first token) -------------------------------------------------------------------- */
-static size_t bucket_of(const struct prefix_tree *t, const struct tree_node *parent, int32_t token)
-{
-    uint64_t h = ((uint64_t)(uintptr_t)parent >> 4) * 0x9e3779b97f4a7c15u ^ (uint64_t)(uint32_t)token * 0xc2b2ae3d27d4eb4fu;
-    h ^= h >> 32;
-    return (size_t)(h * 0x9e3779b97f4a7c15u >> 20) & (t->n_buckets - 1);
-}
-
-static struct tree_node *find_child(const struct prefix_tree *t, const struct tree_node *parent, int32_t token)
-{
-    struct tree_node *c = t->buckets[bucket_of(t, parent, token)];
-    while (c && (c->parent != parent || c->tokens[0] != token))
-        c = c->hash_next;
-    return c;
-}
-
-static void hash_add(struct prefix_tree *t, struct tree_node *node)
-{
-    struct tree_node **b = &t->buckets[bucket_of(t, node->parent, node->tokens[0])];
-    node->hash_next = *b;
-    *b = node;
-}
-
-static void hash_remove(struct prefix_tree *t, struct tree_node *node)
-{
-    struct tree_node **b = &t->buckets[bucket_of(t, node->parent, node->tokens[0])];
-    while (*b != node)
-        b = &(*b)->hash_next;
-    *b = node->hash_next;
-}
-
-/* Doubles the buckets when chains get long; without memory the chains just get longer. */
-static void hash_grow(struct prefix_tree *t)
-{
-    if (t->n_linked < 2 * t->n_buckets)
-        return;
-    struct tree_node **grown = calloc(2 * t->n_buckets, sizeof(*grown));
-    if (!grown)
-        return;
-    free(t->buckets);
-    t->buckets = grown;
-    t->n_buckets *= 2;
-    for (struct tree_node *n = t->newest; n; n = n->lru_older)
-        hash_add(t, n);
-}
-
-/* ---- the LRU list: a parent is always newer than its children, so the oldest unpinned node is a leaf -------------- */
-static void lru_unlink(struct prefix_tree *t, struct tree_node *n)
-{
-    *(n->lru_newer ? &n->lru_newer->lru_older : &t->newest) = n->lru_older;
-    *(n->lru_older ? &n->lru_older->lru_newer : &t->oldest) = n->lru_newer;
-}
-
-/* Links n just above `below` (NULL: below everything, i.e. oldest). */
-static void lru_link_above(struct prefix_tree *t, struct tree_node *n, struct tree_node *below)
-{
-    n->lru_older = below;
-    n->lru_newer = below ? below->lru_newer : t->oldest;
-    *(n->lru_newer ? &n->lru_newer->lru_older : &t->newest) = n;
-    *(below ? &below->lru_newer : &t->oldest) = n;
-}
-
-static void lru_touch_path(struct prefix_tree *t, struct tree_node *leaf)
-{
-    for (struct tree_node *n = leaf; n != t->root; n = n->parent) {
-        if (!n->linked)
-            continue;
-        lru_unlink(t, n);
-        n->lru_older = t->newest;
-        n->lru_newer = NULL;
-        *(t->newest ? &t->newest->lru_newer : &t->oldest) = n;
-        t->newest = n;
-    }
-}
-
 /* ---- nodes in the tree ------------------------------------------------------------------------------------- */
-static void link_node(struct prefix_tree *t, struct tree_node *n)
-{
-    n->linked = true;
-    hash_grow(t);
-    hash_add(t, n);
-    n->lru_newer = NULL;
-    n->lru_older = t->newest;
-    *(t->newest ? &t->newest->lru_newer : &t->oldest) = n;
-    t->newest = n;
-    n->parent->n_children++;
-    t->n_linked++;
-    t->tokens += (uint64_t)n->n;
-}
-
 /* sorted[n_slots]: the node's slots layer by layer. at: [n_kv] scratch. */
 static void sort_slots(const struct prefix_tree *t, const struct tree_node *n, int *sorted, int *at)
 {
@@ -132,10 +44,7 @@ static void remove_node(struct prefix_tree *t, struct tree_node *n)
 {
     assert(!n->n_children && !n->pins);
     if (n->linked) {
-        hash_remove(t, n);
-        lru_unlink(t, n);
-        n->parent->n_children--;
-        t->n_linked--;
+        tree_links_remove(t, n);
         t->tokens -= (uint64_t)n->n;
     }
     give_slots(t, n);
@@ -161,20 +70,8 @@ static struct tree_node *split(struct prefix_tree *t, struct tree_node *lower, i
     struct tree_node *upper = node_cut_front(t, lower, at);
     if (!upper)
         return NULL;
-    /* node_cut_front changed lower's first token, so the hash entry is found by the upper's */
-    struct tree_node **b = &t->buckets[bucket_of(t, lower->parent, upper->tokens[0])];
-    while (*b != lower)
-        b = &(*b)->hash_next;
-    *b = lower->hash_next;
-    upper->parent = lower->parent;
     upper->pins = lower->pins;
-    upper->linked = true;
-    upper->n_children = 1;
-    lower->parent = upper;
-    t->n_linked++;
-    hash_add(t, upper);
-    hash_add(t, lower);
-    lru_link_above(t, upper, lower);
+    tree_links_insert_above(t, upper, lower);
     return upper;
 }
 
@@ -191,7 +88,7 @@ static struct match match_tokens(const struct prefix_tree *t, const int32_t *tok
 {
     struct match m = {.node = t->root};
     while (m.n_tokens < n) {
-        struct tree_node *c = find_child(t, m.node, tokens[m.n_tokens]);
+        struct tree_node *c = tree_links_find(t, m.node, tokens[m.n_tokens]);
         if (!c)
             return m;
         int limit = n - m.n_tokens < c->n ? n - m.n_tokens : c->n, i = 1;
@@ -222,8 +119,10 @@ static struct tree_node *add_pending(struct prefix_tree *t, struct tree_node *pa
         return NULL;
     c->parent = parent;
     c->owner = owner;
-    if (linked)
-        link_node(t, c);
+    if (linked) {
+        tree_links_add(t, c);
+        t->tokens += (uint64_t)n;
+    }
     return c;
 }
 
@@ -260,7 +159,7 @@ int tree_enter(struct prefix_tree *t, const void *owner, const int32_t *tokens, 
     p->n_linked = child ? n : m.n_tokens;
     for (struct tree_node *node = p->leaf; node != t->root; node = node->parent)
         pin(t, node);
-    lru_touch_path(t, p->leaf);
+    tree_links_touch(t, p->leaf);
     *ret_n_kv = m.n_kv;
     return 0;
 }
@@ -319,7 +218,7 @@ void tree_leave(struct prefix_tree *t, struct tree_path *p)
     }
     for (struct tree_node *n = p->leaf; n != t->root; n = n->parent)
         unpin(t, n);
-    lru_touch_path(t, p->leaf);
+    tree_links_touch(t, p->leaf);
     for (int i = p->n_fill - 1; i >= 0; i--) {
         settle(t, p->fill[i]);
         if (!p->fill[i]->n || !p->fill[i]->linked)

@@ -2,17 +2,9 @@
 #include "engine/scheduler.h"
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include "engine/admission.h"
 #include "engine/finish.h"
 #include "engine/step.h"
-
-static double now_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- steps in flight ---------------------------------------------------------------------------------------------- */
 /* The first that is free, so that steps which follow each other one by one, as in decoding, use the same buffers; NULL: all carry a step. */
@@ -56,8 +48,11 @@ static void drop_flights(struct scheduler *s)
             step_drop(s, &s->flights[i]);
 }
 
-static void fail_device(struct scheduler *s, const struct err *err)
+/* code: what failed; err: what is known of it, code 0 if nothing is. */
+static void fail_device(struct scheduler *s, int code, struct err *err)
 {
+    if (err->code >= 0 && s->m->k->backend->sync(s->m->k, err) >= 0)   /* the device can say more than a call's code */
+        err_set(err, code, "a step failed with %s", err_name(code));
     log_error(s->log, "the device failed: %s", err->text);
     pthread_mutex_lock(&s->lock);
     s->failure = *err;
@@ -98,21 +93,30 @@ static void add_busy(struct scheduler *s, double seconds)
     c->other_s = s->times.seconds[OP_OTHER];
 }
 
+/* Will there be more to run once the steps in flight are collected, even if no request comes? */
+static bool more_to_come(const struct scheduler *s)
+{
+    bool more = s->ready.n || s->fifo.n;
+    for (const struct sequence *q = s->running.head; q && !more; q = q->next)
+        more = q->in_flight && sequence_goes_on(q);
+    return more;
+}
+
 /* Launches a step or collects one. */
 static void run_once(struct scheduler *s)
 {
     struct err err = {0};
     struct flight *first = oldest_flight(s), *f = free_flight(s);
     int64_t due = f ? admission_run(s) : 0;
-    double start = now_s();
+    double start = step_clock();
     int r = 0;
-    if (f && due > 0 && (!first || due >= (s->max_rows + 1) / 2))
+    if (f && due > 0 && (!first || due >= (s->max_rows + 1) / 2 || !more_to_come(s)))
         r = launch(s, f, start, &err);
     else if (first)
         r = collect(s, first, &err);
-    add_busy(s, now_s() - start);
+    add_busy(s, step_clock() - start);
     if (r < 0)
-        fail_device(s, &err);
+        fail_device(s, r, &err);
 }
 
 /* ---- the worker --------------------------------------------------------------------------------------------------- */

@@ -4,8 +4,9 @@
  * wait; then new sequences are admitted, oldest window first and in prefix order inside a window, so that siblings meet in the tree.
  * A sequence whose next row another one is computing waits for it. Admission sets aside KV slots for all rows to come, so what runs can always finish.
  *
- * While the device computes a step the worker launches the next one, of sequences that are not in flight, if they fill half a step: less is better
- * computed together with those that the step will bring back (generating ones above all). Then it takes in the results of the first. */
+ * While the device computes a step the worker launches the next one, of sequences that are not in flight, and then takes in the results of the first.
+ * Less than half a step waits for sequences that the step in flight will bring back, or for those that wait for its rows: generating ones above all
+ * are best computed together. */
 #pragma once
 #include <pthread.h>
 #include <stdatomic.h>

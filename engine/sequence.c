@@ -175,6 +175,11 @@ int sequence_due(const struct sequence *s)
     return s->done || s->in_flight || !s->table_cap ? 0 : s->n_rerun_left + append_due(s);
 }
 
+bool sequence_goes_on(const struct sequence *s)
+{
+    return s->n_rerun_left || s->n_prompt_rows > s->n_kv + s->n_appending || s->n_new + 1 < s->req->max_new;
+}
+
 static void add_run(struct sequence *s, const struct sequence_env *e, struct batch *b, int pos, int n, bool append, const int *base,
                     struct step_run *runs, struct step_run *wants)
 {
@@ -217,8 +222,9 @@ void sequence_pack(struct sequence *s, const struct sequence_env *e, struct batc
     s->in_flight = true;
     n -= pack_reruns(s, e, b, n, runs, wants);
     int due = append_due(s);
-    if (n > 0 && due)
-        add_run(s, e, b, s->n_kv, n < due ? n : due, true, s->kv_count, runs, wants);
+    s->n_appending = n < due ? n : due;
+    if (s->n_appending)
+        add_run(s, e, b, s->n_kv, s->n_appending, true, s->kv_count, runs, wants);
 }
 
 /* ---- results ------------------------------------------------------------------------------------------------- */

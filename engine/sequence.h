@@ -18,6 +18,7 @@ struct sequence {
     int k1;                            /* alternatives kept: max(1, req->top_k) */
     bool done;
     bool in_flight;                    /* a step with rows of it has been launched and not yet collected */
+    int n_appending;                   /* rows that the step in flight appends */
     /* outputs, one allocation (`block`) */
     void *block;
     float *logprobs, *top_logprobs, *new_logprobs, *new_top_logprobs;
@@ -65,6 +66,8 @@ enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, 
 
 /* Rows that can run now; 0: the sequence has all it needs, or what it needs next depends on a step in flight. */
 int sequence_due(const struct sequence *s);
+/* Does a sequence in flight need more rows than those under way? */
+bool sequence_goes_on(const struct sequence *s);
 /* Adds n <= sequence_due rows to the batch, with which the sequence is in flight; runs[] and wants[] are parallel to the batch's runs and wanted rows. */
 void sequence_pack(struct sequence *s, const struct sequence_env *e, struct batch *b, int n, struct step_run *runs, struct step_run *wants);
 

@@ -1,5 +1,6 @@
 /* From grants to issued ops, and from a finished step to its sequences. */
 #include "engine/step.h"
+#include <time.h>
 
 #define REPLAY_ROWS 128
 
@@ -71,10 +72,14 @@ int step_launch(struct scheduler *s, struct flight *f, const struct grant *grant
     f->number = ++s->n_launched;
     tree_make_room(&s->tree, flight_slots(f));
     kv_cache_take(&s->kv, flight_slots(f), b->reserved);
-    int r = issue_step(s, f, err);
-    if (r < 0 && err->code >= 0)   /* the device can say more than the op's code */
-        s->m->k->backend->sync(s->m->k, err);
-    return r < 0 && err->code >= 0 ? err_set(err, r, "a step of %d rows failed with %s", b->n_rows, err_name(r)) : r;
+    return issue_step(s, f, err);
+}
+
+double step_clock(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* The step is over: its sequences may be packed again, or finished. */
@@ -87,7 +92,9 @@ static void land(struct flight *f)
 
 int step_collect(struct scheduler *s, struct flight *f, struct err *err)
 {
+    double start = step_clock();
     int r = s->m->k->backend->wait(s->m->k, f->id, err);
+    s->counts.wait_s += step_clock() - start;
     if (r < 0)
         return r;
     s->counts.steps++;

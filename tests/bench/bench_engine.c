@@ -112,7 +112,7 @@ int main(int argc, char **argv)
     const char *name = strrchr(argv[1], '/');
     printf("%-22s %s %s %-8s %6s x %-6d %9.4f s %10.0f tokens/s", name ? name + 1 : argv[1], argv[2], argv[3], argv[4], argv[5], l.n, best,
            (double)(generate ? l.new_tokens : l.unique_tokens) / best);
-    printf("  (opened in %.1f s; worker busy %.3f s a pass, %.0f steps, %.0f overlapped; passes", opened, st.busy_s / 4, (double)st.steps / 4, (double)st.steps_overlapped / 4);
+    printf("  (opened in %.1f s; worker busy %.3f s a pass, waiting %.3f, %.0f steps, %.0f overlapped; passes", opened, st.busy_s / 4, st.wait_s / 4, (double)st.steps / 4, (double)st.steps_overlapped / 4);
     for (int i = 0; i < 3; i++)
         printf(" %.4f", passes[i]);
     uint64_t routed = 0, seen = st.rows_computed * (uint64_t)engine_info(e)->config->n_layers;

@@ -215,41 +215,52 @@ static void test_non_finite(void)
     engine_close(e);
 }
 
-/* Eight sequences that share nothing, in steps of 64 rows. */
-static void submit_eight(struct engine *e, int32_t ids[8][100], struct eval_request q[8], int n_tokens, int max_new, struct engine_ticket **t)
+/* Request i, of tokens that no other i begins with. */
+static struct eval_request request(int32_t ids[100], int i, int n_tokens, int max_new)
 {
-    struct err err;
-    for (int i = 0; i < 8; i++) {
-        for (int p = 0; p < n_tokens; p++)
-            ids[i][p] = (p * 29 + i * 40) % 320;
-        q[i] = (struct eval_request){.tokens = ids[i], .n_tokens = n_tokens, .score_begin = 1, .max_new = max_new, .top_p = 1, .ignore_eos = true};
-    }
-    CHECK_INT(engine_submit(e, q, 8, t, &err), 0);
+    for (int p = 0; p < n_tokens; p++)
+        ids[p] = (p * 29 + i * 40) % 320;
+    return (struct eval_request){.tokens = ids, .n_tokens = n_tokens, .score_begin = 1, .max_new = max_new, .top_p = 1, .ignore_eos = true};
 }
 
-/* Prompts enough for several steps overlap; generating sequences stay together, one row each. */
-static void test_steps_in_flight(void)
+/* Steps that n sequences take from an empty cache, and how many of them were launched while another was in flight. */
+static struct engine_stats steps_of(struct engine *e, const int *n_tokens, const int *max_new, int n)
 {
-    struct engine *e = open_golden("dense-gqa-tied", true, 120);
-    struct engine_ticket *t;
-    struct eval_request q[8];
-    struct engine_stats st;
     int32_t ids[8][100];
-    submit_eight(e, ids, q, 100, 0, &t);
+    struct eval_request q[8];
+    struct engine_ticket *t;
+    struct engine_stats before, after;
+    struct err err;
+    engine_cache_clear(e);
+    engine_stats(e, &before);
+    for (int i = 0; i < n; i++)
+        q[i] = request(ids[i], i, n_tokens[i], max_new[i]);
+    CHECK_INT(engine_submit(e, q, n, &t, &err), 0);
     CHECK(engine_wait(t, -1));
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < n; i++)
         CHECK_INT(engine_result(t, i)->code, 0);
     engine_ticket_free(t);
-    engine_cache_clear(e);
-    engine_stats(e, &st);
+    engine_stats(e, &after);
+    return (struct engine_stats){.steps = after.steps - before.steps, .steps_overlapped = after.steps_overlapped - before.steps_overlapped};
+}
+
+/* Steps of 64 rows. Prompts enough for several steps overlap; less than half a step is launched behind another only if that one brings nothing back. */
+static void test_steps_in_flight(void)
+{
+    static const int score[8] = {0}, generate[8] = {20, 20, 20, 20, 20, 20, 20, 20}, long_prompts[8] = {100, 100, 100, 100, 100, 100, 100, 100},
+                     short_prompts[8] = {8, 8, 8, 8, 8, 8, 8, 8}, full_and_rest[] = {65, 21}, mixed[] = {8, 91, 21}, one_generates[] = {20, 0, 0};
+    struct engine *e = open_golden("dense-gqa-tied", true, 120);
+    struct engine_stats st = steps_of(e, long_prompts, score, 8);
     CHECK(steps_in_flight == 2 ? st.steps_overlapped > st.steps / 2 : !st.steps_overlapped);
-    uint64_t before = st.steps, overlapped = st.steps_overlapped;
-    submit_eight(e, ids, q, 8, 20, &t);
-    CHECK(engine_wait(t, -1));
-    engine_ticket_free(t);
-    engine_stats(e, &st);
-    CHECK_INT(st.steps - before, 20);
-    CHECK_INT(st.steps_overlapped, overlapped);
+    st = steps_of(e, full_and_rest, score, 2);
+    CHECK_INT(st.steps, 2);
+    CHECK_INT(st.steps_overlapped, steps_in_flight - 1);
+    st = steps_of(e, short_prompts, generate, 8);
+    CHECK_INT(st.steps, 20);
+    CHECK_INT(st.steps_overlapped, 0);
+    st = steps_of(e, mixed, one_generates, 3);   /* the third waits for the first two */
+    CHECK_INT(st.steps, 20);
+    CHECK_INT(st.steps_overlapped, 0);
     engine_close(e);
 }
 
@@ -265,7 +276,9 @@ static void test_device_failure(void)
         struct err err;
         int32_t ids[8][100];
         late_fail_at(calls + 1);
-        submit_eight(e, ids, q, 60, 3, &t);
+        for (int i = 0; i < 8; i++)
+            q[i] = request(ids[i], i, 60, 3);
+        CHECK_INT(engine_submit(e, q, 8, &t, &err), 0);
         CHECK(engine_wait(t, -1));
         failed = engine_health(e, &err) < 0;
         int lost = 0;
