@@ -40,15 +40,19 @@ def seconds(fn: Callable[[], object], calls: int = 10, tries: int = 5) -> float:
 
 
 def matmul(rows: int = 16384) -> None:
+    """The matrices of a layer."""
     for name, (d, f, h, hk) in SHAPES.items():
-        for what, n, k in (("qkv", (h + 2 * hk) * 64, d), ("o", d, h * 64), ("gate_up", 2 * f, d), ("down", d, f), ("router f32", d // 2, d)):
+        matrices = (("qkv", (h + 2 * hk) * 64, d), ("o", d, h * 64), ("gate_up", 2 * f, d), ("down", d, f), ("router f32", d // 2, d))
+        for what, n, k in matrices:
             dtype = torch.float32 if "f32" in what else torch.bfloat16
             x, w = torch.randn(rows, k, device="cuda", dtype=dtype), torch.randn(n, k, device="cuda", dtype=dtype) * 0.02
             s = seconds(lambda x=x, w=w: F.linear(x, w), 20)
-            print(f"torch {name:5} matmul {what:10} {rows} x {n} x {k} {s * 1e6:9.1f} us {2e-12 * rows * n * k / s:8.1f} TFLOP/s", flush=True)
+            rate = 2e-12 * rows * n * k / s
+            print(f"torch {name:5} matmul {what:10} {rows} x {n} x {k} {s * 1e6:9.1f} us {rate:8.1f} TFLOP/s", flush=True)
 
 
 def attention(tokens: int = 16384) -> None:
+    """Causal attention of equal sequences by length."""
     for hd, heads in ((64, 32), (128, 16)):
         for length in (512, 2048, 8192, 16384):
             q, k, v = (torch.randn(tokens // length, heads, length, hd, device="cuda", dtype=torch.bfloat16) for _ in range(3))
@@ -56,10 +60,12 @@ def attention(tokens: int = 16384) -> None:
                 with sdpa_kernel(backend):
                     s = seconds(lambda q=q, k=k, v=v: F.scaled_dot_product_attention(q, k, v, is_causal=True), 5)
                 flops = 4 * tokens * heads * hd * (length + 1) / 2
-                print(f"torch attention hd {hd} length {length} {backend.name} {s * 1e6:9.1f} us {flops / s * 1e-12:8.1f} TFLOP/s", flush=True)
+                rate = flops / s * 1e-12
+                print(f"torch attention hd {hd} length {length} {backend.name} {s * 1e6:9.1f} us {rate:8.1f} TFLOP/s", flush=True)
 
 
 def routed(tokens: int = 16384) -> None:
+    """Attention of every tenth row among themselves, with and without gathering and scattering them."""
     for name, h, hk, hd in (("360m", 15, 5, 64), ("1.3b", 32, 32, 64), ("hd128", 16, 16, 128)):
         for length in (512, 2048, 8192, 16384):
             n, rows = tokens // length, length // 10
@@ -67,11 +73,13 @@ def routed(tokens: int = 16384) -> None:
             out = torch.empty(tokens, h, hd, device="cuda", dtype=torch.bfloat16)
             some = (torch.arange(n, device="cuda")[:, None] * length + torch.arange(rows, device="cuda") * 10 + 9).flatten()
 
-            def attend(x: torch.Tensor, n=n, rows=rows, h=h, hk=hk) -> torch.Tensor:
+            def attend(x: torch.Tensor, n: int = n, rows: int = rows, h: int = h, hk: int = hk) -> torch.Tensor:
                 q, k, v = x.view(n, rows, h + 2 * hk, -1).transpose(1, 2).split((h, hk, hk), 1)
                 return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=h > hk)
 
-            def whole(qkv=qkv, out=out, some=some, attend=attend) -> None:
+            def whole(
+                qkv: torch.Tensor = qkv, out: torch.Tensor = out, some: torch.Tensor = some, attend: Callable[..., torch.Tensor] = attend
+            ) -> None:
                 out[some] = attend(qkv[some]).transpose(1, 2).flatten(0, 1)
 
             x = qkv[some]
@@ -87,7 +95,8 @@ def routed(tokens: int = 16384) -> None:
                       f"with gather and scatter {moved * 1e6:9.1f} us", flush=True)
 
 
-def load(config: Path):
+def load(config: Path) -> torch.nn.Module:
+    """A random dense model of this shape."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     cfg = json.loads(config.read_text())
@@ -111,6 +120,7 @@ def prefill(configs: Path) -> None:
 
 @torch.no_grad()
 def generate(configs: Path) -> None:
+    """Tokens a second of transformers' own generation."""
     model = load(configs / "360m-dense.json")
     for batch in (1, 64):
         ids = torch.randint(0, 32000, (batch, 128), device="cuda")
@@ -119,7 +129,8 @@ def generate(configs: Path) -> None:
         t = time.perf_counter()
         out = model.generate(ids, max_new_tokens=64, min_new_tokens=64, do_sample=False)
         torch.cuda.synchronize()
-        print(f"transformers 360m generate batch {batch} {(out.numel() - ids.numel()) / (time.perf_counter() - t):10.0f} tokens/s", flush=True)
+        rate = (out.numel() - ids.numel()) / (time.perf_counter() - t)
+        print(f"transformers 360m generate batch {batch} {rate:10.0f} tokens/s", flush=True)
 
 
 def published(model: Path) -> None:
@@ -144,6 +155,7 @@ def published(model: Path) -> None:
 
 
 def main() -> None:
+    """The measurements named on the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("what", nargs="*", default=["matmul", "attention", "routed", "prefill", "generate"])
     parser.add_argument("--model", type=Path, help="DTRNet checkpoint for `published`")
