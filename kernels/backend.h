@@ -9,7 +9,7 @@ struct backend_config {
     enum dtype dtype;       /* compute dtype */
     int n_threads;          /* CPU: threads that compute, >= 1 */
     const char *cpu_level;  /* CPU: highest level to use ("scalar", "avx2", "avx512", "amx"); NULL: what the machine has */
-    const char *cpu_matmul; /* CPU, for tests and comparisons: who multiplies ("panel", "onednn", "scalar"); NULL: the best that there is */
+    const char *cpu_matmul; /* CPU, for tests and comparisons: who multiplies ("panel", "scalar"); NULL: the best that there is */
     const char *cuda_level; /* CUDA: highest level to use ("simt", "mma", "wgmma"); NULL: what the device has */
     struct log *log;
 };

@@ -14,34 +14,16 @@ struct matmul {
     int groups;               /* the tiles of a panel are shared by this many tasks */
 };
 
-/* x - hi - mid is at most 2^-17 |x|; its bf16 rounding leaves an error of 2^-26 |x|. */
-static void split_row(uint16_t *dst, size_t stride, const float *x, int k)
-{
-    for (int i = 0; i < k; i++) {
-        uint16_t hi = f32_to_bf16(x[i]);
-        float rest = x[i] - bf16_to_f32(hi);
-        uint16_t mid = f32_to_bf16(rest);
-        dst[i] = hi;
-        dst[i + stride] = mid;
-        dst[i + 2 * stride] = f32_to_bf16(rest - bf16_to_f32(mid));
-    }
-}
-
-static size_t term_stride(const struct kern_matrix *w) { return (size_t)MATMUL_BLOCK_ROWS * w->k; }
-
 static void gather_row(const struct matmul *a, int i)
 {
     int k = a->job.w->k;
     void *dst = act_at_mut(a->c->matmul->x, a->job.w->x_type, (size_t)i * k);
     if (i >= a->n) {
-        for (int t = 0; t < a->job.w->terms; t++)
-            memset(act_at_mut(dst, a->job.w->x_type, t * term_stride(a->job.w)), 0, k * dtype_size(a->job.w->x_type));
+        memset(dst, 0, k * dtype_size(a->job.w->x_type));
         return;
     }
     const void *src = act_at(a->job.x, a->job.x_type, (size_t)rows_at(&a->job.rows, a->row0 + i) * a->job.ldx);
-    if (a->job.w->terms == 3)
-        split_row(dst, term_stride(a->job.w), src, k);
-    else if (a->job.x_type == a->job.w->x_type)
+    if (a->job.x_type == a->job.w->x_type)
         memcpy(dst, src, k * dtype_size(a->job.x_type));
     else
         dtype_to_f32(dst, src, a->job.x_type, k);
@@ -91,7 +73,7 @@ static void multiply_tile(const struct matmul *a, int p, int t, int thread)
     float *out = a->c->matmul->out[thread];
     const void *x = t < a->gather0 ? act_at(a->job.x, a->job.x_type, (size_t)(a->row0 + first) * a->job.ldx)
                                    : act_at(a->c->matmul->x, w->x_type, (size_t)first * w->k);
-    w->ops->multiply(a->c, w, p, x, term_stride(w), m, out, thread);
+    w->ops->multiply(a->c, w, p, x, m, out, thread);
     for (int i = 0; i < m; i++) {
         float *v = out + (size_t)i * columns;
         if (w->bias)
@@ -113,7 +95,7 @@ static void run_task(void *arg, int task, int thread)
 static void run_block(struct matmul *a)
 {
     const struct kern_matrix *w = a->job.w;
-    bool in_place = !a->job.rows.idx && a->job.ldx == w->k && a->job.x_type == w->x_type && w->terms == 1;
+    bool in_place = !a->job.rows.idx && a->job.ldx == w->k && a->job.x_type == w->x_type;
     a->n_tiles = (a->n + w->tile - 1) / w->tile;
     a->gather0 = in_place ? a->n / w->tile : 0;
     parallel_for(a->c->pool, a->n_tiles - a->gather0, gather_tile, a);
@@ -196,8 +178,8 @@ static int grow(void **p, size_t *have, size_t bytes)
 int cpu_matmul_reserve(struct cpu *c, const struct kern_matrix *w)
 {
     struct cpu_matmul *m = c->matmul;
-    size_t out_bytes = w->out_scratch ? w->out_scratch : 2 * sizeof(float) * w->tile * w->panel;
-    size_t x_bytes = w->x_scratch ? w->x_scratch : w->terms * term_stride(w) * dtype_size(w->x_type);
+    size_t out_bytes = w->out_scratch ? w->out_scratch : sizeof(float) * w->tile * w->panel;
+    size_t x_bytes = w->x_scratch ? w->x_scratch : (size_t)MATMUL_BLOCK_ROWS * w->k * dtype_size(w->x_type);
     assert(MATMUL_BLOCK_ROWS % w->tile == 0);
     int r = grow(&m->x, &m->x_bytes, x_bytes);
     for (int t = 0; t < c->n_threads && r >= 0; t++)
@@ -215,7 +197,6 @@ void cpu_matmul_free(struct cpu *c)
 {
     if (!c->matmul)
         return;
-    matmul_onednn_free(c);
     free(c->matmul->x);
     for (int t = 0; t < c->n_threads; t++)
         free(c->matmul->out[t]);

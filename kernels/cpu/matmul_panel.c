@@ -20,7 +20,7 @@ struct task_grid {
 static const struct panel_kernel *kernel_of(const struct kern_matrix *w) { return w->state; }
 static int steps_of(const struct kern_matrix *w) { return (w->k + K_STEP - 1) / K_STEP; }
 static size_t term_size(const struct kern_matrix *w) { return (size_t)steps_of(w) * ROWS * K_STEP; }
-static size_t group_bytes(const struct kern_matrix *w) { return term_size(w) * w->terms * dtype_size(w->x_type); }
+static size_t group_bytes(const struct kern_matrix *w) { return term_size(w) * kernel_of(w)->x_terms * dtype_size(w->x_type); }
 
 /* ---- weights ---- */
 
@@ -53,7 +53,6 @@ static int plan(struct cpu *c, struct kern_matrix *w)
     const struct panel_kernel *kernel = choose(c->level, c->base.act, w);
     w->state = (void *)kernel;
     w->x_type = kernel->x_type;
-    w->terms = kernel->x_terms;
     w->tile = ROWS;
     w->panel = PANEL;
     w->packed_bytes = (size_t)((w->n + PANEL - 1) / PANEL) * kernel->w_terms * panel_size(w) * dtype_size(packed_type(w));

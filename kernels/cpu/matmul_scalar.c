@@ -9,7 +9,6 @@ enum { TILE = 8, PANEL = SUM_LANES };
 static int plan(struct cpu *c, struct kern_matrix *w)
 {
     w->x_type = DTYPE_F32;
-    w->terms = 1;
     w->tile = TILE;
     w->panel = PANEL;
     w->packed_bytes = (size_t)w->n * w->k * dtype_size(w->weight_type);
@@ -54,7 +53,7 @@ static inline void multiply_row(float *out, const float *x, const void *b, enum 
     memcpy(out, &sum, sizeof(float) * columns);
 }
 
-static void multiply(struct cpu *c, const struct kern_matrix *w, int p, const void *x, size_t term_stride, int m, float *out, int thread)
+static void multiply(struct cpu *c, const struct kern_matrix *w, int p, const void *x, int m, float *out, int thread)
 {
     int columns = matrix_panel_columns(w, p);
     const void *b = panel_at(w, p);

@@ -10,7 +10,7 @@ static const struct cpu_matrix_ops *const candidates[] = {
 #if defined(__x86_64__)
     &matrix_ops_panel,
 #endif
-    &matrix_ops_onednn, &matrix_ops_scalar};
+    &matrix_ops_scalar};
 enum { N_CANDIDATES = sizeof(candidates) / sizeof(*candidates) };
 
 int matrix_ops_find(const char *name, const struct cpu_matrix_ops **ret, struct err *err)
@@ -23,7 +23,7 @@ int matrix_ops_find(const char *name, const struct cpu_matrix_ops **ret, struct 
             *ret = candidates[i];
             return 0;
         }
-    return err_field(err, ERR_INVALID, "cpu_matmul", "cpu_matmul must be panel, onednn or scalar, not \"%.32s\"", name);
+    return err_field(err, ERR_INVALID, "cpu_matmul", "cpu_matmul must be panel or scalar, not \"%.32s\"", name);
 }
 
 struct packer {
@@ -141,13 +141,6 @@ static enum dtype weight_type(const struct cpu *c, enum matrix_kind kind, const 
     return kind == MATRIX_ACCURATE && !bf16 ? DTYPE_F32 : f32 ? DTYPE_F32 : DTYPE_BF16;
 }
 
-static void drop_plan(struct kern_matrix *w)
-{
-    if (w->ops && w->ops->done)
-        w->ops->done(w);
-    w->state = NULL;
-}
-
 static int plan(struct cpu *c, struct kern_matrix *w, struct err *err)
 {
     for (int i = 0; i < N_CANDIDATES; i++) {
@@ -155,10 +148,8 @@ static int plan(struct cpu *c, struct kern_matrix *w, struct err *err)
             continue;
         w->ops = candidates[i];
         int r = w->ops->plan(c, w);
-        if (r == ERR_UNSUPPORTED) {
-            drop_plan(w);
+        if (r == ERR_UNSUPPORTED)
             continue;
-        }
         if (r < 0)
             return err_set(err, r, "%s refused a %d x %d matrix", w->ops->name, w->n, w->k);
         w->n_panels = (w->n + w->panel - 1) / w->panel;
@@ -174,7 +165,6 @@ static void matrix_free(struct kern_ctx *k, struct kern_matrix *w)
 {
     if (!w)
         return;
-    drop_plan(w);
     free(w->packed);
     free(w->bias);
     free(w);

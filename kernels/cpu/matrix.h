@@ -14,20 +14,17 @@ struct matmul_job;
 
 struct cpu_matrix_ops {
     const char *name;
-    /* Fills w's shape, x_type, terms, tile, panel, packed_bytes, scratch sizes and private state, or returns ERR_UNSUPPORTED: the next in the list is
-     * asked. kind, n, k, weight_type (what the values need: f32 or bf16) are set. Runs before any packing; may build primitives. */
+    /* Fills w's shape, x_type, tile, panel, packed_bytes, scratch sizes and private state, or returns ERR_UNSUPPORTED: the next in the list is
+     * asked. kind, n, k, weight_type (what the values need: f32 or bf16) are set. Runs before any packing. */
     int (*plan)(struct cpu *c, struct kern_matrix *w);
     /* Packs panel p from src, row-major [columns of panel p, k] of w->weight_type. Called for different panels from different threads. */
     int (*pack)(struct cpu *c, struct kern_matrix *w, int p, const void *src, int thread);
-    /* out[tile, columns of panel p] (f32) = x[tile,k] * panel p; only the first m rows are wanted. x is w->x_type; with terms 3 the
-     * product of the three tiles x, x + term_stride elements, ... are added in a fixed order. */
-    /* `out` has room for two results: what follows the first is scratch. */
-    void (*multiply)(struct cpu *c, const struct kern_matrix *w, int p, const void *x, size_t term_stride, int m, float *out, int thread);
+    /* out[tile, columns of panel p] (f32) = x[tile,k] * panel p; only the first m rows are wanted. x is w->x_type. */
+    void (*multiply)(struct cpu *c, const struct kern_matrix *w, int p, const void *x, int m, float *out, int thread);
     /* Instead of tiles and `multiply`: the whole product, epilogue included. NULL: the driver of matmul.c. */
     void (*run)(struct cpu *c, const struct matmul_job *job);
     /* dst[k] = packed column c of panel p, as it was packed. */
     void (*read_column)(const struct kern_matrix *w, int p, int c, float *dst);
-    void (*done)(struct kern_matrix *w);   /* frees private state; NULL: none. Copes with a half-planned matrix */
 };
 
 struct kern_matrix {
@@ -35,7 +32,6 @@ struct kern_matrix {
     int n, k;
     enum dtype weight_type;   /* of the packed values' source: f32 or bf16 */
     enum dtype x_type;        /* of the gathered tiles */
-    int terms;                /* 1, or 3: x (f32) is split into three bf16 terms, largest first */
     int tile, panel;          /* rows of a tile; packed columns of a panel (even for GATE_UP) */
     int n_panels;
     const struct cpu_matrix_ops *ops;
@@ -76,11 +72,10 @@ static inline int matrix_source_row(const struct kern_matrix *w, int p, int c)
 
 /* State that all matmuls of a context share: gathered rows and tile results, grown when a matrix is made. */
 struct cpu_matmul {
-    void *x;                     /* gathered rows of one block: [terms, MATMUL_BLOCK_ROWS, k] */
+    void *x;                     /* gathered rows of one block: [MATMUL_BLOCK_ROWS, k], or what `run` makes of them */
     size_t x_bytes;
-    float *out[CPU_MAX_THREADS]; /* [2, tile, panel] a thread */
+    float *out[CPU_MAX_THREADS]; /* [tile, panel] a thread, or what `run` needs */
     size_t out_bytes[CPU_MAX_THREADS];
-    void *onednn;                /* matmul_onednn.c */
 };
 
 enum { MATMUL_BLOCK_ROWS = 512 };
@@ -93,8 +88,4 @@ void cpu_matmul_free(struct cpu *c);   /* copes with half-built */
 /* NULL gives NULL; ERR_INVALID for an unknown name. */
 int matrix_ops_find(const char *name, const struct cpu_matrix_ops **ret, struct err *err);
 extern const struct cpu_matrix_ops matrix_ops_scalar;
-extern const struct cpu_matrix_ops matrix_ops_panel;   /* x86-64 only; declines below AVX2 */
-/* oneDNN's; in a build without it, plan always declines. */
-extern const struct cpu_matrix_ops matrix_ops_onednn;
-void matmul_onednn_free(struct cpu *c);
-const char *matmul_onednn_version(void);   /* "" in a build without it */
+extern const struct cpu_matrix_ops matrix_ops_panel;   /* x86-64 only; declines below AVX2, and takes everything else */

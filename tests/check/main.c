@@ -1,4 +1,4 @@
-/* check_kernels [--backend cpu|cuda] [--level L (of the CPU, or of CUDA)] [--matmul panel|onednn|scalar] [--dtype f32|bf16|f16] [--threads N] [--seed N] [--bench] [op ...]
+/* check_kernels [--backend cpu|cuda] [--level L (of the CPU, or of CUDA)] [--matmul panel|scalar] [--dtype f32|bf16|f16] [--threads N] [--seed N] [--bench] [op ...]
  *
  * Checks (or times) the named ops, all by default. Exit status 77: this machine has no such device, level or dtype. */
 #include "common/thread.h"
