@@ -248,11 +248,11 @@ static struct engine_stats steps_of(struct engine *e, const int *n_tokens, const
 static void test_steps_in_flight(void)
 {
     static const int score[8] = {0}, generate[8] = {20, 20, 20, 20, 20, 20, 20, 20}, long_prompts[8] = {100, 100, 100, 100, 100, 100, 100, 100},
-                     short_prompts[8] = {8, 8, 8, 8, 8, 8, 8, 8}, full_and_rest[] = {65, 21}, mixed[] = {8, 91, 21}, one_generates[] = {20, 0, 0};
+                     short_prompts[8] = {8, 8, 8, 8, 8, 8, 8, 8}, full_and_rest[] = {33, 33, 21}, mixed[] = {8, 91, 21}, one_generates[] = {20, 0, 0};
     struct engine *e = open_golden("dense-gqa-tied", true, 120);
     struct engine_stats st = steps_of(e, long_prompts, score, 8);
     CHECK(steps_in_flight == 2 ? st.steps_overlapped > st.steps / 2 : !st.steps_overlapped);
-    st = steps_of(e, full_and_rest, score, 2);
+    st = steps_of(e, full_and_rest, score, 3);
     CHECK_INT(st.steps, 2);
     CHECK_INT(st.steps_overlapped, steps_in_flight - 1);
     st = steps_of(e, short_prompts, generate, 8);
