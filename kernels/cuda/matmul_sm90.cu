@@ -129,8 +129,7 @@ static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct k
     bool few = m <= 64 && div_up(w->rows, 128) < c->n_sm;
     if (out->fan)
         return few ? start<T, 1, 32, 12, true>(c, in, w, out)
-             : waves_cost(c, m, w->rows, 160) < waves_cost(c, m, w->rows, 256) ? start<T, 2, 160, 5, true>(c, in, w, out)
-             : start<T, 2, 256, 4, true>(c, in, w, out);
+             : w->rows <= 512 ? start<T, 2, 64, 8, true>(c, in, w, out) : start<T, 2, 256, 4, true>(c, in, w, out);
     if (few)
         return start<T, 1, 32, 12>(c, in, w, out);
     if (out->rows.n_dev || m <= 512)   /* how many rows there are is not known here, as a rule few */

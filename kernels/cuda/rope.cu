@@ -26,11 +26,9 @@ template <typename T> __device__ __forceinline__ void rotate4(T *dst, const T *s
     store4(dst + half, hi);
 }
 
-template <typename T> __device__ static void rotate_q(const struct rope_args &a, T *qkv)
+template <typename T> __device__ __forceinline__ void rotate_q(const struct rope_args &a, T *qkv, int r)
 {
-    if (blockIdx.x >= rows_count(a.q_rows))
-        return;
-    int r = row_at(a.q_rows, blockIdx.x), half = a.hd / 2, quads = half / 4;
+    int half = a.hd / 2, quads = half / 4;
     T *q = qkv + (size_t)r * (a.h + 2 * a.hk) * a.hd;
     size_t at = (size_t)a.pos[r] * half;
     for (int i = threadIdx.x; i < a.h * quads; i += THREADS) {
@@ -39,10 +37,9 @@ template <typename T> __device__ static void rotate_q(const struct rope_args &a,
     }
 }
 
-template <typename T> __device__ static void store_kv(const struct rope_args &a, const T *qkv, T *kv)
+template <typename T> __device__ __forceinline__ void store_kv(const struct rope_args &a, const T *qkv, T *kv, int r)
 {
-    int r = blockIdx.x;
-    if (r >= rows_count(a.all) || a.slot[r] < 0)
+    if (a.slot[r] < 0)
         return;
     int half = a.hd / 2, quads = half / 4, width = a.hk * a.hd;
     const T *src = qkv + ((size_t)r * (a.h + 2 * a.hk) + a.h) * a.hd;
@@ -56,24 +53,33 @@ template <typename T> __device__ static void store_kv(const struct rope_args &a,
         *(vec4<T> *)(dst + width + j) = *(const vec4<T> *)(src + width + j);
 }
 
-template <typename T> __global__ void rope_rows(struct rope_args a, T *qkv, T *kv)
+/* A block a row, or FEW: what blocks are resident share the rows, as starting a block for each would cost more than the work of the few that have any. */
+template <typename T, bool FEW> __global__ void rope_rows(struct rope_args a, T *qkv, T *kv)
 {
-    if (blockIdx.y == 0)
-        rotate_q(a, qkv);
-    else
-        store_kv(a, qkv, kv);
+    int i = blockIdx.x, n = blockIdx.y == 0 ? rows_count(a.q_rows) : rows_count(a.all);
+    do {
+        if (i >= n)
+            return;
+        if (blockIdx.y == 0)
+            rotate_q(a, qkv, row_at(a.q_rows, i));
+        else
+            store_kv(a, qkv, kv, i);
+        i += gridDim.x;
+    } while (FEW);
 }
 
 static int rope_store_cuda(struct kern_ctx *k, const struct kern_heads *hs, void *qkv, const float *cos, const float *sin,
                            const struct kern_step *s, const int *slot, struct rows q_rows)
 {
-    int n = s->all.n_max > q_rows.n_max ? s->all.n_max : q_rows.n_max;
+    int n = s->all.n_max > q_rows.n_max ? s->all.n_max : q_rows.n_max, resident = 16 * ctx_of(k)->n_sm;
+    bool few = q_rows.n_dev && n > resident;
     if (n == 0)
         return 0;
     struct rope_args a = {cos, sin, s->pos, slot, q_rows, s->all, hs->h, hs->hk, hs->hd};
     return with_type(k->act, [&](auto t) {
         typedef decltype(t) T;
-        rope_rows<T><<<dim3(n, 2), THREADS, 0, ctx_of(k)->stream>>>(a, (T *)qkv, (T *)hs->kv);
+        auto kernel = few ? rope_rows<T, true> : rope_rows<T, false>;
+        kernel<<<dim3(few ? resident : n, 2), THREADS, 0, ctx_of(k)->stream>>>(a, (T *)qkv, (T *)hs->kv);
         return launched(k, "rope_store");
     });
 }

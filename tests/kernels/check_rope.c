@@ -122,4 +122,5 @@ void check_rope(struct check *c)
     for (size_t i = 0; i < sizeof(heads) / sizeof(*heads); i++)
         for (int n = 0; n <= 40; n = n * 3 + 1)
             one(c, n, heads[i][0], heads[i][1], heads[i][2]);
+    one(c, 5000, 2, 1, 8);   /* more rows than a device holds blocks */
 }
