@@ -11,7 +11,8 @@ the waiting, though not the crowded caches.
 usage: cpu_compare.py --build BUILD_DIR --config CONFIG.json --work DIR [--threads 2] [--rounds 3] [--clock wall|cpu]
                       [--only dtrnet,hf,llama,matmul]
 
-Needs: oneDNN 2 when dtrnet is built (Debian: libdnnl-dev), torch, transformers, cmake, a C++ compiler; the network for the source package, unless DIR has it already.
+Needs: oneDNN 2 when dtrnet is built (Debian: libdnnl-dev), torch, transformers, cmake, a C++ compiler; the network for the source package,
+unless DIR has it already.
 OPENBLAS_CORETYPE must be unset: it would slow the others down.
 """
 import argparse

@@ -6,10 +6,12 @@ Checkpoints are random (`dtrnet synth`), routers calibrated to the rate.
     saved = (t_dense - t_routed) / cost
     cost  = share * (attention + q and k projections, in the dense run, of the layers that the routed model routes) - its routers' matmuls
 
-`share` is the measured share of tokens that do not attend in the routed layers. 1 means that routing itself is free. FLOPs of the model over dense
-are printed under both labels (causal: half of T^2; full: T^2), the head excluded, at the measured rate; KV rows and bytes are those held after the prompt.
+`share` is the measured share of tokens that do not attend in the routed layers. 1 means that routing itself is free. FLOPs of the model
+over dense are printed under both labels (causal: half of T^2; full: T^2), the head excluded, at the measured rate; KV rows and bytes are
+those held after the prompt.
 
-usage: cpu_routing.py --build BUILD_DIR --dense CONFIG.json --routed CONFIG.json --work DIR [--lengths 2048,8192,20480] [--threads 2] [--rounds 3]
+usage: cpu_routing.py --build BUILD_DIR --dense CONFIG.json --routed CONFIG.json --work DIR [--lengths 2048,8192,20480] [--threads 2]
+                      [--rounds 3]
 """
 import argparse
 import json
@@ -42,7 +44,8 @@ def row(build: pathlib.Path, models: list, length: int, a: argparse.Namespace) -
     layers, share = routed["routed_layers"] / c["num_hidden_layers"], 1 - routed["attended"]
     skipped = share * layers * (dense["attention"] + dense["qkv"] * (heads + kv_heads) / (heads + 2 * kv_heads))
     saved = (dense["all"] - routed["all"]) / (skipped - routed["router"])
-    info = json.loads(run([build / "dtrnet", "inspect", "--model", models[1], "--json", "--context", length, "--route-rate", routed["attended"]]))
+    inspect = [build / "dtrnet", "inspect", "--model", models[1], "--json", "--context", length, "--route-rate", routed["attended"]]
+    info = json.loads(run(inspect))
     flops = info["flops_per_token"]
     held = routed["kv_rows"] * routed["kv_row_bytes"]
     print(json.dumps({"length": length, **r}), file=sys.stderr)
@@ -68,8 +71,8 @@ def main() -> None:
     a.work.mkdir(parents=True, exist_ok=True)
     models = [checkpoint(a.build, a.dense, a.work, 1.0), checkpoint(a.build, a.routed, a.work, a.route_rate)]
     print(f"{a.threads} threads, medians of {a.rounds} rounds; seconds\n")
-    print("| tokens | dense | routed | skipped work | routers | saved time | time ratio | FLOPs ratio, causal and full | attention's share of dense "
-          "| rows attended | KV rows | KV bytes over rows x row size |\n|---|---|---|---|---|---|---|---|---|---|---|---|")
+    print("| tokens | dense | routed | skipped work | routers | saved time | time ratio | FLOPs ratio, causal and full | attention's share "
+          "of dense | rows attended | KV rows | KV bytes over rows x row size |\n|---|---|---|---|---|---|---|---|---|---|---|---|")
     for length in map(int, a.lengths.split(",")):
         print(row(a.build, models, length, a), flush=True)
 
