@@ -77,6 +77,14 @@ def instructions(dockerfile: Path) -> list[tuple[str, str]]:
     return [(words[0].upper(), words[1] if len(words) > 1 else "") for words in split]
 
 
+def share_host(root: Path) -> None:
+    """Gives a root the host's network settings and certificates, anew where a step's packages replaced them."""
+    for name in HOST_FILES:
+        if Path("/", name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(Path("/", name), root / name)
+
+
 def make_base(image: str, root: Path) -> None:
     """A root of BASES with the host's network settings."""
     if image not in BASES:
@@ -85,10 +93,7 @@ def make_base(image: str, root: Path) -> None:
     settings = [path for path in sorted(Path("/etc/apt/apt.conf.d").glob("*")) if "Acquire" in path.read_text()]
     options = [f"--aptopt={path}" for path in settings] + ([f"--include={packages}"] if packages else [])
     subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", *options, "bookworm", str(root)], check=True, timeout=600)
-    for name in HOST_FILES:
-        if Path("/", name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(Path("/", name), root / name)
+    share_host(root)
     for path in settings:
         shutil.copy(path, root / "etc/apt/apt.conf.d" / path.name)
     if finish:
@@ -126,6 +131,7 @@ def step(stage: Stage, instruction: str, rest: str, context: Path, stages: dict[
     """One instruction after FROM. An ARG is an ENV here, with its value from `args` if it is there."""
     if instruction == "RUN":
         print(f"  RUN {' '.join(rest.split())[:100]}", flush=True)
+        share_host(stage.root)
         subprocess.run(stage.command([*stage.shell, rest], root=stage.user == "0:0"), check=True, timeout=1800)
     elif instruction == "COPY":
         copy(stage, rest.split(), context, stages)

@@ -115,6 +115,9 @@ def run(roots: Path) -> None:
 
 def run_cuda(roots: Path) -> None:
     """Builds the GPU's image, its kernels for one device to save time; without a driver it says so, and computes on the CPU."""
+    probe = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", str(roots), "nvidia-cuda-crt==13.0.*"]
+    if subprocess.run(probe, check=False).returncode:
+        skip("the package index has no nvidia-cuda-crt 13.0")
     image = clean_root.build(DOCKER / "Dockerfile.cuda", ROOT, roots, {"NVCC_ARCH": "-gencode=arch=compute_80,code=sm_80"})
     check_server_root(image)
     for device, status in (("cuda", 1), ("auto", 0)):
