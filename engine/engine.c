@@ -110,14 +110,6 @@ void engine_drain(struct engine *e)
     pthread_mutex_unlock(&e->s.lock);
 }
 
-bool engine_idle(struct engine *e)
-{
-    pthread_mutex_lock(&e->s.lock);
-    bool idle = !e->s.n_queued && !e->s.n_running;
-    pthread_mutex_unlock(&e->s.lock);
-    return idle;
-}
-
 void engine_cache_clear(struct engine *e)
 {
     scheduler_clear_cache(&e->s);

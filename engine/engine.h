@@ -127,7 +127,6 @@ void engine_stats(struct engine *e, struct engine_stats *ret);
 int engine_health(struct engine *e, struct err *err);
 /* Refuses new tickets (ERR_DRAINING) from now on; what is queued is finished. */
 void engine_drain(struct engine *e);
-bool engine_idle(struct engine *e);
 /* Drops every unpinned part of the prefix tree; for tests and measurements. Returns when done. */
 void engine_cache_clear(struct engine *e);
 

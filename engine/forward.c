@@ -4,7 +4,7 @@
 
 /* The rows of a step as a layer divides them. */
 struct layer_rows {
-    struct rows all, selected, rest;
+    struct rows all, selected;
     struct rows executed;   /* rows that the layer changes: everyone, or the selected where the others skip it */
     struct rows normed;     /* rows whose normed input something reads */
 };
@@ -15,10 +15,8 @@ static struct layer_rows divide_rows(const struct layer_plan *p, const struct wo
     struct layer_rows r = {.all = b->step.all};
     if (p->kind == LAYER_DENSE) {
         r.selected = r.executed = r.normed = r.all;
-        r.rest = (struct rows){.n_max = 0};
     } else {
         r.selected = (struct rows){w->place.sel, w->place.sel_n, b->n_rows};
-        r.rest = (struct rows){w->place.rest, w->place.rest_n, b->n_rows};
         r.executed = p->unselected == UNSELECTED_SKIP ? r.selected : r.all;
         r.normed = p->kv_all ? r.all : r.executed;
     }
@@ -33,7 +31,7 @@ int forward_router(const struct model *m, struct workspace *w, const struct batc
     const struct layer_plan *p = &m->plan[layer];
     struct kern_ctx *k = m->k;
     struct rows all = b->step.all;
-    int r;
+    int r = 0;
     unsigned char *route = w->route + (size_t)layer * (size_t)b->n_rows;
     float *prob = w->prob + (size_t)layer * (size_t)b->n_rows;
     switch (p->kind) {
@@ -44,13 +42,14 @@ int forward_router(const struct model *m, struct workspace *w, const struct batc
         return k->ops->route_mod(k, route, w->gate, prob, w->x, lw->router_out, lw->router_out_bias, lw->router_dim, all);
     case LAYER_DLLM:
         r = k->ops->matmul_accurate(k, w->router, w->x, lw->router_in, all);
-        /* the norm inside D-LLM's router has its own fixed eps (golden section 8) */
-        return r < 0 ? r : k->ops->route_dllm(k, route, prob, w->router, lw->router_norm, 1e-5f, lw->router_out, lw->router_out_bias, lw->router_dim,
-                                  b->step.pos, p->forced, all);
+        if (r >= 0)   /* the norm inside D-LLM's router has its own fixed eps (golden section 8) */
+            r = k->ops->route_dllm(k, route, prob, w->router, lw->router_norm, 1e-5f, lw->router_out, lw->router_out_bias, lw->router_dim,
+                                   b->step.pos, p->forced, all);
+        break;
     case LAYER_DENSE:
         break;
     }
-    return 0;
+    return r;
 }
 
 static int attention_block(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_cache *kv, int layer,

@@ -1,7 +1,7 @@
 /* The queue and the one worker thread that owns model state; picks what runs together.
  *
- * Policy: every generating sequence gets its row in each step; prompts follow, running ones first, each at most half a step while others
- * wait; then new sequences are admitted, oldest window first and in prefix order inside a window, so that siblings meet in the tree.
+ * Policy: every generating sequence gets its row in each step; prompts share the others, and long ones leave short ones room (admission.h).
+ * New sequences are admitted oldest window first and in prefix order inside a window, so that siblings meet in the tree.
  * A sequence whose next row another one is computing waits for it. Admission sets aside KV slots for all rows to come, so what runs can always finish.
  *
  * While the device computes a step the worker launches the next one, of sequences that are not in flight, and then takes in the results of the first.

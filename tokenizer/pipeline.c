@@ -103,16 +103,3 @@ int pipeline_encode(const struct pipeline *p, const char *text, size_t len, stru
     buf_done(&e.scratch[1]);
     return r;
 }
-
-const char *pipeline_piece(const struct pipeline *p, int32_t id, size_t *ret_len)
-{
-    for (size_t i = 0; i < p->added.n; i++)
-        if (p->added.tokens[i].id == id) {
-            *ret_len = p->added.tokens[i].len;
-            return p->added.tokens[i].content;
-        }
-    if (id < 0 || id >= p->vocab.n || !p->vocab.pieces[id].s)
-        return NULL;
-    *ret_len = p->vocab.pieces[id].len;
-    return p->vocab.pieces[id].s;
-}

@@ -33,9 +33,6 @@ int pipeline_finish(struct pipeline *p, struct err *err);
 /* Appends the ids of text[0..len) (valid UTF-8), without the template's. 0, ERR_TOO_LARGE, ERR_NOMEM, ERR_INVALID. */
 int pipeline_encode(const struct pipeline *p, const char *text, size_t len, struct id_sink *out);
 
-/* The token's spelling: an added token's content, else the vocabulary's piece; NULL: no such id. */
-const char *pipeline_piece(const struct pipeline *p, int32_t id, size_t *ret_len);
-
 /* LLaMA conventions over a SentencePiece BPE model, as transformers' LlamaConverter writes them down.
  * ERR_UNSUPPORTED for the model types unigram, word and char. */
 int llama_spm_load(struct pipeline *p, const char *path, const struct settings *s, struct err *err);

@@ -2,7 +2,7 @@
 #include "kernels/cpu/cpu_level.h"
 #include <stdbool.h>
 #include <stdint.h>
-#include <string.h>
+#include "kernels/level.h"
 
 static const char *const names[CPU_LEVEL_COUNT] = {"scalar", "avx2", "avx512", "avx512bf16", "amx"};
 
@@ -66,18 +66,8 @@ const char *cpu_level_name(enum cpu_level l) { return names[l]; }
 
 int cpu_level_parse(const char *name, enum cpu_level *ret, struct err *err)
 {
-    enum cpu_level have = cpu_level_detect();
-    if (!name) {
-        *ret = have;
-        return 0;
-    }
-    for (int l = 0; l < CPU_LEVEL_COUNT; l++) {
-        if (strcmp(name, names[l]))
-            continue;
-        if (l > (int)have)
-            return err_field(err, ERR_UNSUPPORTED, "cpu_level", "this machine's highest level is %s, not %s", names[have], name);
+    int l, r = level_parse("cpu_level", "machine", names, CPU_LEVEL_COUNT, cpu_level_detect(), name, &l, err);
+    if (r >= 0)
         *ret = l;
-        return 0;
-    }
-    return err_field(err, ERR_INVALID, "cpu_level", "cpu_level must be scalar, avx2, avx512, avx512bf16 or amx, not \"%.32s\"", name);
+    return r;
 }

@@ -5,22 +5,13 @@
 #include "kernels/cpu/panel.h"
 
 #ifdef __AVX512F__
-#include <immintrin.h>
-/* v[16] = silu(gate) up: within 2 units of the last place. 2^(-x log2 e) by n + f = its exponent, |f| <= 1/2, and a minimax polynomial
- * of 2^f; the quotient by an estimate and one Newton step. */
+#include "kernels/cpu/simd.h"
+/* v[16] = silu(gate) up: within 2 units of the last place. The quotient by an estimate and one Newton step. */
 static inline void swiglu_16(float *v, const float *gate, const float *gate_bias, const float *up, const float *up_bias)
 {
     __m512 x = _mm512_add_ps(_mm512_loadu_ps(gate), _mm512_loadu_ps(gate_bias));
-    __m512 t = _mm512_min_ps(_mm512_set1_ps(126), _mm512_mul_ps(x, _mm512_set1_ps(-0x1.715476p0f)));
-    __m512 n = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), f = _mm512_sub_ps(t, n);
-    __m512 p = _mm512_set1_ps(0x1.41d334p-13f);
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.5f456ap-10f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.3b2dbcp-7f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.c6aed4p-5f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ebfbdap-3f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62e430p-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1));
-    __m512 d = _mm512_add_ps(_mm512_set1_ps(1), _mm512_scalef_ps(p, n)), r = _mm512_rcp14_ps(d);
+    __m512 e = vf_exp2(vf_min(vf_set(126), vf_mul(x, vf_set(-0x1.715476p0f))));   /* e^-x */
+    __m512 d = _mm512_add_ps(_mm512_set1_ps(1), e), r = _mm512_rcp14_ps(d);
     r = _mm512_fmadd_ps(_mm512_fnmadd_ps(d, r, _mm512_set1_ps(1)), r, r);
     __m512 y = _mm512_add_ps(_mm512_loadu_ps(up), _mm512_loadu_ps(up_bias));
     _mm512_storeu_ps(v, _mm512_mul_ps(_mm512_mul_ps(x, r), y));

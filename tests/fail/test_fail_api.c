@@ -8,12 +8,7 @@
 #include "tests/unit/fake_engine.h"
 
 static struct options options = {.tokenizer_info = true};
-static struct server server = {.options = &options,
-                               .model_name = "double",
-                               .info = &fake_engine_info,
-                               .bos = FAKE_BOS,
-                               .eos = FAKE_EOS,
-                               .noted_lock = PTHREAD_MUTEX_INITIALIZER};
+static struct server server = FAKE_SERVER(&options);
 
 static const struct {
     const char *name;

@@ -7,12 +7,7 @@
 #include "tests/unit/fake_engine.h"
 
 static struct options options;
-static struct server server = {.options = &options,
-                               .model_name = "double",
-                               .info = &fake_engine_info,
-                               .bos = FAKE_BOS,
-                               .eos = FAKE_EOS,
-                               .noted_lock = PTHREAD_MUTEX_INITIALIZER};
+static struct server server = FAKE_SERVER(&options);
 
 static int (*const handlers[])(struct call *c, struct err *err) = {api_completions, api_loglikelihood, api_loglikelihood_rolling,
                                                                    api_tokenize, api_detokenize};

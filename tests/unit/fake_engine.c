@@ -205,9 +205,4 @@ int engine_health(struct engine *e, struct err *err)
 
 void engine_drain(struct engine *e) {}
 
-bool engine_idle(struct engine *e)
-{
-    return true;
-}
-
 void engine_cache_clear(struct engine *e) {}
