@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include "engine/scheduler.h"
+#include "engine/schedule/scheduler.h"
 
 struct engine {
     struct model m;

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include "common/err.h"
 #include "common/log.h"
-#include "engine/layer_plan.h"
+#include "engine/checkpoint/layer_plan.h"
 #include "kernels/dtype.h"
 
 struct engine;

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 #include "engine/engine.h"
-#include "engine/model_config.h"
+#include "engine/checkpoint/model_config.h"
 
 enum { CONTINUATIONS = 4, NEW_TOKENS = 64 };
 

@@ -10,8 +10,8 @@
 #include <string.h>
 #include <time.h>
 #include "engine/engine.h"
-#include "engine/layer_plan.h"
-#include "engine/model_config.h"
+#include "engine/checkpoint/layer_plan.h"
+#include "engine/checkpoint/model_config.h"
 #include "kernels/backend.h"
 
 enum { MAX_ROUNDS = 32, MODELS = 2 };

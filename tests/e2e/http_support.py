@@ -1,6 +1,6 @@
 """A plain HTTP client for a server, with the standard library only.
 
-Every JSON answer is checked against server/openapi.json as it passes through `Client.call`.
+Every JSON answer is checked against server/api/openapi.json as it passes through `Client.call`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def is_type(value: object, name: str) -> bool:
 
 
 def faults(value: Any, schema: dict[str, Any], at: str = "$") -> list[str]:
-    """What is wrong with `value` by the part of JSON Schema that server/openapi.json uses."""
+    """What is wrong with `value` by the part of JSON Schema that server/api/openapi.json uses."""
     if "$ref" in schema:
         return faults(value, OPENAPI["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]], at)
     out: list[str] = []

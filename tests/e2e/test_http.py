@@ -328,7 +328,7 @@ def check_rolling_routing(text: str, ids: list[int], bos: int) -> None:
 
 
 def test_cost() -> None:
-    """FLOPs and KV rows of two sequences by the formula of engine/flops.h, written again."""
+    """FLOPs and KV rows of two sequences by the formula of engine/tools/flops.h, written again."""
     hidden, heads, kv_heads, head, ffn = 384, 6, 2, 64, 1024
     texts = [TEXT, " ".join(TEXT for _ in range(5))]
     answers = [client.post("/v1/loglikelihood_rolling", {"text": text})["usage"] for text in texts]

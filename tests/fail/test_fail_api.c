@@ -2,7 +2,7 @@
  * the tokenizer is the shipped one, opened before. The body is parsed before the failure: jansson 2.14 ignores some failures inside its
  * lexer and then stops at an assertion of its own. */
 #include <stdlib.h>
-#include "server/api.h"
+#include "server/api/api.h"
 #include "tests/check.h"
 #include "tests/fail/failing.h"
 #include "tests/unit/fake_engine.h"

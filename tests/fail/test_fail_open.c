@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 #include "engine/engine.h"
-#include "engine/synth.h"
+#include "engine/tools/synth.h"
 #include "tests/check.h"
 #include "tests/fail/failing.h"
 

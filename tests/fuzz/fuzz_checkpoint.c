@@ -1,7 +1,7 @@
 /* Any bytes as the weights of a tiny DTRNet: plan and binding either accept them whole or refuse them. */
 #include "tests/fuzz/fuzz.h"
 #include <stdlib.h>
-#include "engine/weights.h"
+#include "engine/model/weights.h"
 
 static struct kern_ctx *backend(void)
 {

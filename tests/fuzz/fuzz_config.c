@@ -3,8 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "engine/layer_plan.h"
-#include "engine/rope.h"
+#include "engine/checkpoint/layer_plan.h"
+#include "engine/model/rope.h"
 
 static json_t *parse(const char *text, size_t len)
 {

@@ -3,7 +3,7 @@
 #include "tests/fuzz/fuzz.h"
 #include <stdlib.h>
 #include <string.h>
-#include "server/api.h"
+#include "server/api/api.h"
 #include "tests/unit/fake_engine.h"
 
 static struct options options;

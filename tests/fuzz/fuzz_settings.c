@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include "server/options.h"
+#include "server/program/options.h"
 
 static void parse(int argc, char **argv)
 {

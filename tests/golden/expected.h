@@ -2,7 +2,7 @@
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
-#include "engine/safetensors.h"
+#include "engine/checkpoint/safetensors.h"
 
 struct expected {
     int n_tokens, n_layers, n_routed, vocab, n_pos, n_gen;

@@ -4,7 +4,7 @@
  *   test_layers MODEL_DIR       device: DTRNET_TEST_DEVICE, else cpu */
 #include <math.h>
 #include <stdlib.h>
-#include "engine/trace.h"
+#include "engine/tools/trace.h"
 #include "tests/check.h"
 #include "tests/golden/expected.h"
 

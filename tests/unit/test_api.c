@@ -1,9 +1,9 @@
 /* Handlers over a double of the engine, without HTTP and without a tokenizer: what goes in and comes out, and what happens when the
  * engine refuses or fails. */
 #include <stdlib.h>
-#include "server/api.h"
-#include "server/openapi.h"
-#include "server/routes.h"
+#include "server/api/api.h"
+#include "server/api/openapi.h"
+#include "server/http/routes.h"
 #include "tests/check.h"
 #include "tests/unit/fake_engine.h"
 

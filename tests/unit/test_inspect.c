@@ -1,9 +1,9 @@
 /* Counts of the real configs against tests/golden/configs/counts.json; costs against the papers' ratios; checkpoints with tensors. */
-#include "engine/inspect.h"
+#include "engine/tools/inspect.h"
 #include <math.h>
 #include <stdlib.h>
-#include "engine/model_hash.h"
-#include "engine/safetensors.h"
+#include "engine/checkpoint/model_hash.h"
+#include "engine/checkpoint/safetensors.h"
 #include "tests/check.h"
 
 static json_t *report_on(const char *model, const char *family, double rate, int context)

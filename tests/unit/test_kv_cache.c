@@ -1,5 +1,5 @@
 /* Slots are handed out once and come back; extents of the slot tables never overlap and join again. */
-#include "engine/kv_cache.h"
+#include "engine/memory/kv_cache.h"
 #include <stdlib.h>
 #include "tests/check.h"
 

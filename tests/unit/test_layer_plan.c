@@ -1,8 +1,8 @@
 /* Plans of the golden checkpoints, of the real configs, and of tensors that disagree with their config. */
-#include "engine/layer_plan.h"
+#include "engine/checkpoint/layer_plan.h"
 #include <glob.h>
 #include "common/buf.h"
-#include "engine/safetensors.h"
+#include "engine/checkpoint/safetensors.h"
 #include "tests/check.h"
 
 static bool routed_in(const json_t *list, int l)

@@ -1,5 +1,5 @@
 /* /metrics: every line is a comment or a sample, histograms are cumulative, counts land in their series, labels are escaped. */
-#include "server/metrics.h"
+#include "server/api/metrics.h"
 #include <stdlib.h>
 #include "tests/check.h"
 #include "tests/unit/fake_engine.h"

@@ -1,5 +1,5 @@
 /* config.json, good and bad: what is read, and that each refusal names key, limit and value. */
-#include "engine/model_config.h"
+#include "engine/checkpoint/model_config.h"
 #include <math.h>
 #include <stdlib.h>
 #include <sys/stat.h>

@@ -1,5 +1,5 @@
 /* Settings: precedence of flag, environment, file and default; every row refuses what is outside its range, naming it. */
-#include "server/options.h"
+#include "server/program/options.h"
 #include <stdint.h>
 #include <stdlib.h>
 #include <unistd.h>

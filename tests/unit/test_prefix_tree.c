@@ -1,6 +1,6 @@
 /* The radix tree by hand: sharing, splitting, waiting, taking over a tail that was only scored, private nodes, eviction.
  * Two layers: 0 keeps K and V of every token, 1 of the tokens that are even. */
-#include "engine/prefix_tree.h"
+#include "engine/memory/prefix_tree.h"
 #include "tests/check.h"
 
 static struct prefix_tree tree;

@@ -1,8 +1,8 @@
 /* Frequencies against tests/golden/configs/rope-tables.json, at real head sizes. */
-#include "engine/rope.h"
+#include "engine/model/rope.h"
 #include <math.h>
 #include "common/json.h"
-#include "engine/rope_config.h"
+#include "engine/checkpoint/rope_config.h"
 #include "tests/check.h"
 
 static void check_table(size_t i, const json_t *t)

@@ -1,5 +1,5 @@
 /* Hostile safetensors: every truncation, every flipped header bit, lying headers, and indexes that point elsewhere. */
-#include "engine/safetensors.h"
+#include "engine/checkpoint/safetensors.h"
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>

@@ -1,5 +1,5 @@
 /* Draws follow the softmax, the cuts of top-k and top-p hold, and a draw depends on seed and index alone. */
-#include "engine/sampler.h"
+#include "engine/model/sampler.h"
 #include <math.h>
 #include "tests/check.h"
 

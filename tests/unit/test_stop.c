@@ -1,5 +1,5 @@
 /* Stop strings: a text cut at any borders into tokens gives the same cut, and what was called settled is never taken back. */
-#include "server/stop.h"
+#include "server/api/stop.h"
 #include "common/err.h"
 #include "tests/check.h"
 

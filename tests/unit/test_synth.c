@@ -1,5 +1,5 @@
 /* Random checkpoints of every family and dtype: they load, every routed layer selects the wanted share, and nothing is overwritten. */
-#include "engine/synth.h"
+#include "engine/tools/synth.h"
 #include <math.h>
 #include <stdlib.h>
 #include <sys/stat.h>

@@ -1,11 +1,11 @@
 /* Binding: every golden checkpoint loads; and a small made-up checkpoint of each family is refused, naming the tensor, for every tensor
  * that is missing, has another shape or dtype, or holds NaN or infinity, and for one too many. */
-#include "engine/weights.h"
+#include "engine/model/weights.h"
 #include <glob.h>
 #include <math.h>
 #include <stdlib.h>
 #include "common/buf.h"
-#include "engine/tensor_list.h"
+#include "engine/checkpoint/tensor_list.h"
 #include "tests/check.h"
 
 enum mutation { NOTHING, DROP, OTHER_SHAPE, FLAT_SHAPE, OTHER_DTYPE, PUT_NAN, PUT_INF, MUTATIONS };

@@ -1,5 +1,5 @@
 /* The JSON writer: commas, escapes, numbers at their ends, and an error that sticks. */
-#include "server/writer.h"
+#include "server/http/writer.h"
 #include <jansson.h>
 #include <math.h>
 #include <stdint.h>

@@ -1,0 +1,48 @@
+#include "engine/checkpoint/model_hash.h"
+#include <limits.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include "common/mapfile.h"
+#include "engine/checkpoint/safetensors.h"
+
+static int hash_config(EVP_MD_CTX *ctx, const char *dir, struct err *err)
+{
+    char path[PATH_MAX];
+    struct mapfile m = { 0 };
+    if (snprintf(path, sizeof(path), "%s/config.json", dir) >= (int)sizeof(path))
+        return err_set(err, ERR_INVALID, "the model's path is longer than %d bytes", PATH_MAX - 16);
+    int r = mapfile_open(&m, path, err);
+    if (r >= 0 && m.len && !EVP_DigestUpdate(ctx, m.data, m.len))
+        r = err_set(err, ERR_INTERNAL, "SHA-256 of %s failed", path);
+    mapfile_close(&m);
+    return r;
+}
+
+static int hash_weights(EVP_MD_CTX *ctx, const struct safetensors *s, struct err *err)
+{
+    for (int i = 0; i < safetensors_file_count(s); i++) {
+        size_t len = 0;
+        const unsigned char *bytes = safetensors_file_bytes(s, i, &len);
+        if (!EVP_DigestUpdate(ctx, bytes, len))
+            return err_set(err, ERR_INTERNAL, "SHA-256 of the weights failed");
+    }
+    return 0;
+}
+
+int model_hash(const char *dir, const struct safetensors *s, char ret_hex[65], struct err *err)
+{
+    unsigned char md[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    int r = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) ? 0 : err_set(err, ERR_NOMEM, "no memory for the model's hash");
+    if (r >= 0)
+        r = hash_config(ctx, dir, err);
+    if (r >= 0)
+        r = hash_weights(ctx, s, err);
+    if (r >= 0 && !EVP_DigestFinal_ex(ctx, md, &n))
+        r = err_set(err, ERR_INTERNAL, "SHA-256 of the model failed");
+    EVP_MD_CTX_free(ctx);
+    for (unsigned i = 0; r >= 0 && i < n; i++)
+        sprintf(ret_hex + 2 * i, "%02x", md[i]);
+    return r;
+}

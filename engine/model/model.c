@@ -1,0 +1,185 @@
+/* From a directory to a model on a device. The weight files are unmapped before this returns. */
+#include "engine/model/model.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/thread.h"
+#include "engine/checkpoint/model_hash.h"
+#include "engine/model/rope.h"
+
+static const struct {
+    const char *name;
+    enum dtype type;
+} dtype_names[] = {{"f32", DTYPE_F32}, {"bf16", DTYPE_BF16}, {"f16", DTYPE_F16}};
+
+static int pick_dtype(const char *name, const struct backend *b, enum dtype stored, enum dtype *ret, struct err *err)
+{
+    if (!name || !strcmp(name, "auto")) {
+        *ret = b->auto_dtype(stored);
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof(dtype_names) / sizeof(dtype_names[0]); i++) {
+        if (!strcmp(name, dtype_names[i].name)) {
+            *ret = dtype_names[i].type;
+            return 0;
+        }
+    }
+    return err_field(err, ERR_INVALID, "dtype", "dtype is \"%s\"; it must be auto, f32, bf16 or f16", name);
+}
+
+/* The hash reads every byte of the files, so it runs beside the packing of the weights. */
+struct hash_job {
+    const char *dir;
+    const struct safetensors *files;
+    char hex[65];
+    int r;
+    struct err err;
+};
+
+static void *hash_main(void *arg)
+{
+    struct hash_job *j = arg;
+    j->r = model_hash(j->dir, j->files, j->hex, &j->err);
+    return NULL;
+}
+
+static int load_weights_and_hash(struct model *m, const char *dir, const struct safetensors *files, struct err *err)
+{
+    struct hash_job job = {.dir = dir, .files = files};
+    pthread_t thread;
+    bool threaded = !pthread_create(&thread, NULL, hash_main, &job);
+    int r = weights_load(m->k, &m->config, m->plan, files, &m->weights, err);
+    if (threaded)
+        pthread_join(thread, NULL);
+    else
+        hash_main(&job);
+    if (r >= 0 && job.r < 0) {
+        r = job.r;
+        if (err)
+            *err = job.err;
+    }
+    memcpy(m->hash, job.hex, sizeof(m->hash));
+    return r;
+}
+
+static int upload_rope(struct model *m, struct err *err)
+{
+    size_t n = (size_t)m->max_model_len * (size_t)(m->config.head_dim / 2), bytes = n * sizeof(float);
+    const struct backend *b = m->k->backend;
+    float *cos = malloc(bytes), *sin = malloc(bytes);
+    m->rope_cos = b->alloc(m->k, bytes);
+    m->rope_sin = b->alloc(m->k, bytes);
+    int r = cos && sin && m->rope_cos && m->rope_sin ? 0 : err_set(err, ERR_NOMEM, "no memory for rotary tables of %d positions", m->max_model_len);
+    if (r >= 0) {
+        rope_tables(&m->config.rope, m->config.head_dim, m->max_model_len, cos, sin);
+        r = b->upload(m->k, m->rope_cos, cos, bytes);
+        if (r >= 0)
+            r = b->upload(m->k, m->rope_sin, sin, bytes);
+        if (r < 0)
+            err_set(err, r, "copying the rotary tables to the device failed");
+    }
+    free(cos);
+    free(sin);
+    return r;
+}
+
+static void choose_length(struct model *m, const struct engine_options *o)
+{
+    m->max_model_len = o->max_model_len ? o->max_model_len : m->config.default_max_model_len;
+    if (m->max_model_len > m->config.default_max_model_len)
+        log_warn(o->log, "max-model-len %d is above the %d positions that the model was made for", m->max_model_len,
+                 m->config.default_max_model_len);
+}
+
+/* Refuses at once what could never run, before tables of that length are made. */
+static int check_length(const struct model *m, struct err *err)
+{
+    struct backend_memory memory;
+    size_t n = (size_t)m->max_model_len, rope = (size_t)m->config.head_dim * sizeof(float);
+    size_t need = n * ((size_t)m->config.n_layers * (model_kv_row_bytes(m) + sizeof(int)) + rope);
+    if (m->k->backend->memory(m->k, &memory) < 0 || need <= memory.free_bytes)
+        return 0;
+    return err_field(err, ERR_INVALID, "max-model-len", "a sequence of max-model-len %d needs %zu MiB for K and V, and %zu MiB are free; lower --max-model-len",
+                     m->max_model_len, need >> 20, memory.free_bytes >> 20);
+}
+
+/* Refuses weights that cannot fit before any is copied. What packing adds is not counted. */
+static int check_weights(const struct model *m, const struct safetensors *files, struct err *err)
+{
+    struct backend_memory memory;
+    size_t need = 0, element = dtype_size(m->k->act);
+    for (size_t i = 0; i < safetensors_count(files); i++)
+        need += (size_t)tensor_elements(safetensors_at(files, i)) * element;
+    if (m->k->backend->memory(m->k, &memory) < 0 || need <= memory.free_bytes)
+        return 0;
+    return err_field(err, ERR_NOMEM, "model", "the model needs %zu MiB for its weights in %s, and %zu of the %s device's %zu MiB are free", need >> 20,
+                     dtype_name(m->k->act), memory.free_bytes >> 20, m->k->backend->name, memory.total_bytes >> 20);
+}
+
+static int check_scopes(const struct model *m, struct err *err)
+{
+    for (int i = 0; i < m->config.n_layers; i++)
+        if (m->plan[i].scope != SCOPE_TOKEN)
+            return err_set(err, ERR_UNSUPPORTED, "layer %d selects by more than its own token, which is not implemented", i);
+    return 0;
+}
+
+int model_open(const struct engine_options *o, struct model *m, struct err *err)
+{
+    memset(m, 0, sizeof(*m));
+    struct model_overrides overrides = {
+        .rope_scaling = o->rope_scaling, .dense_layers = o->dense_layers, .bos_id = o->bos_id, .eos_id = o->eos_id};
+    struct safetensors *files = NULL;
+    const struct backend *backend;
+    struct backend_config bc = {.cpu_level = o->cpu_level, .cuda_level = o->cuda_level, .log = o->log};
+    int r = model_config_load(o->model_dir, &overrides, o->log, &m->config, err);
+    if (r >= 0)
+        r = backend_find(o->device ? o->device : "auto", &backend, err);
+    if (r >= 0)
+        r = safetensors_open_dir(o->model_dir, &files, err);
+    if (r >= 0)
+        r = pick_dtype(o->dtype, backend, weights_stored_dtype(files), &bc.dtype, err);
+    if (r >= 0) {
+        m->n_threads = bc.n_threads = o->n_threads ? o->n_threads : thread_usable_count();
+        m->plan = calloc((size_t)m->config.n_layers, sizeof(*m->plan));
+        r = m->plan ? layer_plan_fill(&m->config, files, o->dense_layers, m->plan, err) : err_set(err, ERR_NOMEM, "layer plan");
+    }
+    if (r >= 0)
+        r = check_scopes(m, err);
+    if (r >= 0)
+        r = backend->open(&bc, &m->k, err);
+    if (r >= 0)
+        r = check_weights(m, files, err);
+    if (r >= 0)
+        r = load_weights_and_hash(m, o->model_dir, files, err);
+    if (r >= 0) {
+        choose_length(m, o);
+        r = check_length(m, err);
+    }
+    if (r >= 0)
+        r = upload_rope(m, err);
+    if (r >= 0)
+        r = backend->sync(m->k, err);
+    safetensors_close(files);
+    if (r < 0)
+        model_close(m);
+    return r;
+}
+
+void model_close(struct model *m)
+{
+    if (m->k) {
+        const struct backend *b = m->k->backend;
+        weights_free(m->k, &m->weights);
+        b->free(m->k, m->rope_cos);
+        b->free(m->k, m->rope_sin);
+        b->close(m->k);
+    }
+    free(m->plan);
+    memset(m, 0, sizeof(*m));
+}
+
+size_t model_kv_row_bytes(const struct model *m)
+{
+    return 2 * (size_t)m->config.n_kv_heads * (size_t)m->config.head_dim * dtype_size(m->k->act);
+}

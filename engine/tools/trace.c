@@ -1,0 +1,43 @@
+#include "engine/tools/trace.h"
+#include <assert.h>
+#include <string.h>
+
+int trace_open(struct trace *t, const struct model *m, int max_rows, struct err *err)
+{
+    *t = (struct trace){ .m = m };
+    int r = workspace_init(&t->w, m, max_rows, err);
+    if (r >= 0)
+        r = batch_init(&t->b, m->k, max_rows, m->config.n_layers, err);
+    if (r >= 0)
+        r = kv_cache_open(&t->kv, m->k, max_rows, model_kv_row_bytes(m), (int64_t)max_rows * m->config.n_layers, err);
+    if (r < 0)
+        trace_close(t);
+    return r;
+}
+
+void trace_close(struct trace *t)
+{
+    kv_cache_close(&t->kv);
+    batch_done(&t->b);
+    workspace_done(&t->w);
+    memset(t, 0, sizeof(*t));
+}
+
+int trace_load(struct trace *t, const int32_t *ids, int n_seqs, int len, int n_want)
+{
+    struct batch *b = &t->b;
+    int n_layers = t->m->config.n_layers;
+    assert(n_seqs * len <= b->max_rows && n_want <= len);
+    batch_clear(b);
+    for (int i = 0; i < n_seqs; i++) {
+        batch_add_run(b, ids + (size_t)i * (size_t)len, len, 0, true, (int64_t)i * n_layers * len, len);
+        for (int l = 0; l < n_layers; l++)
+            *batch_base(b, l, i) = 0;
+        for (int j = len - n_want; j < len; j++)
+            batch_want(b, i * len + j, -1);
+    }
+    for (int l = 0; l < n_layers; l++)
+        for (int i = 0; i < b->n_append; i++)
+            b->reserved[l * b->n_append + i] = i;
+    return batch_upload(b, t->kv.tables);
+}

@@ -1,0 +1,209 @@
+/* See api.h. */
+#include "server/api/api.h"
+#include <string.h>
+
+#define POLL_MS 25 /* how soon a client that left is noticed */
+
+const char *api_request_id(const struct call *c)
+{
+    return c->req ? c->req->id : NULL;
+}
+
+int api_check_model(struct call *c, struct err *err)
+{
+    const char *name = NULL;
+    int r = json_get_string(c->body, "", "model", &name, NULL, err);
+    if (json_is_integer(json_object_get(c->body, "model")))
+        r = 0; /* lm-evaluation-harness sends a name made of digits as a number */
+    if (r >= 0 && c->server->options->strict_model_name && (!name || strcmp(name, c->server->model_name)))
+        return err_field(err, ERR_NOT_FOUND, "model", "model: \"%.100s\" is not served here; this is \"%s\"", name ? name : "",
+                         c->server->model_name);
+    return r;
+}
+
+void api_note_unknown(struct call *c, const json_t *obj, const char *const *known)
+{
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)(uintptr_t)obj, key, v)
+    {
+        int i = 0;
+        while (known[i] && strcmp(known[i], key))
+            i++;
+        if (!known[i])
+            server_note_unknown(c->server, api_request_id(c), key);
+    }
+}
+
+/* ---- tokens ---- */
+
+int api_need_tokenizer(struct call *c, const char *name, struct err *err)
+{
+    if (c->server->tokenizer)
+        return 0;
+    return err_field(err, ERR_INVALID, name, "%s: this model has no tokenizer; send token ids instead of text", name);
+}
+
+static int32_t *alloc_ids(struct call *c, size_t n)
+{
+    return arena_alloc(&c->arena, n ? n : 1, sizeof(int32_t));
+}
+
+int api_ids(struct call *c, const json_t *array, const char *name, size_t front, int32_t **ret, size_t *ret_n, struct err *err)
+{
+    size_t n = json_array_size(array);
+    int vocab = c->server->info->config->vocab;
+    int32_t *ids = alloc_ids(c, front + n);
+    if (!ids)
+        return err_field(err, ERR_NOMEM, name, "%s: no memory for %zu ids", name, n);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *v = json_array_get(array, i);
+        json_int_t id = json_integer_value(v);
+        if (!json_is_integer(v))
+            return err_field(err, ERR_INVALID, name, "%s[%zu]: a token id must be an integer", name, i);
+        if (id < 0 || id >= vocab)
+            return err_field(err, ERR_INVALID, name, "%s[%zu]: token id %" JSON_INTEGER_FORMAT " is outside 0 to %d", name, i, id,
+                             vocab - 1);
+        ids[front + i] = (int32_t)id;
+    }
+    *ret = ids;
+    *ret_n = n;
+    return 0;
+}
+
+int api_check_ids(struct call *c, const struct token_ids *t, const char *name, struct err *err)
+{
+    int vocab = c->server->info->config->vocab;
+    for (size_t i = 0; i < t->n; i++)
+        if (t->ids[i] >= vocab)
+            return err_field(err, ERR_INVALID, name, "%s: the text has the token id %d, the model has 0 to %d", name, t->ids[i], vocab - 1);
+    return 0;
+}
+
+int api_encode(struct call *c, const char *text, size_t len, const char *name, size_t front, int32_t **ret, size_t *ret_n, struct err *err)
+{
+    struct token_ids t = {0};
+    struct err why = {0};
+    int32_t *ids = NULL;
+    int r = api_need_tokenizer(c, name, err);
+    if (r < 0)
+        return r;
+    r = tokenizer_encode(c->server->tokenizer, text, len, false, API_MAX_TEXT_TOKENS, &t, &why);
+    if (r < 0)
+        err_field(err, r, name, "%s: %s", name, why.text);
+    else
+        r = api_check_ids(c, &t, name, err);
+    if (r >= 0 && !(ids = alloc_ids(c, front + t.n)))
+        r = err_field(err, ERR_NOMEM, name, "%s: no memory for %zu ids", name, t.n);
+    if (r >= 0) {
+        if (t.n)
+            memcpy(ids + front, t.ids, t.n * sizeof(*ids));
+        *ret = ids;
+        *ret_n = t.n;
+    }
+    token_ids_done(&t);
+    return r;
+}
+
+int api_prefix_id(struct call *c, const char *name, int32_t *ret, struct err *err)
+{
+    int32_t id = c->server->bos >= 0 ? c->server->bos : c->server->eos;
+    if (id < 0)
+        return err_field(err, ERR_INVALID, name, "%s: it is empty, and the model has neither BOS nor EOS to put in its place", name);
+    *ret = id;
+    return 0;
+}
+
+void api_write_token(struct call *c, struct writer *w, int32_t id, bool first, bool as_id)
+{
+    char text[32];
+    size_t len;
+    if (c->server->tokenizer && !as_id && id < tokenizer_vocab_size(c->server->tokenizer)) {
+        const char *s = tokenizer_token_string(c->server->tokenizer, id, first, &len);
+        writer_string(w, s, len);
+    } else {
+        len = (size_t)snprintf(text, sizeof(text), "token_id:%d", id);
+        writer_string(w, text, len);
+    }
+}
+
+/* ---- the engine ---- */
+
+static int first_failure(struct engine_ticket *t, int n, const char *what, struct err *err)
+{
+    for (int i = 0; i < n; i++) {
+        const struct eval_result *r = engine_result(t, i);
+        if (r->code < 0) {
+            if (n > 1)
+                err_field(err, r->code, r->err.param, "%s %d: %s", what, i, r->err.text);
+            else if (err)
+                *err = r->err;
+            return r->code;
+        }
+    }
+    return 0;
+}
+
+int api_wait(struct call *c, struct engine_ticket *t, int n, const char *what, struct err *err)
+{
+    bool abandoned = false;
+    while (!engine_wait(t, abandoned ? -1 : POLL_MS)) {
+        abandoned = (c->req && http_client_gone(c->req)) || atomic_load(&c->server->abandon);
+        if (abandoned)
+            engine_cancel(t);
+    }
+    if (abandoned)
+        return err_set(err, ERR_CANCELLED, "the client closed the connection, or the server is stopping at once");
+    return first_failure(t, n, what, err);
+}
+
+int api_run(struct call *c, const struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err)
+{
+    struct engine_ticket *t = NULL;
+    int r = engine_submit(c->server->engine, reqs, n, &t, err);
+    if (r < 0)
+        return r;
+    r = api_wait(c, t, n, what, err);
+    if (r < 0) {
+        engine_ticket_free(t);
+        return r;
+    }
+    *ret = t;
+    return 0;
+}
+
+int api_usage_sum(struct call *c, const struct engine_ticket *t, int n, struct api_usage *ret, struct err *err)
+{
+    int layers = c->server->info->config->n_layers;
+    struct api_usage u = {.routed = arena_alloc(&c->arena, (size_t)layers, sizeof(int64_t))};
+    if (!u.routed)
+        return err_set(err, ERR_NOMEM, "no memory for the usage");
+    for (int i = 0; i < n; i++) {
+        const struct eval_result *r = engine_result(t, i);
+        u.computed += r->rows_computed;
+        u.cached += r->rows_cached;
+        for (int l = 0; l < layers && r->rows_routed; l++)
+            u.routed[l] += r->rows_routed[l];
+        if (r->rows_routed)
+            sequences_cost_add(&u.cost, c->server->info->config, c->server->info->plan, r->rows_routed, r->n_rows);
+    }
+    *ret = u;
+    return 0;
+}
+
+/* ---- errors ---- */
+
+int api_write_error(struct buf *out, const struct err *err)
+{
+    struct writer w = writer_on(out);
+    writer_open(&w, '{');
+    writer_key(&w, "error");
+    writer_open(&w, '{');
+    writer_key_text(&w, "message", err->text);
+    writer_key_text(&w, "type", err_openai_type(err->code));
+    writer_key_text(&w, "param", *err->param ? err->param : NULL);
+    writer_key_text(&w, "code", err_name(err->code));
+    writer_close(&w, '}');
+    writer_close(&w, '}');
+    return w.code;
+}

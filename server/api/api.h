@@ -1,0 +1,76 @@
+/* One request being answered, and what the endpoint families share: reading fields, BOS, token spelling, waiting for the engine.
+ *
+ * A handler reads c->body, appends its answer to c->resp->body (or sets c->resp->stream) and returns 0; or it returns a negative
+ * code with the sentence in `err`, and routes.c writes the error. It leaves nothing behind: what it needs beyond its return
+ * lies in c->arena, dropped whole after the request. */
+#pragma once
+#include "common/arena.h"
+#include "common/json.h"
+#include "engine/tools/flops.h"
+#include "server/http/http.h"
+#include "server/api/server.h"
+#include "server/http/writer.h"
+
+#define API_MAX_SEQUENCES 65536       /* prompts x n, continuations or windows of one request */
+#define API_MAX_TEXT_TOKENS (1 << 24) /* ids that one text may become */
+
+struct call {
+    struct server *server;
+    struct http_request *req; /* NULL: not over HTTP (dtrnet score) */
+    struct http_response *resp;
+    json_t *body; /* an object; NULL where the route has none */
+    struct arena arena;
+};
+
+/* Endpoints; the families are in the file of the same name. */
+int api_completions(struct call *c, struct err *err);
+int api_chat_completions(struct call *c, struct err *err);
+int api_loglikelihood(struct call *c, struct err *err);
+int api_loglikelihood_rolling(struct call *c, struct err *err);
+int api_tokenize(struct call *c, struct err *err);
+int api_detokenize(struct call *c, struct err *err);
+int api_tokenizer_info(struct call *c, struct err *err);
+int api_models(struct call *c, struct err *err);
+int api_model(struct call *c, struct err *err);
+int api_health(struct call *c, struct err *err);
+int api_ready(struct call *c, struct err *err);
+int api_metrics(struct call *c, struct err *err);
+int api_version(struct call *c, struct err *err);
+int api_openapi(struct call *c, struct err *err);
+
+const char *api_request_id(const struct call *c); /* NULL without HTTP */
+
+/* Refuses another `model` under --strict-model-name, and a `model` that is no string. */
+int api_check_model(struct call *c, struct err *err);
+/* Every key of `obj` that is not in `known` (NULL-terminated) is noted as unknown. */
+void api_note_unknown(struct call *c, const json_t *obj, const char *const *known);
+
+/* Ids of a JSON array, each in [0, vocab); borrowed from the arena with `front` free places before them. `name` is the field's. */
+int api_ids(struct call *c, const json_t *array, const char *name, size_t front, int32_t **ret, size_t *ret_n, struct err *err);
+/* Ids of a text, likewise. No BOS is added. */
+int api_encode(struct call *c, const char *text, size_t len, const char *name, size_t front, int32_t **ret, size_t *ret_n, struct err *err);
+/* Refuses ids of a text that the model does not have. */
+int api_check_ids(struct call *c, const struct token_ids *ids, const char *name, struct err *err);
+int api_need_tokenizer(struct call *c, const char *name, struct err *err);
+/* The one token of an empty context: BOS, else EOS. */
+int api_prefix_id(struct call *c, const char *name, int32_t *ret, struct err *err);
+
+/* The spelling of a token in an answer: the tokenizer's, or "token_id:N" where there is none or `as_id` asks. */
+void api_write_token(struct call *c, struct writer *w, int32_t id, bool first, bool as_id);
+
+/* Submits and waits; a client that leaves, or a server that gives up, cancels. On success every result's code is 0. `what` names
+ * a sequence in errors ("prompt"). The ticket is the caller's: engine_ticket_free. */
+int api_run(struct call *c, const struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err);
+/* The waiting half, for a ticket that was submitted before. On error the ticket remains the caller's too. */
+int api_wait(struct call *c, struct engine_ticket *t, int n, const char *what, struct err *err);
+
+/* Positions over n results: computed, cached, and routed in each layer ([n_layers]); what they cost without reuse. */
+struct api_usage {
+    int64_t computed, cached;
+    int64_t *routed;
+    struct sequences_cost cost;
+};
+int api_usage_sum(struct call *c, const struct engine_ticket *t, int n, struct api_usage *ret, struct err *err);
+
+/* {"error": {...}} */
+int api_write_error(struct buf *out, const struct err *err);

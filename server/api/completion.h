@@ -1,0 +1,77 @@
+/* What the files of POST /v1/completions share: the request as it was understood, its sequences, and the pieces of its answer.
+ *
+ * completion_parse.c reads and checks; api_completions.c runs it and answers at once; completion_stream.c answers in events;
+ * completion_write.c writes choices. */
+#pragma once
+#include <time.h>
+#include "server/api/api.h"
+#include "server/api/stop.h"
+
+#define COMPLETION_MAX_N 128
+#define COMPLETION_DEFAULT_TOKENS 16
+#define COMPLETION_MAX_ENTRIES (1 << 26) /* logprobs and alternatives that one answer may hold */
+
+struct completion_prompt {
+    const char *text; /* as the client sent it; NULL: it sent ids */
+    size_t text_len;
+    int32_t *ids; /* [n], n >= 1 */
+    size_t n;
+    size_t hidden; /* leading ids that stand for no text of the prompt: BOS put in front */
+};
+
+/* One sequence: prompt i / n, repetition i % n. */
+struct completion_choice {
+    const struct completion_prompt *prompt;
+    struct stop_text text; /* generated text; while the ticket runs the engine's thread owns it (streams: under their lock) */
+    int code;              /* an error that the engine's thread met while decoding */
+    struct completion *of;
+};
+
+struct completion {
+    struct call *call;
+    struct completion_prompt *prompts;
+    size_t n_prompts;
+    int n, n_choices; /* n_choices = n_prompts * n */
+    int max_tokens;
+    int logprobs; /* -1: none, else alternatives a token */
+    bool echo, ignore_eos, token_ids, stream, include_usage, has_stop;
+    double temperature, top_p;
+    int top_k;
+    uint64_t seed;
+    struct stop_set stop;
+    struct eval_request *reqs;         /* [n_choices] */
+    struct completion_choice *choices; /* [n_choices] */
+    time_t created;
+};
+
+/* Reads c->body into *ret, in the arena; choices and requests are ready to be submitted, but for on_token. */
+int completion_parse(struct call *c, struct completion *ret, struct err *err);
+void completion_done(struct completion *p); /* what is not in the arena; copes with a zeroed struct */
+
+/* What a generated token adds to the text; "" for the EOS that ends it, and where there is no tokenizer. */
+const char *completion_token_text(const struct completion *p, int32_t id, size_t *ret_len);
+
+/* One entry of the logprobs lists. */
+struct completion_entry {
+    int32_t id;
+    float logprob;
+    bool scored;            /* false: null (the first token of a prompt) */
+    bool first, silent;     /* the first of its text; adds no text */
+    const int32_t *top_ids; /* [k1], best first */
+    const float *top_logprobs;
+};
+
+/* "logprobs": {...} or null for entries [n]; *chars is the offset of the first and is moved behind the last. */
+void completion_write_logprobs(struct completion *p, struct writer *w, const struct completion_entry *entries, size_t n, size_t *chars);
+/* A whole choice of a finished sequence, as in the answer that is not streamed. */
+void completion_write_choice(struct completion *p, struct writer *w, int i, const struct eval_result *r);
+/* The echoed text of a prompt, appended to `out`. */
+int completion_prompt_text(const struct completion *p, const struct completion_prompt *prompt, struct buf *out);
+/* id, object, created, model: the members that begin an answer and every event of a stream. */
+void completion_write_head(struct completion *p, struct writer *w);
+/* "usage": {...} */
+void completion_write_usage(struct completion *p, struct writer *w, const struct engine_ticket *t);
+const char *completion_finish_name(enum finish f);
+
+/* Starts the streamed answer. On success the stream owns p's call (arena, body) and sets c->resp->stream. */
+int completion_stream(struct call *c, struct completion *p, struct err *err);

@@ -1,0 +1,200 @@
+/* Writes the parts of a completions answer. The same float is printed for a token's logprob and for its place among the
+ * alternatives, because clients compare them exactly. */
+#include "server/api/completion.h"
+#include <stdlib.h>
+#include <string.h>
+
+const char *completion_finish_name(enum finish f)
+{
+    return f == FINISH_EOS || f == FINISH_STOP ? "stop" : "length";
+}
+
+const char *completion_token_text(const struct completion *p, int32_t id, size_t *ret_len)
+{
+    const struct server *s = p->call->server;
+    *ret_len = 0;
+    if (!s->tokenizer || id >= tokenizer_vocab_size(s->tokenizer) || (!p->ignore_eos && model_config_is_eos(s->info->config, id)))
+        return "";
+    return tokenizer_token_bytes(s->tokenizer, id, false, ret_len);
+}
+
+static const char *entry_text(struct completion *p, const struct completion_entry *e, size_t *len)
+{
+    const struct tokenizer *t = p->call->server->tokenizer;
+    *len = 0;
+    return e->silent || !t || e->id >= tokenizer_vocab_size(t) ? "" : tokenizer_token_bytes(t, e->id, e->first, len);
+}
+
+static bool listed(const int32_t *ids, int n, int32_t id)
+{
+    for (int i = 0; i < n; i++)
+        if (ids[i] == id)
+            return true;
+    return false;
+}
+
+/* The best `logprobs` tokens, and the token itself. Spellings are unique, so no key is written twice. */
+static void write_top(struct completion *p, struct writer *w, const struct completion_entry *e)
+{
+    if (!e->scored) {
+        writer_null(w);
+        return;
+    }
+    writer_open(w, '{');
+    for (int i = 0; i <= p->logprobs; i++) {
+        bool own = i == p->logprobs;
+        if (own && listed(e->top_ids, p->logprobs, e->id))
+            break;
+        api_write_token(p->call, w, own ? e->id : e->top_ids[i], false, p->token_ids);
+        if (w->code >= 0)
+            w->code = buf_append(w->buf, ":", 1);
+        w->comma = false;
+        writer_float(w, own ? e->logprob : e->top_logprobs[i]);
+    }
+    writer_close(w, '}');
+}
+
+/* Offsets count code points. A token that begins inside a character gets the offset of that character. */
+static void write_offsets(struct completion *p, struct writer *w, const struct completion_entry *entries, size_t n, size_t *chars)
+{
+    for (size_t i = 0; i < n; i++) {
+        size_t len, at = *chars;
+        const char *s = entry_text(p, &entries[i], &len);
+        writer_int(w, (int64_t)(len && ((unsigned char)s[0] & 0xc0) == 0x80 && at ? at - 1 : at));
+        for (size_t k = 0; k < len; k++)
+            *chars += ((unsigned char)s[k] & 0xc0) != 0x80;
+    }
+}
+
+void completion_write_logprobs(struct completion *p, struct writer *w, const struct completion_entry *e, size_t n, size_t *chars)
+{
+    writer_key(w, "logprobs");
+    if (p->logprobs < 0) {
+        writer_null(w);
+        return;
+    }
+    writer_open(w, '{');
+    writer_key(w, "tokens");
+    writer_open(w, '[');
+    for (size_t i = 0; i < n; i++)
+        api_write_token(p->call, w, e[i].id, e[i].first, p->token_ids);
+    writer_close(w, ']');
+    writer_key(w, "token_logprobs");
+    writer_open(w, '[');
+    for (size_t i = 0; i < n; i++)
+        if (e[i].scored)
+            writer_float(w, e[i].logprob);
+        else
+            writer_null(w);
+    writer_close(w, ']');
+    writer_key(w, "top_logprobs");
+    writer_open(w, '[');
+    for (size_t i = 0; i < n; i++)
+        write_top(p, w, &e[i]);
+    writer_close(w, ']');
+    writer_key(w, "text_offset");
+    writer_open(w, '[');
+    write_offsets(p, w, e, n, chars);
+    writer_close(w, ']');
+    writer_close(w, '}');
+}
+
+int completion_prompt_text(const struct completion *p, const struct completion_prompt *prompt, struct buf *out)
+{
+    const struct tokenizer *t = p->call->server->tokenizer;
+    if (prompt->text)
+        return buf_append(out, prompt->text, prompt->text_len);
+    int r = 0;
+    for (size_t i = prompt->hidden; t && i < prompt->n && r >= 0; i++) {
+        size_t len = 0;
+        const char *s = prompt->ids[i] < tokenizer_vocab_size(t) ? tokenizer_token_bytes(t, prompt->ids[i], i == prompt->hidden, &len) : "";
+        r = buf_append(out, s, len);
+    }
+    return r;
+}
+
+static size_t fill_entries(struct completion *p, const struct completion_prompt *prompt, const struct eval_result *r,
+                           struct completion_entry *e)
+{
+    int k1 = p->logprobs > 1 ? p->logprobs : 1;
+    size_t n = 0;
+    for (size_t i = 0; p->echo && i < prompt->n; i++, n++) {
+        e[n] = (struct completion_entry){.id = prompt->ids[i], .scored = i > 0, .first = i == prompt->hidden, .silent = i < prompt->hidden};
+        if (i > 0) {
+            e[n].logprob = r->logprobs[i - 1];
+            e[n].top_ids = r->top_ids + (i - 1) * (size_t)k1;
+            e[n].top_logprobs = r->top_logprobs + (i - 1) * (size_t)k1;
+        }
+    }
+    for (int i = 0; i < r->n_new; i++, n++)
+        e[n] = (struct completion_entry){.id = r->new_tokens[i],
+                                         .scored = true,
+                                         .logprob = r->new_logprobs[i],
+                                         .top_ids = r->new_top_ids + (size_t)i * (size_t)k1,
+                                         .top_logprobs = r->new_top_logprobs + (size_t)i * (size_t)k1,
+                                         .silent = i == r->n_new - 1 && r->finish == FINISH_EOS};
+    return n;
+}
+
+void completion_write_choice(struct completion *p, struct writer *w, int i, const struct eval_result *r)
+{
+    struct completion_choice *choice = &p->choices[i];
+    struct completion_entry *entries = NULL;
+    size_t n = 0, chars = 0;
+    struct buf text;
+    buf_init(&text, w->buf->max_bytes);
+    if (p->logprobs >= 0) {
+        entries = calloc(choice->prompt->n + (size_t)r->n_new, sizeof(*entries));
+        w->code = entries ? w->code : ERR_NOMEM;
+        n = entries ? fill_entries(p, choice->prompt, r, entries) : 0;
+    }
+    if (p->echo && w->code >= 0)
+        w->code = completion_prompt_text(p, choice->prompt, &text);
+    if (w->code >= 0)
+        w->code = buf_append(&text, choice->text.text.data, stop_text_settled(&choice->text, true));
+    writer_open(w, '{');
+    writer_key_int(w, "index", i);
+    writer_key(w, "text");
+    writer_string(w, text.data, text.len);
+    completion_write_logprobs(p, w, entries, n, &chars);
+    writer_key_text(w, "finish_reason", completion_finish_name(r->finish));
+    writer_close(w, '}');
+    buf_done(&text);
+    free(entries);
+}
+
+void completion_write_head(struct completion *p, struct writer *w)
+{
+    char id[HTTP_ID_MAX + 8];
+    const char *request = api_request_id(p->call);
+    snprintf(id, sizeof(id), "cmpl-%s", request ? request : "local");
+    writer_key_text(w, "id", id);
+    writer_key_text(w, "object", "text_completion");
+    writer_key_int(w, "created", p->created);
+    writer_key_text(w, "model", p->call->server->model_name);
+}
+
+void completion_write_usage(struct completion *p, struct writer *w, const struct engine_ticket *t)
+{
+    int64_t prompt = 0, made = 0, computed = 0, cached = 0;
+    for (int i = 0; i < p->n_choices; i++) {
+        const struct eval_result *r = engine_result(t, i);
+        prompt += i % p->n ? 0 : (int64_t)p->choices[i].prompt->n;
+        made += r->n_new;
+        computed += r->rows_computed;
+        cached += r->rows_cached;
+    }
+    atomic_fetch_add(&p->call->server->metrics.prompt_tokens, (uint64_t)prompt);
+    atomic_fetch_add(&p->call->server->metrics.completion_tokens, (uint64_t)made);
+    writer_key(w, "usage");
+    writer_open(w, '{');
+    writer_key_int(w, "prompt_tokens", prompt);
+    writer_key_int(w, "completion_tokens", made);
+    writer_key_int(w, "total_tokens", prompt + made);
+    writer_key(w, "prompt_tokens_details");
+    writer_open(w, '{');
+    writer_key_int(w, "cached_tokens", cached);
+    writer_key_int(w, "computed_tokens", computed);
+    writer_close(w, '}');
+    writer_close(w, '}');
+}

@@ -1,0 +1,332 @@
+/* Windows as lm-evaluation-harness makes them (lm_eval/utils.py, make_disjoint_window over get_rolling_token_windows): the first holds
+ * the prefix token (BOS, else EOS) and max_length - 1 tokens as input and scores max_length; each later one scores the next `stride`
+ * tokens with as much context as max_length input positions allow, the last one too. Prefix and document lie in one array, so a
+ * window is a slice of it, and all windows of a request run in the engine at once. */
+#include "server/api/rolling.h"
+#include <string.h>
+#include "server/api/score.h"
+
+struct document {
+    int32_t *tokens; /* [n + 1]: the prefix token, then the document */
+    size_t n;
+    int64_t n_bytes; /* -1: the document came as ids */
+    int first_window, n_windows;
+};
+
+struct window {
+    const struct document *doc;
+    size_t begin, end; /* slice of doc->tokens */
+    size_t scored;     /* its last tokens */
+};
+
+struct rolling {
+    struct call *call;
+    struct document *docs;
+    size_t n_docs;
+    struct window *windows;
+    struct eval_request *reqs;
+    int n_windows;
+    int max_length, stride;
+    bool add_bos, tokens, routing;
+    int64_t *edges; /* [n_edges] ascending; bucket i is [edges[i], edges[i + 1]), the last has no end */
+    size_t n_edges;
+    struct engine_ticket *ticket;
+};
+
+/* ---- the request ---- */
+
+static int parse_edges(struct rolling *q, struct err *err)
+{
+    const json_t *list = json_object_get(q->call->body, "bucket_edges");
+    q->n_edges = json_array_size(list);
+    if (!list || json_is_null(list))
+        return 0;
+    if (!json_is_array(list) || q->n_edges > ROLLING_MAX_EDGES)
+        return err_field(err, ERR_INVALID, "bucket_edges", "bucket_edges must be a list of at most %d positions", ROLLING_MAX_EDGES);
+    q->edges = arena_alloc(&q->call->arena, q->n_edges + 1, sizeof(*q->edges));
+    if (!q->edges)
+        return err_field(err, ERR_NOMEM, "bucket_edges", "no memory for %zu edges", q->n_edges);
+    for (size_t i = 0; i < q->n_edges; i++) {
+        const json_t *v = json_array_get(list, i);
+        q->edges[i] = json_integer_value(v);
+        if (!json_is_integer(v) || q->edges[i] < 0 || q->edges[i] > API_MAX_TEXT_TOKENS || (i && q->edges[i] <= q->edges[i - 1]))
+            return err_field(err, ERR_INVALID, "bucket_edges", "bucket_edges[%zu] must be an integer from 0 to %d above the one before", i,
+                             API_MAX_TEXT_TOKENS);
+    }
+    return 0;
+}
+
+static int parse_options(struct rolling *q, struct err *err)
+{
+    struct call *c = q->call;
+    int64_t stride;
+    int r = api_check_model(c, err);
+    if (r < 0 || (r = score_max_length(c, &q->max_length, err)) < 0)
+        return r;
+    stride = q->max_length;
+    q->add_bos = true;
+    if ((r = json_get_int(c->body, "", "stride", 1, q->max_length, &stride, err)) < 0 ||
+        (r = json_get_bool(c->body, "", "add_bos", &q->add_bos, err)) < 0 ||
+        (r = json_get_bool(c->body, "", "tokens", &q->tokens, err)) < 0 ||
+        (r = json_get_bool(c->body, "", "routing", &q->routing, err)) < 0 || (r = parse_edges(q, err)) < 0)
+        return r;
+    q->stride = (int)stride;
+    if (q->routing && !q->edges)
+        return err_field(err, ERR_INVALID, "routing", "routing is counted by bucket: it needs bucket_edges");
+    return 0;
+}
+
+static int parse_document(struct rolling *q, const json_t *v, const char *name, struct document *d, struct err *err)
+{
+    int r;
+    d->n_bytes = -1;
+    if (json_is_string(v)) {
+        d->n_bytes = (int64_t)json_string_length(v);
+        r = api_encode(q->call, json_string_value(v), json_string_length(v), name, 1, &d->tokens, &d->n, err);
+    } else if (json_is_array(v)) {
+        r = api_ids(q->call, v, name, 1, &d->tokens, &d->n, err);
+    } else {
+        return err_field(err, ERR_INVALID, name, "%s must be a string or a list of token ids", name);
+    }
+    if (r < 0)
+        return r;
+    if (q->add_bos)
+        return api_prefix_id(q->call, name, &d->tokens[0], err);
+    if (d->n == 0)
+        return err_field(err, ERR_INVALID, name, "%s: an empty text needs add_bos", name);
+    d->tokens++; /* the document's own first token is context only */
+    d->n--;
+    return 0;
+}
+
+/* text: one document; texts: a list of them. */
+static int parse_documents(struct rolling *q, struct err *err)
+{
+    const json_t *one = json_object_get(q->call->body, "text"), *many = json_object_get(q->call->body, "texts");
+    int r = 0;
+    if (!one == !many)
+        return err_field(err, ERR_INVALID, "text", "give either text (one document) or texts (a list of documents)");
+    if (many && (!json_is_array(many) || json_array_size(many) < 1 || json_array_size(many) > ROLLING_MAX_DOCUMENTS))
+        return err_field(err, ERR_INVALID, "texts", "texts must be a list of 1 to %d documents", ROLLING_MAX_DOCUMENTS);
+    q->n_docs = many ? json_array_size(many) : 1;
+    q->docs = arena_alloc(&q->call->arena, q->n_docs, sizeof(*q->docs));
+    if (!q->docs)
+        return err_field(err, ERR_NOMEM, "texts", "no memory for %zu documents", q->n_docs);
+    for (size_t i = 0; i < q->n_docs && r >= 0; i++) {
+        char name[32] = "text";
+        if (many)
+            snprintf(name, sizeof(name), "texts[%zu]", i);
+        r = parse_document(q, many ? json_array_get(many, i) : one, name, &q->docs[i], err);
+    }
+    return r;
+}
+
+/* ---- windows ---- */
+
+/* d->tokens[1 .. d->n] are scored; token i has i tokens before it. */
+static size_t count_windows(const struct rolling *q, const struct document *d)
+{
+    size_t rest = d->n > (size_t)q->max_length ? d->n - (size_t)q->max_length : 0;
+    return (d->n > 0) + (rest + (size_t)q->stride - 1) / (size_t)q->stride;
+}
+
+static void cut_document(struct rolling *q, struct document *d)
+{
+    size_t max = (size_t)q->max_length, done = 0;
+    d->first_window = q->n_windows;
+    while (done < d->n) {
+        size_t scored = done ? (size_t)q->stride : max, end;
+        scored = scored < d->n - done ? scored : d->n - done;
+        end = done + scored + 1;
+        size_t begin = end > max + 1 ? end - max - 1 : 0;
+        q->windows[q->n_windows++] = (struct window){d, begin, end, scored};
+        done += scored;
+    }
+    d->n_windows = q->n_windows - d->first_window;
+}
+
+static int make_windows(struct rolling *q, struct err *err)
+{
+    size_t total = 0;
+    for (size_t i = 0; i < q->n_docs; i++)
+        total += count_windows(q, &q->docs[i]);
+    if (total > API_MAX_SEQUENCES)
+        return err_field(err, ERR_INVALID, "stride", "stride %d makes %zu windows of this text; the limit is %d", q->stride, total,
+                         API_MAX_SEQUENCES);
+    q->windows = arena_alloc(&q->call->arena, total + 1, sizeof(*q->windows));
+    q->reqs = arena_alloc(&q->call->arena, total + 1, sizeof(*q->reqs));
+    if (!q->windows || !q->reqs)
+        return err_field(err, ERR_NOMEM, "text", "no memory for %zu windows", total);
+    for (size_t i = 0; i < q->n_docs; i++)
+        cut_document(q, &q->docs[i]);
+    for (int i = 0; i < q->n_windows; i++) {
+        const struct window *w = &q->windows[i];
+        int n = (int)(w->end - w->begin);
+        q->reqs[i] = (struct eval_request){
+            .tokens = w->doc->tokens + w->begin, .n_tokens = n, .score_begin = n - (int)w->scored, .top_p = 1, .want_routing = q->routing};
+    }
+    return 0;
+}
+
+/* ---- the answer ---- */
+
+struct buckets {
+    double *sum; /* [n_edges] */
+    int64_t *count;
+    int64_t *routed; /* [n_layers, n_edges]: of the rows that gave these scores, those that attended; NULL unless asked for */
+};
+
+static int n_layers_of(const struct rolling *q)
+{
+    return q->call->server->info->config->n_layers;
+}
+
+static int buckets_init(const struct rolling *q, struct buckets *b)
+{
+    b->sum = arena_alloc(&q->call->arena, q->n_edges + 1, sizeof(double));
+    b->count = arena_alloc(&q->call->arena, q->n_edges + 1, sizeof(int64_t));
+    b->routed = q->routing ? arena_alloc(&q->call->arena, (q->n_edges + 1) * (size_t)n_layers_of(q), sizeof(int64_t)) : NULL;
+    return b->sum && b->count && (b->routed || !q->routing) ? 0 : ERR_NOMEM;
+}
+
+/* Scored token k of a window, which has `position` tokens before it; its score comes from the row before its own. */
+static void bucket_add(const struct rolling *q, struct buckets *b, size_t position, const struct eval_result *r, size_t k)
+{
+    size_t i = q->n_edges, row = (size_t)(r->n_routing - r->n_scored) + k;
+    while (i > 0 && (int64_t)position < q->edges[i - 1])
+        i--;
+    if (i == 0)
+        return;
+    b->sum[i - 1] += r->logprobs[k];
+    b->count[i - 1]++;
+    for (int l = 0; b->routed && l < n_layers_of(q); l++)
+        b->routed[(size_t)l * q->n_edges + i - 1] += r->routing[(size_t)l * (size_t)r->n_routing + row];
+}
+
+static void write_counts(const struct rolling *q, struct writer *w, const int64_t *counts)
+{
+    writer_open(w, '[');
+    for (size_t i = 0; i < q->n_edges; i++)
+        writer_int(w, counts[i]);
+    writer_close(w, ']');
+}
+
+static void write_buckets(const struct rolling *q, struct writer *w, const char *key, const struct buckets *b)
+{
+    writer_key(w, key);
+    writer_open(w, '{');
+    writer_key(w, "logprob");
+    writer_open(w, '[');
+    for (size_t i = 0; i < q->n_edges; i++)
+        writer_double(w, b->sum[i]);
+    writer_close(w, ']');
+    writer_key(w, "num_tokens");
+    write_counts(q, w, b->count);
+    if (b->routed) {
+        writer_key(w, "rows_routed");
+        writer_open(w, '[');
+        for (int l = 0; l < n_layers_of(q); l++)
+            write_counts(q, w, b->routed + (size_t)l * q->n_edges);
+        writer_close(w, ']');
+    }
+    writer_close(w, '}');
+}
+
+static int write_document_buckets(struct rolling *q, struct writer *w, const struct document *d)
+{
+    struct buckets by[2];
+    if (buckets_init(q, &by[0]) < 0 || buckets_init(q, &by[1]) < 0)
+        return ERR_NOMEM;
+    for (int i = d->first_window; i < d->first_window + d->n_windows; i++) {
+        const struct window *win = &q->windows[i];
+        const struct eval_result *r = engine_result(q->ticket, i);
+        for (size_t k = 0; k < win->scored; k++) {
+            size_t at = win->end - win->scored + k; /* tokens before it, the prefix token included */
+            bucket_add(q, &by[0], at - win->begin, r, k);
+            bucket_add(q, &by[1], at, r, k);
+        }
+    }
+    writer_key(w, "buckets");
+    writer_open(w, '{');
+    write_buckets(q, w, "by_context", &by[0]);
+    write_buckets(q, w, "by_position", &by[1]);
+    writer_close(w, '}');
+    return 0;
+}
+
+static void write_tokens(struct rolling *q, struct writer *w, const struct document *d)
+{
+    writer_key(w, "tokens");
+    writer_open(w, '[');
+    for (size_t i = 1; i <= d->n; i++)
+        writer_int(w, d->tokens[i]);
+    writer_close(w, ']');
+    writer_key(w, "token_logprobs");
+    writer_open(w, '[');
+    for (int i = d->first_window; i < d->first_window + d->n_windows; i++)
+        for (size_t k = 0; k < q->windows[i].scored; k++)
+            writer_float(w, engine_result(q->ticket, i)->logprobs[k]);
+    writer_close(w, ']');
+}
+
+static int write_document(struct rolling *q, struct writer *w, const struct document *d)
+{
+    double sum = 0;
+    int r = 0;
+    for (int i = d->first_window; i < d->first_window + d->n_windows; i++)
+        for (size_t k = 0; k < q->windows[i].scored; k++)
+            sum += engine_result(q->ticket, i)->logprobs[k];
+    writer_open(w, '{');
+    writer_key(w, "logprob");
+    writer_double(w, sum);
+    writer_key_int(w, "num_tokens", (int64_t)d->n);
+    writer_key(w, "num_bytes");
+    if (d->n_bytes >= 0)
+        writer_int(w, d->n_bytes);
+    else
+        writer_null(w);
+    writer_key_int(w, "num_windows", d->n_windows);
+    if (q->tokens)
+        write_tokens(q, w, d);
+    if (q->edges)
+        r = write_document_buckets(q, w, d);
+    writer_close(w, '}');
+    return r;
+}
+
+static int write_answer(struct rolling *q, struct err *err)
+{
+    struct writer w;
+    struct score_counts counts = {0};
+    int r = 0;
+    score_open_answer(q->call, &w, "loglikelihood_rolling");
+    writer_key_int(&w, "max_length", q->max_length);
+    writer_key_int(&w, "stride", q->stride);
+    writer_key(&w, "results");
+    writer_open(&w, '[');
+    for (size_t i = 0; i < q->n_docs && r >= 0; i++)
+        r = write_document(q, &w, &q->docs[i]);
+    writer_close(&w, ']');
+    for (int i = 0; i < q->n_windows; i++) {
+        counts.prompt += (int64_t)(q->windows[i].end - q->windows[i].begin);
+        counts.scored += (int64_t)q->windows[i].scored;
+    }
+    return r < 0 ? r : score_close_answer(q->call, &w, q->ticket, q->n_windows, counts, err);
+}
+
+int rolling_run(struct call *c, struct err *err)
+{
+    static const char *const known[] = {"model",   "text",   "texts",        "max_length", "stride",
+                                        "add_bos", "tokens", "bucket_edges", "routing",    NULL};
+    struct rolling q = {.call = c};
+    int r;
+    if ((r = parse_options(&q, err)) < 0 || (r = parse_documents(&q, err)) < 0 || (r = make_windows(&q, err)) < 0)
+        return r;
+    api_note_unknown(c, c->body, known);
+    if (q.n_windows)
+        r = api_run(c, q.reqs, q.n_windows, "window", &q.ticket, err);
+    if (r >= 0)
+        r = write_answer(&q, err);
+    engine_ticket_free(q.ticket);
+    return r;
+}

@@ -1,0 +1,174 @@
+/* See listener.h. */
+#include "server/http/listener.h"
+#include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BACKLOG 4096
+#define POLL_MS 50 /* how soon the thread sees that it must stop */
+
+struct listener {
+    int fd, port;
+    struct log *log;
+    sem_t slots; /* connections that may still be opened */
+    pthread_t thread;
+    bool running;
+    atomic_bool stopping;
+    bool (*on_accept)(void *user, int fd, const struct sockaddr *addr, socklen_t len);
+    void *user;
+};
+
+union address {
+    struct sockaddr any;
+    struct sockaddr_storage storage;
+};
+
+static int bind_one(const struct addrinfo *a)
+{
+    int one = 1, fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    if (!bind(fd, a->ai_addr, a->ai_addrlen) && !listen(fd, BACKLOG))
+        return fd;
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return -1;
+}
+
+static int bind_host(struct listener *l, const char *host, int port, struct err *err)
+{
+    char text[16] = "0";
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *list = NULL;
+    snprintf(text, sizeof(text), "%d", port);
+    int r = getaddrinfo(host, text, &hints, &list);
+    if (r)
+        return err_field(err, ERR_INVALID, "host", "--host: \"%s\" is not an address of this machine (%s)", host, gai_strerror(r));
+    for (struct addrinfo *a = list; a && l->fd < 0; a = a->ai_next)
+        l->fd = bind_one(a);
+    int saved = errno;
+    freeaddrinfo(list);
+    if (l->fd < 0)
+        return err_field(err, ERR_IO, "port", "cannot listen on %s port %d: %s", host, port, strerror(saved));
+    union address addr;
+    socklen_t len = sizeof(addr);
+    if (!getsockname(l->fd, &addr.any, &len))
+        getnameinfo(&addr.any, len, NULL, 0, text, sizeof(text), NI_NUMERICSERV);
+    l->port = atoi(text);
+    return 0;
+}
+
+int listener_open(const char *host, int port, int max_connections, struct log *log, struct listener **ret, struct err *err)
+{
+    struct listener *l = calloc(1, sizeof(*l));
+    if (!l)
+        return err_set(err, ERR_NOMEM, "no memory for the listener");
+    l->fd = -1;
+    l->log = log;
+    sem_init(&l->slots, 0, (unsigned)max_connections);
+    int r = bind_host(l, host, port, err);
+    if (r < 0) {
+        listener_close(l);
+        return r;
+    }
+    *ret = l;
+    return 0;
+}
+
+int listener_port(const struct listener *l)
+{
+    return l->port;
+}
+
+void listener_slot_free(struct listener *l)
+{
+    sem_post(&l->slots);
+}
+
+/* True with a slot in hand. */
+static bool take_slot(struct listener *l)
+{
+    while (!atomic_load(&l->stopping)) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += POLL_MS * 1000000L;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        if (!sem_timedwait(&l->slots, &until))
+            return true;
+    }
+    return false;
+}
+
+/* A connection, or -1 when the listener stops. */
+static int next_connection(struct listener *l, union address *addr, socklen_t *len)
+{
+    struct pollfd p = {.fd = l->fd, .events = POLLIN};
+    while (!atomic_load(&l->stopping)) {
+        if (poll(&p, 1, POLL_MS) <= 0)
+            continue;
+        *len = sizeof(*addr);
+        int fd = accept4(l->fd, &addr->any, len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd >= 0)
+            return fd;
+        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+            log_warn(l->log, "cannot accept a connection: %s", strerror(errno));
+            poll(NULL, 0, 20 * POLL_MS);
+        }
+    }
+    return -1;
+}
+
+static void *accept_all(void *user)
+{
+    struct listener *l = user;
+    union address addr = {0};
+    socklen_t len;
+    while (take_slot(l)) {
+        int fd = next_connection(l, &addr, &len);
+        if (fd < 0)
+            break;
+        if (!l->on_accept(l->user, fd, &addr.any, len))
+            listener_slot_free(l);
+    }
+    return NULL;
+}
+
+int listener_start(struct listener *l, bool (*on_accept)(void *user, int fd, const struct sockaddr *addr, socklen_t len), void *user,
+                   struct err *err)
+{
+    l->on_accept = on_accept;
+    l->user = user;
+    l->running = !pthread_create(&l->thread, NULL, accept_all, l);
+    return l->running ? 0 : err_set(err, ERR_NOMEM, "cannot start the thread that accepts connections");
+}
+
+void listener_stop(struct listener *l)
+{
+    if (!l)
+        return;
+    atomic_store(&l->stopping, true);
+    if (l->running)
+        pthread_join(l->thread, NULL);
+    l->running = false;
+    if (l->fd >= 0)
+        close(l->fd);
+    l->fd = -1;
+}
+
+void listener_close(struct listener *l)
+{
+    if (!l)
+        return;
+    listener_stop(l);
+    sem_destroy(&l->slots);
+    free(l);
+}

@@ -1,0 +1,146 @@
+/* See routes.h. */
+#include "server/http/routes.h"
+#include <string.h>
+
+#define REQUEST_ARENA ((size_t)1 << 30)
+#define RETRY_AFTER_S 2
+
+static const struct route table[] = {
+    {"POST", "/v1/completions", api_completions, .has_body = true},
+    {"POST", "/v1/chat/completions", api_chat_completions},
+    {"POST", "/v1/loglikelihood", api_loglikelihood, .has_body = true},
+    {"POST", "/v1/loglikelihood_rolling", api_loglikelihood_rolling, .has_body = true},
+    {"POST", "/tokenize", api_tokenize, .quiet = true, .has_body = true},
+    {"POST", "/detokenize", api_detokenize, .quiet = true, .has_body = true},
+    {"GET", "/tokenizer_info", api_tokenizer_info},
+    {"GET", "/v1/models", api_models},
+    {"GET", "/v1/models/", api_model},
+    {"GET", "/health", api_health, .open = true, .quiet = true},
+    {"GET", "/ready", api_ready, .open = true, .quiet = true},
+    {"GET", "/metrics", api_metrics, .open = true, .quiet = true},
+    {"GET", "/version", api_version},
+    {"GET", "/openapi.json", api_openapi},
+};
+#define N_ROUTES (int)(sizeof(table) / sizeof(table[0]))
+_Static_assert(sizeof(table) / sizeof(table[0]) < METRICS_ROUTES, "metrics.h has too few routes");
+
+const struct route *routes_table(int *ret_n)
+{
+    *ret_n = N_ROUTES;
+    return table;
+}
+
+static bool path_is(const struct route *r, const char *path)
+{
+    size_t n = strlen(r->path);
+    return r->path[n - 1] == '/' ? !strncmp(r->path, path, n) && path[n] : !strcmp(r->path, path);
+}
+
+/* HEAD is answered as GET; the library leaves the body out. */
+static int find(struct http_request *req, struct http_response *resp, const struct route **ret, struct err *err)
+{
+    const char *method = strcmp(req->method, "HEAD") ? req->method : "GET", *allow = NULL;
+    for (int i = 0; i < N_ROUTES; i++) {
+        if (!path_is(&table[i], req->path))
+            continue;
+        req->route = i;
+        if (!strcmp(table[i].method, method)) {
+            *ret = &table[i];
+            return 0;
+        }
+        allow = strcmp(table[i].method, "GET") ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
+    }
+    resp->allow = allow;
+    if (allow && !strcmp(method, "OPTIONS")) {
+        resp->status = 204;
+        return 1;
+    }
+    if (allow)
+        return err_set(err, ERR_METHOD, "%.32s is not allowed for %.100s; use %s", req->method, req->path, allow);
+    return err_set(err, ERR_NOT_FOUND, "there is no %.100s here; /openapi.json lists what there is", req->path);
+}
+
+/* Compares in a time that depends on the given text's length alone. */
+static bool same_secret(const char *given, const char *secret)
+{
+    size_t n = strlen(given), m = strlen(secret);
+    unsigned char diff = n != m;
+    for (size_t i = 0; i < n; i++)
+        diff |= (unsigned char)(given[i] ^ secret[m ? i % m : 0]);
+    return !diff;
+}
+
+static int authorise(const struct server *s, const struct route *route, const struct http_request *req, struct err *err)
+{
+    static const char scheme[] = "Bearer ";
+    const char *key = s->options->api_key;
+    if (!key || route->open)
+        return 0;
+    const char *given = http_header(req, "Authorization");
+    if (given && !strncasecmp(given, scheme, strlen(scheme)) && same_secret(given + strlen(scheme), key))
+        return 0;
+    return err_field(err, ERR_AUTH, "Authorization", "this server needs `Authorization: Bearer KEY`; the key is %s",
+                     given ? "another" : "missing");
+}
+
+static int parse_body(struct call *c, struct err *err)
+{
+    int r = json_parse(c->req->body, c->req->body_len, "body", &c->body, err);
+    if (r >= 0 && !json_is_object(c->body))
+        r = err_field(err, ERR_INVALID, "body", "the body must be a JSON object");
+    return r;
+}
+
+static int run_handler(struct call *c, const struct err *body_error, struct err *err)
+{
+    const struct route *route = NULL;
+    int r = find(c->req, c->resp, &route, err);
+    if (r != 0)
+        return r;
+    r = authorise(c->server, route, c->req, err);
+    if (r >= 0 && body_error) {
+        *err = *body_error;
+        r = err->code;
+    }
+    if (r >= 0 && atomic_load(&c->server->stopping) && route->has_body)
+        r = err_set(err, ERR_DRAINING, "the server is shutting down");
+    if (r >= 0 && route->has_body)
+        r = parse_body(c, err);
+    return r < 0 ? r : route->handler(c, err);
+}
+
+static void fail(struct call *c, struct err *err, int code)
+{
+    if (!err->code)
+        err_set(err, code, "%s", err_name(code));
+    c->resp->status = err_http_status(err->code);
+    c->resp->content_type = NULL;
+    c->resp->retry_after_s = c->resp->status == 503 ? RETRY_AFTER_S : 0;
+    c->resp->stream = (struct http_stream){0};
+    c->resp->close = err->code == ERR_DRAINING;
+    buf_clear(&c->resp->body);
+    api_write_error(&c->resp->body, err);
+    log_write(c->server->log, c->resp->status >= 500 ? LOG_ERROR : LOG_INFO, c->req->id, "%s %.100s: %s: %s", c->req->method, c->req->path,
+              err_name(err->code), err->text);
+}
+
+void routes_handle(void *user, struct http_request *req, const struct err *body_error, struct http_response *resp)
+{
+    struct call c = {.server = user, .req = req, .resp = resp};
+    struct err err = {0};
+    arena_init(&c.arena, REQUEST_ARENA);
+    resp->status = 200;
+    int r = run_handler(&c, body_error, &err);
+    if (r < 0)
+        fail(&c, &err, r);
+    json_decref(c.body);
+    arena_done(&c.arena);
+}
+
+void routes_finished(void *user, const struct http_request *req, int status, double seconds)
+{
+    struct server *s = user;
+    bool quiet = req->route >= 0 && table[req->route].quiet;
+    metrics_count(&s->metrics, req->route, status, seconds);
+    log_write(s->log, quiet ? LOG_DEBUG : LOG_INFO, req->id, "%.16s %.100s %d %.1f ms", req->method, req->path, status, 1e3 * seconds);
+}

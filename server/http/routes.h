@@ -1,0 +1,21 @@
+/* (method, path) -> handler, and what every request goes through before and after it: the key, the body's JSON, errors in OpenAI's
+ * shape, the log line and the counters. */
+#pragma once
+#include "server/api/api.h"
+#include "server/http/http.h"
+
+typedef int (*route_handler)(struct call *c, struct err *err);
+
+struct route {
+    const char *method, *path; /* a path that ends in '/' stands for everything below it */
+    route_handler handler;
+    bool open;     /* no key needed */
+    bool quiet;    /* logged at debug level: probes */
+    bool has_body; /* a JSON object */
+};
+
+const struct route *routes_table(int *ret_n);
+
+/* http_options.handle and .finished; `user` is the struct server. */
+void routes_handle(void *user, struct http_request *req, const struct err *body_error, struct http_response *resp);
+void routes_finished(void *user, const struct http_request *req, int status, double seconds);

@@ -1,0 +1,124 @@
+/* dtrnet serve: the life of the server. The port is bound before the model is loaded, so that a taken port is told at once.
+ *
+ * SIGTERM or SIGINT: /ready says 503, no connection is accepted, what is in flight is finished, exit 0. A second signal gives up
+ * what is in flight. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+#include "engine/checkpoint/layer_plan.h"
+#include "engine/checkpoint/model_config.h"
+#include "server/program/commands.h"
+#include "server/http/routes.h"
+
+#define DRAIN_POLL_MS 10
+
+static int take_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    signal(SIGPIPE, SIG_IGN);
+    return pthread_sigmask(SIG_BLOCK, set, NULL); /* before any thread starts; they inherit it */
+}
+
+/* A connection is a descriptor; the usual soft limit of 1024 is below --max-connections' default. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit lim;
+    if (!getrlimit(RLIMIT_NOFILE, &lim) && lim.rlim_cur < lim.rlim_max) {
+        lim.rlim_cur = lim.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &lim);
+    }
+}
+
+/* struct server is not there yet when the port is bound; requests come only after it is. */
+struct front {
+    struct server *server;
+};
+
+static void handle(void *user, struct http_request *req, const struct err *body_error, struct http_response *resp)
+{
+    routes_handle(((struct front *)user)->server, req, body_error, resp);
+}
+
+static void finished(void *user, const struct http_request *req, int status, double seconds)
+{
+    routes_finished(((struct front *)user)->server, req, status, seconds);
+}
+
+static int listen_on(const struct options *o, struct log *log, struct front *front, struct http_server **ret, struct err *err)
+{
+    struct http_options h = {
+        .host = o->host,
+        .port = o->port,
+        .tls_cert_file = o->tls_cert,
+        .tls_key_file = o->tls_key,
+        .max_connections = o->max_connections,
+        .idle_timeout_s = o->idle_timeout_s,
+        .max_body_bytes = o->max_body_bytes,
+        .log = log,
+        .handle = handle,
+        .finished = finished,
+        .user = front,
+    };
+    return http_listen(&h, ret, err);
+}
+
+static void say_ready(const struct server *s, const struct http_server *h)
+{
+    const struct engine_info *i = s->info;
+    const char *host = s->options->host;
+    bool six = strchr(host, ':') != NULL;
+    log_info(s->log, "%s: %s, %d layers, %s on %s with %d threads, max_model_len %d, %zu KV rows of %zu bytes", s->model_name,
+             layer_plan_family(i->plan, i->config->n_layers), i->config->n_layers, i->dtype, i->device, i->n_threads, i->max_model_len,
+             i->kv_rows_total, i->kv_row_bytes);
+    log_info(s->log, "listening on %s://%s%s%s:%d", s->options->tls_cert ? "https" : "http", six ? "[" : "", host, six ? "]" : "",
+             http_port(h));
+}
+
+static void drain(struct server *s, struct http_server *h, const sigset_t *set)
+{
+    const struct timespec poll = {0, DRAIN_POLL_MS * 1000000L};
+    int in_flight = http_in_flight(h);
+    atomic_store(&s->stopping, true);
+    http_stop_accepting(h);
+    log_info(s->log, "stopping; %d requests in flight", in_flight);
+    while (http_in_flight(h) > 0)
+        if (sigtimedwait(set, NULL, &poll) > 0) {
+            log_warn(s->log, "giving up %d requests in flight", http_in_flight(h));
+            atomic_store(&s->abandon, true);
+        }
+    engine_drain(s->engine);
+}
+
+static int serve(struct options *o, struct arena *arena, struct log *log, struct err *err)
+{
+    struct front front = {0};
+    struct http_server *http = NULL;
+    sigset_t set;
+    int got, r = take_signals(&set) ? err_set(err, ERR_INTERNAL, "cannot block signals") : 0;
+    raise_descriptor_limit();
+    if (r >= 0)
+        r = listen_on(o, log, &front, &http, err);
+    if (r >= 0)
+        r = server_open(o, log, &front.server, err);
+    if (r >= 0)
+        r = http_start(http, err);
+    if (r >= 0) {
+        say_ready(front.server, http);
+        sigwait(&set, &got);
+        drain(front.server, http, &set);
+        log_info(log, "stopped");
+    }
+    http_close(http);
+    server_close(front.server);
+    return r;
+}
+
+int cmd_serve(int argc, char **argv)
+{
+    return command_run(COMMAND_SERVE, "answer lm-evaluation-harness and OpenAI clients over HTTP", argc, argv, serve);
+}

@@ -1,0 +1,53 @@
+/* The settings of every command that loads a model: one table (options.c), one struct. */
+#pragma once
+#include "server/program/option_rows.h"
+
+enum command { COMMAND_SERVE = 1, COMMAND_SCORE = 2, COMMAND_INSPECT = 4, COMMAND_BENCH = 8 };
+
+struct options {
+    /* the model and the engine */
+    const char *model; /* directory; NULL: the model that comes with the program */
+    const char *device, *dtype;
+    int threads;            /* 0: all that the process may use */
+    const char *cpu_level;  /* NULL: the machine's */
+    const char *cuda_level; /* NULL: the device's */
+    int max_model_len;      /* 0: the model's */
+    int max_batch_tokens;   /* 0: the device's default */
+    size_t kv_cache_memory; /* bytes; 0: a share of free memory */
+    bool prefix_cache;
+    const char *rope_scaling; /* JSON text or NULL */
+    const char *dense_layers; /* "0,2,4", "all", "none" or NULL */
+    int bos_id, eos_id;       /* -1: from the model's files */
+    int max_queue;            /* sequences that wait at most */
+    /* the server */
+    const char *host;
+    int port;                      /* 0: a free one */
+    const char *served_model_name; /* NULL: the directory's name */
+    bool strict_model_name;
+    const char *api_key; /* NULL: none needed */
+    const char *tls_cert, *tls_key;
+    int max_connections, idle_timeout_s;
+    size_t max_body_bytes;
+    bool tokenizer_info;
+    /* inspect, bench */
+    bool json;
+    const char *family; /* NULL: as the tensors or the config say */
+    double route_rate;  /* share of rows that a routed layer attends, for FLOPs and KV bytes */
+    int context;        /* tokens of context for the cost of attention; 0: the model's limit */
+    /* bench */
+    const char *workloads;         /* of "prefill,score,generate,http" */
+    const char *lengths, *batches; /* "512,2048" */
+    int generate, connections, repeats;
+    /* all */
+    const char *config;
+    const char *log_format, *log_level;
+};
+
+extern const struct option_table options_table;
+
+/* As option_rows_parse, and checks what spans several rows (a certificate needs its key). */
+int options_parse(enum command command, int argc, char **argv, struct arena *arena, struct options *ret, bool *ret_help, struct err *err);
+
+/* Directory of the model that comes with the program, in `arena`: beside the executable in the source tree, else where it was
+ * installed; never relative to the working directory. ERR_NOT_FOUND names the places that were tried. */
+int options_shipped_model(struct arena *arena, const char **ret_dir, struct err *err);
