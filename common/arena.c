@@ -36,7 +36,7 @@ static struct arena_block *add_block(struct arena *a, size_t bytes)
     if (!b)
         return NULL;
     b->cap = cap;
-    if (a->head && cap == bytes && bytes != BLOCK_BYTES) {   /* a big one goes behind, so the open block stays open */
+    if (a->head && cap == bytes && bytes != BLOCK_BYTES) { /* a big one goes behind, so the open block stays open */
         b->next = a->head->next;
         a->head->next = b;
     } else {

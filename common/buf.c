@@ -1,13 +1,13 @@
 /* Growable bytes. Capacity doubles, never past max_bytes + 1; every append either happens whole or not at all. */
 #include "common/buf.h"
+#include "common/err.h"
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/err.h"
 
-static char empty_bytes[1];   /* what data points to before the first append; never written */
+static char empty_bytes[1]; /* what data points to before the first append; never written */
 
 void buf_init(struct buf *b, size_t max_bytes)
 {

@@ -30,7 +30,7 @@ static int group_limit(const char *dir)
     long long quota, period;
     snprintf(path, sizeof(path), "%s/cpu.max", dir);
     if (read_line(path, line, sizeof(line)))
-        return sscanf(line, "%lld %lld", &quota, &period) == 2 ? cpus(quota, period) : 0;   /* "max 100000": none */
+        return sscanf(line, "%lld %lld", &quota, &period) == 2 ? cpus(quota, period) : 0; /* "max 100000": none */
     snprintf(path, sizeof(path), "%s/cpu.cfs_quota_us", dir);
     if (!read_line(path, line, sizeof(line)))
         return 0;

@@ -43,8 +43,9 @@ int err_field(struct err *err, int code, const char *param, const char *fmt, ...
 int err_http_status(int code)
 {
     switch (code) {
-#define X(name, value, http, type) case value: return http;
-    ERR_LIST(X)
+#define X(name, value, http, type) \
+    case value: return http;
+        ERR_LIST(X)
 #undef X
     }
     return 500;
@@ -53,8 +54,9 @@ int err_http_status(int code)
 const char *err_openai_type(int code)
 {
     switch (code) {
-#define X(name, value, http, type) case value: return type;
-    ERR_LIST(X)
+#define X(name, value, http, type) \
+    case value: return type;
+        ERR_LIST(X)
 #undef X
     }
     return "server_error";
@@ -63,8 +65,9 @@ const char *err_openai_type(int code)
 const char *err_name(int code)
 {
     switch (code) {
-#define X(name, value, http, type) case value: return #name;
-    ERR_LIST(X)
+#define X(name, value, http, type) \
+    case value: return #name;
+        ERR_LIST(X)
 #undef X
     }
     return "ERR_UNKNOWN";

@@ -5,6 +5,7 @@
  * HTTP status and OpenAI error type come from the one list ERR_LIST, so that none can drift. */
 #pragma once
 
+/* clang-format off */
 #define ERR_LIST(X)                                                                      \
     /*  name          code  http  openai error type          */                          \
     X(ERR_INVALID,     -1,  400, "invalid_request_error")  /* a field, flag or key is out of range */ \
@@ -22,6 +23,7 @@
     X(ERR_DEVICE,     -13,  503, "server_error")           /* the device failed */       \
     X(ERR_DRAINING,   -14,  503, "overloaded_error")       /* shutting down */           \
     X(ERR_INTERNAL,   -15,  500, "server_error")
+/* clang-format on */
 
 enum err_code {
 #define X(name, code, http, type) name = code,
@@ -30,9 +32,9 @@ enum err_code {
 };
 
 struct err {
-    int code;        /* 0, or an enum err_code */
-    char param[96];  /* name of the offending field, flag or key; "" if there is none */
-    char text[512];  /* one sentence naming field, limit and value; no newline */
+    int code;       /* 0, or an enum err_code */
+    char param[96]; /* name of the offending field, flag or key; "" if there is none */
+    char text[512]; /* one sentence naming field, limit and value; no newline */
 };
 
 /* Fills `err` (if not NULL) with the formatted text and an empty param; returns `code`.
@@ -40,9 +42,8 @@ struct err {
 int err_set(struct err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* The same, naming the field at fault. */
-int err_field(struct err *err, int code, const char *param, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
+int err_field(struct err *err, int code, const char *param, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
-int err_http_status(int code);          /* 500 for an unknown code */
-const char *err_openai_type(int code);  /* "server_error" for an unknown code */
-const char *err_name(int code);         /* "ERR_INVALID"; "ERR_UNKNOWN" for an unknown code */
+int err_http_status(int code);         /* 500 for an unknown code */
+const char *err_openai_type(int code); /* "server_error" for an unknown code */
+const char *err_name(int code);        /* "ERR_INVALID"; "ERR_UNKNOWN" for an unknown code */

@@ -13,7 +13,7 @@
 #include <string.h>
 
 static const double pow10_table[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                                     1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};   /* all exact */
+                                     1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22}; /* all exact */
 
 static void drop_zeros(struct float_text *t)
 {
@@ -50,8 +50,8 @@ static bool float_fast(struct float_text *t, float a)
         if (back <= below || back >= above)
             continue;
         if (d < pow10_table[n - 1])
-            return false;   /* e is one too high: v * 10^k was rounded up to a power of ten */
-        bool carried = d >= pow10_table[n];   /* 9.9999996 became 10.0000 */
+            return false;                   /* e is one too high: v * 10^k was rounded up to a power of ten */
+        bool carried = d >= pow10_table[n]; /* 9.9999996 became 10.0000 */
         t->digits = (uint64_t)(carried ? d / 10 : d);
         t->n_digits = n;
         t->exponent = e + carried;
@@ -97,7 +97,7 @@ int float_text_write(char *out, const struct float_text *t, int negative)
     for (int i = t->n_digits - 1; i >= 0; i--, d /= 10)
         digits[i] = (char)('0' + d % 10);
     bool plain = t->exponent >= -5 && t->exponent < 16;
-    int point = plain ? t->exponent + 1 : 1;   /* digits before the decimal point */
+    int point = plain ? t->exponent + 1 : 1; /* digits before the decimal point */
     if (negative)
         *o++ = '-';
     if (point <= 0) {

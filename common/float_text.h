@@ -5,7 +5,7 @@
 /* v = sign * digits * 10^(exponent - n_digits + 1): "d.ddd x 10^exponent". */
 struct float_text {
     uint64_t digits;
-    int n_digits;   /* 1..17; no trailing zeros, but 0 has one digit */
+    int n_digits; /* 1..17; no trailing zeros, but 0 has one digit */
     int exponent;
 };
 

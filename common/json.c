@@ -1,24 +1,24 @@
 /* Typed readers over jansson, and writers for responses. */
 #include "common/json.h"
+#include "common/float_text.h"
+#include "common/utf8.h"
 #include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/float_text.h"
-#include "common/utf8.h"
 
 #define MAX_DEPTH 64
 
 /* ---- parsing ---- */
 
-#define MAX_INTEGER "9223372036854775807"   /* more does not fit an int64 */
+#define MAX_INTEGER "9223372036854775807" /* more does not fit an int64 */
 
 /* What a first look at the text finds; jansson, which recurses and refuses long integers, comes after it. */
 struct outline {
     bool too_deep;
-    size_t long_integers;   /* that become reals: "1000...0" in model_max_length stands in half of all tokenizer configs */
+    size_t long_integers; /* that become reals: "1000...0" in model_max_length stands in half of all tokenizer configs */
 };
 
 /* Length of the number at s; *ret_long: an integer of more digits than fit. */
@@ -177,8 +177,8 @@ static int read_int(const json_t *v, const char *name, int64_t min, int64_t max,
     else
         return err_field(err, ERR_INVALID, name, "%s must be between %lld and %lld, but is %g", name, (long long)min, (long long)max, d);
     if (i < min || i > max)
-        return err_field(err, ERR_INVALID, name, "%s must be between %lld and %lld, but is %lld", name, (long long)min,
-                         (long long)max, (long long)i);
+        return err_field(err, ERR_INVALID, name, "%s must be between %lld and %lld, but is %lld", name, (long long)min, (long long)max,
+                         (long long)i);
     *ret = i;
     return 0;
 }
@@ -322,7 +322,7 @@ int json_put_string(struct buf *b, const char *s, size_t len)
     }
     if (r >= 0)
         r = buf_append(b, "\"", 1);
-    if (r < 0 && b->len > start) {   /* as buf_append: unchanged on error */
+    if (r < 0 && b->len > start) { /* as buf_append: unchanged on error */
         b->len = start;
         b->data[start] = 0;
     }

@@ -6,11 +6,11 @@
  * caller sets defaults first. A wrong type or a value out of range gives ERR_INVALID with the field,
  * the limit and the value. */
 #pragma once
+#include "common/buf.h"
+#include "common/err.h"
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include "common/buf.h"
-#include "common/err.h"
 
 /* Parses one JSON value that fills `text` entirely. NUL bytes inside strings, invalid UTF-8,
  * duplicate keys and nesting deeper than 64 are errors. Integers beyond int64 become reals.
@@ -19,16 +19,15 @@ int json_parse(const char *text, size_t len, const char *what, json_t **ret, str
 /* The same from a file of at most max_bytes. */
 int json_parse_file(const char *path, size_t max_bytes, json_t **ret, struct err *err);
 
-int json_get_int(const json_t *obj, const char *where, const char *key, int64_t min, int64_t max,
-                 int64_t *ret, struct err *err);
-int json_get_double(const json_t *obj, const char *where, const char *key, double min, double max,
-                    double *ret, struct err *err);      /* accepts integers; refuses non-finite */
+int json_get_int(const json_t *obj, const char *where, const char *key, int64_t min, int64_t max, int64_t *ret, struct err *err);
+int json_get_double(const json_t *obj, const char *where, const char *key, double min, double max, double *ret,
+                    struct err *err); /* accepts integers; refuses non-finite */
 int json_get_bool(const json_t *obj, const char *where, const char *key, bool *ret, struct err *err);
 int json_get_string(const json_t *obj, const char *where, const char *key, const char **ret, size_t *ret_len,
-                    struct err *err);                   /* borrowed from obj; ret_len may be NULL */
+                    struct err *err); /* borrowed from obj; ret_len may be NULL */
 /* An array of integers in [min, max], at most max_n of them. *ret is malloc'ed (NULL when absent). */
-int json_get_ids(const json_t *obj, const char *where, const char *key, int64_t min, int64_t max, size_t max_n,
-                 int32_t **ret, size_t *ret_n, struct err *err);
+int json_get_ids(const json_t *obj, const char *where, const char *key, int64_t min, int64_t max, size_t max_n, int32_t **ret,
+                 size_t *ret_n, struct err *err);
 
 /* Shortest decimal that strtof / strtod reads back to the same value ("-1.5", "1e-07"); a valid JSON number.
  * Non-finite values are the caller's bug (assert). `out` has room for 32 bytes; returns the length. */
@@ -37,6 +36,6 @@ int json_format_double(char *out, double v);
 
 /* Writers for responses: append to a buf (errors as buf_append). Strings must be valid UTF-8; what is not
  * is replaced by U+FFFD. */
-int json_put_string(struct buf *b, const char *s, size_t len);   /* quoted and escaped */
-int json_put_float(struct buf *b, float v);                      /* non-finite becomes null */
+int json_put_string(struct buf *b, const char *s, size_t len); /* quoted and escaped */
+int json_put_float(struct buf *b, float v);                    /* non-finite becomes null */
 int json_put_double(struct buf *b, double v);

@@ -1,20 +1,20 @@
 /* Levelled logging: a line is built aside and written whole under the logger's lock. */
 #include "common/log.h"
+#include "common/buf.h"
+#include "common/err.h"
+#include "common/json.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include "common/buf.h"
-#include "common/err.h"
-#include "common/json.h"
 
-#define LINE_BYTES 16384   /* a longer message is cut */
+#define LINE_BYTES 16384 /* a longer message is cut */
 
 struct log {
     FILE *out;
     enum log_format format;
     enum log_level min;
-    pthread_mutex_t lock;   /* the order of lines; a leaf: nothing else is taken under it */
+    pthread_mutex_t lock; /* the order of lines; a leaf: nothing else is taken under it */
 };
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};

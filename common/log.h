@@ -15,10 +15,9 @@ void log_free(struct log *log);
 
 /* One line: time, level, `request_id` (NULL: none), and the message. In JSON format the members are
  * "time" (RFC 3339, UTC, ms), "level", "request_id", "message". */
-void log_write(struct log *log, enum log_level level, const char *request_id, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
+void log_write(struct log *log, enum log_level level, const char *request_id, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
 #define log_debug(log, ...) log_write((log), LOG_DEBUG, NULL, __VA_ARGS__)
-#define log_info(log, ...)  log_write((log), LOG_INFO, NULL, __VA_ARGS__)
-#define log_warn(log, ...)  log_write((log), LOG_WARN, NULL, __VA_ARGS__)
+#define log_info(log, ...) log_write((log), LOG_INFO, NULL, __VA_ARGS__)
+#define log_warn(log, ...) log_write((log), LOG_WARN, NULL, __VA_ARGS__)
 #define log_error(log, ...) log_write((log), LOG_ERROR, NULL, __VA_ARGS__)

@@ -30,7 +30,7 @@ static int map_fd(struct mapfile *m, int fd, const char *path, struct err *err)
 int mapfile_open(struct mapfile *m, const char *path, struct err *err)
 {
     *m = (struct mapfile){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);   /* NONBLOCK: a FIFO must not hang us */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* NONBLOCK: a FIFO must not hang us */
     if (fd < 0) {
         bool absent = errno == ENOENT || errno == ENOTDIR;
         return err_set(err, absent ? ERR_NOT_FOUND : ERR_IO, "cannot open %s: %s", path, strerror(errno));

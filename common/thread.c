@@ -8,6 +8,7 @@
  * last look at left, and the caller looks at sleepers after storing left (both sequentially consistent), so one of the
  * two always sees the other. With more threads than CPUs, spinning gives the CPU away. */
 #include "common/thread.h"
+#include "common/cgroup.h"
 #include <assert.h>
 #include <pthread.h>
 #include <sched.h>
@@ -18,7 +19,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#include "common/cgroup.h"
 
 #define SPIN_NS 50000
 #define CACHE_LINE 64
@@ -30,18 +30,18 @@ struct worker {
 };
 
 struct thread_pool {
-    alignas(CACHE_LINE) atomic_int left;      /* indices not handed out */
-    alignas(CACHE_LINE) atomic_int done;      /* indices finished */
+    alignas(CACHE_LINE) atomic_int left; /* indices not handed out */
+    alignas(CACHE_LINE) atomic_int done; /* indices finished */
     alignas(CACHE_LINE) atomic_int sleepers;
     alignas(CACHE_LINE) void (*fn)(void *arg, int i, int thread);
     void *arg;
     int n;
     int size;
-    int n_started;          /* workers running */
-    bool oversubscribed;    /* more threads than CPUs */
+    int n_started;       /* workers running */
+    bool oversubscribed; /* more threads than CPUs */
     void (*on_start)(void);
     atomic_bool stop;
-    pthread_mutex_t lock;   /* for `wake` alone; a leaf */
+    pthread_mutex_t lock; /* for `wake` alone; a leaf */
     pthread_cond_t wake;
     struct worker *workers;
 };

@@ -4,8 +4,8 @@
  * index is not defined, so a task's result must depend on its index alone. Workers spin for a short time
  * (tens of microseconds) before they sleep, because a forward pass issues loops back to back. */
 #pragma once
-#include <stdbool.h>
 #include "common/err.h"
+#include <stdbool.h>
 
 struct thread_pool;
 

@@ -1,11 +1,11 @@
 /* The engine's face: checks requests, owns tickets, and hides the scheduler. */
 #include "engine/engine.h"
+#include "engine/schedule/scheduler.h"
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include "engine/schedule/scheduler.h"
 
 struct engine {
     struct model m;
@@ -28,19 +28,30 @@ static int pool_slots(const struct model *m, size_t wanted_bytes, struct err *er
         n = n < one ? one : n;
     }
     if (n > mem.free_bytes / row)
-        return err_field(err, ERR_NOMEM, "kv-cache-memory", "the KV cache needs %zu MiB (--kv-cache-memory), and %zu of the %s device's %zu MiB are free",
-                         n * row >> 20, mem.free_bytes >> 20, m->k->backend->name, mem.total_bytes >> 20);
+        return err_field(err, ERR_NOMEM, "kv-cache-memory",
+                         "the KV cache needs %zu MiB (--kv-cache-memory), and %zu of the %s device's %zu MiB are free", n * row >> 20,
+                         mem.free_bytes >> 20, m->k->backend->name, mem.total_bytes >> 20);
     return n > INT32_MAX / 2 ? INT32_MAX / 2 : (int)n;
 }
 
 static void fill_info(struct engine *e)
 {
     const struct model *m = &e->m;
-    e->info = (struct engine_info){
-        .config = &m->config, .plan = m->plan, .device = m->k->backend->name, .dtype = dtype_name(m->k->act),
-        .numerics_class = m->k->backend->numerics_class(m->k), .model_hash = m->hash, .max_model_len = m->max_model_len,
-        .max_batch_tokens = e->s.max_rows, .n_threads = m->n_threads, .bos_id = m->config.bos_id, .eos_id = m->config.eos_id,
-        .kv_rows_total = (size_t)e->s.kv.n_slots, .kv_row_bytes = e->s.kv.row_bytes, .weight_bytes = m->weights.bytes, .workspace_bytes = e->s.w.bytes};
+    e->info = (struct engine_info){.config = &m->config,
+                                   .plan = m->plan,
+                                   .device = m->k->backend->name,
+                                   .dtype = dtype_name(m->k->act),
+                                   .numerics_class = m->k->backend->numerics_class(m->k),
+                                   .model_hash = m->hash,
+                                   .max_model_len = m->max_model_len,
+                                   .max_batch_tokens = e->s.max_rows,
+                                   .n_threads = m->n_threads,
+                                   .bos_id = m->config.bos_id,
+                                   .eos_id = m->config.eos_id,
+                                   .kv_rows_total = (size_t)e->s.kv.n_slots,
+                                   .kv_row_bytes = e->s.kv.row_bytes,
+                                   .weight_bytes = m->weights.bytes,
+                                   .workspace_bytes = e->s.w.bytes};
 }
 
 int engine_open(const struct engine_options *o, struct engine **ret, struct err *err)
@@ -54,11 +65,17 @@ int engine_open(const struct engine_options *o, struct engine **ret, struct err 
         r = pool_slots(&e->m, o->kv_cache_bytes, err);
     if (r >= 0) {
         bool cuda = !strcmp(e->m.k->backend->name, "cuda");
-        struct scheduler_options so = {
-            .max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : cuda ? 16384 : 512,
-            .max_queue = o->max_queue ? o->max_queue : 65536, .kv_slots = r, .prefix_cache = o->prefix_cache,
-            .steps_in_flight = o->steps_in_flight ? o->steps_in_flight : cuda ? 2 : 1,
-            .tree_bytes = (size_t)r * model_kv_row_bytes(&e->m) / 8 + (16u << 20), .log = o->log};
+        struct scheduler_options so = {.max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens
+                                                           : cuda              ? 16384
+                                                                               : 512,
+                                       .max_queue = o->max_queue ? o->max_queue : 65536,
+                                       .kv_slots = r,
+                                       .prefix_cache = o->prefix_cache,
+                                       .steps_in_flight = o->steps_in_flight ? o->steps_in_flight
+                                                          : cuda             ? 2
+                                                                             : 1,
+                                       .tree_bytes = (size_t)r * model_kv_row_bytes(&e->m) / 8 + (16u << 20),
+                                       .log = o->log};
         r = scheduler_open(&e->s, &e->m, &so, err);
     }
     if (r < 0) {
@@ -120,7 +137,8 @@ static int check_ids(const struct eval_request *q, int i, int vocab, struct err 
 {
     for (int t = 0; t < q->n_tokens; t++)
         if (q->tokens[t] < 0 || q->tokens[t] >= vocab)
-            return err_field(err, ERR_INVALID, "tokens", "token %d of sequence %d is %d; ids go from 0 to %d", t, i, q->tokens[t], vocab - 1);
+            return err_field(err, ERR_INVALID, "tokens", "token %d of sequence %d is %d; ids go from 0 to %d", t, i, q->tokens[t],
+                             vocab - 1);
     return 0;
 }
 
@@ -130,12 +148,16 @@ static int check_request(const struct engine *e, const struct eval_request *q, i
     if (q->n_tokens < 1)
         return err_field(err, ERR_INVALID, "tokens", "sequence %d has no tokens; at least 1 is needed", i);
     if (q->score_begin < 1 || q->score_begin > q->n_tokens)
-        return err_field(err, ERR_INVALID, "score_begin", "score_begin of sequence %d is %d; it must be in 1..%d", i, q->score_begin, q->n_tokens);
+        return err_field(err, ERR_INVALID, "score_begin", "score_begin of sequence %d is %d; it must be in 1..%d", i, q->score_begin,
+                         q->n_tokens);
     if (q->max_new < 0 || q->max_new > f->max_model_len)
-        return err_field(err, ERR_INVALID, "max_tokens", "max_tokens is %d; it must be in 0..%d (max-model-len)", q->max_new, f->max_model_len);
+        return err_field(err, ERR_INVALID, "max_tokens", "max_tokens is %d; it must be in 0..%d (max-model-len)", q->max_new,
+                         f->max_model_len);
     if (q->n_tokens - 1 > f->max_model_len - q->max_new)
-        return err_field(err, ERR_INVALID, "tokens", "sequence %d has %d tokens and asks for %d more, which computes %lld positions; "
-                         "max-model-len is %d", i, q->n_tokens, q->max_new, (long long)q->n_tokens - 1 + q->max_new, f->max_model_len);
+        return err_field(err, ERR_INVALID, "tokens",
+                         "sequence %d has %d tokens and asks for %d more, which computes %lld positions; "
+                         "max-model-len is %d",
+                         i, q->n_tokens, q->max_new, (long long)q->n_tokens - 1 + q->max_new, f->max_model_len);
     int top = f->config->vocab < ENGINE_TOP_K_MAX ? f->config->vocab : ENGINE_TOP_K_MAX;
     if (q->top_k < 0 || q->top_k > top)
         return err_field(err, ERR_INVALID, "logprobs", "logprobs is %d; it must be in 0..%d", q->top_k, top);

@@ -2,7 +2,10 @@
 #include "kernels/dtype.h"
 #include <assert.h>
 
-size_t dtype_size(enum dtype t) { return t == DTYPE_F32 ? 4 : 2; }
+size_t dtype_size(enum dtype t)
+{
+    return t == DTYPE_F32 ? 4 : 2;
+}
 
 const char *dtype_name(enum dtype t)
 {

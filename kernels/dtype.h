@@ -6,8 +6,8 @@
 
 enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_COUNT };
 
-size_t dtype_size(enum dtype t);        /* bytes of one element */
-const char *dtype_name(enum dtype t);   /* "f32", "bf16", "f16" */
+size_t dtype_size(enum dtype t);      /* bytes of one element */
+const char *dtype_name(enum dtype t); /* "f32", "bf16", "f16" */
 
 static inline float bf16_to_f32(uint16_t v)
 {
@@ -27,8 +27,8 @@ static inline uint16_t f32_to_bf16(float f)
     return (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
 }
 
-float f16_to_f32(uint16_t v);      /* exact, subnormals included */
-uint16_t f32_to_f16(float f);      /* round to nearest even; overflow gives infinity */
+float f16_to_f32(uint16_t v); /* exact, subnormals included */
+uint16_t f32_to_f16(float f); /* round to nearest even; overflow gives infinity */
 
 /* n elements of type `src_type` to float32, and back. */
 void dtype_to_f32(float *dst, const void *src, enum dtype src_type, size_t n);

@@ -15,17 +15,17 @@
  * v) and on the element's own inputs alone - never on n, on other rows, on the row's place in the set, or on the
  * thread count. */
 #pragma once
+#include "common/err.h"
+#include "kernels/dtype.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "common/err.h"
-#include "kernels/dtype.h"
 
 /* A set of step rows. How many there are may be known only on the device:
  * idx[0 .. *n_dev - 1], ascending; idx NULL: rows 0, 1, ...; n_dev NULL: exactly n_max rows. 0 <= *n_dev <= n_max. */
 struct rows {
-    const int *idx;    /* [n_max] */
-    const int *n_dev;  /* [1] */
+    const int *idx;   /* [n_max] */
+    const int *n_dev; /* [1] */
     int n_max;
 };
 
@@ -33,18 +33,18 @@ struct rows {
 struct kern_matrix;
 
 enum matrix_kind {
-    MATRIX_LINEAR,    /* x is act; weights rounded to the compute dtype */
-    MATRIX_GATE_UP,   /* two parts of equal n (gate, up) for matmul_swiglu; otherwise as LINEAR */
-    MATRIX_EMBED,     /* as LINEAR, and embed() can read single rows of it */
-    MATRIX_ACCURATE,  /* x is f32, weights keep the values they were stored with, result float32-accurate */
+    MATRIX_LINEAR,   /* x is act; weights rounded to the compute dtype */
+    MATRIX_GATE_UP,  /* two parts of equal n (gate, up) for matmul_swiglu; otherwise as LINEAR */
+    MATRIX_EMBED,    /* as LINEAR, and embed() can read single rows of it */
+    MATRIX_ACCURATE, /* x is f32, weights keep the values they were stored with, result float32-accurate */
 };
 
 /* Parts are concatenated along n; host memory, row-major [n,k], borrowed during the call only. */
 struct matrix_part {
-    const void *data;       /* [n,k] of `type` */
+    const void *data; /* [n,k] of `type` */
     enum dtype type;
     int n;
-    const void *bias;       /* [n] of bias_type, or NULL; kept as f32 */
+    const void *bias; /* [n] of bias_type, or NULL; kept as f32 */
     enum dtype bias_type;
 };
 
@@ -52,29 +52,29 @@ struct matrix_part {
  * A sequence's keys in one layer are listed in its slot table, in position order: slot number `table[j]` holds key j.
  * The table of layer l starts at tables + table_off + l * table_cap. */
 struct kern_run {
-    int row0, n;        /* step rows row0 .. row0+n-1 */
-    int append;         /* 1: new tokens, leave K and V; 0: their K and V are in the cache already, nothing is written */
-    int table_cap;      /* entries of one layer's table */
+    int row0, n;   /* step rows row0 .. row0+n-1 */
+    int append;    /* 1: new tokens, leave K and V; 0: their K and V are in the cache already, nothing is written */
+    int table_cap; /* entries of one layer's table */
     int64_t table_off;
 };
 
 /* What a step knows of its rows; the same for every layer. */
 struct kern_step {
-    struct rows all;              /* every row of the step */
-    const int *pos;               /* [n] position in the sequence, from 0 */
-    const int *run_of;            /* [n] index into runs */
-    const struct kern_run *runs;  /* [n_runs], backend memory */
+    struct rows all;             /* every row of the step */
+    const int *pos;              /* [n] position in the sequence, from 0 */
+    const int *run_of;           /* [n] index into runs */
+    const struct kern_run *runs; /* [n_runs], backend memory */
     int n_runs;
-    int *tables;                  /* slot tables of all sequences */
+    int *tables; /* slot tables of all sequences */
 };
 
 /* Row lists and key places of one layer; the arrays are outputs of place(). */
 struct kern_place {
-    int *sel, *sel_n;     /* [n], [1] selected rows, ascending */
-    int *rest, *rest_n;   /* [n], [1] the other rows, ascending */
-    int *run_start;       /* [n_runs+1] run i's selected rows are sel[run_start[i] .. run_start[i+1]-1] */
-    int *visible;         /* [n] for rows with K and V: how many keys of the sequence the row sees, its own included */
-    int *slot;            /* [n] KV slot that the row must write, or -1 */
+    int *sel, *sel_n;   /* [n], [1] selected rows, ascending */
+    int *rest, *rest_n; /* [n], [1] the other rows, ascending */
+    int *run_start;     /* [n_runs+1] run i's selected rows are sel[run_start[i] .. run_start[i+1]-1] */
+    int *visible;       /* [n] for rows with K and V: how many keys of the sequence the row sees, its own included */
+    int *slot;          /* [n] KV slot that the row must write, or -1 */
 };
 
 /* Row slots of K and V, shared by all layers: slot s is at kv + s * 2*hk*hd elements (act): K [hk,hd] rotated, then V [hk,hd]. */
@@ -91,7 +91,7 @@ struct kern_ops {
     /* Values that are not finite give ERR_CORRUPT. On success the caller owns *ret. */
     int (*matrix_new)(struct kern_ctx *k, enum matrix_kind kind, const struct matrix_part *parts, int n_parts, int cols,
                       struct kern_matrix **ret, struct err *err);
-    void (*matrix_free)(struct kern_ctx *k, struct kern_matrix *w);   /* NULL is valid */
+    void (*matrix_free)(struct kern_ctx *k, struct kern_matrix *w); /* NULL is valid */
     size_t (*matrix_bytes)(const struct kern_matrix *w);
 
     /* ---- rows in, rows out ------------------------------------------------------------------------------- */
@@ -125,8 +125,8 @@ struct kern_ops {
                         const struct kern_matrix *w1, const float *w2, const float *b2, int m, struct rows n);
     /* MoD: a = sigmoid(w[0].x[r] + b[0]), g = sigmoid(w[1].x[r] + b[1]). route = a > 0.5, gate = g, prob = a.
      * x: f32 [n,d]; w: f32 [2,d] (aux router, router); b: f32 [2]. */
-    int (*route_mod)(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, const float *x, const float *w,
-                     const float *b, int d, struct rows n);
+    int (*route_mod)(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, const float *x, const float *w, const float *b,
+                     int d, struct rows n);
     /* D-LLM: z = W2 silu(rmsnorm(hid[r]; norm_w, eps)) + b2, (p0,p1) = softmax(z). route = p1 >= 0.5 or pos[r] < forced; prob = p1. */
     int (*route_dllm)(struct kern_ctx *k, unsigned char *route, float *prob, const float *hid, const float *norm_w, float eps,
                       const float *w2, const float *b2, int m, const int *pos, int forced, struct rows n);
@@ -183,6 +183,6 @@ struct kern_ctx {
     const struct kern_ops *ops;
     const struct backend *backend;
     enum dtype act;
-    void *impl;              /* the backend's own state */
-    struct op_times *times;  /* op_times.h; NULL: no step is being sampled */
+    void *impl;             /* the backend's own state */
+    struct op_times *times; /* op_times.h; NULL: no step is being sampled */
 };

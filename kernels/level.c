@@ -12,7 +12,8 @@ static void list_names(char *out, size_t size, const char *const *names, int n)
         at += (size_t)snprintf(out + at, size - at, "%s%s", !i ? "" : i < n - 1 ? ", " : " or ", names[i]);
 }
 
-int level_parse(const char *field, const char *where, const char *const *names, int n, int have, const char *name, int *ret, struct err *err)
+int level_parse(const char *field, const char *where, const char *const *names, int n, int have, const char *name, int *ret,
+                struct err *err)
 {
     char list[128];
     int l = have;

@@ -2,10 +2,16 @@
 #include "kernels/op_times.h"
 #include <string.h>
 
-static int stamp(struct op_times *t) { return t->k->backend->stamp(t->k, t->n_stamps++); }
+static int stamp(struct op_times *t)
+{
+    return t->k->backend->stamp(t->k, t->n_stamps++);
+}
 
 /* Stamps before and after an op; the last two numbers are kept for what ends the step. An op beyond them counts as other. */
-static bool has_stamps(const struct op_times *t) { return t->n_stamps + 2 < BACKEND_STAMPS; }
+static bool has_stamps(const struct op_times *t)
+{
+    return t->n_stamps + 2 < BACKEND_STAMPS;
+}
 
 static int before(struct op_times *t, enum op_kind kind)
 {
@@ -17,16 +23,18 @@ static int before(struct op_times *t, enum op_kind kind)
 
 static int after(struct op_times *t, int r)
 {
-    return r < 0 || t->n_stamps % 2 ? r : stamp(t);   /* an odd number: before() had none left */
+    return r < 0 || t->n_stamps % 2 ? r : stamp(t); /* an odd number: before() had none left */
 }
 
-static int matmul_timed(struct kern_ctx *k, void *y, enum dtype y_type, int ldy, const void *x, int ldx, const struct kern_matrix *w, struct rows n)
+static int matmul_timed(struct kern_ctx *k, void *y, enum dtype y_type, int ldy, const void *x, int ldx, const struct kern_matrix *w,
+                        struct rows n)
 {
     int r = before(k->times, OP_MATMUL);
     return r < 0 ? r : after(k->times, k->times->ops->matmul(k, y, y_type, ldy, x, ldx, w, n));
 }
 
-static int matmul_residual_timed(struct kern_ctx *k, float *x, const void *a, int lda, const struct kern_matrix *w, const float *gate, struct rows n)
+static int matmul_residual_timed(struct kern_ctx *k, float *x, const void *a, int lda, const struct kern_matrix *w, const float *gate,
+                                 struct rows n)
 {
     int r = before(k->times, OP_MATMUL);
     return r < 0 ? r : after(k->times, k->times->ops->matmul_residual(k, x, a, lda, w, gate, n));
@@ -44,16 +52,16 @@ static int matmul_accurate_timed(struct kern_ctx *k, float *y, const float *x, c
     return r < 0 ? r : after(k->times, k->times->ops->matmul_accurate(k, y, x, w, n));
 }
 
-static int matmul_bypass_timed(struct kern_ctx *k, const struct kern_heads *hs, void *out, void *qkv, const void *xn, const struct kern_matrix *w, int d,
-                               struct rows n)
+static int matmul_bypass_timed(struct kern_ctx *k, const struct kern_heads *hs, void *out, void *qkv, const void *xn,
+                               const struct kern_matrix *w, int d, struct rows n)
 {
     int r = before(k->times, OP_MATMUL);
     return r < 0 ? r : after(k->times, k->times->ops->matmul_bypass(k, hs, out, qkv, xn, w, d, n));
 }
 
 /* Almost all of it is its matmul, which it may reach through the table. */
-static int route_dtrnet_timed(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, float *hid, const float *x, const struct kern_matrix *w1,
-                              const float *w2, const float *b2, int m, struct rows n)
+static int route_dtrnet_timed(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, float *hid, const float *x,
+                              const struct kern_matrix *w1, const float *w2, const float *b2, int m, struct rows n)
 {
     struct op_times *t = k->times;
     int r = before(t, OP_MATMUL);
@@ -65,8 +73,8 @@ static int route_dtrnet_timed(struct kern_ctx *k, unsigned char *route, float *g
     return after(t, r);
 }
 
-static int attention_timed(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, const struct kern_step *s, int layer,
-                           const struct kern_place *p, float scale)
+static int attention_timed(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, const struct kern_step *s,
+                           int layer, const struct kern_place *p, float scale)
 {
     int r = before(k->times, OP_ATTENTION);
     return r < 0 ? r : after(k->times, k->times->ops->attention(k, hs, out, qkv, s, layer, p, scale));

@@ -11,8 +11,8 @@ enum op_kind { OP_MATMUL, OP_ATTENTION, OP_OTHER, OP_KINDS };
 
 struct op_times {
     struct kern_ctx *k;
-    const struct kern_ops *ops;            /* the backend's own */
-    struct kern_ops timed;                 /* k->ops of a sampled step */
+    const struct kern_ops *ops; /* the backend's own */
+    struct kern_ops timed;      /* k->ops of a sampled step */
     enum { OP_TIMES_IDLE, OP_TIMES_SAMPLING, OP_TIMES_PENDING } state;
     bool any;                              /* a step was sampled */
     double sampled_s;                      /* when the latest sample began */

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CHECK_SKIP 77   /* exit status of a test that cannot run here */
+#define CHECK_SKIP 77 /* exit status of a test that cannot run here */
 
 static int check_failures;
 

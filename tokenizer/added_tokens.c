@@ -1,9 +1,9 @@
 /* The list of added tokens, the tries that find them, and the rules of what a match takes along. */
 #include "tokenizer/added_tokens.h"
-#include <stdlib.h>
-#include <string.h>
 #include "common/utf8.h"
 #include "tokenizer/unicode.h"
+#include <stdlib.h>
+#include <string.h>
 
 #define MAX_TOKENS 100000
 #define MAX_TEXT_BYTES ((size_t)64 << 20)
@@ -196,8 +196,8 @@ static size_t spaces_back(const char *text, size_t low, size_t at)
     return at;
 }
 
-bool added_tokens_next(const struct added_tokens *a, const struct token_matcher *m, const char *text, size_t len,
-                       struct token_scan *scan, struct token_match *ret)
+bool added_tokens_next(const struct added_tokens *a, const struct token_matcher *m, const char *text, size_t len, struct token_scan *scan,
+                       struct token_match *ret)
 {
     while (m->n > 0 && scan->at < len) {
         int32_t index;

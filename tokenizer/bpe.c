@@ -1,13 +1,13 @@
 /* Byte pair encoding: merge table, symbols of a word, and the two ways to merge (see bpe_merge.c for the merging). */
 #include "tokenizer/bpe.h"
+#include "common/utf8.h"
+#include "tokenizer/bpe_merge.h"
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/utf8.h"
-#include "tokenizer/bpe_merge.h"
 
-#define SPACE "\xe2\x96\x81"   /* U+2581, how SentencePiece spells a space */
+#define SPACE "\xe2\x96\x81" /* U+2581, how SentencePiece spells a space */
 #define SPACE_LEN 3
 #define STACK_SYMBOLS 128
 
@@ -15,7 +15,7 @@
 
 static size_t slot_of(const struct bpe *b, uint64_t pair)
 {
-    uint64_t h = pair * 0x9e3779b97f4a7c15u;   /* the high half depends on both ids */
+    uint64_t h = pair * 0x9e3779b97f4a7c15u; /* the high half depends on both ids */
     return (size_t)(h >> 32 ^ h >> 52) & b->mask;
 }
 
@@ -64,14 +64,16 @@ int bpe_add_merge(struct bpe *b, const char *left, size_t left_len, const char *
 {
     char joined[2 * VOCAB_MAX_PIECE_BYTES];
     int32_t l = vocab_id(b->vocab, left, left_len), r = vocab_id(b->vocab, right, right_len), id = -1;
-    if (l >= 0 && r >= 0) {   /* pieces, so both are within the limit */
+    if (l >= 0 && r >= 0) { /* pieces, so both are within the limit */
         memcpy(joined, left, left_len);
         memcpy(joined + left_len, right, right_len);
         id = vocab_id(b->vocab, joined, left_len + right_len);
     }
     if (id < 0)
         return err_set(err, ERR_CORRUPT, "merge %zu (\"%.40s\", \"%.40s\"): %s is not in the vocabulary", b->n_merges, left, right,
-                       l < 0 ? "the left part" : r < 0 ? "the right part" : "the result");
+                       l < 0   ? "the left part"
+                       : r < 0 ? "the right part"
+                               : "the result");
     if ((b->n_merges + 1) * 2 > b->mask + 1 && grow(b) < 0)
         return err_set(err, ERR_NOMEM, "no memory for %zu merges", b->n_merges);
     uint64_t pair = (uint64_t)(uint32_t)l << 32 | (uint32_t)r;
@@ -193,7 +195,7 @@ static int symbols_of(const struct bpe *b, const char *word, size_t len, int32_t
         uint32_t cp = 0;
         step = utf8_decode(word + i, len - i, &cp);
         if (step == 0)
-            step = 1, cp = 0xfffd;   /* not reached: callers pass valid UTF-8 */
+            step = 1, cp = 0xfffd; /* not reached: callers pass valid UTF-8 */
         int32_t id = char_id(b, word + i, step, cp);
         if (id >= 0) {
             if (pending)

@@ -6,34 +6,34 @@
  * found to encode as itself needs no merging. And if no merge makes a piece with a word border inside (a U+2581
  * behind another character), text that nothing has split yet is cut at those borders. */
 #pragma once
-#include <stdbool.h>
 #include "common/err.h"
 #include "tokenizer/ids.h"
 #include "tokenizer/vocab.h"
+#include <stdbool.h>
 
-#define BPE_UNK_MISSING (-2)   /* an unknown token is named, but is no piece */
+#define BPE_UNK_MISSING (-2) /* an unknown token is named, but is no piece */
 
 struct bpe_options {
-    int32_t unk;          /* id for characters that are no piece; -1: they vanish; BPE_UNK_MISSING: they are an error */
-    bool fuse_unk;        /* neighbours share one unk */
-    bool byte_fallback;   /* such characters become <0xNN> pieces where all of their bytes have one */
-    bool ignore_merges;   /* a word that is a piece is that piece, whatever the merges say */
+    int32_t unk;        /* id for characters that are no piece; -1: they vanish; BPE_UNK_MISSING: they are an error */
+    bool fuse_unk;      /* neighbours share one unk */
+    bool byte_fallback; /* such characters become <0xNN> pieces where all of their bytes have one */
+    bool ignore_merges; /* a word that is a piece is that piece, whatever the merges say */
 };
 
 struct bpe_merge {
-    uint64_t pair;        /* left id << 32 | right id; BPE_NO_PAIR: a free slot */
+    uint64_t pair; /* left id << 32 | right id; BPE_NO_PAIR: a free slot */
     int32_t rank;
     int32_t id;
 };
 
 struct bpe {
-    const struct vocab *vocab;   /* borrowed; outlives the bpe */
+    const struct vocab *vocab; /* borrowed; outlives the bpe */
     struct bpe_options options;
-    struct bpe_merge *merges;    /* hash table of mask + 1 slots */
+    struct bpe_merge *merges; /* hash table of mask + 1 slots */
     size_t mask, n_merges;
-    int32_t *char_ids;           /* [0x10000] piece of one character, by code point; -1: none */
-    int32_t byte_ids[256];       /* <0xNN>; -1: none */
-    unsigned char *whole;        /* [vocab->n] the piece encodes as itself */
+    int32_t *char_ids;     /* [0x10000] piece of one character, by code point; -1: none */
+    int32_t byte_ids[256]; /* <0xNN>; -1: none */
+    unsigned char *whole;  /* [vocab->n] the piece encodes as itself */
     bool splits_at_space;
 };
 

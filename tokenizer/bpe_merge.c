@@ -1,11 +1,11 @@
 /* Two ways to join the lowest-ranked pair until none is left: by looking at all pairs each time (short words), and by
  * a heap over a linked list (n log n, so that a hostile text without word borders costs no more than its length). */
+#include "tokenizer/bpe_merge.h"
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include "tokenizer/bpe_merge.h"
 
-struct pairs {   /* of the symbols i and i + 1; rank INT_MAX: they do not merge */
+struct pairs { /* of the symbols i and i + 1; rank INT_MAX: they do not merge */
     int32_t rank[BPE_FEW], id[BPE_FEW];
 };
 
@@ -30,7 +30,7 @@ int bpe_merge_few(const struct bpe *b, int32_t *sym, size_t *n)
         if (p.rank[best] == INT_MAX)
             break;
         sym[best] = p.id[best];
-        size_t tail = count - best - 2;   /* symbols behind the pair */
+        size_t tail = count - best - 2; /* symbols behind the pair */
         memmove(sym + best + 1, sym + best + 2, tail * sizeof(*sym));
         memmove(p.rank + best, p.rank + best + 1, tail * sizeof(*p.rank));
         memmove(p.id + best, p.id + best + 1, tail * sizeof(*p.id));
@@ -46,23 +46,23 @@ int bpe_merge_few(const struct bpe *b, int32_t *sym, size_t *n)
 
 /* ---- the heap way ---- */
 
-struct candidate {   /* a pair seen at `pos`; stale once either side has changed */
+struct candidate { /* a pair seen at `pos`; stale once either side has changed */
     int32_t rank;
     uint32_t pos;
     int32_t left, right, id;
 };
 
 struct links {
-    uint32_t prev, next;   /* NONE at the ends */
+    uint32_t prev, next; /* NONE at the ends */
 };
 
 #define NONE UINT32_MAX
 
 struct merger {
     const struct bpe *b;
-    int32_t *sym;            /* -1: joined to the symbol before it */
+    int32_t *sym; /* -1: joined to the symbol before it */
     struct links *links;
-    struct candidate *heap;  /* [3 * n]: each of n - 1 merges adds at most two to the first n - 1 */
+    struct candidate *heap; /* [3 * n]: each of n - 1 merges adds at most two to the first n - 1 */
     size_t n_heap;
 };
 

@@ -3,7 +3,7 @@
 #include "tokenizer/bpe.h"
 
 #define BPE_NO_PAIR UINT64_MAX
-#define BPE_FEW 48   /* up to so many symbols the quadratic way is the faster one */
+#define BPE_FEW 48 /* up to so many symbols the quadratic way is the faster one */
 
 /* NULL: the two do not merge. */
 const struct bpe_merge *bpe_find_merge(const struct bpe *b, int32_t left, int32_t right);

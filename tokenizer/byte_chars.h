@@ -5,6 +5,6 @@
 #include <stdint.h>
 
 uint32_t byte_char(unsigned char byte);
-int byte_of_char(uint32_t cp);   /* 0..255, or -1: not a character of the table */
+int byte_of_char(uint32_t cp); /* 0..255, or -1: not a character of the table */
 /* Appends the UTF-8 of text's bytes to out (room for 2 * len); returns the length. */
 size_t byte_chars_spell(const char *text, size_t len, char *out);

@@ -1,10 +1,10 @@
 /* Decoder steps: each reads one list of strings and writes another. */
 #include "tokenizer/decoder.h"
+#include "common/utf8.h"
+#include "tokenizer/byte_chars.h"
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/utf8.h"
-#include "tokenizer/byte_chars.h"
 
 #define REPLACEMENT "\xef\xbf\xbd"
 

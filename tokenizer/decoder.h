@@ -5,22 +5,22 @@
 #include "tokenizer/pattern.h"
 
 enum decoder_kind {
-    DECODER_REPLACE,        /* in each string, every match of a pattern becomes text */
-    DECODER_BYTE_FALLBACK,  /* runs of <0xNN> become their bytes, or U+FFFD each if these are not UTF-8 */
-    DECODER_FUSE,           /* all strings become one */
-    DECODER_STRIP,          /* up to `start` / `stop` of one character at the ends of each string */
-    DECODER_BYTE_LEVEL,     /* byte characters become bytes; all become one string, bad bytes U+FFFD */
-    DECODER_METASPACE       /* marks become spaces; in the first string they vanish if a prefix was added */
+    DECODER_REPLACE,       /* in each string, every match of a pattern becomes text */
+    DECODER_BYTE_FALLBACK, /* runs of <0xNN> become their bytes, or U+FFFD each if these are not UTF-8 */
+    DECODER_FUSE,          /* all strings become one */
+    DECODER_STRIP,         /* up to `start` / `stop` of one character at the ends of each string */
+    DECODER_BYTE_LEVEL,    /* byte characters become bytes; all become one string, bad bytes U+FFFD */
+    DECODER_METASPACE      /* marks become spaces; in the first string they vanish if a prefix was added */
 };
 
 struct decoder_step {
     enum decoder_kind kind;
-    struct pattern *pattern;   /* REPLACE; owned */
-    const char *text;          /* REPLACE; owned */
+    struct pattern *pattern; /* REPLACE; owned */
+    const char *text;        /* REPLACE; owned */
     size_t text_len;
-    char mark[5];              /* STRIP, METASPACE: one character */
-    size_t start, stop;        /* STRIP, characters */
-    bool drop_first;           /* METASPACE */
+    char mark[5];       /* STRIP, METASPACE: one character */
+    size_t start, stop; /* STRIP, characters */
+    bool drop_first;    /* METASPACE */
 };
 
 #define DECODER_MAX_STEPS 16
@@ -28,14 +28,14 @@ struct decoder_step {
 struct decoder {
     struct decoder_step steps[DECODER_MAX_STEPS];
     int n;
-    bool none;   /* the file has no decoder: strings are joined by spaces */
+    bool none; /* the file has no decoder: strings are joined by spaces */
 };
 
-struct span {   /* bytes of a string list's text */
+struct span { /* bytes of a string list's text */
     size_t start, len;
 };
 
-struct string_list {   /* strings one behind another in `text`; zeroed by string_list_init */
+struct string_list { /* strings one behind another in `text`; zeroed by string_list_init */
     struct buf text;
     struct span *spans;
     size_t n, cap;
@@ -47,7 +47,7 @@ int decoder_add(struct decoder *d, const struct decoder_step *step, struct err *
 
 void string_list_init(struct string_list *l);
 void string_list_done(struct string_list *l);
-int string_list_add(struct string_list *l, const char *s, size_t len);   /* 0 or ERR_NOMEM */
+int string_list_add(struct string_list *l, const char *s, size_t len); /* 0 or ERR_NOMEM */
 
 /* Appends the text of the tokens to out; changes `tokens`. */
 int decoder_run(const struct decoder *d, struct string_list *tokens, struct buf *out);

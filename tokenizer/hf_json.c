@@ -1,7 +1,7 @@
 /* The frame of tokenizer.json: its members, the BPE model, and the added tokens. */
 #include "tokenizer/hf_json.h"
-#include <string.h>
 #include "common/json.h"
+#include <string.h>
 
 #define MAX_FILE_BYTES ((size_t)256 << 20)
 #define MAX_MERGES 8000000
@@ -10,7 +10,7 @@ int hf_only_keys(const json_t *o, const char *where, const char *const *keys, st
 {
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)o, key, v) {
+    json_object_foreach ((json_t *)o, key, v) {
         const char *const *k = keys;
         while (*k && strcmp(*k, key) != 0)
             k++;
@@ -39,7 +39,7 @@ static int load_vocab(struct vocab *v, json_t *o, struct err *err)
     json_t *id;
     if (!json_is_object(o))
         return corrupt(err, "model.vocab must be an object");
-    json_object_foreach(o, key, id) {
+    json_object_foreach (o, key, id) {
         if (!json_is_integer(id))
             return err_set(err, ERR_CORRUPT, "tokenizer.json: the id of \"%.40s\" is not an integer", key);
         int r = vocab_add(v, key, strlen(key), json_integer_value(id), err);
@@ -55,8 +55,8 @@ static int load_merge(struct bpe *b, const json_t *m, struct err *err)
     const char *s = json_string_value(m);
     const json_t *left = json_array_get(m, 0), *right = json_array_get(m, 1);
     if (json_array_size(m) == 2 && json_is_string(left) && json_is_string(right))
-        return bpe_add_merge(b, json_string_value(left), json_string_length(left), json_string_value(right),
-                             json_string_length(right), err);
+        return bpe_add_merge(b, json_string_value(left), json_string_length(left), json_string_value(right), json_string_length(right),
+                             err);
     if (s && strncmp(s, "#version", 8) == 0)
         return 0;
     const char *space = s ? strchr(s, ' ') : NULL;
@@ -69,7 +69,7 @@ static int load_merges(struct bpe *b, const json_t *merges, struct err *err)
 {
     size_t i;
     json_t *m;
-    json_array_foreach(merges, i, m) {
+    json_array_foreach (merges, i, m) {
         int r = load_merge(b, m, err);
         if (r < 0)
             return r;
@@ -79,8 +79,7 @@ static int load_merges(struct bpe *b, const json_t *merges, struct err *err)
 
 static bool is_empty(const json_t *v)
 {
-    return !v || json_is_null(v) || (json_is_string(v) && json_string_length(v) == 0) ||
-           (json_is_number(v) && json_number_value(v) == 0);
+    return !v || json_is_null(v) || (json_is_string(v) && json_string_length(v) == 0) || (json_is_number(v) && json_number_value(v) == 0);
 }
 
 static int read_options(const struct vocab *v, const json_t *model, struct bpe_options *ret, struct err *err)
@@ -108,8 +107,9 @@ static int read_options(const struct vocab *v, const json_t *model, struct bpe_o
 
 static int load_model(struct pipeline *p, const json_t *model, struct err *err)
 {
-    static const char *const keys[] = {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
-                                       "byte_fallback", "ignore_merges", "vocab", "merges", NULL};
+    static const char *const keys[] = {
+        "type",  "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges",
+        "vocab", "merges",  NULL};
     const json_t *merges = json_object_get(model, "merges");
     struct bpe_options options;
     if (!json_is_object(model))
@@ -169,7 +169,7 @@ static int load_added(struct pipeline *p, const json_t *tokens, struct log *log,
     json_t *t;
     if (tokens && !json_is_null(tokens) && !json_is_array(tokens))
         return corrupt(err, "added_tokens must be an array");
-    json_array_foreach(tokens, i, t) {
+    json_array_foreach (tokens, i, t) {
         int r = load_added_token(p, t, log, err);
         if (r < 0)
             return r;
@@ -182,8 +182,8 @@ static int load_added(struct pipeline *p, const json_t *tokens, struct log *log,
 /* "truncation" and "padding" belong to batches, and transformers switches them off. */
 int hf_json_fill(struct pipeline *p, const json_t *root, const struct settings *s, struct log *log, struct err *err)
 {
-    static const char *const keys[] = {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
-                                       "post_processor", "decoder", "model", NULL};
+    static const char *const keys[] = {"version",       "truncation",     "padding", "added_tokens", "normalizer",
+                                       "pre_tokenizer", "post_processor", "decoder", "model",        NULL};
     int r = json_is_object(root) ? hf_only_keys(root, "the file", keys, err) : corrupt(err, "it is not an object");
     if (r >= 0)
         r = load_model(p, json_object_get(root, "model"), err);

@@ -3,9 +3,9 @@
  * Read strictly: every component, field and value that this program does not carry out exactly is refused by name
  * (ERR_UNSUPPORTED); what contradicts itself is ERR_CORRUPT. */
 #pragma once
-#include <jansson.h>
 #include "common/log.h"
 #include "tokenizer/pipeline.h"
+#include <jansson.h>
 
 /* Fills vocab, bpe, added tokens, normalizer, pre-tokenizer, decoder and template. `s` decides what transformers' class
  * changes in a file (add_prefix_space). */

@@ -1,16 +1,16 @@
 /* The components of tokenizer.json around the model, each type a row of a table. */
-#include <string.h>
 #include "common/json.h"
 #include "common/utf8.h"
 #include "tokenizer/hf_json.h"
 #include "tokenizer/unicode.h"
+#include <string.h>
 
-#define MAX_NESTING 4   /* Sequence in Sequence */
+#define MAX_NESTING 4 /* Sequence in Sequence */
 
 /* GPT-2's split, which ByteLevel carries inside (tokenizers, pre_tokenizers/byte_level.rs). */
 #define GPT2_SPLIT "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
-struct target {   /* where the rows of a table put what they read */
+struct target { /* where the rows of a table put what they read */
     void *to;
     const struct settings *settings;
     bool nested;      /* inside a Sequence */
@@ -41,8 +41,10 @@ static int read_component(const struct row *rows, const struct target *t, const 
     if (strcmp(hf_type(o), "Sequence") == 0) {
         static const char *const normalizer_keys[] = {"type", "normalizers", NULL}, *const pre_keys[] = {"type", "pretokenizers", NULL},
                                  *const decoder_keys[] = {"type", "decoders", NULL}, *const post_keys[] = {"type", "processors", NULL};
-        const char *const *keys = *list_key == 'n' ? normalizer_keys : *list_key == 'd' ? decoder_keys
-                                : strcmp(list_key, "processors") == 0 ? post_keys : pre_keys;
+        const char *const *keys = *list_key == 'n'                      ? normalizer_keys
+                                  : *list_key == 'd'                    ? decoder_keys
+                                  : strcmp(list_key, "processors") == 0 ? post_keys
+                                                                        : pre_keys;
         const json_t *list = json_object_get(o, list_key);
         struct target inner = *t;
         inner.nested = true;
@@ -143,8 +145,12 @@ int hf_normalizer(struct normalizer *n, const json_t *o, struct err *err)
 {
     static const char *const prepend_keys[] = {"type", "prepend", NULL}, *const replace_keys[] = {"type", "pattern", "content", NULL};
     static const struct row rows[] = {
-        {"Prepend", prepend_keys, read_prepend}, {"Replace", replace_keys, read_replace},
-        {"NFC", type_only, read_form}, {"NFD", type_only, read_form}, {"NFKC", type_only, read_form}, {"NFKD", type_only, read_form},
+        {"Prepend", prepend_keys, read_prepend},
+        {"Replace", replace_keys, read_replace},
+        {"NFC", type_only, read_form},
+        {"NFD", type_only, read_form},
+        {"NFKC", type_only, read_form},
+        {"NFKD", type_only, read_form},
         {NULL, NULL, NULL},
     };
     return read_component(rows, &(struct target){.to = n, .part = "normalizer"}, o, "normalizers", err);
@@ -154,8 +160,8 @@ int hf_normalizer(struct normalizer *n, const json_t *o, struct err *err)
 
 static int add_split(const struct target *t, struct pattern *p, enum split_behavior behavior, bool invert, struct err *err)
 {
-    return pretokenizer_add(t->to, &(struct pretokenizer_step){.kind = PRETOKENIZER_SPLIT, .pattern = p, .behavior = behavior,
-                                                               .invert = invert}, err);
+    return pretokenizer_add(
+        t->to, &(struct pretokenizer_step){.kind = PRETOKENIZER_SPLIT, .pattern = p, .behavior = behavior, .invert = invert}, err);
 }
 
 static int get_behavior(const struct target *t, const json_t *o, enum split_behavior *ret, struct err *err)
@@ -263,8 +269,11 @@ int hf_pretokenizer(struct pretokenizer *p, const json_t *o, const struct settin
                              *const meta_keys[] = {"type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep", NULL},
                              *const digit_keys[] = {"type", "individual_digits", NULL};
     static const struct row rows[] = {
-        {"ByteLevel", byte_keys, read_byte_level}, {"Split", split_keys, read_split}, {"Metaspace", meta_keys, read_metaspace},
-        {"Digits", digit_keys, read_digits}, {NULL, NULL, NULL},
+        {"ByteLevel", byte_keys, read_byte_level},
+        {"Split", split_keys, read_split},
+        {"Metaspace", meta_keys, read_metaspace},
+        {"Digits", digit_keys, read_digits},
+        {NULL, NULL, NULL},
     };
     return read_component(rows, &(struct target){.to = p, .settings = s, .part = "pre_tokenizer"}, o, "pretokenizers", err);
 }
@@ -306,18 +315,25 @@ static int read_decoder_metaspace(const struct target *t, const json_t *o, struc
 static int read_plain_decoder(const struct target *t, const json_t *o, struct err *err)
 {
     const char *type = hf_type(o);
-    enum decoder_kind kind = strcmp(type, "Fuse") == 0 ? DECODER_FUSE : strcmp(type, "ByteFallback") == 0 ? DECODER_BYTE_FALLBACK : DECODER_BYTE_LEVEL;
+    enum decoder_kind kind = strcmp(type, "Fuse") == 0           ? DECODER_FUSE
+                             : strcmp(type, "ByteFallback") == 0 ? DECODER_BYTE_FALLBACK
+                                                                 : DECODER_BYTE_LEVEL;
     return decoder_add(t->to, &(struct decoder_step){.kind = kind}, err);
 }
 
 int hf_decoder(struct decoder *d, const json_t *o, struct err *err)
 {
-    static const char *const replace_keys[] = {"type", "pattern", "content", NULL}, *const strip_keys[] = {"type", "content", "start", "stop", NULL},
+    static const char *const replace_keys[] = {"type", "pattern", "content", NULL},
+                             *const strip_keys[] = {"type", "content", "start", "stop", NULL},
                              *const byte_keys[] = {"type", "add_prefix_space", "trim_offsets", "use_regex", NULL},
                              *const meta_keys[] = {"type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep", NULL};
     static const struct row rows[] = {
-        {"Replace", replace_keys, read_decoder_replace}, {"Strip", strip_keys, read_decoder_strip}, {"Metaspace", meta_keys, read_decoder_metaspace},
-        {"Fuse", type_only, read_plain_decoder}, {"ByteFallback", type_only, read_plain_decoder}, {"ByteLevel", byte_keys, read_plain_decoder},
+        {"Replace", replace_keys, read_decoder_replace},
+        {"Strip", strip_keys, read_decoder_strip},
+        {"Metaspace", meta_keys, read_decoder_metaspace},
+        {"Fuse", type_only, read_plain_decoder},
+        {"ByteFallback", type_only, read_plain_decoder},
+        {"ByteLevel", byte_keys, read_plain_decoder},
         {NULL, NULL, NULL},
     };
     d->none = !o || json_is_null(o);
@@ -390,10 +406,13 @@ static int read_nothing(const struct target *t, const json_t *o, struct err *err
 
 int hf_post_processor(struct template_ids *ids, const json_t *o, int32_t n_ids, struct err *err)
 {
-    static const char *const template_keys[] = {"type", "single", "pair", "special_tokens", NULL},
-                             *const byte_keys[] = {"type", "add_prefix_space", "trim_offsets", "use_regex", NULL};
+    static const char *const template_keys[] = {"type", "single", "pair", "special_tokens", NULL}, *const byte_keys[] = {
+                                                                                                       "type", "add_prefix_space",
+                                                                                                       "trim_offsets", "use_regex", NULL};
     static const struct row rows[] = {
-        {"TemplateProcessing", template_keys, read_template}, {"ByteLevel", byte_keys, read_nothing}, {NULL, NULL, NULL},
+        {"TemplateProcessing", template_keys, read_template},
+        {"ByteLevel", byte_keys, read_nothing},
+        {NULL, NULL, NULL},
     };
     struct template_target to = {ids, n_ids};
     return read_component(rows, &(struct target){.to = &to, .part = "post_processor"}, o, "processors", err);

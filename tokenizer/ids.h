@@ -4,7 +4,7 @@
 
 struct id_sink {
     struct token_ids *ids;
-    size_t max_ids;   /* of ids->n */
+    size_t max_ids; /* of ids->n */
 };
 
 /* 0, ERR_NOMEM, or ERR_TOO_LARGE when the limit is reached. */

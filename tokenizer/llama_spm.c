@@ -1,17 +1,17 @@
 /* A SentencePiece BPE model under LLaMA's conventions (transformers, convert_slow_tokenizer.py: LlamaConverter and
  * generate_merges). The model's scores become a list of merges: every way to cut a piece into two pieces, the higher score
  * first, then the longer left part, then the longer right part, then the order of ids. */
-#include <limits.h>
-#include <stdlib.h>
-#include <string.h>
 #include "common/mapfile.h"
 #include "common/utf8.h"
 #include "tokenizer/pipeline.h"
 #include "tokenizer/spm.h"
 #include "tokenizer/spm_check.h"
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define SPACE "\xe2\x96\x81"
-#define N_NAMED 3   /* the converter takes the first three pieces by name, with score 0 */
+#define N_NAMED 3 /* the converter takes the first three pieces by name, with score 0 */
 
 struct merge {
     float score;
@@ -114,11 +114,15 @@ static int load_pieces(struct pipeline *p, const struct spm *spm, const struct s
 static int replace_spaces(struct pipeline *p, bool prefix, struct err *err)
 {
     struct pattern *space = NULL;
-    int r = prefix ? normalizer_add(&p->normalizer, &(struct normalizer_step){.kind = NORMALIZER_PREPEND, .text = SPACE, .text_len = 3}, err) : 0;
+    int r = prefix
+                ? normalizer_add(&p->normalizer, &(struct normalizer_step){.kind = NORMALIZER_PREPEND, .text = SPACE, .text_len = 3}, err)
+                : 0;
     if (r >= 0)
         r = pattern_literal(" ", 1, &space, err);
-    return r < 0 ? r : normalizer_add(&p->normalizer, &(struct normalizer_step){
-        .kind = NORMALIZER_REPLACE, .text = SPACE, .text_len = 3, .pattern = space}, err);
+    return r < 0
+               ? r
+               : normalizer_add(&p->normalizer,
+                                &(struct normalizer_step){.kind = NORMALIZER_REPLACE, .text = SPACE, .text_len = 3, .pattern = space}, err);
 }
 
 static int load_decoder(struct pipeline *p, bool prefix, struct err *err)

@@ -1,10 +1,10 @@
 /* The steps one after another, each from its input into the other of two bufs. */
 #include "tokenizer/normalizer.h"
+#include "common/utf8.h"
+#include "tokenizer/unicode.h"
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
-#include "common/utf8.h"
-#include "tokenizer/unicode.h"
 
 void normalizer_done(struct normalizer *n)
 {
@@ -110,7 +110,10 @@ static bool changes_nothing(const struct normalizer_step *s, const char *text, s
 {
     switch (s->kind) {
     case NORMALIZER_PREPEND: return len == 0;
-    case NORMALIZER_NFC: case NORMALIZER_NFD: case NORMALIZER_NFKC: case NORMALIZER_NFKD: return is_normal(s->kind, text, len);
+    case NORMALIZER_NFC:
+    case NORMALIZER_NFD:
+    case NORMALIZER_NFKC:
+    case NORMALIZER_NFKD: return is_normal(s->kind, text, len);
     default: return len == 0;
     }
 }
@@ -124,8 +127,7 @@ static int run_step(const struct normalizer_step *s, const char *text, size_t le
     }
 }
 
-int normalizer_run(const struct normalizer *n, const char *text, size_t len, struct buf scratch[2], const char **ret_text,
-                   size_t *ret_len)
+int normalizer_run(const struct normalizer *n, const char *text, size_t len, struct buf scratch[2], const char **ret_text, size_t *ret_len)
 {
     int to = 0;
     for (int i = 0; i < n->n; i++) {

@@ -2,14 +2,14 @@
  * read-only; each thread keeps match data of its own, because that is what matching writes to. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "tokenizer/pattern.h"
+#include "common/utf8.h"
+#include "tokenizer/regex_dialect.h"
 #include <pcre2.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/utf8.h"
-#include "tokenizer/regex_dialect.h"
 
-#define MATCH_LIMIT 10000000   /* backtracking steps of one search */
+#define MATCH_LIMIT 10000000 /* backtracking steps of one search */
 #define HEAP_LIMIT_KIB 65536
 
 enum pattern_kind { PATTERN_LITERAL, PATTERN_CLASS, PATTERN_REGEX };
@@ -43,7 +43,7 @@ static pcre2_match_data *match_data(void)
     pthread_once(&match_once, make_key);
     pcre2_match_data *m = pthread_getspecific(match_key);
     if (!m) {
-        m = pcre2_match_data_create(1, NULL);   /* the whole match is all we read */
+        m = pcre2_match_data_create(1, NULL); /* the whole match is all we read */
         pthread_setspecific(match_key, m);
     }
     return m;
@@ -104,7 +104,7 @@ static int compile(struct pattern *p, const struct buf *regex, struct err *err)
         return err_set(err, ERR_NOMEM, "no memory for a regular expression");
     pcre2_set_match_limit(p->limits, MATCH_LIMIT);
     pcre2_set_heap_limit(p->limits, HEAP_LIMIT_KIB);
-    pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE);   /* where there is no JIT, the interpreter runs */
+    pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE); /* where there is no JIT, the interpreter runs */
     return 0;
 }
 
@@ -164,7 +164,7 @@ static int next_regex(const struct pattern *p, const char *text, size_t len, siz
     if (!m)
         return ERR_NOMEM;
     int n = pcre2_match(p->code, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK, m, p->limits);
-    if (n == PCRE2_ERROR_JIT_STACKLIMIT)   /* the interpreter keeps its stack on the heap */
+    if (n == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter keeps its stack on the heap */
         n = pcre2_match(p->code, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, m, p->limits);
     if (n == PCRE2_ERROR_NOMATCH)
         return 0;
@@ -186,14 +186,13 @@ static int search(const struct pattern *p, const char *text, size_t len, size_t 
     return 0;
 }
 
-int pattern_next(const struct pattern *p, const char *text, size_t len, struct pattern_scan *scan, size_t *ret_start,
-                 size_t *ret_end)
+int pattern_next(const struct pattern *p, const char *text, size_t len, struct pattern_scan *scan, size_t *ret_start, size_t *ret_end)
 {
     while (scan->at <= len) {
         int r = search(p, text, len, scan->at, ret_start, ret_end);
         if (r <= 0)
             return r;
-        if (*ret_start == *ret_end && scan->any && scan->last_end == *ret_end) {   /* empty, right behind a match */
+        if (*ret_start == *ret_end && scan->any && scan->last_end == *ret_end) { /* empty, right behind a match */
             size_t n = utf8_decode(text + scan->at, len - scan->at, NULL);
             scan->at += n ? n : 1;
             continue;

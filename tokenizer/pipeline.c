@@ -40,7 +40,7 @@ int pipeline_finish(struct pipeline *p, struct err *err)
     int r = 0;
     buf_init(&scratch[0], SIZE_MAX / 4);
     buf_init(&scratch[1], SIZE_MAX / 4);
-    for (int special = 1; special >= 0; special--)   /* of equal patterns the special token's counts */
+    for (int special = 1; special >= 0; special--) /* of equal patterns the special token's counts */
         for (size_t i = 0; i < p->added.n && r >= 0; i++)
             if (p->added.tokens[i].special == special)
                 r = add_pattern(p, i, scratch, err);

@@ -10,7 +10,7 @@
 
 #define TEMPLATE_MAX_IDS 16
 
-struct template_ids {   /* what the post-processor puts around a text */
+struct template_ids { /* what the post-processor puts around a text */
     int32_t before[TEMPLATE_MAX_IDS], after[TEMPLATE_MAX_IDS];
     int n_before, n_after;
 };

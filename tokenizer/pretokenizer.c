@@ -1,10 +1,10 @@
 /* Steps are chained: what one step cuts goes at once into the next, and out of the last to the caller, so no list of words
  * is ever built. A step that changes its text does so in memory of its own level. */
 #include "tokenizer/pretokenizer.h"
-#include <stdlib.h>
-#include <string.h>
 #include "common/buf.h"
 #include "tokenizer/byte_chars.h"
+#include <stdlib.h>
+#include <string.h>
 
 #define STACK_BYTES 512
 
@@ -17,7 +17,7 @@ struct run {
 struct piece_text {
     const char *s;
     size_t len;
-    bool first;   /* stands at the start of the whole text */
+    bool first; /* stands at the start of the whole text */
 };
 
 static int run_from(const struct run *r, int step, struct piece_text t);
@@ -30,7 +30,7 @@ struct cutter {
     int next_step;
     struct piece_text text;
     enum split_behavior behavior;
-    size_t start, end;   /* pending; empty: none */
+    size_t start, end; /* pending; empty: none */
     bool pending_match;
     bool previous_match;
 };
@@ -83,7 +83,7 @@ static int cut(const struct run *run, int next_step, struct piece_text t, const 
         if (start > done)
             r = part(&c, done, start, invert);
         if (r >= 0)
-            r = part(&c, start, end, !invert);   /* may be empty: then it only separates */
+            r = part(&c, start, end, !invert); /* may be empty: then it only separates */
         if (r < 0)
             return r;
         done = end;

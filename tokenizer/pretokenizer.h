@@ -15,11 +15,11 @@ enum prepend_scheme { PREPEND_NEVER, PREPEND_FIRST, PREPEND_ALWAYS };
 
 struct pretokenizer_step {
     enum pretokenizer_kind kind;
-    struct pattern *pattern;       /* SPLIT; METASPACE: the mark, or NULL (no cuts). Owned */
-    enum split_behavior behavior;  /* SPLIT */
-    bool invert;                   /* SPLIT: what is between matches is the match */
-    char mark[5];                  /* METASPACE: the character that stands for a space */
-    enum prepend_scheme prepend;   /* METASPACE */
+    struct pattern *pattern;      /* SPLIT; METASPACE: the mark, or NULL (no cuts). Owned */
+    enum split_behavior behavior; /* SPLIT */
+    bool invert;                  /* SPLIT: what is between matches is the match */
+    char mark[5];                 /* METASPACE: the character that stands for a space */
+    enum prepend_scheme prepend;  /* METASPACE */
 };
 
 #define PRETOKENIZER_MAX_STEPS 8

@@ -69,8 +69,8 @@ static int put_set(struct walk *w, const char *members, const char *const *categ
 /* \p{...} and \P{...}: general categories, and the script Han. */
 static int property(struct walk *w)
 {
-    static const char *const known[] = {"L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd", "Nl", "No", "P", "Pc", "Pd",
-                                        "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "Cc", "Cf"};
+    static const char *const known[] = {"L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N", "Nd", "Nl", "No", "P",  "Pc", "Pd",
+                                        "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z", "Zs", "Zl", "Zp", "Cc", "Cf"};
     const char *name = w->s + w->at + 3;
     size_t room = w->len - w->at, n = 0;
     while (n + 3 < room && name[n] != '}')
@@ -93,15 +93,20 @@ static int escape(struct walk *w)
     static const char *const word[] = {"L", "M", "Nd", NULL}, *const digit[] = {"Nd", NULL}, *const none[] = {NULL};
     char c = w->len - w->at < 2 ? 0 : w->s[w->at + 1];
     switch (c) {
-    case 'p': case 'P': return property(w);
+    case 'p':
+    case 'P': return property(w);
     case 's': return put_set(w, SPACE_MEMBERS, none, false, 2);
     case 'w': return put_set(w, w->in_class ? WORD_MEMBERS : LONE_WORD_MEMBERS, word, false, 2);
     case 'd': return put_set(w, "\\p{Nd}", digit, false, 2);
     case 'W': return put_set(w, LONE_WORD_MEMBERS, word, true, 2);
     case 'D': return put_set(w, "\\p{Nd}", digit, true, 2);
     case 'S': return put(w, "\\P{White_Space}", 2);
-    case 'r': case 'n': case 't': case 'f': return copy(w, 2);
-    case 'A': case 'z': return w->in_class ? refuse(w, "an anchor inside a class") : copy(w, 2);
+    case 'r':
+    case 'n':
+    case 't':
+    case 'f': return copy(w, 2);
+    case 'A':
+    case 'z': return w->in_class ? refuse(w, "an anchor inside a class") : copy(w, 2);
     }
     if ((c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~') || c == ' ')
         return copy(w, 2);
@@ -140,7 +145,8 @@ static int open_class(struct walk *w)
 int regex_from_onig(const char *regex, size_t len, struct buf *out, struct err *err)
 {
     struct walk w = {.s = regex, .len = len, .out = out, .err = err};
-    int r = len <= REGEX_MAX_BYTES ? 0 : err_set(err, ERR_TOO_LARGE, "regular expression of %zu bytes; the limit is %zu", len, REGEX_MAX_BYTES);
+    int r =
+        len <= REGEX_MAX_BYTES ? 0 : err_set(err, ERR_TOO_LARGE, "regular expression of %zu bytes; the limit is %zu", len, REGEX_MAX_BYTES);
     while (r >= 0 && w.at < len) {
         char c = regex[w.at];
         if (c == '\\')

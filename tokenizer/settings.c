@@ -1,10 +1,10 @@
 /* Reading the JSON files beside a tokenizer. */
 #include "tokenizer/settings.h"
+#include "common/json.h"
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/json.h"
 
 #define MAX_FILE_BYTES ((size_t)32 << 20)
 #define MAX_MEMORY_BYTES ((size_t)128 << 20)
@@ -155,7 +155,7 @@ static int read_added(struct settings *s, json_t *o, struct err *err)
     int r = json_is_object(o) ? room_for_added(s, file, json_object_size(o), err) : bad(err, file, "added_tokens_decoder", "an object");
     if (r < 0)
         return r;
-    json_object_foreach(o, key, v) {
+    json_object_foreach (o, key, v) {
         struct added_token *t = &s->added[s->n_added];
         r = json_is_object(v) ? read_token_object(s, v, file, t, err) : bad(err, file, "added_tokens_decoder's members", "objects");
         if (r >= 0 && parse_id(key, &t->id) < 0)
@@ -178,7 +178,7 @@ static int read_added_file(struct settings *s, const char *dir, struct err *err)
         return r;
     r = room_for_added(s, file, json_object_size(o), err);
     if (r >= 0) {
-        json_object_foreach(o, key, v) {
+        json_object_foreach (o, key, v) {
             struct added_token *t = &s->added[s->n_added++];
             *t = (struct added_token){.len = strlen(key), .id = (int32_t)json_integer_value(v)};
             t->content = arena_strndup(&s->memory, key, t->len);
@@ -212,7 +212,7 @@ static void read_chat_template(struct settings *s, const json_t *v)
 {
     size_t i;
     json_t *named;
-    json_array_foreach(v, i, named) {
+    json_array_foreach (v, i, named) {
         const char *name = json_string_value(json_object_get(named, "name"));
         if (name && strcmp(name, "default") == 0) {
             v = json_object_get(named, "template");
@@ -233,13 +233,13 @@ static enum tokenizer_class class_of(const char *name, const char *model_type, b
 {
     if (name)
         return begins(name, "LlamaTokenizer") || begins(name, "CodeLlamaTokenizer") ? TOKENIZER_LLAMA
-             : begins(name, "GPT2Tokenizer")                                      ? TOKENIZER_GPT2
-             : begins(name, "Qwen2Tokenizer")                                     ? TOKENIZER_QWEN2
-                                                                                  : TOKENIZER_PRETRAINED;
+               : begins(name, "GPT2Tokenizer")                                      ? TOKENIZER_GPT2
+               : begins(name, "Qwen2Tokenizer")                                     ? TOKENIZER_QWEN2
+                                                                                    : TOKENIZER_PRETRAINED;
     if (spm || (model_type && (begins(model_type, "llama") || begins(model_type, "mistral"))))
         return TOKENIZER_LLAMA;
     return model_type && begins(model_type, "qwen")   ? TOKENIZER_QWEN2
-         : model_type && begins(model_type, "gpt2")   ? TOKENIZER_GPT2
+           : model_type && begins(model_type, "gpt2") ? TOKENIZER_GPT2
                                                       : TOKENIZER_PRETRAINED;
 }
 

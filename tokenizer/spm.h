@@ -12,7 +12,7 @@ struct spm;
 
 /* A serialized model that spm_check has rebuilt. ERR_CORRUPT with the library's words if it refuses it, ERR_NOMEM. */
 int spm_open(const void *model, size_t len, struct spm **ret, struct err *err);
-void spm_close(struct spm *s);   /* NULL is valid */
+void spm_close(struct spm *s); /* NULL is valid */
 
 int spm_size(const struct spm *s);
 /* Borrowed until spm_close. */

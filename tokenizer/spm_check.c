@@ -1,10 +1,10 @@
 /* A reader for the few protobuf fields of sentencepiece_model.proto that matter, and a writer for the rebuilt message. */
 #include "tokenizer/spm_check.h"
+#include "common/utf8.h"
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/utf8.h"
 
 /* ---- protobuf ---- */
 
@@ -18,8 +18,8 @@ struct reader {
 struct field {
     uint64_t number;
     enum wire wire;
-    uint64_t value;                /* VARINT, 32, 64 */
-    const unsigned char *bytes;    /* BYTES */
+    uint64_t value;             /* VARINT, 32, 64 */
+    const unsigned char *bytes; /* BYTES */
     size_t len;
 };
 
@@ -112,8 +112,7 @@ static int put_number(struct buf *b, unsigned number, uint64_t v)
 enum { MODEL_PIECES = 1, MODEL_TRAINER = 2, MODEL_NORMALIZER = 3 };
 enum { PIECE_TEXT = 1, PIECE_SCORE = 2, PIECE_TYPE = 3 };
 enum { TRAINER_MODEL_TYPE = 3, TRAINER_BYTE_FALLBACK = 35, TRAINER_UNK_ID = 40, TRAINER_UNK_PIECE = 45 };
-enum { NORMALIZER_NAME = 1, NORMALIZER_CHARSMAP = 2, NORMALIZER_DUMMY_PREFIX = 3, NORMALIZER_EXTRA_SPACES = 4,
-       NORMALIZER_ESCAPE = 5 };
+enum { NORMALIZER_NAME = 1, NORMALIZER_CHARSMAP = 2, NORMALIZER_DUMMY_PREFIX = 3, NORMALIZER_EXTRA_SPACES = 4, NORMALIZER_ESCAPE = 5 };
 
 struct checker {
     struct buf *out;
@@ -215,8 +214,10 @@ static int put_piece(struct checker *c, const struct piece_fields *p)
     if (r >= 0)
         r = put_varint(&one, PIECE_SCORE << 3 | WIRE_32);
     if (r >= 0)
-        r = buf_append(&one, (unsigned char[]){(unsigned char)bits, (unsigned char)(bits >> 8), (unsigned char)(bits >> 16),
-                                               (unsigned char)(bits >> 24)}, 4);
+        r = buf_append(
+            &one,
+            (unsigned char[]){(unsigned char)bits, (unsigned char)(bits >> 8), (unsigned char)(bits >> 16), (unsigned char)(bits >> 24)},
+            4);
     if (r >= 0)
         r = put_number(&one, PIECE_TYPE, p->type);
     if (r >= 0)
@@ -343,8 +344,9 @@ int spm_check(const unsigned char *data, size_t len, struct buf *ret_model, stru
     struct checker c = {.out = ret_model, .err = err, .facts.model_type = SPM_UNIGRAM};
     struct reader r = reader_of(data, len);
     struct field f;
-    int e = len <= SPM_MAX_FILE_BYTES ? 0
-          : err_set(err, ERR_CORRUPT, "tokenizer.model has %zu bytes; the limit is %zu", len, SPM_MAX_FILE_BYTES);
+    int e = len <= SPM_MAX_FILE_BYTES
+                ? 0
+                : err_set(err, ERR_CORRUPT, "tokenizer.model has %zu bytes; the limit is %zu", len, SPM_MAX_FILE_BYTES);
     while (e >= 0 && next_field(&r, &f)) {
         if (f.number <= MODEL_NORMALIZER && f.wire != WIRE_BYTES)
             e = err_set(err, ERR_CORRUPT, "tokenizer.model: field %d has wire type %d", (int)f.number, (int)f.wire);

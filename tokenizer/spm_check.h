@@ -4,9 +4,9 @@
  * ones. So the library never gets the file: it gets a message rebuilt here, from pieces that were checked, with only the
  * trainer settings that matter and a normalizer that does nothing (Hugging Face's LLaMA tokenizers ignore the file's). */
 #pragma once
-#include <stdbool.h>
 #include "common/buf.h"
 #include "common/err.h"
+#include <stdbool.h>
 
 #define SPM_MAX_FILE_BYTES ((size_t)64 << 20)
 #define SPM_MAX_PIECES (1 << 20)
@@ -20,8 +20,8 @@ struct spm_facts {
     enum spm_model_type model_type;
     size_t n_pieces;
     bool byte_fallback;
-    int unk_id;       /* index of the one piece of type UNKNOWN */
-    unsigned char *types;   /* [n_pieces] enum spm_piece_type; the caller frees it */
+    int unk_id;           /* index of the one piece of type UNKNOWN */
+    unsigned char *types; /* [n_pieces] enum spm_piece_type; the caller frees it */
 };
 
 /* Appends the rebuilt message to *ret_model. ERR_CORRUPT names what is wrong: truncated or malformed protobuf, no pieces or

@@ -1,8 +1,8 @@
 /* Open addressing with linear probing; the hash folds eight bytes at a time by a 64 x 64 -> 128 bit product. */
 #include "tokenizer/strmap.h"
+#include "common/err.h"
 #include <stdlib.h>
 #include <string.h>
-#include "common/err.h"
 
 static uint64_t mix(uint64_t a, uint64_t b)
 {

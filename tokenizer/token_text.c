@@ -1,9 +1,9 @@
 /* Tables by id, made once at load. */
 #include "tokenizer/token_text.h"
+#include "common/utf8.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/utf8.h"
 
 #define MEMORY_BYTES ((size_t)2 << 30)
 
@@ -86,7 +86,8 @@ static int claim(const struct token_text *t, const struct piece *bytes, struct s
     for (int32_t id = 0; id < t->n; id++) {
         const struct piece *b = &bytes[id];
         int32_t other = strmap_get(owners, b->s, b->len);
-        if (b->len == 0 || memchr(b->s, 0, b->len) || utf8_valid_prefix(b->s, b->len) != b->len || (other >= 0 && !wins(t, bytes, id, other)))
+        if (b->len == 0 || memchr(b->s, 0, b->len) || utf8_valid_prefix(b->s, b->len) != b->len ||
+            (other >= 0 && !wins(t, bytes, id, other)))
             continue;
         if (strmap_put(owners, b->s, b->len, id) < 0)
             return ERR_NOMEM;

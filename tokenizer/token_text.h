@@ -1,18 +1,18 @@
 /* What each id looks like: its piece, the bytes it adds to a text, and a spelling for logprobs that no other id has. */
 #pragma once
-#include <stdbool.h>
 #include "common/arena.h"
 #include "common/err.h"
 #include "tokenizer/pipeline.h"
+#include <stdbool.h>
 
 struct token_text {
-    struct piece *pieces;    /* [n] as the vocabulary or the added token spells it */
-    struct piece *bytes;     /* [n] inside a text */
-    struct piece *first;     /* [n] at its start */
-    struct piece *strings;   /* [n] spellings for bytes */
-    struct piece *first_strings;   /* [n] for first; the same array as strings if nothing is cut at the start */
-    bool *special;           /* [n] */
-    int32_t n;               /* largest id + 1, added tokens included */
+    struct piece *pieces;        /* [n] as the vocabulary or the added token spells it */
+    struct piece *bytes;         /* [n] inside a text */
+    struct piece *first;         /* [n] at its start */
+    struct piece *strings;       /* [n] spellings for bytes */
+    struct piece *first_strings; /* [n] for first; the same array as strings if nothing is cut at the start */
+    bool *special;               /* [n] */
+    int32_t n;                   /* largest id + 1, added tokens included */
     struct arena memory;
 };
 

@@ -1,15 +1,15 @@
 /* The face: which files are read, and the calls over the pipeline and the tables of spellings. */
 #include "tokenizer/tokenizer.h"
-#include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 #include "common/utf8.h"
 #include "tokenizer/hf_json.h"
 #include "tokenizer/pipeline.h"
 #include "tokenizer/token_text.h"
 #include "tokenizer/unicode.h"
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 
 struct tokenizer {
     struct pipeline pipeline;
@@ -197,14 +197,14 @@ static int encode(const struct tokenizer *t, const char *text, size_t len, bool 
     if (r >= 0)
         return 0;
     out->ids->n = before;
-    return r == ERR_TOO_LARGE ? err_set(err, r, "the text has more than %zu tokens", out->max_ids)
-         : r == ERR_NOMEM     ? err_set(err, r, "no memory to tokenize %zu bytes", len)
-         : r == ERR_UNSUPPORTED ? err_set(err, ERR_INVALID, "the text holds a character that the tokenizer has no token for")
-                              : err_set(err, r, "the text of %zu bytes cannot be tokenized: its regular expression gave up", len);
+    return r == ERR_TOO_LARGE     ? err_set(err, r, "the text has more than %zu tokens", out->max_ids)
+           : r == ERR_NOMEM       ? err_set(err, r, "no memory to tokenize %zu bytes", len)
+           : r == ERR_UNSUPPORTED ? err_set(err, ERR_INVALID, "the text holds a character that the tokenizer has no token for")
+                                  : err_set(err, r, "the text of %zu bytes cannot be tokenized: its regular expression gave up", len);
 }
 
-int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, bool add_special, size_t max_ids,
-                     struct token_ids *ret, struct err *err)
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, bool add_special, size_t max_ids, struct token_ids *ret,
+                     struct err *err)
 {
     return encode(t, text, len, add_special, &(struct id_sink){ret, max_ids}, err);
 }
@@ -217,7 +217,7 @@ static size_t stripped_length(const char *text, size_t len)
     for (size_t i = 0, n; i < len; i += n) {
         n = utf8_decode(text + i, len - i, &cp);
         if (n == 0)
-            return len;   /* not UTF-8: encoding will say so */
+            return len; /* not UTF-8: encoding will say so */
         if (!unicode_is_python_space(cp))
             kept = i + n;
     }

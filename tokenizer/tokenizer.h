@@ -5,15 +5,15 @@
  * out in the text are found first and become their own id; what lies between is encoded by the model.
  * BOS is never added unless asked. Text must be valid UTF-8 (ERR_INVALID with the byte offset otherwise). */
 #pragma once
+#include "common/err.h"
+#include "common/log.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "common/err.h"
-#include "common/log.h"
 
 struct tokenizer;
 
-struct token_ids {       /* zero-initialise; token_ids_done frees */
+struct token_ids { /* zero-initialise; token_ids_done frees */
     int32_t *ids;
     size_t n, cap;
 };
@@ -23,20 +23,20 @@ void token_ids_done(struct token_ids *t);
  * added_tokens.json and generation_config.json where present. ERR_NOT_FOUND if the directory has none; ERR_CORRUPT for a bad
  * file, ERR_UNSUPPORTED naming what in it is not carried out. */
 int tokenizer_open(const char *dir, struct log *log, struct tokenizer **ret, struct err *err);
-void tokenizer_close(struct tokenizer *t);          /* NULL is valid */
+void tokenizer_close(struct tokenizer *t); /* NULL is valid */
 
-int tokenizer_vocab_size(const struct tokenizer *t);   /* largest id + 1, added tokens included */
-int32_t tokenizer_bos(const struct tokenizer *t);      /* -1: none */
+int tokenizer_vocab_size(const struct tokenizer *t); /* largest id + 1, added tokens included */
+int32_t tokenizer_bos(const struct tokenizer *t);    /* -1: none */
 int32_t tokenizer_eos(const struct tokenizer *t);
 int32_t tokenizer_pad(const struct tokenizer *t);
 int32_t tokenizer_unk(const struct tokenizer *t);
-const char *tokenizer_chat_template(const struct tokenizer *t);   /* NULL: none */
+const char *tokenizer_chat_template(const struct tokenizer *t); /* NULL: none */
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 
 /* Appends the ids of text[0..len) to *ret; add_special: as the tokenizer's own post-processing does (LLaMA: BOS in front).
  * More than max_ids in *ret gives ERR_TOO_LARGE. On error *ret is unchanged. */
-int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, bool add_special, size_t max_ids,
-                     struct token_ids *ret, struct err *err);
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, bool add_special, size_t max_ids, struct token_ids *ret,
+                     struct err *err);
 
 /* The split of lm-evaluation-harness's hf backend (lm_eval/api/model.py, TemplateLM._encode_pair): trailing white space of the
  * context moves to the continuation, both together are encoded as one text, and the context's own encoding gives the border:

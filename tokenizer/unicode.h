@@ -3,10 +3,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-bool unicode_is_space(uint32_t cp);         /* the property White_Space: Rust's char::is_whitespace and \s */
-bool unicode_is_python_space(uint32_t cp);  /* Python's str.isspace: also U+001C..U+001F */
-bool unicode_is_word(uint32_t cp);          /* \w of Rust's regex: Alphabetic, M, Nd, Pc, Join_Control */
-bool unicode_is_numeric(uint32_t cp);       /* Rust's char::is_numeric: Nd, Nl, No */
+bool unicode_is_space(uint32_t cp);        /* the property White_Space: Rust's char::is_whitespace and \s */
+bool unicode_is_python_space(uint32_t cp); /* Python's str.isspace: also U+001C..U+001F */
+bool unicode_is_word(uint32_t cp);         /* \w of Rust's regex: Alphabetic, M, Nd, Pc, Join_Control */
+bool unicode_is_numeric(uint32_t cp);      /* Rust's char::is_numeric: Nd, Nl, No */
 
 /* The `tokenizers` library normalizes by the tables of Unicode 9: younger characters pass through as they are, and nothing
  * composes or reorders across them. */

@@ -6,8 +6,8 @@
 
 struct unicode_new {
     uint32_t low, high;
-    char category[3];   /* "Lo" */
+    char category[3]; /* "Lo" */
 };
 
-extern const struct unicode_new unicode_new[];   /* ascending */
+extern const struct unicode_new unicode_new[]; /* ascending */
 extern const size_t unicode_new_count;

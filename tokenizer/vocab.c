@@ -46,8 +46,8 @@ int vocab_add(struct vocab *v, const char *s, size_t len, int64_t id, struct err
     if (make_room(v, (int32_t)id) < 0)
         return err_set(err, ERR_NOMEM, "no memory for the vocabulary");
     if (v->pieces[id].s)
-        return err_set(err, ERR_CORRUPT, "vocabulary: id %lld is given twice, to \"%.40s\" and \"%.40s\"", (long long)id,
-                       v->pieces[id].s, s);
+        return err_set(err, ERR_CORRUPT, "vocabulary: id %lld is given twice, to \"%.40s\" and \"%.40s\"", (long long)id, v->pieces[id].s,
+                       s);
     const char *copy = arena_strndup(&v->text, s, len);
     int r = copy ? strmap_put(&v->ids, copy, len, (int32_t)id) : ERR_NOMEM;
     if (r < 0)

@@ -1,18 +1,18 @@
 /* Which router a layer has is read from tensor names; where the config or the published layouts say which layers are routed, the two
  * must agree, since a wrong pairing would run and give wrong numbers. */
 #include "engine/checkpoint/layer_plan.h"
+#include "engine/checkpoint/safetensors.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "engine/checkpoint/safetensors.h"
 
-static const char *const kind_names[] = { "dense", "dtrnet", "mod", "dllm" };
+static const char *const kind_names[] = {"dense", "dtrnet", "mod", "dllm"};
 
 static const struct layer_plan records[] = {
-    [LAYER_DENSE] = { .kind = LAYER_DENSE },
-    [LAYER_DTRNET] = { .kind = LAYER_DTRNET, .unselected = UNSELECTED_BYPASS, .gate = GATE_ATTENTION },
-    [LAYER_MOD] = { .kind = LAYER_MOD, .unselected = UNSELECTED_SKIP, .gate = GATE_LAYER },
-    [LAYER_DLLM] = { .kind = LAYER_DLLM, .unselected = UNSELECTED_SKIP, .kv_all = true, .forced = 2 },
+    [LAYER_DENSE] = {.kind = LAYER_DENSE},
+    [LAYER_DTRNET] = {.kind = LAYER_DTRNET, .unselected = UNSELECTED_BYPASS, .gate = GATE_ATTENTION},
+    [LAYER_MOD] = {.kind = LAYER_MOD, .unselected = UNSELECTED_SKIP, .gate = GATE_LAYER},
+    [LAYER_DLLM] = {.kind = LAYER_DLLM, .unselected = UNSELECTED_SKIP, .kv_all = true, .forced = 2},
 };
 
 const char *layer_kind_name(enum layer_kind k)
@@ -49,17 +49,21 @@ static bool layer_has(const struct safetensors *s, int layer, const char *tail)
 
 static int kind_of_layer(const struct safetensors *s, int l, enum layer_kind *ret, struct err *err)
 {
-    static const struct { const char *tail; enum layer_kind kind; } marks[] = {
-        { "router.weight_predictor.0.weight", LAYER_DTRNET },
-        { "router.weight_predictor.weight", LAYER_MOD },
-        { "router.linear_1.weight", LAYER_DLLM },
+    static const struct {
+        const char *tail;
+        enum layer_kind kind;
+    } marks[] = {
+        {"router.weight_predictor.0.weight", LAYER_DTRNET},
+        {"router.weight_predictor.weight", LAYER_MOD},
+        {"router.linear_1.weight", LAYER_DLLM},
     };
     *ret = LAYER_DENSE;
     for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
         if (!layer_has(s, l, marks[i].tail))
             continue;
         if (*ret != LAYER_DENSE)
-            return err_set(err, ERR_CORRUPT, "layer %d has the router of a %s layer and of a %s layer", l, kind_names[*ret], kind_names[marks[i].kind]);
+            return err_set(err, ERR_CORRUPT, "layer %d has the router of a %s layer and of a %s layer", l, kind_names[*ret],
+                           kind_names[marks[i].kind]);
         *ret = marks[i].kind;
     }
     return 0;
@@ -76,8 +80,8 @@ static int read_kinds(const struct model_config *c, const struct safetensors *s,
         if (r < 0)
             return r;
         if (k != LAYER_DENSE && family != LAYER_DENSE && k != family)
-            return err_set(err, ERR_UNSUPPORTED, "layer %d is a %s layer and layer %d a %s layer; such a mix is not implemented", family_layer,
-                           kind_names[family], l, kind_names[k]);
+            return err_set(err, ERR_UNSUPPORTED, "layer %d is a %s layer and layer %d a %s layer; such a mix is not implemented",
+                           family_layer, kind_names[family], l, kind_names[k]);
         if (k != LAYER_DENSE && family == LAYER_DENSE) {
             family = k;
             family_layer = l;
@@ -104,9 +108,11 @@ static bool routed_by_layout(const struct model_config *c, enum layer_kind famil
 static int check_list(const struct model_config *c, enum layer_kind family, struct err *err)
 {
     if (family == LAYER_DTRNET && !c->has_dense_layers)
-        return err_field(err, ERR_INVALID, "dtrnet_layers", "config.json: dtrnet_layers is missing, but the tensors are a DTRNet's; [] means that every layer is routed");
+        return err_field(err, ERR_INVALID, "dtrnet_layers",
+                         "config.json: dtrnet_layers is missing, but the tensors are a DTRNet's; [] means that every layer is routed");
     if ((family == LAYER_MOD || family == LAYER_DLLM) && c->has_dense_layers)
-        return err_field(err, ERR_INVALID, "dtrnet_layers", "config.json: dtrnet_layers must be null for a %s checkpoint", kind_names[family]);
+        return err_field(err, ERR_INVALID, "dtrnet_layers", "config.json: dtrnet_layers must be null for a %s checkpoint",
+                         kind_names[family]);
     return 0;
 }
 
@@ -118,10 +124,11 @@ static int check_layout(const struct model_config *c, enum layer_kind family, co
         if (want == is)
             continue;
         if (expected == LAYER_DTRNET)
-            return err_field(err, ERR_CORRUPT, "dtrnet_layers", "config.json: dtrnet_layers %s layer %d, but the tensors %s a router for it",
-                             want ? "leaves out" : "lists", l, is ? "hold" : "lack");
-        return err_set(err, ERR_CORRUPT, "layer %d of this %s checkpoint should be %s, but the tensors %s a router for it", l, kind_names[family],
-                       want ? "routed" : "dense", is ? "hold" : "lack");
+            return err_field(err, ERR_CORRUPT, "dtrnet_layers",
+                             "config.json: dtrnet_layers %s layer %d, but the tensors %s a router for it", want ? "leaves out" : "lists", l,
+                             is ? "hold" : "lack");
+        return err_set(err, ERR_CORRUPT, "layer %d of this %s checkpoint should be %s, but the tensors %s a router for it", l,
+                       kind_names[family], want ? "routed" : "dense", is ? "hold" : "lack");
     }
     return 0;
 }
@@ -139,7 +146,8 @@ static int parse_list(const char *text, int n_layers, bool *dense, struct err *e
         char *end;
         long l = *p >= '0' && *p <= '9' ? strtol(p, &end, 10) : -1;
         if (l < 0 || l >= n_layers || (*end && *end != ','))
-            return err_field(err, ERR_INVALID, "dense-layers", "--dense-layers must be \"all\", \"none\" or layers from 0 to %d separated by commas; it is '%.80s'",
+            return err_field(err, ERR_INVALID, "dense-layers",
+                             "--dense-layers must be \"all\", \"none\" or layers from 0 to %d separated by commas; it is '%.80s'",
                              n_layers - 1, text);
         dense[l] = true;
         p = end;
@@ -154,7 +162,8 @@ int layer_plan_force_dense(const struct model_config *c, const char *text, struc
     int r = parse_list(text, c->n_layers, dense, err);
     for (int l = 0; l < c->n_layers && r >= 0; l++) {
         if (!dense[l] && plan[l].kind == LAYER_DENSE)
-            return err_field(err, ERR_INVALID, "dense-layers", "--dense-layers '%.80s' leaves out layer %d, which has no router and can only be dense", text, l);
+            return err_field(err, ERR_INVALID, "dense-layers",
+                             "--dense-layers '%.80s' leaves out layer %d, which has no router and can only be dense", text, l);
         if (dense[l] && plan[l].kind != LAYER_DENSE) {
             plan[l] = records[LAYER_DENSE];
             plan[l].forced_dense = true;

@@ -1,11 +1,11 @@
 /* Fills struct model_config. The list of keys is config_keys.c's, RoPE is rope_config.c's. */
 #include "engine/checkpoint/model_config.h"
+#include "engine/checkpoint/config_keys.h"
+#include "engine/checkpoint/rope_config.h"
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "engine/checkpoint/config_keys.h"
-#include "engine/checkpoint/rope_config.h"
 
 #define WHERE "config.json: "
 #define MAX_CONFIG_BYTES (16 << 20)
@@ -27,10 +27,16 @@ static int get_int(const json_t *c, const char *key, int min, int max, int *ret,
 
 static int read_sizes(const json_t *c, struct model_config *m, struct err *err)
 {
-    const struct { const char *key; int min, max; int *field; } sizes[] = {
-        { "hidden_size", 2, 1 << 20, &m->hidden },                  { "intermediate_size", 1, 1 << 24, &m->ffn },
-        { "num_hidden_layers", 1, MODEL_MAX_LAYERS, &m->n_layers }, { "num_attention_heads", 1, 1 << 14, &m->n_heads },
-        { "vocab_size", 2, 1 << 24, &m->vocab },
+    const struct {
+        const char *key;
+        int min, max;
+        int *field;
+    } sizes[] = {
+        {"hidden_size", 2, 1 << 20, &m->hidden},
+        {"intermediate_size", 1, 1 << 24, &m->ffn},
+        {"num_hidden_layers", 1, MODEL_MAX_LAYERS, &m->n_layers},
+        {"num_attention_heads", 1, 1 << 14, &m->n_heads},
+        {"vocab_size", 2, 1 << 24, &m->vocab},
     };
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         if (!given(c, sizes[i].key))
@@ -53,12 +59,14 @@ static int read_heads(const json_t *c, struct model_config *m, struct err *err)
         return err_field(err, ERR_INVALID, "num_key_value_heads", WHERE "num_key_value_heads %d does not divide num_attention_heads %d",
                          m->n_kv_heads, m->n_heads);
     if (!given(c, "head_dim") && m->hidden % m->n_heads)
-        return err_field(err, ERR_INVALID, "hidden_size", WHERE "hidden_size %d is not a multiple of num_attention_heads %d, and head_dim is not given",
-                         m->hidden, m->n_heads);
+        return err_field(err, ERR_INVALID, "hidden_size",
+                         WHERE "hidden_size %d is not a multiple of num_attention_heads %d, and head_dim is not given", m->hidden,
+                         m->n_heads);
     m->head_dim = m->hidden / m->n_heads;
     r = get_int(c, "head_dim", 8, MODEL_MAX_HEAD_DIM, &m->head_dim, err);
     if (r >= 0 && (m->head_dim % 8 || m->head_dim < 8 || m->head_dim > MODEL_MAX_HEAD_DIM))
-        r = err_field(err, ERR_UNSUPPORTED, "head_dim", WHERE "head_dim %d must be a multiple of 8 from 8 to %d", m->head_dim, MODEL_MAX_HEAD_DIM);
+        r = err_field(err, ERR_UNSUPPORTED, "head_dim", WHERE "head_dim %d must be a multiple of 8 from 8 to %d", m->head_dim,
+                      MODEL_MAX_HEAD_DIM);
     return r;
 }
 
@@ -73,7 +81,7 @@ static int read_switches(const json_t *c, struct model_config *m, struct err *er
         r = json_get_bool(c, WHERE, "attention_bias", &m->attention_bias, err);
     if (r >= 0)
         r = json_get_bool(c, WHERE, "mlp_bias", &m->mlp_bias, err);
-    int tp = 1;   /* splits the same products; no change of meaning */
+    int tp = 1; /* splits the same products; no change of meaning */
     return r >= 0 ? get_int(c, "pretraining_tp", 1, 1024, &tp, err) : r;
 }
 
@@ -92,27 +100,27 @@ static int need_name(const json_t *c, const char *key, const char *want, bool re
 
 static int read_architectures(const json_t *c, struct err *err)
 {
-    static const char suffix[] = "LlamaForCausalLM";   /* the published files name it plainly; trained ones may add a prefix */
+    static const char suffix[] = "LlamaForCausalLM"; /* the published files name it plainly; trained ones may add a prefix */
     const json_t *list = json_object_get(c, "architectures"), *v;
     if (!given(c, "architectures"))
         return 0;
     if (!json_is_array(list))
         return err_field(err, ERR_INVALID, "architectures", WHERE "architectures must be a list of names");
     size_t i;
-    json_array_foreach((json_t *)list, i, v) {
+    json_array_foreach ((json_t *)list, i, v) {
         const char *s = json_string_value(v);
         size_t n = s ? strlen(s) : 0;
         if (n < strlen(suffix) || strcmp(s + n - strlen(suffix), suffix))
-            return err_field(err, ERR_UNSUPPORTED, "architectures", WHERE "architectures[%zu] '%s' is not implemented; only LlamaForCausalLM is", i,
-                             s ? s : "(not a string)");
+            return err_field(err, ERR_UNSUPPORTED, "architectures",
+                             WHERE "architectures[%zu] '%s' is not implemented; only LlamaForCausalLM is", i, s ? s : "(not a string)");
     }
     return 0;
 }
 
 static int read_dtype(const json_t *c, struct model_config *m, struct err *err)
 {
-    static const char *const names[] = { "float32", "bfloat16", "float16" };   /* in the order of enum dtype */
-    static const char *const keys[] = { "torch_dtype", "dtype" };
+    static const char *const names[] = {"float32", "bfloat16", "float16"}; /* in the order of enum dtype */
+    static const char *const keys[] = {"torch_dtype", "dtype"};
     m->save_dtype = DTYPE_F32;
     for (int k = 0; k < 2; k++) {
         const char *s = NULL;
@@ -125,7 +133,8 @@ static int read_dtype(const json_t *c, struct model_config *m, struct err *err)
         while (t < 3 && strcmp(s, names[t]))
             t++;
         if (t == 3)
-            return err_field(err, ERR_UNSUPPORTED, keys[k], WHERE "%s '%s' is not implemented; float32, bfloat16 and float16 are", keys[k], s);
+            return err_field(err, ERR_UNSUPPORTED, keys[k], WHERE "%s '%s' is not implemented; float32, bfloat16 and float16 are", keys[k],
+                             s);
         m->save_dtype = (enum dtype)t;
     }
     return 0;
@@ -158,7 +167,7 @@ static int read_dense_layers(const json_t *c, struct model_config *m, struct err
 /* ---- BOS and EOS ------------------------------------------------------------------------------------------- */
 
 struct special_ids {
-    int32_t bos;                     /* -1: none */
+    int32_t bos; /* -1: none */
     int32_t eos[MODEL_MAX_EOS];
     int n_eos;
 };
@@ -201,7 +210,8 @@ static bool same_eos(const struct special_ids *a, const struct special_ids *b)
 static void warn_about_ids(struct log *log, const struct special_ids *config, const struct special_ids *generation)
 {
     if (config->bos != generation->bos)
-        log_warn(log, "bos_token_id is %d in config.json and %d in generation_config.json: %d is used", config->bos, generation->bos, generation->bos);
+        log_warn(log, "bos_token_id is %d in config.json and %d in generation_config.json: %d is used", config->bos, generation->bos,
+                 generation->bos);
     if (!same_eos(config, generation))
         log_warn(log, "eos_token_id begins with %d in config.json and with %d in generation_config.json: generation_config.json's is used",
                  config->n_eos ? config->eos[0] : -1, generation->n_eos ? generation->eos[0] : -1);
@@ -215,7 +225,7 @@ static int override_id(const char *flag, int id, int vocab, struct err *err)
 static int read_special_ids(const json_t *config, const json_t *generation, const struct model_overrides *o, struct log *log,
                             struct model_config *m, struct err *err)
 {
-    struct special_ids ids = { .bos = 1, .eos = { 2 }, .n_eos = 1 };
+    struct special_ids ids = {.bos = 1, .eos = {2}, .n_eos = 1};
     if (json_object_get(config, "bos_token_id") || m->vocab <= 1)
         ids.bos = -1;
     if (json_object_get(config, "eos_token_id") || m->vocab <= 2)
@@ -260,7 +270,7 @@ static int read_rope(const json_t *config, const struct model_overrides *o, stru
 int model_config_from_json(const json_t *config, const json_t *generation, const struct model_overrides *o, struct log *log,
                            struct model_config *ret, struct err *err)
 {
-    struct model_config m = { 0 };
+    struct model_config m = {0};
     if (!json_is_object(config))
         return err_set(err, ERR_INVALID, WHERE "the file must hold a JSON object");
     if (generation && !json_is_object(generation))
@@ -307,8 +317,8 @@ int model_config_load_file(const char *path, const struct model_overrides *o, st
 int model_config_load(const char *dir, const struct model_overrides *o, struct log *log, struct model_config *ret, struct err *err)
 {
     char config[PATH_MAX], generation[PATH_MAX];
-    if (snprintf(config, sizeof(config), "%s/config.json", dir) >= (int)sizeof(config)
-        || snprintf(generation, sizeof(generation), "%s/generation_config.json", dir) >= (int)sizeof(generation))
+    if (snprintf(config, sizeof(config), "%s/config.json", dir) >= (int)sizeof(config) ||
+        snprintf(generation, sizeof(generation), "%s/generation_config.json", dir) >= (int)sizeof(generation))
         return err_set(err, ERR_INVALID, "the model's path is longer than %d bytes", PATH_MAX - 32);
     return load(config, generation, o, log, ret, err);
 }

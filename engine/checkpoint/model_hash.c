@@ -1,14 +1,14 @@
 #include "engine/checkpoint/model_hash.h"
+#include "common/mapfile.h"
+#include "engine/checkpoint/safetensors.h"
 #include <limits.h>
 #include <openssl/evp.h>
 #include <stdio.h>
-#include "common/mapfile.h"
-#include "engine/checkpoint/safetensors.h"
 
 static int hash_config(EVP_MD_CTX *ctx, const char *dir, struct err *err)
 {
     char path[PATH_MAX];
-    struct mapfile m = { 0 };
+    struct mapfile m = {0};
     if (snprintf(path, sizeof(path), "%s/config.json", dir) >= (int)sizeof(path))
         return err_set(err, ERR_INVALID, "the model's path is longer than %d bytes", PATH_MAX - 16);
     int r = mapfile_open(&m, path, err);

@@ -6,7 +6,7 @@
 #define MAX_FACTOR 1e6
 #define MAX_LENGTH 1e9
 
-static const char *const type_names[] = { "default", "linear", "llama3", "yarn" };
+static const char *const type_names[] = {"default", "linear", "llama3", "yarn"};
 
 const char *rope_type_name(enum rope_type t)
 {
@@ -16,8 +16,8 @@ const char *rope_type_name(enum rope_type t)
 /* One object of settings and how to read it. */
 struct source {
     const json_t *obj;
-    const char *where;        /* for errors: "config.json: rope_scaling." */
-    bool factor_counts;       /* yarn: `factor` is the effective one whatever the original length says */
+    const char *where;  /* for errors: "config.json: rope_scaling." */
+    bool factor_counts; /* yarn: `factor` is the effective one whatever the original length says */
 };
 
 static bool has(const struct source *s, const char *key)
@@ -33,14 +33,24 @@ static int need(const struct source *s, const char *key, struct err *err)
 
 static int check_keys(const struct source *s, struct err *err)
 {
-    static const char *const known[] = { "rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "low_freq_factor",
-                                         "high_freq_factor", "beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim",
-                                         "finetuned" };
+    static const char *const known[] = {"rope_type",
+                                        "type",
+                                        "rope_theta",
+                                        "factor",
+                                        "original_max_position_embeddings",
+                                        "low_freq_factor",
+                                        "high_freq_factor",
+                                        "beta_fast",
+                                        "beta_slow",
+                                        "attention_factor",
+                                        "mscale",
+                                        "mscale_all_dim",
+                                        "finetuned"};
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)s->obj, key, v) {
-        bool ok = json_is_null(v) || (!strcmp(key, "truncate") && json_is_true(v))
-               || (!strcmp(key, "partial_rotary_factor") && json_is_number(v) && json_number_value(v) == 1);
+    json_object_foreach ((json_t *)s->obj, key, v) {
+        bool ok = json_is_null(v) || (!strcmp(key, "truncate") && json_is_true(v)) ||
+                  (!strcmp(key, "partial_rotary_factor") && json_is_number(v) && json_number_value(v) == 1);
         for (size_t i = 0; !ok && i < sizeof(known) / sizeof(known[0]); i++)
             ok = !strcmp(key, known[i]);
         if (!ok)
@@ -67,7 +77,8 @@ static int read_type(const struct source *s, enum rope_type *ret, struct err *er
             *ret = (enum rope_type)t;
             return 0;
         }
-    return err_field(err, ERR_UNSUPPORTED, "rope_type", "%srope_type '%s' is not implemented; default, linear, llama3 and yarn are", s->where, name);
+    return err_field(err, ERR_UNSUPPORTED, "rope_type", "%srope_type '%s' is not implemented; default, linear, llama3 and yarn are",
+                     s->where, name);
 }
 
 static int read_llama3(const struct source *s, int max_pos, struct rope_config *c, struct err *err)
@@ -107,7 +118,7 @@ static int read_yarn_attention(const struct source *s, struct rope_config *c, st
         r = json_get_double(s->obj, s->where, "beta_slow", 0, MAX_FACTOR, &c->beta_slow, err);
     if (r < 0)
         return r;
-    c->beta_fast = c->beta_fast > 0 ? c->beta_fast : 32;   /* 0 means the default, as null does */
+    c->beta_fast = c->beta_fast > 0 ? c->beta_fast : 32; /* 0 means the default, as null does */
     c->beta_slow = c->beta_slow > 0 ? c->beta_slow : 1;
     if (mscale != 0 && mscale_all != 0)
         c->attention_factor = yarn_mscale(c->factor, mscale) / yarn_mscale(c->factor, mscale_all);
@@ -126,7 +137,8 @@ static int read_yarn(const struct source *s, int max_pos, struct log *log, struc
     if (!s->factor_counts && has(s, "original_max_position_embeddings"))
         c->factor = max_pos / c->original_length;
     if (c->factor != named)
-        log_warn(log, "%sfactor is %g, but max_position_embeddings / original_max_position_embeddings = %d / %g: the effective factor is %g",
+        log_warn(log,
+                 "%sfactor is %g, but max_position_embeddings / original_max_position_embeddings = %d / %g: the effective factor is %g",
                  s->where, named, max_pos, c->original_length, c->factor);
     if (!(c->theta > 1))
         return err_field(err, ERR_INVALID, "rope_theta", "rope_theta %g must be above 1 for yarn", c->theta);
@@ -171,13 +183,13 @@ static int pick_source(const json_t *config, const json_t *override, struct sour
     if (has_old && has_new && !json_equal(old, new))
         return err_field(err, ERR_INVALID, "rope_parameters", "config.json: rope_scaling and rope_parameters are both given and differ");
     if (override)
-        *ret = (struct source){ override, "--rope-scaling: ", true };
+        *ret = (struct source){override, "--rope-scaling: ", true};
     else if (has_new)
-        *ret = (struct source){ new, "config.json: rope_parameters.", true };
+        *ret = (struct source){new, "config.json: rope_parameters.", true};
     else if (has_old)
-        *ret = (struct source){ old, "config.json: rope_scaling.", false };
+        *ret = (struct source){old, "config.json: rope_scaling.", false};
     else
-        *ret = (struct source){ NULL, "", false };
+        *ret = (struct source){NULL, "", false};
     if (ret->obj && !json_is_object(ret->obj))
         return err_field(err, ERR_INVALID, "rope_scaling", "%s must be a JSON object with a rope_type", ret->where);
     return 0;
@@ -186,7 +198,7 @@ static int pick_source(const json_t *config, const json_t *override, struct sour
 int rope_config_read(const json_t *config, const json_t *override, int max_position_embeddings, struct log *log, struct rope_config *ret,
                      struct err *err)
 {
-    struct rope_config c = { .type = ROPE_DEFAULT, .theta = 10000.0, .factor = 1, .attention_factor = 1 };
+    struct rope_config c = {.type = ROPE_DEFAULT, .theta = 10000.0, .factor = 1, .attention_factor = 1};
     struct source s = {0};
     int r = pick_source(config, override, &s, err);
     if (r >= 0)

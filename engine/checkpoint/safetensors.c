@@ -1,17 +1,21 @@
 /* Reads safetensors headers into one sorted list of tensors. The bytes are mapped, never copied; every range handed out was checked to
  * lie inside its file. */
+#include "common/json.h"
 #include "engine/checkpoint/safetensors_private.h"
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "common/json.h"
 
-static const struct { const char *name; enum tensor_type type; int bytes; } dtypes[] = {
-    { "F32", TENSOR_F32, 4 },    { "BF16", TENSOR_BF16, 2 },     { "F16", TENSOR_F16, 2 },    { "I32", TENSOR_I32, 4 },
-    { "U8", TENSOR_U8, 1 },      { "F64", TENSOR_OTHER, 8 },     { "I64", TENSOR_OTHER, 8 },  { "U64", TENSOR_OTHER, 8 },
-    { "U32", TENSOR_OTHER, 4 },  { "I16", TENSOR_OTHER, 2 },     { "U16", TENSOR_OTHER, 2 },  { "I8", TENSOR_OTHER, 1 },
-    { "BOOL", TENSOR_OTHER, 1 }, { "F8_E4M3", TENSOR_OTHER, 1 }, { "F8_E5M2", TENSOR_OTHER, 1 },
+static const struct {
+    const char *name;
+    enum tensor_type type;
+    int bytes;
+} dtypes[] = {
+    {"F32", TENSOR_F32, 4},    {"BF16", TENSOR_BF16, 2},     {"F16", TENSOR_F16, 2},       {"I32", TENSOR_I32, 4},
+    {"U8", TENSOR_U8, 1},      {"F64", TENSOR_OTHER, 8},     {"I64", TENSOR_OTHER, 8},     {"U64", TENSOR_OTHER, 8},
+    {"U32", TENSOR_OTHER, 4},  {"I16", TENSOR_OTHER, 2},     {"U16", TENSOR_OTHER, 2},     {"I8", TENSOR_OTHER, 1},
+    {"BOOL", TENSOR_OTHER, 1}, {"F8_E4M3", TENSOR_OTHER, 1}, {"F8_E5M2", TENSOR_OTHER, 1},
 };
 
 int64_t tensor_elements(const struct tensor *t)
@@ -73,7 +77,7 @@ static int read_shape(const struct file *f, const char *name, const json_t *desc
     if (!json_is_array(a) || json_array_size(a) > SAFETENSORS_MAX_DIMS)
         return err_set(err, ERR_CORRUPT, "%s: tensor %s: shape must be a list of at most %d sizes", f->name, name, SAFETENSORS_MAX_DIMS);
     t->n_dims = (int)json_array_size(a);
-    int64_t bytes = elem_bytes;   /* the product without empty dimensions, so that no partial product of a tensor overflows either */
+    int64_t bytes = elem_bytes; /* the product without empty dimensions, so that no partial product of a tensor overflows either */
     bool empty = false;
     for (int i = 0; i < t->n_dims; i++) {
         const json_t *v = json_array_get(a, (size_t)i);
@@ -97,8 +101,9 @@ static int read_offsets(const struct file *f, const char *name, const json_t *de
         return err_set(err, ERR_CORRUPT, "%s: tensor %s: data_offsets must be two integers", f->name, name);
     int64_t begin = json_integer_value(b0), end = json_integer_value(b1);
     if (begin < 0 || end < begin || (uint64_t)end > data_len)
-        return err_set(err, ERR_CORRUPT, "%s: tensor %s: data_offsets %lld..%lld lie outside the %llu bytes of data (is the file truncated?)",
-                       f->name, name, (long long)begin, (long long)end, (unsigned long long)data_len);
+        return err_set(err, ERR_CORRUPT,
+                       "%s: tensor %s: data_offsets %lld..%lld lie outside the %llu bytes of data (is the file truncated?)", f->name, name,
+                       (long long)begin, (long long)end, (unsigned long long)data_len);
     if ((uint64_t)(end - begin) != e->t.n_bytes)
         return err_set(err, ERR_CORRUPT, "%s: tensor %s: data_offsets span %lld bytes, dtype and shape need %zu", f->name, name,
                        (long long)(end - begin), e->t.n_bytes);
@@ -185,7 +190,7 @@ static int read_entries(struct safetensors *s, int file, json_t *header, size_t 
         return err_set(err, ERR_CORRUPT, "%s: the header is not a JSON object", f->name);
     const char *name;
     json_t *desc;
-    json_object_foreach(header, name, desc) {
+    json_object_foreach (header, name, desc) {
         if (!strcmp(name, "__metadata__"))
             continue;
         int r = read_tensor(s, file, name, desc, data, data_len, err);
@@ -212,7 +217,7 @@ static int read_header(struct safetensors *s, int file, struct err *err)
     char what[PATH_MAX + 16];
     snprintf(what, sizeof(what), "header of %s", f->name);
     json_t *header = NULL;
-    struct err cause = { 0 };
+    struct err cause = {0};
     int r = json_parse((const char *)f->bytes + 8, (size_t)len, what, &header, &cause);
     if (r < 0)
         return err_set(err, r == ERR_INVALID ? ERR_CORRUPT : r, "%s", cause.text);
@@ -283,7 +288,7 @@ int safetensors_open_memory(const char *name, const void *bytes, size_t len, str
     struct safetensors *s = safetensors_new(1);
     if (!s)
         return err_set(err, ERR_NOMEM, "%s: no memory", name);
-    s->files[0] = (struct file){ .name = name, .bytes = bytes, .len = len };
+    s->files[0] = (struct file){.name = name, .bytes = bytes, .len = len};
     s->n_files = 1;
     int r = read_header(s, 0, err);
     if (r >= 0)

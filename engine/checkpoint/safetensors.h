@@ -5,23 +5,23 @@
  * is a plain file name beside the index. It may be a symbolic link only to a file in the same directory or, where the directory is a
  * snapshot of the Hugging Face cache (models--x/snapshots/REV), in that cache entry's blobs/. */
 #pragma once
+#include "common/err.h"
 #include <stddef.h>
 #include <stdint.h>
-#include "common/err.h"
 
 enum tensor_type { TENSOR_F32, TENSOR_BF16, TENSOR_F16, TENSOR_I32, TENSOR_U8, TENSOR_OTHER };
 
-#define SAFETENSORS_MAX_HEADER 100000000   /* bytes of one file's JSON header */
+#define SAFETENSORS_MAX_HEADER 100000000 /* bytes of one file's JSON header */
 #define SAFETENSORS_MAX_DIMS 8
 #define SAFETENSORS_MAX_FILES 4096
 
 struct tensor {
     const char *name;
-    const char *dtype;      /* as the file spells it: "BF16" */
+    const char *dtype; /* as the file spells it: "BF16" */
     enum tensor_type type;
-    int n_dims;             /* 0..8 */
+    int n_dims; /* 0..8 */
     int64_t shape[SAFETENSORS_MAX_DIMS];
-    const void *data;       /* in the mapping; aligned as the file has it; may be unaligned */
+    const void *data; /* in the mapping; aligned as the file has it; may be unaligned */
     size_t n_bytes;
 };
 
@@ -33,12 +33,12 @@ int safetensors_open_dir(const char *dir, struct safetensors **ret, struct err *
 int safetensors_open_file(const char *path, struct safetensors **ret, struct err *err);
 /* One file that is in memory already; `bytes` is borrowed until close. `name` is for errors. */
 int safetensors_open_memory(const char *name, const void *bytes, size_t len, struct safetensors **ret, struct err *err);
-void safetensors_close(struct safetensors *s);        /* unmaps; NULL is valid */
+void safetensors_close(struct safetensors *s); /* unmaps; NULL is valid */
 
-const struct tensor *safetensors_find(const struct safetensors *s, const char *name);   /* NULL: none */
+const struct tensor *safetensors_find(const struct safetensors *s, const char *name); /* NULL: none */
 size_t safetensors_count(const struct safetensors *s);
-const struct tensor *safetensors_at(const struct safetensors *s, size_t i);   /* by ascending name; consecutive in memory */
+const struct tensor *safetensors_at(const struct safetensors *s, size_t i); /* by ascending name; consecutive in memory */
 int safetensors_file_count(const struct safetensors *s);
-const unsigned char *safetensors_file_bytes(const struct safetensors *s, int i, size_t *ret_len);   /* for the model's hash; by name */
+const unsigned char *safetensors_file_bytes(const struct safetensors *s, int i, size_t *ret_len); /* for the model's hash; by name */
 
-int64_t tensor_elements(const struct tensor *t);      /* product of the shape; 1 for a scalar */
+int64_t tensor_elements(const struct tensor *t); /* product of the shape; 1 for a scalar */

@@ -1,9 +1,9 @@
 /* Shards: where the index may point, and that index and shards tell the same story. */
+#include "common/json.h"
+#include "engine/checkpoint/safetensors_private.h"
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/json.h"
-#include "engine/checkpoint/safetensors_private.h"
 
 static bool below(const char *path, const char *dir)
 {
@@ -52,7 +52,7 @@ static int shard_names(const json_t *map, const char ***ret, int *ret_n, struct 
         return err_set(err, ERR_NOMEM, "model.safetensors.index.json: no memory for %zu names", n);
     const char *tensor;
     json_t *v;
-    json_object_foreach((json_t *)map, tensor, v) {
+    json_object_foreach ((json_t *)map, tensor, v) {
         if (!json_is_string(v)) {
             free(names);
             return err_set(err, ERR_CORRUPT, "model.safetensors.index.json: weight_map.%s is not a file name", tensor);
@@ -86,7 +86,7 @@ static int check_index(const struct safetensors *s, const json_t *map, struct er
     }
     const char *name;
     json_t *v;
-    json_object_foreach((json_t *)map, name, v) {
+    json_object_foreach ((json_t *)map, name, v) {
         if (!safetensors_find(s, name))
             return err_set(err, ERR_CORRUPT, "tensor %s is missing from %s, where the index puts it", name, json_string_value(v));
     }
@@ -124,7 +124,7 @@ static int open_shards(const char *dir, const json_t *map, struct safetensors **
 int safetensors_open_index(const char *dir, const char *path, struct safetensors **ret, struct err *err)
 {
     json_t *index = NULL;
-    struct err cause = { 0 };
+    struct err cause = {0};
     int r = json_parse_file(path, SAFETENSORS_MAX_HEADER, &index, &cause);
     if (r < 0)
         return err_set(err, r == ERR_INVALID ? ERR_CORRUPT : r, "%s", cause.text);

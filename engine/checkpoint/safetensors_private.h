@@ -1,29 +1,29 @@
 /* What safetensors.c (one file, the list) and safetensors_index.c (shards) share. */
 #pragma once
-#include <stdbool.h>
 #include "common/arena.h"
 #include "common/mapfile.h"
 #include "engine/checkpoint/safetensors.h"
+#include <stdbool.h>
 
 struct file {
-    const char *name;            /* for errors, and as the index spells it */
+    const char *name; /* for errors, and as the index spells it */
     struct mapfile map;
-    const unsigned char *bytes;  /* map.data, or the caller's memory */
+    const unsigned char *bytes; /* map.data, or the caller's memory */
     size_t len;
 };
 
 struct entry {
     struct tensor t;
     int file;
-    uint64_t begin, end;         /* in the file's data part */
+    uint64_t begin, end; /* in the file's data part */
 };
 
 struct safetensors {
     struct file *files;
     int n_files;
-    struct entry *entries;       /* while reading */
+    struct entry *entries; /* while reading */
     size_t n_entries, cap_entries;
-    struct tensor *tensors;      /* [n_entries] sorted by name */
+    struct tensor *tensors; /* [n_entries] sorted by name */
     struct arena names;
 };
 

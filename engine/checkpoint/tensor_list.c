@@ -6,7 +6,7 @@ struct walk {
     void *user;
     char prefix[64];
     int layer;
-    int r;           /* first negative result; later calls do nothing */
+    int r; /* first negative result; later calls do nothing */
 };
 
 int64_t tensor_spec_elements(const struct tensor_spec *t)
@@ -16,7 +16,7 @@ int64_t tensor_spec_elements(const struct tensor_spec *t)
 
 static void one(struct walk *w, const char *tail, enum tensor_role role, int64_t rows, int64_t cols)
 {
-    struct tensor_spec t = { .role = role, .layer = w->layer, .rows = rows, .cols = cols };
+    struct tensor_spec t = {.role = role, .layer = w->layer, .rows = rows, .cols = cols};
     if (w->r < 0)
         return;
     snprintf(t.name, sizeof(t.name), "%s%s", w->prefix, tail);
@@ -58,8 +58,7 @@ static void router(struct walk *w, enum layer_kind kind, int64_t hidden)
         one(w, "router.norm.weight", ROLE_ROUTER_NORM, 512, 0);
         router_linear(w, "router.linear_2", 2, 512);
         break;
-    case LAYER_DENSE:
-        break;
+    case LAYER_DENSE: break;
     }
 }
 
@@ -79,7 +78,7 @@ static void block(struct walk *w, const struct model_config *c)
 
 int tensor_list(const struct model_config *c, const struct layer_plan *plan, int (*fn)(void *user, const struct tensor_spec *t), void *user)
 {
-    struct walk w = { .fn = fn, .user = user, .layer = -1 };
+    struct walk w = {.fn = fn, .user = user, .layer = -1};
     one(&w, "model.embed_tokens.weight", ROLE_EMBEDDING, c->vocab, c->hidden);
     for (int l = 0; l < c->n_layers; l++) {
         w.layer = l;

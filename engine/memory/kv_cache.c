@@ -16,7 +16,7 @@ int kv_cache_open(struct kv_cache *c, struct kern_ctx *k, int n_slots, size_t ro
         return err_set(err, ERR_NOMEM, "no memory for a KV cache of %d rows of %zu bytes", n_slots, row_bytes);
     }
     for (int i = 0; i < n_slots; i++)
-        c->free_slots[i] = n_slots - 1 - i;   /* the top of the stack is slot 0 */
+        c->free_slots[i] = n_slots - 1 - i; /* the top of the stack is slot 0 */
     c->n_free = n_slots;
     c->holes[0] = (struct kv_extent){0, n_table_entries};
     c->n_holes = 1;

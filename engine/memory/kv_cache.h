@@ -10,20 +10,20 @@ struct kv_extent {
 
 struct kv_cache {
     struct kern_ctx *k;
-    void *kv;                  /* backend memory: n_slots rows of row_bytes */
-    int *tables;               /* backend memory: n_table_entries ints */
+    void *kv;    /* backend memory: n_slots rows of row_bytes */
+    int *tables; /* backend memory: n_table_entries ints */
     size_t row_bytes;
     int n_slots;
-    int *free_slots;           /* [n_slots] stack */
+    int *free_slots; /* [n_slots] stack */
     int n_free;
-    struct kv_extent *holes;   /* free extents of `tables`, ascending, never adjacent */
+    struct kv_extent *holes; /* free extents of `tables`, ascending, never adjacent */
     int n_holes, cap_holes;
     int64_t n_table_entries;
 };
 
 /* On error nothing is left behind. */
 int kv_cache_open(struct kv_cache *c, struct kern_ctx *k, int n_slots, size_t row_bytes, int64_t n_table_entries, struct err *err);
-void kv_cache_close(struct kv_cache *c);   /* copes with a zeroed struct */
+void kv_cache_close(struct kv_cache *c); /* copes with a zeroed struct */
 
 /* Takes n <= n_free slots (the caller's duty); slots given back last are taken first. */
 void kv_cache_take(struct kv_cache *c, int n, int *ret_slots);

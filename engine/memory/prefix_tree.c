@@ -1,10 +1,10 @@
 /* The radix tree: matching, splitting, eviction. The arrays of a node are tree_node.c's business, its links to other nodes tree_links.c's. */
 #include "engine/memory/prefix_tree.h"
+#include "engine/memory/tree_links.h"
+#include "engine/memory/tree_node.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include "engine/memory/tree_links.h"
-#include "engine/memory/tree_node.h"
 
 /* ---- nodes in the tree ------------------------------------------------------------------------------------- */
 /* sorted[n_slots]: the node's slots layer by layer. at: [n_kv] scratch. */
@@ -12,7 +12,7 @@ static void sort_slots(const struct prefix_tree *t, const struct tree_node *n, i
 {
     int layers = t->n_layers, used = 0;
     if (n->n_slots == n->n_kv * layers) {
-        for (int i0 = 0; i0 < n->n_kv; i0 += 16)   /* in blocks that the cache holds */
+        for (int i0 = 0; i0 < n->n_kv; i0 += 16) /* in blocks that the cache holds */
             for (int l = 0; l < layers; l++)
                 for (int i = i0; i < n->n_kv && i < i0 + 16; i++)
                     sorted[(size_t)l * (size_t)n->n_kv + (size_t)i] = n->slots[(size_t)i * (size_t)layers + (size_t)l];
@@ -77,11 +77,11 @@ static struct tree_node *split(struct prefix_tree *t, struct tree_node *lower, i
 
 /* ---- matching ----------------------------------------------------------------------------------------------- */
 struct match {
-    struct tree_node *node;   /* where the match ends */
-    int offset;               /* tokens of node that match, 1..n; root: 0 */
-    int n_tokens;             /* tokens matched in all */
-    int n_kv;                 /* of them, leading ones with computed rows */
-    bool in_progress;         /* the match runs into tokens that another sequence is computing */
+    struct tree_node *node; /* where the match ends */
+    int offset;             /* tokens of node that match, 1..n; root: 0 */
+    int n_tokens;           /* tokens matched in all */
+    int n_kv;               /* of them, leading ones with computed rows */
+    bool in_progress;       /* the match runs into tokens that another sequence is computing */
 };
 
 static struct match match_tokens(const struct prefix_tree *t, const int32_t *tokens, int n)
@@ -112,7 +112,8 @@ int tree_probe(const struct prefix_tree *t, const int32_t *tokens, int n, int n_
 }
 
 /* A new node for tokens that the owner will compute. */
-static struct tree_node *add_pending(struct prefix_tree *t, struct tree_node *parent, const void *owner, const int32_t *tokens, int n, bool linked)
+static struct tree_node *add_pending(struct prefix_tree *t, struct tree_node *parent, const void *owner, const int32_t *tokens, int n,
+                                     bool linked)
 {
     struct tree_node *c = node_new(t, tokens, n);
     if (!c)
@@ -132,7 +133,7 @@ int tree_enter(struct prefix_tree *t, const void *owner, const int32_t *tokens, 
     if (t->shared)
         m = match_tokens(t, tokens, n);
     *p = (struct tree_path){.leaf = t->root};
-    bool blocked = m.in_progress;   /* the next token exists, but belongs to another sequence's pending part */
+    bool blocked = m.in_progress; /* the next token exists, but belongs to another sequence's pending part */
     if (blocked) {
         m.offset -= m.n_tokens - m.n_kv;
         m.n_tokens = m.n_kv;

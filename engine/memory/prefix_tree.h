@@ -9,37 +9,37 @@
  * With sharing off (--prefix-cache off), and for generated tokens, nodes are private: never found by a match, freed when left.
  * Used by the worker thread only. */
 #pragma once
+#include "engine/checkpoint/layer_plan.h"
+#include "engine/memory/kv_cache.h"
 #include <stdbool.h>
 #include <stdint.h>
-#include "engine/memory/kv_cache.h"
-#include "engine/checkpoint/layer_plan.h"
 
 struct tree_node {
     struct tree_node *parent, *hash_next;
-    struct tree_node *lru_newer, *lru_older;   /* linked nodes only */
+    struct tree_node *lru_newer, *lru_older; /* linked nodes only */
     const void *owner;
-    bool linked;                  /* in the hash of children and in the LRU list */
+    bool linked; /* in the hash of children and in the LRU list */
     int n_children, pins;
-    int n, cap;                   /* tokens */
-    int n_kv;                     /* leading tokens whose rows are computed */
-    int32_t *tokens;              /* [n] */
-    uint8_t *route;               /* [n_kv, route_bytes] bit l of a token: selected in layer l */
-    int *slots;                   /* [n_slots] token by token, and within a token by ascending layer */
+    int n, cap;      /* tokens */
+    int n_kv;        /* leading tokens whose rows are computed */
+    int32_t *tokens; /* [n] */
+    uint8_t *route;  /* [n_kv, route_bytes] bit l of a token: selected in layer l */
+    int *slots;      /* [n_slots] token by token, and within a token by ascending layer */
     int n_slots, cap_slots;
-    int score_k;                  /* alternatives that fit beside a score; 0: no scores yet */
-    uint8_t *has_top;             /* [cap] how many alternatives token i has; 0: no score */
-    float *lp;                    /* [cap] */
-    int32_t *top_id;              /* [cap, score_k] */
+    int score_k;      /* alternatives that fit beside a score; 0: no scores yet */
+    uint8_t *has_top; /* [cap] how many alternatives token i has; 0: no score */
+    float *lp;        /* [cap] */
+    int32_t *top_id;  /* [cap, score_k] */
     float *top_lp;
 };
 
 struct prefix_tree {
     struct kv_cache *kv;
     int n_layers, route_bytes;
-    uint8_t *kv_mask;             /* [route_bytes] layers in which every token has K and V */
+    uint8_t *kv_mask; /* [route_bytes] layers in which every token has K and V */
     bool shared;
     struct tree_node *root;
-    struct tree_node **buckets;   /* children by (parent, first token) */
+    struct tree_node **buckets; /* children by (parent, first token) */
     size_t n_buckets, n_linked;
     struct tree_node *newest, *oldest;
     size_t bytes, max_bytes;      /* host memory of linked nodes and its bound; leaves are evicted above it */
@@ -49,16 +49,16 @@ struct prefix_tree {
 
 /* A sequence's place in the tree. */
 struct tree_path {
-    struct tree_node *leaf;       /* deepest node of the path */
-    int n_linked;                 /* leading tokens of the sequence that lie on the path */
-    struct tree_node *fill[2];    /* nodes whose pending tokens the sequence computes, in order */
+    struct tree_node *leaf;    /* deepest node of the path */
+    int n_linked;              /* leading tokens of the sequence that lie on the path */
+    struct tree_node *fill[2]; /* nodes whose pending tokens the sequence computes, in order */
     int n_fill;
-    struct tree_node *private_leaf;   /* generated tokens; child of leaf */
+    struct tree_node *private_leaf; /* generated tokens; child of leaf */
 };
 
 int tree_init(struct prefix_tree *t, struct kv_cache *kv, const struct layer_plan *plan, int n_layers, bool shared, size_t max_bytes,
               struct err *err);
-void tree_done(struct prefix_tree *t);   /* no path may be in use */
+void tree_done(struct prefix_tree *t); /* no path may be in use */
 
 /* How many leading tokens have their rows computed; -1 when another sequence is computing the next row that this one needs
  * (rows 0 .. n_rows-1), so that waiting for it saves the work. Changes nothing. */
@@ -88,7 +88,7 @@ void tree_put_score(struct prefix_tree *t, struct tree_path *p, int pos, int k, 
 void tree_make_room(struct prefix_tree *t, int n_free_slots);
 /* Slots that are free or can be freed. */
 int tree_available(const struct prefix_tree *t);
-void tree_clear(struct prefix_tree *t);   /* drops every unpinned node */
+void tree_clear(struct prefix_tree *t); /* drops every unpinned node */
 
 /* Does the token with these routing bits have K and V in layer l? */
 static inline bool tree_has_kv(const struct prefix_tree *t, const uint8_t *route, int l)

@@ -93,7 +93,7 @@ void tree_links_remove(struct prefix_tree *t, struct tree_node *n)
 
 void tree_links_insert_above(struct prefix_tree *t, struct tree_node *upper, struct tree_node *lower)
 {
-    hash_remove(t, lower, upper->tokens[0]);   /* cutting changed lower's first token */
+    hash_remove(t, lower, upper->tokens[0]); /* cutting changed lower's first token */
     upper->parent = lower->parent;
     upper->linked = true;
     upper->n_children = 1;

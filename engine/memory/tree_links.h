@@ -5,8 +5,8 @@
 
 /* The child whose first token this is; NULL: there is none. */
 struct tree_node *tree_links_find(const struct prefix_tree *t, const struct tree_node *parent, int32_t token);
-void tree_links_add(struct prefix_tree *t, struct tree_node *n);      /* below n->parent, as the newest */
-void tree_links_remove(struct prefix_tree *t, struct tree_node *n);   /* n->tokens[0] is still there */
+void tree_links_add(struct prefix_tree *t, struct tree_node *n);    /* below n->parent, as the newest */
+void tree_links_remove(struct prefix_tree *t, struct tree_node *n); /* n->tokens[0] is still there */
 /* `upper`, just cut from the front of `lower`, takes lower's place and becomes its parent. */
 void tree_links_insert_above(struct prefix_tree *t, struct tree_node *upper, struct tree_node *lower);
 /* Makes the path from the leaf up to the root the newest. */

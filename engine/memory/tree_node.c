@@ -56,7 +56,7 @@ static int resize(void *p, size_t n, size_t size)
 
 int node_push_token(struct prefix_tree *t, struct tree_node *n, int32_t token)
 {
-    assert(!n->score_k);   /* only generated tokens are pushed, and those have no scores */
+    assert(!n->score_k); /* only generated tokens are pushed, and those have no scores */
     if (n->n == n->cap) {
         size_t before = node_bytes(t, n), cap = 2 * (size_t)n->cap;
         if (resize(&n->tokens, cap, sizeof(*n->tokens)) < 0 || resize(&n->route, cap, (size_t)t->route_bytes) < 0)

@@ -3,8 +3,8 @@
 #pragma once
 #include "engine/memory/prefix_tree.h"
 
-struct tree_node *node_new(struct prefix_tree *t, const int32_t *tokens, int n);   /* n >= 1; all pending */
-void node_free(struct prefix_tree *t, struct tree_node *n);                        /* the slots must have been given back */
+struct tree_node *node_new(struct prefix_tree *t, const int32_t *tokens, int n); /* n >= 1; all pending */
+void node_free(struct prefix_tree *t, struct tree_node *n);                      /* the slots must have been given back */
 int node_push_token(struct prefix_tree *t, struct tree_node *n, int32_t token);
 /* The rows of the next n_rows tokens are computed: bits and slots as tree_append takes them. Returns how many slots they have. */
 int node_push_rows(struct prefix_tree *t, struct tree_node *n, int n_rows, const uint8_t *route, const int *slots);

@@ -83,7 +83,7 @@ static void *stage(struct batch *b, size_t *used, const void *src, size_t bytes)
 int batch_upload(struct batch *b, int *tables)
 {
     size_t used = 0, word = sizeof(int), n = (size_t)b->n_rows;
-    const void *runs = stage(b, &used, b->runs, (size_t)b->n_runs * sizeof(*b->runs));   /* first, for its alignment */
+    const void *runs = stage(b, &used, b->runs, (size_t)b->n_runs * sizeof(*b->runs)); /* first, for its alignment */
     b->d_ids = stage(b, &used, b->ids, n * word);
     const int *pos = stage(b, &used, b->pos, n * word);
     const int *run_of = stage(b, &used, b->run_of, n * word);
@@ -92,9 +92,9 @@ int batch_upload(struct batch *b, int *tables)
         stage(b, &used, batch_base(b, l, 0), (size_t)b->n_runs * word);
     b->d_want_row = stage(b, &used, b->want_row, (size_t)b->n_want * word);
     b->d_want_target = stage(b, &used, b->want_target, (size_t)b->n_want * word);
-    b->step = (struct kern_step){
-        .all = {.n_max = b->n_rows}, .pos = pos, .run_of = run_of, .runs = runs, .n_runs = b->n_runs, .tables = tables};
-    b->d_reserved = (const int *)(b->device + used);   /* the bulk, straight from where it is */
+    b->step =
+        (struct kern_step){.all = {.n_max = b->n_rows}, .pos = pos, .run_of = run_of, .runs = runs, .n_runs = b->n_runs, .tables = tables};
+    b->d_reserved = (const int *)(b->device + used); /* the bulk, straight from where it is */
     int r = b->k->backend->upload(b->k, b->device, b->staging, used);
     return r < 0 ? r : b->k->backend->upload(b->k, b->device + used, b->reserved, (size_t)b->n_layers * (size_t)b->n_append * word);
 }

@@ -22,19 +22,25 @@ struct batch {
 };
 
 int batch_init(struct batch *b, struct kern_ctx *k, int max_rows, int n_layers, struct err *err);
-void batch_done(struct batch *b);        /* copes with half-built */
+void batch_done(struct batch *b); /* copes with half-built */
 void batch_clear(struct batch *b);
 
 /* Adds a run of n rows at position pos0; base is filled by the caller at batch_base(b, layer, run). Returns the run. */
 struct kern_run *batch_add_run(struct batch *b, const int32_t *ids, int n, int pos0, bool append, int64_t table_off, int table_cap);
-static inline int *batch_base(struct batch *b, int layer, int run) { return &b->base[(size_t)layer * (size_t)b->max_rows + (size_t)run]; }
+static inline int *batch_base(struct batch *b, int layer, int run)
+{
+    return &b->base[(size_t)layer * (size_t)b->max_rows + (size_t)run];
+}
 /* Rows must be added in ascending order; returns the index of the wanted row. */
 int batch_want(struct batch *b, int row, int target);
 
 /* Copies to the device and fills b->step; tables: the KV cache's slot tables. */
 int batch_upload(struct batch *b, int *tables);
 /* Device pointers of one layer. */
-static inline const int *batch_layer_base(const struct batch *b, int layer) { return b->d_base + (size_t)layer * (size_t)b->n_runs; }
+static inline const int *batch_layer_base(const struct batch *b, int layer)
+{
+    return b->d_base + (size_t)layer * (size_t)b->n_runs;
+}
 static inline const int *batch_layer_reserved(const struct batch *b, int layer)
 {
     return b->d_reserved + (size_t)layer * (size_t)b->n_append;

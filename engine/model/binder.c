@@ -42,7 +42,7 @@ static int take(struct binder *b, const char *name, int64_t rows, int64_t cols, 
     const struct tensor *t = safetensors_find(b->s, name);
     if (!t)
         return err_set(b->err, ERR_CORRUPT, "tensor %s is missing", name);
-    int64_t want[2] = { rows, cols };
+    int64_t want[2] = {rows, cols};
     int r = check_shape(t, want, cols ? 2 : 1, b->err);
     if (r >= 0)
         r = binder_dtype(t, ret_type, b->err);
@@ -102,7 +102,7 @@ static int upload(struct binder *b, const float *values, size_t n, float **ret)
     float *p = be->alloc(b->k, n * sizeof(*p));
     if (!p)
         return err_set(b->err, ERR_NOMEM, "no %s memory for weights", be->name);
-    *ret = p;   /* owned by the weights from here on, also when the upload fails */
+    *ret = p; /* owned by the weights from here on, also when the upload fails */
     b->bytes += n * sizeof(*p);
     int r = be->upload(b->k, p, values, n * sizeof(*p));
     return r < 0 ? err_set(b->err, r, "upload of weights to %s failed", be->name) : 0;
@@ -169,10 +169,10 @@ static int blame(struct binder *b, int code, const struct part_spec *specs, cons
 }
 
 int binder_matrix(struct binder *b, enum matrix_kind kind, const struct part_spec *specs, int n_parts, int64_t cols,
-                       struct kern_matrix **ret)
+                  struct kern_matrix **ret)
 {
-    struct matrix_part parts[BINDER_MAX_PARTS] = { 0 };
-    struct err cause = { 0 };
+    struct matrix_part parts[BINDER_MAX_PARTS] = {0};
+    struct err cause = {0};
     int r = 0;
     for (int i = 0; i < n_parts && r >= 0; i++)
         r = fill_part(b, &specs[i], cols, &parts[i]);

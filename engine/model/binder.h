@@ -11,10 +11,10 @@ struct binder {
     struct kern_ctx *k;
     const struct model_config *c;
     const struct safetensors *s;
-    bool *used;                  /* [safetensors_count] */
-    size_t bytes;                /* in backend memory so far */
-    char prefix[64];             /* of the names of a matrix's parts: "model.layers.3." or with "expert1." */
-    void *copies[2 * BINDER_MAX_PARTS];   /* aligned copies of misaligned tensors, while one matrix is packed */
+    bool *used;                         /* [safetensors_count] */
+    size_t bytes;                       /* in backend memory so far */
+    char prefix[64];                    /* of the names of a matrix's parts: "model.layers.3." or with "expert1." */
+    void *copies[2 * BINDER_MAX_PARTS]; /* aligned copies of misaligned tensors, while one matrix is packed */
     int n_copies;
     struct err *err;
 };
@@ -27,7 +27,8 @@ struct part_spec {
 };
 
 /* A matrix of n_parts (at most BINDER_MAX_PARTS) side by side, of `cols` columns, packed by the backend. */
-int binder_matrix(struct binder *b, enum matrix_kind kind, const struct part_spec *specs, int n_parts, int64_t cols, struct kern_matrix **ret);
+int binder_matrix(struct binder *b, enum matrix_kind kind, const struct part_spec *specs, int n_parts, int64_t cols,
+                  struct kern_matrix **ret);
 /* f32 [n] in backend memory. On an error too, what is in *ret is owned by the caller. */
 int binder_vector(struct binder *b, const char *name, int64_t n, float **ret);
 /* One f32 array from n_names tensors of [rows, cols] each ([rows] if cols is 0), one after the other. */

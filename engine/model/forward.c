@@ -5,8 +5,8 @@
 /* The rows of a step as a layer divides them. */
 struct layer_rows {
     struct rows all, selected;
-    struct rows executed;   /* rows that the layer changes: everyone, or the selected where the others skip it */
-    struct rows normed;     /* rows whose normed input something reads */
+    struct rows executed; /* rows that the layer changes: everyone, or the selected where the others skip it */
+    struct rows normed;   /* rows whose normed input something reads */
 };
 
 /* After the last layer only wanted rows are read, so only they need its output projection and MLP. */
@@ -38,16 +38,14 @@ int forward_router(const struct model *m, struct workspace *w, const struct batc
     case LAYER_DTRNET:
         return k->ops->route_dtrnet(k, route, w->gate, prob, w->router, w->x, lw->router_in, lw->router_out, lw->router_out_bias,
                                     lw->router_dim, all);
-    case LAYER_MOD:
-        return k->ops->route_mod(k, route, w->gate, prob, w->x, lw->router_out, lw->router_out_bias, lw->router_dim, all);
+    case LAYER_MOD: return k->ops->route_mod(k, route, w->gate, prob, w->x, lw->router_out, lw->router_out_bias, lw->router_dim, all);
     case LAYER_DLLM:
         r = k->ops->matmul_accurate(k, w->router, w->x, lw->router_in, all);
-        if (r >= 0)   /* the norm inside D-LLM's router has its own fixed eps (golden section 8) */
+        if (r >= 0) /* the norm inside D-LLM's router has its own fixed eps (golden section 8) */
             r = k->ops->route_dllm(k, route, prob, w->router, lw->router_norm, 1e-5f, lw->router_out, lw->router_out_bias, lw->router_dim,
                                    b->step.pos, p->forced, all);
         break;
-    case LAYER_DENSE:
-        break;
+    case LAYER_DENSE: break;
     }
     return r;
 }
@@ -74,7 +72,8 @@ static int attention_block(const struct model *m, struct workspace *w, const str
     if (r >= 0)
         r = k->ops->attention(k, &heads, w->attn, w->qkv, &b->step, layer, &w->place, 1.0f / sqrtf((float)c->head_dim));
     if (r >= 0)
-        r = k->ops->matmul_residual(k, w->x, w->attn, c->n_heads * c->head_dim, lw->o, p->gate == GATE_ATTENTION ? w->gate : NULL, rows->executed);
+        r = k->ops->matmul_residual(k, w->x, w->attn, c->n_heads * c->head_dim, lw->o, p->gate == GATE_ATTENTION ? w->gate : NULL,
+                                    rows->executed);
     return r;
 }
 
@@ -135,7 +134,7 @@ int forward_head(const struct model *m, struct workspace *w, const struct batch 
     if (r >= 0)
         r = k->ops->matmul(k, w->logits, DTYPE_F32, c->vocab, w->want_xn, c->hidden, m->weights.head, compact);
     if (r >= 0)
-        r = k->ops->logprobs(k, w->logits, (size_t)c->vocab, n, c->vocab, b->d_want_target + first, top_k, w->target_lp + at, w->top_id + top_at,
-                             w->top_lp + top_at, w->bad + at);
+        r = k->ops->logprobs(k, w->logits, (size_t)c->vocab, n, c->vocab, b->d_want_target + first, top_k, w->target_lp + at,
+                             w->top_id + top_at, w->top_lp + top_at, w->bad + at);
     return r;
 }

@@ -1,7 +1,7 @@
 /* The forward loop: embed, layers as the plan says, and the head on wanted rows only. One loop serves every family. */
 #pragma once
-#include "engine/model/batch.h"
 #include "engine/memory/kv_cache.h"
+#include "engine/model/batch.h"
 #include "engine/model/workspace.h"
 
 /* Runs the rows of an uploaded batch through all layers. Afterwards w->x holds the residual stream (after the last layer, that of the wanted

@@ -43,7 +43,7 @@ static int draw_row(struct scores *s, const struct model *m, struct workspace *w
         return r;
     for (size_t j = 0; j < v; j++)
         if (!(s->logits[j] - s->logits[j] == 0))
-            return 0;   /* not finite: `bad` says so, nothing is drawn */
+            return 0; /* not finite: `bad` says so, nothing is drawn */
     b->want_target[i] = sampler_pick(s->logits, m->config.vocab, p, index, s->scratch);
     return 1;
 }

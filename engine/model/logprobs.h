@@ -5,19 +5,19 @@
 
 struct scores {
     struct kern_ctx *k;
-    int top_k;             /* alternatives a row has in the last run */
+    int top_k; /* alternatives a row has in the last run */
     /* alloc_host memory */
-    float *target_lp;      /* [n_want] logprob of want_target; of the sampled token where one was drawn */
-    int *top_id;           /* [n_want, top_k] */
-    float *top_lp;         /* [n_want, top_k] */
-    unsigned char *bad;    /* [n_want] not finite */
+    float *target_lp;   /* [n_want] logprob of want_target; of the sampled token where one was drawn */
+    int *top_id;        /* [n_want, top_k] */
+    float *top_lp;      /* [n_want, top_k] */
+    unsigned char *bad; /* [n_want] not finite */
     /* one row to sample from */
-    float *logits;         /* [vocab] */
-    int32_t *scratch;      /* [vocab] */
+    float *logits;    /* [vocab] */
+    int32_t *scratch; /* [vocab] */
 };
 
 int scores_init(struct scores *s, const struct model *m, int max_rows, struct err *err);
-void scores_done(struct scores *s);   /* copes with half-built and with a zeroed struct */
+void scores_done(struct scores *s); /* copes with half-built and with a zeroed struct */
 
 /* How to draw the token after wanted row i; NULL: nothing is drawn there (target is scored, or the best token is taken). */
 typedef const struct sampler_params *(*scores_sampler)(void *user, int i, uint64_t *ret_index);

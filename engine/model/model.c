@@ -1,11 +1,11 @@
 /* From a directory to a model on a device. The weight files are unmapped before this returns. */
 #include "engine/model/model.h"
-#include <pthread.h>
-#include <stdlib.h>
-#include <string.h>
 #include "common/thread.h"
 #include "engine/checkpoint/model_hash.h"
 #include "engine/model/rope.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
 
 static const struct {
     const char *name;
@@ -69,7 +69,9 @@ static int upload_rope(struct model *m, struct err *err)
     float *cos = malloc(bytes), *sin = malloc(bytes);
     m->rope_cos = b->alloc(m->k, bytes);
     m->rope_sin = b->alloc(m->k, bytes);
-    int r = cos && sin && m->rope_cos && m->rope_sin ? 0 : err_set(err, ERR_NOMEM, "no memory for rotary tables of %d positions", m->max_model_len);
+    int r = cos && sin && m->rope_cos && m->rope_sin
+                ? 0
+                : err_set(err, ERR_NOMEM, "no memory for rotary tables of %d positions", m->max_model_len);
     if (r >= 0) {
         rope_tables(&m->config.rope, m->config.head_dim, m->max_model_len, cos, sin);
         r = b->upload(m->k, m->rope_cos, cos, bytes);
@@ -99,7 +101,8 @@ static int check_length(const struct model *m, struct err *err)
     size_t need = n * ((size_t)m->config.n_layers * (model_kv_row_bytes(m) + sizeof(int)) + rope);
     if (m->k->backend->memory(m->k, &memory) < 0 || need <= memory.free_bytes)
         return 0;
-    return err_field(err, ERR_INVALID, "max-model-len", "a sequence of max-model-len %d needs %zu MiB for K and V, and %zu MiB are free; lower --max-model-len",
+    return err_field(err, ERR_INVALID, "max-model-len",
+                     "a sequence of max-model-len %d needs %zu MiB for K and V, and %zu MiB are free; lower --max-model-len",
                      m->max_model_len, need >> 20, memory.free_bytes >> 20);
 }
 
@@ -112,8 +115,8 @@ static int check_weights(const struct model *m, const struct safetensors *files,
         need += (size_t)tensor_elements(safetensors_at(files, i)) * element;
     if (m->k->backend->memory(m->k, &memory) < 0 || need <= memory.free_bytes)
         return 0;
-    return err_field(err, ERR_NOMEM, "model", "the model needs %zu MiB for its weights in %s, and %zu of the %s device's %zu MiB are free", need >> 20,
-                     dtype_name(m->k->act), memory.free_bytes >> 20, m->k->backend->name, memory.total_bytes >> 20);
+    return err_field(err, ERR_NOMEM, "model", "the model needs %zu MiB for its weights in %s, and %zu of the %s device's %zu MiB are free",
+                     need >> 20, dtype_name(m->k->act), memory.free_bytes >> 20, m->k->backend->name, memory.total_bytes >> 20);
 }
 
 static int check_scopes(const struct model *m, struct err *err)

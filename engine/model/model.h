@@ -1,24 +1,24 @@
 /* A loaded checkpoint on a device: config, plan, weights and rotary tables, bound to one opened backend. */
 #pragma once
-#include "engine/engine.h"
 #include "engine/checkpoint/layer_plan.h"
 #include "engine/checkpoint/model_config.h"
+#include "engine/engine.h"
 #include "engine/model/weights.h"
 
 struct model {
     struct kern_ctx *k;
     struct model_config config;
-    struct layer_plan *plan;         /* [config.n_layers] */
+    struct layer_plan *plan; /* [config.n_layers] */
     struct weights weights;
-    int max_model_len;               /* positions that may be computed */
-    float *rope_cos, *rope_sin;      /* backend memory, f32 [max_model_len, head_dim/2] */
+    int max_model_len;          /* positions that may be computed */
+    float *rope_cos, *rope_sin; /* backend memory, f32 [max_model_len, head_dim/2] */
     char hash[65];
     int n_threads;
 };
 
 /* Opens device and checkpoint as `o` says. On error *ret is empty. */
 int model_open(const struct engine_options *o, struct model *ret, struct err *err);
-void model_close(struct model *m);   /* copes with half-opened */
+void model_close(struct model *m); /* copes with half-opened */
 
 /* Bytes of one KV row slot: K and V of one token in one layer. */
 size_t model_kv_row_bytes(const struct model *m);

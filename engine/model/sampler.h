@@ -4,9 +4,9 @@
 #include <stdint.h>
 
 struct sampler_params {
-    float temperature;   /* > 0 */
-    int top_k;           /* 0: off */
-    float top_p;         /* 1: off */
+    float temperature; /* > 0 */
+    int top_k;         /* 0: off */
+    float top_p;       /* 1: off */
     uint64_t seed;
 };
 

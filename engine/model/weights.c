@@ -1,15 +1,16 @@
 /* Which tensors make which fields of struct weights. What no field asked for would be silently ignored weights, and is refused. */
 #include "engine/model/weights.h"
+#include "engine/model/binder.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "engine/model/binder.h"
 
 #define DLLM_ROUTER_DIM 512
 
 /* ---- a layer -------------------------------------------------------------------------------------------------- */
 
-static int bind_projection(struct binder *b, struct layer_weights *lw, const struct part_spec *parts, int n_parts, int col, enum row_set rows)
+static int bind_projection(struct binder *b, struct layer_weights *lw, const struct part_spec *parts, int n_parts, int col,
+                           enum row_set rows)
 {
     struct projection *p = &lw->proj[lw->n_proj];
     p->col = col;
@@ -24,7 +25,9 @@ static int bind_qkv(struct binder *b, const struct layer_plan *p, struct layer_w
     const struct model_config *c = b->c;
     int q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
     const struct part_spec parts[3] = {
-        { "self_attn.q_proj", q, c->attention_bias }, { "self_attn.k_proj", kv, c->attention_bias }, { "self_attn.v_proj", kv, c->attention_bias },
+        {"self_attn.q_proj", q, c->attention_bias},
+        {"self_attn.k_proj", kv, c->attention_bias},
+        {"self_attn.v_proj", kv, c->attention_bias},
     };
     int n_first = p->unselected == UNSELECTED_BYPASS ? 2 : p->kv_all ? 1 : 3;
     int r = bind_projection(b, lw, parts, n_first, 0, ROWS_SELECTED);
@@ -46,13 +49,13 @@ static int bind_block(struct binder *b, const struct layer_plan *p, struct layer
     if (r >= 0)
         r = bind_qkv(b, p, lw);
     if (r >= 0)
-        r = binder_matrix(b, MATRIX_LINEAR, &(struct part_spec){ "self_attn.o_proj", c->hidden, c->attention_bias }, 1,
-                        (int64_t)c->n_heads * c->head_dim, &lw->o);
-    const struct part_spec gate_up[2] = { { "mlp.gate_proj", c->ffn, c->mlp_bias }, { "mlp.up_proj", c->ffn, c->mlp_bias } };
+        r = binder_matrix(b, MATRIX_LINEAR, &(struct part_spec){"self_attn.o_proj", c->hidden, c->attention_bias}, 1,
+                          (int64_t)c->n_heads * c->head_dim, &lw->o);
+    const struct part_spec gate_up[2] = {{"mlp.gate_proj", c->ffn, c->mlp_bias}, {"mlp.up_proj", c->ffn, c->mlp_bias}};
     if (r >= 0)
         r = binder_matrix(b, MATRIX_GATE_UP, gate_up, 2, c->hidden, &lw->gate_up);
     if (r >= 0)
-        r = binder_matrix(b, MATRIX_LINEAR, &(struct part_spec){ "mlp.down_proj", c->hidden, c->mlp_bias }, 1, c->ffn, &lw->down);
+        r = binder_matrix(b, MATRIX_LINEAR, &(struct part_spec){"mlp.down_proj", c->hidden, c->mlp_bias}, 1, c->ffn, &lw->down);
     return r;
 }
 
@@ -60,7 +63,7 @@ static int bind_block(struct binder *b, const struct layer_plan *p, struct layer
 static int bind_router_out(struct binder *b, const char *const *stems, int n, int64_t rows, int64_t cols, struct layer_weights *lw)
 {
     char weight[2][128], bias[2][128];
-    const char *weights[2] = { weight[0], weight[1] }, *biases[2] = { bias[0], bias[1] };
+    const char *weights[2] = {weight[0], weight[1]}, *biases[2] = {bias[0], bias[1]};
     for (int i = 0; i < n; i++) {
         snprintf(weight[i], sizeof(weight[i]), "%s%s.weight", b->prefix, stems[i]);
         snprintf(bias[i], sizeof(bias[i]), "%s%s.bias", b->prefix, stems[i]);
@@ -72,26 +75,27 @@ static int bind_router_out(struct binder *b, const char *const *stems, int n, in
 
 static int bind_dtrnet_router(struct binder *b, struct layer_weights *lw)
 {
-    static const char *const out[] = { "router.weight_predictor.2" };
+    static const char *const out[] = {"router.weight_predictor.2"};
     int64_t m = b->c->hidden / 2;
-    int r = binder_matrix(b, MATRIX_ACCURATE, &(struct part_spec){ "router.weight_predictor.0", m, true }, 1, b->c->hidden, &lw->router_in);
+    int r = binder_matrix(b, MATRIX_ACCURATE, &(struct part_spec){"router.weight_predictor.0", m, true}, 1, b->c->hidden, &lw->router_in);
     return r >= 0 ? bind_router_out(b, out, 1, 2, m, lw) : r;
 }
 
 static int bind_mod_router(struct binder *b, struct layer_weights *lw)
 {
-    static const char *const out[] = { "aux_router.predictor", "router.weight_predictor" };
+    static const char *const out[] = {"aux_router.predictor", "router.weight_predictor"};
     return bind_router_out(b, out, 2, 1, b->c->hidden, lw);
 }
 
 static int bind_dllm_router(struct binder *b, struct layer_weights *lw)
 {
-    static const char *const out[] = { "router.linear_2" };
+    static const char *const out[] = {"router.linear_2"};
     char name[128];
     snprintf(name, sizeof(name), "%srouter.norm.weight", b->prefix);
     int r = binder_vector(b, name, DLLM_ROUTER_DIM, &lw->router_norm);
     if (r >= 0)
-        r = binder_matrix(b, MATRIX_ACCURATE, &(struct part_spec){ "router.linear_1", DLLM_ROUTER_DIM, true }, 1, b->c->hidden, &lw->router_in);
+        r = binder_matrix(b, MATRIX_ACCURATE, &(struct part_spec){"router.linear_1", DLLM_ROUTER_DIM, true}, 1, b->c->hidden,
+                          &lw->router_in);
     return r >= 0 ? bind_router_out(b, out, 1, 2, DLLM_ROUTER_DIM, lw) : r;
 }
 
@@ -128,11 +132,11 @@ static int bind_ends(struct binder *b, struct weights *w)
 {
     const struct model_config *c = b->c;
     b->prefix[0] = '\0';
-    int r = binder_matrix(b, MATRIX_EMBED, &(struct part_spec){ "model.embed_tokens", c->vocab, false }, 1, c->hidden, &w->embed);
+    int r = binder_matrix(b, MATRIX_EMBED, &(struct part_spec){"model.embed_tokens", c->vocab, false}, 1, c->hidden, &w->embed);
     if (r >= 0 && c->tied)
         w->head = w->embed;
     else if (r >= 0)
-        r = binder_matrix(b, MATRIX_LINEAR, &(struct part_spec){ "lm_head", c->vocab, false }, 1, c->hidden, &w->head);
+        r = binder_matrix(b, MATRIX_LINEAR, &(struct part_spec){"lm_head", c->vocab, false}, 1, c->hidden, &w->head);
     return r >= 0 ? binder_vector(b, "model.norm.weight", c->hidden, &w->final_norm) : r;
 }
 
@@ -181,8 +185,8 @@ static int bind_all(struct binder *b, const struct layer_plan *plan, struct weig
 int weights_load(struct kern_ctx *k, const struct model_config *c, const struct layer_plan *plan, const struct safetensors *s,
                  struct weights *ret, struct err *err)
 {
-    struct weights w = { 0 };
-    struct binder b = { .k = k, .c = c, .s = s, .err = err };
+    struct weights w = {0};
+    struct binder b = {.k = k, .c = c, .s = s, .err = err};
     int r = bind_all(&b, plan, &w);
     w.bytes = b.bytes;
     free(b.used);
@@ -196,7 +200,7 @@ int weights_load(struct kern_ctx *k, const struct model_config *c, const struct 
 static void free_layer(struct kern_ctx *k, struct layer_weights *lw)
 {
     const struct kern_ops *o = k->ops;
-    float *const vectors[] = { lw->attn_norm, lw->mlp_norm, lw->router_norm, lw->router_out, lw->router_out_bias };
+    float *const vectors[] = {lw->attn_norm, lw->mlp_norm, lw->router_norm, lw->router_out, lw->router_out_bias};
     for (size_t i = 0; i < sizeof(vectors) / sizeof(vectors[0]); i++)
         k->backend->free(k, vectors[i]);
     for (int i = 0; i < lw->n_proj; i++)
@@ -216,7 +220,7 @@ void weights_free(struct kern_ctx *k, struct weights *w)
     for (int l = 0; w->layers && l < w->n_layers; l++)
         free_layer(k, &w->layers[l]);
     free(w->layers);
-    *w = (struct weights){ 0 };
+    *w = (struct weights){0};
 }
 
 enum dtype weights_stored_dtype(const struct safetensors *s)

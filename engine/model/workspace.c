@@ -24,15 +24,33 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
     *w = (struct workspace){.k = m->k, .max_rows = max_rows, .head_rows = head_rows(max_rows)};
     size_t hr = (size_t)w->head_rows;
     const struct {
-        void *field;   /* the address of a pointer field */
+        void *field; /* the address of a pointer field */
         size_t bytes;
     } plan[] = {
-        {&w->x, n * d * 4}, {&w->x0, gated ? n * d * 4 : 0}, {&w->xn, n * d * act}, {&w->qkv, n * (q + 2 * kv) * act},
-        {&w->attn, n * q * act}, {&w->ffn, n * (size_t)c->ffn * act}, {&w->router, n * router * 4}, {&w->route, l * n},
-        {&w->prob, l * n * 4}, {&w->gate, n * 4}, {&w->place.sel, n * 4}, {&w->place.sel_n, 4}, {&w->place.rest, n * 4},
-        {&w->place.rest_n, 4}, {&w->place.run_start, (n + 1) * 4}, {&w->place.visible, n * 4}, {&w->place.slot, n * 4},
-        {&w->want_x, hr * d * 4}, {&w->want_xn, hr * d * act}, {&w->logits, hr * (size_t)c->vocab * 4}, {&w->target_lp, n * 4},
-        {&w->top_id, n * KERN_TOP_K_MAX * 4}, {&w->top_lp, n * KERN_TOP_K_MAX * 4}, {&w->bad, n},
+        {&w->x, n * d * 4},
+        {&w->x0, gated ? n * d * 4 : 0},
+        {&w->xn, n * d * act},
+        {&w->qkv, n * (q + 2 * kv) * act},
+        {&w->attn, n * q * act},
+        {&w->ffn, n * (size_t)c->ffn * act},
+        {&w->router, n * router * 4},
+        {&w->route, l * n},
+        {&w->prob, l * n * 4},
+        {&w->gate, n * 4},
+        {&w->place.sel, n * 4},
+        {&w->place.sel_n, 4},
+        {&w->place.rest, n * 4},
+        {&w->place.rest_n, 4},
+        {&w->place.run_start, (n + 1) * 4},
+        {&w->place.visible, n * 4},
+        {&w->place.slot, n * 4},
+        {&w->want_x, hr * d * 4},
+        {&w->want_xn, hr * d * act},
+        {&w->logits, hr * (size_t)c->vocab * 4},
+        {&w->target_lp, n * 4},
+        {&w->top_id, n * KERN_TOP_K_MAX * 4},
+        {&w->top_lp, n * KERN_TOP_K_MAX * 4},
+        {&w->bad, n},
     };
     for (size_t i = 0; i < sizeof(plan) / sizeof(plan[0]); i++)
         w->bytes += plan[i].bytes;
@@ -42,7 +60,8 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         memcpy(plan[i].field, &p, sizeof(p));
         if (plan[i].bytes && !p) {
             workspace_done(w);
-            return err_set(err, ERR_NOMEM, "no memory for the activations of %d rows (%zu MiB); lower max-batch-tokens", max_rows, bytes >> 20);
+            return err_set(err, ERR_NOMEM, "no memory for the activations of %d rows (%zu MiB); lower max-batch-tokens", max_rows,
+                           bytes >> 20);
         }
     }
     return 0;
@@ -52,9 +71,10 @@ void workspace_done(struct workspace *w)
 {
     if (!w->k)
         return;
-    void *all[] = {w->x, w->x0, w->xn, w->qkv, w->attn, w->ffn, w->router, w->route, w->prob, w->gate, w->place.sel, w->place.sel_n,
-                   w->place.rest, w->place.rest_n, w->place.run_start, w->place.visible, w->place.slot, w->want_x, w->want_xn, w->logits,
-                   w->target_lp, w->top_id, w->top_lp, w->bad};
+    void *all[] = {
+        w->x,          w->x0,     w->xn,        w->qkv,         w->attn,       w->ffn,          w->router,          w->route,
+        w->prob,       w->gate,   w->place.sel, w->place.sel_n, w->place.rest, w->place.rest_n, w->place.run_start, w->place.visible,
+        w->place.slot, w->want_x, w->want_xn,   w->logits,      w->target_lp,  w->top_id,       w->top_lp,          w->bad};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         w->k->backend->free(w->k, all[i]);
     memset(w, 0, sizeof(*w));

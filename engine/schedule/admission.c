@@ -1,7 +1,7 @@
 /* Windows of the queue in prefix order, room in the KV pool, and shares of a step. */
 #include "engine/schedule/admission.h"
-#include <stdlib.h>
 #include "engine/schedule/finish.h"
+#include <stdlib.h>
 
 static int by_tokens(const void *a, const void *b)
 {
@@ -128,7 +128,7 @@ int admission_divide(struct scheduler *s)
 {
     int n = 0, left = s->max_rows;
     bool has_long = false;
-    for (struct sequence *q = s->running.head; q && left; q = q->next) {   /* one row for every generating sequence */
+    for (struct sequence *q = s->running.head; q && left; q = q->next) { /* one row for every generating sequence */
         int due = sequence_due(q);
         if (!due)
             continue;

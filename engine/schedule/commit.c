@@ -1,8 +1,8 @@
 /* From a step's read-backs to rows and scores of sequences. */
 #include "engine/schedule/commit.h"
+#include "engine/schedule/scheduler.h"
 #include <stdlib.h>
 #include <string.h>
-#include "engine/schedule/scheduler.h"
 
 int commit_init(struct commit *c, const struct model *m, const struct prefix_tree *t, struct err *err)
 {
@@ -33,7 +33,7 @@ struct block {
     struct flight *f;
     struct sequence *q;
     int row, n;
-    int at[COMMIT_ROWS];   /* where the next slot of a row goes in s->commit.slots */
+    int at[COMMIT_ROWS]; /* where the next slot of a row goes in s->commit.slots */
     int n_slots;
 };
 
@@ -71,7 +71,7 @@ static int read_layer_slots(struct block *b, int l, const int *next)
 {
     const struct prefix_tree *t = &b->s->tree;
     int *slots = b->s->commit.slots, taken = 0;
-    if (b->n_slots == b->n * t->n_layers) {   /* every row has K and V in every layer */
+    if (b->n_slots == b->n * t->n_layers) { /* every row has K and V in every layer */
         for (int i = 0; i < b->n; i++)
             slots[i * t->n_layers + l] = next[i];
         return b->n;

@@ -5,18 +5,18 @@
 
 struct scheduler;
 
-#define COMMIT_ROWS 32   /* rows read at a time: a layer's bits and slots lie side by side, and the block stays in the cache */
+#define COMMIT_ROWS 32 /* rows read at a time: a layer's bits and slots lie side by side, and the block stays in the cache */
 
 /* Scratch of one worker. */
 struct commit {
-    uint8_t *dense;    /* [route_bytes] bits of the layers without a router */
-    uint8_t *bits;     /* [COMMIT_ROWS, route_bytes] of a block of rows */
-    int *slots;        /* of the block, row by row, and within a row by ascending layer */
-    int *taken;        /* [n_layers] how many reserved slots the rows so far took */
+    uint8_t *dense; /* [route_bytes] bits of the layers without a router */
+    uint8_t *bits;  /* [COMMIT_ROWS, route_bytes] of a block of rows */
+    int *slots;     /* of the block, row by row, and within a row by ascending layer */
+    int *taken;     /* [n_layers] how many reserved slots the rows so far took */
 };
 
 int commit_init(struct commit *c, const struct model *m, const struct prefix_tree *t, struct err *err);
-void commit_done(struct commit *c);   /* copes with half-built */
+void commit_done(struct commit *c); /* copes with half-built */
 
 /* All rows and scores of a step whose results are here; slots that it did not use go back. A sequence that fails is finished with its own error. */
 void commit_step(struct scheduler *s, struct flight *f);

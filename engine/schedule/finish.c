@@ -34,7 +34,7 @@ static void hand_over(struct scheduler *s, struct sequence *q)
     struct engine_ticket *t = q->ticket;
     count_result(&s->counts, q);
     pthread_mutex_lock(&s->lock);
-    finish_publish(s);   /* a client that has its answer finds it counted, its rows included */
+    finish_publish(s); /* a client that has its answer finds it counted, its rows included */
     if (!--t->remaining)
         pthread_cond_broadcast(&t->done);
     pthread_mutex_unlock(&s->lock);
@@ -61,7 +61,10 @@ void finish_running(struct scheduler *s, struct sequence *q, int code, const str
     finish(s, &s->running, &s->n_running, q, code, err);
 }
 
-static int cancelled(struct err *err) { return err_set(err, ERR_CANCELLED, "the request was cancelled"); }
+static int cancelled(struct err *err)
+{
+    return err_set(err, ERR_CANCELLED, "the request was cancelled");
+}
 
 void finish_collected(struct scheduler *s, struct sequence *q)
 {

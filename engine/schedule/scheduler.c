@@ -1,10 +1,10 @@
 /* The worker's loop and the queue's face. How sequences start and share a step is in admission.c, what a step does in step.c, how they end in finish.c. */
 #include "engine/schedule/scheduler.h"
-#include <stdlib.h>
-#include <string.h>
 #include "engine/schedule/admission.h"
 #include "engine/schedule/finish.h"
 #include "engine/schedule/step.h"
+#include <stdlib.h>
+#include <string.h>
 
 /* ---- steps in flight ---------------------------------------------------------------------------------------------- */
 /* The first that is free, so that steps which follow each other one by one, as in decoding, use the same buffers; NULL: all carry a step. */
@@ -33,7 +33,7 @@ static int collect(struct scheduler *s, struct flight *f, struct err *err)
     int r = step_collect(s, f, err);
     for (int i = 0; r >= 0 && i < f->batch.n_runs;) {
         struct sequence *q = f->runs[i].seq;
-        while (i < f->batch.n_runs && f->runs[i].seq == q)   /* q may be gone once it is finished */
+        while (i < f->batch.n_runs && f->runs[i].seq == q) /* q may be gone once it is finished */
             i++;
         finish_collected(s, q);
     }
@@ -51,7 +51,7 @@ static void drop_flights(struct scheduler *s)
 /* code: what failed; err: what is known of it, code 0 if nothing is. */
 static void fail_device(struct scheduler *s, int code, struct err *err)
 {
-    if (err->code >= 0 && s->m->k->backend->sync(s->m->k, err) >= 0)   /* the device can say more than a call's code */
+    if (err->code >= 0 && s->m->k->backend->sync(s->m->k, err) >= 0) /* the device can say more than a call's code */
         err_set(err, code, "a step failed with %s", err_name(code));
     log_error(s->log, "the device failed: %s", err->text);
     pthread_mutex_lock(&s->lock);
@@ -79,7 +79,7 @@ static int launch(struct scheduler *s, struct flight *f, double now_s, struct er
         note_memory(s);
     if (r >= 0)
         r = step_launch(s, f, s->grants, admission_divide(s), err);
-    int end = op_times_end(&s->times);   /* after a failure too: the ops are the backend's own again */
+    int end = op_times_end(&s->times); /* after a failure too: the ops are the backend's own again */
     return r < 0 ? r : end;
 }
 
@@ -165,7 +165,7 @@ int scheduler_submit(struct scheduler *s, struct engine_ticket *t, struct err *e
         r = err_set(err, ERR_DEVICE, "%s", s->failure.text);
     else if (s->draining)
         r = err_set(err, ERR_DRAINING, "the server is shutting down");
-    else if (s->n_queued + t->n > s->max_queue && s->n_queued)   /* a ticket larger than the queue is taken when it is empty */
+    else if (s->n_queued + t->n > s->max_queue && s->n_queued) /* a ticket larger than the queue is taken when it is empty */
         r = err_set(err, ERR_BUSY, "the queue holds %d requests and takes at most %d; this call has %d", s->n_queued, s->max_queue, t->n);
     if (r >= 0) {
         for (int i = 0; i < t->n; i++)
@@ -202,8 +202,10 @@ static int check_pool(const struct model *m, const struct scheduler_options *o, 
     if (o->kv_slots >= worst)
         return 0;
     size_t row = model_kv_row_bytes(m);
-    return err_field(err, ERR_INVALID, "kv-cache-memory", "kv-cache-memory holds %d rows of %zu bytes, but one sequence of max-model-len %d "
-                     "may need %lld (%.0f MiB)", o->kv_slots, row, m->max_model_len, (long long)worst, (double)worst * (double)row / 1048576.0);
+    return err_field(err, ERR_INVALID, "kv-cache-memory",
+                     "kv-cache-memory holds %d rows of %zu bytes, but one sequence of max-model-len %d "
+                     "may need %lld (%.0f MiB)",
+                     o->kv_slots, row, m->max_model_len, (long long)worst, (double)worst * (double)row / 1048576.0);
 }
 
 int scheduler_open(struct scheduler *s, struct model *m, const struct scheduler_options *o, struct err *err)

@@ -8,28 +8,28 @@
  * Less than half a step waits for sequences that the step in flight will bring back, or for those that wait for its rows: generating ones above all
  * are best computed together. */
 #pragma once
-#include <pthread.h>
-#include <stdatomic.h>
 #include "engine/schedule/commit.h"
 #include "engine/schedule/flight.h"
 #include "engine/schedule/seq_list.h"
 #include "kernels/op_times.h"
+#include <pthread.h>
+#include <stdatomic.h>
 
-#define WINDOW 1024   /* sequences sorted into prefix order at a time */
+#define WINDOW 1024 /* sequences sorted into prefix order at a time */
 
 struct engine_ticket {
     struct scheduler *owner;
-    struct sequence *seqs;       /* [n] */
+    struct sequence *seqs; /* [n] */
     int n;
-    int remaining;               /* under owner->lock */
+    int remaining; /* under owner->lock */
     atomic_bool cancelled;
     pthread_cond_t done;
 };
 
 struct grant {
     struct sequence *seq;
-    int n;      /* rows of the next step */
-    int due;    /* rows that it could use */
+    int n;   /* rows of the next step */
+    int due; /* rows that it could use */
 };
 
 struct scheduler {
@@ -45,34 +45,34 @@ struct scheduler {
     struct flight flights[STEPS_IN_FLIGHT_MAX];
     int max_flights;
     uint64_t n_launched;
-    struct sequence **order;           /* [WINDOW] scratch for sorting */
-    struct grant *grants;              /* [max_rows] */
+    struct sequence **order; /* [WINDOW] scratch for sorting */
+    struct grant *grants;    /* [max_rows] */
     struct commit commit;
     struct op_times times;
-    struct engine_stats counts;        /* the worker's own; published after each step */
+    struct engine_stats counts; /* the worker's own; published after each step */
     /* shared */
-    pthread_mutex_t lock;              /* the only lock of the engine */
+    pthread_mutex_t lock; /* the only lock of the engine */
     pthread_cond_t wake, idle;
-    struct seq_list inbox;             /* submitted, not yet seen by the worker */
+    struct seq_list inbox; /* submitted, not yet seen by the worker */
     struct engine_stats published;
     int n_queued, n_running;
     bool started, stop, draining, sweep, clear;
-    struct err failure;                /* code < 0: the device is lost */
+    struct err failure; /* code < 0: the device is lost */
     pthread_t worker;
 };
 
 struct scheduler_options {
     int max_batch_tokens, max_queue;
-    int steps_in_flight;               /* 1..STEPS_IN_FLIGHT_MAX */
+    int steps_in_flight; /* 1..STEPS_IN_FLIGHT_MAX */
     int kv_slots;
     bool prefix_cache;
-    size_t tree_bytes;                 /* host memory of the prefix tree */
+    size_t tree_bytes; /* host memory of the prefix tree */
     struct log *log;
 };
 
 int scheduler_open(struct scheduler *s, struct model *m, const struct scheduler_options *o, struct err *err);
-void scheduler_close(struct scheduler *s);      /* copes with half-built; no ticket may be in use */
+void scheduler_close(struct scheduler *s); /* copes with half-built; no ticket may be in use */
 
 int scheduler_submit(struct scheduler *s, struct engine_ticket *t, struct err *err);
 void scheduler_cancel(struct scheduler *s, struct engine_ticket *t);
-void scheduler_clear_cache(struct scheduler *s);   /* returns when done */
+void scheduler_clear_cache(struct scheduler *s); /* returns when done */

@@ -91,7 +91,7 @@ static int take_prefix(struct sequence *s, const struct sequence_env *e)
     for (int p = 0; p < s->n_cached; p++)
         count_row(e->tree, s->route + (size_t)p * (size_t)e->tree->route_bytes, s->kv_count);
     memcpy(s->rerun_count, s->kv_count, (size_t)reader.n_layers * sizeof(int));
-    tree_walk_up(&s->path, read_slots, &reader);   /* counts rerun_count down to 0 */
+    tree_walk_up(&s->path, read_slots, &reader); /* counts rerun_count down to 0 */
     return e->kv->k->backend->upload(e->kv->k, e->kv->tables + s->table_off, e->table_host,
                                      (size_t)reader.n_layers * (size_t)s->table_cap * sizeof(int));
 }
@@ -132,7 +132,7 @@ static enum admission fail(struct sequence *s, const struct sequence_env *e, int
 enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, int64_t promised)
 {
     const struct eval_request *q = s->req;
-    if (s->table_cap == 0)   /* one token, nothing to score or generate: no row is needed */
+    if (s->table_cap == 0) /* one token, nothing to score or generate: no row is needed */
         return ADMIT_DONE;
     if (e->tree->shared && tree_probe(e->tree, q->tokens, q->n_tokens, s->n_prompt_rows) < 0)
         return ADMIT_WAIT_PREFIX;
@@ -149,7 +149,7 @@ enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, 
         s->table_off = -1;
         return ADMIT_WAIT_ROOM;
     }
-    if (s->n_cached > s->table_cap)   /* the last token's row may be cached too, but this request has no use for it */
+    if (s->n_cached > s->table_cap) /* the last token's row may be cached too, but this request has no use for it */
         s->n_cached = s->table_cap;
     s->promised = need;
     s->n_kv = s->n_cached;
@@ -198,7 +198,8 @@ static void add_run(struct sequence *s, const struct sequence_env *e, struct bat
 }
 
 /* Runs of consecutive rows that are needed again, from rerun_pos on. */
-static int pack_reruns(struct sequence *s, const struct sequence_env *e, struct batch *b, int n, struct step_run *runs, struct step_run *wants)
+static int pack_reruns(struct sequence *s, const struct sequence_env *e, struct batch *b, int n, struct step_run *runs,
+                       struct step_run *wants)
 {
     const struct prefix_tree *t = e->tree;
     int packed = 0;

@@ -4,21 +4,21 @@
  * queries over the cached keys, appending nothing); the others are computed in order ("append").
  * Used by the worker thread only, but for sequence_prepare. */
 #pragma once
-#include "engine/model/batch.h"
 #include "engine/engine.h"
-#include "engine/model/logprobs.h"
 #include "engine/memory/prefix_tree.h"
+#include "engine/model/batch.h"
+#include "engine/model/logprobs.h"
 
 struct sequence {
-    struct sequence *prev, *next;      /* in one of the scheduler's lists */
+    struct sequence *prev, *next; /* in one of the scheduler's lists */
     struct engine_ticket *ticket;
     const struct eval_request *req;
     struct eval_result result;
     struct sampler_params sampler;
-    int k1;                            /* alternatives kept: max(1, req->top_k) */
+    int k1; /* alternatives kept: max(1, req->top_k) */
     bool done;
-    bool in_flight;                    /* a step with rows of it has been launched and not yet collected */
-    int n_appending;                   /* rows that the step in flight appends */
+    bool in_flight;  /* a step with rows of it has been launched and not yet collected */
+    int n_appending; /* rows that the step in flight appends */
     /* outputs, one allocation (`block`) */
     void *block;
     float *logprobs, *top_logprobs, *new_logprobs, *new_top_logprobs;
@@ -28,17 +28,17 @@ struct sequence {
     /* while it runs */
     struct tree_path path;
     int64_t table_off;
-    int table_cap;                     /* positions that may be computed */
-    int64_t promised;                  /* KV slots set aside for rows still to come */
-    int n_prompt_rows;                 /* rows of the prompt that must be computed */
-    int n_kv;                          /* positions computed, 0 .. n_kv-1 */
-    int n_cached;                      /* of them, taken from the tree */
-    int n_rerun_left, rerun_pos;       /* rows to run again, and the position from which on to look for them */
+    int table_cap;               /* positions that may be computed */
+    int64_t promised;            /* KV slots set aside for rows still to come */
+    int n_prompt_rows;           /* rows of the prompt that must be computed */
+    int n_kv;                    /* positions computed, 0 .. n_kv-1 */
+    int n_cached;                /* of them, taken from the tree */
+    int n_rerun_left, rerun_pos; /* rows to run again, and the position from which on to look for them */
     int rows_run;
     int n_new;
-    int *kv_count, *rerun_count;       /* [n_layers] keys before position n_kv, and before rerun_pos */
-    uint8_t *route;                    /* [table_cap, route_bytes] */
-    uint8_t *need;                     /* [n_prompt_rows] the row's logits are wanted and not in the tree */
+    int *kv_count, *rerun_count; /* [n_layers] keys before position n_kv, and before rerun_pos */
+    uint8_t *route;              /* [table_cap, route_bytes] */
+    uint8_t *need;               /* [n_prompt_rows] the row's logits are wanted and not in the tree */
 };
 
 /* The engine's state that a sequence works on. */
@@ -46,7 +46,7 @@ struct sequence_env {
     const struct model *m;
     struct prefix_tree *tree;
     struct kv_cache *kv;
-    int *table_host;                   /* [n_layers * max_model_len] scratch for building slot tables */
+    int *table_host; /* [n_layers * max_model_len] scratch for building slot tables */
 };
 
 /* A run of a step belongs to a sequence, and so does a wanted row. */
@@ -57,7 +57,7 @@ struct step_run {
 
 /* Allocates the outputs; -1 = ERR_NOMEM. Any thread. */
 int sequence_prepare(struct sequence *s, const struct eval_request *req, const struct model *m, struct engine_ticket *ticket);
-void sequence_release(struct sequence *s);   /* frees the outputs */
+void sequence_release(struct sequence *s); /* frees the outputs */
 
 enum admission { ADMIT_DONE, ADMIT_WAIT_PREFIX, ADMIT_WAIT_ROOM, ADMIT_FAILED };
 /* Enters the tree, takes what it has, reserves slots (promised: sum over the running sequences) and a slot table.

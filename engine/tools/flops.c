@@ -5,13 +5,13 @@
 /* Multiply-adds of a layer's parts for one token that takes part. */
 struct parts {
     double q, k, v, o, mlp;
-    double key;            /* attention, for each visible key */
+    double key; /* attention, for each visible key */
 };
 
 static struct parts layer_parts(const struct model_config *c)
 {
     double h = c->hidden, q = (double)c->n_heads * c->head_dim, kv = (double)c->n_kv_heads * c->head_dim;
-    return (struct parts){ .q = h * q, .k = h * kv, .v = h * kv, .o = q * h, .mlp = 3.0 * h * c->ffn, .key = 2 * q };
+    return (struct parts){.q = h * q, .k = h * kv, .v = h * kv, .o = q * h, .mlp = 3.0 * h * c->ffn, .key = 2 * q};
 }
 
 static double router_madds(const struct model_config *c, enum layer_kind kind)
@@ -27,8 +27,8 @@ static double router_madds(const struct model_config *c, enum layer_kind kind)
 
 /* Share of tokens that do each part of a layer. */
 struct shares {
-    double selected;       /* q and attention */
-    double kv;             /* k, and rows in the cache */
+    double selected; /* q and attention */
+    double kv;       /* k, and rows in the cache */
     double v, o, mlp;
 };
 
@@ -36,7 +36,7 @@ static struct shares layer_shares(const struct layer_plan *p, double rate)
 {
     double r = p->kind == LAYER_DENSE ? 1 : rate;
     bool skip = p->unselected == UNSELECTED_SKIP;
-    struct shares s = { .selected = r, .kv = p->kv_all ? 1 : r, .o = skip ? r : 1, .mlp = skip ? r : 1 };
+    struct shares s = {.selected = r, .kv = p->kv_all ? 1 : r, .o = skip ? r : 1, .mlp = skip ? r : 1};
     s.v = skip && !p->kv_all ? r : 1;
     return s;
 }
@@ -46,7 +46,7 @@ static void add_layer(const struct model_config *c, const struct layer_plan *p, 
     struct parts w = layer_parts(c);
     struct shares s = layer_shares(p, rate);
     double fixed = s.selected * w.q + s.kv * w.k + s.v * w.v + s.o * w.o + s.mlp * w.mlp + router_madds(c, p->kind);
-    double attention = s.selected * s.kv * context * w.key;   /* the keys that there are, seen by the tokens that look */
+    double attention = s.selected * s.kv * context * w.key; /* the keys that there are, seen by the tokens that look */
     sum->causal += 2 * (fixed + attention / 2);
     sum->full += 2 * (fixed + attention);
     sum->kv_rows += s.kv;
@@ -54,15 +54,15 @@ static void add_layer(const struct model_config *c, const struct layer_plan *p, 
 
 void token_cost(const struct model_config *c, const struct layer_plan *plan, double route_rate, int context, struct token_cost *ret)
 {
-    *ret = (struct token_cost){ .head = 2.0 * c->vocab * c->hidden };
+    *ret = (struct token_cost){.head = 2.0 * c->vocab * c->hidden};
     for (int l = 0; l < c->n_layers; l++)
         add_layer(c, &plan[l], route_rate, context, ret);
 }
 
 void token_cost_dense(const struct model_config *c, int context, struct token_cost *ret)
 {
-    static const struct layer_plan dense = { .kind = LAYER_DENSE };
-    *ret = (struct token_cost){ .head = 2.0 * c->vocab * c->hidden };
+    static const struct layer_plan dense = {.kind = LAYER_DENSE};
+    *ret = (struct token_cost){.head = 2.0 * c->vocab * c->hidden};
     for (int l = 0; l < c->n_layers; l++)
         add_layer(c, &dense, 1, context, ret);
 }
@@ -70,7 +70,7 @@ void token_cost_dense(const struct model_config *c, int context, struct token_co
 void sequences_cost_add(struct sequences_cost *sum, const struct model_config *c, const struct layer_plan *plan, const int *rows_routed,
                         int n)
 {
-    struct token_cost model = { 0 }, dense;
+    struct token_cost model = {0}, dense;
     for (int l = 0; l < c->n_layers && n > 0; l++)
         add_layer(c, &plan[l], (double)rows_routed[l] / n, n, &model);
     token_cost_dense(c, n, &dense);

@@ -8,9 +8,9 @@
 #include "engine/checkpoint/model_config.h"
 
 struct token_cost {
-    double causal, full;   /* FLOPs of all layers a token, head excluded */
-    double head;           /* FLOPs of one row of logits */
-    double kv_rows;        /* rows of K and V that a token leaves, summed over layers */
+    double causal, full; /* FLOPs of all layers a token, head excluded */
+    double head;         /* FLOPs of one row of logits */
+    double kv_rows;      /* rows of K and V that a token leaves, summed over layers */
 };
 
 /* What sequences cost together, each computed once from its first token on, heads excluded; the same with every layer dense. */

@@ -1,21 +1,21 @@
 /* The table is printed from the JSON report, so the two cannot disagree. */
 #include "engine/tools/inspect.h"
+#include "engine/checkpoint/layer_plan.h"
+#include "engine/checkpoint/model_config.h"
+#include "engine/checkpoint/safetensors.h"
+#include "engine/checkpoint/tensor_list.h"
+#include "engine/tools/flops.h"
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "engine/tools/flops.h"
-#include "engine/checkpoint/layer_plan.h"
-#include "engine/checkpoint/model_config.h"
-#include "engine/checkpoint/safetensors.h"
-#include "engine/checkpoint/tensor_list.h"
 
 struct subject {
     struct model_config config;
     struct layer_plan plan[MODEL_MAX_LAYERS];
-    struct layer_plan stored[MODEL_MAX_LAYERS];   /* before --dense-layers: what the files hold */
-    struct safetensors *tensors;                  /* NULL: a config alone */
+    struct layer_plan stored[MODEL_MAX_LAYERS]; /* before --dense-layers: what the files hold */
+    struct safetensors *tensors;                /* NULL: a config alone */
 };
 
 struct counts {
@@ -45,7 +45,7 @@ static int plan_without_tensors(const struct inspect_options *o, struct subject 
 
 static int load(const struct inspect_options *o, struct subject *s, struct err *err)
 {
-    const struct model_overrides overrides = { .rope_scaling = o->rope_scaling, .bos_id = -1, .eos_id = -1 };
+    const struct model_overrides overrides = {.rope_scaling = o->rope_scaling, .bos_id = -1, .eos_id = -1};
     struct stat st;
     if (stat(o->model, &st) < 0)
         return err_field(err, ERR_NOT_FOUND, "model", "%s is not there", o->model);
@@ -96,7 +96,7 @@ static int compare_one(void *user, const struct tensor_spec *t)
 
 static int count(const struct subject *s, struct counts *ret, struct err *err)
 {
-    struct comparison c = { s->tensors, err };
+    struct comparison c = {s->tensors, err};
     int r = s->tensors ? tensor_list(&s->config, s->stored, compare_one, &c) : 0;
     return r >= 0 ? tensor_list(&s->config, s->stored, count_one, ret) : r;
 }
@@ -121,13 +121,13 @@ static json_t *config_json(const struct model_config *c)
 
 static json_t *rope_json(const struct rope_config *r)
 {
-    return json_pack("{ss sf sf sf sf}", "type", rope_type_name(r->type), "theta", r->theta, "effective_factor", r->factor, "original_length",
-                     r->original_length, "attention_factor", r->attention_factor);
+    return json_pack("{ss sf sf sf sf}", "type", rope_type_name(r->type), "theta", r->theta, "effective_factor", r->factor,
+                     "original_length", r->original_length, "attention_factor", r->attention_factor);
 }
 
 static json_t *plan_json(const struct layer_plan *plan, int n_layers)
 {
-    static const char *const unselected[] = { "none", "bypass", "skip" }, *const gate[] = { "none", "attention", "layer" };
+    static const char *const unselected[] = {"none", "bypass", "skip"}, *const gate[] = {"none", "attention", "layer"};
     json_t *list = json_array();
     for (int l = 0; list && l < n_layers; l++) {
         const struct layer_plan *p = &plan[l];
@@ -149,7 +149,8 @@ static json_t *flops_json(const struct inspect_options *o, int context, const st
                      ratio_json(model->causal, dense->causal), "full", ratio_json(model->full, dense->full));
 }
 
-static json_t *kv_json(const struct inspect_options *o, const struct subject *s, const struct token_cost *model, const struct token_cost *dense)
+static json_t *kv_json(const struct inspect_options *o, const struct subject *s, const struct token_cost *model,
+                       const struct token_cost *dense)
 {
     const char *name = o->kv_dtype >= 0 ? dtype_name((enum dtype)o->kv_dtype) : stored_dtype(s);
     double row = 2.0 * s->config.n_kv_heads * s->config.head_dim * (strcmp(name, "f32") ? 2 : 4);
@@ -173,11 +174,12 @@ static json_t *make_report(const struct inspect_options *o, const struct subject
     token_cost(c, s->plan, o->route_rate, context, &model);
     token_cost_dense(c, context, &dense);
     return json_pack("{ss ss sb ss so so si si so so sI s{sI sI sI} so so}", "model", o->model, "family",
-                     layer_plan_family(s->stored, c->n_layers), "has_weights", s->tensors != NULL, "stored_dtype", stored_dtype(s), "config",
-                     config_json(c), "rope", rope_json(&c->rope), "default_max_model_len", c->default_max_model_len, "bos_token_id",
-                     c->bos_id, "eos_token_ids", eos_json(c), "plan", plan_json(s->plan, c->n_layers), "tensors", (json_int_t)n->tensors,
-                     "parameters", "total", (json_int_t)n->total, "router", (json_int_t)n->router, "embedding", (json_int_t)n->embedding,
-                     "flops_per_token", flops_json(o, context, &model, &dense), "kv_bytes_per_token", kv_json(o, s, &model, &dense));
+                     layer_plan_family(s->stored, c->n_layers), "has_weights", s->tensors != NULL, "stored_dtype", stored_dtype(s),
+                     "config", config_json(c), "rope", rope_json(&c->rope), "default_max_model_len", c->default_max_model_len,
+                     "bos_token_id", c->bos_id, "eos_token_ids", eos_json(c), "plan", plan_json(s->plan, c->n_layers), "tensors",
+                     (json_int_t)n->tensors, "parameters", "total", (json_int_t)n->total, "router", (json_int_t)n->router, "embedding",
+                     (json_int_t)n->embedding, "flops_per_token", flops_json(o, context, &model, &dense), "kv_bytes_per_token",
+                     kv_json(o, s, &model, &dense));
 }
 
 int inspect_report(const struct inspect_options *o, json_t **ret, struct err *err)
@@ -189,7 +191,7 @@ int inspect_report(const struct inspect_options *o, json_t **ret, struct err *er
     struct subject *s = calloc(1, sizeof(*s));
     if (!s)
         return err_set(err, ERR_NOMEM, "no memory to inspect %s", o->model);
-    struct counts n = { 0 };
+    struct counts n = {0};
     json_t *report = NULL;
     int r = load(o, s, err);
     if (r >= 0)

@@ -6,12 +6,12 @@
 #include "kernels/dtype.h"
 
 struct inspect_options {
-    const char *model;         /* a checkpoint directory, a directory with config.json alone, or a config file */
-    const char *family;        /* "dense", "dtrnet", "mod", "dllm": how to read a config without tensors; NULL: dtrnet if it has dtrnet_layers */
-    double route_rate;         /* share of tokens that routed layers select, 0..1 */
-    int context;               /* tokens of context for attention's cost, >= 1; 0: max_position_embeddings */
-    int kv_dtype;              /* enum dtype of K and V; -1: as stored */
-    const char *rope_scaling, *dense_layers;   /* as in model_overrides; NULL: none */
+    const char *model;  /* a checkpoint directory, a directory with config.json alone, or a config file */
+    const char *family; /* "dense", "dtrnet", "mod", "dllm": how to read a config without tensors; NULL: dtrnet if it has dtrnet_layers */
+    double route_rate;  /* share of tokens that routed layers select, 0..1 */
+    int context;        /* tokens of context for attention's cost, >= 1; 0: max_position_embeddings */
+    int kv_dtype;       /* enum dtype of K and V; -1: as stored */
+    const char *rope_scaling, *dense_layers; /* as in model_overrides; NULL: none */
     struct log *log;
 };
 

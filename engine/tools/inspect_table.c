@@ -1,6 +1,6 @@
 /* The report of inspect.h as lines of text. */
-#include <string.h>
 #include "engine/tools/inspect.h"
+#include <string.h>
 
 static const json_t *at(const json_t *report, const char *a, const char *b)
 {
@@ -34,7 +34,7 @@ static int put_grouped(struct buf *out, const char *label, json_int_t v)
 
 static bool same_layer(const json_t *a, const json_t *b)
 {
-    static const char *const keys[] = { "kind", "forced_dense" };
+    static const char *const keys[] = {"kind", "forced_dense"};
     for (int i = 0; i < 2; i++)
         if (!json_equal(json_object_get(a, keys[i]), json_object_get(b, keys[i])))
             return false;
@@ -61,9 +61,10 @@ static int put_plan(const json_t *plan, struct buf *out)
 static int put_costs(const json_t *report, struct buf *out)
 {
     const json_t *f = at(report, "flops_per_token", NULL), *kv = at(report, "kv_bytes_per_token", NULL);
-    int r = buf_printf(out, "\na token at routing rate %g with %g tokens of context\n                      model          dense          ratio\n",
-                       number(f, "route_rate", NULL), number(f, "context", NULL));
-    static const char *const labels[] = { "causal", "full" };
+    int r = buf_printf(
+        out, "\na token at routing rate %g with %g tokens of context\n                      model          dense          ratio\n",
+        number(f, "route_rate", NULL), number(f, "context", NULL));
+    static const char *const labels[] = {"causal", "full"};
     for (int i = 0; i < 2 && r >= 0; i++)
         r = buf_printf(out, "MFLOPs, %-14s%-15.2f%-15.2f%.3f\n", labels[i], number(f, labels[i], "model") / 1e6,
                        number(f, labels[i], "dense") / 1e6, number(f, labels[i], "ratio"));
@@ -90,13 +91,14 @@ static int put_shape(const json_t *report, struct buf *out)
     if (r >= 0 && strcmp(text(rope, "type", NULL), "default"))
         r = buf_printf(out, ", effective factor %g, original length %g, attention factor %g", number(rope, "effective_factor", NULL),
                        number(rope, "original_length", NULL), number(rope, "attention_factor", NULL));
-    return r >= 0 ? buf_printf(out, "\n%-22s%g\n%-22s%s\n", "default max-model-len", number(report, "default_max_model_len", NULL), "stored dtype",
-                               text(report, "stored_dtype", NULL)) : r;
+    return r >= 0 ? buf_printf(out, "\n%-22s%g\n%-22s%s\n", "default max-model-len", number(report, "default_max_model_len", NULL),
+                               "stored dtype", text(report, "stored_dtype", NULL))
+                  : r;
 }
 
 int inspect_table(const json_t *report, struct buf *out)
 {
-    static const char *const rows[][2] = { { "total", "parameters" }, { "router", "  of routers" }, { "embedding", "  of the embedding" } };
+    static const char *const rows[][2] = {{"total", "parameters"}, {"router", "  of routers"}, {"embedding", "  of the embedding"}};
     int r = put_shape(report, out);
     if (r >= 0)
         r = put_grouped(out, "tensors", json_integer_value(at(report, "tensors", NULL)));

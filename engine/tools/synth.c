@@ -1,5 +1,8 @@
 /* Config in, checkpoint out; then the engine itself says how many rows its routers select. */
 #include "engine/tools/synth.h"
+#include "common/mapfile.h"
+#include "engine/checkpoint/tensor_list.h"
+#include "engine/engine.h"
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
@@ -7,9 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include "common/mapfile.h"
-#include "engine/engine.h"
-#include "engine/checkpoint/tensor_list.h"
 
 static int check_options(const struct synth_options *o, struct err *err)
 {
@@ -38,7 +38,7 @@ static int describe(const struct synth_options *o, struct model_config *c, struc
 static int copy_config(const struct synth_options *o, struct err *err)
 {
     char path[PATH_MAX];
-    struct mapfile m = { 0 };
+    struct mapfile m = {0};
     if (mkdir(o->out, 0777) < 0 && errno != EEXIST)
         return err_field(err, ERR_IO, "out", "%s cannot be made: %s", o->out, strerror(errno));
     snprintf(path, sizeof(path), "%s/config.json", o->out);
@@ -71,7 +71,7 @@ static int count_selected(struct engine *e, const struct synth_options *o, int n
         struct engine_ticket *t = NULL;
         for (int j = 0; j <= len; j++)
             ids[j] = (int32_t)(synth_hash(o->seed ^ 0x6d65, (uint64_t)i * (uint64_t)(len + 1) + j) % (uint64_t)c->vocab);
-        const struct eval_request q = { .tokens = ids, .n_tokens = len + 1, .score_begin = len, .top_p = 1 };
+        const struct eval_request q = {.tokens = ids, .n_tokens = len + 1, .score_begin = len, .top_p = 1};
         r = engine_submit(e, &q, 1, &t, err);
         if (r < 0)
             break;
@@ -88,7 +88,8 @@ static int count_selected(struct engine *e, const struct synth_options *o, int n
 
 int synth_measure(const struct synth_options *o, struct synth_report *ret, struct err *err)
 {
-    const struct engine_options eo = { .model_dir = o->out, .n_threads = o->n_threads, .max_model_len = SYNTH_SEQUENCE, .bos_id = -1, .eos_id = -1 };
+    const struct engine_options eo = {
+        .model_dir = o->out, .n_threads = o->n_threads, .max_model_len = SYNTH_SEQUENCE, .bos_id = -1, .eos_id = -1};
     struct engine *e = NULL;
     double *selected = calloc(MODEL_MAX_LAYERS, sizeof(*selected));
     int r = selected ? engine_open(&eo, &e, err) : err_set(err, ERR_NOMEM, "no memory to measure the routing");

@@ -5,30 +5,30 @@
  * holds in texts of any length. Norms are 1. The routers' biases are then set by running random ids through the written model, layer by
  * layer in depth order (a layer's input depends on the biases before it): each bias is moved so that the wanted share of rows is selected. */
 #pragma once
-#include <stdbool.h>
-#include <stdint.h>
 #include "common/err.h"
 #include "common/log.h"
 #include "engine/checkpoint/layer_plan.h"
+#include <stdbool.h>
+#include <stdint.h>
 
 struct synth_options {
-    const char *config;        /* config.json to follow; copied to the checkpoint */
-    const char *out;           /* directory; made if absent; must not hold a model.safetensors or config.json */
-    const char *family;        /* "dense", "dtrnet", "mod", "dllm"; NULL: dtrnet if the config has dtrnet_layers, else dense */
-    double route_rate;         /* 0..1 */
-    uint64_t seed;             /* the same seed, config and rate give the same weights */
-    int n_tokens;              /* random ids to calibrate on, and as many others to measure on; 0: 32768. Takes n_tokens x hidden_size floats */
-    int n_threads;             /* 0: all that the process may use */
+    const char *config; /* config.json to follow; copied to the checkpoint */
+    const char *out;    /* directory; made if absent; must not hold a model.safetensors or config.json */
+    const char *family; /* "dense", "dtrnet", "mod", "dllm"; NULL: dtrnet if the config has dtrnet_layers, else dense */
+    double route_rate;  /* 0..1 */
+    uint64_t seed;      /* the same seed, config and rate give the same weights */
+    int n_tokens;       /* random ids to calibrate on, and as many others to measure on; 0: 32768. Takes n_tokens x hidden_size floats */
+    int n_threads;      /* 0: all that the process may use */
     struct log *log;
 };
 
-#define SYNTH_SEQUENCE 512     /* tokens of one sequence, or the model's length if that is less */
+#define SYNTH_SEQUENCE 512 /* tokens of one sequence, or the model's length if that is less */
 
 struct synth_report {
     int n_layers;
     enum layer_kind kind[MODEL_MAX_LAYERS];
-    double rate[MODEL_MAX_LAYERS];   /* share of rows selected, measured through the engine on ids that the calibration has not seen */
-    double worst;                    /* largest |rate - route_rate| over routed layers; 0 without any */
+    double rate[MODEL_MAX_LAYERS]; /* share of rows selected, measured through the engine on ids that the calibration has not seen */
+    double worst;                  /* largest |rate - route_rate| over routed layers; 0 without any */
     int64_t n_params;
 };
 
@@ -42,7 +42,7 @@ int synth_measure(const struct synth_options *o, struct synth_report *ret, struc
 /* A small generator, the same everywhere: value i of stream `seed`. */
 static inline uint64_t synth_hash(uint64_t seed, uint64_t i)
 {
-    uint64_t z = seed + (i + 1) * 0x9e3779b97f4a7c15u;   /* splitmix64 */
+    uint64_t z = seed + (i + 1) * 0x9e3779b97f4a7c15u; /* splitmix64 */
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);

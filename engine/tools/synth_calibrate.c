@@ -1,5 +1,8 @@
 /* Sets the routers' biases of a written checkpoint. All sequences are taken through the model together, one layer at a time: their residual
  * streams rest on the host between layers, so a layer's bias is known before any row passes it, and one pass is enough. */
+#include "engine/checkpoint/safetensors.h"
+#include "engine/tools/synth.h"
+#include "engine/tools/trace.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -7,9 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "engine/checkpoint/safetensors.h"
-#include "engine/tools/synth.h"
-#include "engine/tools/trace.h"
 
 #define BATCH_ROWS 2048
 
@@ -17,10 +17,14 @@ struct calibration {
     const struct synth_options *o;
     struct model m;
     struct trace t;
-    int len, n_seqs, n_batches;    /* tokens of a sequence, sequences of a batch */
-    float *x;                      /* [n_batches, n_seqs * len, hidden] residual streams between layers */
-    float *margin;                 /* [n_batches * n_seqs * len] how far each row is above the threshold, in logits */
-    struct { char name[96]; float value[2]; int n; } bias[2 * MODEL_MAX_LAYERS];   /* to be written back */
+    int len, n_seqs, n_batches; /* tokens of a sequence, sequences of a batch */
+    float *x;                   /* [n_batches, n_seqs * len, hidden] residual streams between layers */
+    float *margin;              /* [n_batches * n_seqs * len] how far each row is above the threshold, in logits */
+    struct {
+        char name[96];
+        float value[2];
+        int n;
+    } bias[2 * MODEL_MAX_LAYERS]; /* to be written back */
     int n_bias;
 };
 
@@ -107,11 +111,11 @@ static int set_bias(struct calibration *c, int layer, double shift)
 {
     enum dtype t = c->m.config.save_dtype;
     enum layer_kind kind = c->m.plan[layer].kind;
-    float b[2] = { (float)round_to(t, shift), 0 };
+    float b[2] = {(float)round_to(t, shift), 0};
     if (kind == LAYER_MOD) {
         note(c, layer, "aux_router.predictor.bias", 1, b);
     } else {
-        int up = kind == LAYER_DTRNET ? 0 : 1;   /* which logit stands for attention or execution */
+        int up = kind == LAYER_DTRNET ? 0 : 1; /* which logit stands for attention or execution */
         float coarse = b[0], rest = (float)round_to(t, coarse - shift);
         b[up] = coarse;
         b[1 - up] = rest;
@@ -143,7 +147,7 @@ static int calibrate_layer(struct calibration *c, int layer)
 /* Ids in random order, each as often as any other: what a router does depends first on the token, so this leaves less to chance than
  * independent draws. */
 struct deck {
-    int32_t *ids;      /* [n] */
+    int32_t *ids; /* [n] */
     int n, next;
     uint64_t seed, draws;
 };
@@ -152,7 +156,7 @@ static int32_t deck_draw(struct deck *d)
 {
     if (d->next == d->n)
         d->next = 0;
-    int i = d->next++, j = i + (int)(synth_hash(d->seed, d->draws++) % (uint64_t)(d->n - i));   /* Fisher-Yates, a card at a time */
+    int i = d->next++, j = i + (int)(synth_hash(d->seed, d->draws++) % (uint64_t)(d->n - i)); /* Fisher-Yates, a card at a time */
     int32_t id = d->ids[j];
     d->ids[j] = d->ids[i];
     d->ids[i] = id;
@@ -171,7 +175,7 @@ static int embed_batch(struct calibration *c, struct deck *d, int32_t *ids, int 
 
 static int embed_all(struct calibration *c)
 {
-    struct deck d = { .n = c->m.config.vocab, .seed = synth_hash(c->o->seed, 0x6361) };
+    struct deck d = {.n = c->m.config.vocab, .seed = synth_hash(c->o->seed, 0x6361)};
     int32_t *ids = malloc((size_t)(c->n_seqs * c->len) * sizeof(*ids));
     d.ids = malloc((size_t)d.n * sizeof(*d.ids));
     int r = ids && d.ids ? 0 : ERR_NOMEM;
@@ -219,7 +223,8 @@ static int write_back(const struct calibration *c, const char *path, struct err 
 static int open_model(struct calibration *c, struct err *err)
 {
     const struct synth_options *o = c->o;
-    const struct engine_options eo = { .model_dir = o->out, .n_threads = o->n_threads, .max_model_len = SYNTH_SEQUENCE, .bos_id = -1, .eos_id = -1 };
+    const struct engine_options eo = {
+        .model_dir = o->out, .n_threads = o->n_threads, .max_model_len = SYNTH_SEQUENCE, .bos_id = -1, .eos_id = -1};
     int r = model_open(&eo, &c->m, err);
     if (r < 0)
         return r;

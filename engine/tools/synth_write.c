@@ -1,11 +1,11 @@
 /* Writes random tensors as one safetensors file, a chunk at a time. */
+#include "common/buf.h"
+#include "engine/checkpoint/tensor_list.h"
+#include "engine/tools/synth.h"
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include "common/buf.h"
-#include "engine/tools/synth.h"
-#include "engine/checkpoint/tensor_list.h"
 
 #define CHUNK 4096
 
@@ -13,22 +13,22 @@ struct writer {
     FILE *file;
     const struct model_config *config;
     uint64_t seed;
-    uint64_t index;          /* of the tensor */
+    uint64_t index; /* of the tensor */
     struct buf header;
     uint64_t offset;
 };
 
 static int add_to_header(void *user, const struct tensor_spec *t)
 {
-    static const char *const names[] = { "F32", "BF16", "F16" };
+    static const char *const names[] = {"F32", "BF16", "F16"};
     struct writer *w = user;
     uint64_t begin = w->offset;
     char cols[32] = "";
     if (t->cols)
         snprintf(cols, sizeof(cols), ",%lld", (long long)t->cols);
     w->offset += (uint64_t)tensor_spec_elements(t) * dtype_size(w->config->save_dtype);
-    return buf_printf(&w->header, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%lld%s],\"data_offsets\":[%llu,%llu]}", t->name, names[w->config->save_dtype],
-                      (long long)t->rows, cols, (unsigned long long)begin, (unsigned long long)w->offset);
+    return buf_printf(&w->header, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%lld%s],\"data_offsets\":[%llu,%llu]}", t->name,
+                      names[w->config->save_dtype], (long long)t->rows, cols, (unsigned long long)begin, (unsigned long long)w->offset);
 }
 
 /* Standard deviation of a tensor's values; 0 for those that are constant. */
@@ -94,7 +94,7 @@ static int write_header(struct writer *w)
 
 int synth_write(const char *path, const struct model_config *c, const struct layer_plan *plan, uint64_t seed, struct err *err)
 {
-    struct writer w = { .config = c, .seed = seed, .file = fopen(path, "wbx") };
+    struct writer w = {.config = c, .seed = seed, .file = fopen(path, "wbx")};
     if (!w.file)
         return err_set(err, ERR_IO, "%s cannot be written: %s", path, strerror(errno));
     buf_init(&w.header, 100000000);

@@ -4,7 +4,7 @@
 
 int trace_open(struct trace *t, const struct model *m, int max_rows, struct err *err)
 {
-    *t = (struct trace){ .m = m };
+    *t = (struct trace){.m = m};
     int r = workspace_init(&t->w, m, max_rows, err);
     if (r >= 0)
         r = batch_init(&t->b, m->k, max_rows, m->config.n_layers, err);

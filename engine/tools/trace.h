@@ -11,7 +11,7 @@ struct trace {
 };
 
 int trace_open(struct trace *t, const struct model *m, int max_rows, struct err *err);
-void trace_close(struct trace *t);   /* copes with half-opened and zeroed */
+void trace_close(struct trace *t); /* copes with half-opened and zeroed */
 
 /* Packs n_seqs sequences of `len` tokens each, from position 0, and uploads them. ids: [n_seqs, len]; n_seqs * len <= max_rows,
  * len <= m->max_model_len. The last `n_want` rows of each sequence will be wanted by forward_head. Then call the parts of forward.h

@@ -15,6 +15,7 @@ Needs: oneDNN 2 when dtrnet is built (Debian: libdnnl-dev), torch, transformers,
 unless DIR has it already.
 OPENBLAS_CORETYPE must be unset: it would slow the others down.
 """
+
 import argparse
 import glob
 import json
@@ -30,17 +31,26 @@ import time
 
 LENGTH, GENERATE = 512, 32
 LLAMA_TYPES = ["bf16", "f16", "q8_0"]
-MATRICES = {"qkv": lambda c: ((c["heads"] + 2 * c["kv_heads"]) * c["head"], c["hidden"]),
-            "o": lambda c: (c["hidden"], c["heads"] * c["head"]),
-            "gate_up": lambda c: (2 * c["ffn"], c["hidden"]), "down": lambda c: (c["hidden"], c["ffn"])}
+MATRICES = {
+    "qkv": lambda c: ((c["heads"] + 2 * c["kv_heads"]) * c["head"], c["hidden"]),
+    "o": lambda c: (c["hidden"], c["heads"] * c["head"]),
+    "gate_up": lambda c: (2 * c["ffn"], c["hidden"]),
+    "down": lambda c: (c["hidden"], c["ffn"]),
+}
 
 
 def shape(config: dict) -> dict:
     """The dimensions of a config.json of the LLaMA family."""
     heads = config["num_attention_heads"]
-    return {"hidden": config["hidden_size"], "ffn": config["intermediate_size"], "layers": config["num_hidden_layers"], "heads": heads,
-            "kv_heads": config.get("num_key_value_heads") or heads, "head": config.get("head_dim") or config["hidden_size"] // heads,
-            "vocab": config["vocab_size"]}
+    return {
+        "hidden": config["hidden_size"],
+        "ffn": config["intermediate_size"],
+        "layers": config["num_hidden_layers"],
+        "heads": heads,
+        "kv_heads": config.get("num_key_value_heads") or heads,
+        "head": config.get("head_dim") or config["hidden_size"] // heads,
+        "vocab": config["vocab_size"],
+    }
 
 
 def child_seconds() -> float:
@@ -76,8 +86,21 @@ def build_llama(work: pathlib.Path) -> pathlib.Path:
     if not n:
         sys.exit(f"{amx}: no tile configuration was found to put a barrier before")
     amx.write_text(fixed)
-    run(["cmake", "-S", tree, "-B", tree / "build", "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DLLAMA_CURL=OFF",
-         "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF"])
+    run(
+        [
+            "cmake",
+            "-S",
+            tree,
+            "-B",
+            tree / "build",
+            "-DCMAKE_BUILD_TYPE=Release",
+            "-DGGML_NATIVE=ON",
+            "-DLLAMA_CURL=OFF",
+            "-DLLAMA_BUILD_TESTS=OFF",
+            "-DLLAMA_BUILD_SERVER=OFF",
+            "-DLLAMA_BUILD_EXAMPLES=OFF",
+        ]
+    )
     run(["cmake", "--build", tree / "build", "--target", "llama-bench", "-j", os.cpu_count()])
     return tree / "build/bin/llama-bench"
 
@@ -85,10 +108,17 @@ def build_llama(work: pathlib.Path) -> pathlib.Path:
 def tensor_names(layers: int) -> dict:
     """Our checkpoint's names to GGUF's."""
     names = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
-    inner = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-             "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-             "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-             "mlp.down_proj": "ffn_down"}
+    inner = {
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+    }
     for layer in range(layers):
         names |= {f"model.layers.{layer}.{a}.weight": f"blk.{layer}.{b}.weight" for a, b in inner.items()}
     return names
@@ -143,7 +173,7 @@ def llama_round(bench: pathlib.Path, gguf_file: pathlib.Path, threads: int, cloc
     result = {}
     for what, prompt, new in [("prefill", LENGTH, 0), ("generate", 0, GENERATE)]:
         spent = []
-        for repeats in [1, 3]:   # loading and warming up are in both
+        for repeats in [1, 3]:  # loading and warming up are in both
             before = child_seconds()
             run([*command, "-p", prompt, "-n", new, "-r", repeats])
             spent.append(child_seconds() - before)
@@ -181,9 +211,33 @@ def hf_worker(model: str, threads: int, clock: str) -> None:
 
 def dtrnet_round(build: pathlib.Path, model: pathlib.Path, threads: int, clock: str) -> dict:
     """Figures of `dtrnet bench`."""
-    report = json.loads(run([build / "dtrnet", "bench", "--model", model, "--dtype", "bf16", "--threads", threads, "--lengths", LENGTH,
-                             "--batches", "1,4", "--generate", GENERATE + 1, "--workloads", "prefill,generate", "--repeats", 2,
-                             "--log-level", "error", "--json"]))
+    report = json.loads(
+        run(
+            [
+                build / "dtrnet",
+                "bench",
+                "--model",
+                model,
+                "--dtype",
+                "bf16",
+                "--threads",
+                threads,
+                "--lengths",
+                LENGTH,
+                "--batches",
+                "1,4",
+                "--generate",
+                GENERATE + 1,
+                "--workloads",
+                "prefill,generate",
+                "--repeats",
+                2,
+                "--log-level",
+                "error",
+                "--json",
+            ]
+        )
+    )
     rates = {f"{w['workload']} batch {w['batch']}": w["tokens_per_s"] for w in report["workloads"]}
     if clock == "cpu":
         rates = {f"{w['workload']} batch {w['batch']}": w["tokens"] / w["cpu_seconds"] for w in report["workloads"]}
@@ -195,10 +249,14 @@ def dtrnet_round(build: pathlib.Path, model: pathlib.Path, threads: int, clock: 
 def matmul_round(build: pathlib.Path, config: dict, threads: int) -> dict:
     """Seconds of all matmuls of one 512-token prompt, each kernel by itself: ours and oneDNN's."""
     c = shape(config)
-    lines = run([build / "tests/bench/bench_matmul", threads, LENGTH, 15, *(f"{n},{k}" for n, k in (f(c) for f in MATRICES.values()))],
-                {"OMP_NUM_THREADS": str(threads)})
-    found = {(int(n), int(k)): (float(a), float(b))
-             for n, k, a, b in re.findall(r"n +(\d+) k +(\d+) +ours +([\d.]+) ms.*onednn +([\d.]+) ms", lines)}
+    lines = run(
+        [build / "tests/bench/bench_matmul", threads, LENGTH, 15, *(f"{n},{k}" for n, k in (f(c) for f in MATRICES.values()))],
+        {"OMP_NUM_THREADS": str(threads)},
+    )
+    found = {
+        (int(n), int(k)): (float(a), float(b))
+        for n, k, a, b in re.findall(r"n +(\d+) k +(\d+) +ours +([\d.]+) ms.*onednn +([\d.]+) ms", lines)
+    }
     total = [c["layers"] * 1e-3 * sum(found[f(c)][i] for f in MATRICES.values()) for i in (0, 1)]
     return {"ours alone": LENGTH / total[0], "oneDNN alone": LENGTH / total[1]}
 

@@ -13,6 +13,7 @@ those held after the prompt.
 usage: cpu_routing.py --build BUILD_DIR --dense CONFIG.json --routed CONFIG.json --work DIR [--lengths 2048,8192,20480] [--threads 2]
                       [--rounds 3]
 """
+
 import argparse
 import json
 import pathlib
@@ -49,10 +50,12 @@ def row(build: pathlib.Path, models: list, length: int, a: argparse.Namespace) -
     flops = info["flops_per_token"]
     held = routed["kv_rows"] * routed["kv_row_bytes"]
     print(json.dumps({"length": length, **r}), file=sys.stderr)
-    return (f"| {length} | {dense['all']:.3f} | {routed['all']:.3f} | {skipped:.3f} | {routed['router']:.3f} | **{saved:.2f}** "
-            f"| {routed['all'] / dense['all']:.3f} | {flops['causal']['ratio']:.3f}, {flops['full']['ratio']:.3f} "
-            f"| {dense['attention'] / dense['all']:.2f} | {routed['attended']:.3f} | {routed['kv_rows']} of {dense['kv_rows']} "
-            f"| {held / (routed['rows_that_attended'] * routed['kv_row_bytes']):.4f} |")
+    return (
+        f"| {length} | {dense['all']:.3f} | {routed['all']:.3f} | {skipped:.3f} | {routed['router']:.3f} | **{saved:.2f}** "
+        f"| {routed['all'] / dense['all']:.3f} | {flops['causal']['ratio']:.3f}, {flops['full']['ratio']:.3f} "
+        f"| {dense['attention'] / dense['all']:.2f} | {routed['attended']:.3f} | {routed['kv_rows']} of {dense['kv_rows']} "
+        f"| {held / (routed['rows_that_attended'] * routed['kv_row_bytes']):.4f} |"
+    )
 
 
 def main() -> None:
@@ -71,8 +74,10 @@ def main() -> None:
     a.work.mkdir(parents=True, exist_ok=True)
     models = [checkpoint(a.build, a.dense, a.work, 1.0), checkpoint(a.build, a.routed, a.work, a.route_rate)]
     print(f"{a.threads} threads, medians of {a.rounds} rounds; seconds\n")
-    print("| tokens | dense | routed | skipped work | routers | saved time | time ratio | FLOPs ratio, causal and full | attention's share "
-          "of dense | rows attended | KV rows | KV bytes over rows x row size |\n|---|---|---|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| tokens | dense | routed | skipped work | routers | saved time | time ratio | FLOPs ratio, causal and full | attention's share "
+        "of dense | rows attended | KV rows | KV bytes over rows x row size |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+    )
     for length in map(int, a.lengths.split(",")):
         print(row(a.build, models, length, a), flush=True)
 

@@ -62,8 +62,11 @@ def main() -> None:
     for t in threads:
         t.join()
     seconds = time.perf_counter() - start
-    print(f"{args.items} items x 4 over HTTP: {seconds:.3f} s, {args.items / seconds:.0f} items/s, {tokens / seconds:.0f} unique tokens/s, "
-          f"{len(failures)} failures {failures[:1]}", flush=True)
+    print(
+        f"{args.items} items x 4 over HTTP: {seconds:.3f} s, {args.items / seconds:.0f} items/s, {tokens / seconds:.0f} unique tokens/s, "
+        f"{len(failures)} failures {failures[:1]}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -91,8 +91,11 @@ def routed(tokens: int = 16384) -> None:
                     print(f"torch {name:5} routed length {length} {backend.name}: {str(e).splitlines()[0]}", flush=True)
                     continue
                 flops = 4 * n * h * hd * rows * (rows + 1) / 2
-                print(f"torch {name:5} routed length {length} {backend.name} {alone * 1e6:9.1f} us {flops / alone * 1e-12:8.1f} TFLOP/s, "
-                      f"with gather and scatter {moved * 1e6:9.1f} us", flush=True)
+                print(
+                    f"torch {name:5} routed length {length} {backend.name} {alone * 1e6:9.1f} us {flops / alone * 1e-12:8.1f} TFLOP/s, "
+                    f"with gather and scatter {moved * 1e6:9.1f} us",
+                    flush=True,
+                )
 
 
 def load(config: Path) -> torch.nn.Module:

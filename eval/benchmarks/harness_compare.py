@@ -118,8 +118,13 @@ def evaluate(a: argparse.Namespace, model: Any, manager: Any, limit: int | None)
         delattr(model, stage)
     metrics = {task: {k: v for k, v in r.items() if isinstance(v, float) and "stderr" not in k} for task, r in found["results"].items()}
     samples = {task: n["effective"] for task, n in found["n-samples"].items()}
-    return {"run": run, "model": clock.seconds.get("model", 0.0), "bootstrap": clock.seconds.get("bootstrap", 0.0),
-            "metrics": metrics, "samples": samples}
+    return {
+        "run": run,
+        "model": clock.seconds.get("model", 0.0),
+        "bootstrap": clock.seconds.get("bootstrap", 0.0),
+        "metrics": metrics,
+        "samples": samples,
+    }
 
 
 def tuned_hf(a: argparse.Namespace, manager: Any) -> tuple[Any, dict[str, Any]]:
@@ -217,12 +222,24 @@ def run_client(client: str, group: str, a: argparse.Namespace) -> dict[str, Any]
     own = ["--worker", client, "--groups", group, "--model", a.model, "--max-length", a.max_length, "--out", a.out]
     own += ["--hf-dtypes", a.hf_dtypes, "--hf-batches", a.hf_batches, "--tune", a.tune]
     own += [*(["--limit", a.limit] if a.limit else []), *(["--profile"] if a.profile else [])]
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1",
-           "OMP_NUM_THREADS": str(a.threads)}
+    env = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",
+        "OMP_NUM_THREADS": str(a.threads),
+    }
     with server_for(client, a) as served:
         own += ["--url", served.url] if served else []
-        done = subprocess.run([sys.executable, __file__, *map(str, own)], stdout=subprocess.PIPE, text=True, env=env, check=True,
-                              stderr=None if a.profile else subprocess.DEVNULL)
+        done = subprocess.run(
+            [sys.executable, __file__, *map(str, own)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=env,
+            check=True,
+            stderr=None if a.profile else subprocess.DEVNULL,
+        )
         figures = json.loads(done.stdout.splitlines()[-1])
         if served:
             figures |= served.counters()

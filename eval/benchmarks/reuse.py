@@ -96,8 +96,10 @@ def main() -> None:
     ms = lambda values: f"{1000 * statistics.median(values):.1f} ms"  # noqa: E731
     print(f"start to first answer           {ms(starts)} (worst {1000 * max(starts):.0f} ms)")
     print(f"4 x (400 + 10), cache on        {ms([s for s, _ in shared])}, {shared[0][1]} rows")
-    print(f"4 x (400 + 10), cache off       {ms([s for s, _ in alone])}, {alone[0][1]} rows: "
-          f"{statistics.median(a / s for (a, _), (s, _) in zip(alone, shared)):.1f}x the time")
+    print(
+        f"4 x (400 + 10), cache off       {ms([s for s, _ in alone])}, {alone[0][1]} rows: "
+        f"{statistics.median(a / s for (a, _), (s, _) in zip(alone, shared)):.1f}x the time"
+    )
     print(f"2,000 tokens, first             {ms(first)}")
     print(f"2,000 tokens, repeated          {ms(again)}: {statistics.median(f / a for f, a in zip(first, again)):.0f}x faster")
 

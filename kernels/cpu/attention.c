@@ -3,9 +3,9 @@
  * A task is a few selected rows and the query heads of one KV head; the rows of one run walk the keys of their sequence in blocks of KEYS, aligned
  * to the key's index, and each block is laid out in f32 (K transposed) once for all of them. A row takes from a block the keys
  * it sees. So what a row computes - blocks, order of keys, order of sums - follows from its own `visible` count alone. */
-#include <assert.h>
 #include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/ops.h"
+#include <assert.h>
 
 enum { KEYS = 32, ITEMS = 32, MAX_HEAD = 256 };
 
@@ -18,13 +18,13 @@ struct attention {
     const struct kern_place *p;
     int layer;
     float scale;
-    int rows, heads, n_chunks;   /* of a task: selected rows, query heads that share a KV head, rows * heads <= ITEMS; row chunks */
+    int rows, heads, n_chunks; /* of a task: selected rows, query heads that share a KV head, rows * heads <= ITEMS; row chunks */
 };
 
 /* A block of keys of one KV head, in f32. */
 struct block {
-    float k[MAX_HEAD][KEYS];  /* [hd][key] */
-    float v[KEYS][MAX_HEAD];  /* [key][hd] */
+    float k[MAX_HEAD][KEYS]; /* [hd][key] */
+    float v[KEYS][MAX_HEAD]; /* [key][hd] */
 };
 
 /* One query head of one row, and its softmax so far. */
@@ -147,4 +147,7 @@ static int attention_c(struct kern_ctx *k, const struct kern_heads *hs, void *ou
     return 0;
 }
 
-void CPU_NAME(attention_init)(struct kern_ops *o) { o->attention = attention_c; }
+void CPU_NAME(attention_init)(struct kern_ops *o)
+{
+    o->attention = attention_c;
+}

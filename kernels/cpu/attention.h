@@ -9,16 +9,16 @@
 enum { ATTENTION_TASK_ITEMS = 1024, ATTENTION_MAX_HEAD = 256 };
 
 struct attention_item {
-    int row, head, visible;   /* head: of all query heads */
+    int row, head, visible; /* head: of all query heads */
 };
 
 struct attention_task {
     const struct kern_heads *hs;
     const void *qkv;
     void *out;
-    enum dtype type;          /* of qkv, out and the pool */
-    float scale;              /* of scores, so that a weight is 2^(scale * score) */
-    struct attention_item items[ATTENTION_TASK_ITEMS];   /* of the run at hand */
+    enum dtype type;                                   /* of qkv, out and the pool */
+    float scale;                                       /* of scores, so that a weight is 2^(scale * score) */
+    struct attention_item items[ATTENTION_TASK_ITEMS]; /* of the run at hand */
     int n_items, kv_head;
 };
 
@@ -26,7 +26,7 @@ struct attention_task {
 struct attention_kernel {
     size_t work_bytes;
     int block_keys, tile_items;
-    void (*start)(void);      /* once a task; NULL: nothing */
+    void (*start)(void); /* once a task; NULL: nothing */
     void (*begin)(void *work, const struct attention_task *t);
     /* The next block: `n` keys, in slots table[0..n-1]. */
     void (*pack)(void *work, const struct attention_task *t, const int *table, int n);

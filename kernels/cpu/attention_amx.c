@@ -9,28 +9,32 @@
  *
  * The tile unit runs beside the vector units, though it shares a port with them. So a block is walked in turns: while one tile of items
  * has its weights made, the tile before is multiplied by V and the tile after by K, a tile product between a few items. */
-#include <math.h>
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/attention_amx_pack.h"
+#include <math.h>
 
 enum {
-    KEYS = 2 * STEP, ITEMS = 16, LANES = 16, MAX_HEAD = ATTENTION_MAX_HEAD, TASK_ITEMS = ATTENTION_TASK_ITEMS,
-    MOST = 1024,                /* that four weights may be together */
+    KEYS = 2 * STEP,
+    ITEMS = 16,
+    LANES = 16,
+    MAX_HEAD = ATTENTION_MAX_HEAD,
+    TASK_ITEMS = ATTENTION_TASK_ITEMS,
+    MOST = 1024, /* that four weights may be together */
     MAX_PRODUCTS = KEYS / STEP + MAX_HEAD / STEP,
 };
 
 struct work {
-    uint16_t k[KEYS / 16 * (MAX_HEAD / STEP) * TILE_SIZE];   /* [key tile][dim step][16 dim pairs][16 keys][2] */
-    uint16_t v[KEYS / STEP * (MAX_HEAD / 16) * TILE_SIZE];   /* [key step][dim tile][16 key pairs][16 dims][2] */
-    uint16_t q[TASK_ITEMS * MAX_HEAD];                       /* [tile][dim step][ITEMS][STEP] */
-    float out[TASK_ITEMS * MAX_HEAD];                        /* [tile][ITEMS][hd_pad] */
+    uint16_t k[KEYS / 16 * (MAX_HEAD / STEP) * TILE_SIZE]; /* [key tile][dim step][16 dim pairs][16 keys][2] */
+    uint16_t v[KEYS / STEP * (MAX_HEAD / 16) * TILE_SIZE]; /* [key step][dim tile][16 key pairs][16 dims][2] */
+    uint16_t q[TASK_ITEMS * MAX_HEAD];                     /* [tile][dim step][ITEMS][STEP] */
+    float out[TASK_ITEMS * MAX_HEAD];                      /* [tile][ITEMS][hd_pad] */
     float sum[TASK_ITEMS][LANES];
-    float base[TASK_ITEMS];                                  /* minus the reference, scaled */
-    float score[2][ITEMS][KEYS];                             /* weights, in bf16, take the first half of a row */
+    float base[TASK_ITEMS];      /* minus the reference, scaled */
+    float score[2][ITEMS][KEYS]; /* weights, in bf16, take the first half of a row */
     uint16_t zeros[MAX_HEAD];
-    uint64_t bad_values;                                     /* keys of the block, by bit, whose V is not finite */
-    int steps;                                               /* dim steps of a head; hd_pad = steps * STEP */
+    uint64_t bad_values; /* keys of the block, by bit, whose V is not finite */
+    int steps;           /* dim steps of a head; hd_pad = steps * STEP */
 } __attribute__((aligned(64)));
 
 #define ALL_KEYS (~(__mmask64)0)
@@ -94,35 +98,38 @@ struct product {
 };
 
 /* Two products are under way at a time, in tiles of their own: while one is stored, the other is computed. */
-#define TILE_SET(name, C0, C1, A)                                                                                                 \
-    static inline __attribute__((always_inline)) void name##_begin(const struct product *p)                                       \
-    {                                                                                                                             \
-        if (p->add) {                                                                                                             \
-            _tile_loadd(C0, p->c, p->ldc);                                                                                        \
-            _tile_loadd(C1, p->c + 64, p->ldc);                                                                                   \
-        } else {                                                                                                                  \
-            _tile_zero(C0);                                                                                                       \
-            _tile_zero(C1);                                                                                                       \
-        }                                                                                                                         \
-    }                                                                                                                             \
-    static inline __attribute__((always_inline)) void name##_step(const struct product *p, int s)                                 \
-    {                                                                                                                             \
-        const char *b = p->b + s * p->b_next;                                                                                     \
-        _tile_loadd(A, p->a + s * p->a_next, p->lda);                                                                             \
-        _tile_loadd(6, b, 64);                                                                                                    \
-        _tile_dpbf16ps(C0, A, 6);                                                                                                 \
-        _tile_loadd(7, b + p->b_gap, 64);                                                                                         \
-        _tile_dpbf16ps(C1, A, 7);                                                                                                 \
-    }                                                                                                                             \
-    static inline __attribute__((always_inline)) void name##_end(const struct product *p)                                         \
-    {                                                                                                                             \
-        _tile_stored(C0, p->c, p->ldc);                                                                                           \
-        _tile_stored(C1, p->c + 64, p->ldc);                                                                                      \
+#define TILE_SET(name, C0, C1, A)                                                                 \
+    static inline __attribute__((always_inline)) void name##_begin(const struct product *p)       \
+    {                                                                                             \
+        if (p->add) {                                                                             \
+            _tile_loadd(C0, p->c, p->ldc);                                                        \
+            _tile_loadd(C1, p->c + 64, p->ldc);                                                   \
+        } else {                                                                                  \
+            _tile_zero(C0);                                                                       \
+            _tile_zero(C1);                                                                       \
+        }                                                                                         \
+    }                                                                                             \
+    static inline __attribute__((always_inline)) void name##_step(const struct product *p, int s) \
+    {                                                                                             \
+        const char *b = p->b + s * p->b_next;                                                     \
+        _tile_loadd(A, p->a + s * p->a_next, p->lda);                                             \
+        _tile_loadd(6, b, 64);                                                                    \
+        _tile_dpbf16ps(C0, A, 6);                                                                 \
+        _tile_loadd(7, b + p->b_gap, 64);                                                         \
+        _tile_dpbf16ps(C1, A, 7);                                                                 \
+    }                                                                                             \
+    static inline __attribute__((always_inline)) void name##_end(const struct product *p)         \
+    {                                                                                             \
+        _tile_stored(C0, p->c, p->ldc);                                                           \
+        _tile_stored(C1, p->c + 64, p->ldc);                                                      \
     }
 TILE_SET(even, 0, 1, 4)
 TILE_SET(odd, 2, 3, 5)
 
-static int tile_rows(const struct attention_task *t, int tile) { return min_int(ITEMS, t->n_items - tile * ITEMS); }
+static int tile_rows(const struct attention_task *t, int tile)
+{
+    return min_int(ITEMS, t->n_items - tile * ITEMS);
+}
 
 /* Keys of the block at key0 that some item of the tile sees, up to whole steps. */
 static int tile_keys(const struct attention_task *t, int tile, int key0)
@@ -136,10 +143,15 @@ static int list_scores(struct work *w, const struct attention_task *t, int tile,
 {
     int n = tile_keys(t, tile, key0) / STEP;
     for (int j = 0; j < n; j++)
-        ret[j] = (struct product){
-            .c = (char *)&w->score[tile % 2][0][j * STEP], .ldc = sizeof(w->score[0][0]), .steps = w->steps,
-            .a = (char *)(w->q + (size_t)tile * w->steps * TILE_SIZE), .lda = 64, .a_next = TILE_BYTES,
-            .b = (char *)(w->k + (size_t)j * 2 * w->steps * TILE_SIZE), .b_next = TILE_BYTES, .b_gap = w->steps * TILE_BYTES};
+        ret[j] = (struct product){.c = (char *)&w->score[tile % 2][0][j * STEP],
+                                  .ldc = sizeof(w->score[0][0]),
+                                  .steps = w->steps,
+                                  .a = (char *)(w->q + (size_t)tile * w->steps * TILE_SIZE),
+                                  .lda = 64,
+                                  .a_next = TILE_BYTES,
+                                  .b = (char *)(w->k + (size_t)j * 2 * w->steps * TILE_SIZE),
+                                  .b_next = TILE_BYTES,
+                                  .b_gap = w->steps * TILE_BYTES};
     return n;
 }
 
@@ -148,10 +160,16 @@ static int list_values(struct work *w, const struct attention_task *t, int tile,
 {
     int ld = w->steps * STEP, steps = tile_keys(t, tile, key0) / STEP;
     for (int s = 0; s < w->steps; s++)
-        ret[s] = (struct product){
-            .c = (char *)(w->out + (size_t)tile * ITEMS * ld + s * STEP), .ldc = ld * 4, .add = key0 > 0, .steps = steps,
-            .a = (char *)w->score[tile % 2], .lda = sizeof(w->score[0][0]), .a_next = 64,
-            .b = (char *)(w->v + (size_t)s * 2 * TILE_SIZE), .b_next = w->steps * 2 * TILE_BYTES, .b_gap = TILE_BYTES};
+        ret[s] = (struct product){.c = (char *)(w->out + (size_t)tile * ITEMS * ld + s * STEP),
+                                  .ldc = ld * 4,
+                                  .add = key0 > 0,
+                                  .steps = steps,
+                                  .a = (char *)w->score[tile % 2],
+                                  .lda = sizeof(w->score[0][0]),
+                                  .a_next = 64,
+                                  .b = (char *)(w->v + (size_t)s * 2 * TILE_SIZE),
+                                  .b_next = w->steps * 2 * TILE_BYTES,
+                                  .b_gap = TILE_BYTES};
     return w->steps;
 }
 
@@ -237,7 +255,10 @@ static __attribute__((noinline)) void soften_raised(struct work *w, const struct
         soften(w, t, item, seen, KEYS / 2, true);
 }
 
-static __mmask64 seen_keys(int n) { return n >= KEYS ? ALL_KEYS : n > 0 ? ((__mmask64)1 << n) - 1 : 0; }
+static __mmask64 seen_keys(int n)
+{
+    return n >= KEYS ? ALL_KEYS : n > 0 ? ((__mmask64)1 << n) - 1 : 0;
+}
 
 /* An item of a tile whose items do not all see the whole block. */
 static __attribute__((noinline)) void soften_some(struct work *w, const struct attention_task *t, int item, int key0)
@@ -265,9 +286,9 @@ static inline __attribute__((always_inline)) void soften_item(struct work *w, co
 /* ---- a block of keys ---- */
 
 struct turn {
-    struct product p[1 + MAX_PRODUCTS];   /* p[0]: the one that the turn before left to be stored */
-    int n, before;                        /* products p[1..n]; products so far, of this turn too when it is over */
-    int tile, items;                      /* whose scores are there */
+    struct product p[1 + MAX_PRODUCTS]; /* p[0]: the one that the turn before left to be stored */
+    int n, before;                      /* products p[1..n]; products so far, of this turn too when it is over */
+    int tile, items;                    /* whose scores are there */
 };
 
 static inline void store_last(const struct turn *a, int i)
@@ -295,7 +316,7 @@ static void run_turn(struct work *w, const struct attention_task *t, struct turn
         const struct product *p = &a->p[i];
         bool odd = a->before % 2;
         for (int s = 0; s < p->steps; s++) {
-            __asm__ volatile("" : : : "memory");   /* tile loads are not seen to read what was stored */
+            __asm__ volatile("" : : : "memory"); /* tile loads are not seen to read what was stored */
             if (s == 0 && odd)
                 odd_begin(p);
             else if (s == 0)
@@ -340,7 +361,7 @@ static void run(void *work, const struct attention_task *t, int first, int key0)
             run_turn(w, t, &a, key0);
             continue;
         }
-        store_last(&a, 0);   /* of a single tile: nothing is left to run beside it */
+        store_last(&a, 0); /* of a single tile: nothing is left to run beside it */
         a.before = 0;
         for (int j = 0; j < a.items; j++)
             soften_item(w, t, a.tile * ITEMS + j, key0, sees_all(t, &a, key0));
@@ -380,6 +401,12 @@ static void finish(void *work, const struct attention_task *t)
 }
 
 const struct attention_kernel attention_amx = {
-    .work_bytes = sizeof(struct work), .block_keys = KEYS, .tile_items = ITEMS, .start = amx_begin, .begin = begin, .pack = pack,
-    .run = run, .finish = finish,
+    .work_bytes = sizeof(struct work),
+    .block_keys = KEYS,
+    .tile_items = ITEMS,
+    .start = amx_begin,
+    .begin = begin,
+    .pack = pack,
+    .run = run,
+    .finish = finish,
 };

@@ -5,13 +5,16 @@
 #include <stdint.h>
 
 enum {
-    STEP = 32,              /* inputs of one tile product */
-    TILE_SIZE = 512,        /* bf16 values of a tile */
+    STEP = 32,       /* inputs of one tile product */
+    TILE_SIZE = 512, /* bf16 values of a tile */
     TILE_BYTES = 2 * TILE_SIZE,
     BF16_INFINITY = 0x7f80,
 };
 
-static inline __mmask32 first_of(int n) { return n >= 32 ? 0xffffffffu : (1u << n) - 1; }
+static inline __mmask32 first_of(int n)
+{
+    return n >= 32 ? 0xffffffffu : (1u << n) - 1;
+}
 
 /* Rows of 16 dwords are transposed in place. */
 static inline void transpose(__m512i r[16])

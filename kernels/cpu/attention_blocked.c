@@ -1,9 +1,9 @@
 /* Tasks, runs and key blocks of the fast forms of attention. */
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/ops.h"
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
-#include "kernels/cpu/attention.h"
-#include "kernels/cpu/ops.h"
 
 enum { LINE = 64, TASKS_PER_THREAD = 4 };
 
@@ -18,8 +18,8 @@ struct call {
     const struct kern_step *s;
     const struct kern_place *p;
     struct attention_task common;
-    int layer, rows;              /* selected rows of a task */
-    int group, part;              /* query heads of a KV head, and at most how many of them a task takes */
+    int layer, rows; /* selected rows of a task */
+    int group, part; /* query heads of a KV head, and at most how many of them a task takes */
 };
 
 static void list_items(struct attention_task *t, const struct call *a, const int *sel, int n, int head0, int heads)
@@ -139,4 +139,7 @@ void attention_blocked_free(struct cpu *c)
     free(c->attention);
 }
 
-void attention_blocked_init(struct kern_ops *o) { o->attention = attention_blocked; }
+void attention_blocked_init(struct kern_ops *o)
+{
+    o->attention = attention_blocked;
+}

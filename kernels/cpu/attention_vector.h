@@ -1,25 +1,29 @@
 /* Attention in float32, at the width of the level that includes this file: the online softmax of FlashAttention (arXiv 2205.14135).
  * A block of keys is laid out in f32 once (K transposed); ROWS items are multiplied at a time. Weights of unseen keys are 0. */
 #pragma once
-#include <math.h>
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/simd.h"
+#include <math.h>
 
 enum {
-    KEYS = 64, ITEMS = 16, ROWS = 4, MAX_HEAD = ATTENTION_MAX_HEAD, TASK_ITEMS = ATTENTION_TASK_ITEMS,
-    VECTORS = VL == 16 ? 4 : 2,   /* held at once for each row */
+    KEYS = 64,
+    ITEMS = 16,
+    ROWS = 4,
+    MAX_HEAD = ATTENTION_MAX_HEAD,
+    TASK_ITEMS = ATTENTION_TASK_ITEMS,
+    VECTORS = VL == 16 ? 4 : 2, /* held at once for each row */
     WIDTH = VECTORS * VL,
 };
 
 struct work {
-    float k[MAX_HEAD * KEYS];          /* [hd][KEYS] */
-    float v[KEYS * MAX_HEAD];          /* [KEYS][hd_pad] */
-    float q[TASK_ITEMS * MAX_HEAD];    /* [items][hd] */
-    float out[TASK_ITEMS * MAX_HEAD];  /* [items][hd_pad] */
+    float k[MAX_HEAD * KEYS];         /* [hd][KEYS] */
+    float v[KEYS * MAX_HEAD];         /* [KEYS][hd_pad] */
+    float q[TASK_ITEMS * MAX_HEAD];   /* [items][hd] */
+    float out[TASK_ITEMS * MAX_HEAD]; /* [items][hd_pad] */
     float sum[TASK_ITEMS][VL], max[TASK_ITEMS];
     float score[ITEMS][KEYS];
-    int hd, hd_pad;                    /* hd_pad: a multiple of WIDTH */
-    uint64_t bad_values;               /* keys of the block, by bit, whose V is not finite */
+    int hd, hd_pad;      /* hd_pad: a multiple of WIDTH */
+    uint64_t bad_values; /* keys of the block, by bit, whose V is not finite */
 } __attribute__((aligned(64)));
 
 static void load_head(float *dst, const void *src, enum dtype type, int hd)
@@ -147,7 +151,7 @@ static void run_tile(void *work, const struct attention_task *t, int first, int 
     for (int i = 0; i < n; i++) {
         int seen = t->items[first + i].visible - key0;
         if (seen > 0 && w->bad_values << (KEYS - min_int(seen, KEYS)))
-            vf_store(w->sum[first + i], vf_set(NAN));   /* what attends to a value that is not finite is NaN */
+            vf_store(w->sum[first + i], vf_set(NAN)); /* what attends to a value that is not finite is NaN */
         if (seen > 0)
             soften(w, first + i, w->score[i], min_int(seen, KEYS), t->scale);
         else
@@ -176,8 +180,13 @@ static void finish(void *work, const struct attention_task *t)
     }
 }
 
-#define ATTENTION_VECTOR                                                                                                          \
-    {                                                                                                                             \
-        .work_bytes = sizeof(struct work), .block_keys = KEYS, .tile_items = ITEMS, .begin = begin, .pack = pack, .run = run,     \
-        .finish = finish,                                                                                                         \
+#define ATTENTION_VECTOR                   \
+    {                                      \
+        .work_bytes = sizeof(struct work), \
+        .block_keys = KEYS,                \
+        .tile_items = ITEMS,               \
+        .begin = begin,                    \
+        .pack = pack,                      \
+        .run = run,                        \
+        .finish = finish,                  \
     }

@@ -1,14 +1,17 @@
 /* The CPU backend: its table, memory and life. Memory is plain memory, ops are done when they return, so sync has nothing to wait for. */
 #include "kernels/cpu/backend_cpu.h"
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/host_memory.h"
 #include "kernels/cpu/matrix.h"
 #include "kernels/cpu/ops.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
 
-static int present(struct err *err) { return 0; }
+static int present(struct err *err)
+{
+    return 0;
+}
 
 static enum dtype auto_dtype(enum dtype stored)
 {
@@ -99,7 +102,10 @@ static void *alloc_cpu(struct kern_ctx *k, size_t bytes)
     return bytes > SIZE_MAX - 64 ? NULL : aligned_alloc(64, bytes ? (bytes + 63) / 64 * 64 : 64);
 }
 
-static void free_cpu(struct kern_ctx *k, void *p) { free(p); }
+static void free_cpu(struct kern_ctx *k, void *p)
+{
+    free(p);
+}
 
 static int copy(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
 {
@@ -108,9 +114,18 @@ static int copy(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
     return 0;
 }
 
-static int sync_cpu(struct kern_ctx *k, struct err *err) { return 0; }
-static int mark_cpu(struct kern_ctx *k, int i) { return 0; }
-static int wait_cpu(struct kern_ctx *k, int i, struct err *err) { return 0; }
+static int sync_cpu(struct kern_ctx *k, struct err *err)
+{
+    return 0;
+}
+static int mark_cpu(struct kern_ctx *k, int i)
+{
+    return 0;
+}
+static int wait_cpu(struct kern_ctx *k, int i, struct err *err)
+{
+    return 0;
+}
 
 static int stamp_cpu(struct kern_ctx *k, int i)
 {
@@ -120,18 +135,42 @@ static int stamp_cpu(struct kern_ctx *k, int i)
     return 0;
 }
 
-static double stamp_seconds_cpu(struct kern_ctx *k, int a, int b) { return cpu_of(k)->stamps[b] - cpu_of(k)->stamps[a]; }
+static double stamp_seconds_cpu(struct kern_ctx *k, int a, int b)
+{
+    return cpu_of(k)->stamps[b] - cpu_of(k)->stamps[a];
+}
 
-static int memory(struct kern_ctx *k, struct backend_memory *ret) { return host_memory(ret); }
-static const char *numerics_class(struct kern_ctx *k) { return cpu_of(k)->numerics; }
+static int memory(struct kern_ctx *k, struct backend_memory *ret)
+{
+    return host_memory(ret);
+}
+static const char *numerics_class(struct kern_ctx *k)
+{
+    return cpu_of(k)->numerics;
+}
 
 const struct backend *backend_cpu(void)
 {
     static const struct backend cpu = {
-        .name = "cpu", .present = present, .auto_dtype = auto_dtype, .open = open_cpu, .close = close_cpu, .alloc = alloc_cpu,
-        .free = free_cpu, .upload = copy, .download = copy, .sync = sync_cpu, .alloc_host = alloc_cpu,
-        .free_host = free_cpu, .fetch = copy, .mark = mark_cpu, .wait = wait_cpu, .stamp = stamp_cpu,
-        .stamp_seconds = stamp_seconds_cpu, .memory = memory, .numerics_class = numerics_class,
+        .name = "cpu",
+        .present = present,
+        .auto_dtype = auto_dtype,
+        .open = open_cpu,
+        .close = close_cpu,
+        .alloc = alloc_cpu,
+        .free = free_cpu,
+        .upload = copy,
+        .download = copy,
+        .sync = sync_cpu,
+        .alloc_host = alloc_cpu,
+        .free_host = free_cpu,
+        .fetch = copy,
+        .mark = mark_cpu,
+        .wait = wait_cpu,
+        .stamp = stamp_cpu,
+        .stamp_seconds = stamp_seconds_cpu,
+        .memory = memory,
+        .numerics_class = numerics_class,
     };
     return &cpu;
 }

@@ -11,30 +11,42 @@
 
 enum { CPU_MAX_THREADS = 1024 };
 
-struct cpu_matmul;       /* matrix.h */
-struct cpu_matrix_ops;   /* matrix.h */
-struct cpu_attention;    /* attention_blocked.c */
+struct cpu_matmul;     /* matrix.h */
+struct cpu_matrix_ops; /* matrix.h */
+struct cpu_attention;  /* attention_blocked.c */
 
 struct cpu {
-    struct kern_ctx base;      /* first: a kern_ctx of this backend is a struct cpu */
-    struct kern_ops ops;       /* base.ops points here; levels override slots */
+    struct kern_ctx base; /* first: a kern_ctx of this backend is a struct cpu */
+    struct kern_ops ops;  /* base.ops points here; levels override slots */
     enum cpu_level level;
     struct thread_pool *pool;
     int n_threads;
-    struct log *log;           /* borrowed; may be NULL */
-    const struct cpu_matrix_ops *only;   /* who packs every matrix; NULL: the first that accepts it */
-    struct cpu_matmul *matmul; /* scratch and library state of the matmuls */
+    struct log *log;                   /* borrowed; may be NULL */
+    const struct cpu_matrix_ops *only; /* who packs every matrix; NULL: the first that accepts it */
+    struct cpu_matmul *matmul;         /* scratch and library state of the matmuls */
     struct cpu_attention *attention;   /* work memory of its fast forms; NULL at level scalar */
     double stamps[BACKEND_STAMPS];
     char numerics[128];
 };
 
-static inline struct cpu *cpu_of(struct kern_ctx *k) { return k->impl; }
+static inline struct cpu *cpu_of(struct kern_ctx *k)
+{
+    return k->impl;
+}
 
-static inline int min_int(int a, int b) { return a < b ? a : b; }
+static inline int min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
 
-static inline int rows_count(struct rows n) { return n.n_dev ? *n.n_dev : n.n_max; }
-static inline int rows_at(const struct rows *n, int i) { return n->idx ? n->idx[i] : i; }
+static inline int rows_count(struct rows n)
+{
+    return n.n_dev ? *n.n_dev : n.n_max;
+}
+static inline int rows_at(const struct rows *n, int i)
+{
+    return n->idx ? n->idx[i] : i;
+}
 
 /* Element i of an array of type t (f32 or bf16). With t a constant, nothing is left of the branch. */
 static inline float act_get(const void *p, enum dtype t, size_t i)
@@ -50,8 +62,14 @@ static inline void act_put(void *p, enum dtype t, size_t i, float v)
         ((uint16_t *)p)[i] = f32_to_bf16(v);
 }
 
-static inline const void *act_at(const void *p, enum dtype t, size_t i) { return (const char *)p + i * (t == DTYPE_F32 ? 4 : 2); }
-static inline void *act_at_mut(void *p, enum dtype t, size_t i) { return (char *)p + i * (t == DTYPE_F32 ? 4 : 2); }
+static inline const void *act_at(const void *p, enum dtype t, size_t i)
+{
+    return (const char *)p + i * (t == DTYPE_F32 ? 4 : 2);
+}
+static inline void *act_at_mut(void *p, enum dtype t, size_t i)
+{
+    return (char *)p + i * (t == DTYPE_F32 ? 4 : 2);
+}
 
 /* Calls fn(arg, r) for every row r of the set, spread over the pool in groups of rows worth about `cost` element steps each. */
 void cpu_for_rows(struct kern_ctx *k, struct rows n, int cost, void (*fn)(void *arg, int r), void *arg);

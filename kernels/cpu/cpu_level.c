@@ -1,8 +1,8 @@
 /* CPU detection: instruction sets by cpuid, registers that the kernel saves by xgetbv, tiles by arch_prctl. */
 #include "kernels/cpu/cpu_level.h"
+#include "kernels/level.h"
 #include <stdbool.h>
 #include <stdint.h>
-#include "kernels/level.h"
 
 static const char *const names[CPU_LEVEL_COUNT] = {"scalar", "avx2", "avx512", "avx512bf16", "amx"};
 
@@ -12,9 +12,9 @@ static const char *const names[CPU_LEVEL_COUNT] = {"scalar", "avx2", "avx512", "
 #include <unistd.h>
 
 enum {
-    XCR0_AVX = 0x6,          /* XMM and YMM state */
-    XCR0_AVX512 = 0xe6,      /* and opmask, upper halves, upper registers */
-    XCR0_AMX = 0x60000,      /* tile configuration and tile data */
+    XCR0_AVX = 0x6,     /* XMM and YMM state */
+    XCR0_AVX512 = 0xe6, /* and opmask, upper halves, upper registers */
+    XCR0_AMX = 0x60000, /* tile configuration and tile data */
     PRCTL_REQ_XCOMP_PERM = 0x1023,
     XFEATURE_XTILEDATA = 18,
 };
@@ -37,7 +37,10 @@ static uint64_t xcr0(void)
     return (uint64_t)hi << 32 | lo;
 }
 
-static bool all_set(uint64_t value, uint64_t mask) { return (value & mask) == mask; }
+static bool all_set(uint64_t value, uint64_t mask)
+{
+    return (value & mask) == mask;
+}
 
 enum cpu_level cpu_level_detect(void)
 {
@@ -59,10 +62,16 @@ enum cpu_level cpu_level_detect(void)
     return CPU_AMX;
 }
 #else
-enum cpu_level cpu_level_detect(void) { return CPU_SCALAR; }
+enum cpu_level cpu_level_detect(void)
+{
+    return CPU_SCALAR;
+}
 #endif
 
-const char *cpu_level_name(enum cpu_level l) { return names[l]; }
+const char *cpu_level_name(enum cpu_level l)
+{
+    return names[l];
+}
 
 int cpu_level_parse(const char *name, enum cpu_level *ret, struct err *err)
 {

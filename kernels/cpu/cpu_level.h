@@ -3,16 +3,16 @@
 #include "common/err.h"
 
 enum cpu_level {
-    CPU_SCALAR,      /* plain C, no more than the compiler's baseline */
-    CPU_AVX2,        /* AVX2, FMA, F16C */
-    CPU_AVX512,      /* AVX-512 F, BW, DQ, VL */
-    CPU_AVX512BF16,  /* and AVX512_BF16 */
-    CPU_AMX,         /* and AMX-TILE, AMX-BF16, with the kernel's leave to use tile registers */
+    CPU_SCALAR,     /* plain C, no more than the compiler's baseline */
+    CPU_AVX2,       /* AVX2, FMA, F16C */
+    CPU_AVX512,     /* AVX-512 F, BW, DQ, VL */
+    CPU_AVX512BF16, /* and AVX512_BF16 */
+    CPU_AMX,        /* and AMX-TILE, AMX-BF16, with the kernel's leave to use tile registers */
     CPU_LEVEL_COUNT
 };
 
 /* The highest level that works here. The first call asks the kernel for the tile registers. */
 enum cpu_level cpu_level_detect(void);
-const char *cpu_level_name(enum cpu_level l);   /* "scalar", "avx2", "avx512", "avx512bf16", "amx" */
+const char *cpu_level_name(enum cpu_level l); /* "scalar", "avx2", "avx512", "avx512bf16", "amx" */
 /* NULL: what the machine has. ERR_INVALID for an unknown name, ERR_UNSUPPORTED for a level above the machine's. */
 int cpu_level_parse(const char *name, enum cpu_level *ret, struct err *err);

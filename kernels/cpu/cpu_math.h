@@ -10,11 +10,11 @@
  * exponent bits. */
 static inline float exp_c(float x)
 {
-    const float shift = 0x1.8p23f;                       /* adding it rounds to an integer, kept in the low mantissa bits */
+    const float shift = 0x1.8p23f; /* adding it rounds to an integer, kept in the low mantissa bits */
     float clamped = x < -87.0f ? -87.0f : x;
     clamped = clamped > 88.37f ? 88.37f : clamped;
     float t = clamped * 0x1.715476p0f + shift, n = t - shift;
-    float r = clamped - n * 0x1.63p-1f;                  /* ln2 in two parts; the first has few bits, so the product is exact */
+    float r = clamped - n * 0x1.63p-1f; /* ln2 in two parts; the first has few bits, so the product is exact */
     r = r + n * 0x1.bd0106p-13f;
     float p = 0x1.6a23cep-10f;
     p = p * r + 0x1.123a2p-7f;
@@ -31,7 +31,10 @@ static inline float exp_c(float x)
     return p * scale;
 }
 
-static inline float silu_c(float x) { return x / (1.0f + exp_c(-x)); }
+static inline float silu_c(float x)
+{
+    return x / (1.0f + exp_c(-x));
+}
 
 /* Sums of many floats are taken in SUM_LANES interleaved parts, then halves are folded onto each other: one order at every vector width.
  * The parts are held as native vectors, which stay in registers. */
@@ -57,7 +60,7 @@ static inline struct lanes lanes_load(const float *x, int n)
     if (n < SUM_LANES)
         x = memcpy(last, x, sizeof(float) * n);
     for (int i = 0; i < SUM_LANES * 4 / VECTOR_BYTES; i++)
-        memcpy(&r.v[i], x + i * (VECTOR_BYTES / 4), VECTOR_BYTES);   /* each whole, so that it goes straight into a register */
+        memcpy(&r.v[i], x + i * (VECTOR_BYTES / 4), VECTOR_BYTES); /* each whole, so that it goes straight into a register */
     return r;
 }
 

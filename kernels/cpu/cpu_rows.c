@@ -1,7 +1,7 @@
 /* Loops over row sets. */
 #include "kernels/cpu/cpu.h"
 
-enum { GROUP_COST = 16384 };   /* element steps: some microseconds, well above the price of handing out a task */
+enum { GROUP_COST = 16384 }; /* element steps: some microseconds, well above the price of handing out a task */
 
 struct row_loop {
     struct rows n;

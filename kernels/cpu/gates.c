@@ -73,8 +73,8 @@ static void bypass_row(void *arg, int r)
                hd * dtype_size(a->type));
 }
 
-static int matmul_bypass_c(struct kern_ctx *k, const struct kern_heads *hs, void *out, void *qkv, const void *xn, const struct kern_matrix *w,
-                           int d, struct rows n)
+static int matmul_bypass_c(struct kern_ctx *k, const struct kern_heads *hs, void *out, void *qkv, const void *xn,
+                           const struct kern_matrix *w, int d, struct rows n)
 {
     int qk = (hs->h + hs->hk) * hs->hd, r = k->ops->matmul(k, act_at_mut(qkv, k->act, qk), k->act, qk + hs->hk * hs->hd, xn, d, w, n);
     if (r < 0)

@@ -98,4 +98,7 @@ static int logprobs_c(struct kern_ctx *k, const float *logits, size_t ld, int n,
     return 0;
 }
 
-void CPU_NAME(logprob_init)(struct kern_ops *o) { o->logprobs = logprobs_c; }
+void CPU_NAME(logprob_init)(struct kern_ops *o)
+{
+    o->logprobs = logprobs_c;
+}

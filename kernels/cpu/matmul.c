@@ -1,17 +1,17 @@
 /* The matmul ops: gathers rows into tiles, spreads (panel, tiles) over the pool, applies epilogues. matrix.h has the design. */
-#include <assert.h>
-#include <stdlib.h>
 #include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/matrix.h"
 #include "kernels/cpu/ops.h"
+#include <assert.h>
+#include <stdlib.h>
 
 /* A job under way, a block of rows at a time. */
 struct matmul {
     struct cpu *c;
     struct matmul_job job;
-    int row0, n, n_tiles;     /* of the block at hand: rows row0 .. row0+n-1 of the set */
-    int gather0;              /* tiles from here on lie in c->matmul->x; earlier ones are read where they are */
-    int groups;               /* the tiles of a panel are shared by this many tasks */
+    int row0, n, n_tiles; /* of the block at hand: rows row0 .. row0+n-1 of the set */
+    int gather0;          /* tiles from here on lie in c->matmul->x; earlier ones are read where they are */
+    int groups;           /* the tiles of a panel are shared by this many tasks */
 };
 
 static void gather_row(const struct matmul *a, int i)
@@ -124,30 +124,53 @@ static int matmul_c(struct kern_ctx *k, void *y, enum dtype y_type, int ldy, con
                     struct rows n)
 {
     assert(w->kind == MATRIX_LINEAR || w->kind == MATRIX_EMBED);
-    return run(k, (struct matmul_job){.w = w, .x = x, .x_type = k->act, .ldx = ldx, .epilogue = MATMUL_STORE, .y = y, .y_type = y_type, .ldy = ldy,
-                                  .rows = n});
+    return run(
+        k, (struct matmul_job){
+               .w = w, .x = x, .x_type = k->act, .ldx = ldx, .epilogue = MATMUL_STORE, .y = y, .y_type = y_type, .ldy = ldy, .rows = n});
 }
 
 static int matmul_residual_c(struct kern_ctx *k, float *x, const void *a, int lda, const struct kern_matrix *w, const float *gate,
                              struct rows n)
 {
     assert(w->kind == MATRIX_LINEAR);
-    return run(k, (struct matmul_job){.w = w, .x = a, .x_type = k->act, .ldx = lda, .epilogue = MATMUL_RESIDUAL, .y = x, .y_type = DTYPE_F32,
-                                  .ldy = w->n, .gate = gate, .rows = n});
+    return run(k, (struct matmul_job){.w = w,
+                                      .x = a,
+                                      .x_type = k->act,
+                                      .ldx = lda,
+                                      .epilogue = MATMUL_RESIDUAL,
+                                      .y = x,
+                                      .y_type = DTYPE_F32,
+                                      .ldy = w->n,
+                                      .gate = gate,
+                                      .rows = n});
 }
 
 static int matmul_swiglu_c(struct kern_ctx *k, void *y, const void *x, const struct kern_matrix *w, struct rows n)
 {
     assert(w->kind == MATRIX_GATE_UP);
-    return run(k, (struct matmul_job){.w = w, .x = x, .x_type = k->act, .ldx = w->k, .epilogue = MATMUL_SWIGLU, .y = y, .y_type = k->act,
-                                  .ldy = w->n / 2, .rows = n});
+    return run(k, (struct matmul_job){.w = w,
+                                      .x = x,
+                                      .x_type = k->act,
+                                      .ldx = w->k,
+                                      .epilogue = MATMUL_SWIGLU,
+                                      .y = y,
+                                      .y_type = k->act,
+                                      .ldy = w->n / 2,
+                                      .rows = n});
 }
 
 static int matmul_accurate_c(struct kern_ctx *k, float *y, const float *x, const struct kern_matrix *w, struct rows n)
 {
     assert(w->kind == MATRIX_ACCURATE);
-    return run(k, (struct matmul_job){.w = w, .x = x, .x_type = DTYPE_F32, .ldx = w->k, .epilogue = MATMUL_STORE, .y = y, .y_type = DTYPE_F32,
-                                  .ldy = w->n, .rows = n});
+    return run(k, (struct matmul_job){.w = w,
+                                      .x = x,
+                                      .x_type = DTYPE_F32,
+                                      .ldx = w->k,
+                                      .epilogue = MATMUL_STORE,
+                                      .y = y,
+                                      .y_type = DTYPE_F32,
+                                      .ldy = w->n,
+                                      .rows = n});
 }
 
 void matmul_init(struct kern_ops *o)

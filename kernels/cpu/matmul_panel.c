@@ -11,16 +11,28 @@ struct task_grid {
     struct cpu *c;
     const struct matmul_job *job;
     const struct panel_kernel *kernel;
-    int first, count;              /* members of the row set in this chunk */
+    int first, count; /* members of the row set in this chunk */
     int n_steps;
-    int block_groups;              /* row groups of a task */
-    int panels, panel_tasks;       /* panels of a task; tasks along n */
+    int block_groups;        /* row groups of a task */
+    int panels, panel_tasks; /* panels of a task; tasks along n */
 };
 
-static const struct panel_kernel *kernel_of(const struct kern_matrix *w) { return w->state; }
-static int steps_of(const struct kern_matrix *w) { return (w->k + K_STEP - 1) / K_STEP; }
-static size_t term_size(const struct kern_matrix *w) { return (size_t)steps_of(w) * ROWS * K_STEP; }
-static size_t group_bytes(const struct kern_matrix *w) { return term_size(w) * kernel_of(w)->x_terms * dtype_size(w->x_type); }
+static const struct panel_kernel *kernel_of(const struct kern_matrix *w)
+{
+    return w->state;
+}
+static int steps_of(const struct kern_matrix *w)
+{
+    return (w->k + K_STEP - 1) / K_STEP;
+}
+static size_t term_size(const struct kern_matrix *w)
+{
+    return (size_t)steps_of(w) * ROWS * K_STEP;
+}
+static size_t group_bytes(const struct kern_matrix *w)
+{
+    return term_size(w) * kernel_of(w)->x_terms * dtype_size(w->x_type);
+}
 
 /* ---- weights ---- */
 
@@ -38,8 +50,14 @@ static const struct panel_kernel *choose(enum cpu_level level, enum dtype act, c
     return bf16 ? &panel_avx2_wbf16 : &panel_avx2_wf32;
 }
 
-static enum dtype packed_type(const struct kern_matrix *w) { return kernel_of(w)->x_type == DTYPE_BF16 ? DTYPE_BF16 : w->weight_type; }
-static size_t panel_size(const struct kern_matrix *w) { return (size_t)steps_of(w) * STEP_SIZE; }
+static enum dtype packed_type(const struct kern_matrix *w)
+{
+    return kernel_of(w)->x_type == DTYPE_BF16 ? DTYPE_BF16 : w->weight_type;
+}
+static size_t panel_size(const struct kern_matrix *w)
+{
+    return (size_t)steps_of(w) * STEP_SIZE;
+}
 
 static char *panel_at(const struct kern_matrix *w, int term, int p)
 {
@@ -73,7 +91,10 @@ static size_t bf16_offset(int lane, int i)
     return (size_t)(i / K_STEP) * STEP_SIZE + lane / 16 * (STEP_SIZE / 2) + i % K_STEP / 2 * 32 + lane % 16 * 2 + i % 2;
 }
 
-static size_t f32_offset(int lane, int i) { return (size_t)i * PANEL + lane; }
+static size_t f32_offset(int lane, int i)
+{
+    return (size_t)i * PANEL + lane;
+}
 
 static void pack_column_split(const struct kern_matrix *w, int p, int lane, const float *src)
 {
@@ -134,7 +155,10 @@ static int group_rows(const struct task_grid *t, int group, int ids[ROWS])
     return n;
 }
 
-static char *group_at(const struct task_grid *t, int group) { return (char *)t->c->matmul->x + group * group_bytes(t->job->w); }
+static char *group_at(const struct task_grid *t, int group)
+{
+    return (char *)t->c->matmul->x + group * group_bytes(t->job->w);
+}
 
 static void pack_group(void *arg, int group, int thread)
 {
@@ -142,14 +166,14 @@ static void pack_group(void *arg, int group, int thread)
     const struct matmul_job *job = t->job;
     int ids[ROWS], n = group_rows(t, group, ids);
     for (int i = 0; i < n; i++)
-        t->kernel->pack_row(group_at(t, group), term_size(job->w), i, act_at(job->x, job->x_type, (size_t)ids[i] * job->ldx),
-                            job->x_type, job->w->k);
+        t->kernel->pack_row(group_at(t, group), term_size(job->w), i, act_at(job->x, job->x_type, (size_t)ids[i] * job->ldx), job->x_type,
+                            job->w->k);
 }
 
 /* A block of steps of one panel in one pass. */
 struct block {
     int panel, pass, step, steps;
-    bool last;   /* the sums are complete after it */
+    bool last; /* the sums are complete after it */
 };
 
 static void run_block(const struct task_grid *t, float *acc, struct block s, int group0, int groups)
@@ -158,7 +182,7 @@ static void run_block(const struct task_grid *t, float *acc, struct block s, int
     size_t w_step = STEP_SIZE * dtype_size(packed_type(t->job->w)), x_step = ROWS * K_STEP * dtype_size(kernel->x_type);
     const char *w = panel_at(t->job->w, kernel->pass[s.pass].w_term, s.panel) + s.step * w_step;
     size_t x_offset = ((size_t)kernel->pass[s.pass].x_term * t->n_steps + s.step) * x_step;
-    int step_lines = w_step / LINE, ahead = (step_lines + groups - 1) / groups;   /* the next block, spread over the groups */
+    int step_lines = w_step / LINE, ahead = (step_lines + groups - 1) / groups; /* the next block, spread over the groups */
     for (int g = group0; g < group0 + groups; g++, acc += ROWS * PANEL) {
         int ids[ROWS], rows = group_rows(t, g, ids);
         kernel->block(acc, group_at(t, g) + x_offset, w, s.steps, rows, s.pass == 0 && s.step == 0,
@@ -218,5 +242,9 @@ static void run(struct cpu *c, const struct matmul_job *job)
 }
 
 const struct cpu_matrix_ops matrix_ops_panel = {
-    .name = "panel", .plan = plan, .pack = pack, .run = run, .read_column = read_column,
+    .name = "panel",
+    .plan = plan,
+    .pack = pack,
+    .run = run,
+    .read_column = read_column,
 };

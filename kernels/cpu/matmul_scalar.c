@@ -76,5 +76,9 @@ static void read_column(const struct kern_matrix *w, int p, int c, float *dst)
 }
 
 const struct cpu_matrix_ops matrix_ops_scalar = {
-    .name = "scalar", .plan = plan, .pack = pack, .multiply = multiply, .read_column = read_column,
+    .name = "scalar",
+    .plan = plan,
+    .pack = pack,
+    .multiply = multiply,
+    .read_column = read_column,
 };

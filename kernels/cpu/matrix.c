@@ -1,9 +1,9 @@
 /* Making matrices: the choice of who packs one, conversion of the stored values, the check that they are finite, embedding rows. */
+#include "kernels/cpu/matrix.h"
+#include "kernels/cpu/ops.h"
 #include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include "kernels/cpu/matrix.h"
-#include "kernels/cpu/ops.h"
 
 /* In order of preference; the last accepts everything. */
 static const struct cpu_matrix_ops *const candidates[] = {
@@ -30,9 +30,9 @@ struct packer {
     struct cpu *c;
     struct kern_matrix *w;
     const struct matrix_part *parts;
-    char *rows[CPU_MAX_THREADS];   /* a thread's panel of converted rows: [panel, k] of weight_type */
-    atomic_int bad_row;            /* a row with a value that is not finite, or -1 */
-    atomic_int failed;             /* 0 or a code */
+    char *rows[CPU_MAX_THREADS]; /* a thread's panel of converted rows: [panel, k] of weight_type */
+    atomic_int bad_row;          /* a row with a value that is not finite, or -1 */
+    atomic_int failed;           /* 0 or a code */
 };
 
 static bool all_finite(const void *p, enum dtype type, int n)
@@ -195,7 +195,10 @@ static int matrix_new(struct kern_ctx *k, enum matrix_kind kind, const struct ma
     return 0;
 }
 
-static size_t matrix_bytes(const struct kern_matrix *w) { return w->packed_bytes + (w->bias ? w->n * sizeof(float) : 0); }
+static size_t matrix_bytes(const struct kern_matrix *w)
+{
+    return w->packed_bytes + (w->bias ? w->n * sizeof(float) : 0);
+}
 
 struct embed {
     float *x;

@@ -30,17 +30,17 @@ struct cpu_matrix_ops {
 struct kern_matrix {
     enum matrix_kind kind;
     int n, k;
-    enum dtype weight_type;   /* of the packed values' source: f32 or bf16 */
-    enum dtype x_type;        /* of the gathered tiles */
-    int tile, panel;          /* rows of a tile; packed columns of a panel (even for GATE_UP) */
+    enum dtype weight_type; /* of the packed values' source: f32 or bf16 */
+    enum dtype x_type;      /* of the gathered tiles */
+    int tile, panel;        /* rows of a tile; packed columns of a panel (even for GATE_UP) */
     int n_panels;
     const struct cpu_matrix_ops *ops;
-    void *packed;             /* 64-byte aligned, packed_bytes */
+    void *packed; /* 64-byte aligned, packed_bytes */
     size_t packed_bytes;
-    size_t x_scratch;         /* bytes that `run` needs at cpu_matmul.x, and in cpu_matmul.out of each thread; */
-    size_t out_scratch;       /* 0: what the driver of matmul.c needs */
-    float *bias;              /* [n] in packed column order, or NULL */
-    void *state;              /* of ops */
+    size_t x_scratch;   /* bytes that `run` needs at cpu_matmul.x, and in cpu_matmul.out of each thread; */
+    size_t out_scratch; /* 0: what the driver of matmul.c needs */
+    float *bias;        /* [n] in packed column order, or NULL */
+    void *state;        /* of ops */
 };
 
 enum matmul_epilogue { MATMUL_STORE, MATMUL_RESIDUAL, MATMUL_SWIGLU };
@@ -55,12 +55,15 @@ struct matmul_job {
     void *y;
     enum dtype y_type;
     size_t ldy;
-    const float *gate;        /* RESIDUAL: by step row, or NULL */
+    const float *gate; /* RESIDUAL: by step row, or NULL */
     struct rows rows;
 };
 
 /* Packed columns of panel p, and the matrix row that packed column c of panel p holds. */
-static inline int matrix_panel_columns(const struct kern_matrix *w, int p) { return min_int(w->panel, w->n - p * w->panel); }
+static inline int matrix_panel_columns(const struct kern_matrix *w, int p)
+{
+    return min_int(w->panel, w->n - p * w->panel);
+}
 
 static inline int matrix_source_row(const struct kern_matrix *w, int p, int c)
 {
@@ -72,7 +75,7 @@ static inline int matrix_source_row(const struct kern_matrix *w, int p, int c)
 
 /* State that all matmuls of a context share: gathered rows and tile results, grown when a matrix is made. */
 struct cpu_matmul {
-    void *x;                     /* gathered rows of one block: [MATMUL_BLOCK_ROWS, k], or what `run` makes of them */
+    void *x; /* gathered rows of one block: [MATMUL_BLOCK_ROWS, k], or what `run` makes of them */
     size_t x_bytes;
     float *out[CPU_MAX_THREADS]; /* [tile, panel] a thread, or what `run` needs */
     size_t out_bytes[CPU_MAX_THREADS];
@@ -83,9 +86,9 @@ enum { MATMUL_BLOCK_ROWS = 512 };
 /* Makes room for one more matrix. */
 int cpu_matmul_reserve(struct cpu *c, const struct kern_matrix *w);
 int cpu_matmul_new(struct cpu *c);
-void cpu_matmul_free(struct cpu *c);   /* copes with half-built */
+void cpu_matmul_free(struct cpu *c); /* copes with half-built */
 
 /* NULL gives NULL; ERR_INVALID for an unknown name. */
 int matrix_ops_find(const char *name, const struct cpu_matrix_ops **ret, struct err *err);
 extern const struct cpu_matrix_ops matrix_ops_scalar;
-extern const struct cpu_matrix_ops matrix_ops_panel;   /* x86-64 only; declines below AVX2, and takes everything else */
+extern const struct cpu_matrix_ops matrix_ops_panel; /* x86-64 only; declines below AVX2, and takes everything else */

@@ -26,5 +26,5 @@ void portable_init_avx2(struct kern_ops *o);
 void portable_init_avx512(struct kern_ops *o);
 
 void place_init(struct kern_ops *o);
-void matrix_init(struct kern_ops *o);    /* matrix_new, matrix_free, matrix_bytes, embed */
+void matrix_init(struct kern_ops *o); /* matrix_new, matrix_free, matrix_bytes, embed */
 void matmul_init(struct kern_ops *o);

@@ -18,14 +18,14 @@ enum { PANEL = 32, K_STEP = 32, ROWS = 32, STEP_SIZE = PANEL * K_STEP, MAX_PASSE
 
 /* One level's way to run a matrix of one layout. Pointers to c are 64-byte aligned; a, b as laid out above. */
 struct panel_kernel {
-    enum dtype x_type;      /* of packed rows */
+    enum dtype x_type; /* of packed rows */
     int x_terms, w_terms;
-    int block_steps;        /* steps that are run before the accumulators rest: what the L1 cache holds */
+    int block_steps; /* steps that are run before the accumulators rest: what the L1 cache holds */
     int n_passes;
     struct {
         signed char x_term, w_term;
     } pass[MAX_PASSES];
-    void (*begin)(void);    /* once a task; NULL: nothing */
+    void (*begin)(void); /* once a task; NULL: nothing */
     /* Row `row` of a group (terms lie term_size elements apart) from k values of src. */
     void (*pack_row)(void *dst, size_t term_size, int row, const void *src, enum dtype src_type, int k);
     /* c[ROWS, PANEL] = (first ? 0 : c) + x w over `steps` steps, for rows 0..rows-1 (others may be written). Meanwhile the cache lines

@@ -67,8 +67,7 @@ static void block_amx(float *c, const void *x, const void *w, int steps, int row
         block_16(c, x, w, steps, first, ahead, ahead_lines);
 }
 
-#define AMX_COMMON                                                                                                                \
-    .x_type = DTYPE_BF16, .block_steps = AMX_BLOCK_STEPS, .begin = amx_begin, .block = block_amx, .finish = panel_finish_rows
+#define AMX_COMMON .x_type = DTYPE_BF16, .block_steps = AMX_BLOCK_STEPS, .begin = amx_begin, .block = block_amx, .finish = panel_finish_rows
 
 const struct panel_kernel panel_amx = {AMX_COMMON, .x_terms = 1, .w_terms = 1, .n_passes = 1, .pack_row = panel_pack_row_bf16};
 
@@ -77,6 +76,9 @@ const struct panel_kernel panel_amx_accurate = {
     AMX_COMMON, .x_terms = 3, .w_terms = 1, .n_passes = 3, .pass = {{2, 0}, {1, 0}, {0, 0}}, .pack_row = panel_pack_row_split3};
 
 /* Of the nine products of terms, the three left out are below 2^-24 of the largest. */
-const struct panel_kernel panel_amx_accurate3 = {
-    AMX_COMMON, .x_terms = 3, .w_terms = 3, .n_passes = 6, .pass = {{2, 0}, {1, 1}, {0, 2}, {1, 0}, {0, 1}, {0, 0}},
-    .pack_row = panel_pack_row_split3};
+const struct panel_kernel panel_amx_accurate3 = {AMX_COMMON,
+                                                 .x_terms = 3,
+                                                 .w_terms = 3,
+                                                 .n_passes = 6,
+                                                 .pass = {{2, 0}, {1, 1}, {0, 2}, {1, 0}, {0, 1}, {0, 0}},
+                                                 .pack_row = panel_pack_row_split3};

@@ -1,10 +1,13 @@
 /* Panel matmuls with vdpbf16ps: 8 rows by 32 outputs in registers, two inputs at a time. */
-#include <immintrin.h>
 #include "kernels/cpu/panel_finish.h"
+#include <immintrin.h>
 
 enum { FULL_ROWS = 8, HALF = STEP_SIZE / 2, BLOCK_STEPS = 12 };
 
-static inline __m512bh pairs_of(const uint16_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
+static inline __m512bh pairs_of(const uint16_t *p)
+{
+    return (__m512bh)_mm512_loadu_si512(p);
+}
 
 static inline __attribute__((always_inline)) void multiply_rows(float *c, const uint16_t *x, const uint16_t *w, int steps, const int rows,
                                                                 bool first)
@@ -43,6 +46,12 @@ static void block(float *c, const void *xp, const void *w, int steps, int rows, 
 }
 
 const struct panel_kernel panel_avx512bf16 = {
-    .x_type = DTYPE_BF16, .x_terms = 1, .w_terms = 1, .block_steps = BLOCK_STEPS, .n_passes = 1,
-    .pack_row = panel_pack_row_bf16, .block = block, .finish = panel_finish_rows,
+    .x_type = DTYPE_BF16,
+    .x_terms = 1,
+    .w_terms = 1,
+    .block_steps = BLOCK_STEPS,
+    .n_passes = 1,
+    .pack_row = panel_pack_row_bf16,
+    .block = block,
+    .finish = panel_finish_rows,
 };

@@ -10,7 +10,7 @@
 static inline void swiglu_16(float *v, const float *gate, const float *gate_bias, const float *up, const float *up_bias)
 {
     __m512 x = _mm512_add_ps(_mm512_loadu_ps(gate), _mm512_loadu_ps(gate_bias));
-    __m512 e = vf_exp2(vf_min(vf_set(126), vf_mul(x, vf_set(-0x1.715476p0f))));   /* e^-x */
+    __m512 e = vf_exp2(vf_min(vf_set(126), vf_mul(x, vf_set(-0x1.715476p0f)))); /* e^-x */
     __m512 d = _mm512_add_ps(_mm512_set1_ps(1), e), r = _mm512_rcp14_ps(d);
     r = _mm512_fmadd_ps(_mm512_fnmadd_ps(d, r, _mm512_set1_ps(1)), r, r);
     __m512 y = _mm512_add_ps(_mm512_loadu_ps(up), _mm512_loadu_ps(up_bias));
@@ -22,7 +22,7 @@ static inline void put_values(void *y, enum dtype type, const float *v, int n)
 {
     int i = 0;
 #ifdef __AVX512BF16__
-    if (type == DTYPE_BF16)   /* one instruction rounds 16 values; subnormal ones become 0 */
+    if (type == DTYPE_BF16) /* one instruction rounds 16 values; subnormal ones become 0 */
         for (; i + 16 <= n; i += 16)
             _mm256_storeu_si256((void *)((uint16_t *)y + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(v + i)));
 #endif
@@ -80,8 +80,8 @@ static inline __attribute__((always_inline)) void finish_rows(const struct matmu
     }
 }
 
-static inline __attribute__((always_inline)) void finish_columns(const struct matmul_job *job, size_t col, const float *c, const float *bias,
-                                                                 int n, const int *row_ids, int rows)
+static inline __attribute__((always_inline)) void finish_columns(const struct matmul_job *job, size_t col, const float *c,
+                                                                 const float *bias, int n, const int *row_ids, int rows)
 {
     if (job->epilogue == MATMUL_RESIDUAL)
         finish_rows(job, MATMUL_RESIDUAL, DTYPE_F32, col, c, bias, n, row_ids, rows);
@@ -103,7 +103,7 @@ static inline void panel_finish_rows(const struct matmul_job *job, const float *
     size_t col = (size_t)panel * PANEL / parts;
     const float *bias = w->bias ? w->bias + (size_t)panel * PANEL : zeros;
     if (n == PANEL / parts)
-        finish_columns(job, col, c, bias, PANEL, row_ids, rows);   /* a width that the compiler knows */
+        finish_columns(job, col, c, bias, PANEL, row_ids, rows); /* a width that the compiler knows */
     else
         finish_columns(job, col, c, bias, n, row_ids, rows);
 }

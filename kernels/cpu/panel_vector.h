@@ -5,18 +5,18 @@
 #include "kernels/cpu/simd.h"
 
 enum {
-    VECTORS = 2,                       /* of outputs, held at once */
+    VECTORS = 2, /* of outputs, held at once */
     WIDTH = VECTORS * VL,
-    FULL_ROWS = VL == 16 ? 8 : 4,      /* rows held at once: what the registers hold */
+    FULL_ROWS = VL == 16 ? 8 : 4, /* rows held at once: what the registers hold */
     VECTOR_BLOCK_STEPS = 8,
 };
 
 /* The inputs i of step-row-major x, for `rows` rows: acc += x[row][i] w. */
-#define ACCUMULATE(i, w)                                                                                                          \
-    for (int r = 0; r < rows; r++) {                                                                                              \
-        vf xv = vf_set(x[r * K_STEP + (i)]);                                                                                      \
-        for (int v = 0; v < VECTORS; v++)                                                                                         \
-            acc[r][v] = vf_fma(xv, (w)[v], acc[r][v]);                                                                            \
+#define ACCUMULATE(i, w)                               \
+    for (int r = 0; r < rows; r++) {                   \
+        vf xv = vf_set(x[r * K_STEP + (i)]);           \
+        for (int v = 0; v < VECTORS; v++)              \
+            acc[r][v] = vf_fma(xv, (w)[v], acc[r][v]); \
     }
 
 /* Rows and type are constants where it is called, so the accumulators are registers. */
@@ -80,8 +80,14 @@ static void block_wbf16(float *c, const void *x, const void *w, int steps, int r
     multiply_block(c, x, w, DTYPE_BF16, steps, rows, first);
 }
 
-#define PANEL_VECTOR(which)                                                                                                       \
-    {                                                                                                                             \
-        .x_type = DTYPE_F32, .x_terms = 1, .w_terms = 1, .block_steps = VECTOR_BLOCK_STEPS, .n_passes = 1,                        \
-        .pack_row = panel_pack_row_f32, .block = which, .finish = panel_finish_rows,                                              \
+#define PANEL_VECTOR(which)                \
+    {                                      \
+        .x_type = DTYPE_F32,               \
+        .x_terms = 1,                      \
+        .w_terms = 1,                      \
+        .block_steps = VECTOR_BLOCK_STEPS, \
+        .n_passes = 1,                     \
+        .pack_row = panel_pack_row_f32,    \
+        .block = which,                    \
+        .finish = panel_finish_rows,       \
     }

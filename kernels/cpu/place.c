@@ -49,4 +49,7 @@ static int place_c(struct kern_ctx *k, const struct kern_step *s, int layer, con
     return 0;
 }
 
-void place_init(struct kern_ops *o) { o->place = place_c; }
+void place_init(struct kern_ops *o)
+{
+    o->place = place_c;
+}

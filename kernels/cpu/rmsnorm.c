@@ -35,4 +35,7 @@ static int rmsnorm_c(struct kern_ctx *k, void *y, const float *x, const float *w
     return 0;
 }
 
-void CPU_NAME(rmsnorm_init)(struct kern_ops *o) { o->rmsnorm = rmsnorm_c; }
+void CPU_NAME(rmsnorm_init)(struct kern_ops *o)
+{
+    o->rmsnorm = rmsnorm_c;
+}

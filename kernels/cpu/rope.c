@@ -63,4 +63,7 @@ static int rope_store_c(struct kern_ctx *k, const struct kern_heads *hs, void *q
     return 0;
 }
 
-void CPU_NAME(rope_init)(struct kern_ops *o) { o->rope_store = rope_store_c; }
+void CPU_NAME(rope_init)(struct kern_ops *o)
+{
+    o->rope_store = rope_store_c;
+}

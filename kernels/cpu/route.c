@@ -11,8 +11,10 @@ struct route {
     const int *pos;
 };
 
-static float sigmoid(double z) { return (float)(1.0 / (1.0 + exp(-z))); }
-
+static float sigmoid(double z)
+{
+    return (float)(1.0 / (1.0 + exp(-z)));
+}
 
 enum { CHUNK = 256 };
 
@@ -63,8 +65,8 @@ static void mod_row(void *arg, int r)
     a->route[r] = a->prob[r] > 0.5f;
 }
 
-static int route_mod_c(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, const float *x, const float *w,
-                       const float *b, int d, struct rows n)
+static int route_mod_c(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, const float *x, const float *w, const float *b,
+                       int d, struct rows n)
 {
     struct route a = {.route = route, .gate = gate, .prob = prob, .x = x, .w = w, .b = b, .m = d};
     cpu_for_rows(k, n, 4 * d, mod_row, &a);
@@ -82,8 +84,8 @@ static void dllm_row(void *arg, int r)
 static int route_dllm_c(struct kern_ctx *k, unsigned char *route, float *prob, const float *hid, const float *norm_w, float eps,
                         const float *w2, const float *b2, int m, const int *pos, int forced, struct rows n)
 {
-    struct route a = {.route = route, .prob = prob, .x = hid, .w = w2, .b = b2, .norm_w = norm_w, .eps = eps, .m = m,
-                      .forced = forced, .pos = pos};
+    struct route a = {
+        .route = route, .prob = prob, .x = hid, .w = w2, .b = b2, .norm_w = norm_w, .eps = eps, .m = m, .forced = forced, .pos = pos};
     cpu_for_rows(k, n, 16 * m, dllm_row, &a);
     return 0;
 }

@@ -1,6 +1,6 @@
 /* The attention slot, the list of query tiles, and the plain kernel: one warp a row and query head, any type, f32 arithmetic. */
-#include <math_constants.h>
 #include "kernels/cuda/attention.cuh"
+#include <math_constants.h>
 
 /* ---- tiles ---- */
 
@@ -31,7 +31,7 @@ __device__ static int block_scan(int v, int *total)
 __device__ static struct attention_tile make_tile(const struct attention_args &a, const int *first_tile, int t, int tile_rows)
 {
     int lo = 0, hi = a.n_runs - 1, group = a.h / a.hk;
-    while (lo < hi) {          /* the last run that starts at or before t: runs without tiles come before it */
+    while (lo < hi) { /* the last run that starts at or before t: runs without tiles come before it */
         int mid = (lo + hi + 1) / 2;
         if (first_tile[mid] <= t)
             lo = mid;
@@ -50,7 +50,8 @@ __global__ static void __launch_bounds__(TILE_THREADS)
 {
     int n_tiles = 0, total, group = a.h / a.hk;
     for (int i0 = 0; i0 < a.n_runs; i0 += TILE_THREADS) {
-        int i = i0 + threadIdx.x, rows = i < a.n_runs ? (a.run_start[i + 1] - a.run_start[i]) * group : 0, n = (rows + tile_rows - 1) / tile_rows;
+        int i = i0 + threadIdx.x, rows = i < a.n_runs ? (a.run_start[i + 1] - a.run_start[i]) * group : 0,
+            n = (rows + tile_rows - 1) / tile_rows;
         int end = block_scan(n, &total);
         if (i < a.n_runs)
             first_tile[i] = n_tiles + end - n;
@@ -146,11 +147,14 @@ static int attention_cuda(struct kern_ctx *k, const struct kern_heads *hs, void 
     struct cuda_ctx *c = ctx_of(k);
     if (s->all.n_max == 0)
         return 0;
-    struct attention_args a = {qkv, hs->kv, out, s->runs, s->tables, p->sel, p->sel_n, p->run_start, p->visible, s->run_of, layer, hs->h,
-                               hs->hk, hs->hd, s->n_runs, s->all.n_max, scale};
+    struct attention_args a = {qkv,       hs->kv, out,   s->runs, s->tables, p->sel,    p->sel_n,     p->run_start, p->visible,
+                               s->run_of, layer,  hs->h, hs->hk,  hs->hd,    s->n_runs, s->all.n_max, scale};
     if (k->act == DTYPE_F32 || c->level == CUDA_SIMT)
         return attention_simt(c, &a);
     return c->level == CUDA_MMA ? attention_mma(c, &a) : attention_sm90(c, &a);
 }
 
-void attention_cuda_init(struct kern_ops *o) { o->attention = attention_cuda; }
+void attention_cuda_init(struct kern_ops *o)
+{
+    o->attention = attention_cuda;
+}

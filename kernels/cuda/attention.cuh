@@ -7,7 +7,7 @@
 #include "kernels/cuda/common.cuh"
 
 struct attention_args {
-    const void *qkv, *kv;      /* act */
+    const void *qkv, *kv; /* act */
     void *out;
     const struct kern_run *runs;
     const int *tables;
@@ -18,15 +18,15 @@ struct attention_args {
 
 /* A query tile. The keys that its last row sees are those that any of its rows sees. */
 struct attention_tile {
-    int start, first, rows;    /* the run's first place in sel; first packed row, and how many */
+    int start, first, rows; /* the run's first place in sel; first packed row, and how many */
     int n_keys;
-    int64_t slots;             /* the run's slots of the layer, as an offset into the tables */
+    int64_t slots; /* the run's slots of the layer, as an offset into the tables */
 };
 
 struct attention_tiles {
-    int *count;                /* [1] */
-    int *taken;                /* [1] pieces (a tile and a KV head) handed out beyond the first of each block */
-    struct attention_tile *tile;   /* run by run, a run's most keys first: what runs together reads the same keys */
+    int *count;                  /* [1] */
+    int *taken;                  /* [1] pieces (a tile and a KV head) handed out beyond the first of each block */
+    struct attention_tile *tile; /* run by run, a run's most keys first: what runs together reads the same keys */
 };
 
 /* 2^x, as close as the special function unit gets it. */

@@ -1,8 +1,8 @@
 /* The computing warpgroups of attention: 64 packed rows each, with queries, scores and sums in registers. The product with the next keys runs under the
  * softmax of the present ones. */
 #pragma once
-#include <math_constants.h>
 #include "kernels/cuda/attention_sm90.cuh"
+#include <math_constants.h>
 
 #if HAVE_SM90
 
@@ -16,9 +16,9 @@ template <int N> __device__ __forceinline__ void registers_ready(float (&d)[N])
 
 /* One thread's two packed rows (lane/4 and lane/4 + 8 of the warp's 16) of a piece. */
 struct query_rows {
-    int row[2], visible[2];    /* row of `out` in heads, or -1 */
-    int all_see;               /* keys that every row of the warpgroup sees */
-    int n_keys;                /* that any row of the tile sees; 0: no piece */
+    int row[2], visible[2]; /* row of `out` in heads, or -1 */
+    int all_see;            /* keys that every row of the warpgroup sees */
+    int n_keys;             /* that any row of the tile sees; 0: no piece */
     float max[2], sum[2];
 
     __device__ __forceinline__ void load(const struct attention_smem &m, int wg)
@@ -46,7 +46,7 @@ struct query_rows {
                     s[i] = -CUDART_INF_F;
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            float tops[4] = {max[h], max[h], max[h], max[h]};   /* four chains: two warps a scheduler hide little latency */
+            float tops[4] = {max[h], max[h], max[h], max[h]}; /* four chains: two warps a scheduler hide little latency */
 #pragma unroll
             for (int i = 0; i < N / 4; i++)
                 tops[i % 4] = fmaxf(tops[i % 4], fmaxf(s[i * 4 + h * 2], s[i * 4 + h * 2 + 1]));
@@ -54,7 +54,9 @@ struct query_rows {
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
             float shift = top == -CUDART_INF_F ? 0 : top * scale_log2;
-            keep[h] = top == max[h] ? 1 : exp2_fast(fmaf(max[h], scale_log2, -shift));   /* shift is rounded: without a new maximum this must be 1 */
+            keep[h] = top == max[h]
+                          ? 1
+                          : exp2_fast(fmaf(max[h], scale_log2, -shift)); /* shift is rounded: without a new maximum this must be 1 */
             max[h] = top;
             float add[4] = {};
 #pragma unroll
@@ -132,7 +134,8 @@ template <int HD, int WGS> struct queries {
             for (int t = 0; t < HD / 16; t++)
                 asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                              : "=r"(q[t][0]), "=r"(q[t][1]), "=r"(q[t][2]), "=r"(q[t][3])
-                             : "r"(m.q + t / 4 * S::ROWS * 128 + r * 128 + ((t % 4 * 2 + lane / 16) ^ r % 8) * 16) : "memory");
+                             : "r"(m.q + t / 4 * S::ROWS * 128 + r * 128 + ((t % 4 * 2 + lane / 16) ^ r % 8) * 16)
+                             : "memory");
         }
     }
 };
@@ -163,7 +166,8 @@ __device__ __forceinline__ void multiply_keys(float (&s)[BN / 2], const struct q
 }
 
 /* Starts o += p times a block's values. */
-template <typename T, int HD, int BN> __device__ __forceinline__ void multiply_values(float (&o)[HD / 2], const uint32_t (&p)[BN / 16][4], uint32_t v, int add)
+template <typename T, int HD, int BN>
+__device__ __forceinline__ void multiply_values(float (&o)[HD / 2], const uint32_t (&p)[BN / 16][4], uint32_t v, int add)
 {
     wgmma_fence();
 #pragma unroll
@@ -182,8 +186,16 @@ template <typename T, int BN> __device__ __forceinline__ void to_operand(uint32_
 /* Two warpgroups take turns in issuing products, so that one's softmax runs under the other's products. */
 template <int WGS> struct turns {
     int mine;
-    __device__ __forceinline__ void begin() { if (WGS == 2) named_sync(2 + mine, 256); }
-    __device__ __forceinline__ void end() { if (WGS == 2) named_arrive(3 - mine, 256); }
+    __device__ __forceinline__ void begin()
+    {
+        if (WGS == 2)
+            named_sync(2 + mine, 256);
+    }
+    __device__ __forceinline__ void end()
+    {
+        if (WGS == 2)
+            named_arrive(3 - mine, 256);
+    }
 };
 
 __device__ __forceinline__ void leave(uint32_t bar)
@@ -201,7 +213,8 @@ __device__ __forceinline__ void leave_queries(const struct attention_smem &m)
 
 /* Waits for the next piece and takes its rows and queries. */
 template <int HD, int WGS>
-__device__ __forceinline__ void take_piece(const struct attention_smem &m, int piece, int wg, struct query_rows *rows, struct queries<HD, WGS> *q)
+__device__ __forceinline__ void take_piece(const struct attention_smem &m, int piece, int wg, struct query_rows *rows,
+                                           struct queries<HD, WGS> *q)
 {
     barrier_wait(m.q_full, piece % 2);
     rows->load(m, wg);
@@ -216,11 +229,13 @@ template <typename T, int HD, int WGS, int BN>
 __device__ __forceinline__ void compute_attention(const struct sm90_attention_args &p, const struct attention_smem &m)
 {
     typedef attention_shape<HD, WGS, BN> S;
-    int wg = threadIdx.x / 128 - 1, piece = 0, at = 0, j0 = 0;   /* at: tiles consumed; j0: first key of the present block */
+    int wg = threadIdx.x / 128 - 1, piece = 0, at = 0, j0 = 0; /* at: tiles consumed; j0: first key of the present block */
     float s[BN / 2], o[HD / 2], keep[2], scale_log2 = p.a.scale * 1.4426950408889634f;
     uint32_t weights[BN / 16][4];
-    bool finished = false;     /* the product that runs is of a piece's last block: `done` are its rows */
-    struct turns<WGS> turn = {wg};
+    bool finished = false; /* the product that runs is of a piece's last block: `done` are its rows */
+    struct turns<WGS> turn = {
+        wg
+    };
     struct query_rows rows;
     struct finished_rows done, next_done;
     struct queries<HD, WGS> q;
@@ -239,7 +254,7 @@ __device__ __forceinline__ void compute_attention(const struct sm90_attention_ar
     if (!S::Q_IN_REGISTERS && rows.n_keys <= BN)
         leave_queries(m);
     rows.softmax(s, 0, scale_log2, keep);
-    for (;; at++) {   /* s: weights of block `at`; the product of the block before it is still running */
+    for (;; at++) { /* s: weights of block `at`; the product of the block before it is still running */
         int stage = at % S::STAGES, phase = at / S::STAGES % 2, next_stage = (at + 1) % S::STAGES, next_phase = (at + 1) / S::STAGES % 2;
         wgmma_wait<0>();
         registers_ready(o);
@@ -248,7 +263,7 @@ __device__ __forceinline__ void compute_attention(const struct sm90_attention_ar
             leave(m.v_empty + (at - 1) % S::STAGES * 8);
         if (finished)
             done.store<T>(p.a, o);
-        else if (!__all_sync(~0u, keep[0] == 1 && keep[1] == 1))   /* most blocks bring no new maximum */
+        else if (!__all_sync(~0u, keep[0] == 1 && keep[1] == 1)) /* most blocks bring no new maximum */
 #pragma unroll
             for (int i = 0; i < HD / 2; i++)
                 o[i] *= keep[i / 2 % 2];

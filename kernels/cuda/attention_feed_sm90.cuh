@@ -7,7 +7,7 @@
 
 /* Row-wise copies are announced late: while one tile's copies run, those of the next LAG tiles are issued. */
 template <int LAG> struct feeder {
-    uint32_t pending[LAG];     /* barriers of the last tiles, the latest first; 0: nothing to announce */
+    uint32_t pending[LAG]; /* barriers of the last tiles, the latest first; 0: nothing to announce */
     /* A tile's copies have been issued; `bar` announces them (0: the copy engine does). */
     __device__ __forceinline__ void issued(uint32_t bar)
     {
@@ -74,7 +74,7 @@ __device__ __forceinline__ void feed_tile(const struct sm90_attention_args &p, c
 
 /* The slots of a block's keys: read a block ahead, looked at when their turn comes. */
 template <int BN> struct key_slots {
-    int all[BN / 32], mine;    /* keys lane, lane + 32, ..; this lane's in its warp's share of rows */
+    int all[BN / 32], mine; /* keys lane, lane + 32, ..; this lane's in its warp's share of rows */
     __device__ __forceinline__ void read(const int *slots, int n_keys, int j0)
     {
         int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = warp * (BN / 4) + lane % (BN / 4);
@@ -103,12 +103,12 @@ __device__ __forceinline__ int packed_row(const struct attention_args &a, const 
 
 /* The queries of a piece: each warp its 32 packed rows, with what the computing warps must know of them. */
 template <typename T, int HD, int ROWS>
-__device__ __forceinline__ void feed_queries(const struct attention_args &a, const struct attention_smem &m, const struct attention_tile &t, int kv_head,
-                                             int row, int visible)
+__device__ __forceinline__ void feed_queries(const struct attention_args &a, const struct attention_smem &m, const struct attention_tile &t,
+                                             int kv_head, int row, int visible)
 {
     constexpr int CHUNKS = HD / 8;
     int lane = threadIdx.x % 32, group = a.h / a.hk, head = kv_head * group + (t.first + threadIdx.x) % group;
-    int from = row < 0 ? -1 : row * (a.h + 2 * a.hk) + head;   /* in heads of qkv */
+    int from = row < 0 ? -1 : row * (a.h + 2 * a.hk) + head; /* in heads of qkv */
     m.row[threadIdx.x].x = row < 0 ? -1 : row * a.h + head;
     m.row[threadIdx.x].y = visible;
     if (threadIdx.x == 0)
@@ -124,7 +124,7 @@ __device__ __forceinline__ void feed_queries(const struct attention_args &a, con
 
 /* Numbers of the block's pieces: the first is fixed, the others come from the counter, asked for one turn ahead. */
 struct piece_numbers {
-    int asked;                 /* thread 0: the number that the next turn gets */
+    int asked; /* thread 0: the number that the next turn gets */
     __device__ __forceinline__ int take(const struct sm90_attention_args &p, const struct attention_smem &m, int turn)
     {
         if (threadIdx.x == 0) {
@@ -138,15 +138,17 @@ struct piece_numbers {
 
 /* What lies ahead is read ahead: the tile after next, the next one's rows, the next block's slots. */
 template <typename T, int HD, int WGS, int BN>
-__device__ __forceinline__ void feed_attention(const struct sm90_attention_args &p, const CUtensorMap *map, const struct attention_smem &m, int total)
+__device__ __forceinline__ void feed_attention(const struct sm90_attention_args &p, const CUtensorMap *map, const struct attention_smem &m,
+                                               int total)
 {
     typedef attention_shape<HD, WGS, BN> S;
     static_assert(S::ROWS == 128, "a feeding thread a row");
     const struct attention_args &a = p.a;
     const struct attention_tile none = {0, 0, 0, 0, 0};
-    struct feeder<S::STAGES >= 3 ? 3 : 1> f = {};
+    struct feeder<S::STAGES >= 3 ? 3 : 1> f = {
+    };
     struct piece_numbers numbers = {(int)(gridDim.x + (threadIdx.x ? 0 : atomicAdd(p.tiles.taken, 1)))};
-    int number = blockIdx.x, head = number % a.hk, fed = 0;   /* fed: tiles so far; stage = fed % STAGES, phase = fed / STAGES % 2 */
+    int number = blockIdx.x, head = number % a.hk, fed = 0; /* fed: tiles so far; stage = fed % STAGES, phase = fed / STAGES % 2 */
     struct attention_tile tile = number < total ? p.tiles.tile[number / a.hk] : none;
     int row = packed_row(a, tile), visible = row >= 0 ? a.visible[row] : 0;
     number = numbers.take(p, m, 1);
@@ -167,13 +169,15 @@ __device__ __forceinline__ void feed_attention(const struct sm90_attention_args 
             bool whole = slots.whole(&first) && p.tma;
             slots.read(a.tables + tile.slots, tile.n_keys, j0 + BN);
             barrier_wait(m.k_empty + stage * 8, phase ^ 1);
-            feed_tile<T, HD, BN>(p, map, &f, m.k + stage * S::TILE_BYTES, m.k_full + stage * 8, 0, head, mine, first, whole, tile.n_keys - j0);
+            feed_tile<T, HD, BN>(p, map, &f, m.k + stage * S::TILE_BYTES, m.k_full + stage * 8, 0, head, mine, first, whole,
+                                 tile.n_keys - j0);
             barrier_wait(m.v_empty + stage * 8, phase ^ 1);
-            feed_tile<T, HD, BN>(p, map, &f, m.v + stage * S::TILE_BYTES, m.v_full + stage * 8, 1, head, mine, first, whole, tile.n_keys - j0);
+            feed_tile<T, HD, BN>(p, map, &f, m.v + stage * S::TILE_BYTES, m.v_full + stage * 8, 1, head, mine, first, whole,
+                                 tile.n_keys - j0);
             if (j0 == 0)
                 next_visible = next_row >= 0 ? a.visible[next_row] : 0;
         }
-        if (tile.n_keys <= BN || S::STAGES < 3)   /* else the queries are announced by now, and what follows waits for nothing pending */
+        if (tile.n_keys <= BN || S::STAGES < 3) /* else the queries are announced by now, and what follows waits for nothing pending */
             f.announce_all();
         tile = next;
         head = next_head;

@@ -2,17 +2,25 @@
  * Each warp holds its packed rows' queries, scores and sums; all threads bring the next key block in while the present one is worked on.
  *
  * Shape of the computation: FlashAttention-2, arXiv 2307.08691, algorithm 1; the packed rows of a head group: attention.cuh. */
-#include <math_constants.h>
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/mma.cuh"
+#include <math_constants.h>
 
 /* HD: head size rounded up to a shape of the kernel; MT: a warp's tiles of 16 packed rows; BN: keys of a block. Tiles in shared memory are panels of
  * 64 columns, 128 bytes a row, chunk c of row r at chunk c ^ (r % 8). */
 template <int HD, int MT, int BN> struct mma_attention_shape {
     enum {
-        WARPS = 4, THREADS = 32 * WARPS, WARP_ROWS = 16 * MT, ROWS = WARPS * WARP_ROWS, CHUNKS = HD / 8, PANELS = (HD + 63) / 64,
-        Q_BYTES = PANELS * ROWS * 128, TILE_BYTES = PANELS * BN * 128, SMEM_BYTES = Q_BYTES + 4 * TILE_BYTES,   /* K and V, two blocks each */
-        Q_IN_REGISTERS = HD <= 64, BLOCKS = HD <= 128 ? 2 : 1
+        WARPS = 4,
+        THREADS = 32 * WARPS,
+        WARP_ROWS = 16 * MT,
+        ROWS = WARPS * WARP_ROWS,
+        CHUNKS = HD / 8,
+        PANELS = (HD + 63) / 64,
+        Q_BYTES = PANELS * ROWS * 128,
+        TILE_BYTES = PANELS * BN * 128,
+        SMEM_BYTES = Q_BYTES + 4 * TILE_BYTES, /* K and V, two blocks each */
+        Q_IN_REGISTERS = HD <= 64,
+        BLOCKS = HD <= 128 ? 2 : 1
     };
 };
 
@@ -21,7 +29,10 @@ struct mma_attention_args {
     struct attention_tiles tiles;
 };
 
-template <int ROWS> __device__ __forceinline__ int tile_at(int row, int chunk) { return chunk / 8 * ROWS * 128 + row * 128 + (chunk % 8 ^ row % 8) * 16; }
+template <int ROWS> __device__ __forceinline__ int tile_at(int row, int chunk)
+{
+    return chunk / 8 * ROWS * 128 + row * 128 + (chunk % 8 ^ row % 8) * 16;
+}
 
 /* The step row of packed row p of a tile, or -1. */
 __device__ __forceinline__ int packed_row(const struct attention_args &a, const struct attention_tile &t, int p)
@@ -36,7 +47,8 @@ __device__ __forceinline__ void feed_queries(const struct attention_args &a, con
     for (int i = threadIdx.x; i < S::ROWS * S::CHUNKS; i += S::THREADS) {
         int p = i / S::CHUNKS, chunk = i % S::CHUNKS, r = packed_row(a, t, p), head = kv_head * group + (t.first + p) % group;
         bool valid = r >= 0 && chunk * 8 < a.hd;
-        copy16(q + tile_at<S::ROWS>(p, chunk), (const T *)a.qkv + (valid ? ((size_t)r * (a.h + 2 * a.hk) + head) * a.hd + chunk * 8 : 0), valid);
+        copy16(q + tile_at<S::ROWS>(p, chunk), (const T *)a.qkv + (valid ? ((size_t)r * (a.h + 2 * a.hk) + head) * a.hd + chunk * 8 : 0),
+               valid);
     }
 }
 
@@ -51,7 +63,7 @@ template <int BN> struct key_slots {
             s[i] = j < n_keys ? slots[j] : -1;
         }
     }
-    __device__ __forceinline__ int at(int row) const   /* -1: no such key */
+    __device__ __forceinline__ int at(int row) const /* -1: no such key */
     {
         int slot = __shfl_sync(~0u, s[0], row % 32);
         if (BN == 64) {
@@ -64,7 +76,8 @@ template <int BN> struct key_slots {
 
 /* A block's K and V of one head; zeros where there is no key, since 0 x NaN is NaN. */
 template <typename T, int HD, int MT, int BN>
-__device__ __forceinline__ void feed_keys(const struct attention_args &a, const struct key_slots<BN> &slots, int kv_head, uint32_t k, uint32_t v)
+__device__ __forceinline__ void feed_keys(const struct attention_args &a, const struct key_slots<BN> &slots, int kv_head, uint32_t k,
+                                          uint32_t v)
 {
     typedef mma_attention_shape<HD, MT, BN> S;
     const T *base = (const T *)a.kv + (size_t)kv_head * a.hd;
@@ -82,7 +95,7 @@ __device__ __forceinline__ void feed_keys(const struct attention_args &a, const 
 
 /* A thread's packed rows of one tile of 16: lane/4 and lane/4 + 8. */
 struct row_state {
-    int row[2], visible[2];    /* row of `out` in heads, or -1; keys it sees */
+    int row[2], visible[2]; /* row of `out` in heads, or -1; keys it sees */
     float max[2], sum[2];
 
     __device__ __forceinline__ void load(const struct attention_args &a, const struct attention_tile &t, int kv_head, int first)
@@ -116,7 +129,9 @@ struct row_state {
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
             float shift = top == -CUDART_INF_F ? 0 : top * scale_log2, add = 0;
-            keep[h] = top == max[h] ? 1 : exp2_fast(fmaf(max[h], scale_log2, -shift));   /* shift is rounded: without a new maximum this must be 1 */
+            keep[h] = top == max[h]
+                          ? 1
+                          : exp2_fast(fmaf(max[h], scale_log2, -shift)); /* shift is rounded: without a new maximum this must be 1 */
             max[h] = top;
 #pragma unroll
             for (int i = 0; i < BN / 4; i++) {
@@ -203,7 +218,8 @@ __device__ __forceinline__ void multiply_keys(float (&s)[MT][BN / 2], const stru
 }
 
 /* o += weights times values; scores of 16 keys are just the operand's order. */
-template <typename T, int HD, int MT, int BN> __device__ __forceinline__ void multiply_values(float (&o)[MT][HD / 2], const float (&s)[MT][BN / 2], uint32_t v)
+template <typename T, int HD, int MT, int BN>
+__device__ __forceinline__ void multiply_values(float (&o)[MT][HD / 2], const float (&s)[MT][BN / 2], uint32_t v)
 {
     int lane = threadIdx.x % 32;
 #pragma unroll
@@ -227,8 +243,8 @@ template <typename T, int HD, int MT, int BN> __device__ __forceinline__ void mu
 
 /* One key block for one warp. */
 template <typename T, int HD, int MT, int BN>
-__device__ __forceinline__ void attend(float (&o)[MT][HD / 2], struct row_state (&rows)[MT], const struct warp_queries<HD, MT, BN> &q, uint32_t k, uint32_t v,
-                                       int j0, float scale_log2)
+__device__ __forceinline__ void attend(float (&o)[MT][HD / 2], struct row_state (&rows)[MT], const struct warp_queries<HD, MT, BN> &q,
+                                       uint32_t k, uint32_t v, int j0, float scale_log2)
 {
     float s[MT][BN / 2];
     multiply_keys<T, HD, MT, BN>(s, q, k);
@@ -236,7 +252,7 @@ __device__ __forceinline__ void attend(float (&o)[MT][HD / 2], struct row_state 
     for (int i = 0; i < MT; i++) {
         float keep[2];
         rows[i].template softmax<BN>(s[i], j0, scale_log2, keep);
-        if (!__all_sync(~0u, keep[0] == 1 && keep[1] == 1))   /* most blocks bring no new maximum */
+        if (!__all_sync(~0u, keep[0] == 1 && keep[1] == 1)) /* most blocks bring no new maximum */
 #pragma unroll
             for (int c = 0; c < HD / 2; c++)
                 o[i][c] *= keep[c / 2 % 2];
@@ -250,7 +266,7 @@ __device__ __forceinline__ void attend_piece(const struct attention_args &a, con
     typedef mma_attention_shape<HD, MT, BN> S;
     const int *table = a.tables + t.slots;
     uint32_t k = q_tile + S::Q_BYTES, v = k + 2 * S::TILE_BYTES;
-    int warp_rows = threadIdx.x / 32 * S::WARP_ROWS, seen = 0;   /* keys that any row of the warp sees */
+    int warp_rows = threadIdx.x / 32 * S::WARP_ROWS, seen = 0; /* keys that any row of the warp sees */
     struct key_slots<BN> slots;
     struct row_state rows[MT];
     struct warp_queries<HD, MT, BN> q;
@@ -268,7 +284,7 @@ __device__ __forceinline__ void attend_piece(const struct attention_args &a, con
     seen = __reduce_max_sync(~0u, seen);
     for (int j0 = 0, stage = 0; j0 < t.n_keys; j0 += BN, stage ^= 1) {
         copy_wait<0>();
-        __syncthreads();   /* the block has come, and everyone is done with the one before it */
+        __syncthreads(); /* the block has come, and everyone is done with the one before it */
         if (j0 == 0)
             q.load(q_tile);
         if (j0 + BN < t.n_keys) {
@@ -295,7 +311,7 @@ __global__ void __launch_bounds__(mma_attention_shape<HD, MT, BN>::THREADS, mma_
         attend_piece<T, HD, MT, BN>(p.a, p.tiles.tile[number / p.a.hk], number % p.a.hk, smem_address(smem));
         if (threadIdx.x == 0)
             next = gridDim.x + atomicAdd(p.tiles.taken, 1);
-        __syncthreads();   /* also: the piece's tiles are free */
+        __syncthreads(); /* also: the piece's tiles are free */
         number = next;
         __syncthreads();
     }

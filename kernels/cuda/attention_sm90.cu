@@ -10,10 +10,21 @@ __global__ void __launch_bounds__(128 * (WGS + 1), 1)
 #if HAVE_SM90
     typedef attention_shape<HD, WGS, BN> S;
     extern __shared__ char raw[];
-    uint32_t q = (smem_address(raw) + 1023) & ~1023u, k = q + S::Q_BYTES, v = k + S::STAGES * S::TILE_BYTES, bars = v + S::STAGES * S::TILE_BYTES;
+    uint32_t q = (smem_address(raw) + 1023) & ~1023u, k = q + S::Q_BYTES, v = k + S::STAGES * S::TILE_BYTES,
+             bars = v + S::STAGES * S::TILE_BYTES;
     char *plain = raw + (bars - smem_address(raw)) + 144;
-    struct attention_smem m = {q, k, v, bars, bars + 32, bars + 64, bars + 96, bars + 128, bars + 136, (volatile int *)plain,
-                               (volatile int *)plain + 1, (volatile int2 *)(plain + 16)};
+    struct attention_smem m = {q,
+                               k,
+                               v,
+                               bars,
+                               bars + 32,
+                               bars + 64,
+                               bars + 96,
+                               bars + 128,
+                               bars + 136,
+                               (volatile int *)plain,
+                               (volatile int *)plain + 1,
+                               (volatile int2 *)(plain + 16)};
     if (threadIdx.x == 0) {
         for (int i = 0; i < S::STAGES; i++) {
             barrier_init(m.k_full + i * 8, 128);
@@ -51,7 +62,7 @@ template <typename T, int HD, int WGS, int BN> static int start(struct cuda_ctx 
         return r;
     CUtensorMap map = {};
     p.tma = a->hd == HD && tensor_map_fits(a->kv, (size_t)4 * a->hk * a->hd);
-    if (p.tma)   /* how many slots the pool has is not known here; the kernel names slots of the tables only */
+    if (p.tma) /* how many slots the pool has is not known here; the kernel names slots of the tables only */
         r = tensor_map(c, &map, c->k.act, a->kv, INT32_MAX, 2 * a->hk * a->hd, (size_t)2 * a->hk * a->hd, BN);
     if (r < 0)
         return r;

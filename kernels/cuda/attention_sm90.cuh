@@ -11,29 +11,38 @@
 /* HD: head size rounded up to a shape of the kernel; WGS: computing warpgroups; BN: keys of a block. */
 template <int HD, int WGS, int BN> struct attention_shape {
     enum {
-        THREADS = 128 * (WGS + 1), ROWS = 64 * WGS, PANELS = (HD + 63) / 64, PANEL_BYTES = BN * 128, TILE_BYTES = PANELS * PANEL_BYTES,
-        STAGES = HD <= 64 ? 4 : HD <= 128 ? 3 : 2, Q_BYTES = PANELS * ROWS * 128, Q_IN_REGISTERS = HD <= 128,
+        THREADS = 128 * (WGS + 1),
+        ROWS = 64 * WGS,
+        PANELS = (HD + 63) / 64,
+        PANEL_BYTES = BN * 128,
+        TILE_BYTES = PANELS * PANEL_BYTES,
+        STAGES = HD <= 64    ? 4
+                 : HD <= 128 ? 3
+                             : 2,
+        Q_BYTES = PANELS * ROWS * 128,
+        Q_IN_REGISTERS = HD <= 128,
         SMEM_BYTES = 1024 + Q_BYTES + 2 * STAGES * TILE_BYTES + ROWS * 8 + 192,
-        FEED_REGISTERS = 56, COMPUTE_REGISTERS = 224
+        FEED_REGISTERS = 56,
+        COMPUTE_REGISTERS = 224
     };
 };
 
 struct sm90_attention_args {
     struct attention_args a;
     struct attention_tiles tiles;
-    bool tma;                  /* hd is HD itself: blocks of consecutive slots may be copied whole */
+    bool tma; /* hd is HD itself: blocks of consecutive slots may be copied whole */
 };
 
 #if HAVE_SM90
 
 /* Shared memory: addresses, and what is read and written by plain code. */
 struct attention_smem {
-    uint32_t q, k, v;                                   /* one tile; STAGES tiles each */
-    uint32_t k_full, k_empty, v_full, v_empty;          /* barriers, STAGES each */
-    uint32_t q_full, q_empty;                           /* one each */
-    volatile int *n_keys;                               /* [1] of the piece; 0: no more */
-    volatile int *number;                               /* [2] of a piece, among the feeding threads */
-    volatile int2 *row;                                 /* [ROWS] (row of `out` in heads, or -1; keys it sees) */
+    uint32_t q, k, v;                          /* one tile; STAGES tiles each */
+    uint32_t k_full, k_empty, v_full, v_empty; /* barriers, STAGES each */
+    uint32_t q_full, q_empty;                  /* one each */
+    volatile int *n_keys;                      /* [1] of the piece; 0: no more */
+    volatile int *number;                      /* [2] of a piece, among the feeding threads */
+    volatile int2 *row;                        /* [ROWS] (row of `out` in heads, or -1; keys it sees) */
 };
 
 #endif /* HAVE_SM90 */

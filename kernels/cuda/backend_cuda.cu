@@ -1,8 +1,8 @@
 /* The CUDA device: opening it, its stream and memory, and copies through pinned buffers. One context, one device, one stream. */
+#include "kernels/cuda/sm90.cuh"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "kernels/cuda/sm90.cuh"
 extern "C" {
 #include "kernels/cuda/inject.h"
 }
@@ -17,7 +17,10 @@ extern "C" void cuda_inject_failure(int n)
     inject_calls = 0;
 }
 
-extern "C" int cuda_injection_calls(void) { return inject_calls; }
+extern "C" int cuda_injection_calls(void)
+{
+    return inject_calls;
+}
 
 bool cuda_injected(void)
 {
@@ -68,13 +71,19 @@ int *cuda_counters(struct cuda_ctx *c, size_t n)
 
 /* Which code the driver chose for this device: the kernels of level wgmma exist in that built for sm_90a alone. PTX that it compiles itself for a
  * Hopper device says 9.0 too, and lacks them. */
-__global__ static void probe(enum cuda_level *ret) { *ret = HAVE_SM90 ? CUDA_WGMMA : CUDA_MMA; }
+__global__ static void probe(enum cuda_level *ret)
+{
+    *ret = HAVE_SM90 ? CUDA_WGMMA : CUDA_MMA;
+}
 
-enum { OLDEST = 80 };   /* compute capability, ten times */
+enum { OLDEST = 80 }; /* compute capability, ten times */
 
 static int pretended_capability;
 
-extern "C" void cuda_pretend_capability(int capability) { pretended_capability = capability; }
+extern "C" void cuda_pretend_capability(int capability)
+{
+    pretended_capability = capability;
+}
 
 /* Ten times the device's compute capability; 0: it does not say. */
 static int capability_of(int device)
@@ -96,8 +105,8 @@ static int check_device(int device, struct err *err)
     int capability = capability_of(device);
     cudaError_t e = cudaGetDeviceProperties(&p, device);
     if (e == cudaSuccess && capability < OLDEST)
-        return err_set(err, ERR_DEVICE, "CUDA device %d (%s) has compute capability %d.%d, and %d.%d is the oldest that works", device, p.name,
-                       capability / 10, capability % 10, OLDEST / 10, OLDEST % 10);
+        return err_set(err, ERR_DEVICE, "CUDA device %d (%s) has compute capability %d.%d, and %d.%d is the oldest that works", device,
+                       p.name, capability / 10, capability % 10, OLDEST / 10, OLDEST % 10);
     if (e == cudaSuccess)
         e = cudaSetDevice(device);
     if (e == cudaSuccess)
@@ -106,8 +115,9 @@ static int check_device(int device, struct err *err)
         return 0;
     cudaGetLastError();
     if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorUnsupportedPtxVersion)
-        return err_set(err, ERR_DEVICE, "this build has no code for CUDA device %d (%s, compute capability %d.%d): build with -Dnvcc_arch=release",
-                       device, p.name, capability / 10, capability % 10);
+        return err_set(err, ERR_DEVICE,
+                       "this build has no code for CUDA device %d (%s, compute capability %d.%d): build with -Dnvcc_arch=release", device,
+                       p.name, capability / 10, capability % 10);
     return err_set(err, ERR_DEVICE, "CUDA device %d cannot be used: %s", device, cudaGetErrorString(e));
 }
 
@@ -123,14 +133,18 @@ static int present_cuda(struct err *err)
     if (e == cudaErrorInsufficientDriver && !driver)
         return err_set(err, ERR_DEVICE, "no NVIDIA driver was found");
     if (e == cudaErrorInsufficientDriver)
-        return err_set(err, ERR_DEVICE, "the NVIDIA driver is for CUDA %d.%d, and this build needs %d.%d or later", driver / 1000, driver % 1000 / 10,
-                       runtime / 1000, runtime % 1000 / 10);
+        return err_set(err, ERR_DEVICE, "the NVIDIA driver is for CUDA %d.%d, and this build needs %d.%d or later", driver / 1000,
+                       driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     if (e != cudaSuccess && e != cudaErrorNoDevice)
         return err_set(err, ERR_DEVICE, "the CUDA devices cannot be counted: %s", cudaGetErrorString(e));
-    return err_set(err, ERR_DEVICE, "no CUDA device was found%s", getenv("CUDA_VISIBLE_DEVICES") ? " (CUDA_VISIBLE_DEVICES may hide them)" : "");
+    return err_set(err, ERR_DEVICE, "no CUDA device was found%s",
+                   getenv("CUDA_VISIBLE_DEVICES") ? " (CUDA_VISIBLE_DEVICES may hide them)" : "");
 }
 
-static enum dtype auto_dtype_cuda(enum dtype stored) { return stored; }
+static enum dtype auto_dtype_cuda(enum dtype stored)
+{
+    return stored;
+}
 
 static void close_cuda(struct kern_ctx *k)
 {
@@ -363,7 +377,7 @@ static double stamp_seconds_cuda(struct kern_ctx *k, int a, int b)
     float ms;
     if (cudaEventElapsedTime(&ms, ctx_of(k)->stamps[a], ctx_of(k)->stamps[b]) == cudaSuccess)
         return 1e-3 * ms;
-    cudaGetLastError();   /* not yet; a device that failed says so in other calls */
+    cudaGetLastError(); /* not yet; a device that failed says so in other calls */
     return -1;
 }
 
@@ -372,16 +386,33 @@ static int memory_cuda(struct kern_ctx *k, struct backend_memory *ret)
     return CU(ctx_of(k), cudaMemGetInfo(&ret->free_bytes, &ret->total_bytes));
 }
 
-static const char *numerics_class_cuda(struct kern_ctx *k) { return ctx_of(k)->numerics; }
+static const char *numerics_class_cuda(struct kern_ctx *k)
+{
+    return ctx_of(k)->numerics;
+}
 
 extern "C" const struct backend *backend_cuda(void)
 {
     static const struct backend b = {
-        .name = "cuda", .present = present_cuda, .auto_dtype = auto_dtype_cuda, .open = open_cuda, .close = close_cuda,
-        .alloc = alloc_cuda, .free = free_cuda, .upload = upload_cuda, .download = download_cuda, .sync = sync_cuda,
-        .alloc_host = alloc_host_cuda, .free_host = free_host_cuda, .fetch = fetch_cuda, .mark = mark_cuda, .wait = wait_cuda,
-        .stamp = stamp_cuda, .stamp_seconds = stamp_seconds_cuda,
-        .memory = memory_cuda, .numerics_class = numerics_class_cuda,
+        .name = "cuda",
+        .present = present_cuda,
+        .auto_dtype = auto_dtype_cuda,
+        .open = open_cuda,
+        .close = close_cuda,
+        .alloc = alloc_cuda,
+        .free = free_cuda,
+        .upload = upload_cuda,
+        .download = download_cuda,
+        .sync = sync_cuda,
+        .alloc_host = alloc_host_cuda,
+        .free_host = free_host_cuda,
+        .fetch = fetch_cuda,
+        .mark = mark_cuda,
+        .wait = wait_cuda,
+        .stamp = stamp_cuda,
+        .stamp_seconds = stamp_seconds_cuda,
+        .memory = memory_cuda,
+        .numerics_class = numerics_class_cuda,
     };
     return &b;
 }

@@ -2,25 +2,51 @@
  *
  * Everything is compiled without FP contraction: a fused multiply-add stands where it is written (fmaf). */
 #pragma once
+#include "kernels/cuda/cuda_ctx.cuh"
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include "kernels/cuda/cuda_ctx.cuh"
 
 /* ---- row sets ---- */
-__device__ __forceinline__ int rows_count(const struct rows &n) { return n.n_dev ? *n.n_dev : n.n_max; }
-__device__ __forceinline__ int row_at(const struct rows &n, int i) { return n.idx ? n.idx[i] : i; }
+__device__ __forceinline__ int rows_count(const struct rows &n)
+{
+    return n.n_dev ? *n.n_dev : n.n_max;
+}
+__device__ __forceinline__ int row_at(const struct rows &n, int i)
+{
+    return n.idx ? n.idx[i] : i;
+}
 
 /* ---- element types ---- */
-__device__ __forceinline__ float to_f32(float v) { return v; }
-__device__ __forceinline__ float to_f32(__nv_bfloat16 v) { return __bfloat162float(v); }
-__device__ __forceinline__ float to_f32(__half v) { return __half2float(v); }
+__device__ __forceinline__ float to_f32(float v)
+{
+    return v;
+}
+__device__ __forceinline__ float to_f32(__nv_bfloat16 v)
+{
+    return __bfloat162float(v);
+}
+__device__ __forceinline__ float to_f32(__half v)
+{
+    return __half2float(v);
+}
 template <typename T> __device__ __forceinline__ T from_f32(float v);
-template <> __device__ __forceinline__ float from_f32<float>(float v) { return v; }
-template <> __device__ __forceinline__ __nv_bfloat16 from_f32<__nv_bfloat16>(float v) { return __float2bfloat16_rn(v); }
-template <> __device__ __forceinline__ __half from_f32<__half>(float v) { return __float2half_rn(v); }
+template <> __device__ __forceinline__ float from_f32<float>(float v)
+{
+    return v;
+}
+template <> __device__ __forceinline__ __nv_bfloat16 from_f32<__nv_bfloat16>(float v)
+{
+    return __float2bfloat16_rn(v);
+}
+template <> __device__ __forceinline__ __half from_f32<__half>(float v)
+{
+    return __float2half_rn(v);
+}
 
 /* Four consecutive elements, the address a multiple of their size. */
-template <typename T> struct alignas(4 * sizeof(T)) vec4 { T v[4]; };
+template <typename T> struct alignas(4 * sizeof(T)) vec4 {
+    T v[4];
+};
 template <typename T> __device__ __forceinline__ void load4(float out[4], const T *p)
 {
     vec4<T> x = *(const vec4<T> *)p;
@@ -72,6 +98,12 @@ template <int WARPS> __device__ __forceinline__ float block_sum(float v, float *
     return s;
 }
 
-__device__ __forceinline__ float silu(float z) { return z / (1.0f + expf(-z)); }
+__device__ __forceinline__ float silu(float z)
+{
+    return z / (1.0f + expf(-z));
+}
 
-static inline int div_up(int a, int b) { return (a + b - 1) / b; }
+static inline int div_up(int a, int b)
+{
+    return (a + b - 1) / b;
+}

@@ -3,11 +3,11 @@
  * The first failed CUDA call is remembered with its text; from then on every op returns ERR_DEVICE, and sync() hands the text
  * out. Every runtime call goes through CU(), so a test can make the n-th one fail (inject.h). */
 #pragma once
+#include <cuda.h>
+#include <cuda_runtime.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cuda.h>
-#include <cuda_runtime.h>
 extern "C" {
 #include "kernels/backend.h"
 #include "kernels/cuda/backend_cuda.h"
@@ -19,7 +19,7 @@ enum { STAGE_PARTS = 8 };
 /* A pinned ring for uploads: a part is filled, copied from, and filled again once its event has passed. */
 struct stage_ring {
     char *base;
-    size_t part_bytes, used;          /* used: bytes taken of the current part */
+    size_t part_bytes, used; /* used: bytes taken of the current part */
     int part;
     cudaEvent_t done[STAGE_PARTS];
 };
@@ -36,34 +36,37 @@ enum { RECORDINGS = 64, RECORDING_KEY_MAX = 32 };
 struct recording {
     char key[RECORDING_KEY_MAX];
     size_t key_bytes;
-    uint64_t used;                    /* when last; 0: free */
-    cudaGraphExec_t graph;            /* NULL: asked for once, not recorded */
+    uint64_t used;         /* when last; 0: free */
+    cudaGraphExec_t graph; /* NULL: asked for once, not recorded */
 };
 
 enum scratch_use { SCRATCH_GATHER, SCRATCH_TILES, SCRATCH_ROUTE, SCRATCH_COUNTERS, SCRATCH_USES };
 
 struct cuda_ctx {
-    struct kern_ctx k;                /* first: a kern_ctx of this backend is a cuda_ctx */
+    struct kern_ctx k; /* first: a kern_ctx of this backend is a cuda_ctx */
     cudaStream_t stream;
-    int device, n_sm, smem_bytes;     /* shared memory of a multiprocessor */
-    enum cuda_level level;            /* the best kernels to use */
+    int device, n_sm, smem_bytes; /* shared memory of a multiprocessor */
+    enum cuda_level level;        /* the best kernels to use */
     struct stage_ring up;
     cudaEvent_t marks[BACKEND_MARKS];
-    cudaEvent_t stamps[BACKEND_STAMPS];   /* made when first used */
-    char *down;                       /* pinned */
+    cudaEvent_t stamps[BACKEND_STAMPS]; /* made when first used */
+    char *down;                         /* pinned */
     size_t down_bytes, down_used;
     struct pending_download pending[DOWNLOADS_MAX];
     int n_pending;
-    void *scratch[SCRATCH_USES];      /* grow-only device memory of the ops, one each use */
+    void *scratch[SCRATCH_USES]; /* grow-only device memory of the ops, one each use */
     size_t scratch_bytes[SCRATCH_USES];
     struct recording recordings[RECORDINGS];
     uint64_t n_replays;
-    struct err failed;                /* code 0: healthy */
+    struct err failed; /* code 0: healthy */
     char numerics[128];
     struct log *log;
 };
 
-static inline struct cuda_ctx *ctx_of(struct kern_ctx *k) { return (struct cuda_ctx *)k; }
+static inline struct cuda_ctx *ctx_of(struct kern_ctx *k)
+{
+    return (struct cuda_ctx *)k;
+}
 
 /* Remembers the first failure; returns ERR_DEVICE (ERR_NOMEM for an allocation that failed, which is no device failure). */
 int cuda_failed(struct cuda_ctx *c, cudaError_t e, const char *what);

@@ -4,7 +4,10 @@
 
 static const char *const names[CUDA_LEVEL_COUNT] = {"simt", "mma", "wgmma"};
 
-const char *cuda_level_name(enum cuda_level l) { return names[l]; }
+const char *cuda_level_name(enum cuda_level l)
+{
+    return names[l];
+}
 
 int cuda_level_parse(const char *name, enum cuda_level have, enum cuda_level *ret, struct err *err)
 {

@@ -3,12 +3,12 @@
 #include "common/err.h"
 
 enum cuda_level {
-    CUDA_SIMT,   /* plain arithmetic, any type */
-    CUDA_MMA,    /* and warp matrix products: compute capability 8.0 */
-    CUDA_WGMMA,  /* and Hopper's: warpgroup matrix products, the copy engine, clusters */
+    CUDA_SIMT,  /* plain arithmetic, any type */
+    CUDA_MMA,   /* and warp matrix products: compute capability 8.0 */
+    CUDA_WGMMA, /* and Hopper's: warpgroup matrix products, the copy engine, clusters */
     CUDA_LEVEL_COUNT
 };
 
-const char *cuda_level_name(enum cuda_level l);   /* "simt", "mma", "wgmma" */
+const char *cuda_level_name(enum cuda_level l); /* "simt", "mma", "wgmma" */
 /* NULL: `have`. ERR_INVALID for an unknown name, ERR_UNSUPPORTED for a level above `have`. */
 int cuda_level_parse(const char *name, enum cuda_level have, enum cuda_level *ret, struct err *err);

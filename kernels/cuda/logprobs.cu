@@ -2,15 +2,21 @@
  *
  * lse = max + log(sum exp(logit - max)); a thread adds its columns in ascending order, then the block's tree. The best tokens come
  * one by one: each is the largest (logit, smaller id first) that comes after the one before. */
-#include <math_constants.h>
 #include "kernels/cuda/common.cuh"
+#include <math_constants.h>
 
 enum { THREADS = 512, WARPS = THREADS / 32 };
 
-struct best { float v; int id; };
+struct best {
+    float v;
+    int id;
+};
 
 /* Does a come before b: larger, or equal with the smaller id? */
-__device__ __forceinline__ bool before(struct best a, struct best b) { return a.v > b.v || (a.v == b.v && a.id < b.id); }
+__device__ __forceinline__ bool before(struct best a, struct best b)
+{
+    return a.v > b.v || (a.v == b.v && a.id < b.id);
+}
 
 /* The first of all threads; every thread gets it. */
 __device__ static struct best block_first(struct best m)
@@ -99,4 +105,7 @@ static int logprobs_cuda(struct kern_ctx *k, const float *logits, size_t ld, int
     return launched(k, "logprobs");
 }
 
-void logprobs_cuda_init(struct kern_ops *o) { o->logprobs = logprobs_cuda; }
+void logprobs_cuda_init(struct kern_ops *o)
+{
+    o->logprobs = logprobs_cuda;
+}

@@ -76,11 +76,12 @@ static int matmul_accurate_cuda(struct kern_ctx *k, float *y, const float *x, co
     return run(k, {x, w->k}, w, out);
 }
 
-static int matmul_bypass_cuda(struct kern_ctx *k, const struct kern_heads *hs, void *out, void *qkv, const void *xn, const struct kern_matrix *w,
-                              int d, struct rows n)
+static int matmul_bypass_cuda(struct kern_ctx *k, const struct kern_heads *hs, void *out, void *qkv, const void *xn,
+                              const struct kern_matrix *w, int d, struct rows n)
 {
     int qk = (hs->h + hs->hk) * hs->hd;
-    struct matmul_out to = {k->act == DTYPE_F32 ? END_F32 : END_ACT, (char *)qkv + (size_t)qk * dtype_size(k->act), qk + hs->hk * hs->hd, w->n};
+    struct matmul_out to = {k->act == DTYPE_F32 ? END_F32 : END_ACT, (char *)qkv + (size_t)qk * dtype_size(k->act), qk + hs->hk * hs->hd,
+                            w->n};
     to.fan = out;
     to.fan_group = hs->h / hs->hk;
     to.hd = hs->hd;

@@ -8,17 +8,17 @@
 
 struct kern_matrix {
     enum matrix_kind kind;
-    int n, k;             /* outputs (GATE_UP: of gate and of up, each) and inputs */
-    int rows, ld;         /* packed rows, and elements from one to the next: a multiple of 8, padded with zeros */
-    void *data;           /* [rows, ld] act (ACCURATE: f32). GATE_UP: rows 16 g .. are 8 of gate, then the same 8 of up */
-    float *bias;          /* [rows] in packed order, or NULL */
+    int n, k;     /* outputs (GATE_UP: of gate and of up, each) and inputs */
+    int rows, ld; /* packed rows, and elements from one to the next: a multiple of 8, padded with zeros */
+    void *data;   /* [rows, ld] act (ACCURATE: f32). GATE_UP: rows 16 g .. are 8 of gate, then the same 8 of up */
+    float *bias;  /* [rows] in packed order, or NULL */
     size_t bytes;
     /* ACCURATE on tensor cores: the weights as a sum of `n_terms` 16-bit numbers, term t at columns t * term_ld ..; largest term last. Level mma: bf16.
      * Level wgmma: f16, all times 1 / term_unscale (matrix_terms.cu). */
-    void *terms;          /* [rows, n_terms * term_ld] */
+    void *terms; /* [rows, n_terms * term_ld] */
     int n_terms, term_ld;
-    float term_unscale;   /* a power of two */
-    CUtensorMap box64, box32;   /* level wgmma: boxes of 64 columns and 64 or 32 rows */
+    float term_unscale;       /* a power of two */
+    CUtensorMap box64, box32; /* level wgmma: boxes of 64 columns and 64 or 32 rows */
 };
 
 enum matmul_end { END_ACT, END_F32, END_RESIDUAL, END_SWIGLU };
@@ -26,11 +26,11 @@ enum matmul_end { END_ACT, END_F32, END_RESIDUAL, END_SWIGLU };
 /* Where the products of row m of the set go, column c < n. */
 struct matmul_out {
     enum matmul_end end;
-    void *y;              /* ACT, SWIGLU: act; F32, RESIDUAL: f32 */
+    void *y; /* ACT, SWIGLU: act; F32, RESIDUAL: f32 */
     int ldy, n;
-    bool wide;            /* rows of y (and of fan) start at multiples of 16 bytes */
-    const float *bias;    /* packed order, or NULL */
-    const float *gate;    /* RESIDUAL: f32 [step rows], or NULL */
+    bool wide;         /* rows of y (and of fan) start at multiples of 16 bytes */
+    const float *bias; /* packed order, or NULL */
+    const float *gate; /* RESIDUAL: f32 [step rows], or NULL */
     struct rows rows;
     /* ACT, or NULL: head i of hd columns goes to heads i * fan_group .. i * fan_group + fan_group-1 of `fan` as well, [step rows, n * fan_group] */
     void *fan;
@@ -38,7 +38,7 @@ struct matmul_out {
 };
 
 struct matmul_in {
-    const void *x;        /* act; f32 for ACCURATE */
+    const void *x; /* act; f32 for ACCURATE */
     int ldx;
 };
 

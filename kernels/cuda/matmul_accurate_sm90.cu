@@ -12,7 +12,7 @@
 #include "kernels/cuda/terms.cuh"
 
 enum { ACC_WGS = 2, ACC_BM = 64 * ACC_WGS, PART = 64 };
-static constexpr int X_BYTES = ACC_BM * 64 * 4;   /* two boxes of 32 columns a warpgroup */
+static constexpr int X_BYTES = ACC_BM * 64 * 4; /* two boxes of 32 columns a warpgroup */
 
 template <int BN, int STAGES> struct accurate_shape {
     enum { STAGE_BYTES = X_BYTES + BN * 128, SMEM_BYTES = 1024 + STAGES * (STAGE_BYTES + 16) + ACC_WGS * 4 * STAGING_BYTES };
@@ -21,8 +21,8 @@ template <int BN, int STAGES> struct accurate_shape {
 struct accurate_args {
     struct tile_args a;
     int n_terms, term_ld;
-    float unscale;             /* of the weights: one over the power of two that they were scaled with */
-    struct router_end router;  /* route NULL: the products are written */
+    float unscale;            /* of the weights: one over the power of two that they were scaled with */
+    struct router_end router; /* route NULL: the products are written */
 };
 
 #if HAVE_SM90
@@ -65,7 +65,8 @@ struct x_terms {
             scale[h] = scale_of(v, h, &unscale[h]);
 #pragma unroll
         for (int i = 0; i < 16; i++)
-            split_pair(make_float2(v[i / 4][i % 4].x * scale[i % 2], v[i / 4][i % 4].y * scale[i % 2]), &t[i / 4][0][i % 4], &t[i / 4][1][i % 4]);
+            split_pair(make_float2(v[i / 4][i % 4].x * scale[i % 2], v[i / 4][i % 4].y * scale[i % 2]), &t[i / 4][0][i % 4],
+                       &t[i / 4][1][i % 4]);
     }
     /* Of row h of the two: columns of one row lie in the four lanes of a quad. */
     static __device__ __forceinline__ float scale_of(const float2 (&v)[4][4], int h, float *unscale)
@@ -111,10 +112,10 @@ template <int N> __device__ __forceinline__ void add_part(float (&acc)[N], int f
 }
 
 struct accurate_smem {
-    const char *x;             /* the first stage */
+    const char *x; /* the first stage */
     uint32_t tiles, full, empty;
-    char *staging;             /* [4 * STAGING_BYTES] of the warpgroup */
-    int *last;                 /* of the warpgroup: the router's end */
+    char *staging; /* [4 * STAGING_BYTES] of the warpgroup */
+    int *last;     /* of the warpgroup: the router's end */
 };
 
 /* Adds x times one term of the weights. While one warpgroup splits its rows of x or adds, the other's products run. */
@@ -170,7 +171,8 @@ template <int BN> __device__ static void load_columns(const struct accurate_args
 
 /* Sums of PART columns, `from` / 2 .., of a thread's two rows. */
 template <int N>
-__device__ __forceinline__ void sum_columns(double z[2], const float (&acc)[N], int from, float unscale, const struct router_column *columns)
+__device__ __forceinline__ void sum_columns(double z[2], const float (&acc)[N], int from, float unscale,
+                                            const struct router_column *columns)
 {
     z[0] = z[1] = 0;
 #pragma unroll
@@ -190,12 +192,12 @@ __device__ __forceinline__ void sum_columns(double z[2], const float (&acc)[N], 
 
 /* The tile's parts of the router's sums; the last warpgroup to bring a part of its 64 rows decides them. */
 template <int BN>
-__device__ static void decide_tile(const struct accurate_args &p, const float (&acc)[BN / 2], struct tile_order order, int tm, int tn, int m,
-                                   const struct accurate_smem &smem)
+__device__ static void decide_tile(const struct accurate_args &p, const float (&acc)[BN / 2], struct tile_order order, int tm, int tn,
+                                   int m, const struct accurate_smem &smem)
 {
     const struct router_end &e = p.router;
     int wg = threadIdx.x / 128 - 1, row0 = tm * ACC_BM + wg * 64, row = row0 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
-    named_sync(2 + wg, 128);   /* the columns are there */
+    named_sync(2 + wg, 128); /* the columns are there */
 #pragma unroll
     for (int c = 0; c < BN; c += PART) {
         double z[2];
@@ -225,7 +227,7 @@ __device__ static void decide_tile(const struct accurate_args &p, const float (&
 template <int BN, int STAGES>
 __device__ static void compute_accurate(const struct accurate_args &p, struct tile_order order, int m, const struct accurate_smem &smem)
 {
-    int row0 = threadIdx.x / 32 * 16 - 64;   /* of the warp */
+    int row0 = threadIdx.x / 32 * 16 - 64; /* of the warp */
     ring<STAGES> at;
     float acc[BN / 2];
     for (int t = blockIdx.x; t < order.m_tiles * order.n_tiles; t += gridDim.x) {
@@ -241,7 +243,8 @@ __device__ static void compute_accurate(const struct accurate_args &p, struct ti
 #pragma unroll
         for (int i = 0; i < BN / 2; i++)
             acc[i] *= p.unscale;
-        write_f32<BN>(p.a, acc, (float *)(smem.staging + threadIdx.x / 32 % 4 * STAGING_BYTES), out_rows(p.a.out, tm * ACC_BM + row0, m), tn * BN);
+        write_f32<BN>(p.a, acc, (float *)(smem.staging + threadIdx.x / 32 % 4 * STAGING_BYTES), out_rows(p.a.out, tm * ACC_BM + row0, m),
+                      tn * BN);
     }
 }
 
@@ -273,16 +276,20 @@ __global__ static void __launch_bounds__(128 * (ACC_WGS + 1), 1)
     } else {
         registers_raise<232>();
         int wg = threadIdx.x / 128 - 1;
-        struct accurate_smem smem = {raw + (tiles - smem_address(raw)), tiles, full, empty,
-                                     raw + (staging - smem_address(raw)) + wg * 4 * STAGING_BYTES, last + wg};
+        struct accurate_smem smem = {
+            raw + (tiles - smem_address(raw)), tiles, full, empty, raw + (staging - smem_address(raw)) + wg * 4 * STAGING_BYTES, last + wg};
         compute_accurate<BN, STAGES>(p, order, m, smem);
     }
 #endif
 }
 
-static int tiles_of(const struct kern_matrix *w, int m, int bn) { return div_up(m, ACC_BM) * div_up(w->rows, bn); }
+static int tiles_of(const struct kern_matrix *w, int m, int bn)
+{
+    return div_up(m, ACC_BM) * div_up(w->rows, bn);
+}
 
-template <int BN, int STAGES> static int start(struct cuda_ctx *c, const CUtensorMap *mx, const struct kern_matrix *w, const struct accurate_args *p)
+template <int BN, int STAGES>
+static int start(struct cuda_ctx *c, const CUtensorMap *mx, const struct kern_matrix *w, const struct accurate_args *p)
 {
     const int bytes = accurate_shape<BN, STAGES>::SMEM_BYTES;
     static bool ready;
@@ -291,12 +298,13 @@ template <int BN, int STAGES> static int start(struct cuda_ctx *c, const CUtenso
         return r;
     ready = true;
     int n_tiles = tiles_of(w, p->a.out.rows.n_max, BN);
-    matmul_accurate_tiles<BN, STAGES><<<n_tiles < c->n_sm ? n_tiles : c->n_sm, 128 * (ACC_WGS + 1), bytes, c->stream>>>(*mx, w->box64, *p);
+    matmul_accurate_tiles<BN, STAGES> < <<n_tiles<c->n_sm ? n_tiles : c->n_sm, 128 * (ACC_WGS + 1), bytes, c->stream>>>(*mx, w->box64, *p);
     return launched(&c->k, "matmul_accurate_sm90");
 }
 
 /* Wide tiles, but where few rows leave most of the device without one: a wave of them takes about 5/2 of a wave of narrow ones. */
-static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out, const struct router_end *router)
+static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out,
+                  const struct router_end *router)
 {
     int m = out->rows.n_max;
     CUtensorMap mx;

@@ -8,11 +8,26 @@
 /* WM x WN warps of 16 MT rows and 8 NT columns each; CHUNKS 16-byte chunks of k a stage; BLOCKS of them share a multiprocessor. */
 template <int WM, int WN, int MT, int NT, int CHUNKS, int STAGES, int BLOCKS> struct mma_shape {
     enum {
-        WARPS_N = WN, M_TILES = MT, N_TILES = NT, N_CHUNKS = CHUNKS, N_STAGES = STAGES, N_BLOCKS = BLOCKS,
-        THREADS = 32 * WM * WN, WARP_M = 16 * MT, WARP_N = 8 * NT, BM = WM * WARP_M, BN = WN * WARP_N, BK = 8 * CHUNKS,
-        A_BYTES = BM * CHUNKS * 16, STAGE_BYTES = A_BYTES + BN * CHUNKS * 16,
-        ROW_STEP = THREADS / CHUNKS, A_COPIES = BM / ROW_STEP, B_COPIES = BN / ROW_STEP,   /* a thread's copies are ROW_STEP rows apart */
-        RING_BYTES = STAGES * STAGE_BYTES, ENDS_BYTES = WM * WN * STAGING_BYTES, SMEM_BYTES = RING_BYTES > ENDS_BYTES ? RING_BYTES : ENDS_BYTES
+        WARPS_N = WN,
+        M_TILES = MT,
+        N_TILES = NT,
+        N_CHUNKS = CHUNKS,
+        N_STAGES = STAGES,
+        N_BLOCKS = BLOCKS,
+        THREADS = 32 * WM * WN,
+        WARP_M = 16 * MT,
+        WARP_N = 8 * NT,
+        BM = WM * WARP_M,
+        BN = WN * WARP_N,
+        BK = 8 * CHUNKS,
+        A_BYTES = BM * CHUNKS * 16,
+        STAGE_BYTES = A_BYTES + BN * CHUNKS * 16,
+        ROW_STEP = THREADS / CHUNKS,
+        A_COPIES = BM / ROW_STEP,
+        B_COPIES = BN / ROW_STEP, /* a thread's copies are ROW_STEP rows apart */
+        RING_BYTES = STAGES * STAGE_BYTES,
+        ENDS_BYTES = WM * WN * STAGING_BYTES,
+        SMEM_BYTES = RING_BYTES > ENDS_BYTES ? RING_BYTES : ENDS_BYTES
     };
     static_assert(BM % ROW_STEP == 0 && BN % ROW_STEP == 0 && NT % 2 == 0);
     /* Byte of a row's chunk in a tile: spread so that 8 rows' chunks of one k lie in different banks. */
@@ -24,9 +39,9 @@ template <int WM, int WN, int MT, int NT, int CHUNKS, int STAGES, int BLOCKS> st
 
 typedef mma_shape<4, 1, 1, 4, 8, 8, 1> few_rows;
 /* One shape with as much in flight as shared memory allows for two blocks. */
-typedef mma_shape<2, 2, 4, 8, 8, 3, 2> square;          /* 227 KB: Hopper */
-typedef mma_shape<2, 2, 4, 8, 8, 2, 2> square_less;     /* 163 KB: compute capability 8.0 */
-typedef mma_shape<2, 2, 4, 8, 4, 3, 2> square_least;    /* 99 KB: 8.6, 8.9 */
+typedef mma_shape<2, 2, 4, 8, 8, 3, 2> square;       /* 227 KB: Hopper */
+typedef mma_shape<2, 2, 4, 8, 8, 2, 2> square_less;  /* 163 KB: compute capability 8.0 */
+typedef mma_shape<2, 2, 4, 8, 4, 3, 2> square_least; /* 99 KB: 8.6, 8.9 */
 
 struct mma_args {
     struct tile_args t;
@@ -36,10 +51,10 @@ struct mma_args {
 
 /* A thread's share of the copies of a tile: one chunk of every ROW_STEP'th row. */
 template <typename T, typename S> struct mma_feed {
-    const T *x[S::A_COPIES];   /* NULL: no such row */
-    const T *w;                /* its first row's */
-    int k, ldw, w_rows, column;   /* column: of the thread's chunk in a stage */
-    uint32_t to;               /* the chunk's place in stage 0, in A and (A_BYTES further) in B */
+    const T *x[S::A_COPIES];    /* NULL: no such row */
+    const T *w;                 /* its first row's */
+    int k, ldw, w_rows, column; /* column: of the thread's chunk in a stage */
+    uint32_t to;                /* the chunk's place in stage 0, in A and (A_BYTES further) in B */
 
     __device__ __forceinline__ mma_feed(const struct mma_args &a, int m0, int n0, int m, uint32_t tiles)
     {
@@ -68,7 +83,8 @@ template <typename T, typename S> struct mma_feed {
 #pragma unroll
         for (int i = 0; i < S::B_COPIES; i++) {
             bool valid = bytes && i * S::ROW_STEP < w_rows;
-            copy16_part(dst + S::A_BYTES + i * S::ROW_STEP * S::N_CHUNKS * 16, valid ? w + (size_t)i * S::ROW_STEP * ldw + c : w, valid ? bytes : 0);
+            copy16_part(dst + S::A_BYTES + i * S::ROW_STEP * S::N_CHUNKS * 16, valid ? w + (size_t)i * S::ROW_STEP * ldw + c : w,
+                        valid ? bytes : 0);
         }
     }
 };
@@ -78,7 +94,8 @@ template <typename S> struct mma_operands {
     uint32_t a[S::M_TILES][4], b[S::N_TILES / 2][4];
     __device__ __forceinline__ void load(uint32_t stage, int warp, int step)
     {
-        int lane = threadIdx.x % 32, a_row = warp / S::WARPS_N * S::WARP_M + lane % 16, b_row = warp % S::WARPS_N * S::WARP_N + lane / 16 * 8 + lane % 8;
+        int lane = threadIdx.x % 32, a_row = warp / S::WARPS_N * S::WARP_M + lane % 16,
+            b_row = warp % S::WARPS_N * S::WARP_N + lane / 16 * 8 + lane % 8;
         uint32_t from_a = stage + S::at(a_row, step * 2 + lane / 16), from_b = stage + S::A_BYTES + S::at(b_row, step * 2 + lane / 8 % 2);
 #pragma unroll
         for (int i = 0; i < S::M_TILES; i++)
@@ -96,7 +113,7 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[S::M_TILES][S::N_TIL
     o[0].load(stage, warp, 0);
 #pragma unroll
     for (int step = 0; step < S::N_CHUNKS / 2; step++) {
-        if (step + 1 < S::N_CHUNKS / 2)   /* the next loads run under these products */
+        if (step + 1 < S::N_CHUNKS / 2) /* the next loads run under these products */
             o[(step + 1) % 2].load(stage, warp, step + 1);
         const struct mma_operands<S> &now = o[step % 2];
 #pragma unroll
@@ -127,7 +144,7 @@ __global__ void __launch_bounds__(S::THREADS, S::N_BLOCKS) matmul_mma_tile(const
     }
     for (int i = 0, stage = 0, free = S::N_STAGES - 1; i < n; i++) {
         copy_wait<S::N_STAGES - 2>();
-        __syncthreads();   /* stage i has come, and everyone is done with the one before it */
+        __syncthreads(); /* stage i has come, and everyone is done with the one before it */
         if (i + S::N_STAGES - 1 < n)
             feed.issue(free, (i + S::N_STAGES - 1) * S::BK);
         copy_commit();
@@ -140,7 +157,7 @@ __global__ void __launch_bounds__(S::THREADS, S::N_BLOCKS) matmul_mma_tile(const
 #pragma unroll
     for (int i = 0; i < S::M_TILES; i++)
         write_tile<T, S::WARP_N, true>(a.t, acc[i], smem + warp * STAGING_BYTES, tm * S::BM + warp / S::WARPS_N * S::WARP_M + i * 16, m,
-                                 tn * S::BN + warp % S::WARPS_N * S::WARP_N);
+                                       tn * S::BN + warp % S::WARPS_N * S::WARP_N);
 }
 
 template <typename T, typename S>
@@ -157,7 +174,10 @@ static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct ke
     return launched(&c->k, "matmul_mma");
 }
 
-template <typename S> static bool fits(struct cuda_ctx *c) { return S::N_BLOCKS * (S::SMEM_BYTES + 1024) <= c->smem_bytes; }
+template <typename S> static bool fits(struct cuda_ctx *c)
+{
+    return S::N_BLOCKS * (S::SMEM_BYTES + 1024) <= c->smem_bytes;
+}
 
 template <typename T>
 static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)

@@ -28,8 +28,8 @@ __device__ __forceinline__ void feed(const CUtensorMap *ma, const CUtensorMap *m
 /* One warpgroup: 64 rows of each tile. The second starts a few k blocks after the first and stays behind, so that each writes its results
  * while the other multiplies. */
 template <typename T, int WGS, int BN, int STAGES, bool FAN>
-__device__ __forceinline__ void compute(const struct tile_args &a, struct tile_order order, int m, uint32_t tiles, uint32_t full, uint32_t empty,
-                                        char *staging)
+__device__ __forceinline__ void compute(const struct tile_args &a, struct tile_order order, int m, uint32_t tiles, uint32_t full,
+                                        uint32_t empty, char *staging)
 {
     typedef sm90_shape<WGS, BN, STAGES> S;
     int wg = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
@@ -112,7 +112,7 @@ static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct ke
         return r;
     struct tile_args a = {w->k, w->rows, *out};
     int n_tiles = div_up(out->rows.n_max, S::BM) * div_up(w->rows, BN);
-    kernel<<<n_tiles < c->n_sm ? n_tiles : c->n_sm, S::THREADS, S::SMEM_BYTES, c->stream>>>(ma, S::B_BOX == 32 ? w->box32 : w->box64, a);
+    kernel < <<n_tiles<c->n_sm ? n_tiles : c->n_sm, S::THREADS, S::SMEM_BYTES, c->stream>>>(ma, S::B_BOX == 32 ? w->box32 : w->box64, a);
     return launched(&c->k, "matmul_sm90");
 }
 
@@ -128,11 +128,12 @@ static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct k
     int m = out->rows.n_max;
     bool few = m <= 64 && div_up(w->rows, 128) < c->n_sm;
     if (out->fan)
-        return few ? start<T, 1, 32, 12, true>(c, in, w, out)
-             : w->rows <= 512 ? start<T, 2, 64, 8, true>(c, in, w, out) : start<T, 2, 256, 4, true>(c, in, w, out);
+        return few              ? start<T, 1, 32, 12, true>(c, in, w, out)
+               : w->rows <= 512 ? start<T, 2, 64, 8, true>(c, in, w, out)
+                                : start<T, 2, 256, 4, true>(c, in, w, out);
     if (few)
         return start<T, 1, 32, 12>(c, in, w, out);
-    if (out->rows.n_dev || m <= 512)   /* how many rows there are is not known here, as a rule few */
+    if (out->rows.n_dev || m <= 512) /* how many rows there are is not known here, as a rule few */
         return start<T, 2, 128, 6>(c, in, w, out);
     int c160 = waves_cost(c, m, w->rows, 160), c192 = waves_cost(c, m, w->rows, 192), c256 = waves_cost(c, m, w->rows, 256);
     if (c160 < c192 && c160 < c256)

@@ -11,7 +11,11 @@ enum { TILE_K = 64, TILE_K_BYTES = 128 };
 /* WGS warpgroups of 64 rows, BN columns, STAGES of the ring. */
 template <int WGS, int BN, int STAGES> struct sm90_shape {
     enum {
-        BM = 64 * WGS, THREADS = 128 * (WGS + 1), A_BYTES = BM * TILE_K_BYTES, B_BYTES = BN * TILE_K_BYTES, STAGE_BYTES = A_BYTES + B_BYTES,
+        BM = 64 * WGS,
+        THREADS = 128 * (WGS + 1),
+        A_BYTES = BM * TILE_K_BYTES,
+        B_BYTES = BN * TILE_K_BYTES,
+        STAGE_BYTES = A_BYTES + B_BYTES,
         B_BOX = BN % 64 ? 32 : 64,
         SMEM_BYTES = 1024 + STAGES * STAGE_BYTES + WGS * 4 * STAGING_BYTES + 2 * STAGES * 8
     };

@@ -3,8 +3,8 @@
 #include "kernels/cuda/matmul.cuh"
 
 struct tile_args {
-    int k;                /* depth in columns of the packed weights */
-    int rows;             /* packed weight rows */
+    int k;    /* depth in columns of the packed weights */
+    int rows; /* packed weight rows */
     struct matmul_out out;
 };
 
@@ -80,7 +80,9 @@ __device__ __forceinline__ void write_panel(const struct matmul_out &o, const T 
 
 template <typename T> __device__ __forceinline__ void stage_pair(T *stage, int r, int c, float a, float b)
 {
-    struct alignas(4) pair { T a, b; };
+    struct alignas(4) pair {
+        T a, b;
+    };
     *(pair *)(stage + r * STAGING_LD + c) = {from_f32<T>(a), from_f32<T>(b)};
 }
 
@@ -91,7 +93,8 @@ __device__ __forceinline__ float2 bias_at(const struct tile_args &a, int c)
 }
 
 template <typename T, int BN, bool FAN>
-__device__ __forceinline__ void write_act(const struct tile_args &a, const float (&acc)[BN / 2], T *stage, const struct out_rows &rows, int n0)
+__device__ __forceinline__ void write_act(const struct tile_args &a, const float (&acc)[BN / 2], T *stage, const struct out_rows &rows,
+                                          int n0)
 {
     int lane = threadIdx.x % 32, r = lane / 4, c = lane % 4 * 2, end = a.out.n < n0 + BN ? a.out.n : n0 + BN;
 #pragma unroll
@@ -108,11 +111,15 @@ __device__ __forceinline__ void write_act(const struct tile_args &a, const float
 }
 
 /* z / (1 + e^-z) by the fast exponential and reciprocal: a few units of 2^-22, far below the rounding of the result. */
-__device__ __forceinline__ float silu_fast(float z) { return __fdividef(z, 1.0f + __expf(-z)); }
+__device__ __forceinline__ float silu_fast(float z)
+{
+    return __fdividef(z, 1.0f + __expf(-z));
+}
 
 /* Packed columns 16 g + i and 16 g + 8 + i are gate and up of output 8 g + i. */
 template <typename T, int BN>
-__device__ __forceinline__ void write_swiglu(const struct tile_args &a, const float (&acc)[BN / 2], T *stage, const struct out_rows &rows, int n0)
+__device__ __forceinline__ void write_swiglu(const struct tile_args &a, const float (&acc)[BN / 2], T *stage, const struct out_rows &rows,
+                                             int n0)
 {
     int lane = threadIdx.x % 32, r = lane / 4, c = lane % 4 * 2, f0 = n0 / 2, end = a.out.n < f0 + BN / 2 ? a.out.n : f0 + BN / 2;
 #pragma unroll
@@ -122,7 +129,8 @@ __device__ __forceinline__ void write_swiglu(const struct tile_args &a, const fl
             int q = p + j, col = n0 + (p + j) * 2 + c;
             float2 g = bias_at(a, col), u = bias_at(a, col + 8);
             stage_pair(stage, r, j + c, silu_fast(acc[q] + g.x) * (acc[q + 4] + u.x), silu_fast(acc[q + 1] + g.y) * (acc[q + 5] + u.y));
-            stage_pair(stage, r + 8, j + c, silu_fast(acc[q + 2] + g.x) * (acc[q + 6] + u.x), silu_fast(acc[q + 3] + g.y) * (acc[q + 7] + u.y));
+            stage_pair(stage, r + 8, j + c, silu_fast(acc[q + 2] + g.x) * (acc[q + 6] + u.x),
+                       silu_fast(acc[q + 3] + g.y) * (acc[q + 7] + u.y));
         }
         write_panel<T, false>(a.out, stage, rows, f0 + p, end);
     }
@@ -149,7 +157,9 @@ __device__ __forceinline__ void write_quad(const struct matmul_out &o, float *y,
     }
 }
 
-template <int BN> __device__ __forceinline__ void write_f32(const struct tile_args &a, const float (&acc)[BN / 2], float *stage, const struct out_rows &rows, int n0)
+template <int BN>
+__device__ __forceinline__ void write_f32(const struct tile_args &a, const float (&acc)[BN / 2], float *stage, const struct out_rows &rows,
+                                          int n0)
 {
     int lane = threadIdx.x % 32, r = lane / 4, c = lane % 4 * 2, end = a.out.n < n0 + BN ? a.out.n : n0 + BN;
 #pragma unroll

@@ -1,23 +1,27 @@
 /* Weight matrices: packing on the device, and the embedding that reads single rows. */
+#include "kernels/cuda/matmul.cuh"
 #include <stdlib.h>
 #include <string.h>
-#include "kernels/cuda/matmul.cuh"
 
 enum { RAW_BYTES = 32 << 20 };
 enum { FLAG_NOT_FINITE = 1, FLAG_TWO_TERMS = 2, FLAG_THREE_TERMS = 4 };
 
-static int round_up(int a, int b) { return (a + b - 1) / b * b; }
+static int round_up(int a, int b)
+{
+    return (a + b - 1) / b * b;
+}
 
 /* ---- packing ---- */
 
 __device__ static float raw_value(const void *raw, enum dtype t, size_t i)
 {
-    return t == DTYPE_F32 ? ((const float *)raw)[i]
-         : t == DTYPE_BF16 ? __bfloat162float(((const __nv_bfloat16 *)raw)[i]) : __half2float(((const __half *)raw)[i]);
+    return t == DTYPE_F32    ? ((const float *)raw)[i]
+           : t == DTYPE_BF16 ? __bfloat162float(((const __nv_bfloat16 *)raw)[i])
+                             : __half2float(((const __half *)raw)[i]);
 }
 
 struct pack_args {
-    const void *raw;      /* [n_rows, k] of type: rows row0.. of part `part` */
+    const void *raw; /* [n_rows, k] of type: rows row0.. of part `part` */
     enum dtype type;
     int n_rows, k, ld, row0, part;
     bool interleave;
@@ -60,9 +64,9 @@ __global__ static void split_terms(const float *w, int rows, int k, int ld, __nv
 struct packer {
     struct cuda_ctx *c;
     struct kern_matrix *w;
-    char *raw;            /* device, [RAW_BYTES or one row] */
+    char *raw; /* device, [RAW_BYTES or one row] */
     size_t raw_bytes;
-    unsigned *flags;      /* device */
+    unsigned *flags; /* device */
 };
 
 static int pack_part(struct packer *p, const struct matrix_part *part, int index, int row0)
@@ -127,7 +131,7 @@ static int make_terms(struct packer *p, unsigned flags)
     if (r < 0)
         return r;
     split_terms<<<(unsigned)(((size_t)w->rows * w->k + 255) / 256), 256, 0, c->stream>>>((const float *)w->data, w->rows, w->k, w->ld,
-                                                                                    (__nv_bfloat16 *)w->terms, w->n_terms, w->term_ld);
+                                                                                         (__nv_bfloat16 *)w->terms, w->n_terms, w->term_ld);
     w->bytes += bytes;
     return launched(&c->k, "split_terms");
 }
@@ -229,7 +233,10 @@ static int matrix_new_cuda(struct kern_ctx *k, enum matrix_kind kind, const stru
     return 0;
 }
 
-static size_t matrix_bytes_cuda(const struct kern_matrix *w) { return w->bytes; }
+static size_t matrix_bytes_cuda(const struct kern_matrix *w)
+{
+    return w->bytes;
+}
 
 /* ---- tensor maps ---- */
 
@@ -264,14 +271,18 @@ int tensor_map(struct cuda_ctx *c, CUtensorMap *ret, enum dtype type, const void
     size_t size = dtype_size(type);
     cuuint64_t dims[2] = {(cuuint64_t)cols, (cuuint64_t)rows}, stride = ld * size;
     cuuint32_t box[2] = {(cuuint32_t)(128 / size), (cuuint32_t)box_rows}, one[2] = {1, 1};
-    CUtensorMapDataType t = type == DTYPE_F32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
-                          : type == DTYPE_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+    CUtensorMapDataType t = type == DTYPE_F32    ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
+                            : type == DTYPE_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                                 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
     CUresult e = encode(ret, t, 2, (void *)p, dims, &stride, box, one, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return e == CUDA_SUCCESS ? 0 : cuda_failed(c, cudaErrorInvalidValue, "cuTensorMapEncodeTiled");
 }
 
-bool tensor_map_fits(const void *p, size_t ld_bytes) { return (uintptr_t)p % 16 == 0 && ld_bytes % 16 == 0; }
+bool tensor_map_fits(const void *p, size_t ld_bytes)
+{
+    return (uintptr_t)p % 16 == 0 && ld_bytes % 16 == 0;
+}
 
 /* ---- embed ---- */
 

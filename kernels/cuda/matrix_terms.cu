@@ -4,8 +4,8 @@
 #include "kernels/cuda/terms.cuh"
 
 struct term_facts {
-    unsigned top;             /* bits of the largest |w| */
-    unsigned two;             /* nonzero: some weight needs two terms */
+    unsigned top; /* bits of the largest |w| */
+    unsigned two; /* nonzero: some weight needs two terms */
 };
 
 __device__ static float scaled(const float *w, int k, int ld, size_t i, const struct term_facts *f)
@@ -32,7 +32,8 @@ __global__ static void find_terms(const float *w, size_t n, int k, int ld, struc
 }
 
 /* Term t (0 the larger) goes to columns (n_terms-1-t) * term_ld. */
-__global__ static void split_weights(const float *w, size_t n, int k, int ld, __half *dst, int n_terms, int term_ld, const struct term_facts *f)
+__global__ static void split_weights(const float *w, size_t n, int k, int ld, __half *dst, int n_terms, int term_ld,
+                                     const struct term_facts *f)
 {
     size_t i = (size_t)blockIdx.x * 256 + threadIdx.x;
     if (i >= n)

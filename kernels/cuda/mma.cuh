@@ -3,7 +3,10 @@
 #pragma once
 #include "kernels/cuda/common.cuh"
 
-__device__ __forceinline__ uint32_t smem_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+__device__ __forceinline__ uint32_t smem_address(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
 
 /* ---- copies ---- */
 /* 16 bytes; zeros where !valid (src must be an address in any case). */
@@ -11,8 +14,14 @@ __device__ __forceinline__ void copy16(uint32_t dst, const void *src, bool valid
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(valid ? 16 : 0) : "memory");
 }
-__device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int N> __device__ __forceinline__ void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+__device__ __forceinline__ void copy_commit()
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int N> __device__ __forceinline__ void copy_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
 /* The first `bytes` (0 to 16) of 16; zeros behind them. */
 __device__ __forceinline__ void copy16_part(uint32_t dst, const void *src, int bytes)
 {
@@ -39,23 +48,27 @@ template <> __device__ __forceinline__ uint32_t pack2<__half>(float a, float b)
 __device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], uint32_t address)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
 }
 __device__ __forceinline__ void ldmatrix_transposed(uint32_t (&r)[4], uint32_t address)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
 }
 
 /* d[16,8] += a[16,16] b[16,8]. A lane holds of d: rows lane / 4 (d[0], d[1]) and that + 8 (d[2], d[3]), columns 2 (lane % 4) and the next; of a: the same
  * rows, k 2 (lane % 4) .. in a[0], a[1] and k 8 further in a[2], a[3]; of b: column lane / 4, the same k in b0 and b1. */
 template <typename T> __device__ __forceinline__ void mma(float *d, const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
-#define MMA(TYPE, NAME)                                                                                                               \
-    template <> __device__ __forceinline__ void mma<TYPE>(float *d, const uint32_t (&a)[4], uint32_t b0, uint32_t b1)                 \
-    {                                                                                                                                 \
+#define MMA(TYPE, NAME)                                                                                                                   \
+    template <> __device__ __forceinline__ void mma<TYPE>(float *d, const uint32_t(&a)[4], uint32_t b0, uint32_t b1)                      \
+    {                                                                                                                                     \
         asm("mma.sync.aligned.m16n8k16.row.col.f32." NAME "." NAME ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                                          \
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                                          \
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                                              \
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                                              \
     }
 MMA(__nv_bfloat16, "bf16")
 MMA(__half, "f16")

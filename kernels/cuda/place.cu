@@ -8,11 +8,16 @@
 enum { THREADS = 256, WARPS = THREADS / 32 };
 
 /* Of a block's rows; each at most THREADS. */
-struct counts { int sel, key, take; };
+struct counts {
+    int sel, key, take;
+};
 
 /* What a block tells, in one word: selected rows, rows that take a slot, keys of its last run; nonzero once told. */
 enum { TOLD_BITS = 10, TOLD_MASK = (1 << TOLD_BITS) - 1 };
-static __device__ __forceinline__ int told_word(int sel, int take, int last_keys) { return 1 << 30 | sel << 2 * TOLD_BITS | take << TOLD_BITS | last_keys; }
+static __device__ __forceinline__ int told_word(int sel, int take, int last_keys)
+{
+    return 1 << 30 | sel << 2 * TOLD_BITS | take << TOLD_BITS | last_keys;
+}
 
 struct place_args {
     struct kern_step s;
@@ -20,8 +25,8 @@ struct place_args {
     bool kv_all;
     const int *base, *reserved;
     struct kern_place out;
-    int *started, *finished;   /* counters of blocks, and */
-    int *told;                 /* [blocks]; all zero before and after */
+    int *started, *finished; /* counters of blocks, and */
+    int *told;               /* [blocks]; all zero before and after */
     int layer;
 };
 
@@ -47,7 +52,8 @@ __device__ __forceinline__ struct row_facts row_flags(const struct place_args &a
 __device__ static struct counts rows_before(const struct row_facts &f, struct counts *all)
 {
     __shared__ struct counts warp[WARPS];
-    unsigned sel = __ballot_sync(~0u, f.sel), key = __ballot_sync(~0u, f.key), take = __ballot_sync(~0u, f.take), below = (1u << threadIdx.x % 32) - 1;
+    unsigned sel = __ballot_sync(~0u, f.sel), key = __ballot_sync(~0u, f.key), take = __ballot_sync(~0u, f.take),
+             below = (1u << threadIdx.x % 32) - 1;
     if (threadIdx.x % 32 == 0)
         warp[threadIdx.x / 32] = {__popc(sel), __popc(key), __popc(take)};
     __syncthreads();
@@ -119,7 +125,7 @@ __device__ static void place_block(const struct place_args &a, int block, int n)
     struct counts all, mine = rows_before(f, &all);
     keys_before[threadIdx.x] = mine.key;
     __syncthreads();
-    if (threadIdx.x == end - 1) {   /* knows the block's last run */
+    if (threadIdx.x == end - 1) { /* knows the block's last run */
         int first = f.of.row0 > row0 ? f.of.row0 - row0 : 0;
         *(volatile int *)&a.told[block] = told_word(all.sel, all.take, all.key - keys_before[first]);
     }
@@ -165,4 +171,7 @@ static int place_cuda(struct kern_ctx *k, const struct kern_step *s, int layer, 
     return launched(k, "place");
 }
 
-void place_cuda_init(struct kern_ops *o) { o->place = place_cuda; }
+void place_cuda_init(struct kern_ops *o)
+{
+    o->place = place_cuda;
+}

@@ -2,8 +2,8 @@
  *
  * A sequence is recorded the second time it is asked for: the first run has set every kernel's attributes and grown the scratch memory, and
  * what comes once only is not worth a recording. Recordings hold addresses of scratch memory, so they go when that moves. */
-#include <string.h>
 #include "kernels/cuda/cuda_ctx.cuh"
+#include <string.h>
 
 static struct recording *find(struct cuda_ctx *c, const void *key, size_t key_bytes)
 {
@@ -62,4 +62,7 @@ static int replay_cuda(struct kern_ctx *k, const void *key, size_t key_bytes, in
     return code < 0 ? code : CU(c, cudaGraphLaunch(r->graph, c->stream));
 }
 
-void replay_cuda_init(struct kern_ops *o) { o->replay = replay_cuda; }
+void replay_cuda_init(struct kern_ops *o)
+{
+    o->replay = replay_cuda;
+}

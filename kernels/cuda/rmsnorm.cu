@@ -65,4 +65,7 @@ static int rmsnorm_cuda(struct kern_ctx *k, void *y, const float *x, const float
     });
 }
 
-void rmsnorm_cuda_init(struct kern_ops *o) { o->rmsnorm = rmsnorm_cuda; }
+void rmsnorm_cuda_init(struct kern_ops *o)
+{
+    o->rmsnorm = rmsnorm_cuda;
+}

@@ -4,7 +4,7 @@
 enum { THREADS = 128 };
 
 struct rope_args {
-    const float *cos, *sin;   /* [max_pos, hd/2] */
+    const float *cos, *sin; /* [max_pos, hd/2] */
     const int *pos, *slot;
     struct rows q_rows, all;
     int h, hk, hd;
@@ -84,4 +84,7 @@ static int rope_store_cuda(struct kern_ctx *k, const struct kern_heads *hs, void
     });
 }
 
-void rope_cuda_init(struct kern_ops *o) { o->rope_store = rope_store_cuda; }
+void rope_cuda_init(struct kern_ops *o)
+{
+    o->rope_store = rope_store_cuda;
+}

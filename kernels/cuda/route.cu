@@ -21,8 +21,8 @@ __device__ static double two_way_silu(const float *hid, float scale, const float
     return warp_sum_double(z) + ((double)b[0] - b[1]);
 }
 
-__global__ static void route_dtrnet_rows(unsigned char *route, float *gate, float *prob, const float *hid, const float *w2,
-                                         const float *b2, int m, struct rows n)
+__global__ static void route_dtrnet_rows(unsigned char *route, float *gate, float *prob, const float *hid, const float *w2, const float *b2,
+                                         int m, struct rows n)
 {
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y;
     if (i >= rows_count(n))
@@ -75,7 +75,10 @@ __global__ static void route_dllm_rows(unsigned char *route, float *prob, const 
     route[r] = prob[r] >= 0.5f || pos[r] < forced;
 }
 
-static dim3 grid_of(struct rows n) { return dim3(div_up(n.n_max, ROWS_A_BLOCK)); }
+static dim3 grid_of(struct rows n)
+{
+    return dim3(div_up(n.n_max, ROWS_A_BLOCK));
+}
 static const dim3 block(32, ROWS_A_BLOCK);
 
 static int route_dtrnet_cuda(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, float *hid, const float *x,

@@ -2,19 +2,25 @@
 #pragma once
 #include "kernels/cuda/matmul.cuh"
 
-__device__ __forceinline__ float sigmoid_double(double z) { return (float)(1.0 / (1.0 + exp(-z))); }
+__device__ __forceinline__ float sigmoid_double(double z)
+{
+    return (float)(1.0 / (1.0 + exp(-z)));
+}
 
 /* z / (1 + e^-z) within a few units of the last place. */
-__device__ __forceinline__ float silu_near(float z) { return __fdividef(z, 1.0f + expf(-z)); }
+__device__ __forceinline__ float silu_near(float z)
+{
+    return __fdividef(z, 1.0f + expf(-z));
+}
 
 /* DTRNet's decision as the end of the router's matmul: each 64 columns are summed into a part of z0 - z1, the last tile of a row adds the parts in the
  * order of the columns. */
 struct router_end {
-    unsigned char *route;     /* outputs, by step row */
+    unsigned char *route; /* outputs, by step row */
     float *gate, *prob;
-    const float *w2, *b2;     /* f32 [2,m], [2] */
-    double *parts;            /* [columns / 64, n_max] */
-    int *arrived;             /* [row tiles x warpgroups] zero before and after */
+    const float *w2, *b2; /* f32 [2,m], [2] */
+    double *parts;        /* [columns / 64, n_max] */
+    int *arrived;         /* [row tiles x warpgroups] zero before and after */
 };
 
 /* prob, route and gate of step row r; z = z0 - z1. */

@@ -19,7 +19,10 @@ __device__ __forceinline__ void barrier_init(uint32_t bar, int arrivals)
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(arrivals));
 }
 /* After the inits, before other threads and the copy engine use them. */
-__device__ __forceinline__ void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+__device__ __forceinline__ void barrier_init_fence()
+{
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
 __device__ __forceinline__ void barrier_arrive(uint32_t bar)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
@@ -38,29 +41,56 @@ __device__ __forceinline__ void barrier_wait(uint32_t bar, uint32_t parity)
                  "@done bra DONE;\n"
                  "bra WAIT;\n"
                  "DONE:\n"
-                 "}\n" ::"r"(bar), "r"(parity) : "memory");
+                 "}\n" ::"r"(bar),
+                 "r"(parity)
+                 : "memory");
 }
 /* Named barriers of `threads` threads; id 1..15. */
-__device__ __forceinline__ void named_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
-__device__ __forceinline__ void named_arrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+__device__ __forceinline__ void named_sync(int id, int threads)
+{
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void named_arrive(int id, int threads)
+{
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 
 /* ---- copies ---- */
 /* The map's box at column x, row y into shared memory; delivers to `bar`. */
 __device__ __forceinline__ void tma_load(uint32_t dst, const CUtensorMap *map, int x, int y, uint32_t bar)
 {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(dst),
-                 "l"(map), "r"(x), "r"(y), "r"(bar) : "memory");
+                 "l"(map), "r"(x), "r"(y), "r"(bar)
+                 : "memory");
 }
 /* This thread's ordinary writes to shared memory become visible to wgmma and TMA. */
-__device__ __forceinline__ void proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ __forceinline__ void proxy_fence()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
-template <int N> __device__ __forceinline__ void registers_raise() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
-template <int N> __device__ __forceinline__ void registers_lower() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
+template <int N> __device__ __forceinline__ void registers_raise()
+{
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
+template <int N> __device__ __forceinline__ void registers_lower()
+{
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
 
 /* ---- wgmma ---- */
-__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int N> __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+__device__ __forceinline__ void wgmma_fence()
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void wgmma_commit()
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int N> __device__ __forceinline__ void wgmma_wait()
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
 
 /* A tile whose rows are the product's rows or columns (K along the 128-byte rows). Advance K by 16: address + 32. */
 __device__ __forceinline__ uint64_t tile_k_major(uint32_t address)
@@ -82,63 +112,62 @@ template <typename T, int N> struct wgmma;
 #define F16(i) F4(i), F4(i + 4), F4(i + 8), F4(i + 12)
 #define F32(i) F16(i), F16(i + 16)
 #define F64(i) F32(i), F32(i + 32)
-#define D16 \
-    "%0,%1,%2,%3,%4,%5,%6,%7"
+#define D16 "%0,%1,%2,%3,%4,%5,%6,%7"
 #define O16 F4(0), F4(4)
-#define D32 \
-    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
+#define D32 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
 #define O32 F16(0)
-#define D64 \
+#define D64                                                                                                  \
     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27," \
     "%28,%29,%30,%31"
 #define O64 F32(0)
-#define D96 \
+#define D96                                                                                                  \
     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27," \
     "%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
 #define O96 F32(0), F16(32)
-#define D128 \
-    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27," \
+#define D128                                                                                                   \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,"   \
     "%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53," \
     "%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 #define O128 F64(0)
-#define D160 \
-    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27," \
+#define D160                                                                                                   \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,"   \
     "%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53," \
     "%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
 #define O160 F64(0), F16(64)
-#define D192 \
-    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27," \
+#define D192                                                                                                   \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,"   \
     "%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53," \
     "%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79," \
     "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
 #define O192 F64(0), F32(64)
-#define D256 \
-    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27," \
-    "%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53," \
-    "%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79," \
+#define D256                                                                                                    \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,"    \
+    "%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,"  \
+    "%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,"  \
     "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,%101,%102,%103,%104," \
     "%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125," \
     "%126,%127"
 #define O256 F64(0), F64(64)
 
 /* The operands after the N/2 accumulators: their numbers in the text. */
-#define WGMMA(N, TYPE, NAME, A, B, P, A0, A1, A2, A3, BR, PR, M)                                                                      \
-    template <> struct wgmma<TYPE, N> {                                                                                            \
-        __device__ __forceinline__ static void ss(float (&d)[N / 2], uint64_t a, uint64_t b, int add)                              \
-        {                                                                                                                          \
-            asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " P ", 0;\n"                                                            \
+#define WGMMA(N, TYPE, NAME, A, B, P, A0, A1, A2, A3, BR, PR, M)                                                                          \
+    template <> struct wgmma<TYPE, N> {                                                                                                   \
+        __device__ __forceinline__ static void ss(float (&d)[N / 2], uint64_t a, uint64_t b, int add)                                     \
+        {                                                                                                                                 \
+            asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " P ", 0;\n"                                                                   \
                          "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME " {" D##N "}, " A ", " B ", p, 1, 1, 0, 0;\n}\n" \
-                         : O##N : "l"(a), "l"(b), "r"(add));                                                                       \
-        }                                                                                                                          \
-        /* a in registers: rows and columns as d's, 16 columns. */                                                                 \
-        template <int B_N_MAJOR>                                                                                                   \
-        __device__ __forceinline__ static void rs(float (&d)[N / 2], const uint32_t *a, uint64_t b, int add)                       \
-        {                                                                                                                          \
-            asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " PR ", 0;\n"                                                           \
-                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME " {" D##N "}, {" A0 ", " A1 ", " A2 ", " A3 "}, " \
-                         BR ", p, 1, 1, " M ";\n}\n"                                                                           \
-                         : O##N : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(B_N_MAJOR));           \
-        }                                                                                                                          \
+                         : O##N                                                                                                           \
+                         : "l"(a), "l"(b), "r"(add));                                                                                     \
+        }                                                                                                                                 \
+        /* a in registers: rows and columns as d's, 16 columns. */                                                                        \
+        template <int B_N_MAJOR> __device__ __forceinline__ static void rs(float (&d)[N / 2], const uint32_t *a, uint64_t b, int add)     \
+        {                                                                                                                                 \
+            asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " PR ", 0;\n"                                                                  \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME " {" D##N "}, {" A0 ", " A1 ", " A2 ", " A3      \
+                                                                                                   "}, " BR ", p, 1, 1, " M ";\n}\n"      \
+                         : O##N                                                                                                           \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(B_N_MAJOR));                                 \
+        }                                                                                                                                 \
     };
 WGMMA(16, __nv_bfloat16, "bf16", "%8", "%9", "%10", "%8", "%9", "%10", "%11", "%12", "%13", "%14")
 WGMMA(16, __half, "f16", "%8", "%9", "%10", "%8", "%9", "%10", "%11", "%12", "%13", "%14")

@@ -25,8 +25,7 @@ void api_note_unknown(struct call *c, const json_t *obj, const char *const *know
 {
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)(uintptr_t)obj, key, v)
-    {
+    json_object_foreach ((json_t *)(uintptr_t)obj, key, v) {
         int i = 0;
         while (known[i] && strcmp(known[i], key))
             i++;

@@ -7,8 +7,8 @@
 #include "common/arena.h"
 #include "common/json.h"
 #include "engine/tools/flops.h"
-#include "server/http/http.h"
 #include "server/api/server.h"
+#include "server/http/http.h"
 #include "server/http/writer.h"
 
 #define API_MAX_SEQUENCES 65536       /* prompts x n, continuations or windows of one request */

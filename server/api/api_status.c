@@ -1,10 +1,10 @@
 /* What the server says about itself: models, health, readiness, metrics, version, the OpenAPI document. */
-#include <string.h>
 #include "engine/checkpoint/layer_plan.h"
 #include "engine/checkpoint/model_config.h"
 #include "server/api/api.h"
 #include "server/api/openapi.h"
 #include "server/http/routes.h"
+#include <string.h>
 
 static int finish(struct writer *w, struct err *err)
 {

@@ -3,9 +3,9 @@
  * completion_parse.c reads and checks; api_completions.c runs it and answers at once; completion_stream.c answers in events;
  * completion_write.c writes choices. */
 #pragma once
-#include <time.h>
 #include "server/api/api.h"
 #include "server/api/stop.h"
+#include <time.h>
 
 #define COMPLETION_MAX_N 128
 #define COMPLETION_DEFAULT_TOKENS 16

@@ -54,10 +54,8 @@ static const struct refused {
 static bool is_neutral(const struct refused *f, const json_t *v)
 {
     switch (f->kind) {
-    case NEUTRAL_NUMBER:
-        return json_is_number(v) && json_number_value(v) == f->value;
-    case NEUTRAL_FALSE:
-        return json_is_false(v);
+    case NEUTRAL_NUMBER: return json_is_number(v) && json_number_value(v) == f->value;
+    case NEUTRAL_FALSE: return json_is_false(v);
     case NEUTRAL_EMPTY:
         return (json_is_string(v) && !json_string_length(v)) || (json_is_array(v) && !json_array_size(v)) ||
                (json_is_object(v) && !json_object_size(v));

@@ -2,10 +2,10 @@
  *
  * The engine's thread appends tokens to each choice's queue under the stream's lock; the connection's thread takes them and
  * writes events. The prompt's own scores are known only at the end, so with echo and logprobs everything comes in one event a choice. */
+#include "server/api/completion.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "server/api/completion.h"
 
 #define POLL_MS 25
 #define QUEUE_MAX_BYTES ((size_t)1 << 30)

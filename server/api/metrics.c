@@ -109,9 +109,13 @@ static void write_memory(struct page *p, const struct engine_info *info, const s
     const struct {
         const char *use;
         uint64_t bytes;
-    } rows[] = {{"total", s->memory_total_bytes}, {"free", s->memory_free_bytes}, {"weights", info->weight_bytes},
-                {"kv", info->kv_row_bytes * info->kv_rows_total}, {"workspace", info->workspace_bytes}};
-    head(p, "device_memory_bytes", "gauge", "Memory of the device (on the CPU, what the process may use): all, free at the latest sampled step, and what dtrnet holds.");
+    } rows[] = {{"total", s->memory_total_bytes},
+                {"free", s->memory_free_bytes},
+                {"weights", info->weight_bytes},
+                {"kv", info->kv_row_bytes * info->kv_rows_total},
+                {"workspace", info->workspace_bytes}};
+    head(p, "device_memory_bytes", "gauge",
+         "Memory of the device (on the CPU, what the process may use): all, free at the latest sampled step, and what dtrnet holds.");
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         LINE(p, "dtrnet_device_memory_bytes{use=\"%s\"} %llu\n", rows[i].use, (unsigned long long)rows[i].bytes);
 }

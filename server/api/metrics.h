@@ -1,9 +1,9 @@
 /* Counters and latency histograms of the HTTP side, and the Prometheus text that they and the engine's make. */
 #pragma once
-#include <stdatomic.h>
-#include <stdint.h>
 #include "common/buf.h"
 #include "engine/engine.h"
+#include <stdatomic.h>
+#include <stdint.h>
 
 #define METRICS_ROUTES 24 /* routes.c has fewer; the last one counts paths that are no route */
 #define METRICS_STATUSES 16

@@ -3,8 +3,8 @@
  * tokens with as much context as max_length input positions allow, the last one too. Prefix and document lie in one array, so a
  * window is a slice of it, and all windows of a request run in the engine at once. */
 #include "server/api/rolling.h"
-#include <string.h>
 #include "server/api/score.h"
+#include <string.h>
 
 struct document {
     int32_t *tokens; /* [n + 1]: the prefix token, then the document */

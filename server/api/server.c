@@ -1,8 +1,8 @@
 /* Opens what every handler shares, and reconciles the ids of BOS and EOS. */
 #include "server/api/server.h"
+#include "engine/checkpoint/model_config.h"
 #include <stdlib.h>
 #include <string.h>
-#include "engine/checkpoint/model_config.h"
 
 int server_log(const struct options *o, struct log **ret, struct err *err)
 {
@@ -82,7 +82,7 @@ static int open_engine(struct server *s, struct err *err)
         s->bos = choose_id(s, "bos", o->bos_id, s->tokenizer ? tokenizer_bos(s->tokenizer) : -1, config->bos_id);
         s->eos = choose_id(s, "eos", o->eos_id, s->tokenizer ? tokenizer_eos(s->tokenizer) : -1, config->eos_id);
         e.bos_id = s->bos;
-        e.eos_id = o->eos_id < 0 && model_config_is_eos(config, s->eos) ? -1 : s->eos;   /* -1 keeps a list that has it */
+        e.eos_id = o->eos_id < 0 && model_config_is_eos(config, s->eos) ? -1 : s->eos; /* -1 keeps a list that has it */
         r = engine_open(&e, &s->engine, err);
     }
     free(config);

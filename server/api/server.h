@@ -1,13 +1,13 @@
 /* What every handler shares: the engine, the tokenizer, the settings, the metrics and the log. */
 #pragma once
-#include <pthread.h>
-#include <stdatomic.h>
-#include <time.h>
 #include "common/log.h"
 #include "engine/engine.h"
 #include "server/api/metrics.h"
 #include "server/program/options.h"
 #include "tokenizer/tokenizer.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
 
 #define SERVER_NOTED_NAMES 64
 

@@ -1,8 +1,8 @@
 /* Stop strings on decoded output. The text grows token by token; a stop string may begin in one token and end in another. */
 #pragma once
+#include "common/buf.h"
 #include <stdbool.h>
 #include <stddef.h>
-#include "common/buf.h"
 
 #define STOP_MAX_STRINGS 4096
 #define STOP_MAX_BYTES 4096 /* of one string */

@@ -1,8 +1,8 @@
 /* What the files of `dtrnet bench` share. The command is cmd_bench.c; each workload times fixed work on random tokens or words, --repeats
  * times after one run to warm up, each with an empty prefix cache, and adds a row of medians to the report. */
 #pragma once
-#include <jansson.h>
 #include "server/api/server.h"
+#include <jansson.h>
 
 enum { BENCH_MAX_REPEATS = 99, BENCH_CONTEXT = 160, BENCH_CONTINUATIONS = 4, BENCH_CONTINUATION = 12 };
 
@@ -26,7 +26,7 @@ double bench_probe_read(int threads);
 
 /* bench.c */
 double bench_seconds(void);
-double bench_cpu_seconds(void); /* of all threads: what is left to compare on a machine that others use too */
+double bench_cpu_seconds(void);        /* of all threads: what is left to compare on a machine that others use too */
 double bench_median(double *v, int n); /* sorts v */
 uint64_t bench_random(struct bench *b);
 /* [n] ids that no other call has in the same order; the caller's. NULL: no memory. */

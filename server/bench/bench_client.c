@@ -43,7 +43,8 @@ void bench_client_close(struct bench_client *c)
 
 int bench_client_compose(const char *path, const struct buf *body, struct buf *out, struct err *err)
 {
-    int r = buf_printf(out, "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n", path, body->len);
+    int r = buf_printf(out, "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n", path,
+                       body->len);
     if (r >= 0)
         r = buf_append(out, body->data, body->len);
     return r < 0 ? err_set(err, r, "no memory for a request") : 0;

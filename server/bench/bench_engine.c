@@ -1,8 +1,8 @@
 /* The workloads that go straight into the engine. */
+#include "server/bench/bench.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "server/bench/bench.h"
 
 enum { SCORE_CONTEXTS = 32, GENERATE_PROMPT = 32 };
 
@@ -39,7 +39,7 @@ static int measure(struct bench *b, const char *workload, int length, int batch,
 {
     double s[BENCH_MAX_REPEATS], cpu[BENCH_MAX_REPEATS], routed = 0;
     int r = 0;
-    for (int i = -1; i < b->o->repeats && r >= 0; i++) {   /* the first run warms up */
+    for (int i = -1; i < b->o->repeats && r >= 0; i++) { /* the first run warms up */
         double begin = bench_cpu_seconds();
         r = run_once(b, reqs, n, &s[i < 0 ? 0 : i], &routed, err);
         cpu[i < 0 ? 0 : i] = bench_cpu_seconds() - begin;
@@ -48,10 +48,11 @@ static int measure(struct bench *b, const char *workload, int length, int batch,
         return r;
     double mid = bench_median(s, b->o->repeats), mid_cpu = bench_median(cpu, b->o->repeats);
     if (!b->o->json)
-        printf("%-10s length %6d batch %4d  %10.4f s  %10.1f tokens/s  %8.4f s of CPU  rows attended %.3f\n", workload, length, batch, mid, tokens / mid, mid_cpu,
-               routed);
-    json_t *row = json_pack("{s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "workload", workload, "length", length, "batch", batch, "tokens", tokens, "seconds", mid,
-                            "best_seconds", s[0], "cpu_seconds", mid_cpu, "tokens_per_s", tokens / mid, "rows_attended", routed);
+        printf("%-10s length %6d batch %4d  %10.4f s  %10.1f tokens/s  %8.4f s of CPU  rows attended %.3f\n", workload, length, batch, mid,
+               tokens / mid, mid_cpu, routed);
+    json_t *row =
+        json_pack("{s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "workload", workload, "length", length, "batch", batch, "tokens", tokens,
+                  "seconds", mid, "best_seconds", s[0], "cpu_seconds", mid_cpu, "tokens_per_s", tokens / mid, "rows_attended", routed);
     return bench_add_row(b, row, err);
 }
 
@@ -62,8 +63,8 @@ int bench_prefill(struct bench *b, int length, int batch, struct err *err)
     int32_t *tokens = bench_random_tokens(b, (size_t)length * batch);
     int r = reqs && tokens ? 0 : err_set(err, ERR_NOMEM, "no memory for %d prompts", batch);
     for (int i = 0; r >= 0 && i < batch; i++)
-        reqs[i] = (struct eval_request){.tokens = tokens + (size_t)i * length, .n_tokens = length, .score_begin = length, .max_new = 1,
-                                        .top_p = 1, .ignore_eos = true};
+        reqs[i] = (struct eval_request){
+            .tokens = tokens + (size_t)i * length, .n_tokens = length, .score_begin = length, .max_new = 1, .top_p = 1, .ignore_eos = true};
     if (r >= 0)
         r = measure(b, "prefill", length, batch, reqs, batch, (double)length * batch, err);
     free(reqs);
@@ -83,7 +84,8 @@ int bench_score(struct bench *b, struct err *err)
         const int32_t *context = tokens + (size_t)(i / BENCH_CONTINUATIONS) * BENCH_CONTINUATIONS * LENGTH;
         if (tokens + (size_t)i * LENGTH != context)
             memcpy(tokens + (size_t)i * LENGTH, context, BENCH_CONTEXT * sizeof(*tokens));
-        reqs[i] = (struct eval_request){.tokens = tokens + (size_t)i * LENGTH, .n_tokens = LENGTH, .score_begin = BENCH_CONTEXT, .top_p = 1};
+        reqs[i] =
+            (struct eval_request){.tokens = tokens + (size_t)i * LENGTH, .n_tokens = LENGTH, .score_begin = BENCH_CONTEXT, .top_p = 1};
     }
     int r = measure(b, "score", LENGTH, N, reqs, N, (double)N * LENGTH, err);
     free(tokens);
@@ -108,7 +110,8 @@ static bool on_token(void *user, const struct eval_token *t)
 }
 
 /* One run: seconds, and seconds of processor time, from the first generated token of any sequence to the last. */
-static int generate_once(struct bench *b, struct eval_request *reqs, struct pace *paces, int batch, double *ret_s, double *ret_cpu, struct err *err)
+static int generate_once(struct bench *b, struct eval_request *reqs, struct pace *paces, int batch, double *ret_s, double *ret_cpu,
+                         struct err *err)
 {
     double ignored, routed;
     memset(paces, 0, (size_t)batch * sizeof(*paces));
@@ -128,10 +131,10 @@ static int report_generate(struct bench *b, int batch, double s, double cpu, str
     int length = b->o->generate;
     double made = (double)(length - 1) * batch, rate = 1e-9 * b->info->weight_bytes * (length - 1) / s;
     if (!b->o->json)
-        printf("%-10s length %6d batch %4d  %10.4f s  %10.1f tokens/s  %8.4f s of CPU  weights read at %.1f GB/s\n", "generate", length, batch, s, made / s, cpu,
-               rate);
-    json_t *row = json_pack("{s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "workload", "generate", "length", length, "batch", batch, "seconds", s,
-                            "cpu_seconds", cpu, "tokens", made, "tokens_per_s", made / s, "weights_gb_per_s", rate);
+        printf("%-10s length %6d batch %4d  %10.4f s  %10.1f tokens/s  %8.4f s of CPU  weights read at %.1f GB/s\n", "generate", length,
+               batch, s, made / s, cpu, rate);
+    json_t *row = json_pack("{s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "workload", "generate", "length", length, "batch", batch, "seconds",
+                            s, "cpu_seconds", cpu, "tokens", made, "tokens_per_s", made / s, "weights_gb_per_s", rate);
     return bench_add_row(b, row, err);
 }
 
@@ -144,9 +147,14 @@ int bench_generate(struct bench *b, int batch, struct err *err)
     double s[BENCH_MAX_REPEATS], cpu[BENCH_MAX_REPEATS];
     int r = reqs && paces && tokens ? 0 : err_set(err, ERR_NOMEM, "no memory for %d prompts", batch);
     for (int j = 0; r >= 0 && j < batch; j++)
-        reqs[j] = (struct eval_request){.tokens = tokens + (size_t)j * GENERATE_PROMPT, .n_tokens = GENERATE_PROMPT,
-                                        .score_begin = GENERATE_PROMPT, .max_new = b->o->generate, .top_p = 1, .ignore_eos = true,
-                                        .on_token = on_token, .user = &paces[j]};
+        reqs[j] = (struct eval_request){.tokens = tokens + (size_t)j * GENERATE_PROMPT,
+                                        .n_tokens = GENERATE_PROMPT,
+                                        .score_begin = GENERATE_PROMPT,
+                                        .max_new = b->o->generate,
+                                        .top_p = 1,
+                                        .ignore_eos = true,
+                                        .on_token = on_token,
+                                        .user = &paces[j]};
     for (int i = -1; r >= 0 && i < b->o->repeats; i++)
         r = generate_once(b, reqs, paces, batch, &s[i < 0 ? 0 : i], &cpu[i < 0 ? 0 : i], err);
     if (r >= 0)

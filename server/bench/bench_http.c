@@ -4,24 +4,24 @@
  *
  * Two rows: /v1/loglikelihood with a context and its continuations in one request, as our plugin groups them, and /v1/completions with one echoed
  * prompt a request, as the harness's local-completions sends them. */
+#include "server/bench/bench.h"
+#include "server/bench/bench_client.h"
+#include "server/http/routes.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "server/bench/bench.h"
-#include "server/bench/bench_client.h"
-#include "server/http/routes.h"
 
 enum { CONTEXTS = 64, MAX_WORDS = 4096 };
 #define REQUEST_MAX ((size_t)1 << 20)
 
 struct http_bench {
     struct bench *b;
-    int context_len;           /* tokens, or words */
-    int32_t words[MAX_WORDS];  /* ids that begin a word of letters */
-    int n_words;               /* 0: ids are sent */
-    struct buf *requests;      /* [n], whole POSTs */
+    int context_len;          /* tokens, or words */
+    int32_t words[MAX_WORDS]; /* ids that begin a word of letters */
+    int n_words;              /* 0: ids are sent */
+    struct buf *requests;     /* [n], whole POSTs */
     int n, port;
     atomic_int next;
 };
@@ -142,7 +142,7 @@ static int echo_requests(struct http_bench *h, struct buf *context, const struct
             r = buf_append(context, continuations[i].data, continuations[i].len);
         write_echo_body(h, context, &w);
         r = r < 0 ? err_set(err, r, "no memory for a request") : add_request(h, "/v1/completions", &w, err);
-        context->len = len;   /* the next one follows the same context */
+        context->len = len; /* the next one follows the same context */
     }
     return r;
 }
@@ -257,11 +257,13 @@ static int report(struct http_bench *h, const char *path, const struct http_run 
     double s = bench_median(wall, n), inside = bench_median(engine, n), rest = bench_median(outside, n), mid_cpu = bench_median(cpu, n);
     double rows = runs[n - 1].rows;
     if (!h->b->o->json)
-        printf("http %-18s %4d requests, %d connections  %8.4f s  %8.1f requests/s  %10.1f unique tokens/s  %8.4f s in the engine, %.4f outside  %8.4f s of CPU\n",
+        printf("http %-18s %4d requests, %d connections  %8.4f s  %8.1f requests/s  %10.1f unique tokens/s  %8.4f s in the engine, %.4f "
+               "outside  %8.4f s of CPU\n",
                path, h->n, h->b->o->connections, s, h->n / s, rows / s, inside, rest, mid_cpu);
-    json_t *row = json_pack("{s:s, s:s, s:i, s:i, s:b, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "workload", "http", "path", path, "requests", h->n, "connections",
-                            h->b->o->connections, "text", h->n_words > 0, "seconds", s, "requests_per_s", h->n / s, "tokens", rows, "tokens_per_s", rows / s,
-                            "engine_seconds", inside, "outside_seconds", rest, "cpu_seconds", mid_cpu);
+    json_t *row =
+        json_pack("{s:s, s:s, s:i, s:i, s:b, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "workload", "http", "path", path, "requests", h->n,
+                  "connections", h->b->o->connections, "text", h->n_words > 0, "seconds", s, "requests_per_s", h->n / s, "tokens", rows,
+                  "tokens_per_s", rows / s, "engine_seconds", inside, "outside_seconds", rest, "cpu_seconds", mid_cpu);
     return bench_add_row(h->b, row, err);
 }
 
@@ -269,7 +271,7 @@ static int bench_path(struct http_bench *h, bool echo, struct connection *c, int
 {
     struct http_run runs[BENCH_MAX_REPEATS];
     int r = make_requests(h, echo, err);
-    for (int i = -1; i < h->b->o->repeats && r >= 0; i++)   /* the first run warms up */
+    for (int i = -1; i < h->b->o->repeats && r >= 0; i++) /* the first run warms up */
         r = run_once(h, c, n, &runs[i < 0 ? 0 : i], err);
     if (r >= 0)
         r = report(h, echo ? "/v1/completions" : "/v1/loglikelihood", runs, err);
@@ -309,8 +311,14 @@ int bench_http(struct bench *b, struct err *err)
     h->b = b;
     h->context_len = BENCH_CONTEXT < b->info->max_model_len / 2 ? BENCH_CONTEXT : b->info->max_model_len / 2;
     collect_words(h);
-    struct http_options o = {.host = "127.0.0.1", .max_connections = b->o->connections, .idle_timeout_s = 3600, .max_body_bytes = REQUEST_MAX,
-                             .log = b->server->log, .handle = routes_handle, .finished = finished, .user = b->server};
+    struct http_options o = {.host = "127.0.0.1",
+                             .max_connections = b->o->connections,
+                             .idle_timeout_s = 3600,
+                             .max_body_bytes = REQUEST_MAX,
+                             .log = b->server->log,
+                             .handle = routes_handle,
+                             .finished = finished,
+                             .user = b->server};
     int r = http_listen(&o, &server, err);
     if (r >= 0)
         r = http_start(server, err);

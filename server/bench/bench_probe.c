@@ -1,8 +1,8 @@
 /* What the machine can read, which bounds generation. */
+#include "server/bench/bench.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include "server/bench/bench.h"
 
 #define PROBE_BYTES ((size_t)512 << 20)
 

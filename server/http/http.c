@@ -5,6 +5,8 @@
  * otherwise lose the 413 to a connection reset. While a handler or a stream works the connection's idle timeout is off: MHD would count the
  * model's time as the client's idleness. */
 #include "server/http/http.h"
+#include "common/mapfile.h"
+#include "server/http/listener.h"
 #include <microhttpd.h>
 #include <poll.h>
 #include <stdatomic.h>
@@ -14,8 +16,6 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
-#include "common/mapfile.h"
-#include "server/http/listener.h"
 
 #define DRAIN_FACTOR 4
 #define BUDGET_FACTOR 2         /* bodies of all requests together may hold so many times the maximum of one; parsed JSON is far larger */

@@ -3,12 +3,12 @@
  *
  * One thread a connection: a handler may block for as long as its request takes. */
 #pragma once
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 #include "common/buf.h"
 #include "common/err.h"
 #include "common/log.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 struct http_server;
 struct http_connection;

@@ -1,10 +1,10 @@
 /* A listening TCP socket and the thread that accepts on it. Connections beyond the limit wait in the kernel's queue until another one
  * ends; they are not refused, since a client would count that as an error. */
 #pragma once
-#include <stdbool.h>
-#include <sys/socket.h>
 #include "common/err.h"
 #include "common/log.h"
+#include <stdbool.h>
+#include <sys/socket.h>
 
 struct listener;
 

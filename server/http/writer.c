@@ -1,7 +1,7 @@
 /* See writer.h. */
 #include "server/http/writer.h"
-#include <string.h>
 #include "common/json.h"
+#include <string.h>
 
 static void bytes(struct writer *w, const char *s, size_t n)
 {

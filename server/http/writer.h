@@ -1,9 +1,9 @@
 /* Writes JSON into a buf without building a tree: commas are put where they belong, and the first error sticks, so that a
  * whole answer needs one check at its end. */
 #pragma once
+#include "common/buf.h"
 #include <stdbool.h>
 #include <stdint.h>
-#include "common/buf.h"
 
 struct writer {
     struct buf *buf;

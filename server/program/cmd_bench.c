@@ -1,11 +1,11 @@
 /* dtrnet bench: the command. The workloads are in bench_engine.c and bench_http.c. */
+#include "common/json.h"
+#include "server/bench/bench.h"
+#include "server/program/commands.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "common/json.h"
-#include "server/bench/bench.h"
-#include "server/program/commands.h"
 
 enum { MAX_LIST = 16 };
 
@@ -17,7 +17,8 @@ static int read_list(const char *name, const char *text, int max, int ret[MAX_LI
         char *end;
         long v = strtol(p, &end, 10);
         if (end == p || (*end && *end != ',') || v < 1 || v > max || *ret_n == MAX_LIST)
-            return err_field(err, ERR_INVALID, name, "%s must be at most %d numbers in 1..%d with commas between, not \"%.60s\"", name, MAX_LIST, max, text);
+            return err_field(err, ERR_INVALID, name, "%s must be at most %d numbers in 1..%d with commas between, not \"%.60s\"", name,
+                             MAX_LIST, max, text);
         ret[(*ret_n)++] = (int)v;
         p = end;
     }
@@ -42,18 +43,20 @@ static int add_totals(struct bench *b, double read_rate, struct err *err)
     const struct engine_info *i = b->info;
     struct engine_stats s;
     engine_stats(b->engine, &s);
-    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:f, s:{s:I, s:I, s:I}, s:{s:f, s:f, s:f}}", "version", DTRNET_VERSION, "device", i->device, "dtype", i->dtype,
-                          "numerics", i->numerics_class, "threads", i->n_threads, "max_batch_tokens", i->max_batch_tokens, "weight_bytes",
-                          (json_int_t)i->weight_bytes, "kv_row_bytes", (json_int_t)i->kv_row_bytes, "kv_rows_total", (json_int_t)i->kv_rows_total,
-                          "resident_bytes", (json_int_t)resident, "read_gb_per_s", read_rate, "device_memory", "total_bytes", (json_int_t)s.memory_total_bytes,
-                          "free_bytes", (json_int_t)s.memory_free_bytes, "workspace_bytes", (json_int_t)i->workspace_bytes, "busy_seconds", "matmul",
-                          s.matmul_s, "attention", s.attention_s, "other", s.other_s);
+    json_t *j = json_pack(
+        "{s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:f, s:{s:I, s:I, s:I}, s:{s:f, s:f, s:f}}", "version", DTRNET_VERSION,
+        "device", i->device, "dtype", i->dtype, "numerics", i->numerics_class, "threads", i->n_threads, "max_batch_tokens",
+        i->max_batch_tokens, "weight_bytes", (json_int_t)i->weight_bytes, "kv_row_bytes", (json_int_t)i->kv_row_bytes, "kv_rows_total",
+        (json_int_t)i->kv_rows_total, "resident_bytes", (json_int_t)resident, "read_gb_per_s", read_rate, "device_memory", "total_bytes",
+        (json_int_t)s.memory_total_bytes, "free_bytes", (json_int_t)s.memory_free_bytes, "workspace_bytes", (json_int_t)i->workspace_bytes,
+        "busy_seconds", "matmul", s.matmul_s, "attention", s.attention_s, "other", s.other_s);
     int r = j && !json_object_update(b->report, j) ? 0 : err_set(err, ERR_NOMEM, "no memory for the report");
     json_decref(j);
     if (r >= 0 && b->o->json && (json_dumpf(b->report, stdout, JSON_INDENT(1)) || putchar('\n') == EOF))
         r = err_set(err, ERR_IO, "cannot write the report");
     else if (r >= 0 && !b->o->json)
-        printf("weights %.1f MB, KV row %zu bytes, resident %.1f MB, memory read by %d threads %.1f GB/s; busy with matmuls %.3f s, attention %.3f s, other %.3f s\n",
+        printf("weights %.1f MB, KV row %zu bytes, resident %.1f MB, memory read by %d threads %.1f GB/s; busy with matmuls %.3f s, "
+               "attention %.3f s, other %.3f s\n",
                1e-6 * i->weight_bytes, i->kv_row_bytes, 1e-6 * resident, i->n_threads, read_rate, s.matmul_s, s.attention_s, s.other_s);
     return r;
 }
@@ -71,7 +74,8 @@ static int read_workloads(const char *text, bool ret[WORKLOADS], struct err *err
         while (i < WORKLOADS && (strlen(workload_names[i]) != len || memcmp(workload_names[i], p, len)))
             i++;
         if (i == WORKLOADS)
-            return err_field(err, ERR_INVALID, "workloads", "workloads: \"%.*s\" is none of prefill, score, generate, http", (int)(len < 60 ? len : 60), p);
+            return err_field(err, ERR_INVALID, "workloads", "workloads: \"%.*s\" is none of prefill, score, generate, http",
+                             (int)(len < 60 ? len : 60), p);
         ret[i] = true;
         p += len + (p[len] == ',');
     }

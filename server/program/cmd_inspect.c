@@ -1,10 +1,10 @@
 /* dtrnet inspect: what a checkpoint, or a config alone, amounts to. engine/tools/inspect.h makes the report; this prints it. */
+#include "engine/tools/inspect.h"
+#include "server/api/server.h"
+#include "server/program/commands.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "engine/tools/inspect.h"
-#include "server/program/commands.h"
-#include "server/api/server.h"
 
 #define REPORT_MAX_BYTES ((size_t)1 << 26)
 

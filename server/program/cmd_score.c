@@ -1,13 +1,13 @@
 /* dtrnet score: the loglikelihood endpoint without HTTP. One JSON object a line in (the body of POST /v1/loglikelihood, or
  * {"context": ..., "continuations": [...]} for one request), one answer a line out, in the same order. A bad line gets an {"error": ...}
  * line, and the exit status is 1. Up to IN_FLIGHT lines are in the engine at once. */
+#include "server/api/score.h"
+#include "server/program/commands.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "server/program/commands.h"
-#include "server/api/score.h"
 
 #define IN_FLIGHT 256
 #define LINE_ARENA ((size_t)1 << 31)
@@ -104,5 +104,6 @@ static int score(struct options *o, struct arena *arena, struct log *log, struct
 
 int cmd_score(int argc, char **argv)
 {
-    return command_run(COMMAND_SCORE, "score {\"context\": TEXT, \"continuations\": [TEXT, ...]} lines from standard input", argc, argv, score);
+    return command_run(COMMAND_SCORE, "score {\"context\": TEXT, \"continuations\": [TEXT, ...]} lines from standard input", argc, argv,
+                       score);
 }

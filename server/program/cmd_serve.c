@@ -2,16 +2,16 @@
  *
  * SIGTERM or SIGINT: /ready says 503, no connection is accepted, what is in flight is finished, exit 0. A second signal gives up
  * what is in flight. */
+#include "engine/checkpoint/layer_plan.h"
+#include "engine/checkpoint/model_config.h"
+#include "server/http/routes.h"
+#include "server/program/commands.h"
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
-#include "engine/checkpoint/layer_plan.h"
-#include "engine/checkpoint/model_config.h"
-#include "server/program/commands.h"
-#include "server/http/routes.h"
 
 #define DRAIN_POLL_MS 10
 

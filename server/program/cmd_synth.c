@@ -1,10 +1,10 @@
 /* dtrnet synth: a random checkpoint whose routers select a given share of tokens (engine/tools/synth.h). */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include "engine/tools/synth.h"
 #include "server/program/commands.h"
 #include "server/program/option_rows.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 struct synth_flags {
     const char *config, *out, *family;
@@ -18,7 +18,8 @@ struct synth_flags {
 static const struct option_row rows[] = {
     {"config", OPTION_STRING, 1, AT(config), 0, 0, NULL, NULL, "FILE", "config.json that gives the shape; needed"},
     {"out", OPTION_STRING, 1, AT(out), 0, 0, NULL, NULL, "DIR", "directory for the checkpoint; needed; must not hold one"},
-    {"family", OPTION_CHOICE, 1, AT(family), 0, 0, "dense|dtrnet|mod|dllm", NULL, NULL, "default: dtrnet if the config has dtrnet_layers, else dense"},
+    {"family", OPTION_CHOICE, 1, AT(family), 0, 0, "dense|dtrnet|mod|dllm", NULL, NULL,
+     "default: dtrnet if the config has dtrnet_layers, else dense"},
     {"route-rate", OPTION_DOUBLE, 1, AT(route_rate), 0, 1, NULL, "0.1", "SHARE", "share of tokens that every routed layer selects"},
     {"seed", OPTION_INT, 1, AT(seed), 0, 2147483647, NULL, "1", "N", "the same seed gives the same weights"},
     {"tokens", OPTION_INT, 1, AT(tokens), 1, 16777216, NULL, "32768", "N", "random tokens to calibrate on, and others to measure on"},
@@ -34,14 +35,16 @@ static int print_help(void)
     buf_init(&help, 1 << 16);
     int r = option_rows_help(&table, 1, &help);
     if (r >= 0)
-        printf("dtrnet synth: write a random checkpoint with calibrated routers\n\nusage: dtrnet synth --config FILE --out DIR [FLAGS]\n\n%s", help.data);
+        printf(
+            "dtrnet synth: write a random checkpoint with calibrated routers\n\nusage: dtrnet synth --config FILE --out DIR [FLAGS]\n\n%s",
+            help.data);
     buf_done(&help);
     return r < 0 ? EXIT_FAILED : EXIT_OK;
 }
 
 static int open_log(const char *level, struct log **ret, struct err *err)
 {
-    static const char *const names[] = {"debug", "info", "warn", "error"};   /* in the order of enum log_level */
+    static const char *const names[] = {"debug", "info", "warn", "error"}; /* in the order of enum log_level */
     int l = 0;
     while (l < 3 && strcmp(names[l], level))
         l++;
@@ -61,10 +64,17 @@ static void print_report(const struct synth_flags *f, const struct synth_report 
 static int run(const struct synth_flags *f, struct log *log, struct err *err)
 {
     if (!f->config || !f->out)
-        return err_field(err, ERR_INVALID, f->config ? "out" : "config", "--%s is needed; see dtrnet synth --help", f->config ? "out" : "config");
+        return err_field(err, ERR_INVALID, f->config ? "out" : "config", "--%s is needed; see dtrnet synth --help",
+                         f->config ? "out" : "config");
     struct synth_report *report = calloc(1, sizeof(*report));
-    const struct synth_options o = {.config = f->config, .out = f->out, .family = f->family, .route_rate = f->route_rate, .seed = (uint64_t)f->seed,
-                                    .n_tokens = f->tokens, .n_threads = f->threads, .log = log};
+    const struct synth_options o = {.config = f->config,
+                                    .out = f->out,
+                                    .family = f->family,
+                                    .route_rate = f->route_rate,
+                                    .seed = (uint64_t)f->seed,
+                                    .n_tokens = f->tokens,
+                                    .n_threads = f->threads,
+                                    .log = log};
     int r = report ? synth_run(&o, report, err) : err_set(err, ERR_NOMEM, "no memory for the report");
     if (r >= 0)
         print_report(f, report);

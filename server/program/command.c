@@ -1,9 +1,9 @@
 /* What the subcommands share. */
-#include <stdio.h>
-#include <stdlib.h>
+#include "server/api/server.h"
 #include "server/program/commands.h"
 #include "server/program/options.h"
-#include "server/api/server.h"
+#include <stdio.h>
+#include <stdlib.h>
 
 int command_fail(const struct err *err)
 {

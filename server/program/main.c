@@ -1,8 +1,8 @@
 /* dtrnet COMMAND: dispatch, --help, --version. */
-#include <stdio.h>
-#include <string.h>
 #include "server/program/commands.h"
 #include "server/program/options.h"
+#include <stdio.h>
+#include <string.h>
 
 static const struct {
     const char *name, *about;

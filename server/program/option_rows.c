@@ -1,12 +1,12 @@
 /* Reads the rows of option_rows.h: first every source is reduced to text, one text a row; then one parser a type reads it. */
 #include "server/program/option_rows.h"
+#include "common/json.h"
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/json.h"
 
 #define MAX_ROWS 64
 #define MAX_FILE_BYTES (1 << 20)
@@ -128,7 +128,9 @@ static int read_file(const struct option_table *t, unsigned command, const char 
     if (!json_is_object(root))
         r = err_set(err, ERR_INVALID, "%s must hold one JSON object", path);
     else
-        json_object_foreach(root, key, v) if (r >= 0) r = read_file_key(t, command, path, key, v, arena, src, err);
+        json_object_foreach (root, key, v)
+            if (r >= 0)
+                r = read_file_key(t, command, path, key, v, arena, src, err);
     json_decref(root);
     return r;
 }
@@ -202,8 +204,7 @@ static int store(const struct option_row *row, const struct source *s, void *dst
             *(double *)member = v;
         return 0;
     case OPTION_ON_OFF:
-    case OPTION_FLAG:
-        return parse_bool(row, s, member, err);
+    case OPTION_FLAG: return parse_bool(row, s, member, err);
     case OPTION_CHOICE:
         if (!is_choice(row->choices, s->text))
             return err_field(err, ERR_INVALID, row->name, "%s: \"%s\" is none of %s", s->origin, s->text, row->choices);

@@ -2,11 +2,11 @@
  * (DTRNET_MAX_QUEUE=8), a key of the --config file ({"max_queue": 8}) and a line of --help. The command line wins,
  * then the environment, then the file, then the row's default. */
 #pragma once
-#include <stdbool.h>
-#include <stddef.h>
 #include "common/arena.h"
 #include "common/buf.h"
 #include "common/err.h"
+#include <stdbool.h>
+#include <stddef.h>
 
 enum option_type {
     OPTION_STRING, /* const char * */

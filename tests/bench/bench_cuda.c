@@ -4,10 +4,10 @@
  *                                  DTRNET_TEST_CUDA_LEVEL: the kernels
  *
  * Inputs are random; a time is the best of several runs of many calls each. */
+#include "kernels/backend.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
-#include "kernels/backend.h"
 
 struct shape {
     const char *name;
@@ -82,8 +82,8 @@ struct run {
     struct kern_step step;
     struct kern_place place, place_some;
     int *base, *reserved;
-    unsigned char *route, *one_in_ten;   /* decisions: as the router's op writes them, and as the others read them */
-    struct rows some;                    /* one row in ten */
+    unsigned char *route, *one_in_ten; /* decisions: as the router's op writes them, and as the others read them */
+    struct rows some;                  /* one row in ten */
     int n;
 };
 
@@ -105,9 +105,18 @@ static double seconds(int (*op)(struct run *r), struct run *r)
     return best;
 }
 
-static int width(const struct run *r) { return (r->s->h + 2 * r->s->hk) * r->s->hd; }
-static int op_norm(struct run *r) { return k->ops->rmsnorm(k, r->xn, r->x, r->norm, r->all, r->s->d, 1e-5f); }
-static int op_qkv(struct run *r) { return k->ops->matmul(k, r->qkv, k->act, width(r), r->xn, r->s->d, r->w_qkv, r->all); }
+static int width(const struct run *r)
+{
+    return (r->s->h + 2 * r->s->hk) * r->s->hd;
+}
+static int op_norm(struct run *r)
+{
+    return k->ops->rmsnorm(k, r->xn, r->x, r->norm, r->all, r->s->d, 1e-5f);
+}
+static int op_qkv(struct run *r)
+{
+    return k->ops->matmul(k, r->qkv, k->act, width(r), r->xn, r->s->d, r->w_qkv, r->all);
+}
 static int op_rope(struct run *r)
 {
     return k->ops->rope_store(k, &r->heads, r->qkv, r->cos, r->sin, &r->step, r->place.slot, r->all);
@@ -116,17 +125,39 @@ static int op_attention(struct run *r)
 {
     return k->ops->attention(k, &r->heads, r->attn, r->qkv, &r->step, 0, &r->place, 0.125f);
 }
-static int op_place(struct run *r) { return k->ops->place(k, &r->step, 0, NULL, false, r->base, r->reserved, &r->place); }
-static int op_o(struct run *r) { return k->ops->matmul_residual(k, r->x, r->attn, r->s->h * r->s->hd, r->w_o, r->gate, r->all); }
-static int op_gu(struct run *r) { return k->ops->matmul_swiglu(k, r->ffn, r->xn, r->w_gu, r->all); }
-static int op_down(struct run *r) { return k->ops->matmul_residual(k, r->x, r->ffn, r->s->f, r->w_down, NULL, r->all); }
-static int op_accurate(struct run *r) { return k->ops->matmul_accurate(k, r->router, r->x, r->w_router, r->all); }
+static int op_place(struct run *r)
+{
+    return k->ops->place(k, &r->step, 0, NULL, false, r->base, r->reserved, &r->place);
+}
+static int op_o(struct run *r)
+{
+    return k->ops->matmul_residual(k, r->x, r->attn, r->s->h * r->s->hd, r->w_o, r->gate, r->all);
+}
+static int op_gu(struct run *r)
+{
+    return k->ops->matmul_swiglu(k, r->ffn, r->xn, r->w_gu, r->all);
+}
+static int op_down(struct run *r)
+{
+    return k->ops->matmul_residual(k, r->x, r->ffn, r->s->f, r->w_down, NULL, r->all);
+}
+static int op_accurate(struct run *r)
+{
+    return k->ops->matmul_accurate(k, r->router, r->x, r->w_router, r->all);
+}
 static int op_router(struct run *r)
 {
-    return k->ops->route_dtrnet(k, r->route, r->decided, r->prob, r->router, r->x, r->w_router, r->router_out, r->norm, r->s->d / 2, r->all);
+    return k->ops->route_dtrnet(k, r->route, r->decided, r->prob, r->router, r->x, r->w_router, r->router_out, r->norm, r->s->d / 2,
+                                r->all);
 }
-static int op_values(struct run *r) { return k->ops->matmul_bypass(k, &r->heads, r->attn, r->qkv, r->xn, r->w_v, r->s->d, r->all); }
-static int op_qk_some(struct run *r) { return k->ops->matmul(k, r->qkv, k->act, width(r), r->xn, r->s->d, r->w_qk, r->some); }
+static int op_values(struct run *r)
+{
+    return k->ops->matmul_bypass(k, &r->heads, r->attn, r->qkv, r->xn, r->w_v, r->s->d, r->all);
+}
+static int op_qk_some(struct run *r)
+{
+    return k->ops->matmul(k, r->qkv, k->act, width(r), r->xn, r->s->d, r->w_qk, r->some);
+}
 static int op_rope_some(struct run *r)
 {
     return k->ops->rope_store(k, &r->heads, r->qkv, r->cos, r->sin, &r->step, r->place_some.slot, r->some);
@@ -163,15 +194,28 @@ static int *ints(int n, int (*value)(int i, int arg), int arg)
     return dev;
 }
 
-static int same(int i, int arg) { return i + arg; }
-static int in_run(int i, int length) { return i / length; }
-static int in_sequence(int i, int length) { return i % length; }
-static int none(int i, int arg) { return 0; }
+static int same(int i, int arg)
+{
+    return i + arg;
+}
+static int in_run(int i, int length)
+{
+    return i / length;
+}
+static int in_sequence(int i, int length)
+{
+    return i % length;
+}
+static int none(int i, int arg)
+{
+    return 0;
+}
 
 static struct kern_place place_room(int n, int runs)
 {
     size_t list = (size_t)n * sizeof(int);
-    return (struct kern_place){room(list), room(sizeof(int)), room(list), room(sizeof(int)), room((size_t)(runs + 1) * sizeof(int)), room(list), room(list)};
+    return (struct kern_place){room(list), room(sizeof(int)), room(list), room(sizeof(int)), room((size_t)(runs + 1) * sizeof(int)),
+                               room(list), room(list)};
 }
 
 static void make_step(struct run *r, int length)
@@ -183,7 +227,8 @@ static void make_step(struct run *r, int length)
     must(b->upload(k, dev, host, (size_t)runs * sizeof(*host)), "upload");
     free(host);
     r->all = (struct rows){NULL, NULL, n};
-    r->step = (struct kern_step){r->all, ints(n, in_sequence, length), ints(n, in_run, length), dev, runs, room((size_t)runs * (size_t)length * 4)};
+    r->step = (struct kern_step){r->all, ints(n, in_sequence, length),           ints(n, in_run, length), dev,
+                                 runs,   room((size_t)runs * (size_t)length * 4)};
     r->place = place_room(n, runs);
     r->place_some = place_room(n, runs);
     r->base = ints(runs, none, 0);
@@ -236,8 +281,27 @@ static void place_done(const struct kern_place *p)
 
 static void done(struct run *r)
 {
-    void *all[] = {r->x, r->norm, r->gate, r->cos, r->sin, r->router, r->router_out, r->decided, r->prob, r->xn, r->qkv, r->attn, r->ffn,
-                   r->heads.kv, (void *)r->step.pos, (void *)r->step.run_of, (void *)r->step.runs, r->step.tables, r->base, r->reserved, r->route,
+    void *all[] = {r->x,
+                   r->norm,
+                   r->gate,
+                   r->cos,
+                   r->sin,
+                   r->router,
+                   r->router_out,
+                   r->decided,
+                   r->prob,
+                   r->xn,
+                   r->qkv,
+                   r->attn,
+                   r->ffn,
+                   r->heads.kv,
+                   (void *)r->step.pos,
+                   (void *)r->step.run_of,
+                   (void *)r->step.runs,
+                   r->step.tables,
+                   r->base,
+                   r->reserved,
+                   r->route,
                    r->one_in_ten};
     struct kern_matrix *matrices[] = {r->w_qkv, r->w_qk, r->w_v, r->w_o, r->w_gu, r->w_down, r->w_router};
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)

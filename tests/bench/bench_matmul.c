@@ -2,12 +2,12 @@
  *
  * oneDNN gets what suits it best: its own choice of weight layout, the whole product in one primitive, its own threads. Ours is the op
  * as the engine calls it, packing of rows and the store to bf16 included. */
+#include "kernels/backend.h"
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
-#include "kernels/backend.h"
 
 enum { MAX_REPEATS = 200 };
 
@@ -48,12 +48,12 @@ struct onednn {
     dnnl_exec_arg_t args[3];
 };
 
-#define CHECK(call)                                                                                                               \
-    do {                                                                                                                          \
-        if ((call) != dnnl_success) {                                                                                             \
-            fprintf(stderr, "oneDNN failed: %s\n", #call);                                                                        \
-            exit(1);                                                                                                              \
-        }                                                                                                                         \
+#define CHECK(call)                                        \
+    do {                                                   \
+        if ((call) != dnnl_success) {                      \
+            fprintf(stderr, "oneDNN failed: %s\n", #call); \
+            exit(1);                                       \
+        }                                                  \
     } while (0)
 
 static void onednn_new(struct onednn *o, dnnl_engine_t engine, uint16_t *x, uint16_t *w, uint16_t *y, int m, int n, int k)
@@ -89,7 +89,8 @@ static void onednn_new(struct onednn *o, dnnl_engine_t engine, uint16_t *x, uint
 
 static void bench(struct kern_ctx *k, dnnl_engine_t engine, int m, int n, int d, int repeats)
 {
-    uint16_t *x = aligned_alloc(64, (size_t)m * d * 2), *w = aligned_alloc(64, (size_t)n * d * 2), *y = aligned_alloc(64, (size_t)m * n * 2 + 64);
+    uint16_t *x = aligned_alloc(64, (size_t)m * d * 2), *w = aligned_alloc(64, (size_t)n * d * 2),
+             *y = aligned_alloc(64, (size_t)m * n * 2 + 64);
     struct matrix_part part = {.data = w, .type = DTYPE_BF16, .n = n};
     struct kern_matrix *packed;
     struct onednn o;

@@ -4,15 +4,15 @@
  *   bench_routing DENSE_DIR ROUTED_DIR LENGTH THREADS ROUNDS [ROWS]      ROWS: of a step; 0: the default
  *
  * Prints one JSON object: medians over the rounds. The backend is wrapped where the engine asks for it, so the ops are those that it issues. */
+#include "engine/checkpoint/layer_plan.h"
+#include "engine/checkpoint/model_config.h"
+#include "engine/engine.h"
+#include "kernels/backend.h"
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include "engine/engine.h"
-#include "engine/checkpoint/layer_plan.h"
-#include "engine/checkpoint/model_config.h"
-#include "kernels/backend.h"
 
 enum { MAX_ROUNDS = 32, MODELS = 2 };
 enum kind { ATTENTION, QKV, ROUTER, MATMUL, ALL, KINDS };
@@ -41,7 +41,10 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static struct timed *timed_of(const struct kern_ctx *k) { return &timed[timed[0].k != k]; }
+static struct timed *timed_of(const struct kern_ctx *k)
+{
+    return &timed[timed[0].k != k];
+}
 
 static int add(struct timed *t, enum kind kind, double begin, int r)
 {
@@ -50,14 +53,16 @@ static int add(struct timed *t, enum kind kind, double begin, int r)
 }
 
 /* Matmuls whose rows are as wide as the buffer of q, k and v, or parts of it. */
-static int matmul(struct kern_ctx *k, void *y, enum dtype y_type, int ldy, const void *x, int ldx, const struct kern_matrix *w, struct rows n)
+static int matmul(struct kern_ctx *k, void *y, enum dtype y_type, int ldy, const void *x, int ldx, const struct kern_matrix *w,
+                  struct rows n)
 {
     struct timed *t = timed_of(k);
     double begin = now();
     return add(t, ldy == t->qkv_columns ? QKV : MATMUL, begin, t->real->matmul(k, y, y_type, ldy, x, ldx, w, n));
 }
 
-static int matmul_residual(struct kern_ctx *k, float *x, const void *a, int lda, const struct kern_matrix *w, const float *gate, struct rows n)
+static int matmul_residual(struct kern_ctx *k, float *x, const void *a, int lda, const struct kern_matrix *w, const float *gate,
+                           struct rows n)
 {
     double begin = now();
     return add(timed_of(k), MATMUL, begin, timed_of(k)->real->matmul_residual(k, x, a, lda, w, gate, n));
@@ -115,9 +120,9 @@ struct contender {
     struct engine *e;
     struct timed *t;
     double seconds[MAX_ROUNDS][KINDS];
-    double attended;             /* share of rows, of layers with a router */
+    double attended; /* share of rows, of layers with a router */
     int routed_layers;
-    uint64_t kv_rows, rows;      /* rows held after a prompt, and rows that attended */
+    uint64_t kv_rows, rows; /* rows held after a prompt, and rows that attended */
 };
 
 static void stop(const struct err *err)
@@ -129,8 +134,15 @@ static void stop(const struct err *err)
 static void open_model(struct contender *c, const char *dir, int length, int threads, int step_rows)
 {
     struct err err;
-    struct engine_options o = {.model_dir = dir, .device = "cpu", .dtype = "bf16", .n_threads = threads, .bos_id = -1, .eos_id = -1, .prefix_cache = true,
-                               .max_batch_tokens = step_rows, .max_model_len = length + 1};
+    struct engine_options o = {.model_dir = dir,
+                               .device = "cpu",
+                               .dtype = "bf16",
+                               .n_threads = threads,
+                               .bos_id = -1,
+                               .eos_id = -1,
+                               .prefix_cache = true,
+                               .max_batch_tokens = step_rows,
+                               .max_model_len = length + 1};
     c->t = &timed[n_timed];
     if (engine_open(&o, &c->e, &err) < 0)
         stop(&err);
@@ -207,7 +219,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < MODELS; i++)
         open_model(&c[i], argv[1 + i], length, threads, argc > 6 ? atoi(argv[6]) : 0);
     int32_t *tokens = malloc(sizeof(*tokens) * (size_t)length);
-    for (int r = -1; r < rounds; r++) {   /* the first warms up */
+    for (int r = -1; r < rounds; r++) { /* the first warms up */
         for (int i = 0; i < length; i++)
             tokens[i] = rand() % engine_info(c[0].e)->config->vocab;
         for (int i = 0; i < MODELS; i++)

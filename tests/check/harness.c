@@ -32,9 +32,15 @@ void check_code(struct check *c, const char *what, int code)
 
 /* ---- elements and random numbers -------------------------------------------------------------------------------- */
 
-static enum dtype dtype_of(const struct check *c, enum check_type t) { return t == CHECK_ACT ? c->act : DTYPE_F32; }
+static enum dtype dtype_of(const struct check *c, enum check_type t)
+{
+    return t == CHECK_ACT ? c->act : DTYPE_F32;
+}
 
-size_t check_size(const struct check *c, enum check_type t) { return t == CHECK_I32 ? 4 : t == CHECK_U8 ? 1 : dtype_size(dtype_of(c, t)); }
+size_t check_size(const struct check *c, enum check_type t)
+{
+    return t == CHECK_I32 ? 4 : t == CHECK_U8 ? 1 : dtype_size(dtype_of(c, t));
+}
 
 double check_get(const struct check *c, enum check_type t, const void *p, size_t i)
 {
@@ -58,7 +64,7 @@ void check_put(const struct check *c, enum check_type t, void *p, size_t i, doub
         dtype_from_f32((char *)p + i * check_size(c, t), dtype_of(c, t), &f, 1);
 }
 
-static uint64_t next(struct check *c)   /* SplitMix64 */
+static uint64_t next(struct check *c) /* SplitMix64 */
 {
     uint64_t z = c->rng += 0x9e3779b97f4a7c15u;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
@@ -66,8 +72,14 @@ static uint64_t next(struct check *c)   /* SplitMix64 */
     return z ^ z >> 31;
 }
 
-int check_int(struct check *c, int lo, int hi) { return lo + (int)(next(c) % (uint64_t)(hi - lo + 1)); }
-double check_real(struct check *c, double lo, double hi) { return lo + (hi - lo) * (double)(next(c) >> 11) * 0x1p-53; }
+int check_int(struct check *c, int lo, int hi)
+{
+    return lo + (int)(next(c) % (uint64_t)(hi - lo + 1));
+}
+double check_real(struct check *c, double lo, double hi)
+{
+    return lo + (hi - lo) * (double)(next(c) >> 11) * 0x1p-53;
+}
 
 void *check_fill(struct check *c, enum check_type t, size_t n, double lo, double hi)
 {
@@ -77,7 +89,10 @@ void *check_fill(struct check *c, enum check_type t, size_t n, double lo, double
     return p;
 }
 
-float *check_floats(struct check *c, size_t n, double lo, double hi) { return check_fill(c, CHECK_F32, n, lo, hi); }
+float *check_floats(struct check *c, size_t n, double lo, double hi)
+{
+    return check_fill(c, CHECK_F32, n, lo, hi);
+}
 
 /* ---- guarded memory --------------------------------------------------------------------------------------------- */
 
@@ -126,7 +141,10 @@ struct bench {
     void *const *dev;
 };
 
-static size_t row_bytes(const struct check *c, const struct check_array *a) { return a->cols * check_size(c, a->type); }
+static size_t row_bytes(const struct check *c, const struct check_array *a)
+{
+    return a->cols * check_size(c, a->type);
+}
 
 /* How a row set is told: every row, by a list and a count on the device, by a list alone, by a count alone (the first rows). */
 enum set_form { SET_ALL, SET_LIST_AND_COUNT, SET_LIST, SET_COUNT };
@@ -199,7 +217,7 @@ static void compare(struct check *c, const struct check_op *op, void **got)
         for (int i = 0; i < op->n_arrays; i++) {
             const struct check_array *a = &op->arrays[i];
             double ulp = a->type == CHECK_ACT ? c->act == DTYPE_BF16 ? 0x1p-8 : c->act == DTYPE_F16 ? 0x1p-11 : 0 : 0;
-            double least = ulp == 0x1p-11 ? 0x1p-25 : 0;   /* below f16's normal numbers half a unit is this */
+            double least = ulp == 0x1p-11 ? 0x1p-25 : 0; /* below f16's normal numbers half a unit is this */
             for (int j = 0; out[i] && j < a->cols; j++) {
                 double v = check_get(c, a->type, got[i], (size_t)r * a->cols + j), w = out[i][j];
                 if (!isnan(w) && !(v == w) && !(fabs(v - w) <= a->abs + least + (a->rel + ulp) * fabs(w)))

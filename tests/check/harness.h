@@ -7,18 +7,18 @@
  * main.c runs every check with several threads and with one, and the plain C ops at level scalar too: outputs must have the same bits
  * (check_digest). */
 #pragma once
+#include "kernels/backend.h"
 #include <stdio.h>
 #include <stdlib.h>
-#include "kernels/backend.h"
 
 struct check {
     struct kern_ctx *k;
     const struct backend *backend;
     enum dtype act;
-    const char *op;        /* under test, for messages */
+    const char *op; /* under test, for messages */
     uint64_t rng, digest;
     int failures, cases;
-    bool bench;            /* time it instead; ops then choose the shapes of real models */
+    bool bench; /* time it instead; ops then choose the shapes of real models */
 };
 
 enum check_type { CHECK_F32, CHECK_ACT, CHECK_I32, CHECK_U8 };
@@ -29,12 +29,12 @@ struct check_array {
     enum check_use use;
     enum check_type type;
     int cols;
-    double abs, rel;   /* of outputs */
-    void *host;        /* [n,cols]; filled by check_fill or by the op's test; freed by check_arrays_done */
+    double abs, rel; /* of outputs */
+    void *host;      /* [n,cols]; filled by check_fill or by the op's test; freed by check_arrays_done */
 };
 
 struct check_op {
-    const char *what;  /* the shape, for messages */
+    const char *what; /* the shape, for messages */
     struct check_array *arrays;
     int n_arrays, n;
     /* The op on device arrays. */
@@ -43,9 +43,9 @@ struct check_op {
      * NAN means: any value will do (a decision within its margin). */
     void (*want)(const struct check *c, const void *arg, int r, const void *const *in, double *const *out);
     const void *arg;
-    bool no_subsets;        /* the op takes no row set: n alone counts */
-    bool all_rows;          /* run() takes rows.n_max for the number of rows in the arrays */
-    double flops_per_row;   /* for --bench; 0: not told */
+    bool no_subsets;      /* the op takes no row set: n alone counts */
+    bool all_rows;        /* run() takes rows.n_max for the number of rows in the arrays */
+    double flops_per_row; /* for --bench; 0: not told */
 };
 
 void check_rows(struct check *c, const struct check_op *op);
@@ -53,7 +53,7 @@ void check_arrays_done(struct check_array *arrays, int n_arrays);
 
 void check_fail(struct check *c, const char *what, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void check_digest(struct check *c, const void *bytes, size_t n);
-void check_code(struct check *c, const char *what, int code);   /* 0 is expected */
+void check_code(struct check *c, const char *what, int code); /* 0 is expected */
 
 /* Element i of an array as double, and its store with rounding. */
 double check_get(const struct check *c, enum check_type t, const void *p, size_t i);

@@ -7,12 +7,11 @@
 static const struct {
     const char *name;
     void (*fn)(struct check *c);
-    bool portable;   /* plain C at every CPU level: the bits are those of level scalar */
+    bool portable; /* plain C at every CPU level: the bits are those of level scalar */
 } ops[] = {
-    {"embed", check_embed, true},         {"matmul", check_matmul, false}, {"rmsnorm", check_rmsnorm, true},
-    {"route", check_route, true},         {"place", check_place, true},    {"rope", check_rope, true},
-    {"attention", check_attention, false}, {"gates", check_gates, true},    {"logprob", check_logprob, true},
-    {"router", check_router, false},      {"bypass", check_bypass, false},
+    {"embed", check_embed, true},     {"matmul", check_matmul, false}, {"rmsnorm", check_rmsnorm, true},      {"route", check_route, true},
+    {"place", check_place, true},     {"rope", check_rope, true},      {"attention", check_attention, false}, {"gates", check_gates, true},
+    {"logprob", check_logprob, true}, {"router", check_router, false}, {"bypass", check_bypass, false},
 };
 enum { N_OPS = sizeof(ops) / sizeof(*ops) };
 
@@ -106,7 +105,7 @@ static int check_one(const struct options *o, int op, struct err *err)
     if (failures < 0 || o->bench)
         return failures;
     config.n_threads = 1;
-    if (!strcmp(o->backend, "cuda"))   /* one thread issues everything */
+    if (!strcmp(o->backend, "cuda")) /* one thread issues everything */
         return failures;
     r = run_again(o, op, config, "the number of threads", digest, err);
     if (r < 0)
@@ -138,7 +137,7 @@ int main(int argc, char **argv)
     struct err err = {0};
     if (parse(&o, argc, argv) < 0)
         return 2;
-    if (!o.config.n_threads)   /* more than there are CPUs shows what depends on threads; a benchmark wants just as many */
+    if (!o.config.n_threads) /* more than there are CPUs shows what depends on threads; a benchmark wants just as many */
         o.config.n_threads = o.bench ? thread_usable_count() : 3;
     printf("seed %llu\n", (unsigned long long)o.seed);
     int r = run_all(&o, &err);

@@ -1,9 +1,9 @@
 /* See late_backend.h. Copies of all contexts are kept in one list, in the order of their fetches. */
 #include "tests/engine/late_backend.h"
+#include "kernels/backend.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include "kernels/backend.h"
 
 int __real_backend_find(const char *name, const struct backend **ret, struct err *err);
 int __wrap_backend_find(const char *name, const struct backend **ret, struct err *err);
@@ -13,7 +13,7 @@ struct copy {
     struct kern_ctx *k;
     void *dst;
     size_t n;
-    int mark;      /* -1: no mark follows it yet */
+    int mark; /* -1: no mark follows it yet */
     char bytes[];
 };
 
@@ -32,7 +32,10 @@ void late_fail_at(int n)
 }
 
 /* The lock is held. */
-static bool failed(void) { return fail_at && ++n_calls >= fail_at; }
+static bool failed(void)
+{
+    return fail_at && ++n_calls >= fail_at;
+}
 
 static int upload_late(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
 {

@@ -2,19 +2,28 @@
  * steps in flight on a device whose results come late (late_backend.h), and with one that fails.
  *   test_engine GOLDEN_DIR SCRATCH_DIR */
 #include "engine/engine.h"
+#include "tests/check.h"
+#include "tests/engine/late_backend.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include "tests/check.h"
-#include "tests/engine/late_backend.h"
 
 static const char *golden, *scratch;
 static int steps_in_flight;
 
 static struct engine *open_model(const char *dir, bool cache, int max_len)
 {
-    struct engine_options o = {.model_dir = dir, .device = "cpu", .dtype = "f32", .n_threads = 2, .max_model_len = max_len, .max_batch_tokens = 64,
-                               .prefix_cache = cache, .steps_in_flight = steps_in_flight, .bos_id = -1, .eos_id = -1, .max_queue = 8};
+    struct engine_options o = {.model_dir = dir,
+                               .device = "cpu",
+                               .dtype = "f32",
+                               .n_threads = 2,
+                               .max_model_len = max_len,
+                               .max_batch_tokens = 64,
+                               .prefix_cache = cache,
+                               .steps_in_flight = steps_in_flight,
+                               .bos_id = -1,
+                               .eos_id = -1,
+                               .max_queue = 8};
     struct engine *e;
     struct err err;
     if (engine_open(&o, &e, &err) < 0) {
@@ -62,7 +71,7 @@ static void test_refusals(void)
     struct engine_ticket *t;
     struct err err;
     q = ok;
-    q.n_tokens = 101;   /* 100 positions: the limit itself */
+    q.n_tokens = 101; /* 100 positions: the limit itself */
     CHECK_INT(engine_submit(e, &q, 1, &t, &err), 0);
     CHECK(engine_wait(t, -1));
     CHECK_INT(engine_result(t, 0)->code, 0);
@@ -85,7 +94,7 @@ static void test_queue_and_cancel(void)
         many[i] = (struct eval_request){.tokens = ids + i, .n_tokens = 2900, .score_begin = 1, .top_p = 1};
     CHECK_INT(engine_submit(e, many, 8, &t[0], &err), 0);
     int refused = 0;
-    for (int i = 0; i < 3 && !refused; i++) {   /* the first may already have left the queue */
+    for (int i = 0; i < 3 && !refused; i++) { /* the first may already have left the queue */
         struct engine_ticket *more = NULL;
         refused = engine_submit(e, many, 8, &more, &err) == ERR_BUSY;
         engine_ticket_free(more);
@@ -94,11 +103,11 @@ static void test_queue_and_cancel(void)
     CHECK(!engine_wait(t[0], 0));
     engine_cancel(t[0]);
     CHECK(engine_wait(t[0], -1));
-    for (int i = 0; i < 8; i++)   /* queued, running or in flight */
+    for (int i = 0; i < 8; i++) /* queued, running or in flight */
         CHECK_INT(engine_result(t[0], i)->code, ERR_CANCELLED);
     engine_ticket_free(t[0]);
     CHECK_INT(engine_submit(e, many, 1, &t[1], &err), 0);
-    engine_ticket_free(t[1]);   /* frees what still runs */
+    engine_ticket_free(t[1]); /* frees what still runs */
     struct engine_stats st;
     engine_cache_clear(e);
     engine_stats(e, &st);
@@ -110,7 +119,12 @@ static void test_queue_and_cancel(void)
 /* A short request that comes while a long one runs, and others wait, takes the step under way and steps of its own: it does not wait for long ones. */
 static void test_short_beside_long(void)
 {
-    enum { LONG = 20000, LONGS = 3, SHORT = 20, MOST = 100 };   /* a few steps, and what a busy machine lets pass before it submits; a long one takes 313 */
+    enum {
+        LONG = 20000,
+        LONGS = 3,
+        SHORT = 20,
+        MOST = 100
+    }; /* a few steps, and what a busy machine lets pass before it submits; a long one takes 313 */
     struct engine *e = open_golden("dtrnet-bilayer", true, LONG);
     static int32_t ids[LONG];
     struct eval_request slow[LONGS];
@@ -171,7 +185,7 @@ static void test_reuse(void)
     uint64_t held, routed;
     int alone = cost_of_siblings(false, &held, &routed), shared = cost_of_siblings(true, &held, &routed);
     CHECK_INT(alone, 4 * 409);
-    CHECK_INT(shared, 409 + 3 * (9 + 1));   /* each sibling: its own rows, and the last context row once more for its first score */
+    CHECK_INT(shared, 409 + 3 * (9 + 1)); /* each sibling: its own rows, and the last context row once more for its first score */
     CHECK_INT(held, routed);
 }
 
@@ -211,7 +225,7 @@ static void test_non_finite(void)
     CHECK_INT(engine_result(t, 0)->code, ERR_NUMERIC);
     CHECK(strstr(engine_result(t, 0)->err.text, "position 0"));
     engine_ticket_free(t);
-    CHECK_INT(engine_health(e, &err), 0);   /* the request failed, not the engine */
+    CHECK_INT(engine_health(e, &err), 0); /* the request failed, not the engine */
     engine_close(e);
 }
 
@@ -247,8 +261,9 @@ static struct engine_stats steps_of(struct engine *e, const int *n_tokens, const
 /* Steps of 64 rows. Prompts enough for several steps overlap; less than half a step is launched behind another only if that one brings nothing back. */
 static void test_steps_in_flight(void)
 {
-    static const int score[8] = {0}, generate[8] = {20, 20, 20, 20, 20, 20, 20, 20}, long_prompts[8] = {100, 100, 100, 100, 100, 100, 100, 100},
-                     short_prompts[8] = {8, 8, 8, 8, 8, 8, 8, 8}, full_and_rest[] = {33, 33, 21}, mixed[] = {8, 91, 21}, one_generates[] = {20, 0, 0};
+    static const int score[8] = {0}, generate[8] = {20, 20, 20, 20, 20, 20, 20, 20},
+                     long_prompts[8] = {100, 100, 100, 100, 100, 100, 100, 100}, short_prompts[8] = {8, 8, 8, 8, 8, 8, 8, 8},
+                     full_and_rest[] = {33, 33, 21}, mixed[] = {8, 91, 21}, one_generates[] = {20, 0, 0};
     struct engine *e = open_golden("dense-gqa-tied", true, 120);
     struct engine_stats st = steps_of(e, long_prompts, score, 8);
     CHECK(steps_in_flight == 2 ? st.steps_overlapped > st.steps / 2 : !st.steps_overlapped);
@@ -258,7 +273,7 @@ static void test_steps_in_flight(void)
     st = steps_of(e, short_prompts, generate, 8);
     CHECK_INT(st.steps, 20);
     CHECK_INT(st.steps_overlapped, 0);
-    st = steps_of(e, mixed, one_generates, 3);   /* the third waits for the first two */
+    st = steps_of(e, mixed, one_generates, 3); /* the third waits for the first two */
     CHECK_INT(st.steps, 20);
     CHECK_INT(st.steps_overlapped, 0);
     engine_close(e);
@@ -305,7 +320,8 @@ static void test_bad_options(void)
 {
     char dir[1024];
     snprintf(dir, sizeof(dir), "%s/dtrnet-bilayer", golden);
-    struct engine_options o = {.model_dir = dir, .device = "cpu", .dtype = "f32", .bos_id = -1, .eos_id = -1, .max_model_len = 512, .kv_cache_bytes = 4096};
+    struct engine_options o = {
+        .model_dir = dir, .device = "cpu", .dtype = "f32", .bos_id = -1, .eos_id = -1, .max_model_len = 512, .kv_cache_bytes = 4096};
     struct engine *e;
     struct err err = {0};
     CHECK_INT(engine_open(&o, &e, &err), ERR_INVALID);

@@ -4,12 +4,12 @@
  * pool so small that it evicts. On the CPU a step's results arrive as late as they may (late_backend.h).
  *
  *   test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED]     exits 1 at the first difference, naming the request */
+#include "engine/engine.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include "engine/engine.h"
 
 #define N_SEQUENCES 24
 #define MAX_LEN 160
@@ -20,7 +20,7 @@
 
 static uint64_t rng_state;
 
-static uint32_t rnd(uint32_t n)   /* splitmix64 */
+static uint32_t rnd(uint32_t n) /* splitmix64 */
 {
     uint64_t z = rng_state += 0x9e3779b97f4a7c15u;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -38,14 +38,22 @@ struct setting {
     const char *name;
     int threads, batch, in_flight;
     bool cache;
-    int pool;   /* rows a layer; one sequence needs MAX_LEN + MAX_NEW; 0: the engine's choice */
+    int pool; /* rows a layer; one sequence needs MAX_LEN + MAX_NEW; 0: the engine's choice */
 };
 
 static struct engine *open_engine(const char *dir, const char *dtype, const struct setting *s, const struct engine_info *like)
 {
-    struct engine_options o = {.model_dir = dir, .device = getenv("DTRNET_TEST_DEVICE") ? getenv("DTRNET_TEST_DEVICE") : "cpu", .dtype = dtype,
-                               .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL"), .n_threads = s->threads, .max_model_len = MAX_LEN + MAX_NEW, .max_batch_tokens = s->batch, .prefix_cache = s->cache,
-                               .steps_in_flight = s->in_flight, .bos_id = -1, .eos_id = -1};
+    struct engine_options o = {.model_dir = dir,
+                               .device = getenv("DTRNET_TEST_DEVICE") ? getenv("DTRNET_TEST_DEVICE") : "cpu",
+                               .dtype = dtype,
+                               .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL"),
+                               .n_threads = s->threads,
+                               .max_model_len = MAX_LEN + MAX_NEW,
+                               .max_batch_tokens = s->batch,
+                               .prefix_cache = s->cache,
+                               .steps_in_flight = s->in_flight,
+                               .bos_id = -1,
+                               .eos_id = -1};
     if (s->pool)
         o.kv_cache_bytes = (size_t)s->pool * (size_t)like->config->n_layers * (like->kv_row_bytes + sizeof(int));
     struct engine *e;
@@ -62,17 +70,17 @@ struct reference {
     float lp[MAX_LEN];
     int32_t top_id[MAX_LEN][TOP];
     float top_lp[MAX_LEN][TOP];
-    uint8_t *routing;   /* [n_layers][n - 1] */
+    uint8_t *routing; /* [n_layers][n - 1] */
     struct continuation {
         bool known;
         int n_new;
         int32_t tokens[MAX_NEW];
         float lp[MAX_NEW];
-    } after[MAX_LEN + 1][2];   /* by prompt length; greedy, sampled */
+    } after[MAX_LEN + 1][2]; /* by prompt length; greedy, sampled */
 };
 
 static struct reference refs[N_SEQUENCES];
-static int top_max;   /* the smaller of TOP and the vocabulary */
+static int top_max; /* the smaller of TOP and the vocabulary */
 
 /* Sequences share prefixes of random length, so that the tree splits. */
 static void make_tokens(int vocab)
@@ -154,8 +162,8 @@ static uint64_t n_checked, n_cancelled, n_cached_rows;
 static void fail(const struct group *g, int i, const char *what, int at, double got, double want)
 {
     const struct eval_request *q = &g->reqs[i];
-    fprintf(stderr, "sequence %d, %d tokens, score_begin %d, top_k %d, max_new %d: %s %d is %.9g, alone it was %.9g\n", g->seq[i], q->n_tokens,
-            q->score_begin, q->top_k, q->max_new, what, at, got, want);
+    fprintf(stderr, "sequence %d, %d tokens, score_begin %d, top_k %d, max_new %d: %s %d is %.9g, alone it was %.9g\n", g->seq[i],
+            q->n_tokens, q->score_begin, q->top_k, q->max_new, what, at, got, want);
     exit(1);
 }
 
@@ -178,7 +186,7 @@ static void check_routing(const struct group *g, int i, const struct eval_result
 {
     const struct reference *r = &refs[g->seq[i]];
     int n = res->n_routing < r->n - 1 ? res->n_routing : r->n - 1;
-    n = n < g->reqs[i].n_tokens ? n : g->reqs[i].n_tokens;   /* past the prompt, generated tokens differ from the reference's */
+    n = n < g->reqs[i].n_tokens ? n : g->reqs[i].n_tokens; /* past the prompt, generated tokens differ from the reference's */
     for (int l = 0; l < n_layers && n > 0; l++)
         if (memcmp(res->routing + (size_t)l * (size_t)res->n_routing, r->routing + (size_t)l * (size_t)(r->n - 1), (size_t)n))
             fail(g, i, "routing of layer", l, 1, 0);
@@ -222,8 +230,14 @@ static void make_group(struct group *g)
         const struct reference *r = &refs[seq];
         int n = 1 + (int)rnd((uint32_t)r->n);
         static const int tops[] = {0, 1, 1, 5, TOP};
-        g->reqs[i] = (struct eval_request){.tokens = r->tokens, .n_tokens = n, .score_begin = rnd(3) ? 1 + (int)rnd((uint32_t)n) : rnd(2) ? 1 : n,
-                                           .top_k = tops[rnd(5)], .max_new = rnd(2) ? 0 : 1 + (int)rnd(MAX_NEW), .want_routing = !rnd(4)};
+        g->reqs[i] = (struct eval_request){.tokens = r->tokens,
+                                           .n_tokens = n,
+                                           .score_begin = rnd(3)   ? 1 + (int)rnd((uint32_t)n)
+                                                          : rnd(2) ? 1
+                                                                   : n,
+                                           .top_k = tops[rnd(5)],
+                                           .max_new = rnd(2) ? 0 : 1 + (int)rnd(MAX_NEW),
+                                           .want_routing = !rnd(4)};
         if (g->reqs[i].top_k > top_max)
             g->reqs[i].top_k = top_max;
         sampling(&g->reqs[i], !rnd(3), seq);
@@ -271,10 +285,11 @@ static void check_empty(struct engine *e)
 int main(int argc, char **argv)
 {
     static const struct setting alone = {"one at a time", 1, 512, 1, false, 0};
-    static const struct setting engines[] = {{"cache on, one thread, steps of 40, two in flight", 1, 40, 2, true, 4096},
-                                             {"cache on, two threads, steps of 19, evicting, two in flight", 2, 19, 2, true, MAX_LEN + MAX_NEW + 90},
-                                             {"cache off, two threads, steps of 70, two in flight", 2, 70, 2, false, 1024},
-                                             {"cache on, two threads, steps of 512, evicting", 2, 512, 1, true, 700}};
+    static const struct setting engines[] = {
+        {"cache on, one thread, steps of 40, two in flight", 1, 40, 2, true, 4096},
+        {"cache on, two threads, steps of 19, evicting, two in flight", 2, 19, 2, true, MAX_LEN + MAX_NEW + 90},
+        {"cache off, two threads, steps of 70, two in flight", 2, 70, 2, false, 1024},
+        {"cache on, two threads, steps of 512, evicting", 2, 512, 1, true, 700}};
     if (argc < 4)
         die("usage", "test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED]");
     int n_requests = atoi(argv[3]);
@@ -293,8 +308,10 @@ int main(int argc, char **argv)
         run_traffic(e, ref, n_requests / 4);
         struct engine_stats st;
         engine_stats(e, &st);
-        printf("%s: %" PRIu64 " requests equal, %" PRIu64 " rows from the cache, %" PRIu64 " run again, %" PRIu64 " tokens evicted, %" PRIu64 " of %" PRIu64 " steps overlapped\n",
-               engines[i].name, n_checked - before, n_cached_rows - cached, st.rows_rescored, st.evicted_tokens, st.steps_overlapped, st.steps);
+        printf("%s: %" PRIu64 " requests equal, %" PRIu64 " rows from the cache, %" PRIu64 " run again, %" PRIu64
+               " tokens evicted, %" PRIu64 " of %" PRIu64 " steps overlapped\n",
+               engines[i].name, n_checked - before, n_cached_rows - cached, st.rows_rescored, st.evicted_tokens, st.steps_overlapped,
+               st.steps);
         if (st.steps_overlapped && engines[i].in_flight == 1)
             die("steps in flight", "two where one was asked for");
         overlapped += st.steps_overlapped;

@@ -4,7 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-static atomic_long until_failure = -1;   /* allocations that still succeed; negative: no failure is planned */
+static atomic_long until_failure = -1; /* allocations that still succeed; negative: no failure is planned */
 static atomic_long live;
 
 void *__real_malloc(size_t n);
@@ -30,9 +30,18 @@ static void *counted(void *p)
     return p;
 }
 
-void *__wrap_malloc(size_t n) { return refused() ? NULL : counted(__real_malloc(n)); }
-void *__wrap_calloc(size_t n, size_t size) { return refused() ? NULL : counted(__real_calloc(n, size)); }
-void *__wrap_aligned_alloc(size_t align, size_t n) { return refused() ? NULL : counted(__real_aligned_alloc(align, n)); }
+void *__wrap_malloc(size_t n)
+{
+    return refused() ? NULL : counted(__real_malloc(n));
+}
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return refused() ? NULL : counted(__real_calloc(n, size));
+}
+void *__wrap_aligned_alloc(size_t align, size_t n)
+{
+    return refused() ? NULL : counted(__real_aligned_alloc(align, n));
+}
 
 void *__wrap_realloc(void *p, size_t n)
 {

@@ -1,11 +1,11 @@
 /* Every allocation of every endpoint fails once: the handler answers, or fails with a sentence, and nothing leaks. The engine is a double;
  * the tokenizer is the shipped one, opened before. The body is parsed before the failure: jansson 2.14 ignores some failures inside its
  * lexer and then stops at an assertion of its own. */
-#include <stdlib.h>
 #include "server/api/api.h"
 #include "tests/check.h"
 #include "tests/fail/failing.h"
 #include "tests/unit/fake_engine.h"
+#include <stdlib.h>
 
 static struct options options = {.tokenizer_info = true};
 static struct server server = FAKE_SERVER(&options);

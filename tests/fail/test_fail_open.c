@@ -1,17 +1,26 @@
 /* Every allocation of opening an engine, scoring and closing fails once: the call fails with a sentence, and nothing leaks. */
-#include <stdlib.h>
-#include <unistd.h>
 #include "engine/engine.h"
 #include "engine/tools/synth.h"
 #include "tests/check.h"
 #include "tests/fail/failing.h"
+#include <stdlib.h>
+#include <unistd.h>
 
 static int use_engine(const char *dir, struct err *err)
 {
-    static const int32_t tokens[] = { 1, 2, 3, 4, 5, 6, 7, 0, 1, 2 };
-    const struct engine_options o = { .model_dir = dir, .device = "cpu", .dtype = "f32", .n_threads = 1, .max_model_len = 32, .max_batch_tokens = 8,
-                                      .kv_cache_bytes = 1 << 20, .prefix_cache = true, .bos_id = -1, .eos_id = -1 };
-    const struct eval_request q = { .tokens = tokens, .n_tokens = 10, .score_begin = 1, .top_k = 2, .max_new = 2, .top_p = 1, .want_routing = true };
+    static const int32_t tokens[] = {1, 2, 3, 4, 5, 6, 7, 0, 1, 2};
+    const struct engine_options o = {.model_dir = dir,
+                                     .device = "cpu",
+                                     .dtype = "f32",
+                                     .n_threads = 1,
+                                     .max_model_len = 32,
+                                     .max_batch_tokens = 8,
+                                     .kv_cache_bytes = 1 << 20,
+                                     .prefix_cache = true,
+                                     .bos_id = -1,
+                                     .eos_id = -1};
+    const struct eval_request q = {
+        .tokens = tokens, .n_tokens = 10, .score_begin = 1, .top_k = 2, .max_new = 2, .top_p = 1, .want_routing = true};
     struct engine *e = NULL;
     struct engine_ticket *t = NULL;
     int r = engine_open(&o, &e, err);
@@ -32,7 +41,7 @@ static int use_engine(const char *dir, struct err *err)
 /* Fails allocation number n; false when there were not so many. */
 static bool fail_at(const char *dir, long n)
 {
-    struct err err = { 0 };
+    struct err err = {0};
     long before = failing_live();
     failing_plan(n);
     int r = use_engine(dir, &err);
@@ -47,17 +56,18 @@ int main(void)
 {
     char root[] = "/tmp/test_fail_open.XXXXXX", config[64], dir[64], command[96];
     struct synth_report *report = calloc(1, sizeof(*report));
-    struct err err = { 0 };
+    struct err err = {0};
     failing_init();
     if (!CHECK(mkdtemp(root) != NULL))
         return check_result();
     snprintf(config, sizeof(config), "%s/config.json", root);
     snprintf(dir, sizeof(dir), "%s/model", root);
     FILE *f = fopen(config, "w");
-    fprintf(f, "{\"model_type\":\"llama\",\"hidden_size\":8,\"intermediate_size\":8,\"num_hidden_layers\":2,\"num_attention_heads\":1,\"vocab_size\":8,"
+    fprintf(f, "{\"model_type\":\"llama\",\"hidden_size\":8,\"intermediate_size\":8,\"num_hidden_layers\":2,\"num_attention_heads\":1,"
+               "\"vocab_size\":8,"
                "\"attention_bias\":true,\"dtrnet_layers\":[0]}");
     fclose(f);
-    const struct synth_options o = { .config = config, .out = dir, .route_rate = 0.5, .n_tokens = 512, .n_threads = 1 };
+    const struct synth_options o = {.config = config, .out = dir, .route_rate = 0.5, .n_tokens = 512, .n_threads = 1};
     if (CHECK_INT(synth_run(&o, report, &err), 0)) {
         long n = 0;
         while (fail_at(dir, n) && n < 100000)

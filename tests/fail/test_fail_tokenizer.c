@@ -1,16 +1,17 @@
 /* Every allocation of opening, using and closing a tokenizer fails once: an error comes back, and nothing is left. */
+#include "tests/check.h"
+#include "tests/fail/failing.h"
+#include "tokenizer/tokenizer.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "tests/check.h"
-#include "tests/fail/failing.h"
-#include "tokenizer/tokenizer.h"
 
 #define MAX_ALLOCATIONS 100000
 
-static const char text[] = "Hello hello, it's 1234 </s><|e|> \n\n aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa "
-                           "hellohellohellohellohellohellohellohellohellohellohellohellohellohellohellohellohellohellohello";
+static const char text[] =
+    "Hello hello, it's 1234 </s><|e|> \n\n aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa "
+    "hellohellohellohellohellohellohellohellohellohellohellohellohellohellohellohellohellohellohello";
 
 static int use(const struct tokenizer *t)
 {

@@ -1,10 +1,10 @@
 /* Any bytes as config.json; after a NUL, as generation_config.json; after another, as --rope-scaling. What is accepted keeps its ranges. */
+#include "engine/checkpoint/layer_plan.h"
+#include "engine/model/rope.h"
 #include "tests/fuzz/fuzz.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "engine/checkpoint/layer_plan.h"
-#include "engine/model/rope.h"
 
 static json_t *parse(const char *text, size_t len)
 {
@@ -20,8 +20,8 @@ static void check(const struct model_config *c)
     for (int j = 0; j < c->head_dim / 2; j++)
         if (!isfinite(f[j]))
             abort();
-    if (c->n_layers < 1 || c->n_layers > MODEL_MAX_LAYERS || c->n_heads % c->n_kv_heads || c->head_dim % 8 || c->default_max_model_len < 1
-        || c->eos_id >= c->vocab || c->bos_id >= c->vocab || !(c->rope.attention_factor > 0))
+    if (c->n_layers < 1 || c->n_layers > MODEL_MAX_LAYERS || c->n_heads % c->n_kv_heads || c->head_dim % 8 ||
+        c->default_max_model_len < 1 || c->eos_id >= c->vocab || c->bos_id >= c->vocab || !(c->rope.attention_factor > 0))
         abort();
     (void)layer_plan_derive(c, c->has_dense_layers ? LAYER_DTRNET : LAYER_DLLM, plan, NULL);
 }
@@ -48,7 +48,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     size_t n1 = 0, n2 = 0, n3 = 0;
     const char *a = next_piece(&at, end, &n1), *b = next_piece(&at, end, &n2), *c = next_piece(&at, end, &n3);
     json_t *config = parse(a, n1), *generation = parse(b, n2);
-    const struct model_overrides o = { .rope_scaling = c, .bos_id = -1, .eos_id = -1 };
+    const struct model_overrides o = {.rope_scaling = c, .bos_id = -1, .eos_id = -1};
     struct model_config m;
     struct err e;
     if (config && model_config_from_json(config, generation, &o, NULL, &m, &e) >= 0)

@@ -1,9 +1,10 @@
 /* What the tokenizer targets do with a pipeline that was accepted: its ids stay in range and decode. */
 #pragma once
-#include <stdlib.h>
 #include "common/utf8.h"
 #include "tokenizer/pipeline.h"
 #include "tokenizer/token_text.h"
+#include <stdlib.h>
+#include <string.h>
 
 static inline void fuzz_decode(const struct pipeline *p, const struct token_text *t, const struct token_ids *ids)
 {
@@ -33,7 +34,11 @@ static inline void fuzz_encode(const struct pipeline *p, const struct token_text
 /* Fixed texts, and one of the input's own. */
 static inline void fuzz_pipeline(struct pipeline *p, const char *text, size_t len)
 {
-    static const char *const texts[] = {"", " a", "Hello  world, it's 1234 \n\n", "</s> a<s>\t\xc3\xa9\xe2\x96\x81\xf0\x9f\x90\xa8", "aaaaaaaaaaaaaaaaaaaaaaaaa",
+    static const char *const texts[] = {"",
+                                        " a",
+                                        "Hello  world, it's 1234 \n\n",
+                                        "</s> a<s>\t\xc3\xa9\xe2\x96\x81\xf0\x9f\x90\xa8",
+                                        "aaaaaaaaaaaaaaaaaaaaaaaaa",
                                         "A\xcc\x8a\xe1\x84\x80\xe1\x85\xa1 \xef\xac\x81"};
     struct token_text t;
     if (pipeline_finish(p, NULL) < 0 || token_text_init(&t, p, NULL) < 0)

@@ -1,10 +1,10 @@
 /* A request body for one of the endpoints: the first byte picks it, the rest is the body. The engine is a double that aborts when it is
  * given what engine.h forbids. Whatever comes, the answer is JSON or the error has a sentence. */
+#include "server/api/api.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/unit/fake_engine.h"
 #include <stdlib.h>
 #include <string.h>
-#include "server/api/api.h"
-#include "tests/unit/fake_engine.h"
 
 static struct options options;
 static struct server server = FAKE_SERVER(&options);

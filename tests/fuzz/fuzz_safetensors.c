@@ -1,7 +1,7 @@
 /* Any bytes as a safetensors file: whatever opens can be read in full. */
+#include "engine/checkpoint/safetensors.h"
 #include "tests/fuzz/fuzz.h"
 #include <stdlib.h>
-#include "engine/checkpoint/safetensors.h"
 
 static volatile unsigned sink;
 

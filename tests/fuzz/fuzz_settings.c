@@ -1,11 +1,11 @@
 /* Any bytes as a settings file; what precedes a NUL, as the flag and value before it. */
+#include "server/program/options.h"
 #include "tests/fuzz/fuzz.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include "server/program/options.h"
 
 static void parse(int argc, char **argv)
 {

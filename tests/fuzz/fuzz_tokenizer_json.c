@@ -1,9 +1,9 @@
 /* Any bytes as tokenizer.json; what follows a NUL is a text to encode. */
-#include "tests/fuzz/fuzz.h"
-#include <string.h>
 #include "common/json.h"
+#include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/fuzz_pipeline.h"
 #include "tokenizer/hf_json.h"
+#include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {

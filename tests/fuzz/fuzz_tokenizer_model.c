@@ -1,7 +1,7 @@
 /* Any bytes as tokenizer.model: the check, the SentencePiece library behind it, and the tokenizer made of it. */
 #include "tests/fuzz/fuzz.h"
-#include <string.h>
 #include "tests/fuzz/fuzz_pipeline.h"
+#include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {

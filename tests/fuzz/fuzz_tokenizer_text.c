@@ -1,10 +1,10 @@
 /* Any bytes as a text for the shipped tokenizer, and as context and continuation cut at the first NUL. Valid text comes back when
  * its ids are decoded, token by token too; other text is refused. */
+#include "common/utf8.h"
 #include "tests/fuzz/fuzz.h"
+#include "tokenizer/tokenizer.h"
 #include <stdlib.h>
 #include <string.h>
-#include "common/utf8.h"
-#include "tokenizer/tokenizer.h"
 
 #define MAX_IDS 1000000
 
@@ -30,7 +30,7 @@ static void check_round_trip(const struct tokenizer *t, const struct token_ids *
     }
     if (n != back_len || memcmp(joined, back, n) != 0)
         abort();
-    bool plain = !memchr(text, '<', len) && !memmem(text, len, "\xe2\x96\x81", 3);   /* nothing that is spelled otherwise */
+    bool plain = !memchr(text, '<', len) && !memmem(text, len, "\xe2\x96\x81", 3); /* nothing that is spelled otherwise */
     if (plain && (n != len || memcmp(joined, text, n) != 0))
         abort();
     free(joined);
@@ -48,8 +48,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         abort();
     if (valid)
         check_round_trip(t, &ids, text, len);
-    if (tokenizer_encode_pair(t, text, context, text + context, len - context, MAX_IDS, &pair, &border, NULL) >= 0
-        && (border > pair.n || pair.n != ids.n))
+    if (tokenizer_encode_pair(t, text, context, text + context, len - context, MAX_IDS, &pair, &border, NULL) >= 0 &&
+        (border > pair.n || pair.n != ids.n))
         abort();
     token_ids_done(&ids);
     token_ids_done(&pair);

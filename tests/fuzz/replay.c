@@ -2,6 +2,7 @@
  * input ends at an unreadable page.
  *
  *   replay ROUNDS PATH...      ROUNDS mutations of each file; a PATH is a file or a directory of files */
+#include "tests/fuzz/fuzz.h"
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,18 +10,17 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "tests/fuzz/fuzz.h"
 
 #define MAX_BYTES (1 << 20)
 #define SMALL 4096
 
-static unsigned char *window_end;   /* the unreadable page */
+static unsigned char *window_end; /* the unreadable page */
 static uint64_t rng = 1;
 static long n_runs;
 
 static uint32_t rnd(uint32_t n)
 {
-    uint64_t z = rng += 0x9e3779b97f4a7c15u;   /* splitmix64 */
+    uint64_t z = rng += 0x9e3779b97f4a7c15u; /* splitmix64 */
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return (uint32_t)((z ^ (z >> 31)) >> 33) % n;
@@ -37,7 +37,8 @@ static void run(const unsigned char *data, size_t len)
 /* Flips, overwrites, deletes, repeats, or puts a number that tends to hurt. */
 static size_t mutate(unsigned char *d, size_t len)
 {
-    static const char *const tokens[] = { "0", "-1", "1e999", "9223372036854775807", "null", "true", "[", "]", "{", "}", "\"", ",", ":", "4294967296", "1e-300", "\\u0000" };
+    static const char *const tokens[] = {"0",  "-1", "1e999", "9223372036854775807", "null",   "true",   "[", "]", "{", "}",
+                                         "\"", ",",  ":",     "4294967296",          "1e-300", "\\u0000"};
     for (uint32_t n = 1 + rnd(4); n && len; n--) {
         size_t at = rnd((uint32_t)len), span = 1 + rnd(16);
         const char *t = tokens[rnd(sizeof(tokens) / sizeof(tokens[0]))];
@@ -45,9 +46,23 @@ static size_t mutate(unsigned char *d, size_t len)
         switch (rnd(5)) {
         case 0: d[at] ^= (unsigned char)(1u << rnd(8)); break;
         case 1: d[at] = (unsigned char)rnd(256); break;
-        case 2: memmove(d + at, d + at + span, len - at - span); len -= span; break;
-        case 3: if (len + span <= MAX_BYTES) { memmove(d + at + span, d + at, len - at); len += span; } break;
-        case 4: if (len + strlen(t) <= MAX_BYTES) { memmove(d + at + strlen(t), d + at, len - at); memcpy(d + at, t, strlen(t)); len += strlen(t); } break;
+        case 2:
+            memmove(d + at, d + at + span, len - at - span);
+            len -= span;
+            break;
+        case 3:
+            if (len + span <= MAX_BYTES) {
+                memmove(d + at + span, d + at, len - at);
+                len += span;
+            }
+            break;
+        case 4:
+            if (len + strlen(t) <= MAX_BYTES) {
+                memmove(d + at + strlen(t), d + at, len - at);
+                memcpy(d + at, t, strlen(t));
+                len += strlen(t);
+            }
+            break;
         }
     }
     return len;

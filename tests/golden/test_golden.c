@@ -2,12 +2,12 @@
  * equal, decoding step by step and in chunks bit-equal to the whole pass. bf16 arithmetic is measured, not judged.
  *
  *   test_golden MODEL_DIR f32|bf16 [CPU_LEVEL]       device: DTRNET_TEST_DEVICE, else cpu; its level: DTRNET_TEST_CUDA_LEVEL */
-#include <math.h>
-#include <stdlib.h>
-#include <unistd.h>
 #include "engine/engine.h"
 #include "tests/check.h"
 #include "tests/golden/expected.h"
+#include <math.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #define TOLERANCE 2e-4
 #define TOP 20
@@ -15,17 +15,28 @@
 #define MAX_TOKENS 512
 
 static const char *dir, *dtype, *level;
-static bool judged;               /* f32: differences are failures */
-static struct { double sum, worst; long n, flips, decisions, other_tokens, tokens; } stats;
+static bool judged; /* f32: differences are failures */
+static struct {
+    double sum, worst;
+    long n, flips, decisions, other_tokens, tokens;
+} stats;
 
 static struct engine *open_engine(int max_batch_tokens, bool cache)
 {
     const char *device = getenv("DTRNET_TEST_DEVICE");
-    const struct engine_options o = { .model_dir = dir, .device = device ? device : "cpu", .dtype = dtype, .cpu_level = level, .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL"), .n_threads = 2,
-                                      .max_model_len = MAX_TOKENS, .max_batch_tokens = max_batch_tokens, .prefix_cache = cache,
-                                      .bos_id = -1, .eos_id = -1 };
+    const struct engine_options o = {.model_dir = dir,
+                                     .device = device ? device : "cpu",
+                                     .dtype = dtype,
+                                     .cpu_level = level,
+                                     .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL"),
+                                     .n_threads = 2,
+                                     .max_model_len = MAX_TOKENS,
+                                     .max_batch_tokens = max_batch_tokens,
+                                     .prefix_cache = cache,
+                                     .bos_id = -1,
+                                     .eos_id = -1};
     struct engine *e = NULL;
-    struct err err = { 0 };
+    struct err err = {0};
     int r = engine_open(&o, &e, &err);
     if (r == ERR_UNSUPPORTED || r == ERR_DEVICE) {
         printf("skipped: %s\n", err.text);
@@ -40,9 +51,15 @@ static struct engine *open_engine(int max_batch_tokens, bool cache)
 
 static const struct eval_result *run(struct engine *e, const int32_t *tokens, int n, int max_new, struct engine_ticket **ret)
 {
-    const struct eval_request q = { .tokens = tokens, .n_tokens = n, .score_begin = 1, .top_k = TOP, .max_new = max_new, .top_p = 1,
-                                    .ignore_eos = true, .want_routing = true };
-    struct err err = { 0 };
+    const struct eval_request q = {.tokens = tokens,
+                                   .n_tokens = n,
+                                   .score_begin = 1,
+                                   .top_k = TOP,
+                                   .max_new = max_new,
+                                   .top_p = 1,
+                                   .ignore_eos = true,
+                                   .want_routing = true};
+    struct err err = {0};
     if (!CHECK_INT(engine_submit(e, &q, 1, ret, &err), 0)) {
         fprintf(stderr, "  %s\n", err.text);
         exit(check_result());
@@ -92,9 +109,9 @@ static bool check_row(const float *logits, int v, int32_t token, float logprob, 
     memcpy(sorted, logits, (size_t)v * sizeof(*sorted));
     qsort(sorted, (size_t)v, sizeof(*sorted), descending);
     for (int j = 0; j < TOP; j++) {
-        ok &= near(top_lps[j], logits[top_ids[j]] - lse);   /* each alternative is what it says, */
+        ok &= near(top_lps[j], logits[top_ids[j]] - lse); /* each alternative is what it says, */
         if (judged)
-            ok &= CHECK(fabs(top_lps[j] - (sorted[j] - lse)) <= TOLERANCE);   /* and none better is left out */
+            ok &= CHECK(fabs(top_lps[j] - (sorted[j] - lse)) <= TOLERANCE); /* and none better is left out */
     }
     free(sorted);
     return ok;
@@ -105,8 +122,9 @@ static void check_scores(const struct expected *x, const struct eval_result *r)
     bool ok = true;
     for (int i = 0; i < x->n_pos; i++) {
         int p = x->pos[i];
-        if (p + 1 < x->n_tokens)   /* the last row is the first generated token's */
-            ok &= check_row(x->logits + (size_t)i * x->vocab, x->vocab, x->tokens[p + 1], r->logprobs[p], r->top_ids + p * TOP, r->top_logprobs + p * TOP);
+        if (p + 1 < x->n_tokens) /* the last row is the first generated token's */
+            ok &= check_row(x->logits + (size_t)i * x->vocab, x->vocab, x->tokens[p + 1], r->logprobs[p], r->top_ids + p * TOP,
+                            r->top_logprobs + p * TOP);
     }
     for (int i = 0; i < x->n_gen; i++) {
         bool same = r->new_tokens[i] == x->gen_tokens[i];
@@ -115,8 +133,9 @@ static void check_scores(const struct expected *x, const struct eval_result *r)
         if (judged)
             ok &= CHECK_INT(r->new_tokens[i], x->gen_tokens[i]);
         if (!same)
-            break;   /* from here on the two continue different texts */
-        ok &= check_row(x->gen_logits + (size_t)i * x->vocab, x->vocab, x->gen_tokens[i], r->new_logprobs[i], r->new_top_ids + i * TOP, r->new_top_logprobs + i * TOP);
+            break; /* from here on the two continue different texts */
+        ok &= check_row(x->gen_logits + (size_t)i * x->vocab, x->vocab, x->gen_tokens[i], r->new_logprobs[i], r->new_top_ids + i * TOP,
+                        r->new_top_logprobs + i * TOP);
     }
     if (!ok)
         fprintf(stderr, "  scores of a prompt of %d tokens\n", x->n_tokens);
@@ -164,13 +183,13 @@ static void check_rows_held(struct engine *cached, const struct expected *x)
     struct engine_stats st;
     uint64_t want = 0;
     memcpy(tokens, x->tokens, (size_t)x->n_tokens * sizeof(*tokens));
-    tokens[x->n_tokens] = x->gen_tokens[0];   /* scoring n tokens computes n - 1 positions */
+    tokens[x->n_tokens] = x->gen_tokens[0]; /* scoring n tokens computes n - 1 positions */
     engine_cache_clear(cached);
     run(cached, tokens, x->n_tokens + 1, 0, &t);
     engine_ticket_free(t);
     for (int l = 0; l < x->n_layers; l++)
         want += (uint64_t)x->kv_len[l];
-    for (int tries = 0; tries < 1000; tries++) {   /* rows are counted between steps, so maybe just after the answer */
+    for (int tries = 0; tries < 1000; tries++) { /* rows are counted between steps, so maybe just after the answer */
         engine_stats(cached, &st);
         if (st.kv_rows_held == want && !st.kv_rows_reserved)
             break;
@@ -191,11 +210,11 @@ static void check_whole_pass(struct engine *e, const struct expected *x, const s
     memcpy(tokens, x->tokens, (size_t)n * sizeof(*tokens));
     memcpy(tokens + n, r->new_tokens, N_GEN * sizeof(*tokens));
     const struct eval_result *w = run(e, tokens, n + N_GEN, 0, &t);
-    bool ok = CHECK(!memcmp(w->logprobs, r->logprobs, (size_t)(n - 1) * sizeof(float)))
-           && CHECK(!memcmp(w->logprobs + n - 1, r->new_logprobs, N_GEN * sizeof(float)))
-           && CHECK(!memcmp(w->top_logprobs + (n - 1) * TOP, r->new_top_logprobs, N_GEN * TOP * sizeof(float)))
-           && CHECK(!memcmp(w->top_ids + (n - 1) * TOP, r->new_top_ids, N_GEN * TOP * sizeof(int32_t)))
-           && CHECK_INT(w->n_routing, r->n_routing) && CHECK(!memcmp(w->routing, r->routing, (size_t)r->n_routing * x->n_layers));
+    bool ok = CHECK(!memcmp(w->logprobs, r->logprobs, (size_t)(n - 1) * sizeof(float))) &&
+              CHECK(!memcmp(w->logprobs + n - 1, r->new_logprobs, N_GEN * sizeof(float))) &&
+              CHECK(!memcmp(w->top_logprobs + (n - 1) * TOP, r->new_top_logprobs, N_GEN * TOP * sizeof(float))) &&
+              CHECK(!memcmp(w->top_ids + (n - 1) * TOP, r->new_top_ids, N_GEN * TOP * sizeof(int32_t))) &&
+              CHECK_INT(w->n_routing, r->n_routing) && CHECK(!memcmp(w->routing, r->routing, (size_t)r->n_routing * x->n_layers));
     if (!ok)
         fprintf(stderr, "  prompt of %d tokens and its continuation in one pass\n", n);
     engine_ticket_free(t);
@@ -210,8 +229,8 @@ static void check_prompt(struct engine *plain, struct engine *chunked, const str
     check_scores(x, r);
     check_routing(x, engine_info(plain), r, n_same_tokens(x, r));
     check_whole_pass(plain, x, r);
-    check_whole_pass(chunked, x, r);   /* cold, in chunks of 7 rows */
-    check_whole_pass(chunked, x, r);   /* warm: from the tree */
+    check_whole_pass(chunked, x, r); /* cold, in chunks of 7 rows */
+    check_whole_pass(chunked, x, r); /* warm: from the tree */
     if (judged)
         check_rows_held(chunked, x);
     engine_ticket_free(t);
@@ -229,7 +248,7 @@ int main(int argc, char **argv)
     judged = !strcmp(dtype, "f32");
     char path[512];
     struct safetensors *s = NULL;
-    struct err err = { 0 };
+    struct err err = {0};
     snprintf(path, sizeof(path), "%s/expected.safetensors", dir);
     if (!CHECK_INT(safetensors_open_file(path, &s, &err), 0))
         return check_result();
@@ -239,9 +258,10 @@ int main(int argc, char **argv)
     for (; expected_read(s, i, &x); i++)
         check_prompt(plain, chunked, &x);
     CHECK(i >= 3);
-    printf("%s %s, %s: %d prompts; |logprob difference| mean %.3g, worst %.3g of %ld; decisions that differ %ld of %ld; greedy tokens that differ %ld of %ld\n",
-           dir, dtype, engine_info(plain)->numerics_class, i, stats.sum / (double)stats.n, stats.worst, stats.n, stats.flips, stats.decisions,
-           stats.other_tokens, stats.tokens);
+    printf("%s %s, %s: %d prompts; |logprob difference| mean %.3g, worst %.3g of %ld; decisions that differ %ld of %ld; greedy tokens that "
+           "differ %ld of %ld\n",
+           dir, dtype, engine_info(plain)->numerics_class, i, stats.sum / (double)stats.n, stats.worst, stats.n, stats.flips,
+           stats.decisions, stats.other_tokens, stats.tokens);
     engine_close(plain);
     engine_close(chunked);
     safetensors_close(s);

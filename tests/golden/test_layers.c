@@ -2,18 +2,20 @@
  * float32 against the published modules.
  *
  *   test_layers MODEL_DIR       device: DTRNET_TEST_DEVICE, else cpu */
-#include <math.h>
-#include <stdlib.h>
 #include "engine/tools/trace.h"
 #include "tests/check.h"
 #include "tests/golden/expected.h"
+#include <math.h>
+#include <stdlib.h>
 
 #define MAX_TOKENS 512
 #define LOGIT_TOLERANCE 2e-4
-#define HIDDEN_TOLERANCE 5e-5   /* two correct implementations differ by up to 7e-6, */
-#define PROB_TOLERANCE 2e-5     /* and by up to 3e-6 here */
+#define HIDDEN_TOLERANCE 5e-5 /* two correct implementations differ by up to 7e-6, */
+#define PROB_TOLERANCE 2e-5   /* and by up to 3e-6 here */
 
-static struct { double logit, hidden, prob; } worst;
+static struct {
+    double logit, hidden, prob;
+} worst;
 
 static float *fetch(const struct model *m, const void *device, size_t n)
 {
@@ -33,8 +35,8 @@ static void compare(const char *what, int layer, const float *got, const float *
     *ret_worst = fmax(*ret_worst, d);
 }
 
-static void check_device(const struct model *m, const char *what, int layer, const void *device, const float *want, size_t n, double tolerance,
-                         double *ret_worst)
+static void check_device(const struct model *m, const char *what, int layer, const void *device, const float *want, size_t n,
+                         double tolerance, double *ret_worst)
 {
     float *got = fetch(m, device, n);
     compare(what, layer, got, want, n, tolerance, ret_worst);
@@ -46,7 +48,8 @@ static void check_layer(struct trace *t, const struct expected *x, int l, int ro
     const struct model *m = t->m;
     size_t T = (size_t)x->n_tokens, at = (size_t)routed * T;
     if (x->hidden)
-        check_device(m, "input", l, t->w.x, x->hidden + (size_t)l * T * m->config.hidden, T * m->config.hidden, HIDDEN_TOLERANCE, &worst.hidden);
+        check_device(m, "input", l, t->w.x, x->hidden + (size_t)l * T * m->config.hidden, T * m->config.hidden, HIDDEN_TOLERANCE,
+                     &worst.hidden);
     CHECK_INT(forward_layer(m, &t->w, &t->b, &t->kv, l), 0);
     if (m->plan[l].kind == LAYER_DENSE)
         return;
@@ -67,7 +70,8 @@ static void check_logits(struct trace *t, const struct expected *x)
                          HIDDEN_TOLERANCE, &worst.hidden);
         float *got = fetch(m, t->w.logits, (size_t)n * v);
         for (; at < x->n_pos && x->pos[at] < first + n; at++)
-            compare("logits", x->n_layers, got + (size_t)(x->pos[at] - first) * v, x->logits + (size_t)at * v, v, LOGIT_TOLERANCE, &worst.logit);
+            compare("logits", x->n_layers, got + (size_t)(x->pos[at] - first) * v, x->logits + (size_t)at * v, v, LOGIT_TOLERANCE,
+                    &worst.logit);
         free(got);
     }
 }
@@ -91,13 +95,18 @@ int main(int argc, char **argv)
         return 2;
     }
     const char *device = getenv("DTRNET_TEST_DEVICE");
-    const struct engine_options o = { .model_dir = argv[1], .device = device ? device : "cpu", .dtype = "f32", .n_threads = 2,
-                                      .max_model_len = MAX_TOKENS, .bos_id = -1, .eos_id = -1 };
+    const struct engine_options o = {.model_dir = argv[1],
+                                     .device = device ? device : "cpu",
+                                     .dtype = "f32",
+                                     .n_threads = 2,
+                                     .max_model_len = MAX_TOKENS,
+                                     .bos_id = -1,
+                                     .eos_id = -1};
     char path[512];
     struct model m;
-    struct trace t = { 0 };
+    struct trace t = {0};
     struct safetensors *s = NULL;
-    struct err err = { 0 };
+    struct err err = {0};
     struct expected x;
     snprintf(path, sizeof(path), "%s/expected.safetensors", argv[1]);
     int r = model_open(&o, &m, &err);

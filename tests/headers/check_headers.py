@@ -3,14 +3,20 @@
 
 usage: check_headers.py ROOT COMPILER [ARGUMENT ...]
 """
+
 import pathlib
 import subprocess
 import sys
 
 FOLDERS = ["common", "kernels", "tokenizer", "engine", "server"]
 # Included in the middle of the one kind of file that they are made for; not meant to stand alone.
-PARTS = {"kernels/cpu/attention_amx_pack.h", "kernels/cpu/attention_vector.h", "kernels/cpu/panel_vector.h", "kernels/cpu/panel_finish.h",
-         "kernels/cpu/simd.h"}
+PARTS = {
+    "kernels/cpu/attention_amx_pack.h",
+    "kernels/cpu/attention_vector.h",
+    "kernels/cpu/panel_vector.h",
+    "kernels/cpu/panel_finish.h",
+    "kernels/cpu/simd.h",
+}
 
 
 def main() -> int:
@@ -20,8 +26,12 @@ def main() -> int:
     for header in headers:
         name = header.relative_to(root).as_posix()
         source = f'#include "{name}"\n#include "{name}"\nextern int unused;\n'
-        done = subprocess.run([*compiler, "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Werror", "-fsyntax-only", f"-I{root}", "-x", "c", "-"],
-                              input=source, text=True, capture_output=True)
+        done = subprocess.run(
+            [*compiler, "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Werror", "-fsyntax-only", f"-I{root}", "-x", "c", "-"],
+            input=source,
+            text=True,
+            capture_output=True,
+        )
         if done.returncode:
             bad += 1
             print(f"{name} does not compile alone:\n{done.stderr}")

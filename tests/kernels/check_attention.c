@@ -2,8 +2,8 @@
  *
  * A problem is some sequences of keys and values, and queries that each see the first so many keys of one sequence. An arrangement lays
  * the queries out as step rows: in runs of any length, sequences in any order, unselected rows between, keys in any slots, any layer. */
-#include <math.h>
 #include "tests/check/harness.h"
+#include <math.h>
 
 enum { LAYERS = 3 };
 
@@ -13,17 +13,23 @@ struct query {
 
 struct problem {
     struct kern_heads hs;
-    int n_seqs, *n_keys, *first_key;   /* keys of all sequences lie one after another */
-    int total, n;                      /* keys, queries */
-    struct query *queries;             /* [n], by sequence, visible ascending */
-    char *kv, *q;                      /* host, act: [total, 2*hk*hd], [n, h*hd] */
-    char *first;                       /* result of the first arrangement, act [n, h*hd] */
+    int n_seqs, *n_keys, *first_key; /* keys of all sequences lie one after another */
+    int total, n;                    /* keys, queries */
+    struct query *queries;           /* [n], by sequence, visible ascending */
+    char *kv, *q;                    /* host, act: [total, 2*hk*hd], [n, h*hd] */
+    char *first;                     /* result of the first arrangement, act [n, h*hd] */
     float scale;
     char what[96];
 };
 
-static size_t kv_bytes(const struct check *c, const struct problem *p) { return 2 * p->hs.hk * p->hs.hd * check_size(c, CHECK_ACT); }
-static size_t q_bytes(const struct check *c, const struct problem *p) { return p->hs.h * p->hs.hd * check_size(c, CHECK_ACT); }
+static size_t kv_bytes(const struct check *c, const struct problem *p)
+{
+    return 2 * p->hs.hk * p->hs.hd * check_size(c, CHECK_ACT);
+}
+static size_t q_bytes(const struct check *c, const struct problem *p)
+{
+    return p->hs.h * p->hs.hd * check_size(c, CHECK_ACT);
+}
 
 /* out[hd], and sizes[hd]: the sum of the terms' absolute values. */
 static void reference(struct check *c, const struct problem *p, int i, int head, double *out, double *sizes)
@@ -98,7 +104,7 @@ static int *numbers(struct check *c, int n, bool shuffled)
 /* Step rows of an arrangement; at most two a query (an unselected one before each). */
 struct arrangement {
     int n, n_runs, layer, n_sel;
-    int *query;                 /* [n] or -1: not selected */
+    int *query; /* [n] or -1: not selected */
     int *run_of, *visible, *sel, *run_start;
     struct kern_run *runs;
     int *tables;
@@ -113,8 +119,10 @@ static void lay_sequence(struct check *c, const struct problem *p, struct arrang
             continue;
         if (!open) {
             a->run_start[a->n_runs] = a->n_sel;
-            a->runs[a->n_runs++] = (struct kern_run){.row0 = a->n, .append = check_int(c, 0, 1), .table_cap = p->n_keys[seq] + 3,
-                                                    .table_off = (int64_t)LAYERS * (p->first_key[seq] + 3 * seq)};
+            a->runs[a->n_runs++] = (struct kern_run){.row0 = a->n,
+                                                     .append = check_int(c, 0, 1),
+                                                     .table_cap = p->n_keys[seq] + 3,
+                                                     .table_off = (int64_t)LAYERS * (p->first_key[seq] + 3 * seq)};
         }
         open = check_int(c, 0, 99) >= cut;
         for (int twice = check_int(c, 0, 99) >= gap; twice < 2; twice++) {
@@ -133,14 +141,20 @@ static void lay_sequence(struct check *c, const struct problem *p, struct arrang
 static void arrange(struct check *c, const struct problem *p, struct arrangement *a, const int *slot_of, int cut, int gap)
 {
     int rows = 2 * p->n + 1, *order = numbers(c, p->n_seqs, true);
-    *a = (struct arrangement){.layer = check_int(c, 0, LAYERS - 1), .query = calloc(rows, 4), .run_of = calloc(rows, 4),
-                              .visible = calloc(rows, 4), .sel = calloc(rows, 4), .run_start = calloc(rows + 1, 4),
-                              .runs = calloc(rows, sizeof(*a->runs)), .tables = calloc(LAYERS * (p->total + 3 * p->n_seqs) + 1, 4)};
+    *a = (struct arrangement){.layer = check_int(c, 0, LAYERS - 1),
+                              .query = calloc(rows, 4),
+                              .run_of = calloc(rows, 4),
+                              .visible = calloc(rows, 4),
+                              .sel = calloc(rows, 4),
+                              .run_start = calloc(rows + 1, 4),
+                              .runs = calloc(rows, sizeof(*a->runs)),
+                              .tables = calloc(LAYERS * (p->total + 3 * p->n_seqs) + 1, 4)};
     for (int i = 0; i < LAYERS * (p->total + 3 * p->n_seqs); i++)
-        a->tables[i] = -(1 << 28);   /* following it is not survived */
+        a->tables[i] = -(1 << 28); /* following it is not survived */
     for (int s = 0; s < p->n_seqs; s++)
         for (int j = 0; j < p->n_keys[s]; j++)
-            a->tables[(size_t)LAYERS * (p->first_key[s] + 3 * s) + (size_t)a->layer * (p->n_keys[s] + 3) + j] = slot_of[p->first_key[s] + j];
+            a->tables[(size_t)LAYERS * (p->first_key[s] + 3 * s) + (size_t)a->layer * (p->n_keys[s] + 3) + j] =
+                slot_of[p->first_key[s] + j];
     for (int s = 0; s < p->n_seqs; s++)
         lay_sequence(c, p, a, order[s], cut, gap);
     a->run_start[a->n_runs] = a->n_sel;
@@ -183,11 +197,22 @@ static void run(struct check *c, const struct problem *p, const struct arrangeme
     for (int r = 0; r < a->n; r++)
         if (a->query[r] >= 0)
             memcpy(qkv + r * width, p->q + a->query[r] * q, q);
-    void *dev[] = {check_up(c, pool, p->total * kv), check_up(c, qkv, a->n * width), check_up(c, before, a->n * q),
-                   check_up(c, a->run_of, 4 * a->n), check_up(c, a->runs, sizeof(*a->runs) * a->n_runs),
-                   check_up(c, a->tables, 4 * LAYERS * (p->total + 3 * p->n_seqs)), check_up(c, a->sel, 4 * a->n_sel),
-                   check_up(c, &a->n_sel, 4), check_up(c, a->run_start, 4 * (a->n_runs + 1)), check_up(c, a->visible, 4 * a->n)};
-    struct call args = {.c = c, .hs = p->hs, .out = dev[2], .qkv = dev[1], .layer = a->layer, .scale = p->scale,
+    void *dev[] = {check_up(c, pool, p->total * kv),
+                   check_up(c, qkv, a->n * width),
+                   check_up(c, before, a->n * q),
+                   check_up(c, a->run_of, 4 * a->n),
+                   check_up(c, a->runs, sizeof(*a->runs) * a->n_runs),
+                   check_up(c, a->tables, 4 * LAYERS * (p->total + 3 * p->n_seqs)),
+                   check_up(c, a->sel, 4 * a->n_sel),
+                   check_up(c, &a->n_sel, 4),
+                   check_up(c, a->run_start, 4 * (a->n_runs + 1)),
+                   check_up(c, a->visible, 4 * a->n)};
+    struct call args = {.c = c,
+                        .hs = p->hs,
+                        .out = dev[2],
+                        .qkv = dev[1],
+                        .layer = a->layer,
+                        .scale = p->scale,
                         .s = {.all = {NULL, NULL, a->n}, .run_of = dev[3], .runs = dev[4], .n_runs = a->n_runs, .tables = dev[5]},
                         .place = {.sel = dev[6], .sel_n = dev[7], .run_start = dev[8], .visible = dev[9]}};
     args.hs.kv = dev[0];
@@ -292,7 +317,7 @@ static void one(struct check *c, int h, int hk, int hd, int n_seqs, int max_keys
     if (!c->bench) {
         compare(c, &p, p.first);
         check_digest(c, p.first, p.n * q_bytes(c, &p));
-        try_arrangement(c, &p, 100, 0, false);   /* every query a run of its own */
+        try_arrangement(c, &p, 100, 0, false); /* every query a run of its own */
         try_arrangement(c, &p, 30, 40, false);
         try_arrangement(c, &p, 10, 20, false);
         if (p.total && !strcmp(c->backend->name, "cpu"))
@@ -305,7 +330,8 @@ static void one(struct check *c, int h, int hk, int hd, int n_seqs, int max_keys
 
 void check_attention(struct check *c)
 {
-    static const int heads[][3] = {{1, 1, 8}, {4, 2, 16}, {6, 2, 24}, {4, 1, 64}, {6, 6, 40}, {3, 1, 128}, {2, 1, 256}, {40, 1, 8}, {15, 5, 64}};
+    static const int heads[][3] = {{1, 1, 8},   {4, 2, 16},  {6, 2, 24}, {4, 1, 64}, {6, 6, 40},
+                                   {3, 1, 128}, {2, 1, 256}, {40, 1, 8}, {15, 5, 64}};
     if (c->bench) {
         one(c, 6, 2, 64, 1, 512, 512);
         one(c, 15, 5, 64, 1, 512, 512);
@@ -319,6 +345,6 @@ void check_attention(struct check *c)
         one(c, heads[i][0], heads[i][1], heads[i][2], 4, 9, 9);
         one(c, heads[i][0], heads[i][1], heads[i][2], 3, 70, 33);
         one(c, heads[i][0], heads[i][1], heads[i][2], 2, 300, 10);
-        one(c, heads[i][0], heads[i][1], heads[i][2], 2, 400, 200);   /* rows that share a tile see different blocks */
+        one(c, heads[i][0], heads[i][1], heads[i][2], 2, 400, 200); /* rows that share a tile see different blocks */
     }
 }

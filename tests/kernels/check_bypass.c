@@ -4,7 +4,7 @@
 struct arg {
     int d;
     struct kern_heads hs;
-    float *w, *b;              /* [hk*hd,d], [hk*hd] as the op must use them */
+    float *w, *b; /* [hk*hd,d], [hk*hd] as the op must use them */
     struct kern_matrix *matrix;
 };
 
@@ -57,13 +57,29 @@ static void bypass(struct check *c, int n, int h, int hk, int hd, int d)
     make_values(c, &a);
     struct check_array arrays[] = {
         {.name = "xn", .use = CHECK_IN, .type = CHECK_ACT, .cols = d, .host = check_fill(c, CHECK_ACT, (size_t)n * d, -1, 1)},
-        {.name = "qkv", .use = CHECK_OUT, .type = CHECK_ACT, .cols = width, .abs = tolerance, .rel = 2e-6,
+        {.name = "qkv",
+         .use = CHECK_OUT,
+         .type = CHECK_ACT,
+         .cols = width,
+         .abs = tolerance,
+         .rel = 2e-6,
          .host = check_fill(c, CHECK_ACT, (size_t)n * width, -3, 3)},
-        {.name = "out", .use = CHECK_OUT, .type = CHECK_ACT, .cols = h * hd, .abs = tolerance, .rel = 2e-6,
+        {.name = "out",
+         .use = CHECK_OUT,
+         .type = CHECK_ACT,
+         .cols = h * hd,
+         .abs = tolerance,
+         .rel = 2e-6,
          .host = check_fill(c, CHECK_ACT, (size_t)n * h * hd, -3, 3)},
     };
-    check_rows(c, &(struct check_op){.what = what, .arrays = arrays, .n_arrays = 3, .n = n, .run = run_bypass, .want = want_bypass,
-                                     .arg = &a, .flops_per_row = 2.0 * hk * hd * d});
+    check_rows(c, &(struct check_op){.what = what,
+                                     .arrays = arrays,
+                                     .n_arrays = 3,
+                                     .n = n,
+                                     .run = run_bypass,
+                                     .want = want_bypass,
+                                     .arg = &a,
+                                     .flops_per_row = 2.0 * hk * hd * d});
     check_arrays_done(arrays, 3);
     c->k->ops->matrix_free(c->k, a.matrix);
     free(a.w);
@@ -81,6 +97,6 @@ void check_bypass(struct check *c)
         bypass(c, n, 4, 1, 8, 31);
         bypass(c, n, 3, 3, 64, 128);
     }
-    if (!strcmp(c->backend->name, "cuda"))   /* several tiles */
+    if (!strcmp(c->backend->name, "cuda")) /* several tiles */
         bypass(c, 700, 15, 5, 64, 64);
 }

@@ -2,7 +2,7 @@
 
 struct arg {
     int v, d;
-    void *table;             /* host, of `type` */
+    void *table; /* host, of `type` */
     enum dtype type;
     struct kern_matrix *w;
 };

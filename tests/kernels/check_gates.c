@@ -1,6 +1,6 @@
 /* copy_rows, gather_rows and blend. */
-#include <math.h>
 #include "tests/check/harness.h"
+#include <math.h>
 
 struct arg {
     int d;
@@ -39,7 +39,12 @@ static void rows_of_floats(struct check *c, int n, int d)
     char what[64];
     struct check_array arrays[] = {
         {.name = "x0", .use = CHECK_IN, .type = CHECK_F32, .cols = d, .host = check_floats(c, (size_t)n * d, -3, 3)},
-        {.name = "x", .use = CHECK_INOUT, .type = CHECK_F32, .cols = d, .abs = 1e-6, .rel = 1e-6,
+        {.name = "x",
+         .use = CHECK_INOUT,
+         .type = CHECK_F32,
+         .cols = d,
+         .abs = 1e-6,
+         .rel = 1e-6,
          .host = check_floats(c, (size_t)n * d, -3, 3)},
         {.name = "gate", .use = CHECK_IN, .type = CHECK_F32, .cols = 1, .host = check_floats(c, n, 0, 1)},
     };
@@ -55,7 +60,8 @@ static void rows_of_floats(struct check *c, int n, int d)
 
 static void gather(struct check *c, int n, int d)
 {
-    float *src = check_floats(c, (size_t)n * d, -1, 1), *got = calloc((size_t)n * d + 1, sizeof(float)), *before = calloc((size_t)n * d + 1, 4);
+    float *src = check_floats(c, (size_t)n * d, -1, 1), *got = calloc((size_t)n * d + 1, sizeof(float)),
+          *before = calloc((size_t)n * d + 1, 4);
     int *idx = calloc(n + 1, sizeof(int)), m = 0;
     for (int r = 0; r < n; r++)
         if (check_int(c, 0, 2))

@@ -1,7 +1,7 @@
-#include <math.h>
 #include "tests/check/harness.h"
+#include <math.h>
 
-#define TOLERANCE 5e-5   /* logits go up to 300, where lse is rounded to 2^-16 */
+#define TOLERANCE 5e-5 /* logits go up to 300, where lse is rounded to 2^-16 */
 
 enum { LOGITS, TARGET, TARGET_LP, TOP_ID, TOP_LP, BAD, ARRAYS };
 
@@ -12,11 +12,14 @@ struct arg {
 static int run(const struct check *c, const void *arg, void *const *dev, struct rows rows)
 {
     const struct arg *a = arg;
-    return c->k->ops->logprobs(c->k, dev[LOGITS], a->ld, rows.n_max, a->v, dev[TARGET], a->top_k, dev[TARGET_LP], dev[TOP_ID],
-                               dev[TOP_LP], dev[BAD]);
+    return c->k->ops->logprobs(c->k, dev[LOGITS], a->ld, rows.n_max, a->v, dev[TARGET], a->top_k, dev[TARGET_LP], dev[TOP_ID], dev[TOP_LP],
+                               dev[BAD]);
 }
 
-static bool better(const float *x, int i, int j) { return x[i] > x[j] || (x[i] == x[j] && i < j); }
+static bool better(const float *x, int i, int j)
+{
+    return x[i] > x[j] || (x[i] == x[j] && i < j);
+}
 
 static void want(const struct check *c, const void *arg, int r, const void *const *in, double *const *out)
 {
@@ -77,8 +80,8 @@ static void one(struct check *c, int n, int v, int top_k)
     };
     for (int i = TARGET_LP; i < ARRAYS; i++)
         arrays[i].host = check_fill(c, arrays[i].type, (size_t)n * arrays[i].cols, 2, 9);
-    check_rows(c, &(struct check_op){.what = what, .arrays = arrays, .n_arrays = ARRAYS, .n = n, .run = run, .want = want, .arg = &a,
-                                     .no_subsets = true});
+    check_rows(c, &(struct check_op){
+                      .what = what, .arrays = arrays, .n_arrays = ARRAYS, .n = n, .run = run, .want = want, .arg = &a, .no_subsets = true});
     check_arrays_done(arrays, ARRAYS);
 }
 

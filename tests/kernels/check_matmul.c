@@ -1,6 +1,6 @@
 /* matmul, matmul_residual, matmul_swiglu, matmul_accurate, and what matrix_new refuses. */
-#include <math.h>
 #include "tests/check/harness.h"
+#include <math.h>
 
 enum form { PLAIN_ACT, PLAIN_F32, RESIDUAL, SWIGLU, ACCURATE, FORMS };
 static const char *const names[FORMS] = {"act", "f32", "residual", "swiglu", "accurate"};
@@ -11,7 +11,7 @@ struct arg {
     enum form form;
     int n, k, ldx, ldy;
     bool gated;
-    float *w, *b;              /* [n,k], [n] as the op must use them; b NULL: none */
+    float *w, *b; /* [n,k], [n] as the op must use them; b NULL: none */
     struct kern_matrix *matrix;
 };
 
@@ -22,16 +22,11 @@ static int run(const struct check *c, const void *arg, void *const *dev, struct 
     const struct arg *a = arg;
     const struct kern_ops *o = c->k->ops;
     switch (a->form) {
-    case PLAIN_ACT:
-        return o->matmul(c->k, dev[Y], c->act, a->ldy, dev[X], a->ldx, a->matrix, rows);
-    case PLAIN_F32:
-        return o->matmul(c->k, dev[Y], DTYPE_F32, a->ldy, dev[X], a->ldx, a->matrix, rows);
-    case RESIDUAL:
-        return o->matmul_residual(c->k, dev[Y], dev[X], a->ldx, a->matrix, a->gated ? dev[GATE] : NULL, rows);
-    case SWIGLU:
-        return o->matmul_swiglu(c->k, dev[Y], dev[X], a->matrix, rows);
-    default:
-        return o->matmul_accurate(c->k, dev[Y], dev[X], a->matrix, rows);
+    case PLAIN_ACT: return o->matmul(c->k, dev[Y], c->act, a->ldy, dev[X], a->ldx, a->matrix, rows);
+    case PLAIN_F32: return o->matmul(c->k, dev[Y], DTYPE_F32, a->ldy, dev[X], a->ldx, a->matrix, rows);
+    case RESIDUAL: return o->matmul_residual(c->k, dev[Y], dev[X], a->ldx, a->matrix, a->gated ? dev[GATE] : NULL, rows);
+    case SWIGLU: return o->matmul_swiglu(c->k, dev[Y], dev[X], a->matrix, rows);
+    default: return o->matmul_accurate(c->k, dev[Y], dev[X], a->matrix, rows);
     }
 }
 
@@ -109,8 +104,14 @@ static void one(struct check *c, enum form form, int m, int n, int k, int n_part
     int between = c->bench ? 0 : check_int(c, 0, 1) ? 3 : 8;
     bool act_out = form == PLAIN_ACT || form == SWIGLU, strided = form <= PLAIN_F32;
     int width = form == SWIGLU ? n / 2 : n, pad = strided ? between : 0;
-    struct arg a = {form, n, k, k + (form <= RESIDUAL ? between : 0), width + pad, check_int(c, 0, 1),
-                    check_floats(c, (size_t)n * k, -1, 1), bias ? check_floats(c, n, -2, 2) : NULL};
+    struct arg a = {form,
+                    n,
+                    k,
+                    k + (form <= RESIDUAL ? between : 0),
+                    width + pad,
+                    check_int(c, 0, 1),
+                    check_floats(c, (size_t)n * k, -1, 1),
+                    bias ? check_floats(c, n, -2, 2) : NULL};
     char what[96];
     snprintf(what, sizeof(what), "%s n %d k %d%s", names[form], n, k, bias ? " bias" : "");
     make_matrix(c, &a, n_parts, bias, what);
@@ -119,12 +120,23 @@ static void one(struct check *c, enum form form, int m, int n, int k, int n_part
     enum check_type x_type = form == ACCURATE ? CHECK_F32 : CHECK_ACT, y_type = act_out ? CHECK_ACT : CHECK_F32;
     struct check_array arrays[ARRAYS] = {
         [X] = {.name = "x", .use = CHECK_IN, .type = x_type, .cols = a.ldx, .host = check_fill(c, x_type, (size_t)m * a.ldx, -1, 1)},
-        [Y] = {.name = "y", .use = form == RESIDUAL ? CHECK_INOUT : CHECK_OUT, .type = y_type, .cols = a.ldy, .abs = tolerance * scale,
-               .rel = 2e-6, .host = check_fill(c, y_type, (size_t)m * a.ldy, -1, 1)},
+        [Y] = {.name = "y",
+               .use = form == RESIDUAL ? CHECK_INOUT : CHECK_OUT,
+               .type = y_type,
+               .cols = a.ldy,
+               .abs = tolerance * scale,
+               .rel = 2e-6,
+               .host = check_fill(c, y_type, (size_t)m * a.ldy, -1, 1)},
         [GATE] = {.name = "gate", .use = CHECK_IN, .type = CHECK_F32, .cols = 1, .host = check_floats(c, m, 0, 1)},
     };
     if (a.matrix)
-        check_rows(c, &(struct check_op){.what = what, .arrays = arrays, .n_arrays = ARRAYS, .n = m, .run = run, .want = want, .arg = &a,
+        check_rows(c, &(struct check_op){.what = what,
+                                         .arrays = arrays,
+                                         .n_arrays = ARRAYS,
+                                         .n = m,
+                                         .run = run,
+                                         .want = want,
+                                         .arg = &a,
                                          .flops_per_row = 2.0 * n * k});
     check_arrays_done(arrays, ARRAYS);
     c->k->ops->matrix_free(c->k, a.matrix);
@@ -153,9 +165,9 @@ static void refusals(struct check *c)
 
 static void bench(struct check *c)
 {
-    static const int shapes[][3] = {{PLAIN_ACT, 1600, 960}, {RESIDUAL, 960, 960}, {SWIGLU, 5120, 960}, {RESIDUAL, 960, 2560},
-                                    {ACCURATE, 480, 960}, {PLAIN_F32, 32000, 960}, {PLAIN_ACT, 640, 384}, {SWIGLU, 2048, 384},
-                                    {RESIDUAL, 384, 1024}, {ACCURATE, 192, 384}};
+    static const int shapes[][3] = {{PLAIN_ACT, 1600, 960}, {RESIDUAL, 960, 960},    {SWIGLU, 5120, 960},   {RESIDUAL, 960, 2560},
+                                    {ACCURATE, 480, 960},   {PLAIN_F32, 32000, 960}, {PLAIN_ACT, 640, 384}, {SWIGLU, 2048, 384},
+                                    {RESIDUAL, 384, 1024},  {ACCURATE, 192, 384}};
     for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++)
         for (int m = 1; m <= 512; m *= 8)
             one(c, shapes[i][0], m, shapes[i][1], shapes[i][2], shapes[i][0] == SWIGLU ? 2 : 1, false);
@@ -180,7 +192,7 @@ void check_matmul(struct check *c)
     }
     one(c, PLAIN_F32, 515, 40, 24, 2, true);
     one(c, RESIDUAL, 1030, 24, 16, 1, false);
-    if (!strcmp(c->backend->name, "cuda"))   /* every tile shape, over several tiles */
+    if (!strcmp(c->backend->name, "cuda")) /* every tile shape, over several tiles */
         for (int form = 0; form < FORMS; form++)
             for (int wide = 0; wide < 2; wide++)
                 one(c, form, 1500, wide ? 2816 : 520, wide ? 64 : 200, form == SWIGLU ? 2 : 1, wide);

@@ -19,9 +19,12 @@ struct result {
 static void make(struct check *c, struct problem *p, int n_runs, int longest)
 {
     *p = (struct problem){.n_runs = n_runs, .layer = check_int(c, 0, LAYERS - 1), .all = !check_int(c, 0, 3), .kv_all = check_int(c, 0, 1)};
-    int bias = check_int(c, 0, 2);   /* 0: nearly none routed, 2: nearly all */
+    int bias = check_int(c, 0, 2); /* 0: nearly none routed, 2: nearly all */
     for (int i = 0; i < n_runs; i++) {
-        p->runs[i] = (struct kern_run){.row0 = p->n, .n = check_int(c, 1, longest), .append = check_int(c, 0, 1), .table_cap = CAP,
+        p->runs[i] = (struct kern_run){.row0 = p->n,
+                                       .n = check_int(c, 1, longest),
+                                       .append = check_int(c, 0, 1),
+                                       .table_cap = CAP,
                                        .table_off = (int64_t)i * LAYERS * CAP};
         p->base[i] = check_int(c, 0, CAP - LONG_RUN);
         p->n += p->runs[i].n;
@@ -42,10 +45,13 @@ static void run(struct check *c, const struct problem *p, struct result *got)
         void *host;
         size_t bytes;
     } out[] = {
-        {.host = got->sel, .bytes = sizeof(int) * rows},     {.host = got->rest, .bytes = sizeof(int) * rows},
-        {.host = got->visible, .bytes = sizeof(int) * rows}, {.host = got->slot, .bytes = sizeof(int) * rows},
+        {.host = got->sel, .bytes = sizeof(int) * rows},
+        {.host = got->rest, .bytes = sizeof(int) * rows},
+        {.host = got->visible, .bytes = sizeof(int) * rows},
+        {.host = got->slot, .bytes = sizeof(int) * rows},
         {.host = got->run_start, .bytes = sizeof(int) * (p->n_runs + 1)},
-        {.host = &got->n_sel, .bytes = sizeof(int)},         {.host = &got->n_rest, .bytes = sizeof(int)},
+        {.host = &got->n_sel, .bytes = sizeof(int)},
+        {.host = &got->n_rest, .bytes = sizeof(int)},
         {.host = got->tables, .bytes = sizeof(got->tables)},
     };
     memcpy(got->tables, p->tables, sizeof(got->tables));
@@ -57,12 +63,21 @@ static void run(struct check *c, const struct problem *p, struct result *got)
             run_of[p->runs[i].row0 + r] = i;
             pos[p->runs[i].row0 + r] = p->base[i] + r;
         }
-    void *in[] = {check_up(c, p->runs, sizeof(*p->runs) * p->n_runs), check_up(c, p->base, sizeof(int) * p->n_runs),
-                  check_up(c, p->reserved, sizeof(int) * rows), check_up(c, p->route, rows), check_up(c, run_of, sizeof(int) * p->n),
+    void *in[] = {check_up(c, p->runs, sizeof(*p->runs) * p->n_runs),
+                  check_up(c, p->base, sizeof(int) * p->n_runs),
+                  check_up(c, p->reserved, sizeof(int) * rows),
+                  check_up(c, p->route, rows),
+                  check_up(c, run_of, sizeof(int) * p->n),
                   check_up(c, pos, sizeof(int) * p->n)};
-    struct kern_step s = {.all = {NULL, NULL, p->n}, .pos = in[5], .run_of = in[4], .runs = in[0], .n_runs = p->n_runs, .tables = out[7].dev};
-    struct kern_place place = {.sel = out[0].dev, .rest = out[1].dev, .visible = out[2].dev, .slot = out[3].dev, .run_start = out[4].dev,
-                               .sel_n = out[5].dev, .rest_n = out[6].dev};
+    struct kern_step s = {
+        .all = {NULL, NULL, p->n}, .pos = in[5], .run_of = in[4], .runs = in[0], .n_runs = p->n_runs, .tables = out[7].dev};
+    struct kern_place place = {.sel = out[0].dev,
+                               .rest = out[1].dev,
+                               .visible = out[2].dev,
+                               .slot = out[3].dev,
+                               .run_start = out[4].dev,
+                               .sel_n = out[5].dev,
+                               .rest_n = out[6].dev};
     check_code(c, "place", c->k->ops->place(c->k, &s, p->layer, p->all ? NULL : in[3], p->kv_all, in[1], in[2], &place));
     for (int i = 0; i < 8; i++) {
         check_down(c, "place", out[i].host, out[i].dev, out[i].bytes);
@@ -72,8 +87,14 @@ static void run(struct check *c, const struct problem *p, struct result *got)
         check_drop(c, in[i]);
 }
 
-static bool selected(const struct problem *p, int r) { return p->all || p->route[r]; }
-static bool has_key(const struct problem *p, int r) { return p->kv_all || selected(p, r); }
+static bool selected(const struct problem *p, int r)
+{
+    return p->all || p->route[r];
+}
+static bool has_key(const struct problem *p, int r)
+{
+    return p->kv_all || selected(p, r);
+}
 
 /* Rows of [first, r) that satisfy fn. */
 static int count(const struct problem *p, int first, int r, bool (*fn)(const struct problem *p, int r))
@@ -124,7 +145,7 @@ void check_place(struct check *c)
     static struct problem p;
     static struct result got;
     for (int i = 0; i < (c->bench ? 0 : 400); i++) {
-        make(c, &p, i % (MAX_RUNS + 1), i % 20 ? SHORT_RUN : LONG_RUN);   /* long: more rows than a block of any backend takes */
+        make(c, &p, i % (MAX_RUNS + 1), i % 20 ? SHORT_RUN : LONG_RUN); /* long: more rows than a block of any backend takes */
         memset(&got, 0xee, sizeof(got));
         c->cases++;
         run(c, &p, &got);

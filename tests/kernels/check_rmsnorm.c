@@ -1,9 +1,9 @@
-#include <math.h>
 #include "tests/check/harness.h"
+#include <math.h>
 
 struct arg {
     int d;
-    float eps, *w;      /* host */
+    float eps, *w; /* host */
     void *dev_w;
 };
 
@@ -32,7 +32,12 @@ static void one(struct check *c, int n, int d, double size)
     a.dev_w = check_up(c, a.w, d * sizeof(float));
     struct check_array arrays[] = {
         {.name = "x", .use = CHECK_IN, .type = CHECK_F32, .cols = d, .host = check_floats(c, (size_t)n * d, -size, size)},
-        {.name = "y", .use = CHECK_OUT, .type = CHECK_ACT, .cols = d, .abs = 1e-12, .rel = 2e-6,
+        {.name = "y",
+         .use = CHECK_OUT,
+         .type = CHECK_ACT,
+         .cols = d,
+         .abs = 1e-12,
+         .rel = 2e-6,
          .host = check_fill(c, CHECK_ACT, (size_t)n * d, -1, 1)},
     };
     check_rows(c, &(struct check_op){.what = what, .arrays = arrays, .n_arrays = 2, .n = n, .run = run, .want = want, .arg = &a});

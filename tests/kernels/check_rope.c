@@ -5,13 +5,16 @@ enum { MAX_POS = 40 };
 
 struct arg {
     struct kern_heads hs;
-    float *cos, *sin;          /* host, [MAX_POS, hd/2] */
+    float *cos, *sin; /* host, [MAX_POS, hd/2] */
     void *dev_cos, *dev_sin;
 };
 
 enum { QKV, POS, KV, ARRAYS };
 
-static int width(const struct kern_heads *hs) { return (hs->h + 2 * hs->hk) * hs->hd; }
+static int width(const struct kern_heads *hs)
+{
+    return (hs->h + 2 * hs->hk) * hs->hd;
+}
 
 static int call(const struct check *c, const struct arg *a, void *const *dev, int n, const int *slot, void *kv, struct rows q_rows)
 {
@@ -48,8 +51,14 @@ static int run(const struct check *c, const void *arg, void *const *dev, struct 
     return r;
 }
 
-static int run_rotate(const struct check *c, const void *arg, void *const *dev, struct rows rows) { return run(c, arg, dev, rows, false); }
-static int run_store(const struct check *c, const void *arg, void *const *dev, struct rows rows) { return run(c, arg, dev, rows, true); }
+static int run_rotate(const struct check *c, const void *arg, void *const *dev, struct rows rows)
+{
+    return run(c, arg, dev, rows, false);
+}
+static int run_store(const struct check *c, const void *arg, void *const *dev, struct rows rows)
+{
+    return run(c, arg, dev, rows, true);
+}
 
 static void rotate(const struct check *c, const struct arg *a, int pos, const void *row, int first, int n_heads, double *out)
 {
@@ -82,21 +91,32 @@ static void want_store(const struct check *c, const void *arg, int r, const void
 
 static void one(struct check *c, int n, int h, int hk, int hd)
 {
-    struct arg a = {.hs = {.h = h, .hk = hk, .hd = hd}, .cos = check_floats(c, MAX_POS * hd / 2, -1.2, 1.2),
+    struct arg a = {.hs = {.h = h, .hk = hk, .hd = hd},
+                    .cos = check_floats(c, MAX_POS * hd / 2, -1.2, 1.2),
                     .sin = check_floats(c, MAX_POS * hd / 2, -1.2, 1.2)};
     int w = width(&a.hs), kv = 2 * hk * hd;
     char what[64];
     a.dev_cos = check_up(c, a.cos, sizeof(float) * MAX_POS * hd / 2);
     a.dev_sin = check_up(c, a.sin, sizeof(float) * MAX_POS * hd / 2);
     struct check_array arrays[ARRAYS] = {
-        [QKV] = {.name = "qkv", .use = CHECK_INOUT, .type = CHECK_ACT, .cols = w, .abs = 1e-6, .rel = 1e-6,
+        [QKV] = {.name = "qkv",
+                 .use = CHECK_INOUT,
+                 .type = CHECK_ACT,
+                 .cols = w,
+                 .abs = 1e-6,
+                 .rel = 1e-6,
                  .host = check_fill(c, CHECK_ACT, (size_t)n * w, -3, 3)},
         [POS] = {.name = "pos", .use = CHECK_IN, .type = CHECK_I32, .cols = 1, .host = check_fill(c, CHECK_I32, n, 0, MAX_POS - 1)},
-        [KV] = {.name = "kv", .use = CHECK_IN, .type = CHECK_ACT, .cols = kv, .abs = 1e-6, .rel = 1e-6,
+        [KV] = {.name = "kv",
+                .use = CHECK_IN,
+                .type = CHECK_ACT,
+                .cols = kv,
+                .abs = 1e-6,
+                .rel = 1e-6,
                 .host = check_fill(c, CHECK_ACT, (size_t)n * kv, -3, 3)},
     };
-    struct check_op op = {.what = what, .arrays = arrays, .n_arrays = ARRAYS, .n = n, .run = run_rotate, .want = want_rotate, .arg = &a,
-                          .all_rows = true};
+    struct check_op op = {
+        .what = what, .arrays = arrays, .n_arrays = ARRAYS, .n = n, .run = run_rotate, .want = want_rotate, .arg = &a, .all_rows = true};
     snprintf(what, sizeof(what), "rotate q %d/%d x %d", h, hk, hd);
     check_rows(c, &op);
     arrays[QKV].use = CHECK_IN;
@@ -122,5 +142,5 @@ void check_rope(struct check *c)
     for (size_t i = 0; i < sizeof(heads) / sizeof(*heads); i++)
         for (int n = 0; n <= 40; n = n * 3 + 1)
             one(c, n, heads[i][0], heads[i][1], heads[i][2]);
-    one(c, 5000, 2, 1, 8);   /* more rows than a device holds blocks */
+    one(c, 5000, 2, 1, 8); /* more rows than a device holds blocks */
 }

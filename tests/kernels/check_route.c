@@ -1,6 +1,6 @@
 /* route_dtrnet, route_mod, route_dllm. A decision may differ only where the reference's probability is within MARGIN of 0.5. */
-#include <math.h>
 #include "tests/check/harness.h"
+#include <math.h>
 
 #define MARGIN 4e-6
 
@@ -10,10 +10,10 @@ enum { FORCED = 2 };
 
 struct arg {
     enum family family;
-    int m, d;                         /* d: columns of x; m but for DTRNET, whose hidden values are W1 x + b1 */
+    int m, d; /* d: columns of x; m but for DTRNET, whose hidden values are W1 x + b1 */
     float *w1, *b1;
     struct kern_matrix *matrix;
-    float *w, *b, *norm;              /* host */
+    float *w, *b, *norm; /* host */
     void *dev_w, *dev_b, *dev_norm;
 };
 
@@ -30,7 +30,10 @@ static int run(const struct check *c, const void *arg, void *const *dev, struct 
     return o->route_dllm(c->k, dev[ROUTE], dev[PROB], dev[X], a->dev_norm, 1e-5f, a->dev_w, a->dev_b, a->m, dev[POS], FORCED, rows);
 }
 
-static double sigmoid(double z) { return 1 / (1 + exp(-z)); }
+static double sigmoid(double z)
+{
+    return 1 / (1 + exp(-z));
+}
 
 static double hidden(const struct arg *a, const float *x, int i)
 {
@@ -95,8 +98,12 @@ static void make_first(struct check *c, struct arg *a)
 
 static void one(struct check *c, enum family f, int n, int m)
 {
-    struct arg a = {.family = f, .m = m, .d = f == DTRNET ? 2 * m : m, .w = check_floats(c, 2 * (size_t)m, -0.3, 0.3),
-                    .b = check_floats(c, 2, -0.2, 0.2), .norm = check_floats(c, m, 0.5, 1.5)};
+    struct arg a = {.family = f,
+                    .m = m,
+                    .d = f == DTRNET ? 2 * m : m,
+                    .w = check_floats(c, 2 * (size_t)m, -0.3, 0.3),
+                    .b = check_floats(c, 2, -0.2, 0.2),
+                    .norm = check_floats(c, m, 0.5, 1.5)};
     char what[64];
     snprintf(what, sizeof(what), "%s m %d", names[f], m);
     a.dev_w = check_up(c, a.w, sizeof(float) * 2 * m);
@@ -110,7 +117,11 @@ static void one(struct check *c, enum family f, int n, int m)
         [POS] = {.name = "pos", .use = CHECK_IN, .type = CHECK_I32, .cols = 1, .host = check_fill(c, CHECK_I32, n, 0, 6)},
         [HID] = {.name = "hid", .use = CHECK_OUT, .type = CHECK_F32, .cols = m, .host = check_floats(c, (size_t)n * m, -1, 1)},
         [ROUTE] = {.name = "route", .use = CHECK_OUT, .type = CHECK_U8, .cols = 1, .host = check_fill(c, CHECK_U8, n, 2, 9)},
-        [GATE] = {.name = "gate", .use = f == DLLM ? CHECK_IN : CHECK_OUT, .type = CHECK_F32, .cols = 1, .abs = tolerance,
+        [GATE] = {.name = "gate",
+                  .use = f == DLLM ? CHECK_IN : CHECK_OUT,
+                  .type = CHECK_F32,
+                  .cols = 1,
+                  .abs = tolerance,
                   .host = check_floats(c, n, 2, 3)},
         [PROB] = {.name = "prob", .use = CHECK_OUT, .type = CHECK_F32, .cols = 1, .abs = tolerance, .host = check_floats(c, n, 2, 3)},
     };
@@ -149,6 +160,6 @@ void check_route(struct check *c)
 void check_router(struct check *c)
 {
     family(c, DTRNET);
-    if (!strcmp(c->backend->name, "cuda"))   /* several tiles of rows and columns */
+    if (!strcmp(c->backend->name, "cuda")) /* several tiles of rows and columns */
         one(c, DTRNET, 300, 200);
 }

@@ -1,10 +1,10 @@
 /* Every CUDA call and launch of a small workload fails once, from the first to the last: each time the backend says ERR_DEVICE (or that
  * memory is short), with a sentence, goes on saying so, and closes cleanly. Skipped without a device. */
+#include "kernels/backend.h"
+#include "kernels/cuda/inject.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "kernels/backend.h"
-#include "kernels/cuda/inject.h"
 
 enum { D = 64, N = 40, HEADS = 2, HD = 32 };
 
@@ -50,9 +50,9 @@ static int run(struct work *w, struct err *err)
         (r = o->embed(w->k, x, w->w, ids, all)) < 0 || (r = o->rmsnorm(w->k, act, x, norm, all, D, 1e-5f)) < 0 ||
         (r = o->matmul(w->k, y, DTYPE_F32, D, act, D, w->w, all)) < 0 || (r = o->matmul_residual(w->k, x, act, D, w->w, NULL, all)) < 0 ||
         (r = o->matmul_accurate(w->k, y, x, w->accurate, all)) < 0 ||
-        (r = o->route_dtrnet(w->k, act, y, y + N, y, x, w->accurate, norm, norm, D, all)) < 0 || (r = o->copy_rows(w->k, y, x, D, all)) < 0 ||
-        (r = w->b->fetch(w->k, w->fetched, y, sizeof(host))) < 0 || (r = w->b->mark(w->k, 1)) < 0 || (r = w->b->wait(w->k, 1, err)) < 0 ||
-        (r = w->b->download(w->k, back, y, sizeof(back))) < 0)
+        (r = o->route_dtrnet(w->k, act, y, y + N, y, x, w->accurate, norm, norm, D, all)) < 0 ||
+        (r = o->copy_rows(w->k, y, x, D, all)) < 0 || (r = w->b->fetch(w->k, w->fetched, y, sizeof(host))) < 0 ||
+        (r = w->b->mark(w->k, 1)) < 0 || (r = w->b->wait(w->k, 1, err)) < 0 || (r = w->b->download(w->k, back, y, sizeof(back))) < 0)
         return w->b->sync(w->k, err) < 0 ? r : err_set(err, ERR_INTERNAL, "an op failed, but sync did not");
     return w->b->sync(w->k, err);
 }

@@ -5,6 +5,7 @@ usage: bench_tokenizer.py TOKENIZE_LINES [--text FILE] [--model DIR] [--passes N
 FILE holds plain text (default: invented prose). DIR is a checkpoint whose tokenizer.model or tokenizer.json is measured beside the
 ones trained here; ratios above 1 mean that the program is faster.
 """
+
 import argparse
 import json
 import os

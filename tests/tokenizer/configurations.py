@@ -1,4 +1,5 @@
 """Tokenizers in every configuration that the project reads, trained here; each is a directory and a reference."""
+
 import dataclasses
 import io
 import json
@@ -11,7 +12,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 import text_lines
 
-LLAMA3_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 DEEPSEEK_SPLITS = [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}"]
 SPACE = "\u2581"
@@ -87,14 +88,16 @@ def _grouped_digits() -> Tokenizer:
 
 def split_then_bytes(pattern: str) -> pre_tokenizers.PreTokenizer:
     """As LLaMA-3 and Qwen files have it: cut by an expression of one's own, then spell bytes."""
-    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"),
-                                    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    return pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
 
 
 def _llama3() -> Tokenizer:
     tokenizer = _byte_level(split_then_bytes(LLAMA3_SPLIT), specials=["<|begin_of_text|>", "<|end_of_text|>"], ignore_merges=True)
-    template = processors.TemplateProcessing(single="<|begin_of_text|> $A", pair="<|begin_of_text|> $A <|begin_of_text|>:1 $B:1",
-                                             special_tokens=[("<|begin_of_text|>", 0)])
+    template = processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", pair="<|begin_of_text|> $A <|begin_of_text|>:1 $B:1", special_tokens=[("<|begin_of_text|>", 0)]
+    )
     tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
     return tokenizer
 
@@ -109,10 +112,14 @@ def _deepseek() -> Tokenizer:
 
 
 def _behaviours() -> Tokenizer:
-    steps = [pre_tokenizers.Split(",", "merged_with_previous"), pre_tokenizers.Split(Regex(r"[A-Z]"), "merged_with_next"),
-             pre_tokenizers.Split(Regex(r"\d"), "contiguous"), pre_tokenizers.Split("#", "removed"),
-             pre_tokenizers.Split(Regex(r"\w+|\s+"), "isolated", invert=True),
-             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    steps = [
+        pre_tokenizers.Split(",", "merged_with_previous"),
+        pre_tokenizers.Split(Regex(r"[A-Z]"), "merged_with_next"),
+        pre_tokenizers.Split(Regex(r"\d"), "contiguous"),
+        pre_tokenizers.Split("#", "removed"),
+        pre_tokenizers.Split(Regex(r"\w+|\s+"), "isolated", invert=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
     normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.Replace(Regex("[a-c]+"), "<>")])
     return _byte_level(pre_tokenizers.Sequence(steps), normalizer)
 
@@ -157,16 +164,29 @@ def _llama_metaspace() -> Tokenizer:
 
 
 def _metaspace_split() -> Tokenizer:
-    return _llama_parts(normalizers.NFKD(), pre_tokenizers.Metaspace(SPACE, prepend_scheme="always", split=True),
-                        decoders.Metaspace(SPACE, prepend_scheme="always"), False, False)
+    return _llama_parts(
+        normalizers.NFKD(),
+        pre_tokenizers.Metaspace(SPACE, prepend_scheme="always", split=True),
+        decoders.Metaspace(SPACE, prepend_scheme="always"),
+        False,
+        False,
+    )
 
 
 def _added_tokens() -> Tokenizer:
     tokenizer = _llama_legacy()
-    tokenizer.add_tokens([AddedToken("[L]", lstrip=True, normalized=False), AddedToken("[R]", rstrip=True, normalized=False),
-                          AddedToken("[LR]", lstrip=True, rstrip=True), AddedToken("word", single_word=True, normalized=False),
-                          AddedToken("hello", normalized=True), AddedToken("[L][R]", normalized=False), AddedToken("  ", normalized=False),
-                          AddedToken("\u00e9", single_word=True, normalized=False)])
+    tokenizer.add_tokens(
+        [
+            AddedToken("[L]", lstrip=True, normalized=False),
+            AddedToken("[R]", rstrip=True, normalized=False),
+            AddedToken("[LR]", lstrip=True, rstrip=True),
+            AddedToken("word", single_word=True, normalized=False),
+            AddedToken("hello", normalized=True),
+            AddedToken("[L][R]", normalized=False),
+            AddedToken("  ", normalized=False),
+            AddedToken("\u00e9", single_word=True, normalized=False),
+        ]
+    )
     tokenizer.add_special_tokens([AddedToken("<|x|>", normalized=True, special=True)])
     return tokenizer
 
@@ -178,9 +198,18 @@ def _no_decoder() -> Tokenizer:
 
 
 _JSON: dict[str, Callable[[], Tokenizer]] = {
-    "gpt2": _gpt2, "gpt2-prefix": _gpt2_prefix, "smollm": _smollm, "grouped-digits": _grouped_digits, "llama3": _llama3, "qwen": _qwen,
-    "deepseek": _deepseek, "behaviours": _behaviours, "llama-legacy": _llama_legacy, "llama-metaspace": _llama_metaspace,
-    "metaspace-split": _metaspace_split, "added-tokens": _added_tokens,
+    "gpt2": _gpt2,
+    "gpt2-prefix": _gpt2_prefix,
+    "smollm": _smollm,
+    "grouped-digits": _grouped_digits,
+    "llama3": _llama3,
+    "qwen": _qwen,
+    "deepseek": _deepseek,
+    "behaviours": _behaviours,
+    "llama-legacy": _llama_legacy,
+    "llama-metaspace": _llama_metaspace,
+    "metaspace-split": _metaspace_split,
+    "added-tokens": _added_tokens,
 }
 
 
@@ -211,11 +240,18 @@ def merges_of(pieces: list[str], scores: list[float]) -> list[tuple[str, str]]:
 
 def _sentencepiece_model(**options: str | float | list[str]) -> bytes:
     model = io.BytesIO()
-    settings = {"model_type": "bpe", "vocab_size": 1400, "byte_fallback": True, "character_coverage": 0.999, "split_digits": True,
-                "normalization_rule_name": "identity", "remove_extra_whitespaces": False, "allow_whitespace_only_pieces": True,
-                "minloglevel": 2}
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(corpus(5, odd=100)), model_writer=model,
-                                             **{**settings, **options})
+    settings = {
+        "model_type": "bpe",
+        "vocab_size": 1400,
+        "byte_fallback": True,
+        "character_coverage": 0.999,
+        "split_digits": True,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "allow_whitespace_only_pieces": True,
+        "minloglevel": 2,
+    }
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(corpus(5, odd=100)), model_writer=model, **{**settings, **options})
     return model.getvalue()
 
 

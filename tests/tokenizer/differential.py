@@ -4,6 +4,7 @@ usage: differential.py TOKENIZE_LINES [--lines N] [--seed S] [--only NAME]
 
 N lines for each configuration. Exit status 77 where the Python packages are missing.
 """
+
 import argparse
 import json
 import pathlib
@@ -78,8 +79,13 @@ def compare(tool: str, directory: pathlib.Path, c: "configurations.Configuration
 
     size = t.get_vocab_size()
     lists = special + [[r.randrange(size) for _ in range(r.randrange(1, 30))] for _ in range(n // 4)]
-    wanted = zip(lists, t.decode_batch(lists, skip_special_tokens=False), t.decode_batch(lists, skip_special_tokens=True),
-                 run_tool(tool, directory, ["decode"], lists), strict=True)
+    wanted = zip(
+        lists,
+        t.decode_batch(lists, skip_special_tokens=False),
+        t.decode_batch(lists, skip_special_tokens=True),
+        run_tool(tool, directory, ["decode"], lists),
+        strict=True,
+    )
     for ids, text, without_special, got in wanted:
         result.check("text", ids, [text, without_special], got[:2])
         spelled = bytes.fromhex(got[2]).decode(errors="replace")

@@ -2,6 +2,7 @@
 
 usage: make_fuzz_seeds.py CORPUS_DIR
 """
+
 import io
 import pathlib
 import random
@@ -55,8 +56,12 @@ def json_seeds() -> dict[str, bytes]:
     llama3 = byte_level(configurations.split_then_bytes(configurations.LLAMA3_SPLIT), ignore_merges=True)
     template = processors.TemplateProcessing(single="<|e|> $A", special_tokens=[("<|e|>", 0)])
     llama3.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
-    steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.Split(",", "merged_with_previous"),
-             pre_tokenizers.Split(Regex("[A-Z]"), "merged_with_next", invert=True), pre_tokenizers.ByteLevel()]
+    steps = [
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.Split(",", "merged_with_previous"),
+        pre_tokenizers.Split(Regex("[A-Z]"), "merged_with_next", invert=True),
+        pre_tokenizers.ByteLevel(),
+    ]
     prefix = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
     marks = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=True)
     made = {
@@ -67,7 +72,7 @@ def json_seeds() -> dict[str, bytes]:
         "llama": llama_like(prefix, None, configurations.llama_decoder()),
         "metaspace": llama_like(normalizers.Replace(Regex("[.]+"), "!"), marks, decoders.Metaspace(SPACE, prepend_scheme="first")),
     }
-    text = b"\0a [L] hello</s> \xc3\xa9"   # unit tests read the byte-level ones as they are
+    text = b"\0a [L] hello</s> \xc3\xa9"  # unit tests read the byte-level ones as they are
     return {name: t.to_str().encode() + (text if name in ("llama", "metaspace") else b"") for name, t in made.items()}
 
 
@@ -81,8 +86,9 @@ def model_seeds() -> dict[str, bytes]:
     def train(**options: int | bool | float | list[str]) -> bytes:
         model, r = io.BytesIO(), random.Random(1)
         text = iter([text_lines.prose(r, 20) for _ in range(200)])
-        sentencepiece.SentencePieceTrainer.train(sentence_iterator=text, model_writer=model, model_type="bpe", minloglevel=2,
-                                                 normalization_rule_name="identity", **options)
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=text, model_writer=model, model_type="bpe", minloglevel=2, normalization_rule_name="identity", **options
+        )
         return model.getvalue()
 
     small = train(vocab_size=80, self_test_sample_size=3)

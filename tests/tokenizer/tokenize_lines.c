@@ -6,12 +6,12 @@
  *   tokenize_lines DIR decode     each line is an array of ids; prints [text, skip-special text, joined token bytes as hex]
  *   tokenize_lines DIR bench N    reads all lines, encodes them N times, prints the bytes and the fastest pass in seconds
  */
+#include "common/json.h"
+#include "tokenizer/tokenizer.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include "common/json.h"
-#include "tokenizer/tokenizer.h"
 
 static int fail(const struct err *e)
 {
@@ -152,7 +152,7 @@ static int bench(const struct tokenizer *t, int passes, struct err *err)
         size_t i;
         json_t *line;
         n_ids = 0;
-        json_array_foreach(lines, i, line) {
+        json_array_foreach (lines, i, line) {
             struct token_ids ids = {0};
             r = tokenizer_encode(t, json_string_value(line), json_string_length(line), false, SIZE_MAX, &ids, err);
             n_ids += ids.n;

@@ -13,7 +13,9 @@ static const struct model_config config = {.hidden = 8,
                                            .vocab = FAKE_VOCAB,
                                            .max_position_embeddings = FAKE_LEN,
                                            .bos_id = FAKE_BOS,
-                                           .eos_id = FAKE_EOS, .eos_ids = {FAKE_EOS}, .n_eos = 1};
+                                           .eos_id = FAKE_EOS,
+                                           .eos_ids = {FAKE_EOS},
+                                           .n_eos = 1};
 static const struct layer_plan plan[FAKE_LAYERS] = {{.kind = LAYER_DTRNET}, {.kind = LAYER_DENSE}, {.kind = LAYER_DTRNET}};
 const struct engine_info fake_engine_info = {.config = &config,
                                              .plan = plan,
@@ -195,7 +197,13 @@ const struct engine_info *engine_info(const struct engine *e)
 
 void engine_stats(struct engine *e, struct engine_stats *ret)
 {
-    *ret = (struct engine_stats){.requests_done = 5, .rows_computed = 70, .rows_routed = {7, 70, 3}, .kv_rows_held = 80, .queued = 2, .attention_s = 1.5, .memory_free_bytes = 4096};
+    *ret = (struct engine_stats){.requests_done = 5,
+                                 .rows_computed = 70,
+                                 .rows_routed = {7, 70, 3},
+                                 .kv_rows_held = 80,
+                                 .queued = 2,
+                                 .attention_s = 1.5,
+                                 .memory_free_bytes = 4096};
 }
 
 int engine_health(struct engine *e, struct err *err)

@@ -18,10 +18,12 @@ extern struct fake_engine_plan fake_engine_plan;
 extern const struct engine_info fake_engine_info;
 
 /* A server in front of it. */
-#define FAKE_SERVER(options_of_it)                                                                                        \
-    {                                                                                                                     \
-        .options = (options_of_it), .model_name = "double", .info = &fake_engine_info, .bos = FAKE_BOS, .eos = FAKE_EOS, \
-        .noted_lock = PTHREAD_MUTEX_INITIALIZER                                                                           \
-    }
+#define FAKE_SERVER(options_of_it) \
+    {.options = (options_of_it),   \
+     .model_name = "double",       \
+     .info = &fake_engine_info,    \
+     .bos = FAKE_BOS,              \
+     .eos = FAKE_EOS,              \
+     .noted_lock = PTHREAD_MUTEX_INITIALIZER}
 
 float fake_logprob(int32_t before, int32_t id); /* of id after `before` */

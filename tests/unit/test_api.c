@@ -1,11 +1,11 @@
 /* Handlers over a double of the engine, without HTTP and without a tokenizer: what goes in and comes out, and what happens when the
  * engine refuses or fails. */
-#include <stdlib.h>
 #include "server/api/api.h"
 #include "server/api/openapi.h"
 #include "server/http/routes.h"
 #include "tests/check.h"
 #include "tests/unit/fake_engine.h"
+#include <stdlib.h>
 
 static struct options options;
 static struct server server = {.options = &options, .model_name = "double", .info = &fake_engine_info, .bos = FAKE_BOS, .eos = FAKE_EOS};

@@ -1,6 +1,6 @@
 #include "common/arena.h"
-#include <stdint.h>
 #include "tests/check.h"
+#include <stdint.h>
 
 int main(void)
 {

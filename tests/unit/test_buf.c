@@ -1,7 +1,7 @@
 #include "common/buf.h"
-#include <stdlib.h>
 #include "common/err.h"
 #include "tests/check.h"
+#include <stdlib.h>
 
 static void test_limit(void)
 {

@@ -1,8 +1,8 @@
 #include "common/cgroup.h"
+#include "tests/check.h"
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "tests/check.h"
 
 static char root[] = "/tmp/test_cgroup_XXXXXX";
 

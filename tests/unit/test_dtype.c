@@ -1,6 +1,6 @@
 #include "kernels/dtype.h"
-#include <math.h>
 #include "tests/check.h"
+#include <math.h>
 
 static float from_bits(uint32_t u)
 {

@@ -19,11 +19,14 @@ int main(void)
     CHECK_INT(strlen(e.text), sizeof(e.text) - 1);
     CHECK_INT(strlen(e.param), sizeof(e.param) - 1);
 
-    static const struct { int code, http; const char *name, *type; } rows[] = {
+    static const struct {
+        int code, http;
+        const char *name, *type;
+    } rows[] = {
 #define X(code, value, http, type) {code, http, #code, type},
         ERR_LIST(X)
 #undef X
-        {-999, 500, "ERR_UNKNOWN", "server_error"},
+            {-999, 500, "ERR_UNKNOWN", "server_error"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         CHECK_INT(err_http_status(rows[i].code), rows[i].http);

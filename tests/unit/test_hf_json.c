@@ -1,10 +1,10 @@
 /* tokenizer.json: what is refused and how it is named, regular expressions that two libraries read differently, and a small file
  * whose ids can be checked by hand. */
-#include "tokenizer/hf_json.h"
-#include <stdlib.h>
 #include "common/json.h"
 #include "tests/check.h"
+#include "tokenizer/hf_json.h"
 #include "tokenizer/regex_dialect.h"
+#include <stdlib.h>
 
 #define MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"<x>\":3,\"c\":4},\"merges\":[\"a b\"]}"
 
@@ -25,7 +25,11 @@ static int load(struct pipeline *p, const char *text, struct err *e)
 
 static void test_refusals(void)
 {
-    static const struct { const char *text; int code; const char *named; } rows[] = {
+    static const struct {
+        const char *text;
+        int code;
+        const char *named;
+    } rows[] = {
         {"[]", ERR_CORRUPT, "not an object"},
         {"{}", ERR_CORRUPT, "model"},
         {"{" MODEL ",\"extra\":1}", ERR_UNSUPPORTED, "\"extra\""},
@@ -33,7 +37,8 @@ static void test_refusals(void)
         {"{\"model\":{\"type\":\"WordPiece\"}}", ERR_UNSUPPORTED, "WordPiece"},
         {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":0.1}}", ERR_UNSUPPORTED, "dropout"},
         {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"end_of_word_suffix\":\"</w>\"}}", ERR_UNSUPPORTED, "end_of_word_suffix"},
-        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"continuing_subword_prefix\":\"##\"}}", ERR_UNSUPPORTED, "continuing_subword_prefix"},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"continuing_subword_prefix\":\"##\"}}", ERR_UNSUPPORTED,
+         "continuing_subword_prefix"},
         {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"news\":1}}", ERR_UNSUPPORTED, "\"news\""},
         {"{\"model\":{\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", ERR_CORRUPT, "given twice"},
         {"{\"model\":{\"vocab\":{\"a\":-1},\"merges\":[]}}", ERR_CORRUPT, "-1"},
@@ -48,15 +53,19 @@ static void test_refusals(void)
         {"{" MODEL ",\"normalizer\":{\"type\":\"Prepend\"}}", ERR_CORRUPT, "prepend"},
         {"{" MODEL ",\"normalizer\":{\"type\":\"NFC\",\"x\":1}}", ERR_UNSUPPORTED, "\"x\""},
         {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Whitespace\"}}", ERR_UNSUPPORTED, "Whitespace"},
-        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\",\"invert\":false}}", ERR_CORRUPT, "byte 1"},
-        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\h\"},\"behavior\":\"Isolated\",\"invert\":false}}", ERR_UNSUPPORTED, "escape \\h"},
-        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"x\"},\"behavior\":\"Sideways\"}}", ERR_CORRUPT, "behavior"},
+        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\",\"invert\":false}}",
+         ERR_CORRUPT, "byte 1"},
+        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\h\"},\"behavior\":\"Isolated\",\"invert\":false}}",
+         ERR_UNSUPPORTED, "escape \\h"},
+        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"x\"},\"behavior\":\"Sideways\"}}", ERR_CORRUPT,
+         "behavior"},
         {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"ab\"}}", ERR_CORRUPT, "replacement"},
         {"{" MODEL ",\"decoder\":{\"type\":\"WordPiece\"}}", ERR_UNSUPPORTED, "WordPiece"},
         {"{" MODEL ",\"post_processor\":{\"type\":\"BertProcessing\"}}", ERR_UNSUPPORTED, "BertProcessing"},
         {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[],\"special_tokens\":{}}}", ERR_CORRUPT, "single"},
         {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"q\"}}],\"special_tokens\":"
-         "{\"q\":{\"ids\":[77]}}}}", ERR_CORRUPT, "ids of the vocabulary"},
+         "{\"q\":{\"ids\":[77]}}}}",
+         ERR_CORRUPT, "ids of the vocabulary"},
         {"{" MODEL ",\"added_tokens\":{}}", ERR_CORRUPT, "added_tokens"},
         {"{" MODEL ",\"added_tokens\":[{\"content\":\"x\",\"odd\":1}]}", ERR_UNSUPPORTED, "\"odd\""},
         {"{" MODEL ",\"added_tokens\":[{\"id\":5}]}", ERR_CORRUPT, "content"},
@@ -72,13 +81,20 @@ static void test_refusals(void)
 
 static void test_ids(void)
 {
-    static const struct { const char *text; int n; int32_t ids[6]; } rows[] = {
+    static const struct {
+        const char *text;
+        int n;
+        int32_t ids[6];
+    } rows[] = {
         {"abc", 2, {2, 4}}, {"a<x>b", 3, {0, 3, 1}}, {"zab", 1, {2}}, {"a <n> b", 3, {0, 5, 1}}, {"", 0, {0}},
     };
     struct pipeline p;
     struct err e = {0};
-    if (!CHECK_INT(load(&p, "{" MODEL ",\"added_tokens\":[{\"id\":3,\"content\":\"<x>\",\"special\":true,\"normalized\":false},"
-                            "{\"id\":9,\"content\":\"<n>\",\"lstrip\":true,\"rstrip\":true}]}", &e), 0))
+    if (!CHECK_INT(load(&p,
+                        "{" MODEL ",\"added_tokens\":[{\"id\":3,\"content\":\"<x>\",\"special\":true,\"normalized\":false},"
+                        "{\"id\":9,\"content\":\"<n>\",\"lstrip\":true,\"rstrip\":true}]}",
+                        &e),
+                   0))
         fprintf(stderr, "%s\n", e.text);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct token_ids got = {0};
@@ -113,10 +129,18 @@ static void test_long_words(void)
 
 static void test_regexes(void)
 {
-    static const char *const refused[] = {"\\h", "\\R", "\\X", "\\bword", "\\1", "\\k<n>", "[a[bc]]", "[a&&b]", "[\\W]", "[\\P{L}]", "\\p{Greek}",
-                                          "\\p{^L}", "\\pL", "a{1,3}+", "(?<n>a)", "(?#c)", "(*UTF)a", "\\u0041", "\\x41", "[]a]", "\\", "(?m:a)"};
-    static const char *const taken[] = {"a{1,3}", "a++", "a?+", "(?:a|b)(?i:s)(?!c)(?=d)(?<=e)(?<!f)(?>g)", "[^\\r\\n\\p{L}]", "\\p{Lu}\\P{N}\\s\\S\\d\\D\\w\\W",
-                                        "[\\s\\w\\d\\p{Han}\\-\\]]", "[\xe4\xb8\x80-\xe9\xbe\xa5]+", "^a$|\\Ab\\z"};
+    static const char *const refused[] = {"\\h",     "\\R",      "\\X",        "\\bword", "\\1",  "\\k<n>",  "[a[bc]]", "[a&&b]",
+                                          "[\\W]",   "[\\P{L}]", "\\p{Greek}", "\\p{^L}", "\\pL", "a{1,3}+", "(?<n>a)", "(?#c)",
+                                          "(*UTF)a", "\\u0041",  "\\x41",      "[]a]",    "\\",   "(?m:a)"};
+    static const char *const taken[] = {"a{1,3}",
+                                        "a++",
+                                        "a?+",
+                                        "(?:a|b)(?i:s)(?!c)(?=d)(?<=e)(?<!f)(?>g)",
+                                        "[^\\r\\n\\p{L}]",
+                                        "\\p{Lu}\\P{N}\\s\\S\\d\\D\\w\\W",
+                                        "[\\s\\w\\d\\p{Han}\\-\\]]",
+                                        "[\xe4\xb8\x80-\xe9\xbe\xa5]+",
+                                        "^a$|\\Ab\\z"};
     for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
         struct pattern *p = NULL;
         if (!CHECK_INT(pattern_regex(refused[i], strlen(refused[i]), &p, NULL), ERR_UNSUPPORTED))

@@ -1,16 +1,16 @@
 /* Counts of the real configs against tests/golden/configs/counts.json; costs against the papers' ratios; checkpoints with tensors. */
-#include "engine/tools/inspect.h"
-#include <math.h>
-#include <stdlib.h>
 #include "engine/checkpoint/model_hash.h"
 #include "engine/checkpoint/safetensors.h"
+#include "engine/tools/inspect.h"
 #include "tests/check.h"
+#include <math.h>
+#include <stdlib.h>
 
 static json_t *report_on(const char *model, const char *family, double rate, int context)
 {
-    const struct inspect_options o = { .model = model, .family = family, .route_rate = rate, .context = context, .kv_dtype = -1 };
+    const struct inspect_options o = {.model = model, .family = family, .route_rate = rate, .context = context, .kv_dtype = -1};
     json_t *report = NULL;
-    struct err e = { 0 };
+    struct err e = {0};
     if (!CHECK_INT(inspect_report(&o, &report, &e), 0))
         fprintf(stderr, "  %s: %s\n", model, e.text);
     return report;
@@ -27,7 +27,7 @@ static void test_counts(void)
     if (!CHECK_INT(json_parse_file(GOLDEN_DIR "/configs/counts.json", 1 << 20, &counts, NULL), 0))
         return;
     const char *name;
-    json_object_foreach(counts, name, want) {
+    json_object_foreach (counts, name, want) {
         char path[512];
         snprintf(path, sizeof(path), GOLDEN_DIR "/configs/%s.json", name);
         json_t *r = report_on(path, json_string_value(json_object_get(want, "variant")), 0.1, 0);
@@ -65,7 +65,7 @@ static void test_costs(void)
 
 static void test_checkpoints(void)
 {
-    static const char *const models[] = { "dense-headdim-bias", "dtrnet-trilayer-sharded", "mod", "dllm", "dtrnet-bilayer-f16" };
+    static const char *const models[] = {"dense-headdim-bias", "dtrnet-trilayer-sharded", "mod", "dllm", "dtrnet-bilayer-f16"};
     for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
         char path[512];
         struct safetensors *s = NULL;
@@ -90,15 +90,15 @@ static void test_checkpoints(void)
 static void test_errors(void)
 {
     json_t *r = NULL;
-    struct err e = { 0 };
-    struct inspect_options o = { .model = GOLDEN_DIR "/configs/360m-dtrnet-bilayer.json", .kv_dtype = -1, .route_rate = 1.5 };
+    struct err e = {0};
+    struct inspect_options o = {.model = GOLDEN_DIR "/configs/360m-dtrnet-bilayer.json", .kv_dtype = -1, .route_rate = 1.5};
     CHECK_INT(inspect_report(&o, &r, &e), ERR_INVALID);
     o.route_rate = 0.1;
     o.family = "mamba";
     CHECK_INT(inspect_report(&o, &r, &e), ERR_INVALID);
-    o.family = "mod";   /* the file lists dense layers */
+    o.family = "mod"; /* the file lists dense layers */
     CHECK_INT(inspect_report(&o, &r, &e), ERR_INVALID);
-    o = (struct inspect_options){ .model = GOLDEN_DIR "/absent", .kv_dtype = -1 };
+    o = (struct inspect_options){.model = GOLDEN_DIR "/absent", .kv_dtype = -1};
     CHECK_INT(inspect_report(&o, &r, &e), ERR_NOT_FOUND);
 }
 
@@ -107,7 +107,7 @@ static void test_hash(void)
 {
     char hex[65], want[65] = "";
     struct safetensors *s = NULL;
-    struct err e = { 0 };
+    struct err e = {0};
     FILE *p = popen("cd '" GOLDEN_DIR "/dtrnet-trilayer-sharded' && cat config.json model-*.safetensors | sha256sum", "r");
     if (!CHECK(p && fscanf(p, "%64s", want) == 1))
         return;

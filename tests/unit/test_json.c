@@ -1,9 +1,9 @@
 #include "common/json.h"
+#include "tests/check.h"
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
-#include "tests/check.h"
 
 static json_t *parsed(const char *text)
 {
@@ -16,9 +16,12 @@ static json_t *parsed(const char *text)
 
 static void test_parse_errors(void)
 {
-    static const struct { const char *text; size_t len; } bad[] = {
-        {"", 0}, {"{", 1}, {"{} x", 4}, {"{\"a\":1,\"a\":2}", 13}, {"\"\\u0000\"", 8}, {"\"\xff\"", 3}, {"\"a\0b\"", 5},
-        {"[1,]", 4}, {"nan", 3}, {"1e999", 5}, {"-", 1}, {"\"\\ud800\"", 8},
+    static const struct {
+        const char *text;
+        size_t len;
+    } bad[] = {
+        {"", 0},    {"{", 1},     {"{} x", 4}, {"{\"a\":1,\"a\":2}", 13}, {"\"\\u0000\"", 8}, {"\"\xff\"", 3}, {"\"a\0b\"", 5}, {"[1,]", 4},
+        {"nan", 3}, {"1e999", 5}, {"-", 1},    {"\"\\ud800\"", 8},
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         json_t *v = NULL;
@@ -39,7 +42,8 @@ static void test_parse_errors(void)
 
 static void test_readers(void)
 {
-    json_t *o = parsed("{\"i\":5,\"r\":2.5,\"w\":16.0,\"b\":true,\"s\":\"x\",\"n\":null,\"ids\":[1,2,3],\"mixed\":[1,\"a\"],\"big\":1e300}");
+    json_t *o =
+        parsed("{\"i\":5,\"r\":2.5,\"w\":16.0,\"b\":true,\"s\":\"x\",\"n\":null,\"ids\":[1,2,3],\"mixed\":[1,\"a\"],\"big\":1e300}");
     struct err e;
     int64_t i = 42;
     double d = 0;
@@ -154,10 +158,27 @@ static void check_float(float v)
 
 static void test_floats(void)
 {
-    static const struct { float v; const char *text; } rows[] = {
-        {0, "0"}, {-0.0f, "-0"}, {-1.5f, "-1.5"}, {1e-7f, "1e-07"}, {0.1f, "0.1"}, {100, "100"}, {16777216, "16777216"},
-        {FLT_MAX, "3.4028235e+38"}, {FLT_MIN, "1.1754944e-38"}, {1e-45f, "1e-45"}, {-0.00001f, "-0.00001"}, {9.9999996e-6f, "1e-05"},
-        {999999.9f, "999999.9"}, {1e6f, "1000000"}, {123456789, "123456790"}, {1e15f, "1000000000000000"}, {1e16f, "1e+16"},
+    static const struct {
+        float v;
+        const char *text;
+    } rows[] = {
+        {0, "0"},
+        {-0.0f, "-0"},
+        {-1.5f, "-1.5"},
+        {1e-7f, "1e-07"},
+        {0.1f, "0.1"},
+        {100, "100"},
+        {16777216, "16777216"},
+        {FLT_MAX, "3.4028235e+38"},
+        {FLT_MIN, "1.1754944e-38"},
+        {1e-45f, "1e-45"},
+        {-0.00001f, "-0.00001"},
+        {9.9999996e-6f, "1e-05"},
+        {999999.9f, "999999.9"},
+        {1e6f, "1000000"},
+        {123456789, "123456790"},
+        {1e15f, "1000000000000000"},
+        {1e16f, "1e+16"},
     };
     char text[32];
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -168,7 +189,10 @@ static void test_floats(void)
     }
     uint32_t x = 12345;
     for (int i = 0; i < 60000; i++) {
-        union { uint32_t u; float f; } bits;
+        union {
+            uint32_t u;
+            float f;
+        } bits;
         x ^= x << 13, x ^= x >> 17, x ^= x << 5;
         bits.u = x;
         if (isfinite(bits.f))
@@ -180,9 +204,17 @@ static void test_floats(void)
 
 static void test_doubles(void)
 {
-    static const struct { double v; const char *text; } rows[] = {
-        {0.1, "0.1"}, {DBL_MAX, "1.7976931348623157e+308"}, {5e-324, "5e-324"}, {1.0 / 3, "0.3333333333333333"}, {2, "2"},
-        {-123456.789, "-123456.789"}, {9007199254740993.0, "9007199254740992"},
+    static const struct {
+        double v;
+        const char *text;
+    } rows[] = {
+        {0.1, "0.1"},
+        {DBL_MAX, "1.7976931348623157e+308"},
+        {5e-324, "5e-324"},
+        {1.0 / 3, "0.3333333333333333"},
+        {2, "2"},
+        {-123456.789, "-123456.789"},
+        {9007199254740993.0, "9007199254740992"},
     };
     char text[32];
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

@@ -1,7 +1,7 @@
 /* Slots are handed out once and come back; extents of the slot tables never overlap and join again. */
 #include "engine/memory/kv_cache.h"
-#include <stdlib.h>
 #include "tests/check.h"
+#include <stdlib.h>
 
 static void test_slots(struct kv_cache *c)
 {
@@ -18,7 +18,7 @@ static void test_slots(struct kv_cache *c)
         CHECK_INT(seen[i], 1);
     kv_cache_give(c, a, 10);
     kv_cache_take(c, 3, b);
-    CHECK_INT(b[0], a[0]);   /* given back last, taken first */
+    CHECK_INT(b[0], a[0]); /* given back last, taken first */
     CHECK_INT(c->n_free, 7);
 }
 
@@ -30,7 +30,7 @@ static void test_extents(struct kv_cache *c)
         off[i] = kv_tables_take(c, 10);
     CHECK_INT(off[99], 990);
     CHECK_INT(kv_tables_take(c, 1), -1);
-    for (int i = 0; i < 100; i += 2)   /* fifty holes, more than the list starts with */
+    for (int i = 0; i < 100; i += 2) /* fifty holes, more than the list starts with */
         kv_tables_give(c, off[i], 10);
     CHECK_INT(c->n_holes, 50);
     CHECK_INT(kv_tables_take(c, 11), -1);

@@ -1,7 +1,7 @@
-#include "common/log.h"
-#include <stdlib.h>
 #include "common/json.h"
+#include "common/log.h"
 #include "tests/check.h"
+#include <stdlib.h>
 
 /* One logged line; the caller frees it. */
 static char *line_of(enum log_format format, enum log_level level, const char *id, const char *message)

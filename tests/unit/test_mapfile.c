@@ -1,8 +1,8 @@
 #include "common/mapfile.h"
+#include "tests/check.h"
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "tests/check.h"
 
 static void write_file(const char *path, const char *text)
 {

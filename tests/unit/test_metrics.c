@@ -1,8 +1,8 @@
 /* /metrics: every line is a comment or a sample, histograms are cumulative, counts land in their series, labels are escaped. */
 #include "server/api/metrics.h"
-#include <stdlib.h>
 #include "tests/check.h"
 #include "tests/unit/fake_engine.h"
+#include <stdlib.h>
 
 static struct metrics m;
 static const char *const routes[METRICS_ROUTES] = {[0] = "/a", [1] = "/b", [METRICS_ROUTES - 1] = "none"};

@@ -1,8 +1,8 @@
 /* Division of busy time by sampled steps: which steps are sampled, that shares add up, and that the ops are the backend's own again. */
-#include <math.h>
-#include <stdlib.h>
 #include "kernels/op_times.h"
 #include "tests/check.h"
+#include <math.h>
+#include <stdlib.h>
 
 enum { N = 64, K = 512 };
 
@@ -28,19 +28,22 @@ static bool step(struct op_times *t, double now_s, int n)
     return sampled;
 }
 
-static double sum(const struct op_times *t) { return t->seconds[OP_MATMUL] + t->seconds[OP_ATTENTION] + t->seconds[OP_OTHER]; }
+static double sum(const struct op_times *t)
+{
+    return t->seconds[OP_MATMUL] + t->seconds[OP_ATTENTION] + t->seconds[OP_OTHER];
+}
 
 static void test_samples(void)
 {
     struct op_times *t = malloc(sizeof(*t));
     op_times_init(t, k);
     op_times_busy(t, 0.25);
-    CHECK(sum(t) == 0);              /* nothing is known yet */
+    CHECK(sum(t) == 0); /* nothing is known yet */
     CHECK(step(t, 10, 50));
-    CHECK(!step(t, 10.2, 1));        /* its results were not asked for */
+    CHECK(!step(t, 10.2, 1)); /* its results were not asked for */
     op_times_busy(t, 0.5);
     CHECK(fabs(sum(t) - 0.75) < 1e-9);
-    CHECK(t->seconds[OP_MATMUL] > t->seconds[OP_OTHER]);   /* there was nothing else */
+    CHECK(t->seconds[OP_MATMUL] > t->seconds[OP_OTHER]); /* there was nothing else */
     CHECK(t->seconds[OP_ATTENTION] == 0);
     CHECK(!step(t, 10.9, 1));
     CHECK(step(t, 11.1, 1));

@@ -1,15 +1,15 @@
 /* Settings: precedence of flag, environment, file and default; every row refuses what is outside its range, naming it. */
 #include "server/program/options.h"
+#include "tests/check.h"
 #include <stdint.h>
 #include <stdlib.h>
 #include <unistd.h>
-#include "tests/check.h"
 
 static char settings_path[] = "/tmp/dtrnet-test-options-XXXXXX";
 
 static int parse(enum command command, struct options *o, struct arena *arena, struct err *err, int n, const char *const *args)
 {
-    char *argv[16] = {(char *)(uintptr_t) "cmd"};
+    char *argv[16] = {(char *)(uintptr_t)"cmd"};
     bool help;
     for (int i = 0; i < n; i++)
         argv[i + 1] = (char *)(uintptr_t)args[i];

@@ -29,29 +29,29 @@ static void test_share_and_split(void)
     static const int32_t a[] = {1, 2, 3, 4, 5}, b[] = {1, 2, 3, 9, 9}, c[] = {1, 2};
     struct tree_path pa, pb, pc;
     CHECK_INT(enter(&pa, &pa, a, 5, 4), 0);
-    CHECK_INT(tree_probe(&tree, b, 5, 4), -1);   /* another sequence is about to compute 1 */
+    CHECK_INT(tree_probe(&tree, b, 5, 4), -1); /* another sequence is about to compute 1 */
     compute(&pa, a, 0, 2);
     CHECK_INT(tree_probe(&tree, b, 5, 4), -1);
     compute(&pa, a, 2, 3);
     CHECK_INT(tree_probe(&tree, b, 5, 4), 3);
-    CHECK_INT(enter(&pb, &pb, b, 5, 4), 3);      /* splits the node that a is still filling */
+    CHECK_INT(enter(&pb, &pb, b, 5, 4), 3); /* splits the node that a is still filling */
     CHECK_INT(enter(&pc, &pc, c, 2, 1), 2);
     CHECK_INT(pc.n_linked, 2);
     compute(&pa, a, 3, 4);
     compute(&pb, b, 3, 4);
-    CHECK_INT(kv.n_slots - kv.n_free, 7);        /* 1 2 3 4 9: 5 + two even ones */
+    CHECK_INT(kv.n_slots - kv.n_free, 7); /* 1 2 3 4 9: 5 + two even ones */
     CHECK_INT(tree.held_slots, 7);
     CHECK_INT(tree.pinned_slots, 7);
     float lp = -1, top_lp = -0.5f;
     int32_t top = 7;
-    tree_put_score(&tree, &pa, 4, 1, lp, &top, &top_lp);   /* the last token has a score and no row */
+    tree_put_score(&tree, &pa, 4, 1, lp, &top, &top_lp); /* the last token has a score and no row */
     tree_put_score(&tree, &pa, 1, 1, lp, &top, &top_lp);
     tree_leave(&tree, &pa);
     tree_leave(&tree, &pb);
     tree_leave(&tree, &pc);
     CHECK_INT(tree.pinned_slots, 0);
     CHECK_INT(tree.held_slots, 7);
-    CHECK_INT(tree.tokens, 6);                   /* 1 2 3 | 4 5 | 9: b's unscored last token is gone */
+    CHECK_INT(tree.tokens, 6); /* 1 2 3 | 4 5 | 9: b's unscored last token is gone */
 }
 
 static void test_scores_and_take_over(void)
@@ -67,12 +67,12 @@ static void test_scores_and_take_over(void)
     CHECK(!tree_get_score(&p, 2, 1, &lp, &top, &top_lp));
     CHECK(!tree_get_score(&p, 4, 2, &lp, &top, &top_lp));
     tree_leave(&tree, &p);
-    CHECK_INT(enter(&p, &p, a, 6, 6), 4);        /* 5 was only scored: its row is this sequence's to compute */
+    CHECK_INT(enter(&p, &p, a, 6, 6), 4); /* 5 was only scored: its row is this sequence's to compute */
     CHECK_INT(p.n_fill, 2);
     CHECK_INT(tree_probe(&tree, a, 5, 5), -1);
     compute(&p, a, 4, 6);
     static const int32_t generated[] = {8, 8, 8};
-    compute(&p, generated, 0, 3);                /* past the path: private */
+    compute(&p, generated, 0, 3); /* past the path: private */
     CHECK_INT(tree.held_slots, 7 + 1 + 2 + 6);
     tree_leave(&tree, &p);
     CHECK_INT(tree.held_slots, 10);
@@ -83,7 +83,7 @@ static void test_evict(void)
 {
     static const int32_t a[] = {1, 2, 3, 4, 5, 6}, b[] = {1, 2, 3, 9};
     struct tree_path p;
-    CHECK_INT(enter(&p, &p, b, 4, 3), 4);        /* pins 1 2 3 and 9; 4 5 6 can go */
+    CHECK_INT(enter(&p, &p, b, 4, 3), 4); /* pins 1 2 3 and 9; 4 5 6 can go */
     CHECK_INT(tree_available(&tree), kv.n_free + 5);
     tree_make_room(&tree, tree_available(&tree));
     CHECK_INT(tree_probe(&tree, a, 6, 6), 3);
@@ -99,7 +99,7 @@ static void test_evict(void)
 static void test_many_children(void)
 {
     struct tree_path p[3000];
-    for (int32_t i = 0; i < 3000; i++)           /* more than the hash starts with */
+    for (int32_t i = 0; i < 3000; i++) /* more than the hash starts with */
         enter(&p[i], &p[i], &i, 1, 0);
     for (int i = 0; i < 3000; i++) {
         float lp = (float)i;

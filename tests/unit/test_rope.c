@@ -1,14 +1,14 @@
 /* Frequencies against tests/golden/configs/rope-tables.json, at real head sizes. */
-#include "engine/model/rope.h"
-#include <math.h>
 #include "common/json.h"
 #include "engine/checkpoint/rope_config.h"
+#include "engine/model/rope.h"
 #include "tests/check.h"
+#include <math.h>
 
 static void check_table(size_t i, const json_t *t)
 {
     struct rope_config c;
-    struct err e = { 0 };
+    struct err e = {0};
     int hd = (int)json_integer_value(json_object_get(t, "head_dim"));
     int max_pos = (int)json_integer_value(json_object_get(t, "max_position_embeddings"));
     if (!CHECK_INT(rope_config_read(t, NULL, max_pos, NULL, &c, &e), 0)) {
@@ -31,7 +31,7 @@ static void check_table(size_t i, const json_t *t)
 
 static void test_cos_sin(void)
 {
-    struct rope_config c = { .type = ROPE_DEFAULT, .theta = 10000, .factor = 1, .attention_factor = 1.5 };
+    struct rope_config c = {.type = ROPE_DEFAULT, .theta = 10000, .factor = 1, .attention_factor = 1.5};
     float f[4], cs[3 * 4], sn[3 * 4];
     rope_frequencies(&c, 8, f);
     rope_tables(&c, 8, 3, cs, sn);
@@ -45,7 +45,7 @@ static void test_cos_sin(void)
 int main(void)
 {
     json_t *tables = NULL;
-    struct err e = { 0 };
+    struct err e = {0};
     if (!CHECK_INT(json_parse_file(GOLDEN_DIR "/configs/rope-tables.json", 1 << 20, &tables, &e), 0))
         return check_result();
     CHECK(json_array_size(tables) >= 8);

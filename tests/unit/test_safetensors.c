@@ -1,11 +1,11 @@
 /* Hostile safetensors: every truncation, every flipped header bit, lying headers, and indexes that point elsewhere. */
 #include "engine/checkpoint/safetensors.h"
+#include "tests/check.h"
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "tests/check.h"
 
 /* A file in memory whose last byte lies before an unreadable page, so that any read past the end faults. */
 struct guarded {
@@ -47,7 +47,7 @@ static int open_guarded(const void *bytes, size_t len, struct safetensors **ret,
     struct guarded g;
     guarded_init(&g, bytes, len);
     int r = safetensors_open_memory("file", g.data, len, ret, err);
-    if (r >= 0) {   /* touch all that is handed out */
+    if (r >= 0) { /* touch all that is handed out */
         unsigned sum = 0;
         for (size_t i = 0; i < safetensors_count(*ret); i++) {
             const struct tensor *t = safetensors_at(*ret, i);
@@ -73,7 +73,7 @@ static void test_good(void)
     unsigned char file[1024];
     size_t len = make_file(file, good, 30);
     struct safetensors *s = NULL;
-    struct err e = { 0 };
+    struct err e = {0};
     if (!CHECK_INT(safetensors_open_memory("file", file, len, &s, &e), 0))
         return;
     CHECK_INT(safetensors_count(s), 4);
@@ -119,44 +119,52 @@ static void test_bit_flips(void)
 
 static void test_bad_headers(void)
 {
-    static const struct { const char *header; size_t n_data; const char *says; } bad[] = {
-        { "[]", 0, "not a JSON object" },
-        { "", 0, "header of file" },
-        { "{\"a\":1}", 0, "object" },
-        { "{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "dtype" },
-        { "{\"a\":{\"dtype\":\"F31\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "F31" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":1,\"data_offsets\":[0,4]}}", 4, "shape" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1.0],\"data_offsets\":[0,4]}}", 4, "shape[0]" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 4, "shape[0]" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, "at most 8" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[900000000000000000,4],\"data_offsets\":[0,0]}}", 0, "overflow" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[900000000000000000,4,0],\"data_offsets\":[0,0]}}", 0, "overflow" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, "data_offsets" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,9223372036854775808]}}", 4, "data_offsets" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, "data_offsets" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[-4,0]}}", 4, "outside" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", 4, "outside" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[1,5]}}", 4, "outside" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,900000000000000000]}}", 4, "outside" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", 4, "span 4 bytes" },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 5, "1 bytes follow" },
-        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2, "a hole" },
-        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}", 3, "overlap" },
-        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}", 2, "overlap" },
-        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}}", 3, "a hole" },
-        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2, "header of file" },
+    static const struct {
+        const char *header;
+        size_t n_data;
+        const char *says;
+    } bad[] = {
+        {"[]", 0, "not a JSON object"},
+        {"", 0, "header of file"},
+        {"{\"a\":1}", 0, "object"},
+        {"{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "dtype"},
+        {"{\"a\":{\"dtype\":\"F31\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "F31"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":1,\"data_offsets\":[0,4]}}", 4, "shape"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1.0],\"data_offsets\":[0,4]}}", 4, "shape[0]"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 4, "shape[0]"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, "at most 8"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[900000000000000000,4],\"data_offsets\":[0,0]}}", 0, "overflow"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[900000000000000000,4,0],\"data_offsets\":[0,0]}}", 0, "overflow"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, "data_offsets"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,9223372036854775808]}}", 4, "data_offsets"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, "data_offsets"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[-4,0]}}", 4, "outside"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", 4, "outside"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[1,5]}}", 4, "outside"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,900000000000000000]}}", 4, "outside"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", 4, "span 4 bytes"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 5, "1 bytes follow"},
+        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2, "a hole"},
+        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}", 3,
+         "overlap"},
+        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}", 2,
+         "overlap"},
+        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}}", 3,
+         "a hole"},
+        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2,
+         "header of file"},
     };
     unsigned char file[1024];
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct safetensors *s = NULL;
-        struct err e = { 0 };
+        struct err e = {0};
         size_t len = make_file(file, bad[i].header, bad[i].n_data);
         bool ok = CHECK_INT(open_guarded(file, len, &s, &e), ERR_CORRUPT) && CHECK(strstr(e.text, bad[i].says) != NULL);
         if (!ok)
             fprintf(stderr, "  case %zu: %s\n", i, e.text);
     }
     make_file(file, "{}", 0);
-    file[7] = 0x7f;   /* a header of nearly 2^63 bytes */
+    file[7] = 0x7f; /* a header of nearly 2^63 bytes */
     struct safetensors *s = NULL;
     CHECK_INT(open_guarded(file, 10, &s, NULL), ERR_CORRUPT);
 }
@@ -206,29 +214,33 @@ static int open_with_index(const char *index, struct err *e)
 
 static void test_index(void)
 {
-    static const struct { const char *index; int code; const char *says; } cases[] = {
-        { "{\"weight_map\":{\"a\":\"1.st\",\"b\":\"2.st\"}}", 0, "" },
-        { "{\"weight_map\":{\"a\":\"1.st\",\"b\":\"blob.st\"}}", 0, "" },       /* the hub cache's layout */
-        { "{\"weight_map\":{\"a\":\"1.st\",\"b\":\"inside.st\"}}", 0, "" },     /* a link to a neighbour */
-        { "{\"weight_map\":{\"a\":\"1.st\",\"b\":\"outside.st\"}}", ERR_CORRUPT, "outside" },
-        { "{\"weight_map\":{\"a\":\"1.st\",\"b\":\"../rev/2.st\"}}", ERR_CORRUPT, "not a file name" },
-        { "{\"weight_map\":{\"a\":\"1.st\",\"b\":\"/etc/passwd\"}}", ERR_CORRUPT, "not a file name" },
-        { "{\"weight_map\":{\"a\":\"1.st\",\"b\":\"..\"}}", ERR_CORRUPT, "not a file name" },
-        { "{\"weight_map\":{\"a\":\"1.st\",\"b\":\"\"}}", ERR_CORRUPT, "not a file name" },
-        { "{\"weight_map\":{\"a\":\"1.st\",\"b\":\"none.st\"}}", ERR_NOT_FOUND, "none.st" },
-        { "{\"weight_map\":{\"a\":\"1.st\",\"b\":\"dir\"}}", ERR_IO, "" },
-        { "{\"weight_map\":{\"a\":\"1.st\",\"b\":3}}", ERR_CORRUPT, "weight_map.b" },
-        { "{\"weight_map\":{\"a\":\"1.st\"},\"x\":1", ERR_CORRUPT, "" },
-        { "{\"weight_map\":{}}", ERR_CORRUPT, "weight_map" },
-        { "{\"weight_map\":[]}", ERR_CORRUPT, "weight_map" },
-        { "[]", ERR_CORRUPT, "weight_map" },
-        { "{\"weight_map\":{\"a\":\"1.st\",\"b\":\"2.st\",\"c\":\"2.st\"}}", ERR_CORRUPT, "tensor c is missing" },
-        { "{\"weight_map\":{\"a\":\"1.st\",\"c\":\"2.st\"}}", ERR_CORRUPT, "tensor b is in 2.st" },
-        { "{\"weight_map\":{\"a\":\"2.st\",\"b\":\"1.st\"}}", ERR_CORRUPT, "tensor a is in 1.st" },
-        { "{\"weight_map\":{\"a\":\"1.st\",\"b\":\"again.st\"}}", ERR_CORRUPT, "tensor a is in 1.st and in again.st" },
+    static const struct {
+        const char *index;
+        int code;
+        const char *says;
+    } cases[] = {
+        {"{\"weight_map\":{\"a\":\"1.st\",\"b\":\"2.st\"}}", 0, ""},
+        {"{\"weight_map\":{\"a\":\"1.st\",\"b\":\"blob.st\"}}", 0, ""},   /* the hub cache's layout */
+        {"{\"weight_map\":{\"a\":\"1.st\",\"b\":\"inside.st\"}}", 0, ""}, /* a link to a neighbour */
+        {"{\"weight_map\":{\"a\":\"1.st\",\"b\":\"outside.st\"}}", ERR_CORRUPT, "outside"},
+        {"{\"weight_map\":{\"a\":\"1.st\",\"b\":\"../rev/2.st\"}}", ERR_CORRUPT, "not a file name"},
+        {"{\"weight_map\":{\"a\":\"1.st\",\"b\":\"/etc/passwd\"}}", ERR_CORRUPT, "not a file name"},
+        {"{\"weight_map\":{\"a\":\"1.st\",\"b\":\"..\"}}", ERR_CORRUPT, "not a file name"},
+        {"{\"weight_map\":{\"a\":\"1.st\",\"b\":\"\"}}", ERR_CORRUPT, "not a file name"},
+        {"{\"weight_map\":{\"a\":\"1.st\",\"b\":\"none.st\"}}", ERR_NOT_FOUND, "none.st"},
+        {"{\"weight_map\":{\"a\":\"1.st\",\"b\":\"dir\"}}", ERR_IO, ""},
+        {"{\"weight_map\":{\"a\":\"1.st\",\"b\":3}}", ERR_CORRUPT, "weight_map.b"},
+        {"{\"weight_map\":{\"a\":\"1.st\"},\"x\":1", ERR_CORRUPT, ""},
+        {"{\"weight_map\":{}}", ERR_CORRUPT, "weight_map"},
+        {"{\"weight_map\":[]}", ERR_CORRUPT, "weight_map"},
+        {"[]", ERR_CORRUPT, "weight_map"},
+        {"{\"weight_map\":{\"a\":\"1.st\",\"b\":\"2.st\",\"c\":\"2.st\"}}", ERR_CORRUPT, "tensor c is missing"},
+        {"{\"weight_map\":{\"a\":\"1.st\",\"c\":\"2.st\"}}", ERR_CORRUPT, "tensor b is in 2.st"},
+        {"{\"weight_map\":{\"a\":\"2.st\",\"b\":\"1.st\"}}", ERR_CORRUPT, "tensor a is in 1.st"},
+        {"{\"weight_map\":{\"a\":\"1.st\",\"b\":\"again.st\"}}", ERR_CORRUPT, "tensor a is in 1.st and in again.st"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct err e = { 0 };
+        struct err e = {0};
         int r = open_with_index(cases[i].index, &e);
         bool ok = cases[i].code == ERR_IO ? CHECK(r < 0) : CHECK_INT(r, cases[i].code);
         if (!ok || !CHECK(strstr(e.text, cases[i].says) != NULL))
@@ -239,12 +251,12 @@ static void test_index(void)
 static void test_directories(void)
 {
     struct safetensors *s = NULL;
-    struct err e = { 0 };
+    struct err e = {0};
     if (!CHECK(mkdtemp(root) != NULL))
         return;
     CHECK_INT(safetensors_open_dir(root, &s, &e), ERR_NOT_FOUND);
     CHECK_INT(safetensors_open_dir(path_of("absent"), &s, &e), ERR_NOT_FOUND);
-    static const char *const dirs[] = { "snapshots", "snapshots/rev", "snapshots/rev/dir", "blobs" };
+    static const char *const dirs[] = {"snapshots", "snapshots/rev", "snapshots/rev/dir", "blobs"};
     for (int i = 0; i < 4; i++)
         CHECK_INT(mkdir(path_of(dirs[i]), 0700), 0);
     put_shard("snapshots/rev/1.st", "a");
@@ -256,7 +268,7 @@ static void test_directories(void)
     CHECK_INT(symlink("2.st", path_of("snapshots/rev/inside.st")), 0);
     CHECK_INT(symlink("../../secret.st", path_of("snapshots/rev/outside.st")), 0);
     test_index();
-    put_shard("snapshots/rev/model.safetensors", "whole");   /* preferred to the index */
+    put_shard("snapshots/rev/model.safetensors", "whole"); /* preferred to the index */
     char dir[256];
     snprintf(dir, sizeof(dir), "%s", path_of("snapshots/rev"));
     if (CHECK_INT(safetensors_open_dir(dir, &s, &e), 0))

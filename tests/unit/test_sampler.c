@@ -1,7 +1,7 @@
 /* Draws follow the softmax, the cuts of top-k and top-p hold, and a draw depends on seed and index alone. */
 #include "engine/model/sampler.h"
-#include <math.h>
 #include "tests/check.h"
+#include <math.h>
 
 #define V 50
 #define N 20000
@@ -33,7 +33,7 @@ int main(void)
     p.top_k = 3;
     count(&p, hits);
     for (int i = 0; i < V; i++)
-        CHECK((hits[i] > 0) == (logits[i] >= 4.65f));   /* the best three are 4.9, 4.8 and 4.7 */
+        CHECK((hits[i] > 0) == (logits[i] >= 4.65f)); /* the best three are 4.9, 4.8 and 4.7 */
     p = (struct sampler_params){.temperature = 1, .top_p = 0.3f, .seed = 5};
     count(&p, hits);
     sum = 0;
@@ -45,6 +45,6 @@ int main(void)
     for (int i = 0; i < 100; i++)
         CHECK_INT(sampler_pick(logits, V, &p, (uint64_t)i, scratch), sampler_pick(logits, V, &p, (uint64_t)i, scratch));
     p.top_k = 1;
-    CHECK_INT(sampler_pick(logits, V, &p, 3, scratch), 7);   /* 7 * 7 = 49 */
+    CHECK_INT(sampler_pick(logits, V, &p, 3, scratch), 7); /* 7 * 7 = 49 */
     return check_result();
 }

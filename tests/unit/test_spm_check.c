@@ -1,9 +1,9 @@
 /* Crafted tokenizer.model files: every truncation of a small good one, and one lie at a time. */
+#include "tests/check.h"
+#include "tokenizer/spm.h"
 #include "tokenizer/spm_check.h"
 #include <math.h>
 #include <stdlib.h>
-#include "tests/check.h"
-#include "tokenizer/spm.h"
 
 /* A message under construction. */
 struct message {
@@ -85,7 +85,7 @@ static int check(const struct message *m, size_t len, struct err *e)
     struct spm *spm = NULL;
     unsigned char *types = r < 0 ? NULL : facts.types;
     if (r >= 0)
-        r = spm_open(out.data, out.len, &spm, e);   /* may still refuse, but must not fall over */
+        r = spm_open(out.data, out.len, &spm, e); /* may still refuse, but must not fall over */
     if (r >= 0)
         CHECK_INT(spm_size(spm), facts.n_pieces);
     spm_close(spm);
@@ -115,10 +115,24 @@ static void test_lies(void)
     struct err e;
     char longer[600];
     memset(longer, 'x', sizeof(longer));
-    const struct { const char *text; size_t len; float score; int type; } pieces[] = {
-        {"", 0, 0, SPM_NORMAL}, {"a\0b", 3, 0, SPM_NORMAL}, {"\xff", 1, 0, SPM_NORMAL}, {longer, 513, 0, SPM_NORMAL},
-        {"z", 1, NAN, SPM_NORMAL}, {"z", 1, INFINITY, SPM_NORMAL}, {"z", 1, 0, 0}, {"z", 1, 0, 7}, {"z", 1, 0, SPM_UNKNOWN},
-        {"<0x4g>", 6, 0, SPM_BYTE}, {"<0x4>", 5, 0, SPM_BYTE}, {"z", 1, 0, SPM_BYTE},
+    const struct {
+        const char *text;
+        size_t len;
+        float score;
+        int type;
+    } pieces[] = {
+        {"", 0, 0, SPM_NORMAL},
+        {"a\0b", 3, 0, SPM_NORMAL},
+        {"\xff", 1, 0, SPM_NORMAL},
+        {longer, 513, 0, SPM_NORMAL},
+        {"z", 1, NAN, SPM_NORMAL},
+        {"z", 1, INFINITY, SPM_NORMAL},
+        {"z", 1, 0, 0},
+        {"z", 1, 0, 7},
+        {"z", 1, 0, SPM_UNKNOWN},
+        {"<0x4g>", 6, 0, SPM_BYTE},
+        {"<0x4>", 5, 0, SPM_BYTE},
+        {"z", 1, 0, SPM_BYTE},
     };
     for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
         struct message m = good();
@@ -130,7 +144,7 @@ static void test_lies(void)
     put_trainer(&m, 9, 0);
     CHECK_INT(check(&m, m.len, &e), ERR_CORRUPT);
     m = good();
-    put_trainer(&m, SPM_BPE, 1);   /* without byte pieces */
+    put_trainer(&m, SPM_BPE, 1); /* without byte pieces */
     CHECK_INT(check(&m, m.len, &e), ERR_CORRUPT);
     static const unsigned tries[] = {0, 3, 1023, 2044, 2048, 0xffffffffu};
     for (size_t i = 0; i < sizeof(tries) / sizeof(tries[0]); i++) {
@@ -140,7 +154,7 @@ static void test_lies(void)
     }
     m = good();
     put_varint(&m, 1 << 3 | 2);
-    put_varint(&m, ~0ull);   /* a length past everything */
+    put_varint(&m, ~0ull); /* a length past everything */
     CHECK_INT(check(&m, m.len, &e), ERR_CORRUPT);
 }
 

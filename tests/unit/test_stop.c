@@ -1,6 +1,6 @@
 /* Stop strings: a text cut at any borders into tokens gives the same cut, and what was called settled is never taken back. */
-#include "server/api/stop.h"
 #include "common/err.h"
+#include "server/api/stop.h"
 #include "tests/check.h"
 
 static const struct {

@@ -1,13 +1,13 @@
 #include "common/thread.h"
+#include "tests/check.h"
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
-#include "tests/check.h"
 
 #define MAX_N 1000
 
 struct sums {
-    int hits[MAX_N];      /* written by whichever thread owns the index */
+    int hits[MAX_N]; /* written by whichever thread owns the index */
     int per_thread[64];
     int size;
 };
@@ -44,7 +44,7 @@ static void test_every_index_once(int n_threads)
         for (int i = 0; i < n; i++)
             want[i]++;
         total += n;
-        if (round % 50 == 0)   /* let the workers fall asleep */
+        if (round % 50 == 0) /* let the workers fall asleep */
             nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
     }
     CHECK(memcmp(s.hits, want, sizeof(want)) == 0);

@@ -1,12 +1,12 @@
 /* The shipped model's tokenizer against ids that Hugging Face's fast tokenizer gives, and copies of its directory with
  * other settings. */
+#include "common/utf8.h"
+#include "tests/check.h"
+#include "tokenizer/strmap.h"
 #include "tokenizer/tokenizer.h"
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "common/utf8.h"
-#include "tests/check.h"
-#include "tokenizer/strmap.h"
 
 #define MAX_IDS 16
 
@@ -55,7 +55,8 @@ static void test_encode(const struct tokenizer *t)
     CHECK_INT(tokenizer_pad(t), -1);
     CHECK_INT(tokenizer_vocab_size(t), 16384);
     CHECK(tokenizer_is_special(t, 1) && !tokenizer_is_special(t, 261) && !tokenizer_is_special(t, -1) && !tokenizer_is_special(t, 16384));
-    CHECK_STR(tokenizer_piece(t, 261), "\xe2\x96\x81" "a");
+    CHECK_STR(tokenizer_piece(t, 261), "\xe2\x96\x81"
+                                       "a");
     CHECK(tokenizer_chat_template(t) == NULL);
 }
 
@@ -147,9 +148,17 @@ static void test_unique_strings(const struct tokenizer *t, bool first)
 
 static void test_decode(const struct tokenizer *t)
 {
-    static const struct { int n; int32_t ids[4]; bool skip; const char *text; } rows[] = {
-        {4, {1, 261, 277, 2}, false, "<s> a b</s>"}, {4, {1, 261, 277, 2}, true, "a b"}, {0, {0}, false, ""},
-        {2, {3 + 0xc3, 3 + 0xa9}, false, "\xc3\xa9"}, {2, {3 + 0xc3, 261}, false, "\xef\xbf\xbd a"},
+    static const struct {
+        int n;
+        int32_t ids[4];
+        bool skip;
+        const char *text;
+    } rows[] = {
+        {4, {1, 261, 277, 2}, false, "<s> a b</s>"},
+        {4, {1, 261, 277, 2}, true, "a b"},
+        {0, {0}, false, ""},
+        {2, {3 + 0xc3, 3 + 0xa9}, false, "\xc3\xa9"},
+        {2, {3 + 0xc3, 261}, false, "\xef\xbf\xbd a"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         char *text;
@@ -216,7 +225,11 @@ static void test_settings(void)
 
 static void test_bad_files(void)
 {
-    static const char *const configs[] = {"[]", "{", "{\"legacy\": 3}", "{\"bos_token\": 1}", "{\"added_tokens_decoder\": []}",
+    static const char *const configs[] = {"[]",
+                                          "{",
+                                          "{\"legacy\": 3}",
+                                          "{\"bos_token\": 1}",
+                                          "{\"added_tokens_decoder\": []}",
                                           "{\"added_tokens_decoder\": {\"x\": {\"content\": \"a\"}}}",
                                           "{\"added_tokens_decoder\": {\"1\": {\"content\": 1}}}"};
     struct tokenizer *t = NULL;

@@ -1,15 +1,16 @@
 /* One tokenizer used by several threads at once, with a regular expression in it: each gets what a single thread gets. */
+#include "tests/check.h"
+#include "tokenizer/tokenizer.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "tests/check.h"
-#include "tokenizer/tokenizer.h"
 
 #define N_THREADS 4
 #define ROUNDS 200
 
-static const char *const texts[] = {"Hello world, it's 1234 \n\n  x", "a  aa aaa", "\xc3\xa9t\xc3\xa9 \xe4\xb8\xad\xe6\x96\x87 <|e|> hello", ""};
+static const char *const texts[] = {"Hello world, it's 1234 \n\n  x", "a  aa aaa", "\xc3\xa9t\xc3\xa9 \xe4\xb8\xad\xe6\x96\x87 <|e|> hello",
+                                    ""};
 #define N_TEXTS (sizeof(texts) / sizeof(texts[0]))
 
 struct shared {

@@ -21,10 +21,25 @@ static void test_every_character(void)
 
 static void test_bad(void)
 {
-    static const struct { const char *s; size_t len, prefix, bad; } rows[] = {
-        {"\x80", 1, 0, 1}, {"ab\xff" "c", 4, 2, 1}, {"\xc0\x80", 2, 0, 1}, {"\xc1\xbf", 2, 0, 1}, {"\xe0\x80\x80", 3, 0, 1},
-        {"\xed\xa0\x80", 3, 0, 1}, {"\xf4\x90\x80\x80", 4, 0, 1}, {"\xf5\x80\x80\x80", 4, 0, 1}, {"12345678\xe2\x82", 10, 8, 2},
-        {"\xe2\x82z", 3, 0, 2}, {"\xf0\x9f\x98z", 4, 0, 3}, {"\xf0\x80", 2, 0, 1}, {"123456789\xc2", 10, 9, 1},
+    static const struct {
+        const char *s;
+        size_t len, prefix, bad;
+    } rows[] = {
+        {"\x80", 1, 0, 1},
+        {"ab\xff"
+         "c",
+         4, 2, 1},
+        {"\xc0\x80", 2, 0, 1},
+        {"\xc1\xbf", 2, 0, 1},
+        {"\xe0\x80\x80", 3, 0, 1},
+        {"\xed\xa0\x80", 3, 0, 1},
+        {"\xf4\x90\x80\x80", 4, 0, 1},
+        {"\xf5\x80\x80\x80", 4, 0, 1},
+        {"12345678\xe2\x82", 10, 8, 2},
+        {"\xe2\x82z", 3, 0, 2},
+        {"\xf0\x9f\x98z", 4, 0, 3},
+        {"\xf0\x80", 2, 0, 1},
+        {"123456789\xc2", 10, 9, 1},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         CHECK_INT(utf8_valid_prefix(rows[i].s, rows[i].len), rows[i].prefix);

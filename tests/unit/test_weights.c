@@ -1,12 +1,12 @@
 /* Binding: every golden checkpoint loads; and a small made-up checkpoint of each family is refused, naming the tensor, for every tensor
  * that is missing, has another shape or dtype, or holds NaN or infinity, and for one too many. */
+#include "common/buf.h"
+#include "engine/checkpoint/tensor_list.h"
 #include "engine/model/weights.h"
+#include "tests/check.h"
 #include <glob.h>
 #include <math.h>
 #include <stdlib.h>
-#include "common/buf.h"
-#include "engine/checkpoint/tensor_list.h"
-#include "tests/check.h"
 
 enum mutation { NOTHING, DROP, OTHER_SHAPE, FLAT_SHAPE, OTHER_DTYPE, PUT_NAN, PUT_INF, MUTATIONS };
 
@@ -33,25 +33,26 @@ static int add_tensor(void *user, const struct tensor_spec *t)
     if (how == OTHER_SHAPE)
         snprintf(shape, sizeof(shape), t->cols ? "%lld,%lld" : "1,%lld", (long long)(t->cols ? t->cols : t->rows), (long long)t->rows);
     else
-        snprintf(shape, sizeof(shape), t->cols && how != FLAT_SHAPE ? "%lld,%lld" : "%lld", (long long)(how == FLAT_SHAPE ? n : t->rows), (long long)t->cols);
-    return buf_printf(&m->header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}", m->header.len > 1 ? "," : "", t->name,
-                      how == OTHER_DTYPE ? "I32" : "F32", shape, begin, m->data.len);
+        snprintf(shape, sizeof(shape), t->cols && how != FLAT_SHAPE ? "%lld,%lld" : "%lld", (long long)(how == FLAT_SHAPE ? n : t->rows),
+                 (long long)t->cols);
+    return buf_printf(&m->header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}", m->header.len > 1 ? "," : "",
+                      t->name, how == OTHER_DTYPE ? "I32" : "F32", shape, begin, m->data.len);
 }
 
 /* Makes, opens and binds; `pad` blanks end the header, so that the data may be misaligned. */
 static int load_made(struct kern_ctx *k, const struct model_config *c, const struct layer_plan *plan, const char *target, enum mutation how,
                      const char *extra, int pad, struct err *e)
 {
-    struct maker m = { .target = target, .mutation = how };
+    struct maker m = {.target = target, .mutation = how};
     struct buf file;
     struct safetensors *s = NULL;
-    struct weights w = { 0 };
+    struct weights w = {0};
     buf_init(&m.header, 1 << 20);
     buf_init(&m.data, 1 << 24);
     buf_init(&file, 1 << 24);
     buf_puts(&m.header, "{");
     CHECK_INT(tensor_list(c, plan, add_tensor, &m), 0);
-    struct tensor_spec spec = { .rows = 1 };
+    struct tensor_spec spec = {.rows = 1};
     snprintf(spec.name, sizeof(spec.name), "%s", extra ? extra : "");
     if (extra)
         add_tensor(&m, &spec);
@@ -83,7 +84,7 @@ static int spoil(void *user, const struct tensor_spec *t)
 {
     const struct sweep *s = user;
     for (enum mutation how = DROP; how < MUTATIONS; how++) {
-        struct err e = { 0 };
+        struct err e = {0};
         bool square = t->rows == t->cols || (how == FLAT_SHAPE && !t->cols);
         if (square && (how == OTHER_SHAPE || how == FLAT_SHAPE))
             continue;
@@ -96,25 +97,42 @@ static int spoil(void *user, const struct tensor_spec *t)
 
 static void test_made_up(struct kern_ctx *k)
 {
-    static const struct { enum layer_kind family; bool bias, tied; const char *list; } models[] = {
-        { LAYER_DENSE, true, false, NULL }, { LAYER_DTRNET, false, true, "02" }, { LAYER_MOD, false, true, NULL }, { LAYER_DLLM, true, true, NULL },
+    static const struct {
+        enum layer_kind family;
+        bool bias, tied;
+        const char *list;
+    } models[] = {
+        {LAYER_DENSE, true, false, NULL},
+        {LAYER_DTRNET, false, true, "02"},
+        {LAYER_MOD, false, true, NULL},
+        {LAYER_DLLM, true, true, NULL},
     };
     for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
-        struct model_config c = { .hidden = 16, .ffn = 24, .n_layers = 3, .n_heads = 3, .n_kv_heads = 1, .head_dim = 8, .vocab = 20, .rms_eps = 1e-5f,
-                                  .tied = models[i].tied, .attention_bias = models[i].bias, .mlp_bias = models[i].bias,
-                                  .has_dense_layers = models[i].list != NULL };
+        struct model_config c = {.hidden = 16,
+                                 .ffn = 24,
+                                 .n_layers = 3,
+                                 .n_heads = 3,
+                                 .n_kv_heads = 1,
+                                 .head_dim = 8,
+                                 .vocab = 20,
+                                 .rms_eps = 1e-5f,
+                                 .tied = models[i].tied,
+                                 .attention_bias = models[i].bias,
+                                 .mlp_bias = models[i].bias,
+                                 .has_dense_layers = models[i].list != NULL};
         struct layer_plan plan[3];
-        struct err e = { 0 };
+        struct err e = {0};
         for (const char *p = models[i].list; p && *p; p++)
             c.dense_layers[*p - '0'] = true;
         CHECK_INT(layer_plan_derive(&c, models[i].family, plan, &e), 0);
         for (int pad = 0; pad < 8; pad++)
             if (!CHECK_INT(load_made(k, &c, plan, NULL, NOTHING, NULL, pad, &e), 0))
                 fprintf(stderr, "  %s: %s\n", layer_kind_name(models[i].family), e.text);
-        struct sweep s = { k, &c, plan };
+        struct sweep s = {k, &c, plan};
         CHECK_INT(tensor_list(&c, plan, spoil, &s), 0);
         CHECK_INT(load_made(k, &c, plan, NULL, NOTHING, "model.layers.0.self_attn.rotary_emb.inv_freq", 0, &e), 0);
-        static const char *const extras[] = { "model.layers.3.input_layernorm.weight", "model.layers.0.self_attn.q_norm.weight", "surprise", "" };
+        static const char *const extras[] = {"model.layers.3.input_layernorm.weight", "model.layers.0.self_attn.q_norm.weight", "surprise",
+                                             ""};
         for (size_t x = 0; x < sizeof(extras) / sizeof(extras[0]); x++) {
             CHECK_INT(load_made(k, &c, plan, NULL, NOTHING, extras[x], 0, &e), ERR_CORRUPT);
             CHECK(strstr(e.text, extras[x]) != NULL);
@@ -129,11 +147,11 @@ static void load_golden(struct kern_ctx *k, const char *dir, const char *dense_l
     struct model_config c;
     struct layer_plan plan[MODEL_MAX_LAYERS];
     struct safetensors *s = NULL;
-    struct weights w = { 0 };
-    struct err e = { 0 };
+    struct weights w = {0};
+    struct err e = {0};
     int64_t n = 0;
-    bool ok = CHECK_INT(model_config_load(dir, NULL, NULL, &c, &e), 0) && CHECK_INT(safetensors_open_dir(dir, &s, &e), 0)
-           && CHECK_INT(layer_plan_fill(&c, s, dense_layers, plan, &e), 0) && CHECK_INT(weights_load(k, &c, plan, s, &w, &e), 0);
+    bool ok = CHECK_INT(model_config_load(dir, NULL, NULL, &c, &e), 0) && CHECK_INT(safetensors_open_dir(dir, &s, &e), 0) &&
+              CHECK_INT(layer_plan_fill(&c, s, dense_layers, plan, &e), 0) && CHECK_INT(weights_load(k, &c, plan, s, &w, &e), 0);
     if (!ok)
         fprintf(stderr, "  %s: %s\n", dir, e.text);
     for (size_t i = 0; ok && i < safetensors_count(s); i++)
@@ -154,7 +172,7 @@ static void test_golden(struct kern_ctx *k)
         load_golden(k, g.gl_pathv[i], NULL);
     }
     globfree(&g);
-    static const char *const forced[] = { "dtrnet-bilayer", "mod", "dllm" };   /* routers, and MoD's expert1, with all layers dense */
+    static const char *const forced[] = {"dtrnet-bilayer", "mod", "dllm"}; /* routers, and MoD's expert1, with all layers dense */
     for (int i = 0; i < 3; i++) {
         char dir[512];
         snprintf(dir, sizeof(dir), GOLDEN_DIR "/%s", forced[i]);
@@ -165,12 +183,12 @@ static void test_golden(struct kern_ctx *k)
 int main(void)
 {
     const struct backend *cpu = NULL;
-    struct err e = { 0 };
+    struct err e = {0};
     if (!CHECK_INT(backend_find("cpu", &cpu, &e), 0))
         return check_result();
     for (enum dtype t = DTYPE_F32; t <= DTYPE_BF16; t++) {
         struct kern_ctx *k = NULL;
-        const struct backend_config config = { .dtype = t, .n_threads = 2 };
+        const struct backend_config config = {.dtype = t, .n_threads = 2};
         if (!CHECK_INT(cpu->open(&config, &k, &e), 0)) {
             fprintf(stderr, "  %s\n", e.text);
             continue;

@@ -1,10 +1,10 @@
 /* The JSON writer: commas, escapes, numbers at their ends, and an error that sticks. */
+#include "common/err.h"
 #include "server/http/writer.h"
+#include "tests/check.h"
 #include <jansson.h>
 #include <math.h>
 #include <stdint.h>
-#include "common/err.h"
-#include "tests/check.h"
 
 static void test_structure(void)
 {
