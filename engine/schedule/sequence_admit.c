@@ -118,4 +118,3 @@ enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, 
     take_scores(s);
     return ADMIT_DONE;
 }
-
