@@ -6,36 +6,54 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const kind_names[] = {"dense", "dtrnet", "mod", "dllm"};
+static const char *const family_names[] = {"dense", "dtrnet", "mod", "dllm"};
 
+/* A routed layer of each family. */
 static const struct layer_plan records[] = {
-    [LAYER_DENSE] = {.kind = LAYER_DENSE},
-    [LAYER_DTRNET] = {.kind = LAYER_DTRNET, .unselected = UNSELECTED_BYPASS, .gate = GATE_ATTENTION},
-    [LAYER_MOD] = {.kind = LAYER_MOD, .unselected = UNSELECTED_SKIP, .gate = GATE_LAYER},
-    [LAYER_DLLM] = {.kind = LAYER_DLLM, .unselected = UNSELECTED_SKIP, .kv_all = true, .forced = 2},
+    [FAMILY_DENSE] = {0},
+    [FAMILY_DTRNET] =
+        {.router = ROUTER_MLP, .below = DECISION_LINEAR, .above = DECISION_ATTEND, .attn_gate = GATE_CHOSEN, .kv = KV_ATTENDING},
+    [FAMILY_MOD] = {.router = ROUTER_MOD,
+                    .below = DECISION_SKIP,
+                    .above = DECISION_ATTEND,
+                    .layer_gate = GATE_ADD,
+                    .kv = KV_ATTENDING,
+                    .expert1 = true},
+    [FAMILY_DLLM] = {.router = ROUTER_DLLM,
+                     .decide = DECIDE_HALF_INCLUSIVE,
+                     .below = DECISION_SKIP,
+                     .above = DECISION_ATTEND,
+                     .kv = KV_ALL,
+                     .forced = 2},
 };
 
-const char *layer_kind_name(enum layer_kind k)
+int layer_plan_find_family(const char *name, enum family *ret)
 {
-    return kind_names[k];
-}
-
-int layer_kind_find(const char *name, enum layer_kind *ret)
-{
-    for (int k = LAYER_DENSE; k <= LAYER_DLLM; k++)
-        if (!strcmp(name, kind_names[k])) {
-            *ret = (enum layer_kind)k;
+    for (int f = FAMILY_DENSE; f <= FAMILY_DLLM; f++)
+        if (!strcmp(name, family_names[f])) {
+            *ret = (enum family)f;
             return 0;
         }
     return ERR_INVALID;
 }
 
+const char *layer_plan_kind(const struct layer_plan *p)
+{
+    switch (p->router) {
+    case ROUTER_MLP: return family_names[FAMILY_DTRNET];
+    case ROUTER_MOD: return family_names[FAMILY_MOD];
+    case ROUTER_DLLM: return family_names[FAMILY_DLLM];
+    case ROUTER_NONE: break;
+    }
+    return family_names[FAMILY_DENSE];
+}
+
 const char *layer_plan_family(const struct layer_plan *plan, int n_layers)
 {
     for (int l = 0; l < n_layers; l++)
-        if (plan[l].kind != LAYER_DENSE)
-            return kind_names[plan[l].kind];
-    return kind_names[LAYER_DENSE];
+        if (layer_is_routed(&plan[l]))
+            return layer_plan_kind(&plan[l]);
+    return family_names[FAMILY_DENSE];
 }
 
 /* ---- from tensor names --------------------------------------------------------------------------------- */
@@ -47,42 +65,42 @@ static bool layer_has(const struct safetensors *s, int layer, const char *tail)
     return safetensors_find(s, name) != NULL;
 }
 
-static int kind_of_layer(const struct safetensors *s, int l, enum layer_kind *ret, struct err *err)
+static int family_of_layer(const struct safetensors *s, int l, enum family *ret, struct err *err)
 {
     static const struct {
         const char *tail;
-        enum layer_kind kind;
+        enum family family;
     } marks[] = {
-        {"router.weight_predictor.0.weight", LAYER_DTRNET},
-        {"router.weight_predictor.weight", LAYER_MOD},
-        {"router.linear_1.weight", LAYER_DLLM},
+        {"router.weight_predictor.0.weight", FAMILY_DTRNET},
+        {"router.weight_predictor.weight", FAMILY_MOD},
+        {"router.linear_1.weight", FAMILY_DLLM},
     };
-    *ret = LAYER_DENSE;
+    *ret = FAMILY_DENSE;
     for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
         if (!layer_has(s, l, marks[i].tail))
             continue;
-        if (*ret != LAYER_DENSE)
-            return err_set(err, ERR_CORRUPT, "layer %d has the router of a %s layer and of a %s layer", l, kind_names[*ret],
-                           kind_names[marks[i].kind]);
-        *ret = marks[i].kind;
+        if (*ret != FAMILY_DENSE)
+            return err_set(err, ERR_CORRUPT, "layer %d has the router of a %s layer and of a %s layer", l, family_names[*ret],
+                           family_names[marks[i].family]);
+        *ret = marks[i].family;
     }
     return 0;
 }
 
-static int read_kinds(const struct model_config *c, const struct safetensors *s, struct layer_plan *plan, enum layer_kind *ret_family,
-                      struct err *err)
+static int read_families(const struct model_config *c, const struct safetensors *s, struct layer_plan *plan, enum family *ret_family,
+                         struct err *err)
 {
-    enum layer_kind family = LAYER_DENSE;
+    enum family family = FAMILY_DENSE;
     int family_layer = 0;
     for (int l = 0; l < c->n_layers; l++) {
-        enum layer_kind k;
-        int r = kind_of_layer(s, l, &k, err);
+        enum family k;
+        int r = family_of_layer(s, l, &k, err);
         if (r < 0)
             return r;
-        if (k != LAYER_DENSE && family != LAYER_DENSE && k != family)
+        if (k != FAMILY_DENSE && family != FAMILY_DENSE && k != family)
             return err_set(err, ERR_UNSUPPORTED, "layer %d is a %s layer and layer %d a %s layer; such a mix is not implemented",
-                           family_layer, kind_names[family], l, kind_names[k]);
-        if (k != LAYER_DENSE && family == LAYER_DENSE) {
+                           family_layer, family_names[family], l, family_names[k]);
+        if (k != FAMILY_DENSE && family == FAMILY_DENSE) {
             family = k;
             family_layer = l;
         }
@@ -94,41 +112,41 @@ static int read_kinds(const struct model_config *c, const struct safetensors *s,
 
 /* ---- what the config and the published layouts say -------------------------------------------------------- */
 
-static bool routed_by_layout(const struct model_config *c, enum layer_kind family, int l)
+static bool routed_by_layout(const struct model_config *c, enum family family, int l)
 {
     switch (family) {
-    case LAYER_DTRNET: return !c->dense_layers[l];
-    case LAYER_MOD: return l % 2 == 1;
-    case LAYER_DLLM: return l >= 2;
+    case FAMILY_DTRNET: return !c->dense_layers[l];
+    case FAMILY_MOD: return l % 2 == 1;
+    case FAMILY_DLLM: return l >= 2;
     default: return false;
     }
 }
 
 /* A file that lists dense layers is a DTRNet, even one whose layers are all dense. */
-static int check_list(const struct model_config *c, enum layer_kind family, struct err *err)
+static int check_list(const struct model_config *c, enum family family, struct err *err)
 {
-    if (family == LAYER_DTRNET && !c->has_dense_layers)
+    if (family == FAMILY_DTRNET && !c->has_dense_layers)
         return err_field(err, ERR_INVALID, "dtrnet_layers",
                          "config.json: dtrnet_layers is missing, but the tensors are a DTRNet's; [] means that every layer is routed");
-    if ((family == LAYER_MOD || family == LAYER_DLLM) && c->has_dense_layers)
+    if ((family == FAMILY_MOD || family == FAMILY_DLLM) && c->has_dense_layers)
         return err_field(err, ERR_INVALID, "dtrnet_layers", "config.json: dtrnet_layers must be null for a %s checkpoint",
-                         kind_names[family]);
+                         family_names[family]);
     return 0;
 }
 
-static int check_layout(const struct model_config *c, enum layer_kind family, const struct layer_plan *plan, struct err *err)
+static int check_layout(const struct model_config *c, enum family family, const struct layer_plan *plan, struct err *err)
 {
-    enum layer_kind expected = family == LAYER_DENSE && c->has_dense_layers ? LAYER_DTRNET : family;
+    enum family expected = family == FAMILY_DENSE && c->has_dense_layers ? FAMILY_DTRNET : family;
     for (int l = 0; l < c->n_layers; l++) {
-        bool want = routed_by_layout(c, expected, l), is = plan[l].kind != LAYER_DENSE;
+        bool want = routed_by_layout(c, expected, l), is = layer_is_routed(&plan[l]);
         if (want == is)
             continue;
-        if (expected == LAYER_DTRNET)
+        if (expected == FAMILY_DTRNET)
             return err_field(err, ERR_CORRUPT, "dtrnet_layers",
                              "config.json: dtrnet_layers %s layer %d, but the tensors %s a router for it", want ? "leaves out" : "lists", l,
                              is ? "hold" : "lack");
         return err_set(err, ERR_CORRUPT, "layer %d of this %s checkpoint should be %s, but the tensors %s a router for it", l,
-                       kind_names[family], want ? "routed" : "dense", is ? "hold" : "lack");
+                       family_names[family], want ? "routed" : "dense", is ? "hold" : "lack");
     }
     return 0;
 }
@@ -161,13 +179,11 @@ int layer_plan_force_dense(const struct model_config *c, const char *text, struc
     bool dense[MODEL_MAX_LAYERS];
     int r = parse_list(text, c->n_layers, dense, err);
     for (int l = 0; l < c->n_layers && r >= 0; l++) {
-        if (!dense[l] && plan[l].kind == LAYER_DENSE)
+        if (!dense[l] && !layer_is_routed(&plan[l]))
             return err_field(err, ERR_INVALID, "dense-layers",
                              "--dense-layers '%.80s' leaves out layer %d, which has no router and can only be dense", text, l);
-        if (dense[l] && plan[l].kind != LAYER_DENSE) {
-            plan[l] = records[LAYER_DENSE];
-            plan[l].forced_dense = true;
-        }
+        if (dense[l] && layer_is_routed(&plan[l]))
+            plan[l] = (struct layer_plan){.forced_dense = true, .expert1 = plan[l].expert1};
     }
     return r;
 }
@@ -175,8 +191,8 @@ int layer_plan_force_dense(const struct model_config *c, const char *text, struc
 int layer_plan_fill(const struct model_config *c, const struct safetensors *s, const char *dense_layers, struct layer_plan *plan,
                     struct err *err)
 {
-    enum layer_kind family = LAYER_DENSE;
-    int r = read_kinds(c, s, plan, &family, err);
+    enum family family = FAMILY_DENSE;
+    int r = read_families(c, s, plan, &family, err);
     if (r >= 0)
         r = check_list(c, family, err);
     if (r >= 0)
@@ -184,12 +200,12 @@ int layer_plan_fill(const struct model_config *c, const struct safetensors *s, c
     return r >= 0 && dense_layers ? layer_plan_force_dense(c, dense_layers, plan, err) : r;
 }
 
-int layer_plan_derive(const struct model_config *c, enum layer_kind family, struct layer_plan *plan, struct err *err)
+int layer_plan_derive(const struct model_config *c, enum family family, struct layer_plan *plan, struct err *err)
 {
     int r = check_list(c, family, err);
     if (r < 0)
         return r;
     for (int l = 0; l < c->n_layers; l++)
-        plan[l] = records[routed_by_layout(c, family, l) ? family : LAYER_DENSE];
+        plan[l] = records[routed_by_layout(c, family, l) ? family : FAMILY_DENSE];
     return 0;
 }

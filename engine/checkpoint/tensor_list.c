@@ -42,23 +42,23 @@ static void router_linear(struct walk *w, const char *stem, int64_t rows, int64_
     one(w, tail, ROLE_ROUTER_BIAS, rows, 0);
 }
 
-static void router(struct walk *w, enum layer_kind kind, int64_t hidden)
+static void routers(struct walk *w, enum router kind, int64_t hidden)
 {
     switch (kind) {
-    case LAYER_DTRNET:
+    case ROUTER_MLP:
         router_linear(w, "router.weight_predictor.0", hidden / 2, hidden);
         router_linear(w, "router.weight_predictor.2", 2, hidden / 2);
         break;
-    case LAYER_MOD:
+    case ROUTER_MOD:
         router_linear(w, "router.weight_predictor", 1, hidden);
         router_linear(w, "aux_router.predictor", 1, hidden);
         break;
-    case LAYER_DLLM:
+    case ROUTER_DLLM:
         router_linear(w, "router.linear_1", 512, hidden);
         one(w, "router.norm.weight", ROLE_ROUTER_NORM, 512, 0);
         router_linear(w, "router.linear_2", 2, 512);
         break;
-    case LAYER_DENSE: break;
+    case ROUTER_NONE: break;
     }
 }
 
@@ -83,8 +83,8 @@ int tensor_list(const struct model_config *c, const struct layer_plan *plan, int
     for (int l = 0; l < c->n_layers; l++) {
         w.layer = l;
         snprintf(w.prefix, sizeof(w.prefix), "model.layers.%d.", l);
-        router(&w, plan[l].kind, c->hidden);
-        snprintf(w.prefix, sizeof(w.prefix), "model.layers.%d.%s", l, plan[l].kind == LAYER_MOD ? "expert1." : "");
+        routers(&w, plan[l].router, c->hidden);
+        snprintf(w.prefix, sizeof(w.prefix), "model.layers.%d.%s", l, plan[l].expert1 ? "expert1." : "");
         block(&w, c);
     }
     w.layer = -1;

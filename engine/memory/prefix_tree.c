@@ -326,7 +326,7 @@ int tree_init(struct prefix_tree *t, struct kv_cache *kv, const struct layer_pla
         return err_set(err, ERR_NOMEM, "no memory for the prefix tree");
     }
     for (int l = 0; l < n_layers; l++)
-        if (plan[l].kind == LAYER_DENSE || plan[l].kv_all)
+        if (plan[l].kv == KV_ALL)
             t->kv_mask[l >> 3] |= (uint8_t)(1 << (l & 7));
     return 0;
 }

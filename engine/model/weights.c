@@ -29,11 +29,11 @@ static int bind_qkv(struct binder *b, const struct layer_plan *p, struct layer_w
         {"self_attn.k_proj", kv, c->attention_bias},
         {"self_attn.v_proj", kv, c->attention_bias},
     };
-    int n_first = p->unselected == UNSELECTED_BYPASS ? 2 : p->kv_all ? 1 : 3;
+    int n_first = !layer_is_routed(p) ? 3 : layer_has_linear(p) ? 2 : p->kv == KV_ALL ? 1 : 3;
     int r = bind_projection(b, lw, parts, n_first, 0, ROWS_SELECTED);
     if (r < 0 || n_first == 3)
         return r;
-    lw->proj[lw->n_proj].bypass = p->unselected == UNSELECTED_BYPASS;
+    lw->proj[lw->n_proj].bypass = layer_has_linear(p);
     return bind_projection(b, lw, parts + n_first, 3 - n_first, n_first == 1 ? q : q + kv, ROWS_ALL);
 }
 
@@ -99,30 +99,21 @@ static int bind_dllm_router(struct binder *b, struct layer_weights *lw)
     return r >= 0 ? bind_router_out(b, out, 1, 2, DLLM_ROUTER_DIM, lw) : r;
 }
 
-static int bind_router(struct binder *b, enum layer_kind kind, struct layer_weights *lw)
+static int bind_router(struct binder *b, enum router router, struct layer_weights *lw)
 {
-    switch (kind) {
-    case LAYER_DTRNET: return bind_dtrnet_router(b, lw);
-    case LAYER_MOD: return bind_mod_router(b, lw);
-    case LAYER_DLLM: return bind_dllm_router(b, lw);
+    switch (router) {
+    case ROUTER_MLP: return bind_dtrnet_router(b, lw);
+    case ROUTER_MOD: return bind_mod_router(b, lw);
+    case ROUTER_DLLM: return bind_dllm_router(b, lw);
     default: return 0;
     }
 }
 
-/* MoD keeps the block of a routed layer, also of one forced dense, under "expert1.". */
-static bool has_expert(struct binder *b, int l)
-{
-    char name[128];
-    snprintf(name, sizeof(name), "model.layers.%d.expert1.input_layernorm.weight", l);
-    return safetensors_find(b->s, name) != NULL;
-}
-
 static int bind_layer(struct binder *b, int l, const struct layer_plan *p, struct layer_weights *lw)
 {
-    bool expert = p->kind == LAYER_MOD || (p->forced_dense && has_expert(b, l));
     snprintf(b->prefix, sizeof(b->prefix), "model.layers.%d.", l);
-    int r = bind_router(b, p->kind, lw);
-    snprintf(b->prefix, sizeof(b->prefix), "model.layers.%d.%s", l, expert ? "expert1." : "");
+    int r = bind_router(b, p->router, lw);
+    snprintf(b->prefix, sizeof(b->prefix), "model.layers.%d.%s", l, p->expert1 ? "expert1." : "");
     return r >= 0 ? bind_block(b, p, lw) : r;
 }
 

@@ -14,7 +14,7 @@ int commit_init(struct commit *c, const struct model *m, const struct prefix_tre
     if (!c->dense || !c->bits || !c->slots || !c->taken)
         return err_set(err, ERR_NOMEM, "no memory for the scheduler");
     for (int l = 0; l < t->n_layers; l++)
-        if (m->plan[l].kind == LAYER_DENSE)
+        if (!layer_is_routed(&m->plan[l]))
             c->dense[l >> 3] |= (uint8_t)(1 << (l & 7));
     return 0;
 }
@@ -45,7 +45,7 @@ static void read_bits(struct block *b)
         memcpy(s->commit.bits + (size_t)i * rb, s->commit.dense, rb);
     for (int l = 0; l < s->tree.n_layers; l++) {
         const unsigned char *route = b->f->route + (size_t)l * (size_t)b->f->batch.n_rows + (size_t)b->row;
-        if (s->m->plan[l].kind == LAYER_DENSE) {
+        if (!layer_is_routed(&s->m->plan[l])) {
             s->counts.rows_routed[l] += (uint64_t)b->n;
             continue;
         }

@@ -283,7 +283,7 @@ void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int
 static int count_routed(const struct sequence *s, const struct sequence_env *e, int l)
 {
     const struct prefix_tree *t = e->tree;
-    if (e->m->plan[l].kind == LAYER_DENSE)
+    if (!layer_is_routed(&e->m->plan[l]))
         return s->n_kv;
     if (!(t->kv_mask[l >> 3] >> (l & 7) & 1))
         return s->kv_count[l];

@@ -123,7 +123,7 @@ int main(void)
     struct backend_config config = {.dtype = DTYPE_F32, .n_threads = 1};
     struct kern_ctx *k;
     struct err err;
-    struct layer_plan plan[2] = {{.kind = LAYER_DENSE}, {.kind = LAYER_DTRNET}};
+    struct layer_plan plan[2] = {{0}, {.router = ROUTER_MLP, .kv = KV_ATTENDING}};
     if (!CHECK_INT(backend_find("cpu", &cpu, &err), 0) || !CHECK_INT(cpu->open(&config, &k, &err), 0))
         return check_result();
     if (CHECK_INT(kv_cache_open(&kv, k, 64, 64, 1, &err), 0) && CHECK_INT(tree_init(&tree, &kv, plan, 2, true, 1 << 20, &err), 0)) {

@@ -98,14 +98,14 @@ static int spoil(void *user, const struct tensor_spec *t)
 static void test_made_up(struct kern_ctx *k)
 {
     static const struct {
-        enum layer_kind family;
+        enum family family;
         bool bias, tied;
         const char *list;
     } models[] = {
-        {LAYER_DENSE, true, false, NULL},
-        {LAYER_DTRNET, false, true, "02"},
-        {LAYER_MOD, false, true, NULL},
-        {LAYER_DLLM, true, true, NULL},
+        {FAMILY_DENSE, true, false, NULL},
+        {FAMILY_DTRNET, false, true, "02"},
+        {FAMILY_MOD, false, true, NULL},
+        {FAMILY_DLLM, true, true, NULL},
     };
     for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
         struct model_config c = {.hidden = 16,
@@ -127,7 +127,7 @@ static void test_made_up(struct kern_ctx *k)
         CHECK_INT(layer_plan_derive(&c, models[i].family, plan, &e), 0);
         for (int pad = 0; pad < 8; pad++)
             if (!CHECK_INT(load_made(k, &c, plan, NULL, NOTHING, NULL, pad, &e), 0))
-                fprintf(stderr, "  %s: %s\n", layer_kind_name(models[i].family), e.text);
+                fprintf(stderr, "  %s: %s\n", layer_plan_family(plan, 3), e.text);
         struct sweep s = {k, &c, plan};
         CHECK_INT(tensor_list(&c, plan, spoil, &s), 0);
         CHECK_INT(load_made(k, &c, plan, NULL, NOTHING, "model.layers.0.self_attn.rotary_emb.inv_freq", 0, &e), 0);
