@@ -1,6 +1,5 @@
 #include "engine/tools/flops.h"
-
-#define DLLM_ROUTER_DIM 512
+#include "engine/checkpoint/tensor_schema.h"
 
 /* Multiply-adds of a layer's parts for one token that takes part. */
 struct parts {

@@ -3,7 +3,8 @@
 #include "engine/checkpoint/layer_plan.h"
 #include "engine/checkpoint/model_config.h"
 #include "engine/checkpoint/safetensors.h"
-#include "engine/checkpoint/tensor_list.h"
+#include "engine/checkpoint/tensor_match.h"
+#include "engine/checkpoint/tensor_schema.h"
 #include "engine/tools/flops.h"
 #include <limits.h>
 #include <stdlib.h>
@@ -77,28 +78,10 @@ static int count_one(void *user, const struct tensor_spec *t)
     return 0;
 }
 
-struct comparison {
-    const struct safetensors *tensors;
-    struct err *err;
-};
-
-static int compare_one(void *user, const struct tensor_spec *t)
-{
-    const struct comparison *c = user;
-    const struct tensor *have = safetensors_find(c->tensors, t->name);
-    if (!have)
-        return err_set(c->err, ERR_CORRUPT, "tensor %s is missing", t->name);
-    if (have->n_dims != (t->cols ? 2 : 1) || have->shape[0] != t->rows || (t->cols && have->shape[1] != t->cols))
-        return err_set(c->err, ERR_CORRUPT, "tensor %s does not have the shape [%lld%s%.0lld] that the config asks for", t->name,
-                       (long long)t->rows, t->cols ? "," : "", (long long)t->cols);
-    return 0;
-}
-
 static int count(const struct subject *s, struct counts *ret, struct err *err)
 {
-    struct comparison c = {s->tensors, err};
-    int r = s->tensors ? tensor_list(&s->config, s->stored, compare_one, &c) : 0;
-    return r >= 0 ? tensor_list(&s->config, s->stored, count_one, ret) : r;
+    int r = s->tensors ? tensor_match(&s->config, s->stored, s->tensors, NULL, err) : 0;
+    return r >= 0 ? schema_walk(&s->config, s->stored, count_one, ret) : r;
 }
 
 /* ---- the report ------------------------------------------------------------------------------------------------ */

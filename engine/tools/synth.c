@@ -1,7 +1,7 @@
 /* Config in, checkpoint out; then the engine itself says how many rows its routers select. */
 #include "engine/tools/synth.h"
 #include "common/mapfile.h"
-#include "engine/checkpoint/tensor_list.h"
+#include "engine/checkpoint/tensor_schema.h"
 #include "engine/engine.h"
 #include <errno.h>
 #include <limits.h>
@@ -125,7 +125,7 @@ int synth_run(const struct synth_options *o, struct synth_report *ret, struct er
         r = copy_config(o, err);
     if (r >= 0) {
         snprintf(path, sizeof(path), "%s/model.safetensors", o->out);
-        tensor_list(c, plan, count_params, &n_params);
+        schema_walk(c, plan, count_params, &n_params);
         log_info(o->log, "writing %lld parameters to %s", (long long)n_params, path);
         r = synth_write(path, c, plan, o->seed, err);
     }
