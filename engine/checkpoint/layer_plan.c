@@ -1,60 +1,13 @@
-/* Which router a layer has is read from tensor names; where the config or the published layouts say which layers are routed, the two
+/* Which family a checkpoint is of is read from tensor names; where the config or the published layouts say which layers are routed, the two
  * must agree, since a wrong pairing would run and give wrong numbers. */
 #include "engine/checkpoint/layer_plan.h"
+#include "engine/checkpoint/layer_record.h"
 #include "engine/checkpoint/safetensors.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const char *const family_names[] = {"dense", "dtrnet", "mod", "dllm"};
-
-/* A routed layer of each family. */
-static const struct layer_plan records[] = {
-    [FAMILY_DENSE] = {0},
-    [FAMILY_DTRNET] =
-        {.router = ROUTER_MLP, .below = DECISION_LINEAR, .above = DECISION_ATTEND, .attn_gate = GATE_CHOSEN, .kv = KV_ATTENDING},
-    [FAMILY_MOD] = {.router = ROUTER_MOD,
-                    .below = DECISION_SKIP,
-                    .above = DECISION_ATTEND,
-                    .layer_gate = GATE_ADD,
-                    .kv = KV_ATTENDING,
-                    .expert1 = true},
-    [FAMILY_DLLM] = {.router = ROUTER_DLLM,
-                     .decide = DECIDE_HALF_INCLUSIVE,
-                     .below = DECISION_SKIP,
-                     .above = DECISION_ATTEND,
-                     .kv = KV_ALL,
-                     .forced = 2},
-};
-
-int layer_plan_find_family(const char *name, enum family *ret)
-{
-    for (int f = FAMILY_DENSE; f <= FAMILY_DLLM; f++)
-        if (!strcmp(name, family_names[f])) {
-            *ret = (enum family)f;
-            return 0;
-        }
-    return ERR_INVALID;
-}
-
-const char *layer_plan_kind(const struct layer_plan *p)
-{
-    switch (p->router) {
-    case ROUTER_MLP: return family_names[FAMILY_DTRNET];
-    case ROUTER_MOD: return family_names[FAMILY_MOD];
-    case ROUTER_DLLM: return family_names[FAMILY_DLLM];
-    case ROUTER_NONE: break;
-    }
-    return family_names[FAMILY_DENSE];
-}
-
-const char *layer_plan_family(const struct layer_plan *plan, int n_layers)
-{
-    for (int l = 0; l < n_layers; l++)
-        if (layer_is_routed(&plan[l]))
-            return layer_plan_kind(&plan[l]);
-    return family_names[FAMILY_DENSE];
-}
 
 /* ---- from tensor names --------------------------------------------------------------------------------- */
 
@@ -72,6 +25,7 @@ static int family_of_layer(const struct safetensors *s, int l, enum family *ret,
         enum family family;
     } marks[] = {
         {"router.weight_predictor.0.weight", FAMILY_DTRNET},
+        {"router.in_proj.weight", FAMILY_DTRNET},
         {"router.weight_predictor.weight", FAMILY_MOD},
         {"router.linear_1.weight", FAMILY_DLLM},
     };
@@ -79,7 +33,7 @@ static int family_of_layer(const struct safetensors *s, int l, enum family *ret,
     for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
         if (!layer_has(s, l, marks[i].tail))
             continue;
-        if (*ret != FAMILY_DENSE)
+        if (*ret != FAMILY_DENSE && *ret != marks[i].family)
             return err_set(err, ERR_CORRUPT, "layer %d has the router of a %s layer and of a %s layer", l, family_names[*ret],
                            family_names[marks[i].family]);
         *ret = marks[i].family;
@@ -87,8 +41,8 @@ static int family_of_layer(const struct safetensors *s, int l, enum family *ret,
     return 0;
 }
 
-static int read_families(const struct model_config *c, const struct safetensors *s, struct layer_plan *plan, enum family *ret_family,
-                         struct err *err)
+/* routed: [c->n_layers]: a router's tensors are there. */
+static int read_families(const struct model_config *c, const struct safetensors *s, bool *routed, enum family *ret_family, struct err *err)
 {
     enum family family = FAMILY_DENSE;
     int family_layer = 0;
@@ -104,7 +58,7 @@ static int read_families(const struct model_config *c, const struct safetensors 
             family = k;
             family_layer = l;
         }
-        plan[l] = records[k];
+        routed[l] = k != FAMILY_DENSE;
     }
     *ret_family = family;
     return 0;
@@ -112,33 +66,42 @@ static int read_families(const struct model_config *c, const struct safetensors 
 
 /* ---- what the config and the published layouts say -------------------------------------------------------- */
 
-static bool routed_by_layout(const struct model_config *c, enum family family, int l)
+/* MoD and D-LLM have a layout of their own, one kind of router and pre-norms. */
+static int check_keys(const struct model_config *c, enum family family, struct err *err)
 {
-    switch (family) {
-    case FAMILY_DTRNET: return !c->dense_layers[l];
-    case FAMILY_MOD: return l % 2 == 1;
-    case FAMILY_DLLM: return l >= 2;
-    default: return false;
-    }
-}
-
-/* A file that lists dense layers is a DTRNet, even one whose layers are all dense. */
-static int check_list(const struct model_config *c, enum family family, struct err *err)
-{
-    if (family == FAMILY_DTRNET && !c->has_dense_layers)
-        return err_field(err, ERR_INVALID, "dtrnet_layers",
-                         "config.json: dtrnet_layers is missing, but the tensors are a DTRNet's; [] means that every layer is routed");
-    if ((family == FAMILY_MOD || family == FAMILY_DLLM) && c->has_dense_layers)
-        return err_field(err, ERR_INVALID, "dtrnet_layers", "config.json: dtrnet_layers must be null for a %s checkpoint",
-                         family_names[family]);
+    const struct {
+        const char *key;
+        bool set;
+    } keys[] = {
+        {"dtrnet_layers", c->has_dense_layers},
+        {"layer_layout", c->has_layout},
+        {"norm_method", c->norm_method != NORM_METHOD_NONE},
+        {"router_type", c->router_type != ROUTER_TYPE_MLP},
+        {"routing", c->expert_choice},
+    };
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+        if (keys[i].set)
+            return err_field(err, ERR_INVALID, keys[i].key, "config.json: %s must be null for a %s checkpoint", keys[i].key,
+                             family_names[family]);
     return 0;
 }
 
-static int check_layout(const struct model_config *c, enum family family, const struct layer_plan *plan, struct err *err)
+static int check_list(const struct model_config *c, enum family family, struct err *err)
+{
+    if (family == FAMILY_DTRNET && !c->has_dense_layers && !c->has_layout)
+        return err_field(err, ERR_INVALID, "dtrnet_layers",
+                         "config.json: dtrnet_layers is missing, and layer_layout too, but the tensors hold routers of D layers; "
+                         "dtrnet_layers [] means that every layer is routed");
+    return family == FAMILY_MOD || family == FAMILY_DLLM ? check_keys(c, family, err) : 0;
+}
+
+/* A file that lists dense layers is a DTRNet, even one whose layers are all dense. A layer_layout is compared with the tensors one by
+ * one, by tensor_match. */
+static int check_layout(const struct model_config *c, enum family family, const bool *routed, struct err *err)
 {
     enum family expected = family == FAMILY_DENSE && c->has_dense_layers ? FAMILY_DTRNET : family;
-    for (int l = 0; l < c->n_layers; l++) {
-        bool want = routed_by_layout(c, expected, l), is = layer_is_routed(&plan[l]);
+    for (int l = 0; l < c->n_layers && !c->has_layout; l++) {
+        bool want = layer_record_is_routed(c, expected, l), is = routed[l];
         if (want == is)
             continue;
         if (expected == FAMILY_DTRNET)
@@ -148,6 +111,28 @@ static int check_layout(const struct model_config *c, enum family family, const 
         return err_set(err, ERR_CORRUPT, "layer %d of this %s checkpoint should be %s, but the tensors %s a router for it", l,
                        family_names[family], want ? "routed" : "dense", is ? "hold" : "lack");
     }
+    return 0;
+}
+
+/* ---- thresholds ------------------------------------------------------------------------------------------------- */
+
+/* One router with a threshold asks all for theirs; tensor_match misses the others. */
+static bool holds_thresholds(const struct model_config *c, const struct safetensors *s)
+{
+    for (int l = 0; l < c->n_layers; l++)
+        if (layer_has(s, l, "router.threshold") || layer_has(s, l, "skip_router.threshold"))
+            return true;
+    return false;
+}
+
+static int check_thresholds(const struct model_config *c, const struct layer_plan *plan, struct err *err)
+{
+    for (int l = 0; l < c->n_layers; l++)
+        if (plan[l].decide == DECIDE_THRESHOLD && !plan[l].has_threshold)
+            return err_field(err, ERR_INVALID, "expert_choice_inference",
+                             "expert choice \"threshold\" needs tensor model.layers.%d.router.threshold, which is missing; \"exact\" can "
+                             "score without thresholds",
+                             l);
     return 0;
 }
 
@@ -183,29 +168,36 @@ int layer_plan_force_dense(const struct model_config *c, const char *text, struc
             return err_field(err, ERR_INVALID, "dense-layers",
                              "--dense-layers '%.80s' leaves out layer %d, which has no router and can only be dense", text, l);
         if (dense[l] && layer_is_routed(&plan[l]))
-            plan[l] = (struct layer_plan){.forced_dense = true, .expert1 = plan[l].expert1};
+            plan[l] = layer_record_dense(&plan[l]);
     }
     return r;
 }
+
+/* ---- the whole --------------------------------------------------------------------------------------------------- */
 
 int layer_plan_fill(const struct model_config *c, const struct safetensors *s, const char *dense_layers, struct layer_plan *plan,
                     struct err *err)
 {
     enum family family = FAMILY_DENSE;
-    int r = read_families(c, s, plan, &family, err);
+    bool routed[MODEL_MAX_LAYERS], has_thresholds = c->expert_choice && holds_thresholds(c, s);
+    int r = read_families(c, s, routed, &family, err);
     if (r >= 0)
         r = check_list(c, family, err);
     if (r >= 0)
-        r = check_layout(c, family, plan, err);
-    return r >= 0 && dense_layers ? layer_plan_force_dense(c, dense_layers, plan, err) : r;
+        r = check_layout(c, family, routed, err);
+    if (r < 0)
+        return r;
+    for (int l = 0; l < c->n_layers; l++) /* without routers in the tensors the config alone says what is missing */
+        plan[l] = layer_record(c, family == FAMILY_DENSE ? FAMILY_DTRNET : family, l, has_thresholds);
+    if (dense_layers)
+        r = layer_plan_force_dense(c, dense_layers, plan, err);
+    return r >= 0 ? check_thresholds(c, plan, err) : r;
 }
 
 int layer_plan_derive(const struct model_config *c, enum family family, struct layer_plan *plan, struct err *err)
 {
     int r = check_list(c, family, err);
-    if (r < 0)
-        return r;
-    for (int l = 0; l < c->n_layers; l++)
-        plan[l] = records[routed_by_layout(c, family, l) ? family : FAMILY_DENSE];
-    return 0;
+    for (int l = 0; l < c->n_layers && r >= 0; l++)
+        plan[l] = layer_record(c, family, l, c->expert_choice);
+    return r;
 }

@@ -67,7 +67,11 @@ static bool is_dropped_router(const struct model_config *c, const struct layer_p
     int l = -1, at = 0;
     if (sscanf(name, "model.layers.%d.%n", &l, &at) != 1 || !at || l < 0 || l >= c->n_layers || !plan[l].forced_dense)
         return false;
-    return !strncmp(name + at, "router.", 7) || !strncmp(name + at, "aux_router.", 11);
+    static const char *const prefixes[] = {"router.", "skip_router.", "aux_router."};
+    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
+        if (!strncmp(name + at, prefixes[i], strlen(prefixes[i])))
+            return true;
+    return false;
 }
 
 static int check_unused(const struct match *m, const struct layer_plan *plan, int64_t *n_params)

@@ -12,7 +12,7 @@
 static const struct tensor *take(struct binder *b, enum schema_row row, enum dtype *ret_type)
 {
     struct tensor_spec spec;
-    if (!schema_find(b->c, b->plan, b->layer, row, &spec))
+    if (!schema_find(b->c, b->of, row, &spec))
         return NULL;
     const struct tensor *t = safetensors_find(b->s, spec.name);
     assert(t); /* tensor_match saw it */

@@ -11,8 +11,7 @@ struct binder {
     struct kern_ctx *k;
     const struct model_config *c;
     const struct safetensors *s;
-    const struct layer_plan *plan;      /* the record of `layer` */
-    int layer;                          /* whose tensors are bound; -1: those outside layers */
+    struct schema_of of;                /* whose tensors are bound */
     size_t bytes;                       /* in backend memory so far */
     void *copies[2 * BINDER_MAX_PARTS]; /* aligned copies of misaligned tensors, while one matrix is packed */
     int n_copies;

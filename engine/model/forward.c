@@ -45,6 +45,7 @@ int forward_router(const struct model *m, struct workspace *w, const struct batc
             r = k->ops->route_dllm(k, route, prob, w->router, lw->router_norm, 1e-5f, lw->router_out, lw->router_out_bias, lw->router_dim,
                                    b->step.pos, p->forced, all);
         break;
+    case ROUTER_MAMBA:
     case ROUTER_NONE: break;
     }
     return r;

@@ -90,6 +90,7 @@ static int bind_router(struct binder *b, enum router router, struct layer_weight
     case ROUTER_MLP: return bind_mlp_router(b, lw);
     case ROUTER_MOD: return bind_mod_router(b, lw);
     case ROUTER_DLLM: return bind_dllm_router(b, lw);
+    case ROUTER_MAMBA:
     case ROUTER_NONE: break;
     }
     return 0;
@@ -97,8 +98,7 @@ static int bind_router(struct binder *b, enum router router, struct layer_weight
 
 static int bind_layer(struct binder *b, int l, const struct layer_plan *p, struct layer_weights *lw)
 {
-    b->layer = l;
-    b->plan = p;
+    b->of = (struct schema_of){.layer = l, .plan = p};
     int r = bind_router(b, p->router, lw);
     return r >= 0 ? bind_block(b, p, lw) : r;
 }
@@ -107,7 +107,7 @@ static int bind_layer(struct binder *b, int l, const struct layer_plan *p, struc
 
 static int bind_ends(struct binder *b, struct weights *w)
 {
-    b->layer = -1;
+    b->of = (struct schema_of){.layer = -1};
     int r = matrix(b, MATRIX_EMBED, SCHEMA_EMBED, &w->embed);
     if (r >= 0 && b->c->tied)
         w->head = w->embed;

@@ -131,8 +131,9 @@ static void test_made_up(struct kern_ctx *k)
                                  .has_dense_layers = models[i].list != NULL};
         struct layer_plan plan[3];
         struct err e = {0};
+        memset(c.layout, models[i].list ? 'D' : 'T', 3);
         for (const char *p = models[i].list; p && *p; p++)
-            c.dense_layers[*p - '0'] = true;
+            c.layout[*p - '0'] = 'T';
         CHECK_INT(layer_plan_derive(&c, models[i].family, plan, &e), 0);
         for (int pad = 0; pad < 8; pad++)
             if (!CHECK_INT(load_made(k, &c, plan, NULL, NOTHING, NULL, pad, &e), 0))
