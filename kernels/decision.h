@@ -1,8 +1,8 @@
-/* What a token does in a layer: the code of a decision, wherever one is kept or told. Two bits hold it; the high bit says "attends". */
+/* What a token does in a layer. Route arrays on a device hold one such code (unsigned char) a row. */
 #pragma once
 
 enum decision {
-    DECISION_SKIP = 0,   /* the layer is not executed, x stays */
-    DECISION_LINEAR = 1, /* the linear path, then the MLP */
-    DECISION_ATTEND = 2, /* attention, then the MLP */
+    DECISION_SKIP = 0,   /* the layer leaves the token as it is */
+    DECISION_LINEAR = 1, /* the layer runs, with the linear path in place of attention */
+    DECISION_ATTEND = 2, /* the layer runs, and the token attends */
 };

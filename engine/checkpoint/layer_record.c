@@ -5,11 +5,8 @@
 /* A routed layer of each family. */
 static const struct layer_plan records[] = {
     [FAMILY_DENSE] = {0},
-    [FAMILY_DTRNET] = {.router = ROUTER_MLP,
-                       .below = DECISION_LINEAR,
-                       .above = DECISION_ATTEND,
-                       .attn_gate = GATE_CHOSEN,
-                       .kv = KV_ATTENDING},
+    [FAMILY_DTRNET] =
+        {.router = ROUTER_MLP, .below = DECISION_LINEAR, .above = DECISION_ATTEND, .attn_gate = GATE_CHOSEN, .kv = KV_ATTENDING},
     [FAMILY_MOD] = {.router = ROUTER_MOD,
                     .below = DECISION_SKIP,
                     .above = DECISION_ATTEND,

@@ -3,10 +3,10 @@
 #include <string.h>
 
 #define WHERE "config.json: "
-#define MAX_WIDTH (1 << 16)   /* of a router, of its inner layer and of each thing in it */
+#define MAX_WIDTH (1 << 16)  /* of a router, of its inner layer and of each thing in it */
 #define MAX_STATE (64 << 20) /* bytes of one router's state */
 
-static const char *const router_types[] = {"mlp", "mamba", NULL};                         /* in the order of enum router_type */
+static const char *const router_types[] = {"mlp", "mamba", NULL};                             /* in the order of enum router_type */
 static const char *const norm_methods[] = {"none", "lns", "hybridnorm", "hybridnorm*", NULL}; /* of enum norm_method */
 static const char *const routings[] = {"token_choice", "expert_choice", NULL};
 static const char *const inferences[] = {"exact", "threshold", NULL}; /* of enum expert_inference */
@@ -148,8 +148,8 @@ static int read_router_type(const json_t *config, struct model_config *m, struct
     int type = ROUTER_TYPE_MLP;
     const char *s = json_string_value(json_object_get(config, "router_type"));
     if (s && find(routings, s) >= 0)
-        return err_field(err, ERR_UNSUPPORTED, "router_type", WHERE "router_type '%s' is a value of the key routing; router_type is 'mlp' or 'mamba'",
-                         s);
+        return err_field(err, ERR_UNSUPPORTED, "router_type",
+                         WHERE "router_type '%s' is a value of the key routing; router_type is 'mlp' or 'mamba'", s);
     int r = get_choice(config, "router_type", router_types, &type, err);
     m->router_type = (enum router_type)type;
     return r;

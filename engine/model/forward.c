@@ -51,7 +51,7 @@ int forward_router(const struct model *m, struct workspace *w, const struct batc
     return r;
 }
 
-static int attention_block(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_cache *kv, int layer,
+static int attention_block(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv, int layer,
                            const struct layer_rows *rows)
 {
     const struct model_config *c = &m->config;
@@ -90,7 +90,7 @@ static int mlp_block(const struct model *m, struct workspace *w, int layer, stru
     return r;
 }
 
-int forward_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_cache *kv, int layer)
+int forward_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv, int layer)
 {
     const struct layer_plan *p = &m->plan[layer];
     struct kern_ctx *k = m->k;
@@ -116,7 +116,7 @@ int forward_embed(const struct model *m, struct workspace *w, const struct batch
     return m->k->ops->embed(m->k, w->x, m->weights.embed, b->d_ids, b->step.all);
 }
 
-int forward_layers(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_cache *kv)
+int forward_layers(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv)
 {
     int r = forward_embed(m, w, b);
     for (int l = 0; r >= 0 && l < m->config.n_layers; l++)

@@ -85,7 +85,7 @@ static int upload_rope(struct model *m, struct err *err)
     return r;
 }
 
-static void choose_length(struct model *m, const struct engine_options *o)
+static void choose_length(struct model *m, const struct model_options *o)
 {
     m->max_model_len = o->max_model_len ? o->max_model_len : m->config.default_max_model_len;
     if (m->max_model_len > m->config.default_max_model_len)
@@ -127,25 +127,20 @@ static int check_scopes(const struct model *m, struct err *err)
     return 0;
 }
 
-int model_open(const struct engine_options *o, struct model *m, struct err *err)
+int model_open(const struct model_options *o, const struct backend *backend, struct model *m, struct err *err)
 {
     memset(m, 0, sizeof(*m));
-    struct model_overrides overrides = {
-        .rope_scaling = o->rope_scaling, .dense_layers = o->dense_layers, .bos_id = o->bos_id, .eos_id = o->eos_id};
     struct safetensors *files = NULL;
-    const struct backend *backend;
     struct backend_config bc = {.cpu_level = o->cpu_level, .cuda_level = o->cuda_level, .log = o->log};
-    int r = model_config_load(o->model_dir, &overrides, o->log, &m->config, err);
+    int r = model_config_load(o->dir, &o->overrides, o->log, &m->config, err);
     if (r >= 0)
-        r = backend_find(o->device ? o->device : "auto", &backend, err);
-    if (r >= 0)
-        r = safetensors_open_dir(o->model_dir, &files, err);
+        r = safetensors_open_dir(o->dir, &files, err);
     if (r >= 0)
         r = pick_dtype(o->dtype, backend, weights_stored_dtype(files), &bc.dtype, err);
     if (r >= 0) {
         m->n_threads = bc.n_threads = o->n_threads ? o->n_threads : thread_usable_count();
         m->plan = calloc((size_t)m->config.n_layers, sizeof(*m->plan));
-        r = m->plan ? layer_plan_fill(&m->config, files, o->dense_layers, m->plan, err) : err_set(err, ERR_NOMEM, "layer plan");
+        r = m->plan ? layer_plan_fill(&m->config, files, o->overrides.dense_layers, m->plan, err) : err_set(err, ERR_NOMEM, "layer plan");
     }
     if (r >= 0)
         r = check_scopes(m, err);
@@ -154,7 +149,7 @@ int model_open(const struct engine_options *o, struct model *m, struct err *err)
     if (r >= 0)
         r = check_weights(m, files, err);
     if (r >= 0)
-        r = load_weights_and_hash(m, o->model_dir, files, err);
+        r = load_weights_and_hash(m, o->dir, files, err);
     if (r >= 0) {
         choose_length(m, o);
         r = check_length(m, err);

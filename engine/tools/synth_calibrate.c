@@ -223,9 +223,12 @@ static int write_back(const struct calibration *c, const char *path, struct err 
 static int open_model(struct calibration *c, struct err *err)
 {
     const struct synth_options *o = c->o;
-    const struct engine_options eo = {
-        .model_dir = o->out, .n_threads = o->n_threads, .max_model_len = SYNTH_SEQUENCE, .bos_id = -1, .eos_id = -1};
-    int r = model_open(&eo, &c->m, err);
+    const struct model_options mo = {
+        .dir = o->out, .n_threads = o->n_threads, .max_model_len = SYNTH_SEQUENCE, .overrides = {.bos_id = -1, .eos_id = -1}};
+    const struct backend *backend;
+    int r = backend_find("auto", &backend, err);
+    if (r >= 0)
+        r = model_open(&mo, backend, &c->m, err);
     if (r < 0)
         return r;
     int longest = c->m.config.default_max_model_len, wanted = o->n_tokens ? o->n_tokens : 32768;

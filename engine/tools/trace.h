@@ -6,8 +6,9 @@
 struct trace {
     const struct model *m;
     struct workspace w;
+    struct step_rows rows;
     struct batch b;
-    struct kv_cache kv;
+    struct kv_memory kv;
 };
 
 int trace_open(struct trace *t, const struct model *m, int max_rows, struct err *err);

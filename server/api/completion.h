@@ -71,7 +71,7 @@ int completion_prompt_text(const struct completion *p, const struct completion_p
 void completion_write_head(struct completion *p, struct writer *w);
 /* "usage": {...} */
 void completion_write_usage(struct completion *p, struct writer *w, const struct engine_ticket *t);
-const char *completion_finish_name(enum finish f);
+const char *completion_finish_name(enum finish_reason f);
 
 /* Starts the streamed answer. On success the stream owns p's call (arena, body) and sets c->resp->stream. */
 int completion_stream(struct call *c, struct completion *p, struct err *err);

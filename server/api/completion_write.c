@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *completion_finish_name(enum finish f)
+const char *completion_finish_name(enum finish_reason f)
 {
     return f == FINISH_EOS || f == FINISH_STOP ? "stop" : "length";
 }

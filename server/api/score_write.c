@@ -66,7 +66,7 @@ static void write_routing(struct score_job *j, struct writer *w, const struct ev
     writer_open(w, '[');
     for (int l = 0; l < j->call->server->info->config->n_layers; l++) {
         for (int i = 0; i < r->n_routing; i++)
-            bits[i] = r->routing[(size_t)l * (size_t)r->n_routing + (size_t)i] ? '1' : '0';
+            bits[i] = r->routing[(size_t)l * (size_t)r->n_routing + (size_t)i] == DECISION_ATTEND ? '1' : '0';
         writer_string(w, bits, (size_t)r->n_routing);
     }
     writer_close(w, ']');

@@ -3,10 +3,10 @@
  *
  *   bench_routing DENSE_DIR ROUTED_DIR LENGTH THREADS ROUNDS [ROWS]      ROWS: of a step; 0: the default
  *
- * Prints one JSON object: medians over the rounds. The backend is wrapped where the engine asks for it, so the ops are those that it issues. */
+ * Prints one JSON object: medians over the rounds. The engine is opened on a wrapped backend, so the ops are those that it issues. */
 #include "engine/checkpoint/layer_plan.h"
 #include "engine/checkpoint/model_config.h"
-#include "engine/engine.h"
+#include "engine/engine_private.h"
 #include "kernels/backend.h"
 #include <jansson.h>
 #include <stdio.h>
@@ -19,9 +19,6 @@ enum kind { ATTENTION, QKV, ROUTER, MATMUL, ALL, KINDS };
 static const char *const kind_names[KINDS] = {"attention", "qkv", "router", "other_matmuls", "all"};
 
 /* ---- ops with a clock ---- */
-
-int __real_backend_find(const char *name, const struct backend **ret, struct err *err);
-int __wrap_backend_find(const char *name, const struct backend **ret, struct err *err);
 
 static struct timed {
     struct kern_ctx *k;
@@ -103,15 +100,14 @@ static int open_timed(const struct backend_config *c, struct kern_ctx **ret, str
     return 0;
 }
 
-int __wrap_backend_find(const char *name, const struct backend **ret, struct err *err)
+static const struct backend *timed_backend(void)
 {
-    int r = __real_backend_find(name, &real_backend, err);
-    if (r >= 0) {
-        wrapped = *real_backend;
-        wrapped.open = open_timed;
-        *ret = &wrapped;
-    }
-    return r;
+    struct err err;
+    if (backend_find("cpu", &real_backend, &err) < 0)
+        return NULL;
+    wrapped = *real_backend;
+    wrapped.open = open_timed;
+    return &wrapped;
 }
 
 /* ---- rounds ---- */
@@ -135,7 +131,6 @@ static void open_model(struct contender *c, const char *dir, int length, int thr
 {
     struct err err;
     struct engine_options o = {.model_dir = dir,
-                               .device = "cpu",
                                .dtype = "bf16",
                                .n_threads = threads,
                                .bos_id = -1,
@@ -144,7 +139,7 @@ static void open_model(struct contender *c, const char *dir, int length, int thr
                                .max_batch_tokens = step_rows,
                                .max_model_len = length + 1};
     c->t = &timed[n_timed];
-    if (engine_open(&o, &c->e, &err) < 0)
+    if (engine_open_on(&o, timed_backend(), &c->e, &err) < 0)
         stop(&err);
     const struct model_config *m = engine_info(c->e)->config;
     c->t->qkv_columns = (m->n_heads + 2 * m->n_kv_heads) * m->head_dim;

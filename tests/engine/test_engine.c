@@ -1,7 +1,7 @@
 /* The engine's face: what it refuses and how it says so, cancelling, draining, prefix reuse counted in rows, non-finite logits; with one and with two
  * steps in flight on a device whose results come late (late_backend.h), and with one that fails.
  *   test_engine GOLDEN_DIR SCRATCH_DIR */
-#include "engine/engine.h"
+#include "engine/engine_private.h"
 #include "tests/check.h"
 #include "tests/engine/late_backend.h"
 #include <stdio.h>
@@ -14,7 +14,6 @@ static int steps_in_flight;
 static struct engine *open_model(const char *dir, bool cache, int max_len)
 {
     struct engine_options o = {.model_dir = dir,
-                               .device = "cpu",
                                .dtype = "f32",
                                .n_threads = 2,
                                .max_model_len = max_len,
@@ -26,7 +25,7 @@ static struct engine *open_model(const char *dir, bool cache, int max_len)
                                .max_queue = 8};
     struct engine *e;
     struct err err;
-    if (engine_open(&o, &e, &err) < 0) {
+    if (engine_open_on(&o, late_backend(), &e, &err) < 0) {
         fprintf(stderr, "%s: %s\n", dir, err.text);
         exit(1);
     }

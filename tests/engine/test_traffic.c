@@ -4,7 +4,8 @@
  * pool so small that it evicts. On the CPU a step's results arrive as late as they may (late_backend.h).
  *
  *   test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED]     exits 1 at the first difference, naming the request */
-#include "engine/engine.h"
+#include "engine/engine_private.h"
+#include "tests/engine/late_backend.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,7 +45,6 @@ struct setting {
 static struct engine *open_engine(const char *dir, const char *dtype, const struct setting *s, const struct engine_info *like)
 {
     struct engine_options o = {.model_dir = dir,
-                               .device = getenv("DTRNET_TEST_DEVICE") ? getenv("DTRNET_TEST_DEVICE") : "cpu",
                                .dtype = dtype,
                                .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL"),
                                .n_threads = s->threads,
@@ -58,7 +58,9 @@ static struct engine *open_engine(const char *dir, const char *dtype, const stru
         o.kv_cache_bytes = (size_t)s->pool * (size_t)like->config->n_layers * (like->kv_row_bytes + sizeof(int));
     struct engine *e;
     struct err err;
-    if (engine_open(&o, &e, &err) < 0)
+    const char *device = getenv("DTRNET_TEST_DEVICE"); /* the CPU as a late device unless another is named */
+    o.device = device;
+    if ((device ? engine_open(&o, &e, &err) : engine_open_on(&o, late_backend(), &e, &err)) < 0)
         die("open", err.text);
     return e;
 }

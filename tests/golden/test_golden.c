@@ -152,7 +152,7 @@ static void check_routing(const struct expected *x, const struct engine_info *in
         bool dense = !layer_is_routed(&info->plan[l]);
         int wrong = 0, selected = 0;
         for (int t = 0; t < r->n_routing; t++) {
-            int got = r->routing[l * r->n_routing + t];
+            int got = r->routing[l * r->n_routing + t] == DECISION_ATTEND;
             selected += got;
             if (t < n)
                 wrong += got != (dense ? 1 : t < T ? x->route[routed * T + t] : x->gen_route[routed * (x->n_gen - 1) + t - T]);

@@ -95,13 +95,9 @@ int main(int argc, char **argv)
         return 2;
     }
     const char *device = getenv("DTRNET_TEST_DEVICE");
-    const struct engine_options o = {.model_dir = argv[1],
-                                     .device = device ? device : "cpu",
-                                     .dtype = "f32",
-                                     .n_threads = 2,
-                                     .max_model_len = MAX_TOKENS,
-                                     .bos_id = -1,
-                                     .eos_id = -1};
+    const struct model_options o = {
+        .dir = argv[1], .dtype = "f32", .n_threads = 2, .max_model_len = MAX_TOKENS, .overrides = {.bos_id = -1, .eos_id = -1}};
+    const struct backend *backend;
     char path[512];
     struct model m;
     struct trace t = {0};
@@ -109,7 +105,9 @@ int main(int argc, char **argv)
     struct err err = {0};
     struct expected x;
     snprintf(path, sizeof(path), "%s/expected.safetensors", argv[1]);
-    int r = model_open(&o, &m, &err);
+    int r = backend_find(device ? device : "cpu", &backend, &err);
+    if (r >= 0)
+        r = model_open(&o, backend, &m, &err);
     if (r == ERR_UNSUPPORTED || r == ERR_DEVICE)
         return CHECK_SKIP;
     if (!CHECK_INT(r, 0) || !CHECK_INT(trace_open(&t, &m, MAX_TOKENS, &err), 0) || !CHECK_INT(safetensors_open_file(path, &s, &err), 0)) {

@@ -1,5 +1,5 @@
 /* The radix tree: matching, splitting, eviction. The arrays of a node are tree_node.c's business, its links to other nodes tree_links.c's. */
-#include "engine/memory/prefix_tree.h"
+#include "engine/memory/tree.h"
 #include "engine/memory/tree_links.h"
 #include "engine/memory/tree_node.h"
 #include <assert.h>
@@ -8,9 +8,9 @@
 
 /* ---- nodes in the tree ------------------------------------------------------------------------------------- */
 /* sorted[n_slots]: the node's slots layer by layer. at: [n_kv] scratch. */
-static void sort_slots(const struct prefix_tree *t, const struct tree_node *n, int *sorted, int *at)
+static void sort_slots(const struct tree *t, const struct tree_node *n, int *sorted, int *at)
 {
-    int layers = t->n_layers, used = 0;
+    int layers = t->bits->n_layers, used = 0;
     if (n->n_slots == n->n_kv * layers) {
         for (int i0 = 0; i0 < n->n_kv; i0 += 16) /* in blocks that the cache holds */
             for (int l = 0; l < layers; l++)
@@ -20,27 +20,27 @@ static void sort_slots(const struct prefix_tree *t, const struct tree_node *n, i
     }
     for (int i = 0; i < n->n_kv; i++) {
         at[i] = used;
-        used += tree_count_slots(t, n->route + (size_t)i * (size_t)t->route_bytes, 1);
+        used += route_bits_count_kv(t->bits, n->route + (size_t)i * (size_t)t->bits->n_bytes, 1);
     }
     used = 0;
     for (int l = 0; l < layers; l++)
         for (int i = 0; i < n->n_kv; i++)
-            if (tree_has_kv(t, n->route + (size_t)i * (size_t)t->route_bytes, l))
+            if (route_bits_has_kv(t->bits, n->route + (size_t)i * (size_t)t->bits->n_bytes, l))
                 sorted[used++] = n->slots[at[i]++];
 }
 
 /* Gives a node's slots back so that a layer's follow each other: who takes them reads and writes them fastest that way. */
-static void give_slots(struct prefix_tree *t, const struct tree_node *n)
+static void give_slots(struct tree *t, const struct tree_node *n)
 {
     int *scratch = malloc(((size_t)n->n_slots + (size_t)n->n_kv) * sizeof(int));
     if (scratch)
         sort_slots(t, n, scratch, scratch + n->n_slots);
-    kv_cache_give(t->kv, scratch ? scratch : n->slots, n->n_slots);
+    slots_give(t->kv, scratch ? scratch : n->slots, n->n_slots);
     free(scratch);
 }
 
 /* Takes a childless node out and frees it with its slots. */
-static void remove_node(struct prefix_tree *t, struct tree_node *n)
+static void remove_node(struct tree *t, struct tree_node *n)
 {
     assert(!n->n_children && !n->pins);
     if (n->linked) {
@@ -49,25 +49,25 @@ static void remove_node(struct prefix_tree *t, struct tree_node *n)
     }
     give_slots(t, n);
     t->held_slots -= n->n_slots;
-    node_free(t, n);
+    tree_node_free(t, n);
 }
 
-static void pin(struct prefix_tree *t, struct tree_node *n)
+static void pin(struct tree *t, struct tree_node *n)
 {
     if (!n->pins++)
         t->pinned_slots += n->n_slots;
 }
 
-static void unpin(struct prefix_tree *t, struct tree_node *n)
+static void unpin(struct tree *t, struct tree_node *n)
 {
     if (!--n->pins)
         t->pinned_slots -= n->n_slots;
 }
 
 /* Splits a linked node so that its first `at` tokens become a parent of it. The node keeps its identity as the lower half. NULL: no memory. */
-static struct tree_node *split(struct prefix_tree *t, struct tree_node *lower, int at)
+static struct tree_node *split(struct tree *t, struct tree_node *lower, int at)
 {
-    struct tree_node *upper = node_cut_front(t, lower, at);
+    struct tree_node *upper = tree_node_cut_front(t, lower, at);
     if (!upper)
         return NULL;
     upper->pins = lower->pins;
@@ -84,7 +84,7 @@ struct match {
     bool in_progress;       /* the match runs into tokens that another sequence is computing */
 };
 
-static struct match match_tokens(const struct prefix_tree *t, const int32_t *tokens, int n)
+static struct match match_tokens(const struct tree *t, const int32_t *tokens, int n)
 {
     struct match m = {.node = t->root};
     while (m.n_tokens < n) {
@@ -105,17 +105,16 @@ static struct match match_tokens(const struct prefix_tree *t, const int32_t *tok
     return m;
 }
 
-int tree_probe(const struct prefix_tree *t, const int32_t *tokens, int n, int n_rows)
+int tree_probe(const struct tree *t, const int32_t *tokens, int n, int n_rows)
 {
     struct match m = match_tokens(t, tokens, n);
     return m.in_progress && m.n_kv < n_rows ? -1 : m.n_kv;
 }
 
 /* A new node for tokens that the owner will compute. */
-static struct tree_node *add_pending(struct prefix_tree *t, struct tree_node *parent, const void *owner, const int32_t *tokens, int n,
-                                     bool linked)
+static struct tree_node *add_pending(struct tree *t, struct tree_node *parent, const void *owner, const int32_t *tokens, int n, bool linked)
 {
-    struct tree_node *c = node_new(t, tokens, n);
+    struct tree_node *c = tree_node_new(t, tokens, n);
     if (!c)
         return NULL;
     c->parent = parent;
@@ -127,7 +126,7 @@ static struct tree_node *add_pending(struct prefix_tree *t, struct tree_node *pa
     return c;
 }
 
-int tree_enter(struct prefix_tree *t, const void *owner, const int32_t *tokens, int n, int n_rows, struct tree_path *p, int *ret_n_kv)
+int tree_enter(struct tree *t, const void *owner, const int32_t *tokens, int n, int n_rows, struct tree_path *p, int *ret_n_kv)
 {
     struct match m = {.node = t->root};
     if (t->shared)
@@ -166,7 +165,7 @@ int tree_enter(struct prefix_tree *t, const void *owner, const int32_t *tokens, 
 }
 
 /* The node that holds, or is to hold, the next token to be computed, and how many of n it can take. NULL: no memory. */
-static struct tree_node *node_to_fill(struct prefix_tree *t, struct tree_path *p, int32_t token, int n, int *ret_n)
+static struct tree_node *node_to_fill(struct tree *t, struct tree_path *p, int32_t token, int n, int *ret_n)
 {
     for (int i = 0; i < p->n_fill; i++) {
         struct tree_node *node = p->fill[i];
@@ -176,18 +175,18 @@ static struct tree_node *node_to_fill(struct prefix_tree *t, struct tree_path *p
     }
     *ret_n = 1;
     if (p->private_leaf)
-        return node_push_token(t, p->private_leaf, token) < 0 ? NULL : p->private_leaf;
+        return tree_node_push_token(t, p->private_leaf, token) < 0 ? NULL : p->private_leaf;
     p->private_leaf = add_pending(t, p->leaf, p, &token, 1, false);
     if (p->private_leaf)
         pin(t, p->private_leaf);
     return p->private_leaf;
 }
 
-int tree_append(struct prefix_tree *t, struct tree_path *p, const int32_t *tokens, int n, const uint8_t *route, const int *slots)
+int tree_append(struct tree *t, struct tree_path *p, const int32_t *tokens, int n, const uint8_t *route, const int *slots)
 {
     for (int done = 0, fits; done < n; done += fits) {
         struct tree_node *node = node_to_fill(t, p, tokens[done], n - done, &fits);
-        int taken = node ? node_push_rows(t, node, fits, route + (size_t)done * (size_t)t->route_bytes, slots) : ERR_NOMEM;
+        int taken = node ? tree_node_push_rows(t, node, fits, route + (size_t)done * (size_t)t->bits->n_bytes, slots) : ERR_NOMEM;
         if (taken < 0)
             return done;
         assert(!memcmp(node->tokens + node->n_kv - fits, tokens + done, (size_t)fits * sizeof(*tokens)));
@@ -199,7 +198,7 @@ int tree_append(struct prefix_tree *t, struct tree_path *p, const int32_t *token
 }
 
 /* Ends the ownership of a node: what was not computed goes, but for one trailing token that has a score. */
-static void settle(struct prefix_tree *t, struct tree_node *n)
+static void settle(struct tree *t, struct tree_node *n)
 {
     n->owner = NULL;
     int keep = n->n_kv + (n->n_kv < n->n && n->score_k && n->has_top[n->n_kv] ? 1 : 0);
@@ -209,7 +208,7 @@ static void settle(struct prefix_tree *t, struct tree_node *n)
     /* an emptied node must still be found by its first token, which stays in the array, until remove_node has unhashed it */
 }
 
-void tree_leave(struct prefix_tree *t, struct tree_path *p)
+void tree_leave(struct tree *t, struct tree_path *p)
 {
     if (!p->leaf)
         return;
@@ -268,11 +267,11 @@ bool tree_get_score(const struct tree_path *p, int pos, int k, float *ret_lp, in
     return true;
 }
 
-void tree_put_score(struct prefix_tree *t, struct tree_path *p, int pos, int k, float lp, const int32_t *top_id, const float *top_lp)
+void tree_put_score(struct tree *t, struct tree_path *p, int pos, int k, float lp, const int32_t *top_id, const float *top_lp)
 {
     int i;
     struct tree_node *n = t->shared ? node_at(p, pos, &i) : NULL;
-    if (!n || (n->score_k && n->has_top[i] >= k) || node_fit_scores(t, n, k) < 0)
+    if (!n || (n->score_k && n->has_top[i] >= k) || tree_node_fit_scores(t, n, k) < 0)
         return;
     n->has_top[i] = (uint8_t)k;
     n->lp[i] = lp;
@@ -281,18 +280,18 @@ void tree_put_score(struct prefix_tree *t, struct tree_path *p, int pos, int k, 
 }
 
 /* ---- room --------------------------------------------------------------------------------------------------- */
-int tree_available(const struct prefix_tree *t)
+int tree_available(const struct tree *t)
 {
     return t->kv->n_free + t->held_slots - t->pinned_slots;
 }
 
-static void evict(struct prefix_tree *t, struct tree_node *n)
+static void evict(struct tree *t, struct tree_node *n)
 {
     t->evicted_tokens += (uint64_t)n->n;
     remove_node(t, n);
 }
 
-void tree_make_room(struct prefix_tree *t, int n_free_slots)
+void tree_make_room(struct tree *t, int n_free_slots)
 {
     struct tree_node *n = t->oldest;
     while (t->kv->n_free < n_free_slots && n) {
@@ -304,7 +303,7 @@ void tree_make_room(struct prefix_tree *t, int n_free_slots)
     assert(t->kv->n_free >= n_free_slots);
 }
 
-void tree_clear(struct prefix_tree *t)
+void tree_clear(struct tree *t)
 {
     for (struct tree_node *n = t->oldest, *newer; n; n = newer) {
         newer = n->lru_newer;
@@ -313,29 +312,21 @@ void tree_clear(struct prefix_tree *t)
     }
 }
 
-int tree_init(struct prefix_tree *t, struct kv_cache *kv, const struct layer_plan *plan, int n_layers, bool shared, size_t max_bytes,
-              struct err *err)
+int tree_init(struct tree *t, struct slots *kv, const struct route_bits *bits, bool shared, size_t max_bytes)
 {
-    *t = (struct prefix_tree){
-        .kv = kv, .n_layers = n_layers, .route_bytes = (n_layers + 7) / 8, .shared = shared, .max_bytes = max_bytes, .n_buckets = 1024};
-    t->kv_mask = calloc((size_t)t->route_bytes, 1);
+    *t = (struct tree){.kv = kv, .bits = bits, .shared = shared, .max_bytes = max_bytes, .n_buckets = 1024};
     t->buckets = calloc(t->n_buckets, sizeof(*t->buckets));
     t->root = calloc(1, sizeof(*t->root));
-    if (!t->kv_mask || !t->buckets || !t->root) {
-        tree_done(t);
-        return err_set(err, ERR_NOMEM, "no memory for the prefix tree");
-    }
-    for (int l = 0; l < n_layers; l++)
-        if (plan[l].kv == KV_ALL)
-            t->kv_mask[l >> 3] |= (uint8_t)(1 << (l & 7));
-    return 0;
+    if (t->buckets && t->root)
+        return 0;
+    tree_done(t);
+    return ERR_NOMEM;
 }
 
-void tree_done(struct prefix_tree *t)
+void tree_done(struct tree *t)
 {
     if (t->root && t->buckets)
         tree_clear(t);
-    free(t->kv_mask);
     free(t->buckets);
     free(t->root);
     memset(t, 0, sizeof(*t));

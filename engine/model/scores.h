@@ -1,7 +1,6 @@
 /* Wanted rows to scores: runs the head in bounded chunks, samples where asked, and brings the results to the host. */
 #pragma once
 #include "engine/model/forward.h"
-#include "engine/model/sampler.h"
 
 struct scores {
     struct kern_ctx *k;
@@ -19,10 +18,6 @@ struct scores {
 int scores_init(struct scores *s, const struct model *m, int max_rows, struct err *err);
 void scores_done(struct scores *s); /* copes with half-built and with a zeroed struct */
 
-/* How to draw the token after wanted row i; NULL: nothing is drawn there (target is scored, or the best token is taken). */
-typedef const struct sampler_params *(*scores_sampler)(void *user, int i, uint64_t *ret_index);
-
 /* Issues the head over all wanted rows of the batch and the copies that fill s: it may be read when a later mark has passed (backend.h).
- * Where a token is drawn, which waits for the device, it is written to b->want_target[i]. */
-int scores_run(struct scores *s, const struct model *m, struct workspace *w, struct batch *b, int top_k, scores_sampler sampler, void *user,
-               struct err *err);
+ * Where `rows` has a draw, which waits for the device, the token is written to rows->want_target. */
+int scores_run(struct scores *s, const struct model *m, struct workspace *w, struct batch *b, struct step_rows *rows, struct err *err);

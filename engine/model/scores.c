@@ -1,5 +1,5 @@
 /* The head over the wanted rows of a step. */
-#include "engine/model/logprobs.h"
+#include "engine/model/scores.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,8 +32,9 @@ void scores_done(struct scores *s)
     memset(s, 0, sizeof(*s));
 }
 
-static int draw_row(struct scores *s, const struct model *m, struct workspace *w, struct batch *b, int i, int chunk_row,
-                    const struct sampler_params *p, uint64_t index, struct err *err)
+/* Draws the token after wanted row i, whose logits are row chunk_row of w->logits. Returns 1 if one was drawn. */
+static int draw_row(struct scores *s, const struct model *m, struct workspace *w, struct step_rows *rows, int i, int chunk_row,
+                    struct err *err)
 {
     size_t v = (size_t)m->config.vocab;
     int r = m->k->backend->download(m->k, s->logits, w->logits + (size_t)chunk_row * v, v * sizeof(float));
@@ -44,45 +45,42 @@ static int draw_row(struct scores *s, const struct model *m, struct workspace *w
     for (size_t j = 0; j < v; j++)
         if (!(s->logits[j] - s->logits[j] == 0))
             return 0; /* not finite: `bad` says so, nothing is drawn */
-    b->want_target[i] = sampler_pick(s->logits, m->config.vocab, p, index, s->scratch);
+    rows->want_target[i] = sampler_pick(s->logits, m->config.vocab, rows->draws[i].params, rows->draws[i].index, s->scratch);
     return 1;
 }
 
 /* Draws tokens for the rows of a chunk that want it, and scores them from the logits that are still there. */
-static int draw_chunk(struct scores *s, const struct model *m, struct workspace *w, struct batch *b, int first, int n, int top_k,
-                      scores_sampler sampler, void *user, struct err *err)
+static int draw_chunk(struct scores *s, const struct model *m, struct workspace *w, struct batch *b, struct step_rows *rows, int first,
+                      int n, struct err *err)
 {
     bool drawn = false;
     int r = 0;
     for (int i = first; i < first + n && r >= 0; i++) {
-        uint64_t index;
-        const struct sampler_params *p = sampler(user, i, &index);
-        if (p)
-            r = draw_row(s, m, w, b, i, i - first, p, index, err);
+        if (rows->draws[i].params)
+            r = draw_row(s, m, w, rows, i, i - first, err);
         drawn |= r > 0;
     }
     if (r < 0 || !drawn)
         return r;
-    size_t at = (size_t)first, v = (size_t)m->config.vocab;
-    r = m->k->backend->upload(m->k, b->d_want_target + first, b->want_target + first, (size_t)n * sizeof(int));
+    size_t at = (size_t)first, v = (size_t)m->config.vocab, top_at = at * (size_t)s->top_k;
+    r = m->k->backend->upload(m->k, b->d_want_target + first, rows->want_target + first, (size_t)n * sizeof(int));
     if (r < 0)
         return r;
-    return m->k->ops->logprobs(m->k, w->logits, v, n, (int)v, b->d_want_target + first, top_k, w->target_lp + at,
-                               w->top_id + at * (size_t)top_k, w->top_lp + at * (size_t)top_k, w->bad + at);
+    return m->k->ops->logprobs(m->k, w->logits, v, n, (int)v, b->d_want_target + first, s->top_k, w->target_lp + at, w->top_id + top_at,
+                               w->top_lp + top_at, w->bad + at);
 }
 
-int scores_run(struct scores *s, const struct model *m, struct workspace *w, struct batch *b, int top_k, scores_sampler sampler, void *user,
-               struct err *err)
+int scores_run(struct scores *s, const struct model *m, struct workspace *w, struct batch *b, struct step_rows *rows, struct err *err)
 {
     const struct backend *be = m->k->backend;
-    size_t n = (size_t)b->n_want, k = (size_t)top_k;
+    size_t n = (size_t)b->n_want, k = (size_t)rows->top_k;
     int r = 0;
-    s->top_k = top_k;
+    s->top_k = rows->top_k;
     for (int first = 0; first < b->n_want && r >= 0; first += w->head_rows) {
-        int rows = b->n_want - first < w->head_rows ? b->n_want - first : w->head_rows;
-        r = forward_head(m, w, b, first, rows, top_k);
+        int chunk = b->n_want - first < w->head_rows ? b->n_want - first : w->head_rows;
+        r = forward_head(m, w, b, first, chunk, s->top_k);
         if (r >= 0)
-            r = draw_chunk(s, m, w, b, first, rows, top_k, sampler, user, err);
+            r = draw_chunk(s, m, w, b, rows, first, chunk, err);
     }
     if (r >= 0)
         r = be->fetch(m->k, s->target_lp, w->target_lp, n * sizeof(float));

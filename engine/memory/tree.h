@@ -1,4 +1,4 @@
-/* A radix tree over token ids: what has been computed for which prefix. A node is a stretch of tokens with, per token, its routing bits,
+/* A radix tree over token ids: what has been computed for which prefix. A node is a stretch of tokens with, per token, its decisions,
  * the KV slots it holds, and optionally its score (the token's own logprob given the prefix, and the best alternatives).
  * KV and scores are independent: matching KV never implies matching scores.
  *
@@ -9,9 +9,11 @@
  * With sharing off (--prefix-cache off), and for generated tokens, nodes are private: never found by a match, freed when left.
  * Used by the worker thread only. */
 #pragma once
-#include "engine/checkpoint/layer_plan.h"
-#include "engine/memory/kv_cache.h"
+#include "common/err.h"
+#include "engine/memory/route_bits.h"
+#include "engine/memory/slots.h"
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct tree_node {
@@ -23,7 +25,7 @@ struct tree_node {
     int n, cap;      /* tokens */
     int n_kv;        /* leading tokens whose rows are computed */
     int32_t *tokens; /* [n] */
-    uint8_t *route;  /* [n_kv, route_bytes] bit l of a token: selected in layer l */
+    uint8_t *route;  /* [n_kv, bits->n_bytes] decisions, packed (route_bits.h) */
     int *slots;      /* [n_slots] token by token, and within a token by ascending layer */
     int n_slots, cap_slots;
     int score_k;      /* alternatives that fit beside a score; 0: no scores yet */
@@ -33,10 +35,9 @@ struct tree_node {
     float *top_lp;
 };
 
-struct prefix_tree {
-    struct kv_cache *kv;
-    int n_layers, route_bytes;
-    uint8_t *kv_mask; /* [route_bytes] layers in which every token has K and V */
+struct tree {
+    struct slots *kv;              /* of rows of K and V; borrowed */
+    const struct route_bits *bits; /* borrowed */
     bool shared;
     struct tree_node *root;
     struct tree_node **buckets; /* children by (parent, first token) */
@@ -56,25 +57,24 @@ struct tree_path {
     struct tree_node *private_leaf; /* generated tokens; child of leaf */
 };
 
-int tree_init(struct prefix_tree *t, struct kv_cache *kv, const struct layer_plan *plan, int n_layers, bool shared, size_t max_bytes,
-              struct err *err);
-void tree_done(struct prefix_tree *t); /* no path may be in use */
+int tree_init(struct tree *t, struct slots *kv, const struct route_bits *bits, bool shared, size_t max_bytes);
+void tree_done(struct tree *t); /* no path may be in use */
 
 /* How many leading tokens have their rows computed; -1 when another sequence is computing the next row that this one needs
  * (rows 0 .. n_rows-1), so that waiting for it saves the work. Changes nothing. */
-int tree_probe(const struct prefix_tree *t, const int32_t *tokens, int n, int n_rows);
+int tree_probe(const struct tree *t, const int32_t *tokens, int n, int n_rows);
 
 /* Enters a sequence: pins the matched path, adds what is missing as pending tokens of `owner`. ERR_NOMEM leaves the tree as it was
  * (but for harmless splits). tree_probe must not have said -1. *ret_n_kv: leading tokens with computed rows. */
-int tree_enter(struct prefix_tree *t, const void *owner, const int32_t *tokens, int n, int n_rows, struct tree_path *ret, int *ret_n_kv);
+int tree_enter(struct tree *t, const void *owner, const int32_t *tokens, int n, int n_rows, struct tree_path *ret, int *ret_n_kv);
 
-/* The next n tokens of the path have been computed: their routing bits [n, route_bytes] and slots (token by token, and within a token by
+/* The next n tokens of the path have been computed: their decisions [n, bits->n_bytes] and slots (token by token, and within a token by
  * ascending layer) pass to the tree. They must be pending on the path, or, past its end, generated ones. Returns for how many there was memory;
  * the slots of the others remain the caller's. */
-int tree_append(struct prefix_tree *t, struct tree_path *p, const int32_t *tokens, int n, const uint8_t *route, const int *slots);
+int tree_append(struct tree *t, struct tree_path *p, const int32_t *tokens, int n, const uint8_t *route, const int *slots);
 
 /* Unpins the path, drops what was never computed, frees private nodes. */
-void tree_leave(struct prefix_tree *t, struct tree_path *p);
+void tree_leave(struct tree *t, struct tree_path *p);
 
 /* Walks a path's tokens [0, n) with KV from the leaf up: calls f for each node with the position of its first token. */
 void tree_walk_up(const struct tree_path *p, void (*f)(void *arg, struct tree_node *node, int start), void *arg);
@@ -82,26 +82,10 @@ void tree_walk_up(const struct tree_path *p, void (*f)(void *arg, struct tree_no
 /* The score of the token at position `pos` of the path, with its k best alternatives. False: none stored. */
 bool tree_get_score(const struct tree_path *p, int pos, int k, float *ret_lp, int32_t *ret_top_id, float *ret_top_lp);
 /* Stores a score; without memory for it nothing happens. Positions past the path are ignored. */
-void tree_put_score(struct prefix_tree *t, struct tree_path *p, int pos, int k, float lp, const int32_t *top_id, const float *top_lp);
+void tree_put_score(struct tree *t, struct tree_path *p, int pos, int k, float lp, const int32_t *top_id, const float *top_lp);
 
 /* Evicts leaves until the pool has n free slots; the caller has made sure that this is possible. */
-void tree_make_room(struct prefix_tree *t, int n_free_slots);
+void tree_make_room(struct tree *t, int n_free_slots);
 /* Slots that are free or can be freed. */
-int tree_available(const struct prefix_tree *t);
-void tree_clear(struct prefix_tree *t); /* drops every unpinned node */
-
-/* Does the token with these routing bits have K and V in layer l? */
-static inline bool tree_has_kv(const struct prefix_tree *t, const uint8_t *route, int l)
-{
-    return (route[l >> 3] | t->kv_mask[l >> 3]) >> (l & 7) & 1;
-}
-
-/* Slots of n tokens with these routing bits [n, route_bytes]. */
-static inline int tree_count_slots(const struct prefix_tree *t, const uint8_t *route, int n)
-{
-    int count = 0;
-    for (int i = 0; i < n; i++, route += t->route_bytes)
-        for (int b = 0; b < t->route_bytes; b++)
-            count += __builtin_popcount(route[b] | t->kv_mask[b]);
-    return count;
-}
+int tree_available(const struct tree *t);
+void tree_clear(struct tree *t); /* drops every unpinned node */

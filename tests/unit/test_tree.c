@@ -1,10 +1,11 @@
 /* The radix tree by hand: sharing, splitting, waiting, taking over a tail that was only scored, private nodes, eviction.
  * Two layers: 0 keeps K and V of every token, 1 of the tokens that are even. */
-#include "engine/memory/prefix_tree.h"
+#include "engine/memory/tree.h"
 #include "tests/check.h"
 
-static struct prefix_tree tree;
-static struct kv_cache kv;
+static struct tree tree;
+static struct slots kv;
+static struct route_bits bits;
 
 /* Computes the path's tokens from `from` up to `to`, all in one go. */
 static void compute(struct tree_path *p, const int32_t *tokens, int from, int to)
@@ -12,8 +13,8 @@ static void compute(struct tree_path *p, const int32_t *tokens, int from, int to
     uint8_t route[8];
     int slots[16];
     for (int i = from; i < to; i++)
-        route[i - from] = (uint8_t)(tokens[i] % 2 ? 1 : 3);
-    kv_cache_take(&kv, tree_count_slots(&tree, route, to - from), slots);
+        route[i - from] = (uint8_t)(DECISION_ATTEND | (tokens[i] % 2 ? DECISION_LINEAR : DECISION_ATTEND) << 2);
+    slots_take(&kv, route_bits_count_kv(&bits, route, to - from), slots);
     CHECK_INT(tree_append(&tree, p, tokens + from, to - from, route, slots), to - from);
 }
 
@@ -39,7 +40,7 @@ static void test_share_and_split(void)
     CHECK_INT(pc.n_linked, 2);
     compute(&pa, a, 3, 4);
     compute(&pb, b, 3, 4);
-    CHECK_INT(kv.n_slots - kv.n_free, 7); /* 1 2 3 4 9: 5 + two even ones */
+    CHECK_INT(kv.n - kv.n_free, 7); /* 1 2 3 4 9: 5 + two even ones */
     CHECK_INT(tree.held_slots, 7);
     CHECK_INT(tree.pinned_slots, 7);
     float lp = -1, top_lp = -0.5f;
@@ -91,7 +92,7 @@ static void test_evict(void)
     CHECK_INT(tree_probe(&tree, b, 4, 4), 4);
     tree_leave(&tree, &p);
     tree_clear(&tree);
-    CHECK_INT(kv.n_free, kv.n_slots);
+    CHECK_INT(kv.n_free, kv.n);
     CHECK_INT(tree.bytes, 0);
     CHECK_INT(tree.tokens, 0);
 }
@@ -119,21 +120,16 @@ static void test_many_children(void)
 
 int main(void)
 {
-    const struct backend *cpu;
-    struct backend_config config = {.dtype = DTYPE_F32, .n_threads = 1};
-    struct kern_ctx *k;
-    struct err err;
-    struct layer_plan plan[2] = {{0}, {.router = ROUTER_MLP, .kv = KV_ATTENDING}};
-    if (!CHECK_INT(backend_find("cpu", &cpu, &err), 0) || !CHECK_INT(cpu->open(&config, &k, &err), 0))
-        return check_result();
-    if (CHECK_INT(kv_cache_open(&kv, k, 64, 64, 1, &err), 0) && CHECK_INT(tree_init(&tree, &kv, plan, 2, true, 1 << 20, &err), 0)) {
+    static const struct route_layer layers[2] = {{.routed = false}, {.routed = true}};
+    if (CHECK_INT(route_bits_init(&bits, layers, 2), 0) && CHECK_INT(slots_init(&kv, 64), 0) &&
+        CHECK_INT(tree_init(&tree, &kv, &bits, true, 1 << 20), 0)) {
         test_share_and_split();
         test_scores_and_take_over();
         test_evict();
         test_many_children();
     }
     tree_done(&tree);
-    kv_cache_close(&kv);
-    cpu->close(k);
+    slots_done(&kv);
+    route_bits_done(&bits);
     return check_result();
 }
