@@ -2,6 +2,7 @@
 #include "engine/checkpoint/model_config.h"
 #include "engine/checkpoint/config_keys.h"
 #include "engine/checkpoint/rope_config.h"
+#include "engine/checkpoint/ultradeep_config.h"
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -158,8 +159,9 @@ static int read_dense_layers(const json_t *c, struct model_config *m, struct err
     if (r < 0)
         return r;
     m->has_dense_layers = given(c, "dtrnet_layers");
+    memset(m->layout, m->has_dense_layers ? 'D' : 'T', (size_t)m->n_layers);
     for (size_t i = 0; i < n; i++)
-        m->dense_layers[ids[i]] = true;
+        m->layout[ids[i]] = 'T';
     free(ids);
     return 0;
 }
@@ -286,6 +288,8 @@ int model_config_from_json(const json_t *config, const json_t *generation, const
         r = read_switches(config, &m, err);
     if (r >= 0)
         r = read_dense_layers(config, &m, err);
+    if (r >= 0)
+        r = ultradeep_config_read(config, o, &m, err);
     if (r >= 0)
         r = read_special_ids(config, generation, o, log, &m, err);
     if (r >= 0)

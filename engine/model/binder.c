@@ -1,56 +1,23 @@
-/* A tensor is asked for by name, checked, marked as used, and given to the backend. */
+/* A tensor is asked for by its row of the schema and given to the backend. */
 #include "engine/model/binder.h"
+#include "engine/checkpoint/tensor_match.h"
+#include <assert.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- one tensor -------------------------------------------------------------------------------------------- */
 
-int binder_dtype(const struct tensor *t, enum dtype *ret, struct err *err)
+/* NULL: this layer has none. */
+static const struct tensor *take(struct binder *b, enum schema_row row, enum dtype *ret_type)
 {
-    switch (t->type) {
-    case TENSOR_F32: *ret = DTYPE_F32; return 0;
-    case TENSOR_BF16: *ret = DTYPE_BF16; return 0;
-    case TENSOR_F16: *ret = DTYPE_F16; return 0;
-    default: return err_set(err, ERR_UNSUPPORTED, "tensor %s has dtype %s; F32, BF16 and F16 are implemented", t->name, t->dtype);
-    }
-}
-
-static void shape_text(char *out, size_t size, const int64_t *shape, int n)
-{
-    size_t at = (size_t)snprintf(out, size, "[");
-    for (int i = 0; i < n && at < size; i++)
-        at += (size_t)snprintf(out + at, size - at, "%s%lld", i ? "," : "", (long long)shape[i]);
-    if (at < size)
-        snprintf(out + at, size - at, "]");
-}
-
-static int check_shape(const struct tensor *t, const int64_t *want, int n, struct err *err)
-{
-    if (t->n_dims == n && !memcmp(t->shape, want, (size_t)n * sizeof(*want)))
-        return 0;
-    char is[192], expected[64];
-    shape_text(is, sizeof(is), t->shape, t->n_dims);
-    shape_text(expected, sizeof(expected), want, n);
-    return err_set(err, ERR_CORRUPT, "tensor %s has shape %s; the config asks for %s", t->name, is, expected);
-}
-
-/* Finds, checks and marks `name` of shape [rows, cols], or [rows] if cols is 0. */
-static int take(struct binder *b, const char *name, int64_t rows, int64_t cols, const struct tensor **ret, enum dtype *ret_type)
-{
-    const struct tensor *t = safetensors_find(b->s, name);
-    if (!t)
-        return err_set(b->err, ERR_CORRUPT, "tensor %s is missing", name);
-    int64_t want[2] = {rows, cols};
-    int r = check_shape(t, want, cols ? 2 : 1, b->err);
-    if (r >= 0)
-        r = binder_dtype(t, ret_type, b->err);
-    if (r < 0)
-        return r;
-    b->used[t - safetensors_at(b->s, 0)] = true;
-    *ret = t;
-    return 0;
+    struct tensor_spec spec;
+    if (!schema_find(b->c, b->of, row, &spec))
+        return NULL;
+    const struct tensor *t = safetensors_find(b->s, spec.name);
+    assert(t); /* tensor_match saw it */
+    (void)tensor_match_dtype(t, ret_type, NULL);
+    return t;
 }
 
 /* The tensor's values where the compiler may assume aligned loads. */
@@ -76,23 +43,19 @@ static void drop_copies(struct binder *b)
 
 /* ---- vectors ----------------------------------------------------------------------------------------------- */
 
-/* Converts tensor `name` of n values to f32. */
-static int read_f32(struct binder *b, const char *name, int64_t rows, int64_t cols, float *dst)
+/* Converts a tensor to f32. */
+static int read_f32(struct binder *b, const struct tensor *t, enum dtype type, float *dst)
 {
-    const struct tensor *t = NULL;
-    enum dtype type = DTYPE_F32;
     const void *data = NULL;
-    int r = take(b, name, rows, cols, &t, &type);
-    if (r >= 0)
-        r = aligned_data(b, t, type, &data);
+    size_t n = (size_t)tensor_elements(t);
+    int r = aligned_data(b, t, type, &data);
     if (r < 0)
         return r;
-    size_t n = (size_t)(rows * (cols ? cols : 1));
     dtype_to_f32(dst, data, type, n);
     drop_copies(b);
     for (size_t i = 0; i < n; i++)
         if (!isfinite(dst[i]))
-            return err_set(b->err, ERR_CORRUPT, "tensor %s: value %zu is not finite", name, i);
+            return err_set(b->err, ERR_CORRUPT, "tensor %s: value %zu is not finite", t->name, i);
     return 0;
 }
 
@@ -108,40 +71,42 @@ static int upload(struct binder *b, const float *values, size_t n, float **ret)
     return r < 0 ? err_set(b->err, r, "upload of weights to %s failed", be->name) : 0;
 }
 
-int binder_stacked(struct binder *b, const char *const *names, int n_names, int64_t rows, int64_t cols, float **ret)
+int binder_vector(struct binder *b, const enum schema_row *rows, int n, float **ret)
 {
-    size_t each = (size_t)(rows * (cols ? cols : 1));
-    float *values = malloc(each * (size_t)n_names * sizeof(*values));
-    int r = values ? 0 : err_set(b->err, ERR_NOMEM, "tensor %s: no memory", names[0]);
-    for (int i = 0; i < n_names && r >= 0; i++)
-        r = read_f32(b, names[i], rows, cols, values + (size_t)i * each);
+    const struct tensor *t[BINDER_MAX_PARTS];
+    enum dtype type[BINDER_MAX_PARTS] = {0};
+    size_t total = 0, at = 0;
+    assert(n <= BINDER_MAX_PARTS);
+    for (int i = 0; i < n; i++) {
+        t[i] = take(b, rows[i], &type[i]);
+        assert(t[i]);
+        total += (size_t)tensor_elements(t[i]);
+    }
+    float *values = malloc(total * sizeof(*values));
+    int r = values ? 0 : err_set(b->err, ERR_NOMEM, "no memory to read %zu weights", total);
+    for (int i = 0; i < n && r >= 0; at += (size_t)tensor_elements(t[i++]))
+        r = read_f32(b, t[i], type[i], values + at);
     if (r >= 0)
-        r = upload(b, values, each * (size_t)n_names, ret);
+        r = upload(b, values, total, ret);
     free(values);
     return r;
 }
 
-int binder_vector(struct binder *b, const char *name, int64_t n, float **ret)
-{
-    return binder_stacked(b, &name, 1, n, 0, ret);
-}
-
 /* ---- matrices ------------------------------------------------------------------------------------------------ */
 
-static int fill_part(struct binder *b, const struct part_spec *p, int64_t cols, struct matrix_part *ret)
+/* A part and the tensors that it came from. */
+struct source {
+    const struct tensor *weight, *bias; /* bias: NULL if it has none */
+};
+
+static int fill_part(struct binder *b, enum schema_row row, struct source *from, struct matrix_part *ret)
 {
-    char name[192];
-    const struct tensor *t = NULL;
-    ret->n = (int)p->n;
-    snprintf(name, sizeof(name), "%s%s.weight", b->prefix, p->name);
-    int r = take(b, name, p->n, cols, &t, &ret->type);
-    if (r >= 0)
-        r = aligned_data(b, t, ret->type, &ret->data);
-    if (r < 0 || !p->bias)
-        return r;
-    snprintf(name, sizeof(name), "%s%s.bias", b->prefix, p->name);
-    r = take(b, name, p->n, 0, &t, &ret->bias_type);
-    return r >= 0 ? aligned_data(b, t, ret->bias_type, &ret->bias) : r;
+    from->weight = take(b, row, &ret->type);
+    from->bias = row + 1 < SCHEMA_ROWS && schema_is_bias(row + 1) ? take(b, row + 1, &ret->bias_type) : NULL;
+    assert(from->weight);
+    ret->n = (int)from->weight->shape[0];
+    int r = aligned_data(b, from->weight, ret->type, &ret->data);
+    return r >= 0 && from->bias ? aligned_data(b, from->bias, ret->bias_type, &ret->bias) : r;
 }
 
 static bool all_finite(const void *data, enum dtype type, size_t n)
@@ -156,32 +121,32 @@ static bool all_finite(const void *data, enum dtype type, size_t n)
 }
 
 /* The backend refused a matrix: says which tensor it was, where one of several holds a value that is not finite. */
-static int blame(struct binder *b, int code, const struct part_spec *specs, const struct matrix_part *parts, int n_parts, int64_t cols,
-                 const struct err *cause)
+static int blame(struct binder *b, int code, const struct source *from, const struct matrix_part *parts, int n, const struct err *cause)
 {
-    for (int i = 0; i < n_parts && code == ERR_CORRUPT; i++) {
-        if (!all_finite(parts[i].data, parts[i].type, (size_t)(specs[i].n * cols)))
-            return err_set(b->err, code, "tensor %s%s.weight holds a value that is not finite", b->prefix, specs[i].name);
-        if (parts[i].bias && !all_finite(parts[i].bias, parts[i].bias_type, (size_t)specs[i].n))
-            return err_set(b->err, code, "tensor %s%s.bias holds a value that is not finite", b->prefix, specs[i].name);
+    for (int i = 0; i < n && code == ERR_CORRUPT; i++) {
+        if (!all_finite(parts[i].data, parts[i].type, (size_t)tensor_elements(from[i].weight)))
+            return err_set(b->err, code, "tensor %s holds a value that is not finite", from[i].weight->name);
+        if (parts[i].bias && !all_finite(parts[i].bias, parts[i].bias_type, (size_t)tensor_elements(from[i].bias)))
+            return err_set(b->err, code, "tensor %s holds a value that is not finite", from[i].bias->name);
     }
-    return err_set(b->err, code, "%s%s.weight%s: %s", b->prefix, specs[0].name, n_parts > 1 ? " and its neighbours" : "", cause->text);
+    return err_set(b->err, code, "%s%s: %s", from[0].weight->name, n > 1 ? " and its neighbours" : "", cause->text);
 }
 
-int binder_matrix(struct binder *b, enum matrix_kind kind, const struct part_spec *specs, int n_parts, int64_t cols,
-                  struct kern_matrix **ret)
+int binder_matrix(struct binder *b, enum matrix_kind kind, const enum schema_row *rows, int n, struct kern_matrix **ret)
 {
     struct matrix_part parts[BINDER_MAX_PARTS] = {0};
+    struct source from[BINDER_MAX_PARTS];
     struct err cause = {0};
     int r = 0;
-    for (int i = 0; i < n_parts && r >= 0; i++)
-        r = fill_part(b, &specs[i], cols, &parts[i]);
+    assert(n <= BINDER_MAX_PARTS);
+    for (int i = 0; i < n && r >= 0; i++)
+        r = fill_part(b, rows[i], &from[i], &parts[i]);
     if (r >= 0) {
-        r = b->k->ops->matrix_new(b->k, kind, parts, n_parts, (int)cols, ret, &cause);
+        r = b->k->ops->matrix_new(b->k, kind, parts, n, (int)from[0].weight->shape[1], ret, &cause);
         if (r >= 0)
             b->bytes += b->k->ops->matrix_bytes(*ret);
         else
-            r = blame(b, r, specs, parts, n_parts, cols, &cause);
+            r = blame(b, r, from, parts, n, &cause);
     }
     drop_copies(b);
     return r;

@@ -13,14 +13,14 @@ struct layer_rows {
 static struct layer_rows divide_rows(const struct layer_plan *p, const struct workspace *w, const struct batch *b, bool last)
 {
     struct layer_rows r = {.all = b->step.all};
-    if (p->kind == LAYER_DENSE) {
+    if (!layer_is_routed(p)) {
         r.selected = r.executed = r.normed = r.all;
     } else {
         r.selected = (struct rows){w->place.sel, w->place.sel_n, b->n_rows};
-        r.executed = p->unselected == UNSELECTED_SKIP ? r.selected : r.all;
-        r.normed = p->kv_all ? r.all : r.executed;
+        r.executed = layer_can_skip(p) ? r.selected : r.all;
+        r.normed = p->kv == KV_ALL ? r.all : r.executed;
     }
-    if (last && p->unselected != UNSELECTED_SKIP)
+    if (last && !layer_can_skip(p))
         r.executed = (struct rows){.idx = b->d_want_row, .n_max = b->n_want};
     return r;
 }
@@ -34,18 +34,19 @@ int forward_router(const struct model *m, struct workspace *w, const struct batc
     int r = 0;
     unsigned char *route = w->route + (size_t)layer * (size_t)b->n_rows;
     float *prob = w->prob + (size_t)layer * (size_t)b->n_rows;
-    switch (p->kind) {
-    case LAYER_DTRNET:
+    switch (p->router) {
+    case ROUTER_MLP:
         return k->ops->route_dtrnet(k, route, w->gate, prob, w->router, w->x, lw->router_in, lw->router_out, lw->router_out_bias,
                                     lw->router_dim, all);
-    case LAYER_MOD: return k->ops->route_mod(k, route, w->gate, prob, w->x, lw->router_out, lw->router_out_bias, lw->router_dim, all);
-    case LAYER_DLLM:
+    case ROUTER_MOD: return k->ops->route_mod(k, route, w->gate, prob, w->x, lw->router_out, lw->router_out_bias, lw->router_dim, all);
+    case ROUTER_DLLM:
         r = k->ops->matmul_accurate(k, w->router, w->x, lw->router_in, all);
         if (r >= 0) /* the norm inside D-LLM's router has its own fixed eps (golden section 8) */
             r = k->ops->route_dllm(k, route, prob, w->router, lw->router_norm, 1e-5f, lw->router_out, lw->router_out_bias, lw->router_dim,
                                    b->step.pos, p->forced, all);
         break;
-    case LAYER_DENSE: break;
+    case ROUTER_MAMBA:
+    case ROUTER_NONE: break;
     }
     return r;
 }
@@ -72,7 +73,7 @@ static int attention_block(const struct model *m, struct workspace *w, const str
     if (r >= 0)
         r = k->ops->attention(k, &heads, w->attn, w->qkv, &b->step, layer, &w->place, 1.0f / sqrtf((float)c->head_dim));
     if (r >= 0)
-        r = k->ops->matmul_residual(k, w->x, w->attn, c->n_heads * c->head_dim, lw->o, p->gate == GATE_ATTENTION ? w->gate : NULL,
+        r = k->ops->matmul_residual(k, w->x, w->attn, c->n_heads * c->head_dim, lw->o, p->attn_gate == GATE_CHOSEN ? w->gate : NULL,
                                     rows->executed);
     return r;
 }
@@ -93,18 +94,19 @@ int forward_layer(const struct model *m, struct workspace *w, const struct batch
 {
     const struct layer_plan *p = &m->plan[layer];
     struct kern_ctx *k = m->k;
-    const unsigned char *route = p->kind == LAYER_DENSE ? NULL : w->route + (size_t)layer * (size_t)b->n_rows;
+    const unsigned char *route = !layer_is_routed(p) ? NULL : w->route + (size_t)layer * (size_t)b->n_rows;
     int d = m->config.hidden, r = forward_router(m, w, b, layer);
     if (r >= 0)
-        r = k->ops->place(k, &b->step, layer, route, p->kv_all, batch_layer_base(b, layer), batch_layer_reserved(b, layer), &w->place);
+        r = k->ops->place(k, &b->step, layer, route, p->kv == KV_ALL, batch_layer_base(b, layer), batch_layer_reserved(b, layer),
+                          &w->place);
     struct layer_rows rows = divide_rows(p, w, b, layer == m->config.n_layers - 1);
-    if (r >= 0 && p->gate == GATE_LAYER)
+    if (r >= 0 && p->layer_gate != GATE_NONE)
         r = k->ops->copy_rows(k, w->x0, w->x, d, rows.executed);
     if (r >= 0)
         r = attention_block(m, w, b, kv, layer, &rows);
     if (r >= 0)
         r = mlp_block(m, w, layer, rows.executed);
-    if (r >= 0 && p->gate == GATE_LAYER)
+    if (r >= 0 && p->layer_gate != GATE_NONE)
         r = k->ops->blend(k, w->x, w->x0, w->gate, d, rows.executed);
     return r;
 }

@@ -1,4 +1,4 @@
-/* Weights bound to struct fields: every tensor's name, dtype and shape is checked, values that are not finite are refused, and the
+/* Weights bound to struct fields: the files are checked against the schema, values that are not finite are refused, and the
  * matrices are packed by the backend; afterwards the files can be unmapped. */
 #pragma once
 #include "engine/checkpoint/layer_plan.h"
@@ -39,8 +39,7 @@ struct weights {
     int64_t n_params; /* as stored, tied embeddings counted once */
 };
 
-/* A layer that the plan forces dense is loaded without its router. Tensors that nothing uses are an error naming the first
- * (rotary_emb.inv_freq buffers of old saves and a tied lm_head.weight are ignored). */
+/* A layer that the plan forces dense is loaded without its router. Errors name the tensor. */
 int weights_load(struct kern_ctx *k, const struct model_config *c, const struct layer_plan *plan, const struct safetensors *s,
                  struct weights *ret, struct err *err);
 void weights_free(struct kern_ctx *k, struct weights *w);     /* copes with half-loaded */

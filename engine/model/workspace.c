@@ -19,7 +19,7 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         const struct layer_weights *lw = &m->weights.layers[i];
         if (lw->router_in && (size_t)lw->router_dim > router)
             router = (size_t)lw->router_dim;
-        gated |= m->plan[i].gate == GATE_LAYER;
+        gated |= m->plan[i].layer_gate != GATE_NONE;
     }
     *w = (struct workspace){.k = m->k, .max_rows = max_rows, .head_rows = head_rows(max_rows)};
     size_t hr = (size_t)w->head_rows;

@@ -208,7 +208,7 @@ static int describe_layers(struct device_executor *x, struct err *err)
     if (!x->layers)
         return err_set(err, ERR_NOMEM, "no memory for a plan of %d layers", n);
     for (int l = 0; l < n; l++)
-        x->layers[l] = (struct route_layer){.routed = x->model.plan[l].kind != LAYER_DENSE, .keep_all = x->model.plan[l].kv_all};
+        x->layers[l] = (struct route_layer){.routed = layer_is_routed(&x->model.plan[l]), .keep_all = x->model.plan[l].kv == KV_ALL};
     return 0;
 }
 

@@ -1,6 +1,5 @@
 #include "engine/tools/flops.h"
-
-#define DLLM_ROUTER_DIM 512
+#include "engine/checkpoint/tensor_schema.h"
 
 /* Multiply-adds of a layer's parts for one token that takes part. */
 struct parts {
@@ -14,13 +13,13 @@ static struct parts layer_parts(const struct model_config *c)
     return (struct parts){.q = h * q, .k = h * kv, .v = h * kv, .o = q * h, .mlp = 3.0 * h * c->ffn, .key = 2 * q};
 }
 
-static double router_madds(const struct model_config *c, enum layer_kind kind)
+static double router_madds(const struct model_config *c, enum router router)
 {
     double h = c->hidden, half = c->hidden / 2;
-    switch (kind) {
-    case LAYER_DTRNET: return h * half + 2 * half;
-    case LAYER_MOD: return 2 * h;
-    case LAYER_DLLM: return h * DLLM_ROUTER_DIM + 2.0 * DLLM_ROUTER_DIM;
+    switch (router) {
+    case ROUTER_MLP: return h * half + 2 * half;
+    case ROUTER_MOD: return 2 * h;
+    case ROUTER_DLLM: return h * DLLM_ROUTER_DIM + 2.0 * DLLM_ROUTER_DIM;
     default: return 0;
     }
 }
@@ -34,10 +33,10 @@ struct shares {
 
 static struct shares layer_shares(const struct layer_plan *p, double rate)
 {
-    double r = p->kind == LAYER_DENSE ? 1 : rate;
-    bool skip = p->unselected == UNSELECTED_SKIP;
-    struct shares s = {.selected = r, .kv = p->kv_all ? 1 : r, .o = skip ? r : 1, .mlp = skip ? r : 1};
-    s.v = skip && !p->kv_all ? r : 1;
+    double r = layer_is_routed(p) ? rate : 1;
+    bool skip = layer_can_skip(p), kv_all = p->kv == KV_ALL;
+    struct shares s = {.selected = r, .kv = kv_all ? 1 : r, .o = skip ? r : 1, .mlp = skip ? r : 1};
+    s.v = skip && !kv_all ? r : 1;
     return s;
 }
 
@@ -45,7 +44,7 @@ static void add_layer(const struct model_config *c, const struct layer_plan *p, 
 {
     struct parts w = layer_parts(c);
     struct shares s = layer_shares(p, rate);
-    double fixed = s.selected * w.q + s.kv * w.k + s.v * w.v + s.o * w.o + s.mlp * w.mlp + router_madds(c, p->kind);
+    double fixed = s.selected * w.q + s.kv * w.k + s.v * w.v + s.o * w.o + s.mlp * w.mlp + router_madds(c, p->router);
     double attention = s.selected * s.kv * context * w.key; /* the keys that there are, seen by the tokens that look */
     sum->causal += 2 * (fixed + attention / 2);
     sum->full += 2 * (fixed + attention);
@@ -61,7 +60,7 @@ void token_cost(const struct model_config *c, const struct layer_plan *plan, dou
 
 void token_cost_dense(const struct model_config *c, int context, struct token_cost *ret)
 {
-    static const struct layer_plan dense = {.kind = LAYER_DENSE};
+    static const struct layer_plan dense = {0};
     *ret = (struct token_cost){.head = 2.0 * c->vocab * c->hidden};
     for (int l = 0; l < c->n_layers; l++)
         add_layer(c, &dense, 1, context, ret);

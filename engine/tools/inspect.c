@@ -3,7 +3,8 @@
 #include "engine/checkpoint/layer_plan.h"
 #include "engine/checkpoint/model_config.h"
 #include "engine/checkpoint/safetensors.h"
-#include "engine/checkpoint/tensor_list.h"
+#include "engine/checkpoint/tensor_match.h"
+#include "engine/checkpoint/tensor_schema.h"
 #include "engine/tools/flops.h"
 #include <limits.h>
 #include <stdlib.h>
@@ -32,8 +33,8 @@ static bool has_file(const char *dir, const char *name)
 
 static int plan_without_tensors(const struct inspect_options *o, struct subject *s, struct err *err)
 {
-    enum layer_kind family = s->config.has_dense_layers ? LAYER_DTRNET : LAYER_DENSE;
-    if (o->family && layer_kind_find(o->family, &family) < 0)
+    enum family family = s->config.has_dense_layers ? FAMILY_DTRNET : FAMILY_DENSE;
+    if (o->family && layer_plan_find_family(o->family, &family) < 0)
         return err_field(err, ERR_INVALID, "family", "--family must be dense, dtrnet, mod or dllm, but is '%.40s'", o->family);
     int r = layer_plan_derive(&s->config, family, s->plan, err);
     if (r >= 0)
@@ -77,28 +78,10 @@ static int count_one(void *user, const struct tensor_spec *t)
     return 0;
 }
 
-struct comparison {
-    const struct safetensors *tensors;
-    struct err *err;
-};
-
-static int compare_one(void *user, const struct tensor_spec *t)
-{
-    const struct comparison *c = user;
-    const struct tensor *have = safetensors_find(c->tensors, t->name);
-    if (!have)
-        return err_set(c->err, ERR_CORRUPT, "tensor %s is missing", t->name);
-    if (have->n_dims != (t->cols ? 2 : 1) || have->shape[0] != t->rows || (t->cols && have->shape[1] != t->cols))
-        return err_set(c->err, ERR_CORRUPT, "tensor %s does not have the shape [%lld%s%.0lld] that the config asks for", t->name,
-                       (long long)t->rows, t->cols ? "," : "", (long long)t->cols);
-    return 0;
-}
-
 static int count(const struct subject *s, struct counts *ret, struct err *err)
 {
-    struct comparison c = {s->tensors, err};
-    int r = s->tensors ? tensor_list(&s->config, s->stored, compare_one, &c) : 0;
-    return r >= 0 ? tensor_list(&s->config, s->stored, count_one, ret) : r;
+    int r = s->tensors ? tensor_match(&s->config, s->stored, s->tensors, NULL, err) : 0;
+    return r >= 0 ? schema_walk(&s->config, s->stored, count_one, ret) : r;
 }
 
 /* ---- the report ------------------------------------------------------------------------------------------------ */
@@ -127,13 +110,14 @@ static json_t *rope_json(const struct rope_config *r)
 
 static json_t *plan_json(const struct layer_plan *plan, int n_layers)
 {
-    static const char *const unselected[] = {"none", "bypass", "skip"}, *const gate[] = {"none", "attention", "layer"};
     json_t *list = json_array();
     for (int l = 0; list && l < n_layers; l++) {
         const struct layer_plan *p = &plan[l];
-        json_array_append_new(list, json_pack("{si ss sb ss ss ss}", "layer", l, "kind", layer_kind_name(p->kind), "forced_dense",
-                                              p->forced_dense, "unselected", unselected[p->unselected], "gate", gate[p->gate], "kv",
-                                              p->kv_all || p->kind == LAYER_DENSE ? "all" : "routed"));
+        const char *unselected = layer_has_linear(p) ? "bypass" : layer_can_skip(p) ? "skip" : "none";
+        const char *gate = p->layer_gate != GATE_NONE ? "layer" : p->attn_gate != GATE_NONE ? "attention" : "none";
+        json_array_append_new(list,
+                              json_pack("{si ss sb ss ss ss}", "layer", l, "kind", layer_plan_kind(p), "forced_dense", p->forced_dense,
+                                        "unselected", unselected, "gate", gate, "kv", p->kv == KV_ALL ? "all" : "routed"));
     }
     return list;
 }

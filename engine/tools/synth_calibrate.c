@@ -110,16 +110,16 @@ static void note(struct calibration *c, int layer, const char *tail, int n, cons
 static int set_bias(struct calibration *c, int layer, double shift)
 {
     enum dtype t = c->m.config.save_dtype;
-    enum layer_kind kind = c->m.plan[layer].kind;
+    enum router router = c->m.plan[layer].router;
     float b[2] = {(float)round_to(t, shift), 0};
-    if (kind == LAYER_MOD) {
+    if (router == ROUTER_MOD) {
         note(c, layer, "aux_router.predictor.bias", 1, b);
     } else {
-        int up = kind == LAYER_DTRNET ? 0 : 1; /* which logit stands for attention or execution */
+        int up = router == ROUTER_MLP ? 0 : 1; /* which logit stands for attention or execution */
         float coarse = b[0], rest = (float)round_to(t, coarse - shift);
         b[up] = coarse;
         b[1 - up] = rest;
-        note(c, layer, kind == LAYER_DTRNET ? "router.weight_predictor.2.bias" : "router.linear_2.bias", 2, b);
+        note(c, layer, router == ROUTER_MLP ? "router.weight_predictor.2.bias" : "router.linear_2.bias", 2, b);
     }
     return c->m.k->backend->upload(c->m.k, c->m.weights.layers[layer].router_out_bias, b, sizeof(b));
 }
@@ -127,7 +127,7 @@ static int set_bias(struct calibration *c, int layer, double shift)
 static int calibrate_layer(struct calibration *c, int layer)
 {
     int r = 0;
-    if (c->m.plan[layer].kind != LAYER_DENSE) {
+    if (layer_is_routed(&c->m.plan[layer])) {
         r = read_margins(c, layer);
         if (r >= 0)
             r = set_bias(c, layer, shift_for(c));

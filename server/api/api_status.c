@@ -108,7 +108,7 @@ static void write_layers(struct call *c, struct writer *w)
     writer_key(w, "dense_layers");
     writer_open(w, '[');
     for (int l = 0; l < info->config->n_layers; l++)
-        if (info->plan[l].kind == LAYER_DENSE)
+        if (!layer_is_routed(&info->plan[l]))
             writer_int(w, l);
     writer_close(w, ']');
     writer_key(w, "forced_dense_layers");

@@ -92,7 +92,7 @@ static void write_layers(struct page *p, const struct engine_info *info, const s
 {
     head(p, "layer_rows_routed_total", "counter", "Of dtrnet_rows_computed_total, rows that attended (were selected) in a layer.");
     for (int l = 0; l < info->config->n_layers; l++)
-        LINE(p, "dtrnet_layer_rows_routed_total{layer=\"%d\",kind=\"%s\"} %llu\n", l, layer_kind_name(info->plan[l].kind),
+        LINE(p, "dtrnet_layer_rows_routed_total{layer=\"%d\",kind=\"%s\"} %llu\n", l, layer_plan_kind(&info->plan[l]),
              (unsigned long long)s->rows_routed[l]);
 }
 

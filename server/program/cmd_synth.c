@@ -55,8 +55,8 @@ static void print_report(const struct synth_flags *f, const struct synth_report 
 {
     printf("%s: %lld parameters\n", f->out, (long long)r->n_params);
     for (int l = 0; l < r->n_layers; l++)
-        if (r->kind[l] != LAYER_DENSE)
-            printf("layer %-4d %-7s selects %.4f of other random tokens\n", l, layer_kind_name(r->kind[l]), r->rate[l]);
+        if (layer_is_routed(&r->plan[l]))
+            printf("layer %-4d %-7s selects %.4f of other random tokens\n", l, layer_plan_kind(&r->plan[l]), r->rate[l]);
     if (r->worst > 0)
         printf("largest distance from %g: %.4f\n", f->route_rate, r->worst);
 }

@@ -144,7 +144,7 @@ static void open_model(struct contender *c, const char *dir, int length, int thr
     const struct model_config *m = engine_info(c->e)->config;
     c->t->qkv_columns = (m->n_heads + 2 * m->n_kv_heads) * m->head_dim;
     for (int l = 0; l < m->n_layers; l++)
-        c->routed_layers += engine_info(c->e)->plan[l].kind != LAYER_DENSE;
+        c->routed_layers += layer_is_routed(&engine_info(c->e)->plan[l]);
 }
 
 static void take_counts(struct contender *c, const struct eval_result *res)
@@ -157,7 +157,7 @@ static void take_counts(struct contender *c, const struct eval_result *res)
     c->attended = 0;
     for (int l = 0; l < f->config->n_layers; l++) {
         c->rows += (uint64_t)res->rows_routed[l];
-        if (f->plan[l].kind != LAYER_DENSE)
+        if (layer_is_routed(&f->plan[l]))
             c->attended += (double)res->rows_routed[l] / res->n_rows / c->routed_layers;
     }
 }

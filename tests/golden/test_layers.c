@@ -51,7 +51,7 @@ static void check_layer(struct trace *t, const struct expected *x, int l, int ro
         check_device(m, "input", l, t->w.x, x->hidden + (size_t)l * T * m->config.hidden, T * m->config.hidden, HIDDEN_TOLERANCE,
                      &worst.hidden);
     CHECK_INT(forward_layer(m, &t->w, &t->b, &t->kv, l), 0);
-    if (m->plan[l].kind == LAYER_DENSE)
+    if (!layer_is_routed(&m->plan[l]))
         return;
     check_device(m, "probability", l, t->w.prob + (size_t)l * T, x->prob + at, T, PROB_TOLERANCE, &worst.prob);
     if (x->gate)
@@ -83,7 +83,7 @@ static void check_prompt(struct trace *t, const struct expected *x)
     CHECK_INT(forward_embed(t->m, &t->w, &t->b), 0);
     for (int l = 0; l < x->n_layers; l++) {
         check_layer(t, x, l, routed);
-        routed += t->m->plan[l].kind != LAYER_DENSE;
+        routed += layer_is_routed(&t->m->plan[l]);
     }
     check_logits(t, x);
 }

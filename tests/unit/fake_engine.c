@@ -16,7 +16,8 @@ static const struct model_config config = {.hidden = 8,
                                            .eos_id = FAKE_EOS,
                                            .eos_ids = {FAKE_EOS},
                                            .n_eos = 1};
-static const struct layer_plan plan[FAKE_LAYERS] = {{.kind = LAYER_DTRNET}, {.kind = LAYER_DENSE}, {.kind = LAYER_DTRNET}};
+static const struct layer_plan plan[FAKE_LAYERS] = {
+    {.router = ROUTER_MLP, .kv = KV_ATTENDING}, {0}, {.router = ROUTER_MLP, .kv = KV_ATTENDING}};
 const struct engine_info fake_engine_info = {.config = &config,
                                              .plan = plan,
                                              .device = "fake",
