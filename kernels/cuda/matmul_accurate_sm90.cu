@@ -297,8 +297,9 @@ static int start(struct cuda_ctx *c, const CUtensorMap *mx, const struct kern_ma
     if (r < 0)
         return r;
     ready = true;
-    int n_tiles = tiles_of(w, p->a.out.rows.n_max, BN);
-    matmul_accurate_tiles<BN, STAGES> < <<n_tiles<c->n_sm ? n_tiles : c->n_sm, 128 * (ACC_WGS + 1), bytes, c->stream>>>(*mx, w->box64, *p);
+    int n_tiles = tiles_of(w, p->a.out.rows.n_max, BN), blocks = n_tiles < c->n_sm ? n_tiles : c->n_sm;
+    auto kernel = matmul_accurate_tiles<BN, STAGES>;
+    kernel<<<blocks, 128 * (ACC_WGS + 1), bytes, c->stream>>>(*mx, w->box64, *p);
     return launched(&c->k, "matmul_accurate_sm90");
 }
 
