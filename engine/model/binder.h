@@ -21,4 +21,4 @@ struct binder {
 /* The matrices of n rows of the schema (at most BINDER_MAX_PARTS) side by side, each with its bias if it has one, packed by the backend. */
 int binder_matrix(struct binder *b, enum matrix_kind kind, const enum schema_row *rows, int n, struct kern_matrix **ret);
 /* The values of n tensors, one after the other, as f32 in backend memory. On an error too, what is in *ret is owned by the caller. */
-int binder_vector(struct binder *b, const enum schema_row *rows, int n, float **ret);
+int binder_vector(struct binder *b, const enum schema_row *rows, int n, struct dev_f32 **ret);
