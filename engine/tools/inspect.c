@@ -33,7 +33,7 @@ static bool has_file(const char *dir, const char *name)
 
 static int plan_without_tensors(const struct inspect_options *o, struct subject *s, struct err *err)
 {
-    enum family family = s->config.has_dense_layers ? FAMILY_DTRNET : FAMILY_DENSE;
+    enum family family = layer_plan_default_family(&s->config);
     if (o->family && layer_plan_find_family(o->family, &family) < 0)
         return err_field(err, ERR_INVALID, "family", "--family must be dense, dtrnet, mod or dllm, but is '%.40s'", o->family);
     int r = layer_plan_derive(&s->config, family, s->plan, err);
@@ -46,7 +46,8 @@ static int plan_without_tensors(const struct inspect_options *o, struct subject 
 
 static int load(const struct inspect_options *o, struct subject *s, struct err *err)
 {
-    const struct model_overrides overrides = {.rope_scaling = o->rope_scaling, .bos_id = -1, .eos_id = -1};
+    const struct model_overrides overrides = {
+        .rope_scaling = o->rope_scaling, .bos_id = -1, .eos_id = -1, .expert_choice = o->expert_choice};
     struct stat st;
     if (stat(o->model, &st) < 0)
         return err_field(err, ERR_NOT_FOUND, "model", "%s is not there", o->model);

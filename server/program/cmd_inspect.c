@@ -40,6 +40,7 @@ static int inspect(struct options *o, struct arena *arena, struct log *log, stru
                                 .kv_dtype = dtype_of(o->dtype),
                                 .rope_scaling = o->rope_scaling,
                                 .dense_layers = o->dense_layers,
+                                .expert_choice = o->expert_choice,
                                 .log = log};
     if (r >= 0)
         r = inspect_report(&i, &report, err);

@@ -36,6 +36,8 @@ static const struct option_row rows[] = {
      "RoPE scaling instead of config.json's, e.g. {\"rope_type\":\"yarn\",\"factor\":4}"},
     {"dense-layers", OPTION_LIST, LOADS, AT(dense_layers), 0, 0, NULL, NULL, "LIST",
      "layers to run dense: 0,2,4 or all or none; default: as the checkpoint says"},
+    {"expert-choice", OPTION_CHOICE, LOADS, AT(expert_choice), 0, 0, "exact|threshold", NULL, NULL,
+     "how expert-choice models select tokens; default: as the checkpoint says"},
     {"bos-id", OPTION_INT, RUNS, AT(bos_id), -1, 2147483647, NULL, "-1", "N", "id of BOS; -1: from the model's files"},
     {"eos-id", OPTION_INT, RUNS, AT(eos_id), -1, 2147483647, NULL, "-1", "N", "id of EOS; -1: from the model's files"},
     {"max-queue", OPTION_INT, RUNS, AT(max_queue), 1, 16777216, NULL, "65536", "N",
