@@ -61,6 +61,7 @@ struct engine_stats {
     uint64_t kv_rows_held;                  /* slots that hold K and V now */
     uint64_t kv_rows_reserved;              /* slots promised to running requests beyond these */
     uint64_t tree_tokens, tree_nodes, evicted_tokens;
+    uint64_t states_held, states_total; /* copies of router states that the tree keeps, and places for copies; 0: routers have none */
     int queued, running;
     double busy_s;                         /* seconds that the worker spent launching steps, waiting for them and taking in their results */
     double wait_s;                         /* of them, waiting for the device */

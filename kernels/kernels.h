@@ -56,6 +56,16 @@ struct kern_run {
     int append;    /* 1: new tokens, leave K and V; 0: their K and V are in the cache already, nothing is written */
     int table_cap; /* entries of one layer's table */
     int64_t table_off;
+    /* Of sequences whose routers have a state: */
+    int state_in;      /* the slot whose states precede the run's first row; -1: the start of a sequence, zeros */
+    int state_out;     /* the slot that gets the states after the run's last row, or -1; it may be state_in */
+    int save0, n_save; /* entries of kern_step.saves that belong to the run, rows ascending */
+    int select;        /* 1: select_top decides its rows; 0: it leaves them alone */
+};
+
+/* After step row `row` its sequence's router states are copied to slot `slot`. */
+struct kern_save {
+    int row, slot;
 };
 
 /* What a step knows of its rows; the same for every layer. */
@@ -66,6 +76,11 @@ struct kern_step {
     const struct kern_run *runs; /* [n_runs], backend memory */
     int n_runs;
     int *tables; /* slot tables of all sequences */
+    /* Router states: that of router m in slot s is the state_floats floats at states + (s * n_routers + m) * state_floats, laid out as
+     * mamba_state_floats tells. A slot that a run writes (state_out, saves) is read by no other run of the step. */
+    float *states;
+    const struct kern_save *saves; /* backend memory */
+    int n_routers, state_floats;
 };
 
 /* Row lists and key places of one layer; the arrays are outputs of place(). */

@@ -6,7 +6,8 @@
 int batch_init(struct batch *b, struct kern_ctx *k, int max_rows, int n_layers, struct err *err)
 {
     *b = (struct batch){.n_layers = n_layers, .k = k};
-    size_t n = (size_t)max_rows, bytes = n * sizeof(struct kern_run) + (5 + 2 * (size_t)n_layers) * n * sizeof(int);
+    size_t n = (size_t)max_rows,
+           bytes = n * (sizeof(struct kern_run) + sizeof(struct kern_save)) + (5 + 2 * (size_t)n_layers) * n * sizeof(int);
     b->staging = malloc(bytes);
     b->device = k->backend->alloc(k, bytes);
     if (b->staging && b->device)
@@ -41,6 +42,7 @@ int batch_upload(struct batch *b, const struct step_rows *s, int *tables)
     b->n_append = s->n_append;
     b->n_want = s->n_want;
     const void *runs = stage(b, &used, s->runs, (size_t)s->n_runs * sizeof(*s->runs)); /* first, for its alignment */
+    const void *saves = stage(b, &used, s->saves, (size_t)s->n_saves * sizeof(*s->saves));
     b->d_ids = stage(b, &used, s->ids, n * word);
     const int *pos = stage(b, &used, s->pos, n * word);
     const int *run_of = stage(b, &used, s->run_of, n * word);
@@ -49,8 +51,8 @@ int batch_upload(struct batch *b, const struct step_rows *s, int *tables)
         stage(b, &used, step_rows_base(s, l, 0), (size_t)s->n_runs * word);
     b->d_want_row = stage(b, &used, s->want_row, (size_t)s->n_want * word);
     b->d_want_target = stage(b, &used, s->want_target, (size_t)s->n_want * word);
-    b->step =
-        (struct kern_step){.all = {.n_max = b->n_rows}, .pos = pos, .run_of = run_of, .runs = runs, .n_runs = b->n_runs, .tables = tables};
+    b->step = (struct kern_step){
+        .all = {.n_max = b->n_rows}, .pos = pos, .run_of = run_of, .runs = runs, .n_runs = b->n_runs, .tables = tables, .saves = saves};
     b->d_reserved = (const int *)(b->device + used); /* the bulk, straight from where it is */
     int r = b->k->backend->upload(b->k, b->device, b->staging, used);
     return r < 0 ? r : b->k->backend->upload(b->k, b->device + used, s->reserved, (size_t)step_rows_slots(s) * word);

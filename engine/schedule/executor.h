@@ -21,6 +21,7 @@ struct executor_limits {
     const struct route_layer *layers; /* [n_layers] */
     int n_kv_slots;
     int64_t n_table_entries;
+    int n_state_slots; /* places for the router states of a sequence; 0: routers have none */
     int max_positions; /* of one sequence */
 };
 

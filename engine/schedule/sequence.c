@@ -7,7 +7,7 @@
 int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_layers, struct engine_ticket *ticket)
 {
     size_t scored = (size_t)(req->n_tokens - req->score_begin), fresh = (size_t)req->max_new, layers = (size_t)n_layers;
-    *s = (struct sequence){.req = req, .ticket = ticket, .k1 = req->top_k > 1 ? req->top_k : 1, .table_off = -1};
+    *s = (struct sequence){.req = req, .ticket = ticket, .k1 = req->top_k > 1 ? req->top_k : 1, .table_off = -1, .state_slot = -1};
     s->sampler = (struct sampler_params){req->temperature, req->sample_top_k, req->top_p, req->seed};
     size_t k1 = (size_t)s->k1, words = (scored + fresh) * (1 + 2 * k1) + fresh + layers;
     float *at = s->block = calloc(words ? words : 1, 4);
@@ -41,6 +41,12 @@ int sequence_commit_rows(struct sequence *s, const struct sequence_env *e, int n
     s->n_kv += kept;
     s->promised -= (int64_t)kept * e->bits->n_layers;
     return kept;
+}
+
+void sequence_commit_state(struct sequence *s, const struct sequence_env *e, int pos, int slot)
+{
+    if (s->done || !tree_put_state(e->tree, &s->path, pos, slot))
+        slots_give(e->tree->state_pool, &slot, 1);
 }
 
 static bool is_eos(const struct sequence_env *e, int32_t id)
@@ -120,6 +126,9 @@ static void leave(struct sequence *s, const struct sequence_env *e)
     tree_leave(e->tree, &s->path);
     if (s->table_off >= 0)
         extents_give(e->tables, s->table_off, (int64_t)e->bits->n_layers * s->table_cap);
+    if (s->state_slot >= 0)
+        slots_give(e->tree->state_pool, &s->state_slot, 1);
+    s->state_slot = -1;
     s->table_off = -1;
     s->promised = 0;
     free(s->kv_count);
