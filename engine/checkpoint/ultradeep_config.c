@@ -16,6 +16,11 @@ const char *norm_method_name(enum norm_method n)
     return norm_methods[n];
 }
 
+const char *expert_inference_name(const struct model_config *c)
+{
+    return c->expert_choice ? inferences[c->expert_inference] : "none";
+}
+
 static bool given(const json_t *obj, const char *key)
 {
     const json_t *v = json_object_get(obj, key);

@@ -36,6 +36,7 @@ static int inspect(struct options *o, struct arena *arena, struct log *log, stru
     struct inspect_options i = {.model = o->model,
                                 .family = o->family,
                                 .route_rate = o->route_rate,
+                                .execute_rate = o->execute_rate,
                                 .context = o->context,
                                 .kv_dtype = dtype_of(o->dtype),
                                 .rope_scaling = o->rope_scaling,

@@ -62,6 +62,8 @@ static const struct option_row rows[] = {
      "tokens of context for the cost of attention; 0: the model's limit"},
     {"route-rate", OPTION_DOUBLE, COMMAND_INSPECT, AT(route_rate), 0, 1, NULL, "0.1", "SHARE",
      "share of tokens that attend in a routed layer, for FLOPs and bytes"},
+    {"execute-rate", OPTION_DOUBLE, COMMAND_INSPECT, AT(execute_rate), 0, 1, NULL, "0.6", "SHARE",
+     "share of tokens that a nested layer executes; the routing rate is then of these"},
     {"workloads", OPTION_LIST, COMMAND_BENCH, AT(workloads), 0, 0, NULL, "prefill,score,generate,http", "LIST", "what to time"},
     {"lengths", OPTION_LIST, COMMAND_BENCH, AT(lengths), 0, 0, NULL, "512", "LIST", "tokens of a prompt in the prefill workload"},
     {"batches", OPTION_LIST, COMMAND_BENCH, AT(batches), 0, 0, NULL, "1,4", "LIST", "sequences at once in prefill and generate"},

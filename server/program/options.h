@@ -32,9 +32,10 @@ struct options {
     bool tokenizer_info;
     /* inspect, bench */
     bool json;
-    const char *family; /* NULL: as the tensors or the config say */
-    double route_rate;  /* share of rows that a routed layer attends, for FLOPs and KV bytes */
-    int context;        /* tokens of context for the cost of attention; 0: the model's limit */
+    const char *family;  /* NULL: as the tensors or the config say */
+    double execute_rate; /* share of rows that a nested layer executes */
+    double route_rate;   /* share of rows that a routed layer attends, for FLOPs and KV bytes */
+    int context;         /* tokens of context for the cost of attention; 0: the model's limit */
     /* bench */
     const char *workloads;         /* of "prefill,score,generate,http" */
     const char *lengths, *batches; /* "512,2048" */
