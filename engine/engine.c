@@ -38,18 +38,21 @@ static void fill_info(struct engine *e)
 
 static int open_executor(struct engine *e, const struct engine_options *o, const struct backend *backend, struct err *err)
 {
-    struct device_executor_options xo = {
-        .model = {.dir = o->model_dir,
-                  .dtype = o->dtype,
-                  .n_threads = o->n_threads,
-                  .cpu_level = o->cpu_level,
-                  .cuda_level = o->cuda_level,
-                  .max_model_len = o->max_model_len,
-                  .overrides = {.rope_scaling = o->rope_scaling, .dense_layers = o->dense_layers, .bos_id = o->bos_id, .eos_id = o->eos_id},
-                  .log = o->log},
-        .max_rows = o->max_batch_tokens,
-        .max_steps = o->steps_in_flight,
-        .kv_cache_bytes = o->kv_cache_bytes};
+    struct device_executor_options xo = {.model = {.dir = o->model_dir,
+                                                   .dtype = o->dtype,
+                                                   .n_threads = o->n_threads,
+                                                   .cpu_level = o->cpu_level,
+                                                   .cuda_level = o->cuda_level,
+                                                   .max_model_len = o->max_model_len,
+                                                   .overrides = {.rope_scaling = o->rope_scaling,
+                                                                 .dense_layers = o->dense_layers,
+                                                                 .bos_id = o->bos_id,
+                                                                 .eos_id = o->eos_id,
+                                                                 .expert_choice = o->expert_choice},
+                                                   .log = o->log},
+                                         .max_rows = o->max_batch_tokens,
+                                         .max_steps = o->steps_in_flight,
+                                         .kv_cache_bytes = o->kv_cache_bytes};
     assert(o->steps_in_flight >= 0 && o->steps_in_flight <= EXECUTOR_STEPS_MAX);
     return device_executor_open(&xo, backend, &e->x, err);
 }

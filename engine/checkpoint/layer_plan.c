@@ -194,6 +194,11 @@ int layer_plan_fill(const struct model_config *c, const struct safetensors *s, c
     return r >= 0 ? check_thresholds(c, plan, err) : r;
 }
 
+enum family layer_plan_default_family(const struct model_config *c)
+{
+    return c->has_dense_layers || c->has_layout ? FAMILY_DTRNET : FAMILY_DENSE;
+}
+
 int layer_plan_derive(const struct model_config *c, enum family family, struct layer_plan *plan, struct err *err)
 {
     int r = check_list(c, family, err);

@@ -92,6 +92,7 @@ int layer_plan_fill(const struct model_config *c, const struct safetensors *s, c
 /* The plan that a config describes when there are no tensors: DENSE, or the published layout of `family`; DTRNET needs dtrnet_layers or
  * layer_layout. With expert choice the routers are taken to have thresholds. */
 int layer_plan_derive(const struct model_config *c, enum family family, struct layer_plan *plan, struct err *err);
+enum family layer_plan_default_family(const struct model_config *c); /* DTRNET if the config says which layers are routed, else DENSE */
 /* Applies `dense_layers` to a filled plan. */
 int layer_plan_force_dense(const struct model_config *c, const char *dense_layers, struct layer_plan *plan, struct err *err);
 

@@ -64,9 +64,9 @@ static int read_heads(const json_t *c, struct model_config *m, struct err *err)
                          WHERE "hidden_size %d is not a multiple of num_attention_heads %d, and head_dim is not given", m->hidden,
                          m->n_heads);
     m->head_dim = m->hidden / m->n_heads;
-    r = get_int(c, "head_dim", 8, MODEL_MAX_HEAD_DIM, &m->head_dim, err);
-    if (r >= 0 && (m->head_dim % 8 || m->head_dim < 8 || m->head_dim > MODEL_MAX_HEAD_DIM))
-        r = err_field(err, ERR_UNSUPPORTED, "head_dim", WHERE "head_dim %d must be a multiple of 8 from 8 to %d", m->head_dim,
+    r = get_int(c, "head_dim", 2, MODEL_MAX_HEAD_DIM, &m->head_dim, err);
+    if (r >= 0 && (m->head_dim % 2 || m->head_dim < 2 || m->head_dim > MODEL_MAX_HEAD_DIM))
+        r = err_field(err, ERR_UNSUPPORTED, "head_dim", WHERE "head_dim %d must be an even number from 2 to %d", m->head_dim,
                       MODEL_MAX_HEAD_DIM);
     return r;
 }

@@ -83,6 +83,12 @@ static inline bool model_config_is_eos(const struct model_config *c, int32_t id)
     return false;
 }
 
+/* The head size that kernels compute with: weights are padded to it when they are packed. */
+static inline int model_config_padded_head_dim(const struct model_config *c)
+{
+    return (c->head_dim + 7) / 8 * 8;
+}
+
 /* A layer that dtrnet_layers or layer_layout calls dense. */
 static inline bool model_config_is_dense(const struct model_config *c, int layer)
 {

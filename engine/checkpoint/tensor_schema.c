@@ -19,6 +19,7 @@ struct row {
     const char *name, *shape;
     enum tensor_role role;
     enum slice slice;
+    enum head_layout heads;
     enum place place;
     enum router router; /* places of routers: which kind has it; NONE: MLP and Mamba */
     bool wide;
@@ -56,9 +57,16 @@ static bool has_threshold(const struct model_config *c, const struct layer_plan 
 }
 
 #define NORM(id, at, name_, shape_, if_) [id] = {.name = name_, .shape = shape_, .role = ROLE_NORM, .place = at, .present = if_}
-#define LINEAR(id, stem, out, in, how, bias_how, bias_if)                                                          \
-    [id] = {.name = stem ".weight", .shape = out "," in, .role = ROLE_LINEAR, .slice = how, .place = PLACE_BLOCK}, \
-    [id##_BIAS] = {.name = stem ".bias", .shape = out, .role = ROLE_BIAS, .slice = bias_how, .place = PLACE_BLOCK, .present = bias_if}
+#define HEAD_NORM(id, name_, layout) \
+    [id] = {.name = name_, .shape = "d", .role = ROLE_NORM, .heads = layout, .place = PLACE_BLOCK, .present = qkv_norm}
+#define WEIGHT(id, name_, shape_, how, layout) \
+    [id] = {.name = name_, .shape = shape_, .role = ROLE_LINEAR, .slice = how, .heads = layout, .place = PLACE_BLOCK}
+#define BIAS(id, name_, shape_, how, layout, if_) \
+    [id] = {.name = name_, .shape = shape_, .role = ROLE_BIAS, .slice = how, .heads = layout, .place = PLACE_BLOCK, .present = if_}
+#define HEADS(id, stem, out, how, layout) \
+    WEIGHT(id, stem ".weight", out ",H", how, layout), BIAS(id##_BIAS, stem ".bias", out, how, layout, attention_bias)
+#define MLP(id, stem, out, in, how, bias_how) \
+    WEIGHT(id, stem ".weight", out "," in, how, HEADS_NONE), BIAS(id##_BIAS, stem ".bias", out, bias_how, HEADS_NONE, mlp_bias)
 /* Routers are small: every rank holds them whole. */
 #define ROUTER(id, kind, name_, shape_, role_) [id] = {.name = name_, .shape = shape_, .role = role_, .place = PLACE_ROUTER, .router = kind}
 #define ROUTER_WIDE(id, kind, name_, shape_, role_) \
@@ -97,17 +105,18 @@ static const struct row rows[SCHEMA_ROWS] = {
     ROUTER_LINEAR(SCHEMA_DLLM_ROUTER_OUT, ROUTER_DLLM, PLACE_ROUTER, "linear_2", "2", "512"),
 
     NORM(SCHEMA_ATTN_NORM, PLACE_BLOCK, "input_layernorm.weight", "H", attn_norm),
-    LINEAR(SCHEMA_Q, "self_attn.q_proj", "Q", "H", SLICE_HEADS, SLICE_HEADS, attention_bias),
-    LINEAR(SCHEMA_K, "self_attn.k_proj", "K", "H", SLICE_KV_HEADS, SLICE_KV_HEADS, attention_bias),
-    LINEAR(SCHEMA_V, "self_attn.v_proj", "K", "H", SLICE_KV_HEADS, SLICE_KV_HEADS, attention_bias),
-    NORM(SCHEMA_Q_NORM, PLACE_BLOCK, "self_attn.q_norm.weight", "d", qkv_norm),
-    NORM(SCHEMA_K_NORM, PLACE_BLOCK, "self_attn.k_norm.weight", "d", qkv_norm),
-    NORM(SCHEMA_V_NORM, PLACE_BLOCK, "self_attn.v_norm.weight", "d", qkv_norm),
-    LINEAR(SCHEMA_O, "self_attn.o_proj", "H", "Q", SLICE_IN_HEADS, SLICE_NONE, attention_bias),
+    HEADS(SCHEMA_Q, "self_attn.q_proj", "Q", SLICE_HEADS, HEADS_HALVES),
+    HEADS(SCHEMA_K, "self_attn.k_proj", "K", SLICE_KV_HEADS, HEADS_HALVES),
+    HEADS(SCHEMA_V, "self_attn.v_proj", "K", SLICE_KV_HEADS, HEADS_PLAIN),
+    HEAD_NORM(SCHEMA_Q_NORM, "self_attn.q_norm.weight", HEADS_HALVES),
+    HEAD_NORM(SCHEMA_K_NORM, "self_attn.k_norm.weight", HEADS_HALVES),
+    HEAD_NORM(SCHEMA_V_NORM, "self_attn.v_norm.weight", HEADS_PLAIN),
+    WEIGHT(SCHEMA_O, "self_attn.o_proj.weight", "H,Q", SLICE_IN_HEADS, HEADS_PLAIN),
+    BIAS(SCHEMA_O_BIAS, "self_attn.o_proj.bias", "H", SLICE_NONE, HEADS_NONE, attention_bias),
     NORM(SCHEMA_MLP_NORM, PLACE_BLOCK, "post_attention_layernorm.weight", "H", NULL),
-    LINEAR(SCHEMA_GATE, "mlp.gate_proj", "F", "H", SLICE_OUT, SLICE_OUT, mlp_bias),
-    LINEAR(SCHEMA_UP, "mlp.up_proj", "F", "H", SLICE_OUT, SLICE_OUT, mlp_bias),
-    LINEAR(SCHEMA_DOWN, "mlp.down_proj", "H", "F", SLICE_IN, SLICE_NONE, mlp_bias),
+    MLP(SCHEMA_GATE, "mlp.gate_proj", "F", "H", SLICE_OUT, SLICE_OUT),
+    MLP(SCHEMA_UP, "mlp.up_proj", "F", "H", SLICE_OUT, SLICE_OUT),
+    MLP(SCHEMA_DOWN, "mlp.down_proj", "H", "F", SLICE_IN, SLICE_NONE),
 
     NORM(SCHEMA_FINAL_NORM, PLACE_TAIL, "model.norm.weight", "H", NULL),
     [SCHEMA_HEAD] =
@@ -189,7 +198,8 @@ bool schema_find(const struct model_config *c, struct schema_of of, enum schema_
     const struct row *row = &rows[id];
     if (!is_present(c, of, row))
         return false;
-    *ret = (struct tensor_spec){.row = id, .role = row->role, .slice = row->slice, .wide = row->wide, .layer = of.layer};
+    *ret =
+        (struct tensor_spec){.row = id, .role = row->role, .slice = row->slice, .heads = row->heads, .wide = row->wide, .layer = of.layer};
     write_name(row, of, ret->name, sizeof(ret->name));
     read_shape(c, row->shape, ret);
     return true;

@@ -81,12 +81,16 @@ enum tensor_role {
  * summed over ranks; HEADS and KV_HEADS: rows by head; IN_HEADS: columns by query head. */
 enum slice { SLICE_NONE, SLICE_OUT, SLICE_IN, SLICE_HEADS, SLICE_KV_HEADS, SLICE_IN_HEADS };
 
+/* Whether a dimension (that of `slice`, or the only one) consists of heads, and how kernels lay a head out: HALVES as rotation pairs its values. */
+enum head_layout { HEADS_NONE, HEADS_PLAIN, HEADS_HALVES };
+
 /* A row of the schema as one layer of one model has it. */
 struct tensor_spec {
     char name[128];
     enum schema_row row;
     enum tensor_role role;
     enum slice slice;
+    enum head_layout heads;
     bool wide; /* written as F32 whatever the checkpoint's dtype is; a reader takes what is stored */
     int layer; /* -1: none */
     int n_dims;

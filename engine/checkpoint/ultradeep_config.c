@@ -3,8 +3,8 @@
 #include <string.h>
 
 #define WHERE "config.json: "
-#define MAX_WIDTH (1 << 16)  /* of a router, of its inner layer and of each thing in it */
-#define MAX_STATE (64 << 20) /* bytes of one router's state */
+/* What the kernels of Mamba routers take. */
+enum { MAX_WIDTH = 16384, MAX_D_STATE = 256, MAX_D_CONV = 64, MAX_DT_RANK = 1024 };
 
 static const char *const router_types[] = {"mlp", "mamba", NULL};                             /* in the order of enum router_type */
 static const char *const norm_methods[] = {"none", "lns", "hybridnorm", "hybridnorm*", NULL}; /* of enum norm_method */
@@ -14,6 +14,11 @@ static const char *const inferences[] = {"exact", "threshold", NULL}; /* of enum
 const char *norm_method_name(enum norm_method n)
 {
     return norm_methods[n];
+}
+
+const char *expert_inference_name(const struct model_config *c)
+{
+    return c->expert_choice ? inferences[c->expert_inference] : "none";
 }
 
 static bool given(const json_t *obj, const char *key)
@@ -102,44 +107,41 @@ static bool has_letter(const struct model_config *m, const char *letters)
 
 /* ---- routers ------------------------------------------------------------------------------------------------- */
 
-static int get_int(const json_t *config, const char *key, int min, int *ret, struct err *err)
+static int get_int(const json_t *config, const char *key, int min, int max, int *ret, struct err *err)
 {
     int64_t v = *ret;
-    int r = json_get_int(config, WHERE, key, min, MAX_WIDTH, &v, err);
+    int r = json_get_int(config, WHERE, key, min, max, &v, err);
     *ret = (int)v;
     return r;
 }
 
 /* null and "auto" stand for ceil(router_dim / 16). */
-static int read_dt_rank(const json_t *config, struct model_config *m, struct err *err)
+static int read_dt_rank(const json_t *config, struct mamba_config *m, struct err *err)
 {
     const json_t *v = json_object_get(config, "router_dt_rank");
-    m->mamba.dt_rank = (m->mamba.dim + 15) / 16;
+    m->dt_rank = (m->dim + 15) / 16;
     if (json_is_string(v) && !strcmp(json_string_value(v), "auto"))
         return 0;
-    return get_int(config, "router_dt_rank", 1, &m->mamba.dt_rank, err);
+    return get_int(config, "router_dt_rank", 1, MAX_DT_RANK, &m->dt_rank, err);
 }
 
-static int read_mamba(const json_t *config, struct model_config *m, struct err *err)
+static int read_mamba(const json_t *config, struct mamba_config *m, struct err *err)
 {
     int expand = 2;
-    m->mamba = (struct mamba_config){.dim = 64, .d_state = 16, .d_conv = 4};
-    int r = get_int(config, "router_dim", 1, &m->mamba.dim, err);
+    *m = (struct mamba_config){.dim = 64, .d_state = 16, .d_conv = 4};
+    int r = get_int(config, "router_dim", 1, MAX_WIDTH, &m->dim, err);
     if (r >= 0)
-        r = get_int(config, "router_d_state", 1, &m->mamba.d_state, err);
+        r = get_int(config, "router_d_state", 1, MAX_D_STATE, &m->d_state, err);
     if (r >= 0)
-        r = get_int(config, "router_d_conv", 2, &m->mamba.d_conv, err);
+        r = get_int(config, "router_d_conv", 2, MAX_D_CONV, &m->d_conv, err);
     if (r >= 0)
-        r = get_int(config, "router_expand", 1, &expand, err);
+        r = get_int(config, "router_expand", 1, MAX_WIDTH, &expand, err);
     if (r >= 0)
         r = read_dt_rank(config, m, err);
-    int64_t inner = (int64_t)expand * m->mamba.dim, state = 4 * inner * (m->mamba.d_conv - 1 + m->mamba.d_state);
-    if (r >= 0 && (inner > MAX_WIDTH || state > MAX_STATE))
-        return err_field(err, ERR_UNSUPPORTED, "router_dim",
-                         WHERE "router_dim %d with router_expand %d, router_d_state %d and router_d_conv %d is larger than %d wide or %d "
-                               "bytes of state",
-                         m->mamba.dim, expand, m->mamba.d_state, m->mamba.d_conv, MAX_WIDTH, MAX_STATE);
-    m->mamba.inner = (int)inner;
+    if (r >= 0 && (int64_t)expand * m->dim > MAX_WIDTH)
+        r = err_field(err, ERR_UNSUPPORTED, "router_expand", WHERE "router_expand %d times router_dim %d is above %d", expand, m->dim,
+                      MAX_WIDTH);
+    m->inner = r < 0 ? 0 : expand * m->dim;
     return r;
 }
 
@@ -216,7 +218,7 @@ int ultradeep_config_read(const json_t *config, const struct model_overrides *o,
     if (r >= 0)
         r = read_router_type(config, m, err);
     if (r >= 0)
-        r = read_mamba(config, m, err);
+        r = read_mamba(config, &m->mamba, err);
     if (r >= 0)
         r = read_norm(config, m, err);
     return r >= 0 ? read_routing(config, o, m, err) : r;

@@ -6,4 +6,6 @@
  * of its range is refused even where the combination gives it no meaning. */
 int ultradeep_config_read(const json_t *config, const struct model_overrides *o, struct model_config *m, struct err *err);
 
+/* "exact" or "threshold"; "none" with token choice. */
+const char *expert_inference_name(const struct model_config *c);
 const char *norm_method_name(enum norm_method n); /* "none", "lns", "hybridnorm", "hybridnorm*" */

@@ -1,6 +1,7 @@
-/* A tensor is asked for by its row of the schema and given to the backend. */
+/* A tensor is asked for by its row of the schema, laid out as kernels want it, and given to the backend. */
 #include "engine/model/binder.h"
 #include "engine/checkpoint/tensor_match.h"
+#include "engine/model/head_pad.h"
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -8,30 +9,62 @@
 
 /* ---- one tensor -------------------------------------------------------------------------------------------- */
 
-/* NULL: this layer has none. */
-static const struct tensor *take(struct binder *b, enum schema_row row, enum dtype *ret_type)
-{
+struct source {
+    const struct tensor *t; /* NULL: this layer has none */
     struct tensor_spec spec;
-    if (!schema_find(b->c, b->of, row, &spec))
-        return NULL;
-    const struct tensor *t = safetensors_find(b->s, spec.name);
-    assert(t); /* tensor_match saw it */
-    (void)tensor_match_dtype(t, ret_type, NULL);
-    return t;
+    enum dtype type;
+    struct head_pad pad; /* of its heads; hp = hd: nothing to do */
+    const void *data;    /* the tensor's bytes, or those of a copy: aligned, heads padded */
+    size_t rows, cols;   /* of data; a vector has one column */
+};
+
+static struct source take(struct binder *b, enum schema_row row)
+{
+    struct source s = {0};
+    if (!schema_find(b->c, b->of, row, &s.spec))
+        return s;
+    s.t = safetensors_find(b->s, s.spec.name);
+    assert(s.t); /* tensor_match saw it */
+    (void)tensor_match_dtype(s.t, &s.type, NULL);
+    s.rows = (size_t)s.t->shape[0];
+    s.cols = (size_t)tensor_elements(s.t) / s.rows;
+    int hd = b->c->head_dim;
+    s.pad = (struct head_pad){hd, s.spec.heads == HEADS_NONE ? hd : model_config_padded_head_dim(b->c), s.spec.heads == HEADS_HALVES};
+    return s;
 }
 
-/* The tensor's values where the compiler may assume aligned loads. */
-static int aligned_data(struct binder *b, const struct tensor *t, enum dtype type, const void **ret)
+static void *padded(struct source *s)
 {
-    *ret = t->data;
-    if ((uintptr_t)t->data % dtype_size(type) == 0)
+    size_t hd = (size_t)s->pad.hd, hp = (size_t)s->pad.hp, size = dtype_size(s->type);
+    void *copy;
+    if (s->spec.slice == SLICE_IN_HEADS) {
+        copy = head_pad_columns(&s->pad, s->t->data, s->rows, s->cols / hd, size);
+        s->cols = s->cols / hd * hp;
+    } else {
+        copy = head_pad_rows(&s->pad, s->t->data, s->rows / hd, s->cols, size);
+        s->rows = s->rows / hd * hp;
+    }
+    return copy;
+}
+
+/* Fills s->data: the values where the compiler may assume aligned loads, heads padded. */
+static int lay_out(struct binder *b, struct source *s)
+{
+    void *copy;
+    s->data = s->t->data;
+    if (s->pad.hp != s->pad.hd) {
+        copy = padded(s);
+    } else if ((uintptr_t)s->t->data % dtype_size(s->type)) {
+        copy = malloc(s->t->n_bytes);
+        if (copy)
+            memcpy(copy, s->t->data, s->t->n_bytes);
+    } else {
         return 0;
-    void *copy = malloc(t->n_bytes);
+    }
     if (!copy)
-        return err_set(b->err, ERR_NOMEM, "tensor %s: no memory for an aligned copy", t->name);
-    memcpy(copy, t->data, t->n_bytes);
+        return err_set(b->err, ERR_NOMEM, "tensor %s: no memory for a copy", s->t->name);
     b->copies[b->n_copies++] = copy;
-    *ret = copy;
+    s->data = copy;
     return 0;
 }
 
@@ -43,19 +76,26 @@ static void drop_copies(struct binder *b)
 
 /* ---- vectors ----------------------------------------------------------------------------------------------- */
 
-/* Converts a tensor to f32. */
-static int read_f32(struct binder *b, const struct tensor *t, enum dtype type, float *dst)
+/* Appends a tensor's values to `values`, of which there are *n. */
+static int append_f32(struct binder *b, enum schema_row row, float scale, float **values, size_t *n)
 {
-    const void *data = NULL;
-    size_t n = (size_t)tensor_elements(t);
-    int r = aligned_data(b, t, type, &data);
-    if (r < 0)
+    struct source s = take(b, row);
+    int r = s.t ? lay_out(b, &s) : 0;
+    if (r < 0 || !s.t)
         return r;
-    dtype_to_f32(dst, data, type, n);
+    size_t more = s.rows * s.cols;
+    float *grown = realloc(*values, (*n + more) * sizeof(float)), *to = grown + *n;
+    if (!grown)
+        return err_set(b->err, ERR_NOMEM, "tensor %s: no memory for a copy", s.t->name);
+    *values = grown;
+    *n += more;
+    dtype_to_f32(to, s.data, s.type, more);
     drop_copies(b);
-    for (size_t i = 0; i < n; i++)
-        if (!isfinite(dst[i]))
-            return err_set(b->err, ERR_CORRUPT, "tensor %s: value %zu is not finite", t->name, i);
+    for (size_t i = 0; i < more; i++) {
+        if (!isfinite(to[i]))
+            return err_set(b->err, ERR_CORRUPT, "tensor %s: value %zu is not finite", s.t->name, i);
+        to[i] *= scale;
+    }
     return 0;
 }
 
@@ -72,49 +112,43 @@ static int upload(struct binder *b, const float *values, size_t n, struct dev_f3
     return r < 0 ? err_set(b->err, r, "upload of weights to %s failed", be->name) : 0;
 }
 
-int binder_vector(struct binder *b, const enum schema_row *rows, int n, struct dev_f32 **ret)
+int binder_vector(struct binder *b, const enum schema_row *rows, int n_rows, float scale, struct dev_f32 **ret)
 {
-    const struct tensor *t[BINDER_MAX_PARTS];
-    enum dtype type[BINDER_MAX_PARTS] = {0};
-    size_t total = 0, at = 0;
-    assert(n <= BINDER_MAX_PARTS);
-    for (int i = 0; i < n; i++) {
-        t[i] = take(b, rows[i], &type[i]);
-        assert(t[i]);
-        total += (size_t)tensor_elements(t[i]);
-    }
-    float *values = malloc(total * sizeof(*values));
-    int r = values ? 0 : err_set(b->err, ERR_NOMEM, "no memory to read %zu weights", total);
-    for (int i = 0; i < n && r >= 0; at += (size_t)tensor_elements(t[i++]))
-        r = read_f32(b, t[i], type[i], values + at);
-    if (r >= 0)
-        r = upload(b, values, total, ret);
+    float *values = NULL;
+    size_t n = 0;
+    int r = 0;
+    for (int i = 0; i < n_rows && r >= 0; i++)
+        r = append_f32(b, rows[i], scale, &values, &n);
+    if (r >= 0 && n)
+        r = upload(b, values, n, ret);
+    drop_copies(b);
     free(values);
     return r;
 }
 
 /* ---- matrices ------------------------------------------------------------------------------------------------ */
 
-/* A part and the tensors that it came from. */
-struct source {
-    const struct tensor *weight, *bias; /* bias: NULL if it has none */
+struct part {
+    struct source weight, bias;
 };
 
-static int fill_part(struct binder *b, enum schema_row row, struct source *from, struct matrix_part *ret)
+static int fill_part(struct binder *b, enum schema_row row, struct part *p, struct matrix_part *ret)
 {
-    from->weight = take(b, row, &ret->type);
-    from->bias = row + 1 < SCHEMA_ROWS && schema_is_bias(row + 1) ? take(b, row + 1, &ret->bias_type) : NULL;
-    assert(from->weight);
-    ret->n = (int)from->weight->shape[0];
-    int r = aligned_data(b, from->weight, ret->type, &ret->data);
-    return r >= 0 && from->bias ? aligned_data(b, from->bias, ret->bias_type, &ret->bias) : r;
+    p->weight = take(b, row);
+    p->bias = row + 1 < SCHEMA_ROWS && schema_is_bias(row + 1) ? take(b, row + 1) : (struct source){0};
+    int r = lay_out(b, &p->weight);
+    if (r >= 0 && p->bias.t)
+        r = lay_out(b, &p->bias);
+    *ret = (struct matrix_part){
+        .data = p->weight.data, .type = p->weight.type, .n = (int)p->weight.rows, .bias = p->bias.data, .bias_type = p->bias.type};
+    return r;
 }
 
-static bool all_finite(const void *data, enum dtype type, size_t n)
+static bool all_finite(const struct source *s)
 {
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < s->rows * s->cols; i++) {
         float v;
-        dtype_to_f32(&v, (const char *)data + i * dtype_size(type), type, 1);
+        dtype_to_f32(&v, (const char *)s->data + i * dtype_size(s->type), s->type, 1);
         if (!isfinite(v))
             return false;
     }
@@ -122,32 +156,31 @@ static bool all_finite(const void *data, enum dtype type, size_t n)
 }
 
 /* The backend refused a matrix: says which tensor it was, where one of several holds a value that is not finite. */
-static int blame(struct binder *b, int code, const struct source *from, const struct matrix_part *parts, int n, const struct err *cause)
+static int blame(struct binder *b, int code, const struct part *parts, int n, const struct err *cause)
 {
     for (int i = 0; i < n && code == ERR_CORRUPT; i++) {
-        if (!all_finite(parts[i].data, parts[i].type, (size_t)tensor_elements(from[i].weight)))
-            return err_set(b->err, code, "tensor %s holds a value that is not finite", from[i].weight->name);
-        if (parts[i].bias && !all_finite(parts[i].bias, parts[i].bias_type, (size_t)tensor_elements(from[i].bias)))
-            return err_set(b->err, code, "tensor %s holds a value that is not finite", from[i].bias->name);
+        const struct source *s = !all_finite(&parts[i].weight) ? &parts[i].weight : &parts[i].bias;
+        if (s->t && !all_finite(s))
+            return err_set(b->err, code, "tensor %s holds a value that is not finite", s->t->name);
     }
-    return err_set(b->err, code, "%s%s: %s", from[0].weight->name, n > 1 ? " and its neighbours" : "", cause->text);
+    return err_set(b->err, code, "%s%s: %s", parts[0].weight.t->name, n > 1 ? " and its neighbours" : "", cause->text);
 }
 
 int binder_matrix(struct binder *b, enum matrix_kind kind, const enum schema_row *rows, int n, struct kern_matrix **ret)
 {
-    struct matrix_part parts[BINDER_MAX_PARTS] = {0};
-    struct source from[BINDER_MAX_PARTS];
+    struct matrix_part as_given[BINDER_MAX_PARTS] = {0};
+    struct part parts[BINDER_MAX_PARTS];
     struct err cause = {0};
     int r = 0;
-    assert(n <= BINDER_MAX_PARTS);
+    assert(n > 0 && n <= BINDER_MAX_PARTS);
     for (int i = 0; i < n && r >= 0; i++)
-        r = fill_part(b, rows[i], &from[i], &parts[i]);
+        r = fill_part(b, rows[i], &parts[i], &as_given[i]);
     if (r >= 0) {
-        r = b->k->ops->matrix_new(b->k, kind, parts, n, (int)from[0].weight->shape[1], ret, &cause);
+        r = b->k->ops->matrix_new(b->k, kind, as_given, n, (int)parts[0].weight.cols, ret, &cause);
         if (r >= 0)
             b->bytes += b->k->ops->matrix_bytes(*ret);
         else
-            r = blame(b, r, from, parts, n, &cause);
+            r = blame(b, r, parts, n, &cause);
     }
     drop_copies(b);
     return r;

@@ -1,5 +1,5 @@
-/* Tensors of a checkpoint, found by their row of the schema and given to a backend. Names, shapes and dtypes must have been checked
- * (tensor_match.h); values that are not finite are refused here, where they are read. */
+/* Tensors of a checkpoint, found by their row of the schema and given to a backend, heads padded to the size that kernels take. Names, shapes
+ * and dtypes must have been checked (tensor_match.h); values that are not finite are refused here, where they are read. */
 #pragma once
 #include "engine/checkpoint/safetensors.h"
 #include "engine/checkpoint/tensor_schema.h"
@@ -13,12 +13,13 @@ struct binder {
     const struct safetensors *s;
     struct schema_of of;                /* whose tensors are bound */
     size_t bytes;                       /* in backend memory so far */
-    void *copies[2 * BINDER_MAX_PARTS]; /* aligned copies of misaligned tensors, while one matrix is packed */
+    void *copies[2 * BINDER_MAX_PARTS]; /* aligned or padded copies of tensors, while one matrix is packed */
     int n_copies;
     struct err *err;
 };
 
 /* The matrices of n rows of the schema (at most BINDER_MAX_PARTS) side by side, each with its bias if it has one, packed by the backend. */
 int binder_matrix(struct binder *b, enum matrix_kind kind, const enum schema_row *rows, int n, struct kern_matrix **ret);
-/* The values of n tensors, one after the other, as f32 in backend memory. On an error too, what is in *ret is owned by the caller. */
-int binder_vector(struct binder *b, const enum schema_row *rows, int n, struct dev_f32 **ret);
+/* The values of n tensors times `scale`, one after the other, as f32 in backend memory. On an error too, what is in *ret is owned by the
+ * caller. A row that this layer does not have leaves *ret alone. */
+int binder_vector(struct binder *b, const enum schema_row *rows, int n, float scale, struct dev_f32 **ret);

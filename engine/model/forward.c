@@ -36,14 +36,14 @@ int forward_router(const struct model *m, struct workspace *w, const struct batc
         .route = dev_u8_at(w->route, at), .gate = w->gate, .prob = dev_f32_at(w->prob, at), .below = p->below, .above = p->above};
     switch (p->router) {
     case ROUTER_MLP: {
-        struct route_mlp mlp = {lw->router_in, lw->router_out, lw->router_out_bias, lw->router_dim, w->router};
+        struct route_mlp mlp = {lw->router.in, lw->router.out, lw->router.out_bias, lw->router.dim, w->router};
         return k->ops->route_mlp(k, &to, &mlp, w->x, all);
     }
-    case ROUTER_MOD: return k->ops->route_mod(k, &to, w->x, lw->router_out, lw->router_out_bias, lw->router_dim, all);
+    case ROUTER_MOD: return k->ops->route_mod(k, &to, w->x, lw->router.out, lw->router.out_bias, lw->router.dim, all);
     case ROUTER_DLLM: {
         /* the norm inside D-LLM's router has its own fixed eps (golden section 8) */
-        struct route_dllm dllm = {lw->router_norm, 1e-5f, lw->router_out, lw->router_out_bias, lw->router_dim, p->forced};
-        int r = k->ops->matmul_accurate(k, w->router, w->x, lw->router_in, all);
+        struct route_dllm dllm = {lw->router.norm, 1e-5f, lw->router.out, lw->router.out_bias, lw->router.dim, p->forced};
+        int r = k->ops->matmul_accurate(k, w->router, w->x, lw->router.in, all);
         return r < 0 ? r : k->ops->route_dllm(k, &to, &dllm, w->router, b->step.pos, all);
     }
     case ROUTER_MAMBA:
@@ -59,12 +59,12 @@ static int attention_block(const struct model *m, struct workspace *w, const str
     const struct layer_weights *lw = &m->weights.layers[layer];
     const struct layer_plan *p = &m->plan[layer];
     struct kern_ctx *k = m->k;
-    struct kern_heads heads = {.h = c->n_heads, .hk = c->n_kv_heads, .hd = c->head_dim, .kv = kv->kv};
-    int width = (c->n_heads + 2 * c->n_kv_heads) * c->head_dim, r;
+    struct kern_heads heads = {.h = c->n_heads, .hk = c->n_kv_heads, .hd = model_config_padded_head_dim(c), .kv = kv->kv};
+    int width = (c->n_heads + 2 * c->n_kv_heads) * heads.hd, r;
     r = k->ops->rmsnorm(k, w->xn, w->x, lw->attn_norm, rows->normed, c->hidden, c->rms_eps);
     for (int i = 0; r >= 0 && i < lw->n_proj; i++) {
         const struct projection *proj = &lw->proj[i];
-        struct rows of = proj->rows == ROWS_ALL ? rows->all : rows->selected;
+        struct rows of = proj->rows == ROWS_ATTENDING ? rows->selected : rows->all;
         r = proj->bypass ? k->ops->matmul_bypass(k, &heads, w->attn, w->qkv, w->xn, proj->w, c->hidden, of)
                          : k->ops->matmul(k, w->qkv, proj->col, width, w->xn, c->hidden, proj->w, of);
     }
@@ -73,7 +73,7 @@ static int attention_block(const struct model *m, struct workspace *w, const str
     if (r >= 0)
         r = k->ops->attention(k, &heads, w->attn, w->qkv, &b->step, layer, &w->place, 1.0f / sqrtf((float)c->head_dim));
     if (r >= 0)
-        r = k->ops->matmul_residual(k, w->x, w->attn, c->n_heads * c->head_dim, lw->o, p->attn_gate == GATE_CHOSEN ? w->gate : NULL,
+        r = k->ops->matmul_residual(k, w->x, w->attn, c->n_heads * heads.hd, lw->o, p->attn_gate == GATE_CHOSEN ? w->gate : NULL,
                                     rows->executed);
     return r;
 }

@@ -64,7 +64,7 @@ static int load_weights_and_hash(struct model *m, const char *dir, const struct 
 
 static int upload_rope(struct model *m, struct err *err)
 {
-    size_t n = (size_t)m->max_model_len * (size_t)(m->config.head_dim / 2), bytes = n * sizeof(float);
+    size_t n = (size_t)m->max_model_len * (size_t)(model_config_padded_head_dim(&m->config) / 2), bytes = n * sizeof(float);
     const struct backend *b = m->k->backend;
     float *cos = malloc(bytes), *sin = malloc(bytes);
     m->rope_cos = dev_f32_in(b->alloc(m->k, bytes), 0);
@@ -73,7 +73,7 @@ static int upload_rope(struct model *m, struct err *err)
                 ? 0
                 : err_set(err, ERR_NOMEM, "no memory for rotary tables of %d positions", m->max_model_len);
     if (r >= 0) {
-        rope_tables(&m->config.rope, m->config.head_dim, m->max_model_len, cos, sin);
+        rope_tables(&m->config.rope, m->config.head_dim, model_config_padded_head_dim(&m->config) / 2, m->max_model_len, cos, sin);
         r = b->upload(m->k, DEV_BYTES(m->rope_cos), cos, bytes);
         if (r >= 0)
             r = b->upload(m->k, DEV_BYTES(m->rope_sin), sin, bytes);
@@ -97,7 +97,7 @@ static void choose_length(struct model *m, const struct model_options *o)
 static int check_length(const struct model *m, struct err *err)
 {
     struct backend_memory memory;
-    size_t n = (size_t)m->max_model_len, rope = (size_t)m->config.head_dim * sizeof(float);
+    size_t n = (size_t)m->max_model_len, rope = (size_t)model_config_padded_head_dim(&m->config) * sizeof(float);
     size_t need = n * ((size_t)m->config.n_layers * (model_kv_row_bytes(m) + sizeof(int)) + rope);
     if (m->k->backend->memory(m->k, &memory) < 0 || need <= memory.free_bytes)
         return 0;
@@ -179,5 +179,5 @@ void model_close(struct model *m)
 
 size_t model_kv_row_bytes(const struct model *m)
 {
-    return 2 * (size_t)m->config.n_kv_heads * (size_t)m->config.head_dim * dtype_size(m->k->act);
+    return 2 * (size_t)m->config.n_kv_heads * (size_t)model_config_padded_head_dim(&m->config) * dtype_size(m->k->act);
 }

@@ -13,7 +13,7 @@ static int matrix(struct binder *b, enum matrix_kind kind, enum schema_row row, 
 
 static int vector(struct binder *b, enum schema_row row, struct dev_f32 **ret)
 {
-    return binder_vector(b, &row, 1, ret);
+    return binder_vector(b, &row, 1, 1, ret);
 }
 
 /* ---- a layer -------------------------------------------------------------------------------------------------- */
@@ -31,22 +31,39 @@ static int bind_projection(struct binder *b, struct layer_weights *lw, const enu
 static int bind_qkv(struct binder *b, const struct layer_plan *p, struct layer_weights *lw)
 {
     static const enum schema_row rows[3] = {SCHEMA_Q, SCHEMA_K, SCHEMA_V};
-    const struct model_config *c = b->c;
-    int q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
-    int n_first = !layer_is_routed(p) ? 3 : layer_has_linear(p) ? 2 : p->kv == KV_ALL ? 1 : 3;
-    int r = bind_projection(b, lw, rows, n_first, 0, ROWS_SELECTED);
+    int hd = model_config_padded_head_dim(b->c), q = b->c->n_heads * hd, kv = b->c->n_kv_heads * hd;
+    bool linear = layer_has_linear(p);
+    int n_first = linear ? 2 : layer_is_routed(p) && p->kv == KV_ALL ? 1 : 3;
+    int r = bind_projection(b, lw, rows, n_first, 0, ROWS_ATTENDING);
     if (r < 0 || n_first == 3)
         return r;
-    lw->proj[lw->n_proj].bypass = layer_has_linear(p);
-    return bind_projection(b, lw, rows + n_first, 3 - n_first, n_first == 1 ? q : q + kv, ROWS_ALL);
+    lw->proj[lw->n_proj].bypass = linear && !p->qkv_norm; /* else values are normed before they are spread */
+    return bind_projection(b, lw, rows + n_first, 3 - n_first, n_first == 1 ? q : q + kv, linear ? ROWS_EXECUTED : ROWS_ALL);
+}
+
+static int bind_norms(struct binder *b, const struct layer_plan *p, struct layer_weights *lw)
+{
+    const struct {
+        enum schema_row row;
+        float scale;
+        struct dev_f32 **to;
+    } norms[] = {
+        {SCHEMA_ATTN_NORM, p->norm_scale, &lw->attn_norm},
+        {SCHEMA_MLP_NORM, p->norm_scale, &lw->mlp_norm},
+        {SCHEMA_Q_NORM, 0, &lw->q_norm},
+        {SCHEMA_K_NORM, 0, &lw->k_norm},
+        {SCHEMA_V_NORM, 0, &lw->v_norm},
+    };
+    int r = 0;
+    for (int i = 0; i < COUNT(norms) && r >= 0; i++)
+        r = binder_vector(b, &norms[i].row, 1, norms[i].scale != 0 ? norms[i].scale : 1, norms[i].to);
+    return r;
 }
 
 static int bind_block(struct binder *b, const struct layer_plan *p, struct layer_weights *lw)
 {
     static const enum schema_row gate_up[] = {SCHEMA_GATE, SCHEMA_UP};
-    int r = vector(b, SCHEMA_ATTN_NORM, &lw->attn_norm);
-    if (r >= 0)
-        r = vector(b, SCHEMA_MLP_NORM, &lw->mlp_norm);
+    int r = bind_norms(b, p, lw);
     if (r >= 0)
         r = bind_qkv(b, p, lw);
     if (r >= 0)
@@ -56,50 +73,56 @@ static int bind_block(struct binder *b, const struct layer_plan *p, struct layer
     return r >= 0 ? matrix(b, MATRIX_LINEAR, SCHEMA_DOWN, &lw->down) : r;
 }
 
-static int bind_mlp_router(struct binder *b, struct layer_weights *lw)
+/* ---- routers ---------------------------------------------------------------------------------------------------- */
+
+static int bind_mlp_router(struct binder *b, struct router_weights *w)
 {
-    lw->router_dim = b->c->hidden / 2;
-    int r = matrix(b, MATRIX_ACCURATE, SCHEMA_MLP_ROUTER_IN, &lw->router_in);
+    w->dim = b->c->hidden / 2;
+    int r = matrix(b, MATRIX_ACCURATE, SCHEMA_MLP_ROUTER_IN, &w->in);
     if (r >= 0)
-        r = vector(b, SCHEMA_MLP_ROUTER_OUT, &lw->router_out);
-    return r >= 0 ? vector(b, SCHEMA_MLP_ROUTER_OUT_BIAS, &lw->router_out_bias) : r;
+        r = vector(b, SCHEMA_MLP_ROUTER_OUT, &w->out);
+    return r >= 0 ? vector(b, SCHEMA_MLP_ROUTER_OUT_BIAS, &w->out_bias) : r;
 }
 
-static int bind_mod_router(struct binder *b, struct layer_weights *lw)
+static int bind_mod_router(struct binder *b, struct router_weights *w)
 {
     static const enum schema_row out[] = {SCHEMA_MOD_SELECT, SCHEMA_MOD_GATE}, bias[] = {SCHEMA_MOD_SELECT_BIAS, SCHEMA_MOD_GATE_BIAS};
-    lw->router_dim = b->c->hidden;
-    int r = binder_vector(b, out, COUNT(out), &lw->router_out);
-    return r >= 0 ? binder_vector(b, bias, COUNT(bias), &lw->router_out_bias) : r;
+    w->dim = b->c->hidden;
+    int r = binder_vector(b, out, COUNT(out), 1, &w->out);
+    return r >= 0 ? binder_vector(b, bias, COUNT(bias), 1, &w->out_bias) : r;
 }
 
-static int bind_dllm_router(struct binder *b, struct layer_weights *lw)
+static int bind_dllm_router(struct binder *b, struct router_weights *w)
 {
-    lw->router_dim = DLLM_ROUTER_DIM;
-    int r = vector(b, SCHEMA_DLLM_ROUTER_NORM, &lw->router_norm);
+    w->dim = DLLM_ROUTER_DIM;
+    int r = vector(b, SCHEMA_DLLM_ROUTER_NORM, &w->norm);
     if (r >= 0)
-        r = matrix(b, MATRIX_ACCURATE, SCHEMA_DLLM_ROUTER_IN, &lw->router_in);
+        r = matrix(b, MATRIX_ACCURATE, SCHEMA_DLLM_ROUTER_IN, &w->in);
     if (r >= 0)
-        r = vector(b, SCHEMA_DLLM_ROUTER_OUT, &lw->router_out);
-    return r >= 0 ? vector(b, SCHEMA_DLLM_ROUTER_OUT_BIAS, &lw->router_out_bias) : r;
+        r = vector(b, SCHEMA_DLLM_ROUTER_OUT, &w->out);
+    return r >= 0 ? vector(b, SCHEMA_DLLM_ROUTER_OUT_BIAS, &w->out_bias) : r;
 }
 
-static int bind_router(struct binder *b, enum router router, struct layer_weights *lw)
+static int bind_router(struct binder *b, enum router router, struct router_weights *w)
 {
+    int r = 0;
     switch (router) {
-    case ROUTER_MLP: return bind_mlp_router(b, lw);
-    case ROUTER_MOD: return bind_mod_router(b, lw);
-    case ROUTER_DLLM: return bind_dllm_router(b, lw);
+    case ROUTER_MLP: r = bind_mlp_router(b, w); break;
+    case ROUTER_MOD: r = bind_mod_router(b, w); break;
+    case ROUTER_DLLM: r = bind_dllm_router(b, w); break;
     case ROUTER_MAMBA:
     case ROUTER_NONE: break;
     }
-    return 0;
+    return r >= 0 ? vector(b, SCHEMA_THRESHOLD, &w->threshold) : r;
 }
 
 static int bind_layer(struct binder *b, int l, const struct layer_plan *p, struct layer_weights *lw)
 {
-    b->of = (struct schema_of){.layer = l, .plan = p};
-    int r = bind_router(b, p->router, lw);
+    b->of = (struct schema_of){.layer = l, .plan = p, .skip = true};
+    int r = bind_router(b, p->skip_router, &lw->skip_router);
+    b->of.skip = false;
+    if (r >= 0)
+        r = bind_router(b, p->router, &lw->router);
     return r >= 0 ? bind_block(b, p, lw) : r;
 }
 
@@ -144,18 +167,28 @@ int weights_load(struct kern_ctx *k, const struct model_config *c, const struct 
     return r;
 }
 
+static void free_router(struct kern_ctx *k, struct router_weights *w)
+{
+    k->ops->matrix_free(k, w->in);
+    k->backend->free(k, DEV_BYTES(w->norm));
+    k->backend->free(k, DEV_BYTES(w->out));
+    k->backend->free(k, DEV_BYTES(w->out_bias));
+    k->backend->free(k, DEV_BYTES(w->threshold));
+}
+
 static void free_layer(struct kern_ctx *k, struct layer_weights *lw)
 {
     const struct kern_ops *o = k->ops;
-    struct dev_f32 *const vectors[] = {lw->attn_norm, lw->mlp_norm, lw->router_norm, lw->router_out, lw->router_out_bias};
-    for (size_t i = 0; i < sizeof(vectors) / sizeof(vectors[0]); i++)
+    struct dev_f32 *const vectors[] = {lw->attn_norm, lw->mlp_norm, lw->q_norm, lw->k_norm, lw->v_norm};
+    for (int i = 0; i < COUNT(vectors); i++)
         k->backend->free(k, DEV_BYTES(vectors[i]));
     for (int i = 0; i < lw->n_proj; i++)
         o->matrix_free(k, lw->proj[i].w);
     o->matrix_free(k, lw->o);
     o->matrix_free(k, lw->gate_up);
     o->matrix_free(k, lw->down);
-    o->matrix_free(k, lw->router_in);
+    free_router(k, &lw->router);
+    free_router(k, &lw->skip_router);
 }
 
 void weights_free(struct kern_ctx *k, struct weights *w)

@@ -6,7 +6,7 @@
 #include "engine/checkpoint/safetensors.h"
 #include "kernels/backend.h"
 
-enum row_set { ROWS_ALL, ROWS_SELECTED };
+enum row_set { ROWS_ALL, ROWS_EXECUTED, ROWS_ATTENDING };
 
 /* One matrix of the q/k/v projections; its output goes to columns col.. of the qkv buffer, for the rows that need it. */
 struct projection {
@@ -16,17 +16,23 @@ struct projection {
     bool bypass; /* it gives V, and with it the linear path: attention then writes over its own rows */
 };
 
+/* A router. MLP: out silu(in x); D-LLM: with a norm between the two; MoD: out alone, the selecting row before the gating one. */
+struct router_weights {
+    struct kern_matrix *in;         /* [dim, hidden], MATRIX_ACCURATE, with bias */
+    struct dev_f32 *norm;           /* f32 [dim] */
+    struct dev_f32 *out, *out_bias; /* f32 [2, dim], [2] */
+    int dim;
+    struct dev_f32 *threshold; /* f32 [1], backend memory; NULL: none is stored */
+};
+
 struct layer_weights {
-    struct dev_f32 *attn_norm, *mlp_norm; /* [hidden] */
-    /* dense, MoD: {qkv, selected}; DTRNet: {qk, selected}, {v, all, bypass}; D-LLM: {q, selected}, {kv, all} */
+    struct dev_f32 *attn_norm, *mlp_norm;     /* f32 [hidden], LNS's scale in them; attn_norm NULL: attention reads x */
+    struct dev_f32 *q_norm, *k_norm, *v_norm; /* f32 [padded head_dim], or NULL */
+    /* everyone attends, MoD: {qkv, attending}; with a linear path: {qk, attending}, {v, executed}; D-LLM: {q, attending}, {kv, all} */
     struct projection proj[3];
     int n_proj;
     struct kern_matrix *o, *gate_up, *down;
-    struct kern_matrix *router_in;   /* DTRNet: [hidden/2, hidden]; D-LLM: [512, hidden]; MATRIX_ACCURATE, with bias; else NULL */
-    struct dev_f32 *router_norm;     /* D-LLM: [512] */
-    struct dev_f32 *router_out;      /* DTRNet [2, hidden/2]; D-LLM [2, 512]; MoD [2, hidden]: aux router, router */
-    struct dev_f32 *router_out_bias; /* [2] */
-    int router_dim;                  /* columns of router_out */
+    struct router_weights router, skip_router;
 };
 
 struct weights {

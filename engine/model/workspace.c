@@ -13,12 +13,12 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
 {
     const struct model_config *c = &m->config;
     size_t n = (size_t)max_rows, d = (size_t)c->hidden, l = (size_t)c->n_layers, act = dtype_size(m->k->act), router = 0;
-    size_t q = (size_t)c->n_heads * (size_t)c->head_dim, kv = (size_t)c->n_kv_heads * (size_t)c->head_dim;
+    size_t hd = (size_t)model_config_padded_head_dim(c), q = (size_t)c->n_heads * hd, kv = (size_t)c->n_kv_heads * hd;
     bool gated = false;
     for (int i = 0; i < c->n_layers; i++) {
         const struct layer_weights *lw = &m->weights.layers[i];
-        if (lw->router_in && (size_t)lw->router_dim > router)
-            router = (size_t)lw->router_dim;
+        if (lw->router.in && (size_t)lw->router.dim > router)
+            router = (size_t)lw->router.dim;
         gated |= m->plan[i].layer_gate != GATE_NONE;
     }
     *w = (struct workspace){.k = m->k, .max_rows = max_rows, .head_rows = head_rows(max_rows)};

@@ -27,11 +27,11 @@ static int describe(const struct synth_options *o, struct model_config *c, struc
     int r = model_config_load_file(o->config, NULL, o->log, c, err);
     if (r < 0)
         return r;
-    enum family family = c->has_dense_layers ? FAMILY_DTRNET : FAMILY_DENSE;
+    enum family family = layer_plan_default_family(c);
     if (o->family && layer_plan_find_family(o->family, &family) < 0)
         return err_field(err, ERR_INVALID, "family", "--family must be dense, dtrnet, mod or dllm, but is '%.40s'", o->family);
-    if (family == FAMILY_DENSE && c->has_dense_layers)
-        return err_field(err, ERR_INVALID, "family", "--family dense does not go with dtrnet_layers in %s", o->config);
+    if (family == FAMILY_DENSE && layer_plan_default_family(c) != family)
+        return err_field(err, ERR_INVALID, "family", "--family dense does not go with the routed layers of %s", o->config);
     return layer_plan_derive(c, family, plan, err);
 }
 

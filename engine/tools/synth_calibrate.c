@@ -121,7 +121,7 @@ static int set_bias(struct calibration *c, int layer, double shift)
         b[1 - up] = rest;
         note(c, layer, router == ROUTER_MLP ? "router.weight_predictor.2.bias" : "router.linear_2.bias", 2, b);
     }
-    return c->m.k->backend->upload(c->m.k, DEV_BYTES(c->m.weights.layers[layer].router_out_bias), b, sizeof(b));
+    return c->m.k->backend->upload(c->m.k, DEV_BYTES(c->m.weights.layers[layer].router.out_bias), b, sizeof(b));
 }
 
 static int calibrate_layer(struct calibration *c, int layer)

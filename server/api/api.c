@@ -184,7 +184,7 @@ int api_usage_sum(struct call *c, const struct engine_ticket *t, int n, struct a
         for (int l = 0; l < layers && r->rows_routed; l++)
             u.routed[l] += r->rows_routed[l];
         if (r->rows_routed)
-            sequences_cost_add(&u.cost, c->server->info->config, c->server->info->plan, r->rows_routed, r->n_rows);
+            sequences_cost_add(&u.cost, c->server->info->config, c->server->info->plan, r->rows_routed, NULL, r->n_rows);
     }
     *ret = u;
     return 0;

@@ -69,6 +69,7 @@ static int open_engine(struct server *s, struct err *err)
         .prefix_cache = o->prefix_cache,
         .rope_scaling = o->rope_scaling,
         .dense_layers = o->dense_layers,
+        .expert_choice = o->expert_choice,
         .bos_id = o->bos_id,
         .eos_id = o->eos_id,
         .max_queue = o->max_queue,
@@ -76,7 +77,7 @@ static int open_engine(struct server *s, struct err *err)
     };
     /* The engine ends a generation at EOS, so it must hold the id that the tokenizer's files name. */
     struct model_config *config = calloc(1, sizeof(*config));
-    struct model_overrides overrides = {o->rope_scaling, o->dense_layers, o->bos_id, o->eos_id};
+    struct model_overrides overrides = {o->rope_scaling, o->dense_layers, o->bos_id, o->eos_id, o->expert_choice};
     int r = config ? model_config_load(s->model_dir, &overrides, NULL, config, err) : err_set(err, ERR_NOMEM, "no memory for the config");
     if (r >= 0) {
         s->bos = choose_id(s, "bos", o->bos_id, s->tokenizer ? tokenizer_bos(s->tokenizer) : -1, config->bos_id);

@@ -36,10 +36,12 @@ static int inspect(struct options *o, struct arena *arena, struct log *log, stru
     struct inspect_options i = {.model = o->model,
                                 .family = o->family,
                                 .route_rate = o->route_rate,
+                                .execute_rate = o->execute_rate,
                                 .context = o->context,
                                 .kv_dtype = dtype_of(o->dtype),
                                 .rope_scaling = o->rope_scaling,
                                 .dense_layers = o->dense_layers,
+                                .expert_choice = o->expert_choice,
                                 .log = log};
     if (r >= 0)
         r = inspect_report(&i, &report, err);

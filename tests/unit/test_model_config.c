@@ -97,7 +97,7 @@ static void test_refusals(void)
         {"\"model_type\":\"llama\",\"architectures\":[\"LlamaForSequenceClassification\"]", "architectures", "Classification"},
         {"\"model_type\":\"llama\",\"hidden_size\":64", "intermediate_size", "missing"},
         {BASE ",\"hidden_act\":\"gelu\"", "hidden_act", "gelu"},
-        {BASE ",\"head_dim\":20", "head_dim", "20 must be a multiple of 8"},
+        {BASE ",\"head_dim\":21", "head_dim", "21 must be an even number"},
         {BASE ",\"head_dim\":512", "head_dim", "512"},
         {BASE ",\"num_key_value_heads\":3", "num_key_value_heads", "3 does not divide"},
         {BASE ",\"num_key_value_heads\":8", "num_key_value_heads", "8"},
