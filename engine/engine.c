@@ -245,6 +245,16 @@ const struct eval_result *engine_result(const struct engine_ticket *t, int i)
     return &t->seqs[i].result;
 }
 
+int engine_tokens(const struct engine_ticket *t, int i)
+{
+    return atomic_load_explicit(&t->seqs[i].n_shown, memory_order_acquire);
+}
+
+void engine_stop(struct engine_ticket *t, int i)
+{
+    atomic_store(&t->seqs[i].stopped, true);
+}
+
 void engine_cancel(struct engine_ticket *t)
 {
     scheduler_cancel(t->owner, t);

@@ -52,13 +52,6 @@ struct engine_info {
 
 enum finish { FINISH_NONE, FINISH_LENGTH, FINISH_EOS, FINISH_STOP };
 
-struct eval_token {
-    int32_t id;
-    float logprob;
-    const int32_t *top_ids;    /* [k1], k1 = max(1, top_k) of the request, best first */
-    const float *top_logprobs; /* [k1] */
-};
-
 /* One sequence to score and, or, to continue. Arrays are borrowed until the ticket is done. */
 struct eval_request {
     const int32_t *tokens; /* [n_tokens], 1 <= n_tokens; n_tokens - 1 + max_new <= max_model_len (with max_new 0) */
@@ -72,8 +65,9 @@ struct eval_request {
     uint64_t seed;     /* a generated token depends on tokens, parameters, seed and its index alone */
     bool ignore_eos;
     bool want_routing;
-    /* Called on the worker thread after each generated token; true ends the generation (FINISH_STOP, that token included). NULL: none. */
-    bool (*on_token)(void *user, const struct eval_token *t);
+    /* Both run on the worker thread, so they must be short and wait for nothing; NULL: none. */
+    void (*on_token)(void *user); /* engine_tokens has grown */
+    void (*on_done)(void *user);  /* once: nothing more will come; engine_wait returns as soon as every request of the ticket has said so */
     void *user;
 };
 
@@ -136,8 +130,13 @@ void engine_cache_clear(struct engine *e);
 int engine_submit(struct engine *e, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err);
 /* True when every request of the ticket is done; waits at most timeout_ms (< 0: for ever). */
 bool engine_wait(struct engine_ticket *t, int timeout_ms);
-/* Valid after engine_wait returned true. */
+/* Valid after engine_wait returned true, but for what engine_tokens says. */
 const struct eval_result *engine_result(const struct engine_ticket *t, int i);
+/* How many generated tokens of request i can be read: so many entries of its result's new_tokens, new_logprobs, new_top_ids and
+ * new_top_logprobs are filled, and stay as they are until the ticket is freed, whatever becomes of the request. */
+int engine_tokens(const struct engine_ticket *t, int i);
+/* Request i generates no more than the token under way, and ends with FINISH_STOP. */
+void engine_stop(struct engine_ticket *t, int i);
 /* Ends the ticket's requests with ERR_CANCELLED as soon as the current step is over. */
 void engine_cancel(struct engine_ticket *t);
 /* Cancels what is not done, waits for it, frees the ticket and its results. NULL is valid. */

@@ -33,6 +33,8 @@ static void hand_over(struct scheduler *s, struct sequence *q)
 {
     struct engine_ticket *t = q->ticket;
     count_result(&s->counts, q);
+    if (q->req->on_done)
+        q->req->on_done(q->req->user);
     pthread_mutex_lock(&s->lock);
     finish_publish(s); /* a client that has its answer finds it counted, its rows included */
     if (!--t->remaining)

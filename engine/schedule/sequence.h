@@ -8,6 +8,7 @@
 #include "engine/memory/prefix_tree.h"
 #include "engine/model/batch.h"
 #include "engine/model/logprobs.h"
+#include <stdatomic.h>
 
 struct sequence {
     struct sequence *prev, *next; /* in one of the scheduler's lists */
@@ -36,6 +37,8 @@ struct sequence {
     int n_rerun_left, rerun_pos; /* rows to run again, and the position from which on to look for them */
     int rows_run;
     int n_new;
+    atomic_int n_shown;          /* of them, those that other threads may read */
+    atomic_bool stopped;         /* set by other threads: the next token is the last */
     int *kv_count, *rerun_count; /* [n_layers] keys before position n_kv, and before rerun_pos */
     uint8_t *route;              /* [table_cap, route_bytes] */
     uint8_t *need;               /* [n_prompt_rows] the row's logits are wanted and not in the tree */
