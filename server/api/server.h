@@ -23,7 +23,6 @@ struct server {
     struct metrics metrics;
     time_t started;
     atomic_bool stopping;       /* /ready says 503 */
-    atomic_bool abandon;        /* handlers give up what they wait for */
     pthread_mutex_t noted_lock; /* unknown request fields, told once each; innermost lock */
     const char *noted[SERVER_NOTED_NAMES];
     int n_noted;
