@@ -23,7 +23,7 @@ struct layer_plan {
     enum layer_gate gate;
     bool kv_all;       /* unselected rows leave K and V too (D-LLM) */
     int forced;        /* first positions of a sequence that are always selected */
-    bool forced_dense; /* a routed layer run ungated by --dense-layers; its kind is then DENSE */
+    bool forced_dense; /* a routed layer run ungated by dense_layers; its kind is then DENSE */
 };
 
 /* plan: [c->n_layers]. Errors: tensors that disagree with dtrnet_layers, a mix of families that is not published,

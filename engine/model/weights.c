@@ -146,7 +146,7 @@ static bool ends_with(const char *s, const char *tail)
     return n >= m && !strcmp(s + n - m, tail);
 }
 
-/* The router of a layer that runs dense by --dense-layers. */
+/* The router of a layer that runs dense by dense_layers. */
 static bool is_dropped_router(const struct model_config *c, const struct layer_plan *plan, const char *name)
 {
     int l = -1, at = 0;

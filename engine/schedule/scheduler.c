@@ -202,8 +202,8 @@ static int check_pool(const struct model *m, const struct scheduler_options *o, 
     if (o->kv_slots >= worst)
         return 0;
     size_t row = model_kv_row_bytes(m);
-    return err_field(err, ERR_INVALID, "kv-cache-memory",
-                     "kv-cache-memory holds %d rows of %zu bytes, but one sequence of max-model-len %d "
+    return err_field(err, ERR_INVALID, "kv_cache_bytes",
+                     "kv_cache_bytes holds %d rows of %zu bytes, but one sequence of max_model_len %d "
                      "may need %lld (%.0f MiB)",
                      o->kv_slots, row, m->max_model_len, (long long)worst, (double)worst * (double)row / 1048576.0);
 }

@@ -14,7 +14,7 @@
 struct subject {
     struct model_config config;
     struct layer_plan plan[MODEL_MAX_LAYERS];
-    struct layer_plan stored[MODEL_MAX_LAYERS]; /* before --dense-layers: what the files hold */
+    struct layer_plan stored[MODEL_MAX_LAYERS]; /* before dense_layers: what the files hold */
     struct safetensors *tensors;                /* NULL: a config alone */
 };
 
@@ -34,7 +34,7 @@ static int plan_without_tensors(const struct inspect_options *o, struct subject 
 {
     enum layer_kind family = s->config.has_dense_layers ? LAYER_DTRNET : LAYER_DENSE;
     if (o->family && layer_kind_find(o->family, &family) < 0)
-        return err_field(err, ERR_INVALID, "family", "--family must be dense, dtrnet, mod or dllm, but is '%.40s'", o->family);
+        return err_field(err, ERR_INVALID, "family", "family must be dense, dtrnet, mod or dllm, but is '%.40s'", o->family);
     int r = layer_plan_derive(&s->config, family, s->plan, err);
     if (r >= 0)
         memcpy(s->stored, s->plan, sizeof(s->plan));
@@ -185,9 +185,9 @@ static json_t *make_report(const struct inspect_options *o, const struct subject
 int inspect_report(const struct inspect_options *o, json_t **ret, struct err *err)
 {
     if (!(o->route_rate >= 0 && o->route_rate <= 1))
-        return err_field(err, ERR_INVALID, "route-rate", "--route-rate must be from 0 to 1, but is %g", o->route_rate);
+        return err_field(err, ERR_INVALID, "route_rate", "route_rate must be from 0 to 1, but is %g", o->route_rate);
     if (o->context < 0)
-        return err_field(err, ERR_INVALID, "context", "--context must be at least 1, but is %d", o->context);
+        return err_field(err, ERR_INVALID, "context", "context must be at least 1, but is %d", o->context);
     struct subject *s = calloc(1, sizeof(*s));
     if (!s)
         return err_set(err, ERR_NOMEM, "no memory to inspect %s", o->model);
