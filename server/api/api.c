@@ -1,5 +1,6 @@
 /* See api.h. */
 #include "server/api/api.h"
+#include "server/api/names.h"
 #include <string.h>
 
 const char *api_request_id(const struct call *c)
@@ -13,7 +14,7 @@ int api_check_model(struct call *c, struct err *err)
     int r = json_get_string(c->body, "", "model", &name, NULL, err);
     if (json_is_integer(json_object_get(c->body, "model")))
         r = 0; /* lm-evaluation-harness sends a name made of digits as a number */
-    if (r >= 0 && c->server->options->strict_model_name && (!name || strcmp(name, c->server->model_name)))
+    if (r >= 0 && c->server->settings->strict_model_name && (!name || strcmp(name, c->server->model_name)))
         return err_field(err, ERR_NOT_FOUND, "model", "model: \"%.100s\" is not served here; this is \"%s\"", name ? name : "",
                          c->server->model_name);
     return r;
@@ -161,10 +162,18 @@ int api_wait(struct call *c, struct engine_ticket *t, int n, const char *what, s
     return r;
 }
 
+int api_submit(struct call *c, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
+{
+    int r = engine_submit(c->server->engine, reqs, n, ret, err);
+    if (r < 0)
+        names_as_request_fields(err);
+    return r;
+}
+
 int api_run(struct call *c, const struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err)
 {
     struct engine_ticket *t = NULL;
-    int r = engine_submit(c->server->engine, reqs, n, &t, err);
+    int r = api_submit(c, reqs, n, &t, err);
     if (r < 0)
         return r;
     r = api_wait(c, t, n, what, err);

@@ -58,6 +58,8 @@ int api_prefix_id(struct call *c, const char *name, int32_t *ret, struct err *er
 /* The spelling of a token in an answer: the tokenizer's, or "token_id:N" where there is none or `as_id` asks. */
 void api_write_token(struct call *c, struct writer *w, int32_t id, bool first, bool as_id);
 
+/* engine_submit; errors name the request's fields. */
+int api_submit(struct call *c, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err);
 /* Submits and waits; a client that leaves, or a server that gives up, cancels. On success every result's code is 0. `what` names
  * a sequence in errors ("prompt"). The ticket is the caller's: engine_ticket_free. */
 int api_run(struct call *c, const struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err);

@@ -43,7 +43,7 @@ static int run_with_stops(struct completion *p, struct engine_ticket **ret, stru
         p->reqs[i].on_done = progress_end;
         p->reqs[i].user = &progress;
     }
-    int r = engine_submit(p->call->server->engine, p->reqs, p->n_choices, ret, err);
+    int r = api_submit(p->call, p->reqs, p->n_choices, ret, err);
     if (r >= 0)
         r = follow(p, *ret, &progress, err);
     if (r < 0) { /* nothing may call the progress any more */

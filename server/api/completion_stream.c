@@ -221,7 +221,7 @@ int completion_stream(struct call *c, struct completion *p, struct err *err)
     s->call = *c;
     s->call.resp = NULL;
     p->call = &s->call;
-    r = engine_submit(c->server->engine, p->reqs, p->n_choices, &s->ticket, err);
+    r = api_submit(c, p->reqs, p->n_choices, &s->ticket, err);
     arena_init(&c->arena, 0);
     c->body = NULL;
     if (r < 0) {

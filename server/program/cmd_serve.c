@@ -6,6 +6,7 @@
 #include "engine/checkpoint/model_config.h"
 #include "server/http/routes.h"
 #include "server/program/commands.h"
+#include "server/program/settings.h"
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -81,16 +82,15 @@ static int listen_on(const struct options *o, struct log *log, struct front *fro
     return http_listen(&h, ret, err);
 }
 
-static void say_ready(const struct server *s, const struct http_server *h)
+static void say_ready(const struct options *o, const struct server *s, const struct http_server *h)
 {
     const struct engine_info *i = s->info;
-    const char *host = s->options->host;
+    const char *host = o->host;
     bool six = strchr(host, ':') != NULL;
     log_info(s->log, "%s: %s, %d layers, %s on %s with %d threads, max_model_len %d, %zu KV rows of %zu bytes", s->model_name,
              layer_plan_family(i->plan, i->config->n_layers), i->config->n_layers, i->dtype, i->device, i->n_threads, i->max_model_len,
              i->kv_rows_total, i->kv_row_bytes);
-    log_info(s->log, "listening on %s://%s%s%s:%d", s->options->tls_cert ? "https" : "http", six ? "[" : "", host, six ? "]" : "",
-             http_port(h));
+    log_info(s->log, "listening on %s://%s%s%s:%d", o->tls_cert ? "https" : "http", six ? "[" : "", host, six ? "]" : "", http_port(h));
 }
 
 static void drain(struct server *s, struct http_server *h, int signals)
@@ -108,6 +108,7 @@ static void drain(struct server *s, struct http_server *h, int signals)
 
 static int serve(struct options *o, struct arena *arena, struct log *log, struct err *err)
 {
+    struct server_settings settings;
     struct front front = {0};
     struct http_server *http = NULL;
     int r = take_signals(err), signals = r;
@@ -115,11 +116,11 @@ static int serve(struct options *o, struct arena *arena, struct log *log, struct
     if (r >= 0)
         r = listen_on(o, log, &front, &http, err);
     if (r >= 0)
-        r = server_open(o, log, &front.server, err);
+        r = settings_open_server(o, arena, log, &settings, &front.server, err);
     if (r >= 0)
         r = http_start(http, err);
     if (r >= 0) {
-        say_ready(front.server, http);
+        say_ready(o, front.server, http);
         wait_for_signal(signals, -1);
         drain(front.server, http, signals);
         log_info(log, "stopped");

@@ -20,12 +20,12 @@ extern struct fake_engine_plan fake_engine_plan;
 extern const struct engine_info fake_engine_info;
 
 /* A server in front of it. */
-#define FAKE_SERVER(options_of_it) \
-    {.options = (options_of_it),   \
-     .model_name = "double",       \
-     .info = &fake_engine_info,    \
-     .bos = FAKE_BOS,              \
-     .eos = FAKE_EOS,              \
+#define FAKE_SERVER(settings_of_it) \
+    {.settings = (settings_of_it),  \
+     .model_name = "double",        \
+     .info = &fake_engine_info,     \
+     .bos = FAKE_BOS,               \
+     .eos = FAKE_EOS,               \
      .noted_lock = PTHREAD_MUTEX_INITIALIZER}
 
 /* Waits for a ticket to be submitted while the plan says held. */

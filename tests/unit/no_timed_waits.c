@@ -10,12 +10,12 @@
 int timed_waits;
 
 #define COUNTED(call) (__atomic_add_fetch(&timed_waits, 1, __ATOMIC_SEQ_CST), call)
-#define WRAPPED(type, name, params)   \
-    type __real_##name params;        \
-    type __wrap_##name params;        \
+#define WRAPPED(type, name, params) \
+    type __real_##name params;      \
+    type __wrap_##name params;      \
     type __wrap_##name params
 
-WRAPPED(int, poll, (struct pollfd *p, nfds_t n, int ms))
+WRAPPED(int, poll, (struct pollfd * p, nfds_t n, int ms))
 {
     return ms < 0 ? __real_poll(p, n, ms) : COUNTED(__real_poll(p, n, ms));
 }

@@ -7,8 +7,8 @@
 #include <semaphore.h>
 #include <stdlib.h>
 
-static struct options options;
-static struct server server = FAKE_SERVER(&options);
+static struct server_settings settings;
+static struct server server = FAKE_SERVER(&settings);
 
 /* A request on a thread of its own, as a connection has one. */
 struct asked {
@@ -109,8 +109,8 @@ static char *answer(const char *body, bool held, int *ret_steps)
     }
     pthread_join(a.thread, NULL);
     fake_engine_plan.held = false;
-    json_t *whole = json_loads(a.out.data, 0, NULL), *part = json_pack("{s:O?, s:O?}", "choices", json_object_get(whole, "choices"), "usage",
-                                                                      json_object_get(whole, "usage"));
+    json_t *whole = json_loads(a.out.data, 0, NULL),
+           *part = json_pack("{s:O?, s:O?}", "choices", json_object_get(whole, "choices"), "usage", json_object_get(whole, "usage"));
     char *text = a.code < 0 ? strdup(a.err.text) : json_dumps(part, JSON_SORT_KEYS);
     json_decref(part);
     json_decref(whole);
