@@ -1,5 +1,5 @@
-/* See names.h. Only names that no sentence has as an ordinary word are in the table: all have an underscore. rope_scaling is not, since
- * config.json has a member of that name. */
+/* See names.h. Only names that no sentence has as an ordinary word are in the table: all have an underscore.
+ * rope_scaling is a member of config.json, so the engine calls its override by another name. */
 #include "server/api/names.h"
 #include <ctype.h>
 #include <stdio.h>
@@ -20,6 +20,7 @@ static const struct name {
     {"model_dir", "--model", NULL},
     {"n_threads", "--threads", NULL},
     {"n_tokens", "--tokens", NULL},
+    {"rope_scaling_override", "--rope-scaling", NULL},
     {"route_rate", "--route-rate", NULL},
     {"sample_top_k", NULL, "top_k"},
     {"top_k", NULL, "logprobs"},
