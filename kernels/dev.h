@@ -13,19 +13,19 @@ struct dev_runs;  /* struct kern_run */
 struct dev_bytes; /* any of them: what is allocated, copied and freed */
 
 /* A typed array as bytes. */
-#define DEV_BYTES(p)                      \
-    ((struct dev_bytes *)_Generic((p),    \
-         struct dev_f32 *: (p),           \
-         const struct dev_f32 *: (p),     \
-         struct dev_act *: (p),           \
-         const struct dev_act *: (p),     \
-         struct dev_i32 *: (p),           \
-         const struct dev_i32 *: (p),     \
-         struct dev_u8 *: (p),            \
-         const struct dev_u8 *: (p),      \
-         struct dev_runs *: (p),          \
-         const struct dev_runs *: (p),    \
-         struct dev_bytes *: (p),          \
+#define DEV_BYTES(p)                   \
+    ((struct dev_bytes *)_Generic((p), \
+         struct dev_f32 *: (p),        \
+         const struct dev_f32 *: (p),  \
+         struct dev_act *: (p),        \
+         const struct dev_act *: (p),  \
+         struct dev_i32 *: (p),        \
+         const struct dev_i32 *: (p),  \
+         struct dev_u8 *: (p),         \
+         const struct dev_u8 *: (p),   \
+         struct dev_runs *: (p),       \
+         const struct dev_runs *: (p), \
+         struct dev_bytes *: (p),      \
          const struct dev_bytes *: (p)))
 
 /* The array that starts `offset` bytes into p, a multiple of its element's size; NULL for NULL and 0. */
