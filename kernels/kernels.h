@@ -142,12 +142,3 @@ struct kern_ops {
 };
 
 #define KERN_TOP_K_MAX 20
-
-/* An opened backend. `ops` is complete unless a slot is marked optional above. */
-struct kern_ctx {
-    const struct kern_ops *ops;
-    const struct backend *backend;
-    enum dtype act;
-    void *impl;             /* the backend's own state */
-    struct op_times *times; /* op_times.h; NULL: no step is being sampled */
-};
