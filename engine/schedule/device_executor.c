@@ -4,7 +4,6 @@
 #include "engine/model/scores.h"
 #include "kernels/op_times.h"
 #include <stdlib.h>
-#include <string.h>
 
 #define REPLAY_ROWS 128
 
@@ -215,13 +214,9 @@ static int describe_layers(struct device_executor *x, struct err *err)
 static void set_limits(struct device_executor *x, const struct device_executor_options *o)
 {
     const struct model *m = &x->model;
-    bool cuda = !strcmp(m->k->backend->name, "cuda");
-    x->face.limits = (struct executor_limits){.max_rows = o->max_rows ? o->max_rows
-                                                          : cuda      ? 16384
-                                                                      : 512,
-                                              .max_steps = o->max_steps ? o->max_steps
-                                                           : cuda       ? 2
-                                                                        : 1,
+    const struct backend_limits *device = &m->k->limits;
+    x->face.limits = (struct executor_limits){.max_rows = o->max_rows ? o->max_rows : device->step_rows,
+                                              .max_steps = o->max_steps ? o->max_steps : device->steps_in_flight,
                                               .n_layers = m->config.n_layers,
                                               .layers = x->layers,
                                               .max_positions = m->max_model_len};
