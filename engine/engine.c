@@ -22,7 +22,6 @@ static void fill_info(struct engine *e)
     e->info = (struct engine_info){.config = &m->config,
                                    .plan = m->plan,
                                    .device = m->k->backend->name,
-                                   .host_memory = m->k->limits.host_memory,
                                    .dtype = dtype_name(m->k->act),
                                    .host_memory = m->k->limits.host_memory,
                                    .numerics_class = m->k->backend->numerics_class(m->k),
