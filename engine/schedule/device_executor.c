@@ -207,7 +207,9 @@ static int describe_layers(struct device_executor *x, struct err *err)
     if (!x->layers)
         return err_set(err, ERR_NOMEM, "no memory for a plan of %d layers", n);
     for (int l = 0; l < n; l++)
-        x->layers[l] = (struct route_layer){.routed = layer_is_routed(&x->model.plan[l]), .keep_all = x->model.plan[l].kv == KV_ALL};
+        x->layers[l] = (struct route_layer){.routed = layer_is_routed(&x->model.plan[l]),
+                                            .keep_all = x->model.plan[l].kv == KV_ALL,
+                                            .n_states = layer_n_states(&x->model.plan[l])};
     return 0;
 }
 
@@ -220,6 +222,8 @@ static void set_limits(struct device_executor *x, const struct device_executor_o
                                               .n_layers = m->config.n_layers,
                                               .layers = x->layers,
                                               .max_positions = m->max_model_len};
+    for (int l = 0; l < m->config.n_layers; l++)
+        x->face.limits.whole_prompts |= m->plan[l].scope == SCOPE_SEQUENCE;
 }
 
 static int open_memory(struct device_executor *x, size_t kv_cache_bytes, struct err *err)
