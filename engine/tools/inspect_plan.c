@@ -38,9 +38,9 @@ static const struct {
     const char *key, *title;
     int width;
 } columns[] = {
-    {"kind", "kind", 8},           {"skip_router", "skips by", 10},   {"router", "attends by", 12}, {"decide", "decides", 11},
-    {"below", "others", 8},        {"attn_gate", "attn gate", 11},    {"layer_gate", "layer gate", 12}, {"norm", "norms", 10},
-    {"kv", "K and V", 11},         {"scope", "sees", 14},
+    {"kind", "kind", 8},    {"skip_router", "skips by", 10}, {"router", "attends by", 12},     {"decide", "decides", 11},
+    {"below", "others", 8}, {"attn_gate", "attn gate", 11},  {"layer_gate", "layer gate", 12}, {"norm", "norms", 10},
+    {"kv", "K and V", 11},  {"scope", "sees", 14},
 };
 #define N_COLUMNS (sizeof(columns) / sizeof(columns[0]))
 
