@@ -114,7 +114,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "  %s\n", err.text);
         return check_result();
     }
-    for (int i = 0; expected_read(s, i, &x); i++)
+    for (int i = 0; expected_read(s, i, "", &x); i++)
         check_prompt(&t, &x);
     printf("%s: worst difference of logits %.3g, layer inputs %.3g, probabilities %.3g\n", argv[1], worst.logit, worst.hidden, worst.prob);
     trace_close(&t);
