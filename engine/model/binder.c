@@ -99,19 +99,20 @@ static int append_f32(struct binder *b, enum schema_row row, float scale, float 
     return 0;
 }
 
-static int upload(struct binder *b, const float *values, size_t n, float **ret)
+static int upload(struct binder *b, const float *values, size_t n, struct dev_f32 **ret)
 {
     const struct backend *be = b->k->backend;
-    float *p = be->alloc(b->k, n * sizeof(*p));
+    size_t bytes = n * sizeof(*values);
+    struct dev_bytes *p = be->alloc(b->k, bytes);
     if (!p)
         return err_set(b->err, ERR_NOMEM, "no %s memory for weights", be->name);
-    *ret = p; /* owned by the weights from here on, also when the upload fails */
-    b->bytes += n * sizeof(*p);
-    int r = be->upload(b->k, p, values, n * sizeof(*p));
+    *ret = dev_f32_in(p, 0); /* owned by the weights from here on, also when the upload fails */
+    b->bytes += bytes;
+    int r = be->upload(b->k, p, values, bytes);
     return r < 0 ? err_set(b->err, r, "upload of weights to %s failed", be->name) : 0;
 }
 
-int binder_vector(struct binder *b, const enum schema_row *rows, int n_rows, float scale, float **ret)
+int binder_vector(struct binder *b, const enum schema_row *rows, int n_rows, float scale, struct dev_f32 **ret)
 {
     float *values = NULL;
     size_t n = 0;

@@ -22,4 +22,4 @@ struct binder {
 int binder_matrix(struct binder *b, enum matrix_kind kind, const enum schema_row *rows, int n, struct kern_matrix **ret);
 /* The values of n tensors times `scale`, one after the other, as f32 in backend memory. On an error too, what is in *ret is owned by the
  * caller. A row that this layer does not have leaves *ret alone. */
-int binder_vector(struct binder *b, const enum schema_row *rows, int n, float scale, float **ret);
+int binder_vector(struct binder *b, const enum schema_row *rows, int n, float scale, struct dev_f32 **ret);

@@ -11,7 +11,7 @@ static int matrix(struct binder *b, enum matrix_kind kind, enum schema_row row, 
     return binder_matrix(b, kind, &row, 1, ret);
 }
 
-static int vector(struct binder *b, enum schema_row row, float **ret)
+static int vector(struct binder *b, enum schema_row row, struct dev_f32 **ret)
 {
     return binder_vector(b, &row, 1, 1, ret);
 }
@@ -46,7 +46,7 @@ static int bind_norms(struct binder *b, const struct layer_plan *p, struct layer
     const struct {
         enum schema_row row;
         float scale;
-        float **to;
+        struct dev_f32 **to;
     } norms[] = {
         {SCHEMA_ATTN_NORM, p->norm_scale, &lw->attn_norm},
         {SCHEMA_MLP_NORM, p->norm_scale, &lw->mlp_norm},
@@ -170,18 +170,18 @@ int weights_load(struct kern_ctx *k, const struct model_config *c, const struct 
 static void free_router(struct kern_ctx *k, struct router_weights *w)
 {
     k->ops->matrix_free(k, w->in);
-    k->backend->free(k, w->norm);
-    k->backend->free(k, w->out);
-    k->backend->free(k, w->out_bias);
-    k->backend->free(k, w->threshold);
+    k->backend->free(k, DEV_BYTES(w->norm));
+    k->backend->free(k, DEV_BYTES(w->out));
+    k->backend->free(k, DEV_BYTES(w->out_bias));
+    k->backend->free(k, DEV_BYTES(w->threshold));
 }
 
 static void free_layer(struct kern_ctx *k, struct layer_weights *lw)
 {
     const struct kern_ops *o = k->ops;
-    float *const vectors[] = {lw->attn_norm, lw->mlp_norm, lw->q_norm, lw->k_norm, lw->v_norm};
+    struct dev_f32 *const vectors[] = {lw->attn_norm, lw->mlp_norm, lw->q_norm, lw->k_norm, lw->v_norm};
     for (int i = 0; i < COUNT(vectors); i++)
-        k->backend->free(k, vectors[i]);
+        k->backend->free(k, DEV_BYTES(vectors[i]));
     for (int i = 0; i < lw->n_proj; i++)
         o->matrix_free(k, lw->proj[i].w);
     o->matrix_free(k, lw->o);
@@ -196,7 +196,7 @@ void weights_free(struct kern_ctx *k, struct weights *w)
     if (w->head != w->embed)
         k->ops->matrix_free(k, w->head);
     k->ops->matrix_free(k, w->embed);
-    k->backend->free(k, w->final_norm);
+    k->backend->free(k, DEV_BYTES(w->final_norm));
     for (int l = 0; w->layers && l < w->n_layers; l++)
         free_layer(k, &w->layers[l]);
     free(w->layers);

@@ -18,16 +18,16 @@ struct projection {
 
 /* A router. MLP: out silu(in x); D-LLM: with a norm between the two; MoD: out alone, the selecting row before the gating one. */
 struct router_weights {
-    struct kern_matrix *in; /* [dim, hidden], MATRIX_ACCURATE, with bias */
-    float *norm;            /* f32 [dim] */
-    float *out, *out_bias;  /* f32 [2, dim], [2] */
+    struct kern_matrix *in;         /* [dim, hidden], MATRIX_ACCURATE, with bias */
+    struct dev_f32 *norm;           /* f32 [dim] */
+    struct dev_f32 *out, *out_bias; /* f32 [2, dim], [2] */
     int dim;
-    float *threshold; /* f32 [1], backend memory; NULL: none is stored */
+    struct dev_f32 *threshold; /* f32 [1], backend memory; NULL: none is stored */
 };
 
 struct layer_weights {
-    float *attn_norm, *mlp_norm;     /* f32 [hidden], LNS's scale in them; attn_norm NULL: attention reads x */
-    float *q_norm, *k_norm, *v_norm; /* f32 [padded head_dim], or NULL */
+    struct dev_f32 *attn_norm, *mlp_norm;     /* f32 [hidden], LNS's scale in them; attn_norm NULL: attention reads x */
+    struct dev_f32 *q_norm, *k_norm, *v_norm; /* f32 [padded head_dim], or NULL */
     /* everyone attends, MoD: {qkv, attending}; with a linear path: {qk, attending}, {v, executed}; D-LLM: {q, attending}, {kv, all} */
     struct projection proj[3];
     int n_proj;
@@ -38,7 +38,7 @@ struct layer_weights {
 struct weights {
     struct kern_matrix *embed;    /* [vocab, hidden] */
     struct kern_matrix *head;     /* the same pointer if tied */
-    float *final_norm;            /* f32 [hidden] */
+    struct dev_f32 *final_norm;   /* [hidden] */
     struct layer_weights *layers; /* [n_layers] */
     int n_layers;
     size_t bytes;     /* in backend memory */

@@ -47,8 +47,8 @@ static void read_decisions(struct block *b, struct engine_stats *counts)
             continue;
         }
         for (int i = 0; i < b->n; i++) {
-            route_bits_set(row_bits(b, i), l, route[i] ? DECISION_ATTEND : DECISION_LINEAR);
-            counts->rows_routed[l] += route[i] != 0;
+            route_bits_set(row_bits(b, i), l, (enum decision)route[i]);
+            counts->rows_routed[l] += route[i] == DECISION_ATTEND;
         }
     }
 }

@@ -69,7 +69,7 @@ static int issue_step(struct device_executor *x, int id, struct step_rows *rows,
     if (r >= 0)
         r = run_layers(x, id);
     if (r >= 0)
-        r = k->backend->fetch(k, f->route, x->w.route, (size_t)b->n_layers * (size_t)b->n_rows);
+        r = k->backend->fetch(k, f->route, DEV_BYTES(x->w.route), (size_t)b->n_layers * (size_t)b->n_rows);
     if (r >= 0)
         r = scores_run(&f->scores, &x->model, &x->w, b, rows, err);
     return r < 0 ? r : k->backend->mark(k, id);
@@ -131,7 +131,7 @@ static void drop(struct executor *face, struct err *err)
 static int write_table(struct executor *face, int64_t off, const int *entries, int64_t n)
 {
     struct device_executor *x = of(face);
-    return x->model.k->backend->upload(x->model.k, x->kv.tables + off, entries, (size_t)n * sizeof(int));
+    return x->model.k->backend->upload(x->model.k, DEV_BYTES(dev_i32_at(x->kv.tables, (size_t)off)), entries, (size_t)n * sizeof(int));
 }
 
 static void report(struct executor *face, double busy_s, struct executor_stats *ret)
