@@ -89,7 +89,7 @@ static void choose_length(struct model *m, const struct model_options *o)
 {
     m->max_model_len = o->max_model_len ? o->max_model_len : m->config.default_max_model_len;
     if (m->max_model_len > m->config.default_max_model_len)
-        log_warn(o->log, "max-model-len %d is above the %d positions that the model was made for", m->max_model_len,
+        log_warn(o->log, "max_model_len %d is above the %d positions that the model was made for", m->max_model_len,
                  m->config.default_max_model_len);
 }
 
@@ -101,8 +101,8 @@ static int check_length(const struct model *m, struct err *err)
     size_t need = n * ((size_t)m->config.n_layers * (model_kv_row_bytes(m) + sizeof(int)) + rope);
     if (m->k->backend->memory(m->k, &memory) < 0 || need <= memory.free_bytes)
         return 0;
-    return err_field(err, ERR_INVALID, "max-model-len",
-                     "a sequence of max-model-len %d needs %zu MiB for K and V, and %zu MiB are free; lower --max-model-len",
+    return err_field(err, ERR_INVALID, "max_model_len",
+                     "a sequence of max_model_len %d needs %zu MiB for K and V, and %zu MiB are free; lower max_model_len",
                      m->max_model_len, need >> 20, memory.free_bytes >> 20);
 }
 

@@ -65,7 +65,7 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         memcpy(plan[i].field, &p, sizeof(p));
         if (plan[i].bytes && !p) {
             workspace_done(w);
-            return err_set(err, ERR_NOMEM, "no memory for the activations of %d rows (%zu MiB); lower max-batch-tokens", max_rows,
+            return err_set(err, ERR_NOMEM, "no memory for the activations of %d rows (%zu MiB); lower max_batch_tokens", max_rows,
                            bytes >> 20);
         }
     }

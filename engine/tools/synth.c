@@ -13,13 +13,13 @@
 static int check_options(const struct synth_options *o, struct err *err)
 {
     if (!(o->route_rate >= 0 && o->route_rate <= 1))
-        return err_field(err, ERR_INVALID, "route-rate", "--route-rate must be from 0 to 1, but is %g", o->route_rate);
+        return err_field(err, ERR_INVALID, "route_rate", "route_rate must be from 0 to 1, but is %g", o->route_rate);
     if (!(o->execute_rate >= 0 && o->execute_rate <= 1))
-        return err_field(err, ERR_INVALID, "execute-rate", "--execute-rate must be from 0 to 1, but is %g", o->execute_rate);
+        return err_field(err, ERR_INVALID, "execute_rate", "execute_rate must be from 0 to 1, but is %g", o->execute_rate);
     if (o->n_tokens < 0)
-        return err_field(err, ERR_INVALID, "tokens", "--tokens must be at least 1, but is %d", o->n_tokens);
+        return err_field(err, ERR_INVALID, "n_tokens", "n_tokens must be at least 1, but is %d", o->n_tokens);
     if (strlen(o->out) > PATH_MAX - 32)
-        return err_field(err, ERR_INVALID, "out", "--out is longer than %d bytes", PATH_MAX - 32);
+        return err_field(err, ERR_INVALID, "out", "out is longer than %d bytes", PATH_MAX - 32);
     return 0;
 }
 
@@ -30,9 +30,9 @@ static int describe(const struct synth_options *o, struct model_config *c, struc
         return r;
     enum family family = layer_plan_default_family(c);
     if (o->family && layer_plan_find_family(o->family, &family) < 0)
-        return err_field(err, ERR_INVALID, "family", "--family must be dense, dtrnet, mod or dllm, but is '%.40s'", o->family);
+        return err_field(err, ERR_INVALID, "family", "family must be dense, dtrnet, mod or dllm, but is '%.40s'", o->family);
     if (family == FAMILY_DENSE && layer_plan_default_family(c) != family)
-        return err_field(err, ERR_INVALID, "family", "--family dense does not go with the routed layers of %s", o->config);
+        return err_field(err, ERR_INVALID, "family", "family dense does not go with the routed layers of %s", o->config);
     return layer_plan_derive(c, family, plan, err);
 }
 

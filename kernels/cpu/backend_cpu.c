@@ -78,7 +78,13 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
     struct cpu *c = calloc(1, sizeof(*c));
     if (!c)
         return err_set(err, ERR_NOMEM, "out of memory for the cpu backend");
-    c->base = (struct kern_ctx){&c->ops, backend_cpu(), config->dtype, c};
+    c->base = (struct kern_ctx){.ops = &c->ops, .backend = backend_cpu(), .act = config->dtype, .impl = c};
+    c->base.limits = (struct backend_limits){.step_rows = 512,
+                                             .steps_in_flight = 1,
+                                             .host_memory = true,
+                                             .levels = cpu_level_names,
+                                             .n_levels = CPU_LEVEL_COUNT,
+                                             .level = level};
     c->level = level;
     c->n_threads = config->n_threads;
     c->log = config->log;
@@ -92,7 +98,7 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
         close_cpu(&c->base);
         return r;
     }
-    snprintf(c->numerics, sizeof(c->numerics), "cpu %s%s%s", cpu_level_name(level), c->only ? " " : "", c->only ? config->cpu_matmul : "");
+    snprintf(c->numerics, sizeof(c->numerics), "cpu %s%s%s", cpu_level_names[level], c->only ? " " : "", c->only ? config->cpu_matmul : "");
     *ret = &c->base;
     return 0;
 }

@@ -1,5 +1,6 @@
 /* dtrnet synth: a random checkpoint whose routers select a given share of tokens (engine/tools/synth.h). */
 #include "engine/tools/synth.h"
+#include "server/api/names.h"
 #include "server/program/commands.h"
 #include "server/program/option_rows.h"
 #include <stdio.h>
@@ -86,6 +87,8 @@ static int run(const struct synth_flags *f, struct log *log, struct err *err)
     int r = report ? synth_run(&o, report, err) : err_set(err, ERR_NOMEM, "no memory for the report");
     if (r >= 0)
         print_report(f, report);
+    else
+        names_as_flags(err);
     free(report);
     return r;
 }

@@ -155,14 +155,17 @@ static void family(struct check *c, enum family f)
             one(c, f, n, widths[i]);
 }
 
-void check_route(struct check *c)
+void check_route_mod(struct check *c)
 {
     family(c, MOD);
+}
+
+void check_route_dllm(struct check *c)
+{
     family(c, DLLM);
 }
 
-/* DTRNet's decision holds a matmul, whose bits are the level's. */
-void check_router(struct check *c)
+void check_route_mlp(struct check *c)
 {
     family(c, DTRNET);
     if (!strcmp(c->backend->name, "cuda")) /* several tiles of rows and columns */
