@@ -255,7 +255,7 @@ int main(int argc, char **argv)
     struct engine *plain = open_engine(0, false), *chunked = open_engine(7, true);
     struct expected x;
     int i = 0;
-    for (; expected_read(s, i, &x); i++)
+    for (; expected_read(s, i, "", &x); i++)
         check_prompt(plain, chunked, &x);
     CHECK(i >= 3);
     printf("%s %s, %s: %d prompts; |logprob difference| mean %.3g, worst %.3g of %ld; decisions that differ %ld of %ld; greedy tokens that "
