@@ -17,6 +17,7 @@
 #pragma once
 #include "common/err.h"
 #include "kernels/dtype.h"
+#include "kernels/router.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -56,7 +57,20 @@ struct kern_run {
     int append;    /* 1: new tokens, leave K and V; 0: their K and V are in the cache already, nothing is written */
     int table_cap; /* entries of one layer's table */
     int64_t table_off;
+    /* Of sequences whose routers have a state: */
+    int state_in;      /* the slot whose states precede the run's first row; -1: the start of a sequence, zeros */
+    int state_out;     /* the slot that gets the states after the run's last row, or -1; it may be state_in */
+    int save0, n_save; /* entries of kern_step.saves that belong to the run, rows ascending */
+    int select;        /* 1: select_top decides its rows; 0: it leaves them alone */
 };
+
+/* After step row `row` its sequence's router states are copied to slot `slot`. */
+struct kern_save {
+    int row, slot;
+};
+
+/* A Mamba router, made ready for the backend. */
+struct kern_mamba;
 
 /* What a step knows of its rows; the same for every layer. */
 struct kern_step {
@@ -66,6 +80,11 @@ struct kern_step {
     const struct kern_run *runs; /* [n_runs], backend memory */
     int n_runs;
     int *tables; /* slot tables of all sequences */
+    /* Router states: that of router m in slot s is the state_floats floats at states + (s * n_routers + m) * state_floats, laid out as
+     * mamba_state_floats tells. A slot that a run writes (state_out, saves) is read by no other run of the step. */
+    float *states;
+    const struct kern_save *saves; /* backend memory */
+    int n_routers, state_floats;
 };
 
 /* Row lists and key places of one layer; the arrays are outputs of place(). */
@@ -83,6 +102,8 @@ struct kern_heads {
     void *kv;
 };
 
+enum blend_mode { BLEND_ADD, BLEND_TOWARDS };
+
 struct kern_ctx;
 struct op_times;
 
@@ -98,9 +119,14 @@ struct kern_ops {
     /* x[r,d] (f32) = table[ids[r],d]. ids: int32 [n], each in 0..v-1 (the caller's duty). */
     int (*embed)(struct kern_ctx *k, float *x, const struct kern_matrix *table, const int *ids, struct rows n);
 
-    /* y[r,d] (act) = x[r,d] / sqrt(mean_d(x^2) + eps) * w[d]. x, w: f32; the mean is taken in f32.
-     * RMSNorm, arXiv 1910.07467. */
-    int (*rmsnorm)(struct kern_ctx *k, void *y, const float *x, const float *w, struct rows n, int d, float eps);
+    /* y[r,d] (act) = x[r,d] / sqrt(mean_d(x^2) + eps) * w[d]. x, w: f32; the mean is taken in f32. z (f32 [n,d], may be x): the same before
+     * it is rounded to act; NULL: not wanted. RMSNorm, arXiv 1910.07467. */
+    int (*rmsnorm)(struct kern_ctx *k, void *y, float *z, const float *x, const float *w, struct rows n, int d, float eps);
+    /* y[r,d] (act) = x[r,d] (f32). */
+    int (*cast_rows)(struct kern_ctx *k, void *y, const float *x, struct rows n, int d);
+    /* RMS norm of each head on its own, in place: head i of x[r] (act, row stride ldx) is columns i*hp .. i*hp + hp - 1, of which hd are the
+     * head's; the others (padding, anywhere among them) are zero and stay so. The mean is taken over hd. w: f32 [hp], the same for all heads. */
+    int (*head_norm)(struct kern_ctx *k, void *x, int ldx, int heads, int hp, int hd, const float *w, struct rows n, float eps);
 
     /* y[r*ldy + j] = sum_i x[r*ldx + i] W[j,i] + b[j]. y: act or f32 (y_type); x: act. */
     int (*matmul)(struct kern_ctx *k, void *y, enum dtype y_type, int ldy, const void *x, int ldx, const struct kern_matrix *w,
@@ -117,12 +143,33 @@ struct kern_ops {
     /* y[r,:] (f32) = W x[r,:] + b with x f32 and w MATRIX_ACCURATE. */
     int (*matmul_accurate)(struct kern_ctx *k, float *y, const float *x, const struct kern_matrix *w, struct rows n);
 
-    /* ---- routing: a decision (0/1), the gate and the compared probability, one each a row ------------------- */
-    /* DTRNet (golden section 7; the authors' Router.weight_predictor): z = W2 silu(W1 x[r] + b1) + b2, (p0,p1) = softmax(z).
-     * route = p0 > 0.5, gate = route ? p0 : p1, prob = p0. x: f32 [n,d]; w1: MATRIX_ACCURATE [m,d]; w2: f32 [2,m]; b2: f32 [2];
-     * hid: f32 [n,m], scratch: what it holds afterwards is not told. */
-    int (*route_dtrnet)(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, float *hid, const float *x,
-                        const struct kern_matrix *w1, const float *w2, const float *b2, int m, struct rows n);
+    /* ---- routing: a decision, the gate and the compared probability, one each a row ------------------------- */
+    /* DTRNet (golden section 7; the authors' Router.weight_predictor): (r0,r1) = W2 silu(W1 x[r] + b1) + b2. x: f32 [n,d]; w1: MATRIX_ACCURATE
+     * [m,d]; w2: f32 [2,m]; b2: f32 [2]; hid: f32 [n,m], scratch: what it holds afterwards is not told. */
+    int (*route_mlp)(struct kern_ctx *k, const struct route_out *out, const struct route_rule *rule, float *hid, const float *x,
+                     const struct kern_matrix *w1, const float *w2, const float *b2, int m, struct rows n);
+
+    /* Weights of a Mamba router: as matrix_new. ERR_UNSUPPORTED names a size beyond router.h's limits. On success the caller owns *ret. */
+    int (*mamba_new)(struct kern_ctx *k, const struct mamba_parts *parts, struct kern_mamba **ret, struct err *err);
+    void (*mamba_free)(struct kern_ctx *k, struct kern_mamba *w); /* NULL is valid */
+    size_t (*mamba_bytes)(const struct kern_mamba *w);
+    /* UltraDeep's Mamba router. x: f32, every row of the step (s->all); the states of router `router` follow every row of their sequence,
+     * whatever the row set n, which tells only the rows that get a decision. A state goes on row by row in one order, so its bits do not
+     * depend on how rows are cut into runs. bad: [n], or NULL; of every row of the step: 1 if the margin is not a finite number (x or a
+     * state is not), else 0. Such a row's code is `below`, its prob, gate and margin are NaN. */
+    int (*route_mamba)(struct kern_ctx *k, const struct route_out *out, const struct route_rule *rule, unsigned char *bad, const float *x,
+                       const struct kern_mamba *w, const struct kern_step *s, int router, struct rows n);
+
+    /* Expert choice, in every run with `select` set. A run's eligible rows are those with route[r] >= least; the count(capacity, how many there are) of largest margin
+     * (equal ones: the earlier rows) get out->route = rule->above, the others rule->below; out->gate as router.h has it, from the margin.
+     * count(c, m) = 0 if m = 0, else min(m, max(1, ceil(c m - 1e-6))) in double. Margins that are not numbers come last. route: also the
+     * input; rule->threshold and out->prob are not used. */
+    int (*select_top)(struct kern_ctx *k, const struct route_out *out, const struct route_rule *rule, const float *margin, int least,
+                      double capacity, const struct kern_step *s);
+
+    /* idx[0 .. *n_dev - 1] = the rows r of `all` (idx NULL) with route[r] >= least, ascending. idx: [all.n_max], n_dev: [1]. */
+    int (*list_rows)(struct kern_ctx *k, int *idx, int *n_dev, const unsigned char *route, int least, struct rows all);
+
     /* MoD: a = sigmoid(w[0].x[r] + b[0]), g = sigmoid(w[1].x[r] + b[1]). route = a > 0.5, gate = g, prob = a.
      * x: f32 [n,d]; w: f32 [2,d] (aux router, router); b: f32 [2]. */
     int (*route_mod)(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, const float *x, const float *w, const float *b,
@@ -154,13 +201,16 @@ struct kern_ops {
      * result for a token that sees itself alone. xn: act [n,d]; w: [hk*hd, d], whose bias applies. */
     int (*matmul_bypass)(struct kern_ctx *k, const struct kern_heads *hs, void *out, void *qkv, const void *xn, const struct kern_matrix *w,
                          int d, struct rows n);
+    /* The last part of matmul_bypass alone: query head i of out[r] gets value head i / (h/hk) of qkv[r] as it is. */
+    int (*spread_values)(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, struct rows n);
 
     /* ---- whole-layer gates ---------------------------------------------------------------------------------- */
     int (*copy_rows)(struct kern_ctx *k, float *dst, const float *src, int d, struct rows n);
     /* dst[i,d] = src[idx[i],d]: the one op that compacts (wanted rows before the head). All f32. */
     int (*gather_rows)(struct kern_ctx *k, float *dst, const float *src, int d, struct rows n);
-    /* x[r] = x0[r] + gate[r] * x[r] (MoD: x0 is the layer's input, x its output). All f32. */
-    int (*blend)(struct kern_ctx *k, float *x, const float *x0, const float *gate, int d, struct rows n);
+    /* x0 is the layer's input, x its output: x[r] = x0[r] + gate[r] * x[r] (BLEND_ADD: MoD), or x0[r] + gate[r] * (x[r] - x0[r])
+     * (BLEND_TOWARDS: nested layers). All f32; subtract, multiply, add, each rounded. */
+    int (*blend)(struct kern_ctx *k, float *x, const float *x0, const float *gate, enum blend_mode mode, int d, struct rows n);
 
     /* ---- scores --------------------------------------------------------------------------------------------- */
     /* For rows i < n of logits (f32, row stride ld): lse = log sum exp over v, lp(t) = logit[t] - lse in one fixed formula, so that equal

@@ -60,15 +60,15 @@ static int matmul_bypass_timed(struct kern_ctx *k, const struct kern_heads *hs, 
 }
 
 /* Almost all of it is its matmul, which it may reach through the table. */
-static int route_dtrnet_timed(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, float *hid, const float *x,
-                              const struct kern_matrix *w1, const float *w2, const float *b2, int m, struct rows n)
+static int route_mlp_timed(struct kern_ctx *k, const struct route_out *out, const struct route_rule *rule, float *hid, const float *x,
+                           const struct kern_matrix *w1, const float *w2, const float *b2, int m, struct rows n)
 {
     struct op_times *t = k->times;
     int r = before(t, OP_MATMUL);
     if (r < 0)
         return r;
     k->ops = t->ops;
-    r = k->ops->route_dtrnet(k, route, gate, prob, hid, x, w1, w2, b2, m, n);
+    r = k->ops->route_mlp(k, out, rule, hid, x, w1, w2, b2, m, n);
     k->ops = &t->timed;
     return after(t, r);
 }
@@ -91,7 +91,7 @@ void op_times_init(struct op_times *t, struct kern_ctx *k)
     t->timed.matmul_swiglu = matmul_swiglu_timed;
     t->timed.matmul_accurate = matmul_accurate_timed;
     t->timed.matmul_bypass = matmul_bypass_timed;
-    t->timed.route_dtrnet = route_dtrnet_timed;
+    t->timed.route_mlp = route_mlp_timed;
     t->timed.attention = attention_timed;
     t->timed.replay = NULL;
 }

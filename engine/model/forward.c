@@ -36,8 +36,8 @@ int forward_router(const struct model *m, struct workspace *w, const struct batc
     float *prob = w->prob + (size_t)layer * (size_t)b->n_rows;
     switch (p->kind) {
     case LAYER_DTRNET:
-        return k->ops->route_dtrnet(k, route, w->gate, prob, w->router, w->x, lw->router_in, lw->router_out, lw->router_out_bias,
-                                    lw->router_dim, all);
+        return k->ops->route_mlp(k, &(struct route_out){route, w->gate, prob, NULL}, &(struct route_rule){0, 1, NULL}, w->router, w->x,
+                                 lw->router_in, lw->router_out, lw->router_out_bias, lw->router_dim, all);
     case LAYER_MOD: return k->ops->route_mod(k, route, w->gate, prob, w->x, lw->router_out, lw->router_out_bias, lw->router_dim, all);
     case LAYER_DLLM:
         r = k->ops->matmul_accurate(k, w->router, w->x, lw->router_in, all);
@@ -59,7 +59,7 @@ static int attention_block(const struct model *m, struct workspace *w, const str
     struct kern_ctx *k = m->k;
     struct kern_heads heads = {.h = c->n_heads, .hk = c->n_kv_heads, .hd = c->head_dim, .kv = kv->kv};
     int width = (c->n_heads + 2 * c->n_kv_heads) * c->head_dim, r;
-    r = k->ops->rmsnorm(k, w->xn, w->x, lw->attn_norm, rows->normed, c->hidden, c->rms_eps);
+    r = k->ops->rmsnorm(k, w->xn, NULL, w->x, lw->attn_norm, rows->normed, c->hidden, c->rms_eps);
     for (int i = 0; r >= 0 && i < lw->n_proj; i++) {
         const struct projection *proj = &lw->proj[i];
         struct rows of = proj->rows == ROWS_ALL ? rows->all : rows->selected;
@@ -81,7 +81,7 @@ static int mlp_block(const struct model *m, struct workspace *w, int layer, stru
 {
     const struct layer_weights *lw = &m->weights.layers[layer];
     struct kern_ctx *k = m->k;
-    int r = k->ops->rmsnorm(k, w->xn, w->x, lw->mlp_norm, rows, m->config.hidden, m->config.rms_eps);
+    int r = k->ops->rmsnorm(k, w->xn, NULL, w->x, lw->mlp_norm, rows, m->config.hidden, m->config.rms_eps);
     if (r >= 0)
         r = k->ops->matmul_swiglu(k, w->ffn, w->xn, lw->gate_up, rows);
     if (r >= 0)
@@ -105,7 +105,7 @@ int forward_layer(const struct model *m, struct workspace *w, const struct batch
     if (r >= 0)
         r = mlp_block(m, w, layer, rows.executed);
     if (r >= 0 && p->gate == GATE_LAYER)
-        r = k->ops->blend(k, w->x, w->x0, w->gate, d, rows.executed);
+        r = k->ops->blend(k, w->x, w->x0, w->gate, BLEND_ADD, d, rows.executed);
     return r;
 }
 
@@ -130,7 +130,7 @@ int forward_head(const struct model *m, struct workspace *w, const struct batch 
     size_t at = (size_t)first, top_at = at * (size_t)top_k;
     int r = k->ops->gather_rows(k, w->want_x, w->x, c->hidden, wanted);
     if (r >= 0)
-        r = k->ops->rmsnorm(k, w->want_xn, w->want_x, m->weights.final_norm, compact, c->hidden, c->rms_eps);
+        r = k->ops->rmsnorm(k, w->want_xn, NULL, w->want_x, m->weights.final_norm, compact, c->hidden, c->rms_eps);
     if (r >= 0)
         r = k->ops->matmul(k, w->logits, DTYPE_F32, c->vocab, w->want_xn, c->hidden, m->weights.head, compact);
     if (r >= 0)

@@ -1,8 +1,10 @@
 /* Routing decisions: scalar form. A row's decision hangs on few sums, so these are taken in double. */
-#include "kernels/cpu/cpu_math.h"
+#include "kernels/cpu/route.h"
 #include "kernels/cpu/ops.h"
 
 struct route {
+    struct route_out out; /* of route_mlp */
+    struct route_rule rule;
     unsigned char *route;
     float *gate, *prob;
     const float *x, *w, *b, *norm_w;
@@ -10,11 +12,6 @@ struct route {
     int m, forced;
     const int *pos;
 };
-
-static float sigmoid(double z)
-{
-    return (float)(1.0 / (1.0 + exp(-z)));
-}
 
 enum { CHUNK = 256 };
 
@@ -36,23 +33,20 @@ static double two_way_silu(const struct route *a, const float *hid, float scale)
     return z;
 }
 
-static void dtrnet_row(void *arg, int r)
+static void mlp_row(void *arg, int r)
 {
     const struct route *a = arg;
-    double z = two_way_silu(a, a->x + (size_t)r * a->m, 1);
-    a->prob[r] = sigmoid(z);
-    a->route[r] = a->prob[r] > 0.5f;
-    a->gate[r] = a->route[r] ? a->prob[r] : sigmoid(-z);
+    route_decide(&a->out, &a->rule, r, two_way_silu(a, a->x + (size_t)r * a->m, 1));
 }
 
-static int route_dtrnet_c(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, float *hid, const float *x,
-                          const struct kern_matrix *w1, const float *w2, const float *b2, int m, struct rows n)
+static int route_mlp_c(struct kern_ctx *k, const struct route_out *out, const struct route_rule *rule, float *hid, const float *x,
+                       const struct kern_matrix *w1, const float *w2, const float *b2, int m, struct rows n)
 {
     int r = k->ops->matmul_accurate(k, hid, x, w1, n);
     if (r < 0)
         return r;
-    struct route a = {.route = route, .gate = gate, .prob = prob, .x = hid, .w = w2, .b = b2, .m = m};
-    cpu_for_rows(k, n, 16 * m, dtrnet_row, &a);
+    struct route a = {.out = *out, .rule = *rule, .x = hid, .w = w2, .b = b2, .m = m};
+    cpu_for_rows(k, n, 16 * m, mlp_row, &a);
     return 0;
 }
 
@@ -60,8 +54,8 @@ static void mod_row(void *arg, int r)
 {
     const struct route *a = arg;
     const float *x = a->x + (size_t)r * a->m;
-    a->prob[r] = sigmoid(dot_double(x, a->w, a->m) + a->b[0]);
-    a->gate[r] = sigmoid(dot_double(x, a->w + a->m, a->m) + a->b[1]);
+    a->prob[r] = route_sigmoid(dot_double(x, a->w, a->m) + a->b[0]);
+    a->gate[r] = route_sigmoid(dot_double(x, a->w + a->m, a->m) + a->b[1]);
     a->route[r] = a->prob[r] > 0.5f;
 }
 
@@ -77,7 +71,7 @@ static void dllm_row(void *arg, int r)
 {
     const struct route *a = arg;
     const float *hid = a->x + (size_t)r * a->m;
-    a->prob[r] = sigmoid(-two_way_silu(a, hid, rms_scale_c(hid, a->m, a->eps)));
+    a->prob[r] = route_sigmoid(-two_way_silu(a, hid, rms_scale_c(hid, a->m, a->eps)));
     a->route[r] = a->prob[r] >= 0.5f || a->pos[r] < a->forced;
 }
 
@@ -92,7 +86,7 @@ static int route_dllm_c(struct kern_ctx *k, unsigned char *route, float *prob, c
 
 void CPU_NAME(route_init)(struct kern_ops *o)
 {
-    o->route_dtrnet = route_dtrnet_c;
+    o->route_mlp = route_mlp_c;
     o->route_mod = route_mod_c;
     o->route_dllm = route_dllm_c;
 }

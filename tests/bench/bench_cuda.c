@@ -111,7 +111,7 @@ static int width(const struct run *r)
 }
 static int op_norm(struct run *r)
 {
-    return k->ops->rmsnorm(k, r->xn, r->x, r->norm, r->all, r->s->d, 1e-5f);
+    return k->ops->rmsnorm(k, r->xn, NULL, r->x, r->norm, r->all, r->s->d, 1e-5f);
 }
 static int op_qkv(struct run *r)
 {
@@ -147,8 +147,9 @@ static int op_accurate(struct run *r)
 }
 static int op_router(struct run *r)
 {
-    return k->ops->route_dtrnet(k, r->route, r->decided, r->prob, r->router, r->x, r->w_router, r->router_out, r->norm, r->s->d / 2,
-                                r->all);
+    const struct route_out out = {r->route, r->decided, r->prob, NULL};
+    const struct route_rule rule = {0, 1, NULL};
+    return k->ops->route_mlp(k, &out, &rule, r->router, r->x, r->w_router, r->router_out, r->norm, r->s->d / 2, r->all);
 }
 static int op_values(struct run *r)
 {

@@ -87,3 +87,6 @@ void check_rope(struct check *c);
 void check_attention(struct check *c);
 void check_gates(struct check *c);
 void check_logprob(struct check *c);
+void check_mamba(struct check *c);
+void check_select(struct check *c);
+void check_heads(struct check *c);

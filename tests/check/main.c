@@ -11,7 +11,8 @@ static const struct {
 } ops[] = {
     {"embed", check_embed, true},     {"matmul", check_matmul, false}, {"rmsnorm", check_rmsnorm, true},      {"route", check_route, true},
     {"place", check_place, true},     {"rope", check_rope, true},      {"attention", check_attention, false}, {"gates", check_gates, true},
-    {"logprob", check_logprob, true}, {"router", check_router, false}, {"bypass", check_bypass, false},
+    {"logprob", check_logprob, true}, {"router", check_router, false}, {"bypass", check_bypass, false},       {"mamba", check_mamba, false},
+    {"select", check_select, true},   {"heads", check_heads, true},
 };
 enum { N_OPS = sizeof(ops) / sizeof(*ops) };
 

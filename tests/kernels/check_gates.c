@@ -4,6 +4,7 @@
 
 struct arg {
     int d;
+    enum blend_mode mode;
 };
 
 static int run_copy(const struct check *c, const void *arg, void *const *dev, struct rows rows)
@@ -22,7 +23,7 @@ static void want_copy(const struct check *c, const void *arg, int r, const void 
 static int run_blend(const struct check *c, const void *arg, void *const *dev, struct rows rows)
 {
     const struct arg *a = arg;
-    return c->k->ops->blend(c->k, dev[1], dev[0], dev[2], a->d, rows);
+    return c->k->ops->blend(c->k, dev[1], dev[0], dev[2], a->mode, a->d, rows);
 }
 
 static void want_blend(const struct check *c, const void *arg, int r, const void *const *in, double *const *out)
@@ -30,7 +31,7 @@ static void want_blend(const struct check *c, const void *arg, int r, const void
     const struct arg *a = arg;
     const float *x0 = in[0], *x = in[1], *gate = in[2];
     for (int i = 0; i < a->d; i++)
-        out[1][i] = x0[i] + (double)gate[0] * x[i];
+        out[1][i] = x0[i] + (double)gate[0] * (a->mode == BLEND_ADD ? x[i] : (double)x[i] - x0[i]);
 }
 
 static void rows_of_floats(struct check *c, int n, int d)
@@ -49,8 +50,10 @@ static void rows_of_floats(struct check *c, int n, int d)
         {.name = "gate", .use = CHECK_IN, .type = CHECK_F32, .cols = 1, .host = check_floats(c, n, 0, 1)},
     };
     struct check_op op = {.what = what, .arrays = arrays, .n_arrays = 3, .n = n, .run = run_blend, .want = want_blend, .arg = &a};
-    snprintf(what, sizeof(what), "blend d %d", d);
-    check_rows(c, &op);
+    for (a.mode = BLEND_ADD; a.mode <= BLEND_TOWARDS; a.mode++) {
+        snprintf(what, sizeof(what), "blend %d, d %d", a.mode, d);
+        check_rows(c, &op);
+    }
     op.run = run_copy;
     op.want = want_copy;
     snprintf(what, sizeof(what), "copy_rows d %d", d);

@@ -46,13 +46,15 @@ static int run(struct work *w, struct err *err)
     if (r < 0 || !x || !norm || !y || !ids || !act || !w->fetched)
         return r < 0 ? r : err_set(err, ERR_NOMEM, "no device memory");
     const struct kern_ops *o = w->k->ops;
+    const struct route_out out = {act, y, y + N, NULL};
+    const struct route_rule rule = {0, 1, NULL};
     if ((r = w->b->upload(w->k, norm, host, sizeof(host))) < 0 || (r = w->b->upload(w->k, ids, host, N * sizeof(int))) < 0 ||
-        (r = o->embed(w->k, x, w->w, ids, all)) < 0 || (r = o->rmsnorm(w->k, act, x, norm, all, D, 1e-5f)) < 0 ||
+        (r = o->embed(w->k, x, w->w, ids, all)) < 0 || (r = o->rmsnorm(w->k, act, NULL, x, norm, all, D, 1e-5f)) < 0 ||
         (r = o->matmul(w->k, y, DTYPE_F32, D, act, D, w->w, all)) < 0 || (r = o->matmul_residual(w->k, x, act, D, w->w, NULL, all)) < 0 ||
         (r = o->matmul_accurate(w->k, y, x, w->accurate, all)) < 0 ||
-        (r = o->route_dtrnet(w->k, act, y, y + N, y, x, w->accurate, norm, norm, D, all)) < 0 ||
-        (r = o->copy_rows(w->k, y, x, D, all)) < 0 || (r = w->b->fetch(w->k, w->fetched, y, sizeof(host))) < 0 ||
-        (r = w->b->mark(w->k, 1)) < 0 || (r = w->b->wait(w->k, 1, err)) < 0 || (r = w->b->download(w->k, back, y, sizeof(back))) < 0)
+        (r = o->route_mlp(w->k, &out, &rule, y, x, w->accurate, norm, norm, D, all)) < 0 || (r = o->copy_rows(w->k, y, x, D, all)) < 0 ||
+        (r = w->b->fetch(w->k, w->fetched, y, sizeof(host))) < 0 || (r = w->b->mark(w->k, 1)) < 0 || (r = w->b->wait(w->k, 1, err)) < 0 ||
+        (r = w->b->download(w->k, back, y, sizeof(back))) < 0)
         return w->b->sync(w->k, err) < 0 ? r : err_set(err, ERR_INTERNAL, "an op failed, but sync did not");
     return w->b->sync(w->k, err);
 }
