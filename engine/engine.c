@@ -4,7 +4,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 struct engine {
@@ -40,6 +39,7 @@ static void fill_info(struct engine *e)
     e->info = (struct engine_info){.config = &m->config,
                                    .plan = m->plan,
                                    .device = m->k->backend->name,
+                                   .host_memory = m->k->limits.host_memory,
                                    .dtype = dtype_name(m->k->act),
                                    .numerics_class = m->k->backend->numerics_class(m->k),
                                    .model_hash = m->hash,
@@ -59,23 +59,19 @@ int engine_open(const struct engine_options *o, struct engine **ret, struct err 
     struct engine *e = calloc(1, sizeof(*e));
     if (!e)
         return err_set(err, ERR_NOMEM, "no memory for the engine");
-    assert(o->steps_in_flight >= 0 && o->steps_in_flight <= STEPS_IN_FLIGHT_MAX);
     int r = model_open(o, &e->m, err);
     if (r >= 0)
         r = pool_slots(&e->m, o->kv_cache_bytes, err);
     if (r >= 0) {
-        bool cuda = !strcmp(e->m.k->backend->name, "cuda");
-        struct scheduler_options so = {.max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens
-                                                           : cuda              ? 16384
-                                                                               : 512,
+        const struct backend_limits *device = &e->m.k->limits;
+        struct scheduler_options so = {.max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : device->step_rows,
                                        .max_queue = o->max_queue ? o->max_queue : 65536,
                                        .kv_slots = r,
                                        .prefix_cache = o->prefix_cache,
-                                       .steps_in_flight = o->steps_in_flight ? o->steps_in_flight
-                                                          : cuda             ? 2
-                                                                             : 1,
+                                       .steps_in_flight = o->steps_in_flight ? o->steps_in_flight : device->steps_in_flight,
                                        .tree_bytes = (size_t)r * model_kv_row_bytes(&e->m) / 8 + (16u << 20),
                                        .log = o->log};
+        assert(so.steps_in_flight >= 1 && so.steps_in_flight <= STEPS_IN_FLIGHT_MAX);
         r = scheduler_open(&e->s, &e->m, &so, err);
     }
     if (r < 0) {

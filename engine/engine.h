@@ -40,6 +40,7 @@ struct engine_info {
     const struct model_config *config;
     const struct layer_plan *plan; /* [config->n_layers] */
     const char *device, *dtype, *numerics_class;
+    bool host_memory;       /* the device computes in the host's own memory */
     const char *model_hash; /* hex SHA-256 over config.json and the weight files */
     int max_model_len, max_batch_tokens;
     int n_threads;

@@ -1,26 +1,43 @@
-/* A Mamba router's small tensors as both backends compute with them: checked, as floats, and with what does not depend on a row worked out.
- *
- * Only r0 - r1 is ever needed, and what follows the scan is linear: with w = out_proj[0] - out_proj[1],
- *     r0 - r1 = sum_j of_u[j] u[j] + sum_e of_y[e] y[e] + offset,   of_u = w,  of_y = mixer.out_proj^T w,  offset = b[0] - b[1].
- * e^(D A) is taken as 2^(D rate) with rate = -e^A_log / ln 2. */
+/* A Mamba router's tensors as they come from a checkpoint, and the size of its state. */
 #pragma once
-#include "common/err.h"
-#include "kernels/router.h"
+#include "kernels/dtype.h"
 
-struct mamba_values {
-    int d, r, e, n_state, n_conv, n_dt;
-    int x_cols; /* n_dt + 2 n_state */
-    float eps;
-    float *norm;             /* [r] */
-    float *conv, *conv_bias; /* [n_conv, e], [e] */
-    float *dt, *dt_bias;     /* [n_dt, e], [e] */
-    float *rate;             /* [e, n_state], <= 0 */
-    float *skip;             /* [e] */
-    double *of_u, *of_y;     /* [r], [e] */
-    double offset;
-    void *memory; /* of all arrays */
+/* A tensor as it was stored, in host memory, row-major. */
+struct kern_tensor {
+    const void *data;
+    enum dtype type;
 };
 
-/* ERR_UNSUPPORTED: a size beyond router.h's limits; ERR_CORRUPT: a value that is not finite, in a tensor that is named; ERR_NOMEM. */
-int mamba_values_new(const struct mamba_parts *parts, struct mamba_values *ret, struct err *err);
-void mamba_values_free(struct mamba_values *v); /* copes with zeros */
+enum {
+    MAMBA_STATE_MAX = 256,
+    MAMBA_CONV_MAX = 64,
+    MAMBA_DT_MAX = 1024,
+    MAMBA_INNER_MAX = 16384
+}; /* of n_state, n_conv, n_dt, and of r and e */
+
+/* The tensors of a Mamba router (SPEC of UltraDeep, section 3.3), by their names in a checkpoint. Borrowed by mamba_new. */
+struct mamba_parts {
+    int d;       /* columns of x */
+    int r;       /* router_dim, 1 .. MAMBA_INNER_MAX */
+    int e;       /* router_expand * r, 1 .. MAMBA_INNER_MAX */
+    int n_state; /* router_d_state, 1 .. MAMBA_STATE_MAX */
+    int n_conv;  /* router_d_conv, 2 .. MAMBA_CONV_MAX */
+    int n_dt;    /* router_dt_rank, 1 .. MAMBA_DT_MAX */
+    float eps;
+    struct kern_tensor in_proj, in_proj_bias;   /* [r,d], [r] */
+    struct kern_tensor norm;                    /* [r] */
+    struct kern_tensor mixer_in_proj;           /* [2e,r]: e rows of a, e of z */
+    struct kern_tensor conv1d, conv1d_bias;     /* [e,n_conv], [e] */
+    struct kern_tensor x_proj;                  /* [n_dt + 2 n_state, e]: dt, B, C */
+    struct kern_tensor dt_proj, dt_proj_bias;   /* [e,n_dt], [e] */
+    struct kern_tensor a_log;                   /* [e,n_state] */
+    struct kern_tensor skip;                    /* [e]: mixer.D */
+    struct kern_tensor mixer_out_proj;          /* [r,e] */
+    struct kern_tensor out_proj, out_proj_bias; /* [2,r], [2] */
+};
+
+/* Floats of one router's state: the last n_conv - 1 rows of a, [n_conv-1, e], oldest first, then S [e, n_state]. */
+static inline size_t mamba_state_floats(int e, int n_state, int n_conv)
+{
+    return (size_t)e * (size_t)(n_conv - 1 + n_state);
+}

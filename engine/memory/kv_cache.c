@@ -7,8 +7,8 @@
 int kv_cache_open(struct kv_cache *c, struct kern_ctx *k, int n_slots, size_t row_bytes, int64_t n_table_entries, struct err *err)
 {
     *c = (struct kv_cache){.k = k, .row_bytes = row_bytes, .n_slots = n_slots, .n_table_entries = n_table_entries, .cap_holes = 16};
-    c->kv = k->backend->alloc(k, (size_t)n_slots * row_bytes);
-    c->tables = k->backend->alloc(k, (size_t)n_table_entries * sizeof(int));
+    c->kv = dev_act_in(k->backend->alloc(k, (size_t)n_slots * row_bytes), 0);
+    c->tables = dev_i32_in(k->backend->alloc(k, (size_t)n_table_entries * sizeof(int)), 0);
     c->free_slots = malloc((size_t)n_slots * sizeof(int));
     c->holes = malloc((size_t)c->cap_holes * sizeof(*c->holes));
     if (!c->kv || !c->tables || !c->free_slots || !c->holes) {
@@ -27,8 +27,8 @@ void kv_cache_close(struct kv_cache *c)
 {
     if (!c->k)
         return;
-    c->k->backend->free(c->k, c->kv);
-    c->k->backend->free(c->k, c->tables);
+    c->k->backend->free(c->k, DEV_BYTES(c->kv));
+    c->k->backend->free(c->k, DEV_BYTES(c->tables));
     free(c->free_slots);
     free(c->holes);
     memset(c, 0, sizeof(*c));

@@ -10,8 +10,8 @@ struct kv_extent {
 
 struct kv_cache {
     struct kern_ctx *k;
-    void *kv;    /* backend memory: n_slots rows of row_bytes */
-    int *tables; /* backend memory: n_table_entries ints */
+    struct dev_act *kv;     /* n_slots rows of row_bytes */
+    struct dev_i32 *tables; /* [n_table_entries] */
     size_t row_bytes;
     int n_slots;
     int *free_slots; /* [n_slots] stack */

@@ -72,29 +72,36 @@ int batch_want(struct batch *b, int row, int target)
 }
 
 /* Appends an array to the staging block; returns where it will lie on the device. */
-static void *stage(struct batch *b, size_t *used, const void *src, size_t bytes)
+static struct dev_bytes *stage(struct batch *b, size_t *used, const void *src, size_t bytes)
 {
-    char *at = b->device + *used;
+    struct dev_bytes *at = dev_bytes_in(b->device, *used);
     memcpy(b->staging + *used, src, bytes);
     *used += bytes;
     return at;
 }
 
-int batch_upload(struct batch *b, int *tables)
+static struct dev_i32 *stage_ints(struct batch *b, size_t *used, const int *src, size_t n)
 {
-    size_t used = 0, word = sizeof(int), n = (size_t)b->n_rows;
-    const void *runs = stage(b, &used, b->runs, (size_t)b->n_runs * sizeof(*b->runs)); /* first, for its alignment */
-    b->d_ids = stage(b, &used, b->ids, n * word);
-    const int *pos = stage(b, &used, b->pos, n * word);
-    const int *run_of = stage(b, &used, b->run_of, n * word);
-    b->d_base = (const int *)(b->device + used);
+    return dev_i32_in(stage(b, used, src, n * sizeof(*src)), 0);
+}
+
+int batch_upload(struct batch *b, struct dev_i32 *tables)
+{
+    size_t used = 0, n = (size_t)b->n_rows;
+    const struct dev_runs *runs =
+        dev_runs_in(stage(b, &used, b->runs, (size_t)b->n_runs * sizeof(*b->runs)), 0); /* first, for its alignment */
+    b->d_ids = stage_ints(b, &used, b->ids, n);
+    const struct dev_i32 *pos = stage_ints(b, &used, b->pos, n);
+    const struct dev_i32 *run_of = stage_ints(b, &used, b->run_of, n);
+    b->d_base = dev_i32_in(b->device, used);
     for (int l = 0; l < b->n_layers; l++)
-        stage(b, &used, batch_base(b, l, 0), (size_t)b->n_runs * word);
-    b->d_want_row = stage(b, &used, b->want_row, (size_t)b->n_want * word);
-    b->d_want_target = stage(b, &used, b->want_target, (size_t)b->n_want * word);
+        stage_ints(b, &used, batch_base(b, l, 0), (size_t)b->n_runs);
+    b->d_want_row = stage_ints(b, &used, b->want_row, (size_t)b->n_want);
+    b->d_want_target = stage_ints(b, &used, b->want_target, (size_t)b->n_want);
     b->step =
         (struct kern_step){.all = {.n_max = b->n_rows}, .pos = pos, .run_of = run_of, .runs = runs, .n_runs = b->n_runs, .tables = tables};
-    b->d_reserved = (const int *)(b->device + used); /* the bulk, straight from where it is */
+    b->d_reserved = dev_i32_in(b->device, used); /* the bulk, straight from where it is */
     int r = b->k->backend->upload(b->k, b->device, b->staging, used);
-    return r < 0 ? r : b->k->backend->upload(b->k, b->device + used, b->reserved, (size_t)b->n_layers * (size_t)b->n_append * word);
+    size_t reserved = (size_t)b->n_layers * (size_t)b->n_append * sizeof(int);
+    return r < 0 ? r : b->k->backend->upload(b->k, DEV_BYTES(b->d_reserved), b->reserved, reserved);
 }

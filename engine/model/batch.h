@@ -14,10 +14,10 @@ struct batch {
     int *want_row, *want_target; /* rows whose logits are wanted, ascending; the target token or -1 */
     /* device, valid after batch_upload */
     struct kern_ctx *k;
-    char *device;
+    struct dev_bytes *device;
     char *staging;
-    const int *d_ids, *d_base, *d_reserved, *d_want_row;
-    int *d_want_target;
+    const struct dev_i32 *d_ids, *d_base, *d_reserved, *d_want_row;
+    struct dev_i32 *d_want_target;
     struct kern_step step;
 };
 
@@ -35,13 +35,13 @@ static inline int *batch_base(struct batch *b, int layer, int run)
 int batch_want(struct batch *b, int row, int target);
 
 /* Copies to the device and fills b->step; tables: the KV cache's slot tables. */
-int batch_upload(struct batch *b, int *tables);
+int batch_upload(struct batch *b, struct dev_i32 *tables);
 /* Device pointers of one layer. */
-static inline const int *batch_layer_base(const struct batch *b, int layer)
+static inline const struct dev_i32 *batch_layer_base(const struct batch *b, int layer)
 {
-    return b->d_base + (size_t)layer * (size_t)b->n_runs;
+    return dev_i32_at(b->d_base, (size_t)layer * (size_t)b->n_runs);
 }
-static inline const int *batch_layer_reserved(const struct batch *b, int layer)
+static inline const struct dev_i32 *batch_layer_reserved(const struct batch *b, int layer)
 {
-    return b->d_reserved + (size_t)layer * (size_t)b->n_append;
+    return dev_i32_at(b->d_reserved, (size_t)layer * (size_t)b->n_append);
 }

@@ -96,19 +96,20 @@ static int read_f32(struct binder *b, const char *name, int64_t rows, int64_t co
     return 0;
 }
 
-static int upload(struct binder *b, const float *values, size_t n, float **ret)
+static int upload(struct binder *b, const float *values, size_t n, struct dev_f32 **ret)
 {
     const struct backend *be = b->k->backend;
-    float *p = be->alloc(b->k, n * sizeof(*p));
+    size_t bytes = n * sizeof(*values);
+    struct dev_bytes *p = be->alloc(b->k, bytes);
     if (!p)
         return err_set(b->err, ERR_NOMEM, "no %s memory for weights", be->name);
-    *ret = p; /* owned by the weights from here on, also when the upload fails */
-    b->bytes += n * sizeof(*p);
-    int r = be->upload(b->k, p, values, n * sizeof(*p));
+    *ret = dev_f32_in(p, 0); /* owned by the weights from here on, also when the upload fails */
+    b->bytes += bytes;
+    int r = be->upload(b->k, p, values, bytes);
     return r < 0 ? err_set(b->err, r, "upload of weights to %s failed", be->name) : 0;
 }
 
-int binder_stacked(struct binder *b, const char *const *names, int n_names, int64_t rows, int64_t cols, float **ret)
+int binder_stacked(struct binder *b, const char *const *names, int n_names, int64_t rows, int64_t cols, struct dev_f32 **ret)
 {
     size_t each = (size_t)(rows * (cols ? cols : 1));
     float *values = malloc(each * (size_t)n_names * sizeof(*values));
@@ -121,7 +122,7 @@ int binder_stacked(struct binder *b, const char *const *names, int n_names, int6
     return r;
 }
 
-int binder_vector(struct binder *b, const char *name, int64_t n, float **ret)
+int binder_vector(struct binder *b, const char *name, int64_t n, struct dev_f32 **ret)
 {
     return binder_stacked(b, &name, 1, n, 0, ret);
 }

@@ -30,8 +30,8 @@ struct part_spec {
 int binder_matrix(struct binder *b, enum matrix_kind kind, const struct part_spec *specs, int n_parts, int64_t cols,
                   struct kern_matrix **ret);
 /* f32 [n] in backend memory. On an error too, what is in *ret is owned by the caller. */
-int binder_vector(struct binder *b, const char *name, int64_t n, float **ret);
+int binder_vector(struct binder *b, const char *name, int64_t n, struct dev_f32 **ret);
 /* One f32 array from n_names tensors of [rows, cols] each ([rows] if cols is 0), one after the other. */
-int binder_stacked(struct binder *b, const char *const *names, int n_names, int64_t rows, int64_t cols, float **ret);
+int binder_stacked(struct binder *b, const char *const *names, int n_names, int64_t rows, int64_t cols, struct dev_f32 **ret);
 /* Other dtypes than F32, BF16 and F16 are an error. */
 int binder_dtype(const struct tensor *t, enum dtype *ret, struct err *err);

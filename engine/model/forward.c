@@ -31,23 +31,27 @@ int forward_router(const struct model *m, struct workspace *w, const struct batc
     const struct layer_plan *p = &m->plan[layer];
     struct kern_ctx *k = m->k;
     struct rows all = b->step.all;
-    int r = 0;
-    unsigned char *route = w->route + (size_t)layer * (size_t)b->n_rows;
-    float *prob = w->prob + (size_t)layer * (size_t)b->n_rows;
+    size_t at = (size_t)layer * (size_t)b->n_rows;
+    struct route_out to = {.route = dev_u8_at(w->route, at),
+                           .gate = w->gate,
+                           .prob = dev_f32_at(w->prob, at),
+                           .below = p->unselected == UNSELECTED_SKIP ? DECISION_SKIP : DECISION_LINEAR,
+                           .above = DECISION_ATTEND};
     switch (p->kind) {
-    case LAYER_DTRNET:
-        return k->ops->route_mlp(k, &(struct route_out){route, w->gate, prob, NULL}, &(struct route_rule){0, 1, NULL}, w->router, w->x,
-                                 lw->router_in, lw->router_out, lw->router_out_bias, lw->router_dim, all);
-    case LAYER_MOD: return k->ops->route_mod(k, route, w->gate, prob, w->x, lw->router_out, lw->router_out_bias, lw->router_dim, all);
-    case LAYER_DLLM:
-        r = k->ops->matmul_accurate(k, w->router, w->x, lw->router_in, all);
-        if (r >= 0) /* the norm inside D-LLM's router has its own fixed eps (golden section 8) */
-            r = k->ops->route_dllm(k, route, prob, w->router, lw->router_norm, 1e-5f, lw->router_out, lw->router_out_bias, lw->router_dim,
-                                   b->step.pos, p->forced, all);
-        break;
+    case LAYER_DTRNET: {
+        struct route_mlp mlp = {lw->router_in, lw->router_out, lw->router_out_bias, lw->router_dim, w->router};
+        return k->ops->route_mlp(k, &to, &mlp, w->x, all);
+    }
+    case LAYER_MOD: return k->ops->route_mod(k, &to, w->x, lw->router_out, lw->router_out_bias, lw->router_dim, all);
+    case LAYER_DLLM: {
+        /* the norm inside D-LLM's router has its own fixed eps (golden section 8) */
+        struct route_dllm dllm = {lw->router_norm, 1e-5f, lw->router_out, lw->router_out_bias, lw->router_dim, p->forced};
+        int r = k->ops->matmul_accurate(k, w->router, w->x, lw->router_in, all);
+        return r < 0 ? r : k->ops->route_dllm(k, &to, &dllm, w->router, b->step.pos, all);
+    }
     case LAYER_DENSE: break;
     }
-    return r;
+    return 0;
 }
 
 static int attention_block(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_cache *kv, int layer,
@@ -63,9 +67,8 @@ static int attention_block(const struct model *m, struct workspace *w, const str
     for (int i = 0; r >= 0 && i < lw->n_proj; i++) {
         const struct projection *proj = &lw->proj[i];
         struct rows of = proj->rows == ROWS_ALL ? rows->all : rows->selected;
-        char *to = (char *)w->qkv + (size_t)proj->col * dtype_size(k->act);
         r = proj->bypass ? k->ops->matmul_bypass(k, &heads, w->attn, w->qkv, w->xn, proj->w, c->hidden, of)
-                         : k->ops->matmul(k, to, k->act, width, w->xn, c->hidden, proj->w, of);
+                         : k->ops->matmul(k, w->qkv, proj->col, width, w->xn, c->hidden, proj->w, of);
     }
     if (r >= 0)
         r = k->ops->rope_store(k, &heads, w->qkv, m->rope_cos, m->rope_sin, &b->step, w->place.slot, rows->selected);
@@ -93,7 +96,7 @@ int forward_layer(const struct model *m, struct workspace *w, const struct batch
 {
     const struct layer_plan *p = &m->plan[layer];
     struct kern_ctx *k = m->k;
-    const unsigned char *route = p->kind == LAYER_DENSE ? NULL : w->route + (size_t)layer * (size_t)b->n_rows;
+    const struct dev_u8 *route = p->kind == LAYER_DENSE ? NULL : dev_u8_at(w->route, (size_t)layer * (size_t)b->n_rows);
     int d = m->config.hidden, r = forward_router(m, w, b, layer);
     if (r >= 0)
         r = k->ops->place(k, &b->step, layer, route, p->kv_all, batch_layer_base(b, layer), batch_layer_reserved(b, layer), &w->place);
@@ -122,19 +125,22 @@ int forward_layers(const struct model *m, struct workspace *w, const struct batc
     return r;
 }
 
+int forward_scores(const struct model *m, struct workspace *w, const struct batch *b, int first, int n, int top_k)
+{
+    struct kern_scores to = {
+        .target = b->d_want_target, .target_lp = w->target_lp, .top_k = top_k, .top_id = w->top_id, .top_lp = w->top_lp, .bad = w->bad};
+    return m->k->ops->logprobs(m->k, &to, first, w->logits, (size_t)m->config.vocab, n, m->config.vocab);
+}
+
 int forward_head(const struct model *m, struct workspace *w, const struct batch *b, int first, int n, int top_k)
 {
     const struct model_config *c = &m->config;
     struct kern_ctx *k = m->k;
-    struct rows wanted = {.idx = b->d_want_row + first, .n_max = n}, compact = {.n_max = n};
-    size_t at = (size_t)first, top_at = at * (size_t)top_k;
+    struct rows wanted = {.idx = dev_i32_at(b->d_want_row, (size_t)first), .n_max = n}, compact = {.n_max = n};
     int r = k->ops->gather_rows(k, w->want_x, w->x, c->hidden, wanted);
     if (r >= 0)
         r = k->ops->rmsnorm(k, w->want_xn, NULL, w->want_x, m->weights.final_norm, compact, c->hidden, c->rms_eps);
     if (r >= 0)
-        r = k->ops->matmul(k, w->logits, DTYPE_F32, c->vocab, w->want_xn, c->hidden, m->weights.head, compact);
-    if (r >= 0)
-        r = k->ops->logprobs(k, w->logits, (size_t)c->vocab, n, c->vocab, b->d_want_target + first, top_k, w->target_lp + at,
-                             w->top_id + top_at, w->top_lp + top_at, w->bad + at);
-    return r;
+        r = k->ops->matmul_f32(k, w->logits, w->want_xn, m->weights.head, compact);
+    return r < 0 ? r : forward_scores(m, w, b, first, n, top_k);
 }

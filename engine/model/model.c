@@ -67,16 +67,16 @@ static int upload_rope(struct model *m, struct err *err)
     size_t n = (size_t)m->max_model_len * (size_t)(m->config.head_dim / 2), bytes = n * sizeof(float);
     const struct backend *b = m->k->backend;
     float *cos = malloc(bytes), *sin = malloc(bytes);
-    m->rope_cos = b->alloc(m->k, bytes);
-    m->rope_sin = b->alloc(m->k, bytes);
+    m->rope_cos = dev_f32_in(b->alloc(m->k, bytes), 0);
+    m->rope_sin = dev_f32_in(b->alloc(m->k, bytes), 0);
     int r = cos && sin && m->rope_cos && m->rope_sin
                 ? 0
                 : err_set(err, ERR_NOMEM, "no memory for rotary tables of %d positions", m->max_model_len);
     if (r >= 0) {
         rope_tables(&m->config.rope, m->config.head_dim, m->max_model_len, cos, sin);
-        r = b->upload(m->k, m->rope_cos, cos, bytes);
+        r = b->upload(m->k, DEV_BYTES(m->rope_cos), cos, bytes);
         if (r >= 0)
-            r = b->upload(m->k, m->rope_sin, sin, bytes);
+            r = b->upload(m->k, DEV_BYTES(m->rope_sin), sin, bytes);
         if (r < 0)
             err_set(err, r, "copying the rotary tables to the device failed");
     }
@@ -174,8 +174,8 @@ void model_close(struct model *m)
     if (m->k) {
         const struct backend *b = m->k->backend;
         weights_free(m->k, &m->weights);
-        b->free(m->k, m->rope_cos);
-        b->free(m->k, m->rope_sin);
+        b->free(m->k, DEV_BYTES(m->rope_cos));
+        b->free(m->k, DEV_BYTES(m->rope_sin));
         b->close(m->k);
     }
     free(m->plan);

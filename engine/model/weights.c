@@ -200,9 +200,9 @@ int weights_load(struct kern_ctx *k, const struct model_config *c, const struct 
 static void free_layer(struct kern_ctx *k, struct layer_weights *lw)
 {
     const struct kern_ops *o = k->ops;
-    float *const vectors[] = {lw->attn_norm, lw->mlp_norm, lw->router_norm, lw->router_out, lw->router_out_bias};
+    struct dev_f32 *const vectors[] = {lw->attn_norm, lw->mlp_norm, lw->router_norm, lw->router_out, lw->router_out_bias};
     for (size_t i = 0; i < sizeof(vectors) / sizeof(vectors[0]); i++)
-        k->backend->free(k, vectors[i]);
+        k->backend->free(k, DEV_BYTES(vectors[i]));
     for (int i = 0; i < lw->n_proj; i++)
         o->matrix_free(k, lw->proj[i].w);
     o->matrix_free(k, lw->o);
@@ -216,7 +216,7 @@ void weights_free(struct kern_ctx *k, struct weights *w)
     if (w->head != w->embed)
         k->ops->matrix_free(k, w->head);
     k->ops->matrix_free(k, w->embed);
-    k->backend->free(k, w->final_norm);
+    k->backend->free(k, DEV_BYTES(w->final_norm));
     for (int l = 0; w->layers && l < w->n_layers; l++)
         free_layer(k, &w->layers[l]);
     free(w->layers);

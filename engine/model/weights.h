@@ -17,22 +17,22 @@ struct projection {
 };
 
 struct layer_weights {
-    float *attn_norm, *mlp_norm; /* f32 [hidden], backend memory */
+    struct dev_f32 *attn_norm, *mlp_norm; /* [hidden] */
     /* dense, MoD: {qkv, selected}; DTRNet: {qk, selected}, {v, all, bypass}; D-LLM: {q, selected}, {kv, all} */
     struct projection proj[3];
     int n_proj;
     struct kern_matrix *o, *gate_up, *down;
-    struct kern_matrix *router_in; /* DTRNet: [hidden/2, hidden]; D-LLM: [512, hidden]; MATRIX_ACCURATE, with bias; else NULL */
-    float *router_norm;            /* D-LLM: f32 [512] */
-    float *router_out;             /* DTRNet [2, hidden/2]; D-LLM [2, 512]; MoD [2, hidden]: aux router, router */
-    float *router_out_bias;        /* f32 [2] */
-    int router_dim;                /* columns of router_out */
+    struct kern_matrix *router_in;   /* DTRNet: [hidden/2, hidden]; D-LLM: [512, hidden]; MATRIX_ACCURATE, with bias; else NULL */
+    struct dev_f32 *router_norm;     /* D-LLM: [512] */
+    struct dev_f32 *router_out;      /* DTRNet [2, hidden/2]; D-LLM [2, 512]; MoD [2, hidden]: aux router, router */
+    struct dev_f32 *router_out_bias; /* [2] */
+    int router_dim;                  /* columns of router_out */
 };
 
 struct weights {
     struct kern_matrix *embed;    /* [vocab, hidden] */
     struct kern_matrix *head;     /* the same pointer if tied */
-    float *final_norm;            /* f32 [hidden] */
+    struct dev_f32 *final_norm;   /* [hidden] */
     struct layer_weights *layers; /* [n_layers] */
     int n_layers;
     size_t bytes;     /* in backend memory */

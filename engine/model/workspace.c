@@ -24,7 +24,7 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
     *w = (struct workspace){.k = m->k, .max_rows = max_rows, .head_rows = head_rows(max_rows)};
     size_t hr = (size_t)w->head_rows;
     const struct {
-        void *field; /* the address of a pointer field */
+        void *field; /* the address of a field of a type of dev.h */
         size_t bytes;
     } plan[] = {
         {&w->x, n * d * 4},
@@ -39,8 +39,8 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         {&w->gate, n * 4},
         {&w->place.sel, n * 4},
         {&w->place.sel_n, 4},
-        {&w->place.rest, n * 4},
-        {&w->place.rest_n, 4},
+        {&w->place.exec, n * 4},
+        {&w->place.exec_n, 4},
         {&w->place.run_start, (n + 1) * 4},
         {&w->place.visible, n * 4},
         {&w->place.slot, n * 4},
@@ -56,7 +56,7 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         w->bytes += plan[i].bytes;
     size_t bytes = w->bytes;
     for (size_t i = 0; i < sizeof(plan) / sizeof(plan[0]); i++) {
-        void *p = plan[i].bytes ? m->k->backend->alloc(m->k, plan[i].bytes) : NULL;
+        struct dev_bytes *p = plan[i].bytes ? m->k->backend->alloc(m->k, plan[i].bytes) : NULL;
         memcpy(plan[i].field, &p, sizeof(p));
         if (plan[i].bytes && !p) {
             workspace_done(w);
@@ -71,10 +71,30 @@ void workspace_done(struct workspace *w)
 {
     if (!w->k)
         return;
-    void *all[] = {
-        w->x,          w->x0,     w->xn,        w->qkv,         w->attn,       w->ffn,          w->router,          w->route,
-        w->prob,       w->gate,   w->place.sel, w->place.sel_n, w->place.rest, w->place.rest_n, w->place.run_start, w->place.visible,
-        w->place.slot, w->want_x, w->want_xn,   w->logits,      w->target_lp,  w->top_id,       w->top_lp,          w->bad};
+    struct dev_bytes *all[] = {DEV_BYTES(w->x),
+                               DEV_BYTES(w->x0),
+                               DEV_BYTES(w->xn),
+                               DEV_BYTES(w->qkv),
+                               DEV_BYTES(w->attn),
+                               DEV_BYTES(w->ffn),
+                               DEV_BYTES(w->router),
+                               DEV_BYTES(w->route),
+                               DEV_BYTES(w->prob),
+                               DEV_BYTES(w->gate),
+                               DEV_BYTES(w->place.sel),
+                               DEV_BYTES(w->place.sel_n),
+                               DEV_BYTES(w->place.exec),
+                               DEV_BYTES(w->place.exec_n),
+                               DEV_BYTES(w->place.run_start),
+                               DEV_BYTES(w->place.visible),
+                               DEV_BYTES(w->place.slot),
+                               DEV_BYTES(w->want_x),
+                               DEV_BYTES(w->want_xn),
+                               DEV_BYTES(w->logits),
+                               DEV_BYTES(w->target_lp),
+                               DEV_BYTES(w->top_id),
+                               DEV_BYTES(w->top_lp),
+                               DEV_BYTES(w->bad)};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         w->k->backend->free(w->k, all[i]);
     memset(w, 0, sizeof(*w));

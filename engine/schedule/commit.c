@@ -50,8 +50,8 @@ static void read_bits(struct block *b)
             continue;
         }
         for (int i = 0; i < b->n; i++) {
-            s->commit.bits[(size_t)i * rb + (size_t)(l >> 3)] |= (uint8_t)((route[i] != 0) << (l & 7));
-            s->counts.rows_routed[l] += route[i] != 0;
+            s->commit.bits[(size_t)i * rb + (size_t)(l >> 3)] |= (uint8_t)((route[i] == DECISION_ATTEND) << (l & 7));
+            s->counts.rows_routed[l] += route[i] == DECISION_ATTEND;
         }
     }
 }

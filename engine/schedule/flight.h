@@ -13,7 +13,7 @@ struct flight {
     bool overlapped; /* another step was in flight when it was launched */
     struct batch batch;
     struct step_run *runs, *wants; /* [max_rows] parallel to the batch's runs and wanted rows */
-    unsigned char *route;          /* [n_layers, n_rows] decisions; alloc_host memory */
+    unsigned char *route;          /* [n_layers, n_rows] enum decision; alloc_host memory */
     struct scores scores;
 };
 

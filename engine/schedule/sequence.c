@@ -92,7 +92,7 @@ static int take_prefix(struct sequence *s, const struct sequence_env *e)
         count_row(e->tree, s->route + (size_t)p * (size_t)e->tree->route_bytes, s->kv_count);
     memcpy(s->rerun_count, s->kv_count, (size_t)reader.n_layers * sizeof(int));
     tree_walk_up(&s->path, read_slots, &reader); /* counts rerun_count down to 0 */
-    return e->kv->k->backend->upload(e->kv->k, e->kv->tables + s->table_off, e->table_host,
+    return e->kv->k->backend->upload(e->kv->k, DEV_BYTES(dev_i32_at(e->kv->tables, (size_t)s->table_off)), e->table_host,
                                      (size_t)reader.n_layers * (size_t)s->table_cap * sizeof(int));
 }
 

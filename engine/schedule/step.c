@@ -55,7 +55,7 @@ static int issue_step(struct scheduler *s, struct flight *f, struct err *err)
     if (r >= 0)
         r = run_layers(s, f);
     if (r >= 0)
-        r = k->backend->fetch(k, f->route, s->w.route, (size_t)b->n_layers * (size_t)b->n_rows);
+        r = k->backend->fetch(k, f->route, DEV_BYTES(s->w.route), (size_t)b->n_layers * (size_t)b->n_rows);
     if (r >= 0)
         r = scores_run(&f->scores, s->m, &s->w, b, top_k_of_step(f), sampler_of, f, err);
     return r < 0 ? r : k->backend->mark(k, f->id);

@@ -4,8 +4,8 @@
  * a run. Everything but the products is plain C (mamba_rows.c, mamba_scan.c, built for several levels). */
 #pragma once
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/cpu_math.h"
-#include "kernels/mamba.h"
+#include "kernels/cpu/route.h"
+#include "kernels/mamba_values.h"
 
 enum { MAMBA_BLOCK = 256, MAMBA_GROUP = SUM_LANES }; /* rows of a block; channels of a scan task */
 
@@ -21,10 +21,12 @@ struct kern_mamba {
 struct mamba_block {
     struct kern_ctx *k;
     const struct kern_mamba *w;
-    struct route_out out;
-    struct route_rule rule;
+    struct decisions to;
     unsigned char *bad;
     const struct kern_step *s;
+    const struct kern_run *runs;
+    const int *run_of;
+    const struct kern_save *saves;
     int router;
     int row0, n;           /* step rows row0 .. row0+n-1 */
     int run0;              /* the run of row0 */
@@ -44,7 +46,7 @@ void mamba_divide_scratch(struct mamba_block *b);
 /* The slot's state of the block's router; -1: NULL. */
 static inline float *mamba_state(const struct mamba_block *b, int slot)
 {
-    return slot < 0 ? NULL : b->s->states + ((size_t)slot * b->s->n_routers + b->router) * b->s->state_floats;
+    return slot < 0 ? NULL : f32_of(b->s->states) + ((size_t)slot * b->s->n_routers + b->router) * b->s->state_floats;
 }
 
 /* a of the row `back` rows before row i of the block, which is row `pos` of its run; older ones come from the tail of the run's first state. */

@@ -2,7 +2,6 @@
  * whose names are used. */
 #include "kernels/cpu/mamba.h"
 #include "kernels/cpu/ops.h"
-#include "kernels/cpu/route.h"
 
 /* log(1 + e^y) within a few units of the last place: max(y, 0) + log(1 + u), u = e^-|y|, and log(1 + u) = 2 atanh(s), s = u / (2 + u) <= 1/3,
  * by its series in s^2. */
@@ -33,7 +32,7 @@ static void conv_row(void *arg, int i)
 {
     const struct mamba_block *b = arg;
     const struct mamba_values *v = &b->w->v;
-    const struct kern_run *run = &b->s->runs[b->s->run_of[b->row0 + i]];
+    const struct kern_run *run = &b->runs[b->run_of[b->row0 + i]];
     const float *tail = mamba_state(b, run->state_in);
     float *restrict c = b->c + (size_t)i * v->e;
     memcpy(c, v->conv_bias, sizeof(float) * v->e);
@@ -90,21 +89,26 @@ static void decide_row(void *arg, int i)
     if (b->bad)
         b->bad[b->row0 + i] = margin - margin != 0;
     if (b->wanted[i])
-        route_decide(&b->out, &b->rule, b->row0 + i, margin);
+        route_decide(&b->to, b->row0 + i, margin);
 }
 
-static int run_block(struct mamba_block *b, const float *x)
+static struct dev_f32 *to_f32(float *p)
+{
+    return dev_f32_in(to_dev(p), 0);
+}
+
+static int run_block(struct mamba_block *b, const struct dev_f32 *x)
 {
     const struct mamba_values *v = &b->w->v;
     const struct kern_ops *o = &cpu_of(b->k)->ops;
     struct rows rows = {.n_max = b->n};
-    int r = o->matmul_accurate(b->k, b->u, x + (size_t)b->row0 * v->d, b->w->in, rows);
+    int r = o->matmul_accurate(b->k, to_f32(b->u), dev_f32_at(x, (size_t)b->row0 * v->d), b->w->in, rows);
     cpu_for_rows(b->k, rows, 2 * v->r, norm_row, b);
     if (r >= 0)
-        r = o->matmul_accurate(b->k, b->az, b->normed, b->w->mix, rows);
+        r = o->matmul_accurate(b->k, to_f32(b->az), to_f32(b->normed), b->w->mix, rows);
     cpu_for_rows(b->k, rows, (v->n_conv + 12) * v->e, conv_row, b);
     if (r >= 0)
-        r = o->matmul_accurate(b->k, b->x, b->c, b->w->x, rows);
+        r = o->matmul_accurate(b->k, to_f32(b->x), to_f32(b->c), b->w->x, rows);
     cpu_for_rows(b->k, rows, (v->n_dt + 20) * v->e, delta_row, b);
     CPU_NAME(mamba_scan)(b);
     cpu_for_rows(b->k, rows, 16 * v->e, decide_row, b);
@@ -119,10 +123,18 @@ static void mark_wanted(const struct mamba_block *b, const struct rows *n, int c
         b->wanted[rows_at(n, *next) - b->row0] = 1;
 }
 
-static int route_mamba_c(struct kern_ctx *k, const struct route_out *out, const struct route_rule *rule, unsigned char *bad, const float *x,
-                         const struct kern_mamba *w, const struct kern_step *s, int router, struct rows n)
+static int route_mamba_c(struct kern_ctx *k, const struct route_out *to, struct dev_u8 *bad, const struct kern_mamba *w,
+                         const struct dev_f32 *x, const struct kern_step *s, int router, struct rows n)
 {
-    struct mamba_block b = {.k = k, .w = w, .out = *out, .rule = *rule, .bad = bad, .s = s, .router = router};
+    struct mamba_block b = {.k = k,
+                            .w = w,
+                            .to = decisions_of(to),
+                            .bad = u8_of(bad),
+                            .s = s,
+                            .runs = runs_of(s->runs),
+                            .run_of = i32_of(s->run_of),
+                            .saves = saves_of(s->saves),
+                            .router = router};
     int rows = rows_count(s->all), wanted = rows_count(n), next = 0, r = 0;
     size_t row = 2 * (size_t)w->v.e, halo = (size_t)w->v.n_conv - 1;
     mamba_divide_scratch(&b);
@@ -130,7 +142,7 @@ static int route_mamba_c(struct kern_ctx *k, const struct route_out *out, const 
         if (b.row0) /* rows that the block's convolution looks back on */
             memmove(b.az - halo * row, b.az + ((ptrdiff_t)b.n - (ptrdiff_t)halo) * (ptrdiff_t)row, halo * row * sizeof(float));
         b.n = min_int(MAMBA_BLOCK, rows - b.row0);
-        b.run0 = s->run_of[b.row0];
+        b.run0 = b.run_of[b.row0];
         mark_wanted(&b, &n, wanted, &next);
         r = run_block(&b, x);
     }

@@ -87,7 +87,7 @@ static void store_slot(const struct scan *a, int slot, int i)
 static void scan_rows(struct scan *a, int begin, int end)
 {
     const struct mamba_block *b = a->b;
-    const struct kern_save *save = b->s->saves + a->run->save0, *last = save + a->run->n_save;
+    const struct kern_save *save = b->saves + a->run->save0, *last = save + a->run->n_save;
     while (save < last && save->row < b->row0 + begin)
         save++;
     while (begin < end) {
@@ -105,7 +105,7 @@ static void run_task(void *arg, int task, int thread)
 {
     const struct mamba_block *b = arg;
     int groups = b->w->ep / MAMBA_GROUP, e0 = task % groups * MAMBA_GROUP;
-    struct scan a = {.b = b, .run = &b->s->runs[b->run0 + task / groups], .e0 = e0, .lanes = min_int(MAMBA_GROUP, b->w->v.e - e0)};
+    struct scan a = {.b = b, .run = &b->runs[b->run0 + task / groups], .e0 = e0, .lanes = min_int(MAMBA_GROUP, b->w->v.e - e0)};
     int begin = a.run->row0 - b->row0, end = begin + a.run->n;
     const float *slot = mamba_state(b, a.run->state_in);
     load_state(&a, begin < 0 ? b->carry : slot ? slot + (size_t)(b->w->v.n_conv - 1) * b->w->v.e : NULL);
@@ -118,6 +118,6 @@ static void run_task(void *arg, int task, int thread)
 
 void CPU_NAME(mamba_scan)(struct mamba_block *b)
 {
-    int runs = b->s->run_of[b->row0 + b->n - 1] - b->run0 + 1;
+    int runs = b->run_of[b->row0 + b->n - 1] - b->run0 + 1;
     parallel_for(cpu_of(b->k)->pool, runs * (b->w->ep / MAMBA_GROUP), run_task, b);
 }

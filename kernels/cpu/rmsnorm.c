@@ -32,9 +32,10 @@ static void row(void *arg, int r)
         norm_row(y, DTYPE_BF16, z, x, a->w, a->d, a->eps);
 }
 
-static int rmsnorm_c(struct kern_ctx *k, void *y, float *z, const float *x, const float *w, struct rows n, int d, float eps)
+static int rmsnorm_c(struct kern_ctx *k, struct dev_act *y, struct dev_f32 *z, const struct dev_f32 *x, const struct dev_f32 *w,
+                     struct rows n, int d, float eps)
 {
-    struct rmsnorm a = {y, z, k->act, x, w, d, eps};
+    struct rmsnorm a = {act_of(y), f32_of(z), k->act, f32_of(x), f32_of(w), d, eps};
     cpu_for_rows(k, n, 2 * d, row, &a);
     return 0;
 }
@@ -50,9 +51,9 @@ static void cast_row(void *arg, int r)
             act_put(a->y, DTYPE_BF16, at + i, a->x[at + i]);
 }
 
-static int cast_rows_c(struct kern_ctx *k, void *y, const float *x, struct rows n, int d)
+static int cast_rows_c(struct kern_ctx *k, struct dev_act *y, const struct dev_f32 *x, struct rows n, int d)
 {
-    struct rmsnorm a = {.y = y, .type = k->act, .x = x, .d = d};
+    struct rmsnorm a = {.y = act_of(y), .type = k->act, .x = f32_of(x), .d = d};
     cpu_for_rows(k, n, d, cast_row, &a);
     return 0;
 }
@@ -92,9 +93,10 @@ static void head_norm_row(void *arg, int r)
     }
 }
 
-static int head_norm_c(struct kern_ctx *k, void *x, int ldx, int heads, int hp, int hd, const float *w, struct rows n, float eps)
+static int head_norm_c(struct kern_ctx *k, struct dev_act *x, int col, int ldx, int heads, int hp, int hd, const struct dev_f32 *w,
+                       struct rows n, float eps)
 {
-    struct head_norm a = {x, k->act, ldx, heads, hp, hd, w, eps};
+    struct head_norm a = {act_at_mut(act_of(x), k->act, col), k->act, ldx, heads, hp, hd, f32_of(w), eps};
     cpu_for_rows(k, n, 4 * heads * hp, head_norm_row, &a);
     return 0;
 }

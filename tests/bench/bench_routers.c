@@ -23,9 +23,9 @@ static void must(int code, const char *what)
     exit(1);
 }
 
-static void *upload(const void *host, size_t bytes)
+static struct dev_bytes *upload(const void *host, size_t bytes)
 {
-    void *p = b->alloc(k, bytes);
+    struct dev_bytes *p = b->alloc(k, bytes);
     must(p ? 0 : ERR_NOMEM, "alloc");
     must(b->upload(k, p, host, bytes), "upload");
     return p;
@@ -40,12 +40,12 @@ static struct kern_tensor tensor(size_t n, double size)
     return (struct kern_tensor){v, DTYPE_BF16};
 }
 
-static float *floats(size_t n, double size)
+static struct dev_f32 *floats(size_t n, double size)
 {
     float *host = malloc(n * sizeof(*host));
     for (size_t i = 0; i < n; i++)
         host[i] = (float)(size * (rand() % 2001 - 1000) / 1000);
-    float *dev = upload(host, n * sizeof(*host));
+    struct dev_f32 *dev = dev_f32_in(upload(host, n * sizeof(*host)), 0);
     free(host);
     return dev;
 }
@@ -53,7 +53,7 @@ static float *floats(size_t n, double size)
 struct routers {
     int d;
     struct kern_matrix *w1;
-    float *w2, *b2;
+    struct dev_f32 *w2, *b2;
     struct kern_mamba *mamba;
 };
 
@@ -83,7 +83,7 @@ static void make_routers(struct routers *r, int d)
 struct job {
     const struct routers *w;
     int n, n_runs;
-    float *x, *hid;
+    struct dev_f32 *x, *hid;
     struct route_out out;
     struct kern_step step;
     bool mamba;
@@ -101,10 +101,16 @@ static void make_step(struct job *j, int length)
         run_of[i] = i / length;
     }
     for (int i = 0; i < j->n_runs; i++)
-        runs[i] = (struct kern_run){.row0 = i * length, .n = j->n - i * length < length ? j->n - i * length : length, .append = 1, .state_in = i, .state_out = i};
-    j->step = (struct kern_step){.all = {.n_max = j->n}, .pos = upload(pos, n * sizeof(*pos)), .run_of = upload(run_of, n * sizeof(*run_of)),
-                                 .runs = upload(runs, (size_t)j->n_runs * sizeof(*runs)), .n_runs = j->n_runs,
-                                 .states = floats((size_t)j->n_runs * floats_a_state, 1), .n_routers = 1, .state_floats = (int)floats_a_state};
+        runs[i] = (struct kern_run){
+            .row0 = i * length, .n = j->n - i * length < length ? j->n - i * length : length, .append = 1, .state_in = i, .state_out = i};
+    j->step = (struct kern_step){.all = {.n_max = j->n},
+                                 .pos = dev_i32_in(upload(pos, n * sizeof(*pos)), 0),
+                                 .run_of = dev_i32_in(upload(run_of, n * sizeof(*run_of)), 0),
+                                 .runs = dev_runs_in(upload(runs, (size_t)j->n_runs * sizeof(*runs)), 0),
+                                 .n_runs = j->n_runs,
+                                 .states = floats((size_t)j->n_runs * floats_a_state, 1),
+                                 .n_routers = 1,
+                                 .state_floats = (int)floats_a_state};
     free(pos);
     free(run_of);
     free(runs);
@@ -116,13 +122,19 @@ static void make_job(struct job *j, const struct routers *w, int n, int length)
     make_step(j, length);
     j->x = floats((size_t)n * (size_t)w->d, 2);
     j->hid = floats((size_t)n * (size_t)w->d / 2, 0);
-    j->out = (struct route_out){b->alloc(k, (size_t)n), b->alloc(k, (size_t)n * 4), b->alloc(k, (size_t)n * 4), NULL};
-    must(j->out.route && j->out.gate && j->out.prob ? 0 : ERR_NOMEM, "alloc");
+    j->out = (struct route_out){.route = dev_u8_in(b->alloc(k, (size_t)n), 0),
+                                .gate = floats((size_t)n, 0),
+                                .prob = floats((size_t)n, 0),
+                                .below = DECISION_LINEAR,
+                                .above = DECISION_ATTEND};
+    must(j->out.route ? 0 : ERR_NOMEM, "alloc");
 }
 
 static void free_job(struct job *j)
 {
-    void *all[] = {(void *)j->step.pos, (void *)j->step.run_of, (void *)j->step.runs, j->step.states, j->x, j->hid, j->out.route, j->out.gate, j->out.prob};
+    struct dev_bytes *all[] = {DEV_BYTES(j->step.pos),    DEV_BYTES(j->step.run_of), DEV_BYTES(j->step.runs),
+                               DEV_BYTES(j->step.states), DEV_BYTES(j->x),           DEV_BYTES(j->hid),
+                               DEV_BYTES(j->out.route),   DEV_BYTES(j->out.gate),    DEV_BYTES(j->out.prob)};
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
         b->free(k, all[i]);
 }
@@ -130,10 +142,10 @@ static void free_job(struct job *j)
 static int issue(void *arg)
 {
     const struct job *j = arg;
-    const struct route_rule rule = {0, 1, NULL};
+    const struct route_mlp mlp = {j->w->w1, j->w->w2, j->w->b2, j->w->d / 2, j->hid};
     if (j->mamba)
-        return k->ops->route_mamba(k, &j->out, &rule, NULL, j->x, j->w->mamba, &j->step, 0, j->step.all);
-    return k->ops->route_mlp(k, &j->out, &rule, j->hid, j->x, j->w->w1, j->w->w2, j->w->b2, j->w->d / 2, j->step.all);
+        return k->ops->route_mamba(k, &j->out, NULL, j->w->mamba, j->x, &j->step, 0, j->step.all);
+    return k->ops->route_mlp(k, &j->out, &mlp, j->x, j->step.all);
 }
 
 /* As an engine issues a step: those of some layers in one recording, where the backend has recordings. */
@@ -176,7 +188,8 @@ static void bench(const struct routers *w, int n, int length)
         double s = seconds(&j, i % 2);
         best[i % 2] = s < best[i % 2] ? s : best[i % 2];
     }
-    printf("width %5d  %6d rows in %4d runs  mlp %9.1f us  mamba %9.1f us  ratio %.2f\n", w->d, n, j.n_runs, best[0] * 1e6, best[1] * 1e6, best[1] / best[0]);
+    printf("width %5d  %6d rows in %4d runs  mlp %9.1f us  mamba %9.1f us  ratio %.2f\n", w->d, n, j.n_runs, best[0] * 1e6, best[1] * 1e6,
+           best[1] / best[0]);
     fflush(stdout);
     free_job(&j);
 }
@@ -218,8 +231,8 @@ int main(int argc, char **argv)
         }
         k->ops->matrix_free(k, w.w1);
         k->ops->mamba_free(k, w.mamba);
-        b->free(k, w.w2);
-        b->free(k, w.b2);
+        b->free(k, DEV_BYTES(w.w2));
+        b->free(k, DEV_BYTES(w.b2));
     }
     if (r == 0)
         b->close(k);

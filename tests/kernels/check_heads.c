@@ -12,8 +12,7 @@ struct arg {
 static int run_norm(const struct check *c, const void *arg, void *const *dev, struct rows rows)
 {
     const struct arg *a = arg;
-    char *x = (char *)dev[0] + a->col * check_size(c, CHECK_ACT);
-    return c->k->ops->head_norm(c->k, x, a->ld, a->heads, a->hp, a->hd, a->dev_w, rows, 1e-5f);
+    return c->k->ops->head_norm(c->k, dev[0], a->col, a->ld, a->heads, a->hp, a->hd, a->dev_w, rows, 1e-5f);
 }
 
 static void want_norm(const struct check *c, const void *arg, int r, const void *const *in, double *const *out)
@@ -102,21 +101,32 @@ static void spread(struct check *c, int n, int h, int hk, int hd)
     check_arrays_done(arrays, 2);
 }
 
-void check_heads(struct check *c)
+static const int sizes[] = {8, 10, 12, 16, 24, 64, 80, 128, 136, 256};
+enum { SIZES = sizeof(sizes) / sizeof(*sizes) };
+
+void check_head_norm(struct check *c)
 {
-    static const int sizes[] = {8, 10, 12, 16, 24, 64, 80, 128, 136, 256};
-    if (c->bench) {
+    if (c->bench)
         norm_heads(c, 512, 15, 64, 0, 640);
-        cast(c, 512, 960);
+    for (int i = 0; i < SIZES && !c->bench; i++)
+        for (int n = 0; n <= 20; n = n * 4 + 1)
+            norm_heads(c, n, 1 + i % 5, sizes[i], i % 3 * 16, i % 2 * 8);
+}
+
+void check_spread_values(struct check *c)
+{
+    if (c->bench)
         spread(c, 512, 15, 5, 64);
-        return;
-    }
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
-        for (int n = 0; n <= 20; n = n * 4 + 1) {
-            norm_heads(c, n, 1 + (int)i % 5, sizes[i], (int)i % 3 * 16, (int)i % 2 * 8);
-            spread(c, n, (int)(i % 3 + 1) * 2, i % 2 ? 2 : 1, sizes[i] % 8 ? 8 : sizes[i]);
-        }
-    for (int d = 1; d < 1200; d = d * 2 + 1)
+    for (int i = 0; i < SIZES && !c->bench; i++)
+        for (int n = 0; n <= 20; n = n * 4 + 1)
+            spread(c, n, (i % 3 + 1) * 2, i % 2 ? 2 : 1, sizes[i] % 8 ? 8 : sizes[i]);
+}
+
+void check_cast_rows(struct check *c)
+{
+    if (c->bench)
+        cast(c, 512, 960);
+    for (int d = 1; d < 1200 && !c->bench; d = d * 2 + 1)
         for (int n = 0; n <= 20; n = n * 4 + 1)
             cast(c, n, d + d % 3);
 }

@@ -11,7 +11,7 @@ static int on_cuda(const struct check *c)
 }
 
 enum { MAX_SEQ = 6, MAX_ROWS = 700, ROUTERS = 2, ROUTER = 1, SAVES = 8, SLOTS = 2 * MAX_SEQ + SAVES };
-enum { BELOW = 1, ABOVE = 2, UNTOUCHED = 7 };
+enum { BELOW = DECISION_LINEAR, ABOVE = DECISION_ATTEND, UNTOUCHED = 7 };
 
 struct shape {
     int d, r, e, n_state, n_conv, n_dt;
@@ -300,11 +300,16 @@ static void run_step(struct check *c, const struct problem *p, const struct piec
                              .states = p->states,
                              .n_routers = ROUTERS,
                              .state_floats = p->state_floats};
-    struct route_out out = {.route = o.dev[3], .gate = o.dev[1], .prob = o.dev[0], .margin = o.dev[2]};
-    struct route_rule rule = {BELOW, ABOVE, p->threshold ? p->dev_limit : NULL};
+    struct route_out to = {.route = o.dev[3],
+                           .gate = o.dev[1],
+                           .prob = o.dev[0],
+                           .below = BELOW,
+                           .above = ABOVE,
+                           .threshold = p->threshold ? p->dev_limit : NULL,
+                           .margin = o.dev[2]};
     struct rows rows = idx ? (struct rows){dev[6], dev[5], s.n} : step.all;
     c->cases++;
-    check_code(c, "route_mamba", c->k->ops->route_mamba(c->k, &out, &rule, o.dev[4], dev[0], p->w, &step, ROUTER, rows));
+    check_code(c, "route_mamba", c->k->ops->route_mamba(c->k, &to, o.dev[4], p->w, dev[0], &step, ROUTER, rows));
     outputs_down(c, &o, s.n, ret);
     for (size_t i = 0; i < sizeof(dev) / sizeof(*dev); i++)
         check_drop(c, dev[i]);
@@ -572,7 +577,7 @@ static void refusals(struct check *c)
     free_problem(c, &p);
 }
 
-void check_mamba(struct check *c)
+void check_route_mamba(struct check *c)
 {
     static const struct shape shapes[] = {{48, 16, 32, 8, 4, 1},  {33, 5, 10, 3, 2, 2},   {64, 24, 48, 8, 4, 2},
                                           {7, 1, 1, 1, 3, 1},     {20, 9, 27, 17, 5, 3},  {96, 64, 128, 16, 4, 4},

@@ -13,7 +13,7 @@ struct arg {
 static int run(const struct check *c, const void *arg, void *const *dev, struct rows rows)
 {
     const struct arg *a = arg;
-    float *z = a->form == PLAIN ? NULL : a->form == BOTH ? dev[Z] : dev[X];
+    struct dev_f32 *z = a->form == PLAIN ? NULL : a->form == BOTH ? dev[Z] : dev[X];
     return c->k->ops->rmsnorm(c->k, dev[Y], z, dev[X], a->dev_w, rows, a->d, a->eps);
 }
 

@@ -4,18 +4,19 @@
 
 #define MARGIN 4e-6
 
-enum family { MLP, MOD, DLLM, FAMILIES };
-static const char *const names[FAMILIES] = {"mlp", "mod", "dllm"};
-enum { FORCED = 2, BELOW = 3, ABOVE = 6 };
+enum family { DTRNET, MOD, DLLM, FAMILIES };
+static const char *const names[FAMILIES] = {"dtrnet", "mod", "dllm"};
+enum { FORCED = 2 };
 
 struct arg {
     enum family family;
-    int m, d; /* d: columns of x; m but for MLP, whose hidden values are W1 x + b1 */
+    int m, d; /* d: columns of x; m but for DTRNET, whose hidden values are W1 x + b1 */
     float *w1, *b1;
     struct kern_matrix *matrix;
     float *w, *b, *norm; /* host */
     void *dev_w, *dev_b, *dev_norm, *dev_threshold;
-    bool has_threshold, no_extras; /* of MLP; no_extras: neither gate nor margin is wanted */
+    enum decision below, above;
+    bool has_threshold, no_extras; /* of DTRNET; no_extras: neither gate nor margin is wanted */
     float threshold;
 };
 
@@ -25,13 +26,19 @@ static int run(const struct check *c, const void *arg, void *const *dev, struct 
 {
     const struct arg *a = arg;
     const struct kern_ops *o = c->k->ops;
-    struct route_out out = {dev[ROUTE], a->no_extras ? NULL : dev[GATE], dev[PROB], a->no_extras ? NULL : dev[MARGINS]};
-    struct route_rule rule = {BELOW, ABOVE, a->has_threshold ? a->dev_threshold : NULL};
-    if (a->family == MLP)
-        return o->route_mlp(c->k, &out, &rule, dev[HID], dev[X], a->matrix, a->dev_w, a->dev_b, a->m, rows);
+    const struct route_out to = {.route = dev[ROUTE],
+                                 .gate = a->no_extras ? NULL : dev[GATE],
+                                 .prob = dev[PROB],
+                                 .below = a->below,
+                                 .above = a->above,
+                                 .threshold = a->has_threshold ? a->dev_threshold : NULL,
+                                 .margin = a->no_extras ? NULL : dev[MARGINS]};
+    if (a->family == DTRNET)
+        return o->route_mlp(c->k, &to, &(struct route_mlp){a->matrix, a->dev_w, a->dev_b, a->m, dev[HID]}, dev[X], rows);
     if (a->family == MOD)
-        return o->route_mod(c->k, dev[ROUTE], dev[GATE], dev[PROB], dev[X], a->dev_w, a->dev_b, a->m, rows);
-    return o->route_dllm(c->k, dev[ROUTE], dev[PROB], dev[X], a->dev_norm, 1e-5f, a->dev_w, a->dev_b, a->m, dev[POS], FORCED, rows);
+        return o->route_mod(c->k, &to, dev[X], a->dev_w, a->dev_b, a->m, rows);
+    const struct route_dllm dllm = {a->dev_norm, 1e-5f, a->dev_w, a->dev_b, a->m, FORCED};
+    return o->route_dllm(c->k, &to, &dllm, dev[X], dev[POS], rows);
 }
 
 static double sigmoid(double z)
@@ -41,7 +48,7 @@ static double sigmoid(double z)
 
 static double hidden(const struct arg *a, const float *x, int i)
 {
-    if (a->family != MLP)
+    if (a->family != DTRNET)
         return x[i];
     double h = a->b1[i];
     for (int j = 0; j < a->d; j++)
@@ -79,14 +86,14 @@ static void want(const struct check *c, const void *arg, int r, const void *cons
     out[PROB][0] = p;
     for (int i = 0; i < a->m; i++)
         out[HID][i] = NAN;
-    out[ROUTE][0] = near ? NAN : a->family != MLP ? route : route ? ABOVE : BELOW;
+    out[ROUTE][0] = near ? NAN : route ? a->above : a->below;
     if (out[GATE])
         out[GATE][0] = a->family == MOD ? sigmoid(z[1]) : near ? NAN : route ? p0 : 1 - p0;
     if (out[MARGINS])
         out[MARGINS][0] = margin;
 }
 
-/* The MLP's first matrix, in bf16 as it is published or in float32. */
+/* DTRNET's first matrix, in bf16 as it is published or in float32. */
 static void make_first(struct check *c, struct arg *a)
 {
     size_t n = (size_t)a->m * a->d;
@@ -108,20 +115,22 @@ static void one(struct check *c, enum family f, int n, int m)
 {
     struct arg a = {.family = f,
                     .m = m,
-                    .d = f == MLP ? 2 * m : m,
+                    .d = f == DTRNET ? 2 * m : m,
                     .w = check_floats(c, 2 * (size_t)m, -0.3, 0.3),
                     .b = check_floats(c, 2, -0.2, 0.2),
                     .norm = check_floats(c, m, 0.5, 1.5),
-                    .has_threshold = f == MLP && check_int(c, 0, 1),
-                    .no_extras = f == MLP && !check_int(c, 0, 3),
+                    .below = check_int(c, DECISION_SKIP, DECISION_LINEAR),
+                    .has_threshold = f == DTRNET && check_int(c, 0, 1),
+                    .no_extras = f == DTRNET && !check_int(c, 0, 3),
                     .threshold = (float)check_real(c, -0.5, 0.5)};
+    a.above = check_int(c, a.below + 1, DECISION_ATTEND);
     char what[64];
     snprintf(what, sizeof(what), "%s m %d", names[f], m);
     a.dev_w = check_up(c, a.w, sizeof(float) * 2 * m);
     a.dev_b = check_up(c, a.b, sizeof(float) * 2);
     a.dev_norm = check_up(c, a.norm, sizeof(float) * m);
     a.dev_threshold = check_up(c, &a.threshold, sizeof(float));
-    if (f == MLP)
+    if (f == DTRNET)
         make_first(c, &a);
     double tolerance = 1e-6 + 1e-8 * m;
     struct check_array arrays[ARRAYS] = {
@@ -137,7 +146,7 @@ static void one(struct check *c, enum family f, int n, int m)
                   .host = check_floats(c, n, 2, 3)},
         [PROB] = {.name = "prob", .use = CHECK_OUT, .type = CHECK_F32, .cols = 1, .abs = tolerance, .host = check_floats(c, n, 2, 3)},
         [MARGINS] = {.name = "margin",
-                     .use = f == MLP && !a.no_extras ? CHECK_OUT : CHECK_IN,
+                     .use = f == DTRNET && !a.no_extras ? CHECK_OUT : CHECK_IN,
                      .type = CHECK_F32,
                      .cols = 1,
                      .abs = 4 * tolerance,
@@ -169,16 +178,19 @@ static void family(struct check *c, enum family f)
             one(c, f, n, widths[i]);
 }
 
-void check_route(struct check *c)
+void check_route_mod(struct check *c)
 {
     family(c, MOD);
+}
+
+void check_route_dllm(struct check *c)
+{
     family(c, DLLM);
 }
 
-/* The MLP router's decision holds a matmul, whose bits are the level's. */
-void check_router(struct check *c)
+void check_route_mlp(struct check *c)
 {
-    family(c, MLP);
+    family(c, DTRNET);
     if (!strcmp(c->backend->name, "cuda")) /* several tiles of rows and columns */
-        one(c, MLP, 300, 200);
+        one(c, DTRNET, 300, 200);
 }

@@ -3,7 +3,7 @@
 #include "tests/check/harness.h"
 #include <math.h>
 
-enum { MAX_RUNS = 9, MAX_ROWS = 45000, SKIP = 0, BELOW = 1, ABOVE = 2, LEAST = 1 };
+enum { MAX_RUNS = 9, MAX_ROWS = 45000, SKIP = DECISION_SKIP, BELOW = DECISION_LINEAR, ABOVE = DECISION_ATTEND, LEAST = BELOW };
 
 struct problem {
     struct kern_run runs[MAX_RUNS];
@@ -90,10 +90,9 @@ static void select_one(struct check *c, struct problem *p)
     void *dev[] = {check_up(c, p->route, p->n), check_up(c, p->gate, sizeof(float) * p->n), check_up(c, p->margin, sizeof(float) * p->n),
                    check_up(c, p->runs, sizeof(*p->runs) * p->n_runs)};
     struct kern_step s = {.all = {NULL, NULL, p->n}, .runs = dev[3], .n_runs = p->n_runs};
-    struct route_out out = {.route = dev[0], .gate = p->gates ? dev[1] : NULL};
-    struct route_rule rule = {BELOW, ABOVE, NULL};
+    struct route_out to = {.route = dev[0], .gate = p->gates ? dev[1] : NULL, .below = BELOW, .above = ABOVE};
     c->cases++;
-    check_code(c, "select_top", c->k->ops->select_top(c->k, &out, &rule, dev[2], p->least, p->capacity, &s));
+    check_code(c, "select_top", c->k->ops->select_top(c->k, &to, dev[2], p->least, p->capacity, &s));
     check_down(c, "select_top", route, dev[0], p->n);
     check_down(c, "select_top", gate, dev[1], sizeof(float) * p->n);
     for (int i = 0; i < p->n_runs; i++)
@@ -130,7 +129,7 @@ static void list_one(struct check *c, int n, int most)
     free(got);
 }
 
-void check_select(struct check *c)
+void check_select_top(struct check *c)
 {
     static struct problem p;
     static const int lengths[] = {1, 2, 25, 300, 1024, 1025, 5000};
@@ -145,7 +144,11 @@ void check_select(struct check *c)
     }
     make(c, &p, 2, 20480);
     select_one(c, &p);
-    for (int n = 0; n < 40000; n = n * 2 + 1)
+}
+
+void check_list_rows(struct check *c)
+{
+    for (int n = 0; n < 40000 && !c->bench; n = n * 2 + 1)
         for (int most = 0; most < 3; most++)
             list_one(c, n, most);
 }

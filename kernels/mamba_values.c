@@ -1,5 +1,5 @@
-/* See mamba.h. */
-#include "kernels/mamba.h"
+/* See mamba_values.h. */
+#include "kernels/mamba_values.h"
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
