@@ -19,6 +19,7 @@
 #include "kernels/decision.h"
 #include "kernels/dev.h"
 #include "kernels/dtype.h"
+#include "kernels/mamba.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -58,7 +59,7 @@ struct kern_run {
     int append;    /* 1: new tokens, leave K and V; 0: their K and V are in the cache already, nothing is written */
     int table_cap; /* entries of one layer's table */
     int64_t table_off;
-    /* Of sequences whose routers have a state: */
+    /* Of models whose routers have a state: */
     int state_in;      /* the slot whose states precede the run's first row; -1: the start of a sequence, zeros */
     int state_out;     /* the slot that gets the states after the run's last row, or -1; it may be state_in */
     int save0, n_save; /* entries of kern_step.saves that belong to the run, rows ascending */
@@ -79,7 +80,7 @@ struct kern_step {
     int n_runs;
     struct dev_i32 *tables; /* block tables of all sequences */
     /* Router states: that of router m in slot s is the state_floats floats at states + (s * n_routers + m) * state_floats, laid out as
-     * mamba_state_floats tells. A slot that a run writes (state_out, saves) is read by no other run of the step. */
+     * mamba.h tells. A slot that a run writes (state_out, saves) is read by no other run of the step. */
     struct dev_f32 *states;
     const struct dev_saves *saves;
     int n_routers, state_floats;
@@ -103,9 +104,12 @@ struct kern_heads {
 /* What a router op writes, by step row. */
 struct route_out {
     struct dev_u8 *route;       /* [n] `below` or `above` */
-    struct dev_f32 *gate;       /* [n] */
+    struct dev_f32 *gate;       /* [n] route_mlp, route_mamba, select_top: NULL where it is not wanted */
     struct dev_f32 *prob;       /* [n] the probability that was compared */
     unsigned char below, above; /* codes of enum decision */
+    /* Of route_mlp and route_mamba, whose margin is z0 - z1: */
+    const struct dev_f32 *threshold; /* [1] above: margin > threshold; NULL: p0 > 0.5 */
+    struct dev_f32 *margin;          /* [n], or NULL: not wanted */
 };
 
 /* A router that is an MLP of one hidden layer: z = w2 silu(w1 x + b1) + b2. */
@@ -135,6 +139,11 @@ struct kern_scores {
     struct dev_u8 *bad;           /* [..] 1 if any logit is not finite; then the row's other results are unspecified */
 };
 
+enum blend_mode { BLEND_ADD, BLEND_TOWARDS };
+
+/* A Mamba router, made ready for the backend. */
+struct kern_mamba;
+
 struct kern_ctx;
 struct op_times;
 
@@ -145,6 +154,10 @@ struct kern_ops {
                       struct kern_matrix **ret, struct err *err);
     void (*matrix_free)(struct kern_ctx *k, struct kern_matrix *w); /* NULL is valid */
     size_t (*matrix_bytes)(const struct kern_matrix *w);
+    /* Likewise. ERR_UNSUPPORTED names a size beyond mamba.h's limits. */
+    int (*mamba_new)(struct kern_ctx *k, const struct mamba_parts *parts, struct kern_mamba **ret, struct err *err);
+    void (*mamba_free)(struct kern_ctx *k, struct kern_mamba *w); /* NULL is valid */
+    size_t (*mamba_bytes)(const struct kern_mamba *w);
 
     /* ---- the ops ----------------------------------------------------------------------------------------- */
 #define OP(name, kind, bits, args, ...) int (*name)(__VA_ARGS__);

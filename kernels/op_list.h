@@ -14,9 +14,16 @@
 OP(embed, OTHER, ALL_LEVELS, (k, x, table, ids, n), struct kern_ctx *k, struct dev_f32 *x, const struct kern_matrix *table,
    const struct dev_i32 *ids, struct rows n)
 
-/* y[r,d] = x[r,d] / sqrt(mean_d(x^2) + eps) * w[d]; the mean is taken in f32. RMSNorm, arXiv 1910.07467. */
-OP(rmsnorm, OTHER, ALL_LEVELS, (k, y, x, w, n, d, eps), struct kern_ctx *k, struct dev_act *y, const struct dev_f32 *x,
-   const struct dev_f32 *w, struct rows n, int d, float eps)
+/* y[r,d] = x[r,d] / sqrt(mean_d(x^2) + eps) * w[d]; the mean is taken in f32. z (may be x): the same in f32; NULL: not wanted.
+ * RMSNorm, arXiv 1910.07467. */
+OP(rmsnorm, OTHER, ALL_LEVELS, (k, y, z, x, w, n, d, eps), struct kern_ctx *k, struct dev_act *y, struct dev_f32 *z,
+   const struct dev_f32 *x, const struct dev_f32 *w, struct rows n, int d, float eps)
+/* y[r,d] = x[r,d]: what stands for the norm where a layer has none. */
+OP(cast_rows, OTHER, ALL_LEVELS, (k, y, x, n, d), struct kern_ctx *k, struct dev_act *y, const struct dev_f32 *x, struct rows n, int d)
+/* RMS norm of each head on its own, in place: head i of row r is x[r*ldx + col + i*hp ..], hp elements, of which hd are the head's; the others (padding,
+ * anywhere among them) are zero and stay so. The mean is taken over hd. w: [hp], the same for all heads. col, ldx and hp: multiples of 8. */
+OP(head_norm, OTHER, ALL_LEVELS, (k, x, col, ldx, heads, hp, hd, w, n, eps), struct kern_ctx *k, struct dev_act *x, int col, int ldx,
+   int heads, int hp, int hd, const struct dev_f32 *w, struct rows n, float eps)
 
 /* y[r*ldy + col + j] = sum_i x[r*ldx + i] W[j,i] + b[j]. */
 OP(matmul, MATMUL, ITS_LEVEL, (k, y, col, ldy, x, ldx, w, n), struct kern_ctx *k, struct dev_act *y, int col, int ldy,
@@ -40,10 +47,16 @@ OP(matmul_accurate, MATMUL, ITS_LEVEL, (k, y, x, w, n), struct kern_ctx *k, stru
    const struct kern_matrix *w, struct rows n)
 
 /* ---- routing: each row's decision, gate and compared probability ---------------------------------------- */
-/* DTRNet (golden section 7; the authors' Router.weight_predictor): (p0,p1) = softmax(z). Above: p0 > 0.5; gate = above ? p0 : p1;
- * prob = p0. x: [n,d]. */
+/* DTRNet (golden section 7; the authors' Router.weight_predictor): (p0,p1) = softmax(z). Above: p0 > 0.5, or margin > threshold;
+ * gate = above ? p0 : p1; prob = p0. x: [n,d]. */
 OP(route_mlp, MATMUL, ITS_LEVEL, (k, to, p, x, n), struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p,
    const struct dev_f32 *x, struct rows n)
+/* UltraDeep's Mamba router (its SPEC, section 3.3); decisions as route_mlp's. x: [n,d], every row of the step (s->all): the state of router number
+ * `router` follows every row of its sequence, whatever the row set n, which tells only the rows that get a decision. A state goes on row by row in
+ * one order, so its bits do not depend on how rows are cut into runs. bad: [n], or NULL; of every row of the step: 1 if its margin is not a finite number
+ * (as x or a state is not), else 0. The decision of such a row is `below`; its prob, gate and margin are NaN. */
+OP(route_mamba, MATMUL, ITS_LEVEL, (k, to, bad, w, x, s, router, n), struct kern_ctx *k, const struct route_out *to, struct dev_u8 *bad,
+   const struct kern_mamba *w, const struct dev_f32 *x, const struct kern_step *s, int router, struct rows n)
 /* MoD: a = sigmoid(w[0].x[r] + b[0]), g = sigmoid(w[1].x[r] + b[1]). Above: a > 0.5; gate = g; prob = a.
  * x: [n,d]; w: [2,d] (aux router, router); b: [2]. */
 OP(route_mod, OTHER, ALL_LEVELS, (k, to, x, w, b, d, n), struct kern_ctx *k, const struct route_out *to, const struct dev_f32 *x,
@@ -51,6 +64,15 @@ OP(route_mod, OTHER, ALL_LEVELS, (k, to, x, w, b, d, n), struct kern_ctx *k, con
 /* D-LLM: (p0,p1) = softmax(z). Above: p1 >= 0.5 or pos[r] < forced; prob = p1; there is no gate. hid: [n,m]; pos: [n]. */
 OP(route_dllm, OTHER, ALL_LEVELS, (k, to, p, hid, pos, n), struct kern_ctx *k, const struct route_out *to, const struct route_dllm *p,
    const struct dev_f32 *hid, const struct dev_i32 *pos, struct rows n)
+
+/* Expert choice, in every run with `select` set. A run's eligible rows are those with route[r] >= least; the expert_count(capacity, how many there are)
+ * (expert_count.h) of largest margin get `above`, the other eligible rows `below`, and both their gate = above ? p0 : p1, from the margin. Of equal
+ * margins the earlier row's comes first; those that are not numbers come last. to->route is read as well; to->prob, threshold and margin are not used. */
+OP(select_top, OTHER, ALL_LEVELS, (k, to, margin, least, capacity, s), struct kern_ctx *k, const struct route_out *to,
+   const struct dev_f32 *margin, int least, double capacity, const struct kern_step *s)
+/* idx[0 .. *n_dev-1] = the rows of `all` (whose idx is NULL) with route[r] >= least, ascending. idx: [all.n_max]; n_dev: [1]. */
+OP(list_rows, OTHER, ALL_LEVELS, (k, idx, n_dev, route, least, all), struct kern_ctx *k, struct dev_i32 *idx, struct dev_i32 *n_dev,
+   const struct dev_u8 *route, int least, struct rows all)
 
 /* Turns decisions into row lists and key places. route: [n] of enum decision; NULL: every row attends. A row leaves (or has) K and V
  * if it attends or keep_all is set. The i-th such row of a run sees base[run] + i + 1 keys; if the run appends, the row takes
@@ -77,15 +99,20 @@ OP(attention, ATTENTION, ITS_LEVEL, (k, hs, out, qkv, s, layer, p, scale), struc
 OP(matmul_bypass, MATMUL, ITS_LEVEL, (k, hs, out, qkv, xn, w, d, n), struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out,
    struct dev_act *qkv, const struct dev_act *xn, const struct kern_matrix *w, int d, struct rows n)
 
+/* The end of matmul_bypass alone: query head i of out[r] gets value head i / (h/hk) of qkv[r] as it is. */
+OP(spread_values, OTHER, ALL_LEVELS, (k, hs, out, qkv, n), struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out,
+   const struct dev_act *qkv, struct rows n)
+
 /* ---- whole-layer gates ---------------------------------------------------------------------------------- */
 OP(copy_rows, OTHER, ALL_LEVELS, (k, dst, src, d, n), struct kern_ctx *k, struct dev_f32 *dst, const struct dev_f32 *src, int d,
    struct rows n)
 /* dst[i,d] = src[idx[i],d]: the one op that compacts (wanted rows before the head). */
 OP(gather_rows, OTHER, ALL_LEVELS, (k, dst, src, d, n), struct kern_ctx *k, struct dev_f32 *dst, const struct dev_f32 *src, int d,
    struct rows n)
-/* x[r] = x0[r] + gate[r] * x[r] (MoD: x0 is the layer's input, x its output). */
-OP(blend, OTHER, ALL_LEVELS, (k, x, x0, gate, d, n), struct kern_ctx *k, struct dev_f32 *x, const struct dev_f32 *x0,
-   const struct dev_f32 *gate, int d, struct rows n)
+/* x0 is the layer's input, x its output: x[r] = x0[r] + gate[r] * x[r] (BLEND_ADD: MoD), or x0[r] + gate[r] * (x[r] - x0[r])
+ * (BLEND_TOWARDS: nested layers), each step rounded to f32. */
+OP(blend, OTHER, ALL_LEVELS, (k, x, x0, gate, mode, d, n), struct kern_ctx *k, struct dev_f32 *x, const struct dev_f32 *x0,
+   const struct dev_f32 *gate, enum blend_mode mode, int d, struct rows n)
 
 /* ---- scores --------------------------------------------------------------------------------------------- */
 /* For rows i < n of logits (row stride ld), to index first + i of `to`: lse = log sum exp over v, lp(t) = logit[t] - lse in one

@@ -181,9 +181,11 @@ static int override_inference(const char *name, struct model_config *m, struct e
 {
     int i = find(inferences, name);
     if (i < 0)
-        return err_field(err, ERR_INVALID, "expert_choice_override", "expert_choice_override must be exact or threshold, and is '%.40s'", name);
+        return err_field(err, ERR_INVALID, "expert_choice_override", "expert_choice_override must be exact or threshold, and is '%.40s'",
+                         name);
     if (!m->expert_choice)
-        return err_field(err, ERR_INVALID, "expert_choice_override", "expert_choice_override %s needs a model whose routing is \"expert_choice\"", name);
+        return err_field(err, ERR_INVALID, "expert_choice_override",
+                         "expert_choice_override %s needs a model whose routing is \"expert_choice\"", name);
     m->expert_inference = (enum expert_inference)i;
     return 0;
 }

@@ -8,8 +8,8 @@ struct measure {
     const struct synth_options *o;
     struct model m;
     struct trace t;
-    int len, n_seqs; /* tokens of a sequence; sequences */
-    int32_t *ids;    /* [len] */
+    int len, n_seqs;      /* tokens of a sequence; sequences */
+    int32_t *ids;         /* [len] */
     unsigned char *route; /* [n_layers, len] */
     double attended[MODEL_MAX_LAYERS], executed[MODEL_MAX_LAYERS];
 };

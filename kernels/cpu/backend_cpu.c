@@ -23,6 +23,8 @@ static void fill_table(struct kern_ops *o, enum cpu_level level)
 {
     portable_init_c(o);
     place_init(o);
+    select_init(o);
+    mamba_weights_init(o);
     matrix_init(o);
     matmul_init(o);
 #if defined(__x86_64__)
@@ -54,6 +56,7 @@ static void close_cpu(struct kern_ctx *k)
     attention_blocked_free(c);
 #endif
     cpu_matmul_free(c);
+    free(c->mamba.memory);
     thread_pool_free(c->pool);
     free(c);
 }

@@ -4,6 +4,7 @@
 
 struct arg {
     int d;
+    enum blend_mode mode;
 };
 
 static int run_copy(const struct check *c, const void *arg, void *const *dev, struct rows rows)
@@ -22,7 +23,7 @@ static void want_copy(const struct check *c, const void *arg, int r, const void 
 static int run_blend(const struct check *c, const void *arg, void *const *dev, struct rows rows)
 {
     const struct arg *a = arg;
-    return c->k->ops->blend(c->k, dev[1], dev[0], dev[2], a->d, rows);
+    return c->k->ops->blend(c->k, dev[1], dev[0], dev[2], a->mode, a->d, rows);
 }
 
 static void want_blend(const struct check *c, const void *arg, int r, const void *const *in, double *const *out)
@@ -30,13 +31,13 @@ static void want_blend(const struct check *c, const void *arg, int r, const void
     const struct arg *a = arg;
     const float *x0 = in[0], *x = in[1], *gate = in[2];
     for (int i = 0; i < a->d; i++)
-        out[1][i] = x0[i] + (double)gate[0] * x[i];
+        out[1][i] = x0[i] + (double)gate[0] * (a->mode == BLEND_ADD ? x[i] : (double)x[i] - x0[i]);
 }
 
 /* x0 and x [n,d] and a gate: what copy_rows and blend take. */
 static void one(struct check *c, const char *name, const struct check_op *of, int n, int d)
 {
-    struct arg a = {.d = d};
+    struct arg a = {.d = d, .mode = check_int(c, BLEND_ADD, BLEND_TOWARDS)};
     char what[64];
     struct check_array arrays[] = {
         {.name = "x0", .use = CHECK_IN, .type = CHECK_F32, .cols = d, .host = check_floats(c, (size_t)n * d, -3, 3)},
