@@ -40,6 +40,7 @@ struct engine_info {
     const struct model_config *config;
     const struct layer_plan *plan; /* [config->n_layers] */
     const char *device, *dtype, *numerics_class;
+    bool host_memory;       /* the device computes in the host's own memory */
     const char *model_hash; /* hex SHA-256 over config.json and the weight files */
     int max_model_len, max_batch_tokens;
     int n_threads;
@@ -89,8 +90,13 @@ void engine_cache_clear(struct engine *e);
 int engine_submit(struct engine *e, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err);
 /* True when every request of the ticket is done; waits at most timeout_ms (< 0: for ever). */
 bool engine_wait(struct engine_ticket *t, int timeout_ms);
-/* Valid after engine_wait returned true. */
+/* Valid after engine_wait returned true, but for what engine_tokens says. */
 const struct eval_result *engine_result(const struct engine_ticket *t, int i);
+/* How many generated tokens of request i can be read: so many entries of its result's new_tokens, new_logprobs, new_top_ids and
+ * new_top_logprobs are filled, and stay as they are until the ticket is freed, whatever becomes of the request. */
+int engine_tokens(const struct engine_ticket *t, int i);
+/* Request i generates no more than the token under way, and ends with FINISH_STOP. */
+void engine_stop(struct engine_ticket *t, int i);
 /* Ends the ticket's requests with ERR_CANCELLED as soon as the current step is over. */
 void engine_cancel(struct engine_ticket *t);
 /* Cancels what is not done, waits for it, frees the ticket and its results. NULL is valid. */

@@ -136,7 +136,7 @@ static int check_thresholds(const struct model_config *c, const struct layer_pla
     return 0;
 }
 
-/* ---- --dense-layers ---------------------------------------------------------------------------------------- */
+/* ---- dense_layers ---------------------------------------------------------------------------------------- */
 
 static int parse_list(const char *text, int n_layers, bool *dense, struct err *err)
 {
@@ -149,8 +149,8 @@ static int parse_list(const char *text, int n_layers, bool *dense, struct err *e
         char *end;
         long l = *p >= '0' && *p <= '9' ? strtol(p, &end, 10) : -1;
         if (l < 0 || l >= n_layers || (*end && *end != ','))
-            return err_field(err, ERR_INVALID, "dense-layers",
-                             "--dense-layers must be \"all\", \"none\" or layers from 0 to %d separated by commas; it is '%.80s'",
+            return err_field(err, ERR_INVALID, "dense_layers",
+                             "dense_layers must be \"all\", \"none\" or layers from 0 to %d separated by commas; it is '%.80s'",
                              n_layers - 1, text);
         dense[l] = true;
         p = end;
@@ -165,8 +165,8 @@ int layer_plan_force_dense(const struct model_config *c, const char *text, struc
     int r = parse_list(text, c->n_layers, dense, err);
     for (int l = 0; l < c->n_layers && r >= 0; l++) {
         if (!dense[l] && !layer_is_routed(&plan[l]))
-            return err_field(err, ERR_INVALID, "dense-layers",
-                             "--dense-layers '%.80s' leaves out layer %d, which has no router and can only be dense", text, l);
+            return err_field(err, ERR_INVALID, "dense_layers",
+                             "dense_layers '%.80s' leaves out layer %d, which has no router and can only be dense", text, l);
         if (dense[l] && layer_is_routed(&plan[l]))
             plan[l] = layer_record_dense(&plan[l]);
     }

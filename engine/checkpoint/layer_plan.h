@@ -53,7 +53,7 @@ struct layer_plan {
     bool mlp_from_norm; /* the MLP's residual is its normed input (HybridNorm) */
     float norm_scale;   /* LNS: of both pre-norms; 0 stands for 1 */
     /* where it came from */
-    bool forced_dense; /* a routed layer run ungated by --dense-layers: its routing axes are then a dense layer's */
+    bool forced_dense; /* a routed layer run ungated by dense_layers: its routing axes are then a dense layer's */
     bool expert1;      /* the block's tensors stand under "expert1." (MoD) */
 };
 

@@ -219,9 +219,9 @@ static void warn_about_ids(struct log *log, const struct special_ids *config, co
                  config->n_eos ? config->eos[0] : -1, generation->n_eos ? generation->eos[0] : -1);
 }
 
-static int override_id(const char *flag, int id, int vocab, struct err *err)
+static int override_id(const char *field, int id, int vocab, struct err *err)
 {
-    return id < vocab ? 0 : err_field(err, ERR_INVALID, flag, "--%s %d must be below the vocabulary size %d", flag, id, vocab);
+    return id < vocab ? 0 : err_field(err, ERR_INVALID, field, "%s %d must be below the vocabulary size %d", field, id, vocab);
 }
 
 static int read_special_ids(const json_t *config, const json_t *generation, const struct model_overrides *o, struct log *log,
@@ -237,9 +237,9 @@ static int read_special_ids(const json_t *config, const json_t *generation, cons
     if (r >= 0 && generation)
         r = read_ids(generation, "generation_config.json: ", m->vocab, &ids, err);
     if (r >= 0 && o)
-        r = override_id("bos-id", o->bos_id, m->vocab, err);
+        r = override_id("bos_id", o->bos_id, m->vocab, err);
     if (r >= 0 && o)
-        r = override_id("eos-id", o->eos_id, m->vocab, err);
+        r = override_id("eos_id", o->eos_id, m->vocab, err);
     if (r < 0)
         return r;
     if (generation)
@@ -260,7 +260,7 @@ static int read_rope(const json_t *config, const struct model_overrides *o, stru
     json_t *override = NULL;
     int r = 0;
     if (o && o->rope_scaling)
-        r = json_parse(o->rope_scaling, strlen(o->rope_scaling), "--rope-scaling", &override, err);
+        r = json_parse(o->rope_scaling, strlen(o->rope_scaling), "rope_scaling_override", &override, err);
     if (r >= 0)
         r = rope_config_read(config, override, m->max_position_embeddings, log, &m->rope, err);
     if (r >= 0)

@@ -89,7 +89,7 @@ static void choose_length(struct model *m, const struct model_options *o)
 {
     m->max_model_len = o->max_model_len ? o->max_model_len : m->config.default_max_model_len;
     if (m->max_model_len > m->config.default_max_model_len)
-        log_warn(o->log, "max-model-len %d is above the %d positions that the model was made for", m->max_model_len,
+        log_warn(o->log, "max_model_len %d is above the %d positions that the model was made for", m->max_model_len,
                  m->config.default_max_model_len);
 }
 
@@ -101,8 +101,8 @@ static int check_length(const struct model *m, struct err *err)
     size_t need = n * ((size_t)m->config.n_layers * (model_kv_row_bytes(m) + sizeof(int)) + rope);
     if (m->k->backend->memory(m->k, &memory) < 0 || need <= memory.free_bytes)
         return 0;
-    return err_field(err, ERR_INVALID, "max-model-len",
-                     "a sequence of max-model-len %d needs %zu MiB for K and V, and %zu MiB are free; lower --max-model-len",
+    return err_field(err, ERR_INVALID, "max_model_len",
+                     "a sequence of max_model_len %d needs %zu MiB for K and V, and %zu MiB are free; lower max_model_len",
                      m->max_model_len, need >> 20, memory.free_bytes >> 20);
 }
 
@@ -117,14 +117,6 @@ static int check_weights(const struct model *m, const struct safetensors *files,
         return 0;
     return err_field(err, ERR_NOMEM, "model", "the model needs %zu MiB for its weights in %s, and %zu of the %s device's %zu MiB are free",
                      need >> 20, dtype_name(m->k->act), memory.free_bytes >> 20, m->k->backend->name, memory.total_bytes >> 20);
-}
-
-static int check_scopes(const struct model *m, struct err *err)
-{
-    for (int i = 0; i < m->config.n_layers; i++)
-        if (m->plan[i].scope != SCOPE_TOKEN)
-            return err_set(err, ERR_UNSUPPORTED, "layer %d selects by more than its own token, which is not implemented", i);
-    return 0;
 }
 
 int model_open(const struct model_options *o, const struct backend *backend, struct model *m, struct err *err)
@@ -142,8 +134,6 @@ int model_open(const struct model_options *o, const struct backend *backend, str
         m->plan = calloc((size_t)m->config.n_layers, sizeof(*m->plan));
         r = m->plan ? layer_plan_fill(&m->config, files, o->overrides.dense_layers, m->plan, err) : err_set(err, ERR_NOMEM, "layer plan");
     }
-    if (r >= 0)
-        r = check_scopes(m, err);
     if (r >= 0)
         r = backend->open(&bc, &m->k, err);
     if (r >= 0)

@@ -4,7 +4,6 @@
 #include "engine/model/scores.h"
 #include "kernels/op_times.h"
 #include <stdlib.h>
-#include <string.h>
 
 #define REPLAY_ROWS 128
 
@@ -190,13 +189,13 @@ static int pool_rows(const struct model *m, size_t wanted_bytes, struct err *err
         n = n < one ? one : n;
     }
     if (n > mem.free_bytes / row)
-        return err_field(err, ERR_NOMEM, "kv-cache-memory",
-                         "the KV cache needs %zu MiB (--kv-cache-memory), and %zu of the %s device's %zu MiB are free", n * row >> 20,
+        return err_field(err, ERR_NOMEM, "kv_cache_bytes",
+                         "the KV cache needs %zu MiB (kv_cache_bytes), and %zu of the %s device's %zu MiB are free", n * row >> 20,
                          mem.free_bytes >> 20, m->k->backend->name, mem.total_bytes >> 20);
     n = n > INT32_MAX / 2 ? INT32_MAX / 2 : n;
     if (n < one)
-        return err_field(err, ERR_INVALID, "kv-cache-memory",
-                         "kv-cache-memory holds %zu rows of %zu bytes, but one sequence of max-model-len %d may need %zu (%.0f MiB)", n,
+        return err_field(err, ERR_INVALID, "kv_cache_bytes",
+                         "kv_cache_bytes holds %zu rows of %zu bytes, but one sequence of max_model_len %d may need %zu (%.0f MiB)", n,
                          model_kv_row_bytes(m), m->max_model_len, one, (double)(one * model_kv_row_bytes(m)) / 1048576.0);
     return (int)n;
 }
@@ -207,21 +206,20 @@ static int describe_layers(struct device_executor *x, struct err *err)
     x->layers = calloc((size_t)n, sizeof(*x->layers));
     if (!x->layers)
         return err_set(err, ERR_NOMEM, "no memory for a plan of %d layers", n);
-    for (int l = 0; l < n; l++)
+    for (int l = 0; l < n; l++) {
+        if (x->model.plan[l].scope != SCOPE_TOKEN)
+            return err_set(err, ERR_UNSUPPORTED, "layer %d selects by more than its own token, which is not implemented", l);
         x->layers[l] = (struct route_layer){.routed = layer_is_routed(&x->model.plan[l]), .keep_all = x->model.plan[l].kv == KV_ALL};
+    }
     return 0;
 }
 
 static void set_limits(struct device_executor *x, const struct device_executor_options *o)
 {
     const struct model *m = &x->model;
-    bool cuda = !strcmp(m->k->backend->name, "cuda");
-    x->face.limits = (struct executor_limits){.max_rows = o->max_rows ? o->max_rows
-                                                          : cuda      ? 16384
-                                                                      : 512,
-                                              .max_steps = o->max_steps ? o->max_steps
-                                                           : cuda       ? 2
-                                                                        : 1,
+    const struct backend_limits *device = &m->k->limits;
+    x->face.limits = (struct executor_limits){.max_rows = o->max_rows ? o->max_rows : device->step_rows,
+                                              .max_steps = o->max_steps ? o->max_steps : device->steps_in_flight,
                                               .n_layers = m->config.n_layers,
                                               .layers = x->layers,
                                               .max_positions = m->max_model_len};

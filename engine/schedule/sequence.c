@@ -21,6 +21,10 @@ int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_l
     s->new_top_ids = s->top_ids + scored * k1;
     s->new_tokens = s->new_top_ids + fresh * k1;
     s->rows_routed = s->new_tokens + fresh;
+    s->result = (struct eval_result){.new_tokens = s->new_tokens,
+                                     .new_logprobs = s->new_logprobs,
+                                     .new_top_ids = s->new_top_ids,
+                                     .new_top_logprobs = s->new_top_logprobs};
     s->n_prompt_rows = req->n_tokens - (req->max_new ? 0 : 1);
     s->table_cap = req->n_tokens - 1 + req->max_new;
     return 0;
@@ -66,12 +70,14 @@ static enum finish_reason take_token(struct sequence *s, const struct sequence_e
     s->new_logprobs[s->n_new] = drawn ? sc->target_lp[i] : sc->top_lp[from];
     memcpy(&s->new_top_ids[at], &sc->top_id[from], k1 * sizeof(int32_t));
     memcpy(&s->new_top_logprobs[at], &sc->top_lp[from], k1 * sizeof(float));
-    struct eval_token token = {s->new_tokens[s->n_new], s->new_logprobs[s->n_new], &s->new_top_ids[at], &s->new_top_logprobs[at]};
-    s->n_new++;
-    if (s->req->on_token && s->req->on_token(s->req->user, &token))
-        return FINISH_STOP;
-    if (!s->req->ignore_eos && is_eos(e, token.id))
+    int32_t token = s->new_tokens[s->n_new++];
+    atomic_store_explicit(&s->n_shown, s->n_new, memory_order_release);
+    if (s->req->on_token)
+        s->req->on_token(s->req->user);
+    if (!s->req->ignore_eos && is_eos(e, token))
         return FINISH_EOS;
+    if (atomic_load(&s->stopped))
+        return FINISH_STOP;
     return s->n_new == s->req->max_new ? FINISH_LENGTH : FINISH_NONE;
 }
 
@@ -154,10 +160,6 @@ void sequence_finish(struct sequence *s, const struct sequence_env *e, int code,
     r->top_ids = s->top_ids;
     r->top_logprobs = s->top_logprobs;
     r->n_new = s->n_new;
-    r->new_tokens = s->new_tokens;
-    r->new_logprobs = s->new_logprobs;
-    r->new_top_ids = s->new_top_ids;
-    r->new_top_logprobs = s->new_top_logprobs;
     r->n_rows = s->n_kv;
     r->rows_computed = s->rows_run;
     r->rows_cached = s->n_cached;

@@ -9,6 +9,7 @@
 #include "engine/model/sampler.h"
 #include "engine/request.h"
 #include "engine/schedule/step.h"
+#include <stdatomic.h>
 
 struct engine_ticket;
 
@@ -40,6 +41,8 @@ struct sequence {
     int state_slot, state_pos;   /* routers with a state: the slot of its own, and the position whose states are in it; -1: none */
     int rows_run;
     int n_new;
+    atomic_int n_shown;          /* of them, those that other threads may read */
+    atomic_bool stopped;         /* set by other threads: the next token is the last */
     int *kv_count, *rerun_count; /* [n_layers] keys before position n_kv, and before rerun_pos */
     uint8_t *route;              /* [table_cap, bits->n_bytes] */
     uint8_t *need;               /* [table_cap] enum row_need */

@@ -17,7 +17,7 @@
 struct subject {
     struct model_config config;
     struct layer_plan plan[MODEL_MAX_LAYERS];
-    struct layer_plan stored[MODEL_MAX_LAYERS]; /* before --dense-layers: what the files hold */
+    struct layer_plan stored[MODEL_MAX_LAYERS]; /* before dense_layers: what the files hold */
     struct safetensors *tensors;                /* NULL: a config alone */
 };
 
@@ -37,7 +37,7 @@ static int plan_without_tensors(const struct inspect_options *o, struct subject 
 {
     enum family family = layer_plan_default_family(&s->config);
     if (o->family && layer_plan_find_family(o->family, &family) < 0)
-        return err_field(err, ERR_INVALID, "family", "--family must be dense, dtrnet, mod or dllm, but is '%.40s'", o->family);
+        return err_field(err, ERR_INVALID, "family", "family must be dense, dtrnet, mod or dllm, but is '%.40s'", o->family);
     int r = layer_plan_derive(&s->config, family, s->plan, err);
     if (r >= 0)
         memcpy(s->stored, s->plan, sizeof(s->plan));
@@ -165,18 +165,18 @@ static json_t *make_report(const struct inspect_options *o, const struct subject
 
 static int check_rate(const char *flag, double rate, struct err *err)
 {
-    return rate >= 0 && rate <= 1 ? 0 : err_field(err, ERR_INVALID, flag, "--%s must be from 0 to 1, but is %g", flag, rate);
+    return rate >= 0 && rate <= 1 ? 0 : err_field(err, ERR_INVALID, flag, "%s must be from 0 to 1, but is %g", flag, rate);
 }
 
 int inspect_report(const struct inspect_options *o, json_t **ret, struct err *err)
 {
-    int r = check_rate("route-rate", o->route_rate, err);
+    int r = check_rate("route_rate", o->route_rate, err);
     if (r >= 0)
-        r = check_rate("execute-rate", o->execute_rate, err);
+        r = check_rate("execute_rate", o->execute_rate, err);
     if (r < 0)
         return r;
     if (o->context < 0)
-        return err_field(err, ERR_INVALID, "context", "--context must be at least 1, but is %d", o->context);
+        return err_field(err, ERR_INVALID, "context", "context must be at least 1, but is %d", o->context);
     struct subject *s = calloc(1, sizeof(*s));
     if (!s)
         return err_set(err, ERR_NOMEM, "no memory to inspect %s", o->model);

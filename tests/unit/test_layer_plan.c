@@ -111,7 +111,7 @@ static struct safetensors *named(const char *names, struct buf *b)
 static void test_disagreements(void)
 {
     static const struct {
-        const char *names, *list /* dtrnet_layers */, *dense /* --dense-layers */;
+        const char *names, *list /* dtrnet_layers */, *dense /* dense_layers */;
         int code;
         const char *kinds /* or what the error says */;
     } cases[] = {
@@ -135,12 +135,12 @@ static void test_disagreements(void)
         {"1" DTR " 3" DTR, "02", "0,2", 0, "-t-t"},
         {"1" DTR " 3" DTR, "02", "0,1,2", 0, "-f-t"},
         {"1" DTR " 3" DTR, "02", "0,1", ERR_INVALID, "layer 2"},
-        {"1" DTR " 3" DTR, "02", "", ERR_INVALID, "--dense-layers"},
-        {"1" DTR " 3" DTR, "02", "0,", ERR_INVALID, "--dense-layers"},
+        {"1" DTR " 3" DTR, "02", "", ERR_INVALID, "dense_layers"},
+        {"1" DTR " 3" DTR, "02", "0,", ERR_INVALID, "dense_layers"},
         {"1" DTR " 3" DTR, "02", "0,4", ERR_INVALID, "0 to 3"},
-        {"1" DTR " 3" DTR, "02", "-1", ERR_INVALID, "--dense-layers"},
-        {"1" DTR " 3" DTR, "02", "0;2", ERR_INVALID, "--dense-layers"},
-        {"1" DTR " 3" DTR, "02", "99999999999999999999", ERR_INVALID, "--dense-layers"},
+        {"1" DTR " 3" DTR, "02", "-1", ERR_INVALID, "dense_layers"},
+        {"1" DTR " 3" DTR, "02", "0;2", ERR_INVALID, "dense_layers"},
+        {"1" DTR " 3" DTR, "02", "99999999999999999999", ERR_INVALID, "dense_layers"},
         {"0" DTR " 1" DTR " 2" DTR " 3" DTR, "", "none", 0, "tttt"},
         {"2" DLM " 3" DLM, NULL, "0,1,3", 0, "--df"},
         {"1" MOD " 3" MOD, NULL, "0,2,3", 0, "-m-f"},
