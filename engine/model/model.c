@@ -171,3 +171,8 @@ size_t model_kv_row_bytes(const struct model *m)
 {
     return 2 * (size_t)m->config.n_kv_heads * (size_t)model_config_padded_head_dim(&m->config) * dtype_size(m->k->act);
 }
+
+size_t model_state_bytes(const struct model *m)
+{
+    return (size_t)m->weights.n_states * model_config_state_floats(&m->config) * sizeof(float);
+}

@@ -2,14 +2,6 @@
 #include <assert.h>
 #include <string.h>
 
-static int open_states(struct trace *t, struct err *err)
-{
-    const struct model *m = t->m;
-    size_t bytes = (size_t)m->weights.n_states * model_config_state_floats(&m->config) * sizeof(float);
-    t->states = bytes ? dev_f32_in(m->k->backend->alloc(m->k, bytes), 0) : NULL;
-    return t->states || !bytes ? 0 : err_set(err, ERR_NOMEM, "no memory for router states");
-}
-
 int trace_open(struct trace *t, const struct model *m, int max_rows, struct err *err)
 {
     *t = (struct trace){.m = m};
@@ -18,10 +10,13 @@ int trace_open(struct trace *t, const struct model *m, int max_rows, struct err 
         r = step_rows_init(&t->rows, max_rows, m->config.n_layers, err);
     if (r >= 0)
         r = batch_init(&t->b, m->k, max_rows, m->config.n_layers, err);
+    const struct kv_memory_sizes sizes = {.n_slots = max_rows,
+                                          .row_bytes = model_kv_row_bytes(m),
+                                          .n_table_entries = (int64_t)max_rows * m->config.n_layers,
+                                          .n_state_slots = 1,
+                                          .state_slot_bytes = model_state_bytes(m)};
     if (r >= 0)
-        r = kv_memory_open(&t->kv, m->k, max_rows, model_kv_row_bytes(m), (int64_t)max_rows * m->config.n_layers, err);
-    if (r >= 0)
-        r = open_states(t, err);
+        r = kv_memory_open(&t->kv, m->k, &sizes, err);
     if (r < 0)
         trace_close(t);
     return r;
@@ -29,8 +24,6 @@ int trace_open(struct trace *t, const struct model *m, int max_rows, struct err 
 
 void trace_close(struct trace *t)
 {
-    if (t->m)
-        t->m->k->backend->free(t->m->k, DEV_BYTES(t->states));
     kv_memory_close(&t->kv);
     batch_done(&t->b);
     step_rows_done(&t->rows);
@@ -46,7 +39,7 @@ int trace_load(struct trace *t, const int32_t *ids, int n_seqs, int len, int n_w
     step_rows_clear(s);
     for (int i = 0; i < n_seqs; i++) {
         struct kern_run *run = step_rows_add_run(s, ids + (size_t)i * (size_t)len, len, 0, true, (int64_t)i * n_layers * len, len);
-        run->state_out = t->states && i == 0 ? 0 : -1;
+        run->state_out = t->kv.states && i == 0 ? 0 : -1;
         run->select = 1;
         for (int l = 0; l < n_layers; l++)
             *step_rows_base(s, l, i) = 0;
@@ -56,9 +49,5 @@ int trace_load(struct trace *t, const int32_t *ids, int n_seqs, int len, int n_w
     for (int l = 0; l < n_layers; l++)
         for (int i = 0; i < s->n_append; i++)
             s->reserved[l * s->n_append + i] = i;
-    int r = batch_upload(&t->b, s, t->kv.tables);
-    t->b.step.states = t->states;
-    t->b.step.n_routers = t->m->weights.n_states;
-    t->b.step.state_floats = (int)model_config_state_floats(&t->m->config);
-    return r;
+    return batch_upload(&t->b, s, t->m, &t->kv);
 }

@@ -8,8 +8,7 @@ struct trace {
     struct workspace w;
     struct step_rows rows;
     struct batch b;
-    struct kv_memory kv;
-    struct dev_f32 *states; /* [n_states, state floats] of recurrent routers after the first sequence; NULL: the model has none */
+    struct kv_memory kv; /* its one slot of states: those after the first sequence */
 };
 
 int trace_open(struct trace *t, const struct model *m, int max_rows, struct err *err);

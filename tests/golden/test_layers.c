@@ -112,7 +112,7 @@ static void check_states(struct trace *t, const struct expected *x)
     size_t conv = (size_t)x->conv_floats, each = conv + (size_t)x->ssm_floats, n = (size_t)x->n_states * each;
     CHECK_INT(x->n_states, t->m->weights.n_states);
     CHECK_INT(each, model_config_state_floats(&t->m->config));
-    float *got = fetch(t->m, DEV_BYTES(t->states), n);
+    float *got = fetch(t->m, DEV_BYTES(t->kv.states), n);
     for (size_t i = 0; i < n; i++) {
         size_t router = i / each, at = i % each;
         double want = at < conv ? x->conv_state[router * conv + at] : x->ssm_state[router * (each - conv) + at - conv];
