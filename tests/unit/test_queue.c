@@ -2,6 +2,7 @@
 #include "engine/schedule/queue.h"
 #include "engine/schedule/ticket.h"
 #include "tests/check.h"
+#include <sched.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -202,24 +203,39 @@ static void *clear(void *q)
     return NULL;
 }
 
-/* The worker sleeps until it is asked; who asked for a clear cache returns when it was told to be so, or when the worker stops. */
+/* Waits until n calls have asked for a clear cache. */
+static void wait_for_asks(struct queue *q, uint64_t n)
+{
+    for (bool asked = false; !asked; sched_yield()) {
+        pthread_mutex_lock(&q->lock);
+        asked = q->clears_asked == n;
+        pthread_mutex_unlock(&q->lock);
+    }
+}
+
+/* Who asked for a clear cache returns when one was cleared that was begun after that, or when the worker stops. */
 static void test_clear(void)
 {
     struct queue q;
     struct seq_list into = {0};
-    pthread_t thread;
+    pthread_t first, second;
+    struct queue_delivery told = {.cleared = true}, nothing = {0};
+    const struct engine_stats counts = {0};
     queue_init(&q, 8);
-    for (int stopping = 0; stopping < 2; stopping++) {
-        CHECK_INT(pthread_create(&thread, NULL, clear, &q), 0);
-        CHECK(queue_take(&q, &into, true).clear);
-        CHECK(queue_take(&q, &into, true).clear); /* it stands */
-        if (stopping)
-            queue_stop(&q);
-        else
-            queue_deliver(&q, &(struct queue_delivery){.cleared = true}, &(struct engine_stats){0});
-        pthread_join(thread, NULL);
-        CHECK_INT(queue_take(&q, &into, false).clear, stopping);
-    }
+    CHECK_INT(pthread_create(&first, NULL, clear, &q), 0);
+    CHECK(queue_take(&q, &into, true).clear); /* sleeps until it is asked */
+    CHECK(!queue_take(&q, &into, false).clear);
+    CHECK_INT(pthread_create(&second, NULL, clear, &q), 0);
+    wait_for_asks(&q, 2); /* too late for the one that was taken */
+    queue_deliver(&q, &nothing, &counts);
+    CHECK_INT(q.clears_done, 0);
+    queue_deliver(&q, &told, &counts);
+    pthread_join(first, NULL);
+    CHECK_INT(q.clears_done, 1);
+    CHECK(queue_take(&q, &into, true).clear);
+    queue_stop(&q);
+    pthread_join(second, NULL);
+    CHECK_INT(q.clears_done, 1);
     queue_done(&q);
 }
 
