@@ -38,18 +38,21 @@ static void fill_info(struct engine *e)
 
 static int open_executor(struct engine *e, const struct engine_options *o, const struct backend *backend, struct err *err)
 {
-    struct device_executor_options xo = {
-        .model = {.dir = o->model_dir,
-                  .dtype = o->dtype,
-                  .n_threads = o->n_threads,
-                  .cpu_level = o->cpu_level,
-                  .cuda_level = o->cuda_level,
-                  .max_model_len = o->max_model_len,
-                  .overrides = {.rope_scaling = o->rope_scaling, .dense_layers = o->dense_layers, .bos_id = o->bos_id, .eos_id = o->eos_id},
-                  .log = o->log},
-        .max_rows = o->max_batch_tokens,
-        .max_steps = o->steps_in_flight,
-        .kv_cache_bytes = o->kv_cache_bytes};
+    struct device_executor_options xo = {.model = {.dir = o->model_dir,
+                                                   .dtype = o->dtype,
+                                                   .n_threads = o->n_threads,
+                                                   .cpu_level = o->cpu_level,
+                                                   .cuda_level = o->cuda_level,
+                                                   .max_model_len = o->max_model_len,
+                                                   .overrides = {.rope_scaling = o->rope_scaling,
+                                                                 .dense_layers = o->dense_layers,
+                                                                 .bos_id = o->bos_id,
+                                                                 .eos_id = o->eos_id,
+                                                                 .expert_choice = o->expert_choice},
+                                                   .log = o->log},
+                                         .max_rows = o->max_batch_tokens,
+                                         .max_steps = o->steps_in_flight,
+                                         .kv_cache_bytes = o->kv_cache_bytes};
     assert(o->steps_in_flight >= 0 && o->steps_in_flight <= EXECUTOR_STEPS_MAX);
     return device_executor_open(&xo, backend, &e->x, err);
 }
@@ -150,19 +153,19 @@ static int check_request(const struct engine *e, const struct eval_request *q, i
         return err_field(err, ERR_INVALID, "score_begin", "score_begin of sequence %d is %d; it must be in 1..%d", i, q->score_begin,
                          q->n_tokens);
     if (q->max_new < 0 || q->max_new > f->max_model_len)
-        return err_field(err, ERR_INVALID, "max_tokens", "max_tokens is %d; it must be in 0..%d (max-model-len)", q->max_new,
-                         f->max_model_len);
+        return err_field(err, ERR_INVALID, "max_new", "max_new is %d; it must be in 0..%d (max_model_len)", q->max_new, f->max_model_len);
     if (q->n_tokens - 1 > f->max_model_len - q->max_new)
         return err_field(err, ERR_INVALID, "tokens",
                          "sequence %d has %d tokens and asks for %d more, which computes %lld positions; "
-                         "max-model-len is %d",
+                         "max_model_len is %d",
                          i, q->n_tokens, q->max_new, (long long)q->n_tokens - 1 + q->max_new, f->max_model_len);
     int top = f->config->vocab < ENGINE_TOP_K_MAX ? f->config->vocab : ENGINE_TOP_K_MAX;
     if (q->top_k < 0 || q->top_k > top)
-        return err_field(err, ERR_INVALID, "logprobs", "logprobs is %d; it must be in 0..%d", q->top_k, top);
+        return err_field(err, ERR_INVALID, "top_k", "top_k is %d; it must be in 0..%d", q->top_k, top);
     if (!(q->temperature >= 0) || !(q->top_p > 0 && q->top_p <= 1) || q->sample_top_k < 0)
-        return err_field(err, ERR_INVALID, "temperature", "temperature %g must be at least 0, top_p %g in (0, 1], top_k %d at least 0",
-                         (double)q->temperature, (double)q->top_p, q->sample_top_k);
+        return err_field(err, ERR_INVALID, "temperature",
+                         "temperature %g must be at least 0, top_p %g in (0, 1], sample_top_k %d at least 0", (double)q->temperature,
+                         (double)q->top_p, q->sample_top_k);
     return check_ids(q, i, f->config->vocab, err);
 }
 
@@ -228,6 +231,16 @@ bool engine_wait(struct engine_ticket *t, int timeout_ms)
 const struct eval_result *engine_result(const struct engine_ticket *t, int i)
 {
     return &t->seqs[i].result;
+}
+
+int engine_tokens(const struct engine_ticket *t, int i)
+{
+    return atomic_load_explicit(&t->seqs[i].n_shown, memory_order_acquire);
+}
+
+void engine_stop(struct engine_ticket *t, int i)
+{
+    atomic_store(&t->seqs[i].stopped, true);
 }
 
 void engine_cancel(struct engine_ticket *t)

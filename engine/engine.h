@@ -16,22 +16,23 @@ struct engine;
 struct engine_ticket;
 
 struct engine_options {
-    const char *model_dir;    /* required */
-    const char *device;       /* "auto", "cpu", "cuda"; NULL: auto */
-    const char *dtype;        /* "auto", "f32", "bf16", "f16"; NULL: auto */
-    int n_threads;            /* 0: all that the process may use */
-    const char *cpu_level;    /* NULL: the machine's */
-    const char *cuda_level;   /* NULL: the device's */
-    int max_model_len;        /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
-    int max_batch_tokens;     /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
-    int steps_in_flight;      /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */
-    size_t kv_cache_bytes;    /* 0: a share of free memory (backend's default) */
-    bool prefix_cache;        /* reuse computed prefixes across requests */
-    const char *rope_scaling; /* JSON object replacing config.json's, or NULL */
-    const char *dense_layers; /* "0,2,4", "all", "none" or NULL */
-    int bos_id, eos_id;       /* -1: from the checkpoint */
-    int max_queue;            /* requests waiting at most; 0: 65536 */
-    struct log *log;          /* borrowed; NULL: silent */
+    const char *model_dir;     /* required */
+    const char *device;        /* "auto", "cpu", "cuda"; NULL: auto */
+    const char *dtype;         /* "auto", "f32", "bf16", "f16"; NULL: auto */
+    int n_threads;             /* 0: all that the process may use */
+    const char *cpu_level;     /* NULL: the machine's */
+    const char *cuda_level;    /* NULL: the device's */
+    int max_model_len;         /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
+    int max_batch_tokens;      /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
+    int steps_in_flight;       /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */
+    size_t kv_cache_bytes;     /* 0: a share of free memory (backend's default) */
+    bool prefix_cache;         /* reuse computed prefixes across requests */
+    const char *rope_scaling;  /* JSON object replacing config.json's, or NULL */
+    const char *dense_layers;  /* "0,2,4", "all", "none" or NULL */
+    const char *expert_choice; /* "exact" or "threshold" in place of the checkpoint's expert_choice_inference, or NULL */
+    int bos_id, eos_id;        /* -1: from the checkpoint */
+    int max_queue;             /* requests waiting at most; 0: 65536 */
+    struct log *log;           /* borrowed; NULL: silent */
 };
 
 /* What was loaded; immutable, lives as long as the engine. */
@@ -60,6 +61,7 @@ struct engine_stats {
     uint64_t kv_rows_held;                  /* slots that hold K and V now */
     uint64_t kv_rows_reserved;              /* slots promised to running requests beyond these */
     uint64_t tree_tokens, tree_nodes, evicted_tokens;
+    uint64_t states_held, states_total; /* copies of router states that the tree keeps, and places for copies; 0: routers have none */
     int queued, running;
     double busy_s;                         /* seconds that the worker spent launching steps, waiting for them and taking in their results */
     double wait_s;                         /* of them, waiting for the device */
@@ -87,8 +89,13 @@ void engine_cache_clear(struct engine *e);
 int engine_submit(struct engine *e, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err);
 /* True when every request of the ticket is done; waits at most timeout_ms (< 0: for ever). */
 bool engine_wait(struct engine_ticket *t, int timeout_ms);
-/* Valid after engine_wait returned true. */
+/* Valid after engine_wait returned true, but for what engine_tokens says. */
 const struct eval_result *engine_result(const struct engine_ticket *t, int i);
+/* How many generated tokens of request i can be read: so many entries of its result's new_tokens, new_logprobs, new_top_ids and
+ * new_top_logprobs are filled, and stay as they are until the ticket is freed, whatever becomes of the request. */
+int engine_tokens(const struct engine_ticket *t, int i);
+/* Request i generates no more than the token under way, and ends with FINISH_STOP. */
+void engine_stop(struct engine_ticket *t, int i);
 /* Ends the ticket's requests with ERR_CANCELLED as soon as the current step is over. */
 void engine_cancel(struct engine_ticket *t);
 /* Cancels what is not done, waits for it, frees the ticket and its results. NULL is valid. */

@@ -10,13 +10,6 @@
 
 enum finish_reason { FINISH_NONE, FINISH_LENGTH, FINISH_EOS, FINISH_STOP };
 
-struct eval_token {
-    int32_t id;
-    float logprob;
-    const int32_t *top_ids;    /* [k1], k1 = max(1, top_k) of the request, best first */
-    const float *top_logprobs; /* [k1] */
-};
-
 /* One sequence to score and, or, to continue. Arrays are borrowed until the ticket is done. */
 struct eval_request {
     const int32_t *tokens; /* [n_tokens], 1 <= n_tokens; n_tokens - 1 + max_new <= max_model_len (with max_new 0) */
@@ -30,8 +23,9 @@ struct eval_request {
     uint64_t seed;     /* a generated token depends on tokens, parameters, seed and its index alone */
     bool ignore_eos;
     bool want_routing;
-    /* Called on the worker thread after each generated token; true ends the generation (FINISH_STOP, that token included). NULL: none. */
-    bool (*on_token)(void *user, const struct eval_token *t);
+    /* Both run on the worker thread, so they must be short and wait for nothing; NULL: none. */
+    void (*on_token)(void *user); /* engine_tokens has grown */
+    void (*on_done)(void *user);  /* once: nothing more will come; engine_wait returns as soon as every request of the ticket has said so */
     void *user;
 };
 

@@ -29,18 +29,18 @@ struct backend {
     int (*open)(const struct backend_config *c, struct kern_ctx **ret, struct err *err);
     void (*close)(struct kern_ctx *k); /* NULL is valid; everything allocated must be freed before */
 
-    void *(*alloc)(struct kern_ctx *k, size_t bytes); /* 64-byte aligned, uninitialised; NULL: no memory */
-    void (*free)(struct kern_ctx *k, void *p);        /* NULL is valid */
+    struct dev_bytes *(*alloc)(struct kern_ctx *k, size_t bytes); /* 64-byte aligned, uninitialised; NULL: no memory */
+    void (*free)(struct kern_ctx *k, struct dev_bytes *p);        /* NULL is valid */
     /* src may be reused when upload returns; dst of download may be read after the next sync. */
-    int (*upload)(struct kern_ctx *k, void *dst, const void *src, size_t bytes);
-    int (*download)(struct kern_ctx *k, void *dst, const void *src, size_t bytes);
+    int (*upload)(struct kern_ctx *k, struct dev_bytes *dst, const void *src, size_t bytes);
+    int (*download)(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes);
     int (*sync)(struct kern_ctx *k, struct err *err);
     /* Copies that the device makes while the host goes on. fetch's dst is memory of alloc_host, and may be read once wait has returned 0 for
      * a mark that was set after the fetch. mark notes how far the queue has come, under a number from 0 to BACKEND_MARKS - 1; wait returns when
      * everything before the mark's latest setting is done, and says as sync does when the device has failed. */
     void *(*alloc_host)(struct kern_ctx *k, size_t bytes); /* as alloc, and freed by free_host before close */
     void (*free_host)(struct kern_ctx *k, void *p);
-    int (*fetch)(struct kern_ctx *k, void *dst, const void *src, size_t bytes);
+    int (*fetch)(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes);
     int (*mark)(struct kern_ctx *k, int i);
     int (*wait)(struct kern_ctx *k, int i, struct err *err);
     /* stamp notes the time at which what was issued before it is done, under a number from 0 to BACKEND_STAMPS - 1; stamp_seconds: from stamp a to

@@ -26,55 +26,61 @@ static int after(struct op_times *t, int r)
     return r < 0 || t->n_stamps % 2 ? r : stamp(t); /* an odd number: before() had none left */
 }
 
-static int matmul_timed(struct kern_ctx *k, void *y, enum dtype y_type, int ldy, const void *x, int ldx, const struct kern_matrix *w,
-                        struct rows n)
+static int matmul_timed(struct kern_ctx *k, struct dev_act *y, int col, int ldy, const struct dev_act *x, int ldx,
+                        const struct kern_matrix *w, struct rows n)
 {
     int r = before(k->times, OP_MATMUL);
-    return r < 0 ? r : after(k->times, k->times->ops->matmul(k, y, y_type, ldy, x, ldx, w, n));
+    return r < 0 ? r : after(k->times, k->times->ops->matmul(k, y, col, ldy, x, ldx, w, n));
 }
 
-static int matmul_residual_timed(struct kern_ctx *k, float *x, const void *a, int lda, const struct kern_matrix *w, const float *gate,
-                                 struct rows n)
+static int matmul_f32_timed(struct kern_ctx *k, struct dev_f32 *y, const struct dev_act *x, const struct kern_matrix *w, struct rows n)
+{
+    int r = before(k->times, OP_MATMUL);
+    return r < 0 ? r : after(k->times, k->times->ops->matmul_f32(k, y, x, w, n));
+}
+
+static int matmul_residual_timed(struct kern_ctx *k, struct dev_f32 *x, const struct dev_act *a, int lda, const struct kern_matrix *w,
+                                 const struct dev_f32 *gate, struct rows n)
 {
     int r = before(k->times, OP_MATMUL);
     return r < 0 ? r : after(k->times, k->times->ops->matmul_residual(k, x, a, lda, w, gate, n));
 }
 
-static int matmul_swiglu_timed(struct kern_ctx *k, void *y, const void *x, const struct kern_matrix *w, struct rows n)
+static int matmul_swiglu_timed(struct kern_ctx *k, struct dev_act *y, const struct dev_act *x, const struct kern_matrix *w, struct rows n)
 {
     int r = before(k->times, OP_MATMUL);
     return r < 0 ? r : after(k->times, k->times->ops->matmul_swiglu(k, y, x, w, n));
 }
 
-static int matmul_accurate_timed(struct kern_ctx *k, float *y, const float *x, const struct kern_matrix *w, struct rows n)
+static int matmul_accurate_timed(struct kern_ctx *k, struct dev_f32 *y, const struct dev_f32 *x, const struct kern_matrix *w, struct rows n)
 {
     int r = before(k->times, OP_MATMUL);
     return r < 0 ? r : after(k->times, k->times->ops->matmul_accurate(k, y, x, w, n));
 }
 
-static int matmul_bypass_timed(struct kern_ctx *k, const struct kern_heads *hs, void *out, void *qkv, const void *xn,
-                               const struct kern_matrix *w, int d, struct rows n)
+static int matmul_bypass_timed(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
+                               const struct dev_act *xn, const struct kern_matrix *w, int d, struct rows n)
 {
     int r = before(k->times, OP_MATMUL);
     return r < 0 ? r : after(k->times, k->times->ops->matmul_bypass(k, hs, out, qkv, xn, w, d, n));
 }
 
 /* Almost all of it is its matmul, which it may reach through the table. */
-static int route_dtrnet_timed(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, float *hid, const float *x,
-                              const struct kern_matrix *w1, const float *w2, const float *b2, int m, struct rows n)
+static int route_mlp_timed(struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p, const struct dev_f32 *x,
+                           struct rows n)
 {
     struct op_times *t = k->times;
     int r = before(t, OP_MATMUL);
     if (r < 0)
         return r;
     k->ops = t->ops;
-    r = k->ops->route_dtrnet(k, route, gate, prob, hid, x, w1, w2, b2, m, n);
+    r = k->ops->route_mlp(k, to, p, x, n);
     k->ops = &t->timed;
     return after(t, r);
 }
 
-static int attention_timed(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, const struct kern_step *s,
-                           int layer, const struct kern_place *p, float scale)
+static int attention_timed(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, const struct dev_act *qkv,
+                           const struct kern_step *s, int layer, const struct kern_place *p, float scale)
 {
     int r = before(k->times, OP_ATTENTION);
     return r < 0 ? r : after(k->times, k->times->ops->attention(k, hs, out, qkv, s, layer, p, scale));
@@ -87,11 +93,12 @@ void op_times_init(struct op_times *t, struct kern_ctx *k)
     t->ops = k->ops;
     t->timed = *k->ops;
     t->timed.matmul = matmul_timed;
+    t->timed.matmul_f32 = matmul_f32_timed;
     t->timed.matmul_residual = matmul_residual_timed;
     t->timed.matmul_swiglu = matmul_swiglu_timed;
     t->timed.matmul_accurate = matmul_accurate_timed;
     t->timed.matmul_bypass = matmul_bypass_timed;
-    t->timed.route_dtrnet = route_dtrnet_timed;
+    t->timed.route_mlp = route_mlp_timed;
     t->timed.attention = attention_timed;
     t->timed.replay = NULL;
 }

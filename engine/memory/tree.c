@@ -48,6 +48,7 @@ static void remove_node(struct tree *t, struct tree_node *n)
         t->tokens -= (uint64_t)n->n;
     }
     give_slots(t, n);
+    tree_node_drop_states(t, n);
     t->held_slots -= n->n_slots;
     tree_node_free(t, n);
 }
@@ -279,6 +280,50 @@ void tree_put_score(struct tree *t, struct tree_path *p, int pos, int k, float l
     memcpy(n->top_lp + (size_t)i * (size_t)n->score_k, top_lp, (size_t)k * sizeof(*top_lp));
 }
 
+/* ---- router states ------------------------------------------------------------------------------------------ */
+int tree_find_state(const struct tree_path *p, int pos, int *ret_pos)
+{
+    int end = p->n_linked;
+    for (struct tree_node *n = p->leaf; n && n->parent; n = n->parent) {
+        end -= n->n;
+        for (int i = n->n_states - 1; i >= 0; i--)
+            if (end + n->states[i].at <= pos) {
+                *ret_pos = end + n->states[i].at;
+                return n->states[i].slot;
+            }
+    }
+    *ret_pos = 0;
+    return -1;
+}
+
+bool tree_put_state(struct tree *t, struct tree_path *p, int pos, int slot)
+{
+    int i, at;
+    struct tree_node *n = t->shared && pos > 0 ? node_at(p, pos - 1, &i) : NULL;
+    if (!n || i >= n->n_kv || (tree_find_state(p, pos, &at) >= 0 && at == pos))
+        return false;
+    return tree_node_put_state(t, n, i + 1, slot) >= 0;
+}
+
+/* Drops copies until an eighth of the pool is free, so that the walk over the nodes is not made for every slot. */
+static void drop_old_states(struct tree *t)
+{
+    for (struct tree_node *n = t->oldest; n && t->state_pool->n_free <= t->state_pool->n / 8; n = n->lru_newer)
+        if (!n->pins)
+            tree_node_drop_states(t, n);
+}
+
+int tree_take_state(struct tree *t)
+{
+    int slot;
+    if (!t->state_pool->n_free && t->n_states)
+        drop_old_states(t);
+    if (!t->state_pool->n_free)
+        return -1;
+    slots_take(t->state_pool, 1, &slot);
+    return slot;
+}
+
 /* ---- room --------------------------------------------------------------------------------------------------- */
 int tree_available(const struct tree *t)
 {
@@ -312,9 +357,9 @@ void tree_clear(struct tree *t)
     }
 }
 
-int tree_init(struct tree *t, struct slots *kv, const struct route_bits *bits, bool shared, size_t max_bytes)
+int tree_init(struct tree *t, struct slots *kv, struct slots *state_pool, const struct route_bits *bits, bool shared, size_t max_bytes)
 {
-    *t = (struct tree){.kv = kv, .bits = bits, .shared = shared, .max_bytes = max_bytes, .n_buckets = 1024};
+    *t = (struct tree){.kv = kv, .state_pool = state_pool, .bits = bits, .shared = shared, .max_bytes = max_bytes, .n_buckets = 1024};
     t->buckets = calloc(t->n_buckets, sizeof(*t->buckets));
     t->root = calloc(1, sizeof(*t->root));
     if (t->buckets && t->root)

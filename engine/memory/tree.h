@@ -16,6 +16,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* A copy of the router states of a prefix, in a slot of the state pool. */
+struct tree_state {
+    int at; /* tokens of the node that the prefix includes, 1..n_kv */
+    int slot;
+};
+
 struct tree_node {
     struct tree_node *parent, *hash_next;
     struct tree_node *lru_newer, *lru_older; /* linked nodes only */
@@ -28,6 +34,8 @@ struct tree_node {
     uint8_t *route;  /* [n_kv, bits->n_bytes] decisions, packed (route_bits.h) */
     int *slots;      /* [n_slots] token by token, and within a token by ascending layer */
     int n_slots, cap_slots;
+    struct tree_state *states; /* [n_states] by ascending `at` */
+    int n_states, cap_states;
     int score_k;      /* alternatives that fit beside a score; 0: no scores yet */
     uint8_t *has_top; /* [cap] how many alternatives token i has; 0: no score */
     float *lp;        /* [cap] */
@@ -37,6 +45,7 @@ struct tree_node {
 
 struct tree {
     struct slots *kv;              /* of rows of K and V; borrowed */
+    struct slots *state_pool;      /* of copies of router states; borrowed; NULL: routers have none */
     const struct route_bits *bits; /* borrowed */
     bool shared;
     struct tree_node *root;
@@ -46,6 +55,7 @@ struct tree {
     size_t bytes, max_bytes;      /* host memory of linked nodes and its bound; leaves are evicted above it */
     int held_slots, pinned_slots; /* slots of all nodes, and of pinned ones */
     uint64_t evicted_tokens, tokens;
+    int n_states; /* copies of router states held by nodes */
 };
 
 /* A sequence's place in the tree. */
@@ -57,7 +67,7 @@ struct tree_path {
     struct tree_node *private_leaf; /* generated tokens; child of leaf */
 };
 
-int tree_init(struct tree *t, struct slots *kv, const struct route_bits *bits, bool shared, size_t max_bytes);
+int tree_init(struct tree *t, struct slots *kv, struct slots *state_pool, const struct route_bits *bits, bool shared, size_t max_bytes);
 void tree_done(struct tree *t); /* no path may be in use */
 
 /* How many leading tokens have their rows computed; -1 when another sequence is computing the next row that this one needs
@@ -83,6 +93,15 @@ void tree_walk_up(const struct tree_path *p, void (*f)(void *arg, struct tree_no
 bool tree_get_score(const struct tree_path *p, int pos, int k, float *ret_lp, int32_t *ret_top_id, float *ret_top_lp);
 /* Stores a score; without memory for it nothing happens. Positions past the path are ignored. */
 void tree_put_score(struct tree *t, struct tree_path *p, int pos, int k, float lp, const int32_t *top_id, const float *top_lp);
+
+/* Copies of router states (models whose routers have none never call these). A copy belongs to a position: it is what the prefix of so many tokens
+ * left. The latest copy on the path at or before `pos`: its slot and position; -1 and 0: there is none, start from zeros. */
+int tree_find_state(const struct tree_path *p, int pos, int *ret_pos);
+/* Gives the path a copy at `pos`, 0 < pos <= computed rows. False (the slot stays the caller's): past the linked path, there is one already, or no
+ * memory. */
+bool tree_put_state(struct tree *t, struct tree_path *p, int pos, int slot);
+/* A free slot of the state pool, if need be by dropping copies of nodes that no running sequence uses, least recently used first; -1: none. */
+int tree_take_state(struct tree *t);
 
 /* Evicts leaves until the pool has n free slots; the caller has made sure that this is possible. */
 void tree_make_room(struct tree *t, int n_free_slots);

@@ -6,7 +6,8 @@
 
 static size_t tree_node_bytes(const struct tree *t, const struct tree_node *n)
 {
-    size_t cap = (size_t)n->cap, b = sizeof(*n) + cap * (sizeof(int32_t) + (size_t)t->bits->n_bytes) + (size_t)n->cap_slots * sizeof(int);
+    size_t cap = (size_t)n->cap, b = sizeof(*n) + cap * (sizeof(int32_t) + (size_t)t->bits->n_bytes) + (size_t)n->cap_slots * sizeof(int) +
+                                     (size_t)n->cap_states * sizeof(*n->states);
     if (n->score_k)
         b += cap * (1 + sizeof(float) + (size_t)n->score_k * (sizeof(int32_t) + sizeof(float)));
     return b;
@@ -35,6 +36,7 @@ void tree_node_free(struct tree *t, struct tree_node *n)
     free(n->tokens);
     free(n->route);
     free(n->slots);
+    free(n->states);
     free(n->has_top);
     free(n->lp);
     free(n->top_id);
@@ -121,6 +123,44 @@ int tree_node_fit_scores(struct tree *t, struct tree_node *n, int k)
     return 0;
 }
 
+int tree_node_put_state(struct tree *t, struct tree_node *n, int at, int slot)
+{
+    if (n->n_states == n->cap_states) {
+        size_t before = tree_node_bytes(t, n), cap = n->cap_states ? 2 * (size_t)n->cap_states : 2;
+        if (resize(&n->states, cap, sizeof(*n->states)) < 0)
+            return ERR_NOMEM;
+        n->cap_states = (int)cap;
+        t->bytes += tree_node_bytes(t, n) - before;
+    }
+    int i = n->n_states++;
+    for (; i > 0 && n->states[i - 1].at > at; i--)
+        n->states[i] = n->states[i - 1];
+    n->states[i] = (struct tree_state){at, slot};
+    t->n_states++;
+    return 0;
+}
+
+void tree_node_drop_states(struct tree *t, struct tree_node *n)
+{
+    for (int i = 0; i < n->n_states; i++)
+        slots_give(t->state_pool, &n->states[i].slot, 1);
+    t->n_states -= n->n_states;
+    n->n_states = 0;
+}
+
+/* The copies of the first `at` tokens go over to `upper`; there is room for them. */
+static void cut_states(struct tree_node *upper, struct tree_node *lower, int at)
+{
+    int n = 0;
+    while (n < lower->n_states && lower->states[n].at <= at)
+        n++;
+    for (int i = 0; i < n; i++)
+        upper->states[upper->n_states++] = lower->states[i];
+    for (int i = n; i < lower->n_states; i++)
+        lower->states[i - n] = (struct tree_state){lower->states[i].at - at, lower->states[i].slot};
+    lower->n_states -= n;
+}
+
 static void copy_front_scores(struct tree_node *to, const struct tree_node *from, int n)
 {
     size_t k = (size_t)from->score_k, m = (size_t)n;
@@ -154,15 +194,20 @@ struct tree_node *tree_node_cut_front(struct tree *t, struct tree_node *lower, i
     struct tree_node *upper = tree_node_new(t, lower->tokens, at);
     if (!upper)
         return NULL;
-    upper->slots = malloc((slots ? (size_t)slots : 1) * sizeof(*upper->slots));
-    if (!upper->slots || (lower->score_k && tree_node_fit_scores(t, upper, lower->score_k) < 0)) {
-        free(upper->slots);
-        upper->slots = NULL;
+    int *own_slots = malloc((slots ? (size_t)slots : 1) * sizeof(*own_slots));
+    struct tree_state *own_states = lower->n_states ? malloc((size_t)lower->n_states * sizeof(*own_states)) : NULL;
+    if (!own_slots || (lower->n_states && !own_states) || (lower->score_k && tree_node_fit_scores(t, upper, lower->score_k) < 0)) {
+        free(own_slots);
+        free(own_states);
         tree_node_free(t, upper);
         return NULL;
     }
+    size_t before = tree_node_bytes(t, upper);
+    upper->slots = own_slots;
     upper->cap_slots = slots;
-    t->bytes += (size_t)slots * sizeof(*upper->slots);
+    upper->states = own_states;
+    upper->cap_states = lower->n_states;
+    t->bytes += tree_node_bytes(t, upper) - before;
     upper->n_slots = slots;
     upper->n_kv = rows;
     memcpy(upper->route, lower->route, (size_t)rows * (size_t)t->bits->n_bytes);
@@ -170,6 +215,7 @@ struct tree_node *tree_node_cut_front(struct tree *t, struct tree_node *lower, i
         memcpy(upper->slots, lower->slots, (size_t)slots * sizeof(*upper->slots));
     if (lower->score_k)
         copy_front_scores(upper, lower, at);
+    cut_states(upper, lower, at);
     drop_front(t, lower, at, rows, slots);
     return upper;
 }

@@ -12,3 +12,7 @@ int tree_node_push_rows(struct tree *t, struct tree_node *n, int n_rows, const u
 int tree_node_fit_scores(struct tree *t, struct tree_node *n, int k);
 /* A new node with the first `at` tokens (0 < at < n), their rows, slots and scores; they leave `lower`. */
 struct tree_node *tree_node_cut_front(struct tree *t, struct tree_node *lower, int at);
+/* Adds a copy of router states after the node's first `at` tokens; there is none yet. */
+int tree_node_put_state(struct tree *t, struct tree_node *n, int at, int slot);
+/* Gives the slots of all its copies back. */
+void tree_node_drop_states(struct tree *t, struct tree_node *n);

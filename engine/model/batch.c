@@ -6,7 +6,8 @@
 int batch_init(struct batch *b, struct kern_ctx *k, int max_rows, int n_layers, struct err *err)
 {
     *b = (struct batch){.n_layers = n_layers, .k = k};
-    size_t n = (size_t)max_rows, bytes = n * sizeof(struct kern_run) + (5 + 2 * (size_t)n_layers) * n * sizeof(int);
+    size_t n = (size_t)max_rows,
+           bytes = n * (sizeof(struct kern_run) + sizeof(struct kern_save)) + (5 + 2 * (size_t)n_layers) * n * sizeof(int);
     b->staging = malloc(bytes);
     b->device = k->backend->alloc(k, bytes);
     if (b->staging && b->device)
@@ -25,33 +26,38 @@ void batch_done(struct batch *b)
 }
 
 /* Appends an array to the staging block; returns where it will lie on the device. */
-static void *stage(struct batch *b, size_t *used, const void *src, size_t bytes)
+static struct dev_bytes *stage(struct batch *b, size_t *used, const void *src, size_t bytes)
 {
-    char *at = b->device + *used;
+    struct dev_bytes *at = dev_bytes_in(b->device, *used);
     memcpy(b->staging + *used, src, bytes);
     *used += bytes;
     return at;
 }
 
-int batch_upload(struct batch *b, const struct step_rows *s, int *tables)
+static struct dev_i32 *stage_ints(struct batch *b, size_t *used, const int *src, int n)
 {
-    size_t used = 0, word = sizeof(int), n = (size_t)s->n_rows;
+    return dev_i32_in(stage(b, used, src, (size_t)n * sizeof(*src)), 0);
+}
+
+int batch_upload(struct batch *b, const struct step_rows *s, struct dev_i32 *tables)
+{
+    size_t used = 0;
     b->n_rows = s->n_rows;
     b->n_runs = s->n_runs;
     b->n_append = s->n_append;
     b->n_want = s->n_want;
-    const void *runs = stage(b, &used, s->runs, (size_t)s->n_runs * sizeof(*s->runs)); /* first, for its alignment */
-    b->d_ids = stage(b, &used, s->ids, n * word);
-    const int *pos = stage(b, &used, s->pos, n * word);
-    const int *run_of = stage(b, &used, s->run_of, n * word);
-    b->d_base = (const int *)(b->device + used);
+    b->step = (struct kern_step){.all = {.n_max = s->n_rows}, .n_runs = s->n_runs, .tables = tables};
+    b->step.runs = dev_runs_in(stage(b, &used, s->runs, (size_t)s->n_runs * sizeof(*s->runs)), 0); /* first, for its alignment */
+    b->step.saves = dev_saves_in(stage(b, &used, s->saves, (size_t)s->n_saves * sizeof(*s->saves)), 0);
+    b->d_ids = stage_ints(b, &used, s->ids, s->n_rows);
+    b->step.pos = stage_ints(b, &used, s->pos, s->n_rows);
+    b->step.run_of = stage_ints(b, &used, s->run_of, s->n_rows);
+    b->d_base = dev_i32_in(b->device, used);
     for (int l = 0; l < b->n_layers; l++)
-        stage(b, &used, step_rows_base(s, l, 0), (size_t)s->n_runs * word);
-    b->d_want_row = stage(b, &used, s->want_row, (size_t)s->n_want * word);
-    b->d_want_target = stage(b, &used, s->want_target, (size_t)s->n_want * word);
-    b->step =
-        (struct kern_step){.all = {.n_max = b->n_rows}, .pos = pos, .run_of = run_of, .runs = runs, .n_runs = b->n_runs, .tables = tables};
-    b->d_reserved = (const int *)(b->device + used); /* the bulk, straight from where it is */
+        stage_ints(b, &used, step_rows_base(s, l, 0), s->n_runs);
+    b->d_want_row = stage_ints(b, &used, s->want_row, s->n_want);
+    b->d_want_target = stage_ints(b, &used, s->want_target, s->n_want);
+    b->d_reserved = dev_i32_in(b->device, used); /* the bulk, straight from where it is */
     int r = b->k->backend->upload(b->k, b->device, b->staging, used);
-    return r < 0 ? r : b->k->backend->upload(b->k, b->device + used, s->reserved, (size_t)step_rows_slots(s) * word);
+    return r < 0 ? r : b->k->backend->upload(b->k, DEV_BYTES(b->d_reserved), s->reserved, (size_t)step_rows_slots(s) * sizeof(int));
 }

@@ -6,10 +6,10 @@
 struct batch {
     int n_layers, n_rows, n_runs, n_append, n_want; /* of the latest upload */
     struct kern_ctx *k;
-    char *device;  /* all of it */
-    char *staging; /* on the host */
-    const int *d_ids, *d_base, *d_reserved, *d_want_row;
-    int *d_want_target;
+    struct dev_bytes *device; /* all of it */
+    char *staging;            /* on the host */
+    const struct dev_i32 *d_ids, *d_base, *d_reserved, *d_want_row;
+    struct dev_i32 *d_want_target;
     struct kern_step step;
 };
 
@@ -17,13 +17,13 @@ int batch_init(struct batch *b, struct kern_ctx *k, int max_rows, int n_layers, 
 void batch_done(struct batch *b); /* copes with half-built and with a zeroed struct */
 
 /* Copies the rows to the device and fills b->step; tables: the block tables of all sequences. `rows` may be changed afterwards. */
-int batch_upload(struct batch *b, const struct step_rows *rows, int *tables);
+int batch_upload(struct batch *b, const struct step_rows *rows, struct dev_i32 *tables);
 /* Device pointers of one layer. */
-static inline const int *batch_layer_base(const struct batch *b, int layer)
+static inline const struct dev_i32 *batch_layer_base(const struct batch *b, int layer)
 {
-    return b->d_base + (size_t)layer * (size_t)b->n_runs;
+    return dev_i32_at(b->d_base, (size_t)layer * (size_t)b->n_runs);
 }
-static inline const int *batch_layer_reserved(const struct batch *b, int layer)
+static inline const struct dev_i32 *batch_layer_reserved(const struct batch *b, int layer)
 {
-    return b->d_reserved + (size_t)layer * (size_t)b->n_append;
+    return dev_i32_at(b->d_reserved, (size_t)layer * (size_t)b->n_append);
 }

@@ -13,14 +13,14 @@ struct layer_rows {
 static struct layer_rows divide_rows(const struct layer_plan *p, const struct workspace *w, const struct batch *b, bool last)
 {
     struct layer_rows r = {.all = b->step.all};
-    if (p->kind == LAYER_DENSE) {
+    if (!layer_is_routed(p)) {
         r.selected = r.executed = r.normed = r.all;
     } else {
         r.selected = (struct rows){w->place.sel, w->place.sel_n, b->n_rows};
-        r.executed = p->unselected == UNSELECTED_SKIP ? r.selected : r.all;
-        r.normed = p->kv_all ? r.all : r.executed;
+        r.executed = layer_can_skip(p) ? r.selected : r.all;
+        r.normed = p->kv == KV_ALL ? r.all : r.executed;
     }
-    if (last && p->unselected != UNSELECTED_SKIP)
+    if (last && !layer_can_skip(p))
         r.executed = (struct rows){.idx = b->d_want_row, .n_max = b->n_want};
     return r;
 }
@@ -31,23 +31,25 @@ int forward_router(const struct model *m, struct workspace *w, const struct batc
     const struct layer_plan *p = &m->plan[layer];
     struct kern_ctx *k = m->k;
     struct rows all = b->step.all;
-    int r = 0;
-    unsigned char *route = w->route + (size_t)layer * (size_t)b->n_rows;
-    float *prob = w->prob + (size_t)layer * (size_t)b->n_rows;
-    switch (p->kind) {
-    case LAYER_DTRNET:
-        return k->ops->route_dtrnet(k, route, w->gate, prob, w->router, w->x, lw->router_in, lw->router_out, lw->router_out_bias,
-                                    lw->router_dim, all);
-    case LAYER_MOD: return k->ops->route_mod(k, route, w->gate, prob, w->x, lw->router_out, lw->router_out_bias, lw->router_dim, all);
-    case LAYER_DLLM:
-        r = k->ops->matmul_accurate(k, w->router, w->x, lw->router_in, all);
-        if (r >= 0) /* the norm inside D-LLM's router has its own fixed eps (golden section 8) */
-            r = k->ops->route_dllm(k, route, prob, w->router, lw->router_norm, 1e-5f, lw->router_out, lw->router_out_bias, lw->router_dim,
-                                   b->step.pos, p->forced, all);
-        break;
-    case LAYER_DENSE: break;
+    size_t at = (size_t)layer * (size_t)b->n_rows;
+    struct route_out to = {
+        .route = dev_u8_at(w->route, at), .gate = w->gate, .prob = dev_f32_at(w->prob, at), .below = p->below, .above = p->above};
+    switch (p->router) {
+    case ROUTER_MLP: {
+        struct route_mlp mlp = {lw->router.in, lw->router.out, lw->router.out_bias, lw->router.dim, w->router};
+        return k->ops->route_mlp(k, &to, &mlp, w->x, all);
     }
-    return r;
+    case ROUTER_MOD: return k->ops->route_mod(k, &to, w->x, lw->router.out, lw->router.out_bias, lw->router.dim, all);
+    case ROUTER_DLLM: {
+        /* the norm inside D-LLM's router has its own fixed eps (golden section 8) */
+        struct route_dllm dllm = {lw->router.norm, 1e-5f, lw->router.out, lw->router.out_bias, lw->router.dim, p->forced};
+        int r = k->ops->matmul_accurate(k, w->router, w->x, lw->router.in, all);
+        return r < 0 ? r : k->ops->route_dllm(k, &to, &dllm, w->router, b->step.pos, all);
+    }
+    case ROUTER_MAMBA:
+    case ROUTER_NONE: break;
+    }
+    return 0;
 }
 
 static int attention_block(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv, int layer,
@@ -57,22 +59,21 @@ static int attention_block(const struct model *m, struct workspace *w, const str
     const struct layer_weights *lw = &m->weights.layers[layer];
     const struct layer_plan *p = &m->plan[layer];
     struct kern_ctx *k = m->k;
-    struct kern_heads heads = {.h = c->n_heads, .hk = c->n_kv_heads, .hd = c->head_dim, .kv = kv->kv};
-    int width = (c->n_heads + 2 * c->n_kv_heads) * c->head_dim, r;
+    struct kern_heads heads = {.h = c->n_heads, .hk = c->n_kv_heads, .hd = model_config_padded_head_dim(c), .kv = kv->kv};
+    int width = (c->n_heads + 2 * c->n_kv_heads) * heads.hd, r;
     r = k->ops->rmsnorm(k, w->xn, w->x, lw->attn_norm, rows->normed, c->hidden, c->rms_eps);
     for (int i = 0; r >= 0 && i < lw->n_proj; i++) {
         const struct projection *proj = &lw->proj[i];
-        struct rows of = proj->rows == ROWS_ALL ? rows->all : rows->selected;
-        char *to = (char *)w->qkv + (size_t)proj->col * dtype_size(k->act);
+        struct rows of = proj->rows == ROWS_ATTENDING ? rows->selected : rows->all;
         r = proj->bypass ? k->ops->matmul_bypass(k, &heads, w->attn, w->qkv, w->xn, proj->w, c->hidden, of)
-                         : k->ops->matmul(k, to, k->act, width, w->xn, c->hidden, proj->w, of);
+                         : k->ops->matmul(k, w->qkv, proj->col, width, w->xn, c->hidden, proj->w, of);
     }
     if (r >= 0)
         r = k->ops->rope_store(k, &heads, w->qkv, m->rope_cos, m->rope_sin, &b->step, w->place.slot, rows->selected);
     if (r >= 0)
         r = k->ops->attention(k, &heads, w->attn, w->qkv, &b->step, layer, &w->place, 1.0f / sqrtf((float)c->head_dim));
     if (r >= 0)
-        r = k->ops->matmul_residual(k, w->x, w->attn, c->n_heads * c->head_dim, lw->o, p->gate == GATE_ATTENTION ? w->gate : NULL,
+        r = k->ops->matmul_residual(k, w->x, w->attn, c->n_heads * heads.hd, lw->o, p->attn_gate == GATE_CHOSEN ? w->gate : NULL,
                                     rows->executed);
     return r;
 }
@@ -93,18 +94,19 @@ int forward_layer(const struct model *m, struct workspace *w, const struct batch
 {
     const struct layer_plan *p = &m->plan[layer];
     struct kern_ctx *k = m->k;
-    const unsigned char *route = p->kind == LAYER_DENSE ? NULL : w->route + (size_t)layer * (size_t)b->n_rows;
+    const struct dev_u8 *route = layer_is_routed(p) ? dev_u8_at(w->route, (size_t)layer * (size_t)b->n_rows) : NULL;
     int d = m->config.hidden, r = forward_router(m, w, b, layer);
     if (r >= 0)
-        r = k->ops->place(k, &b->step, layer, route, p->kv_all, batch_layer_base(b, layer), batch_layer_reserved(b, layer), &w->place);
+        r = k->ops->place(k, &b->step, layer, route, p->kv == KV_ALL, batch_layer_base(b, layer), batch_layer_reserved(b, layer),
+                          &w->place);
     struct layer_rows rows = divide_rows(p, w, b, layer == m->config.n_layers - 1);
-    if (r >= 0 && p->gate == GATE_LAYER)
+    if (r >= 0 && p->layer_gate != GATE_NONE)
         r = k->ops->copy_rows(k, w->x0, w->x, d, rows.executed);
     if (r >= 0)
         r = attention_block(m, w, b, kv, layer, &rows);
     if (r >= 0)
         r = mlp_block(m, w, layer, rows.executed);
-    if (r >= 0 && p->gate == GATE_LAYER)
+    if (r >= 0 && p->layer_gate != GATE_NONE)
         r = k->ops->blend(k, w->x, w->x0, w->gate, d, rows.executed);
     return r;
 }
@@ -122,19 +124,22 @@ int forward_layers(const struct model *m, struct workspace *w, const struct batc
     return r;
 }
 
+int forward_scores(const struct model *m, struct workspace *w, const struct batch *b, int first, int n, int top_k)
+{
+    struct kern_scores to = {
+        .target = b->d_want_target, .target_lp = w->target_lp, .top_k = top_k, .top_id = w->top_id, .top_lp = w->top_lp, .bad = w->bad};
+    return m->k->ops->logprobs(m->k, &to, first, w->logits, (size_t)m->config.vocab, n, m->config.vocab);
+}
+
 int forward_head(const struct model *m, struct workspace *w, const struct batch *b, int first, int n, int top_k)
 {
     const struct model_config *c = &m->config;
     struct kern_ctx *k = m->k;
-    struct rows wanted = {.idx = b->d_want_row + first, .n_max = n}, compact = {.n_max = n};
-    size_t at = (size_t)first, top_at = at * (size_t)top_k;
+    struct rows wanted = {.idx = dev_i32_at(b->d_want_row, (size_t)first), .n_max = n}, compact = {.n_max = n};
     int r = k->ops->gather_rows(k, w->want_x, w->x, c->hidden, wanted);
     if (r >= 0)
         r = k->ops->rmsnorm(k, w->want_xn, w->want_x, m->weights.final_norm, compact, c->hidden, c->rms_eps);
     if (r >= 0)
-        r = k->ops->matmul(k, w->logits, DTYPE_F32, c->vocab, w->want_xn, c->hidden, m->weights.head, compact);
-    if (r >= 0)
-        r = k->ops->logprobs(k, w->logits, (size_t)c->vocab, n, c->vocab, b->d_want_target + first, top_k, w->target_lp + at,
-                             w->top_id + top_at, w->top_lp + top_at, w->bad + at);
-    return r;
+        r = k->ops->matmul_f32(k, w->logits, w->want_xn, m->weights.head, compact);
+    return r < 0 ? r : forward_scores(m, w, b, first, n, top_k);
 }

@@ -5,8 +5,8 @@
 int kv_memory_open(struct kv_memory *m, struct kern_ctx *k, int n_slots, size_t row_bytes, int64_t n_table_entries, struct err *err)
 {
     *m = (struct kv_memory){.k = k, .row_bytes = row_bytes, .n_slots = n_slots, .n_table_entries = n_table_entries};
-    m->kv = k->backend->alloc(k, (size_t)n_slots * row_bytes);
-    m->tables = k->backend->alloc(k, (size_t)n_table_entries * sizeof(int));
+    m->kv = dev_act_in(k->backend->alloc(k, (size_t)n_slots * row_bytes), 0);
+    m->tables = dev_i32_in(k->backend->alloc(k, (size_t)n_table_entries * sizeof(int)), 0);
     if (m->kv && m->tables)
         return 0;
     kv_memory_close(m);
@@ -17,7 +17,7 @@ void kv_memory_close(struct kv_memory *m)
 {
     if (!m->k)
         return;
-    m->k->backend->free(m->k, m->kv);
-    m->k->backend->free(m->k, m->tables);
+    m->k->backend->free(m->k, DEV_BYTES(m->kv));
+    m->k->backend->free(m->k, DEV_BYTES(m->tables));
     memset(m, 0, sizeof(*m));
 }

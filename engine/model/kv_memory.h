@@ -5,8 +5,8 @@
 
 struct kv_memory {
     struct kern_ctx *k;
-    void *kv;    /* [n_slots] rows of row_bytes */
-    int *tables; /* [n_table_entries] */
+    struct dev_act *kv;     /* [n_slots] rows of row_bytes */
+    struct dev_i32 *tables; /* [n_table_entries] */
     size_t row_bytes;
     int n_slots;
     int64_t n_table_entries;

@@ -19,8 +19,8 @@ struct model {
     struct model_config config;
     struct layer_plan *plan; /* [config.n_layers] */
     struct weights weights;
-    int max_model_len;          /* positions that may be computed */
-    float *rope_cos, *rope_sin; /* backend memory, f32 [max_model_len, head_dim/2] */
+    int max_model_len;                   /* positions that may be computed */
+    struct dev_f32 *rope_cos, *rope_sin; /* [max_model_len, padded head_dim/2] */
     char hash[65];
     int n_threads;
 };

@@ -37,7 +37,7 @@ static int draw_row(struct scores *s, const struct model *m, struct workspace *w
                     struct err *err)
 {
     size_t v = (size_t)m->config.vocab;
-    int r = m->k->backend->download(m->k, s->logits, w->logits + (size_t)chunk_row * v, v * sizeof(float));
+    int r = m->k->backend->download(m->k, s->logits, DEV_BYTES(dev_f32_at(w->logits, (size_t)chunk_row * v)), v * sizeof(float));
     if (r >= 0)
         r = m->k->backend->sync(m->k, err);
     if (r < 0)
@@ -62,12 +62,9 @@ static int draw_chunk(struct scores *s, const struct model *m, struct workspace 
     }
     if (r < 0 || !drawn)
         return r;
-    size_t at = (size_t)first, v = (size_t)m->config.vocab, top_at = at * (size_t)s->top_k;
-    r = m->k->backend->upload(m->k, b->d_want_target + first, rows->want_target + first, (size_t)n * sizeof(int));
-    if (r < 0)
-        return r;
-    return m->k->ops->logprobs(m->k, w->logits, v, n, (int)v, b->d_want_target + first, s->top_k, w->target_lp + at, w->top_id + top_at,
-                               w->top_lp + top_at, w->bad + at);
+    struct dev_i32 *to = dev_i32_at(b->d_want_target, (size_t)first);
+    r = m->k->backend->upload(m->k, DEV_BYTES(to), rows->want_target + first, (size_t)n * sizeof(int));
+    return r < 0 ? r : forward_scores(m, w, b, first, n, s->top_k);
 }
 
 int scores_run(struct scores *s, const struct model *m, struct workspace *w, struct batch *b, struct step_rows *rows, struct err *err)
@@ -83,10 +80,10 @@ int scores_run(struct scores *s, const struct model *m, struct workspace *w, str
             r = draw_chunk(s, m, w, b, rows, first, chunk, err);
     }
     if (r >= 0)
-        r = be->fetch(m->k, s->target_lp, w->target_lp, n * sizeof(float));
+        r = be->fetch(m->k, s->target_lp, DEV_BYTES(w->target_lp), n * sizeof(float));
     if (r >= 0)
-        r = be->fetch(m->k, s->top_id, w->top_id, n * k * sizeof(int));
+        r = be->fetch(m->k, s->top_id, DEV_BYTES(w->top_id), n * k * sizeof(int));
     if (r >= 0)
-        r = be->fetch(m->k, s->top_lp, w->top_lp, n * k * sizeof(float));
-    return r < 0 ? r : be->fetch(m->k, s->bad, w->bad, n);
+        r = be->fetch(m->k, s->top_lp, DEV_BYTES(w->top_lp), n * k * sizeof(float));
+    return r < 0 ? r : be->fetch(m->k, s->bad, DEV_BYTES(w->bad), n);
 }

@@ -17,7 +17,8 @@ int step_rows_init(struct step_rows *s, int max_rows, int n_layers, struct err *
     s->want_row = malloc(n * word);
     s->want_target = malloc(n * word);
     s->draws = malloc(n * sizeof(*s->draws));
-    if (s->ids && s->pos && s->run_of && s->runs && s->base && s->reserved && s->want_row && s->want_target && s->draws)
+    s->saves = malloc(n * sizeof(*s->saves));
+    if (s->ids && s->pos && s->run_of && s->runs && s->base && s->reserved && s->want_row && s->want_target && s->draws && s->saves)
         return 0;
     step_rows_done(s);
     return err_set(err, ERR_NOMEM, "no memory for steps of %d rows", max_rows);
@@ -34,12 +35,13 @@ void step_rows_done(struct step_rows *s)
     free(s->want_row);
     free(s->want_target);
     free(s->draws);
+    free(s->saves);
     memset(s, 0, sizeof(*s));
 }
 
 void step_rows_clear(struct step_rows *s)
 {
-    s->n_rows = s->n_runs = s->n_append = s->n_want = 0;
+    s->n_rows = s->n_runs = s->n_append = s->n_want = s->n_saves = 0;
     s->top_k = 1;
 }
 
@@ -47,7 +49,8 @@ struct kern_run *step_rows_add_run(struct step_rows *s, const int32_t *ids, int 
 {
     assert(n > 0 && s->n_rows + n <= s->max_rows);
     struct kern_run *run = &s->runs[s->n_runs];
-    *run = (struct kern_run){.row0 = s->n_rows, .n = n, .append = append, .table_cap = table_cap, .table_off = table_off};
+    *run = (struct kern_run){
+        .row0 = s->n_rows, .n = n, .append = append, .table_cap = table_cap, .table_off = table_off, .state_in = -1, .state_out = -1};
     for (int i = 0; i < n; i++) {
         s->ids[s->n_rows + i] = ids[i];
         s->pos[s->n_rows + i] = pos0 + i;

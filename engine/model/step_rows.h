@@ -12,7 +12,7 @@ struct draw {
 
 struct step_rows {
     int max_rows, n_layers;
-    int n_rows, n_runs, n_append, n_want;
+    int n_rows, n_runs, n_append, n_want, n_saves;
     int top_k; /* alternatives that the wanted rows need, at least 1 */
     /* capacity max_rows unless noted */
     int *ids, *pos, *run_of;
@@ -21,6 +21,7 @@ struct step_rows {
     int *reserved;               /* [n_layers * n_append]: layer l may place its rows in reserved[l * n_append ..] */
     int *want_row, *want_target; /* rows whose logits are wanted, ascending; the target token or -1 */
     struct draw *draws;          /* of the wanted rows */
+    struct kern_save *saves;     /* copies of router states to be kept, rows ascending */
 };
 
 int step_rows_init(struct step_rows *s, int max_rows, int n_layers, struct err *err);

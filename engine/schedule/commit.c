@@ -47,8 +47,8 @@ static void read_decisions(struct block *b, struct engine_stats *counts)
             continue;
         }
         for (int i = 0; i < b->n; i++) {
-            route_bits_set(row_bits(b, i), l, route[i] ? DECISION_ATTEND : DECISION_LINEAR);
-            counts->rows_routed[l] += route[i] != 0;
+            route_bits_set(row_bits(b, i), l, (enum decision)route[i]);
+            counts->rows_routed[l] += route[i] == DECISION_ATTEND;
         }
     }
 }
@@ -125,6 +125,8 @@ void commit_step(struct commit *c, const struct sequence_env *e, const struct st
         commit_run(c, e, step, i, counts);
     for (int l = rows->n_layers - 1; l >= 0; l--)
         slots_give(e->tree->kv, rows->reserved + (size_t)l * (size_t)rows->n_append + c->taken[l], rows->n_append - c->taken[l]);
+    for (int i = 0; i < rows->n_saves; i++)
+        sequence_commit_state(step->saves[i].seq, e, step->saves[i].pos, rows->saves[i].slot);
     for (int i = 0; i < rows->n_want; i++)
         sequence_commit_score(step->wants[i].seq, e, step->wants[i].pos, &step->results, i);
 }

@@ -69,7 +69,7 @@ static int issue_step(struct device_executor *x, int id, struct step_rows *rows,
     if (r >= 0)
         r = run_layers(x, id);
     if (r >= 0)
-        r = k->backend->fetch(k, f->route, x->w.route, (size_t)b->n_layers * (size_t)b->n_rows);
+        r = k->backend->fetch(k, f->route, DEV_BYTES(x->w.route), (size_t)b->n_layers * (size_t)b->n_rows);
     if (r >= 0)
         r = scores_run(&f->scores, &x->model, &x->w, b, rows, err);
     return r < 0 ? r : k->backend->mark(k, id);
@@ -131,7 +131,7 @@ static void drop(struct executor *face, struct err *err)
 static int write_table(struct executor *face, int64_t off, const int *entries, int64_t n)
 {
     struct device_executor *x = of(face);
-    return x->model.k->backend->upload(x->model.k, x->kv.tables + off, entries, (size_t)n * sizeof(int));
+    return x->model.k->backend->upload(x->model.k, DEV_BYTES(dev_i32_at(x->kv.tables, (size_t)off)), entries, (size_t)n * sizeof(int));
 }
 
 static void report(struct executor *face, double busy_s, struct executor_stats *ret)
@@ -190,13 +190,13 @@ static int pool_rows(const struct model *m, size_t wanted_bytes, struct err *err
         n = n < one ? one : n;
     }
     if (n > mem.free_bytes / row)
-        return err_field(err, ERR_NOMEM, "kv-cache-memory",
-                         "the KV cache needs %zu MiB (--kv-cache-memory), and %zu of the %s device's %zu MiB are free", n * row >> 20,
+        return err_field(err, ERR_NOMEM, "kv_cache_bytes",
+                         "the KV cache needs %zu MiB (kv_cache_bytes), and %zu of the %s device's %zu MiB are free", n * row >> 20,
                          mem.free_bytes >> 20, m->k->backend->name, mem.total_bytes >> 20);
     n = n > INT32_MAX / 2 ? INT32_MAX / 2 : n;
     if (n < one)
-        return err_field(err, ERR_INVALID, "kv-cache-memory",
-                         "kv-cache-memory holds %zu rows of %zu bytes, but one sequence of max-model-len %d may need %zu (%.0f MiB)", n,
+        return err_field(err, ERR_INVALID, "kv_cache_bytes",
+                         "kv_cache_bytes holds %zu rows of %zu bytes, but one sequence of max_model_len %d may need %zu (%.0f MiB)", n,
                          model_kv_row_bytes(m), m->max_model_len, one, (double)(one * model_kv_row_bytes(m)) / 1048576.0);
     return (int)n;
 }
@@ -208,7 +208,7 @@ static int describe_layers(struct device_executor *x, struct err *err)
     if (!x->layers)
         return err_set(err, ERR_NOMEM, "no memory for a plan of %d layers", n);
     for (int l = 0; l < n; l++)
-        x->layers[l] = (struct route_layer){.routed = x->model.plan[l].kind != LAYER_DENSE, .keep_all = x->model.plan[l].kv_all};
+        x->layers[l] = (struct route_layer){.routed = layer_is_routed(&x->model.plan[l]), .keep_all = x->model.plan[l].kv == KV_ALL};
     return 0;
 }
 

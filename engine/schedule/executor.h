@@ -15,13 +15,14 @@ struct executor;
 
 /* What an executor can hold; fixed while it is open. */
 struct executor_limits {
-    int max_rows;                     /* of one step */
-    int max_steps;                    /* in flight, 1..EXECUTOR_STEPS_MAX */
+    int max_rows;  /* of one step */
+    int max_steps; /* in flight, 1..EXECUTOR_STEPS_MAX */
     int n_layers;
     const struct route_layer *layers; /* [n_layers] */
     int n_kv_slots;
     int64_t n_table_entries;
-    int max_positions;                /* of one sequence */
+    int n_state_slots; /* places for the router states of a sequence; 0: routers have none */
+    int max_positions; /* of one sequence */
 };
 
 /* Of a step that is over; borrowed until its number is launched again. */
@@ -37,8 +38,8 @@ struct step_results {
 
 /* What the device has been doing. */
 struct executor_stats {
-    double matmul_s, attention_s, other_s;            /* busy time, divided as steps sampled once a second were (kernels/op_times.h) */
-    uint64_t memory_total_bytes, memory_free_bytes;   /* when the latest sampled step began */
+    double matmul_s, attention_s, other_s;          /* busy time, divided as steps sampled once a second were (kernels/op_times.h) */
+    uint64_t memory_total_bytes, memory_free_bytes; /* when the latest sampled step began */
 };
 
 struct executor_ops {

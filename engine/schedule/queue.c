@@ -142,6 +142,9 @@ static void hand_over(struct seq_list *done)
 
 void queue_deliver(struct queue *q, struct queue_delivery *d, const struct engine_stats *counts)
 {
+    for (const struct sequence *s = d->done.head; s; s = s->next)
+        if (s->req->on_done)
+            s->req->on_done(s->req->user); /* without the lock: it may take others */
     pthread_mutex_lock(&q->lock);
     q->stats = *counts;
     q->n_waiting -= d->started + d->ended_waiting;

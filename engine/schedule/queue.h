@@ -8,9 +8,9 @@
 struct engine_ticket;
 
 struct queue {
-    pthread_mutex_t lock; /* the engine's only lock */
-    pthread_cond_t wake;  /* the worker: there is something to do */
-    pthread_cond_t idle;  /* others: what was asked of the worker is done */
+    pthread_mutex_t lock;  /* the engine's only lock */
+    pthread_cond_t wake;   /* the worker: there is something to do */
+    pthread_cond_t idle;   /* others: what was asked of the worker is done */
     struct seq_list inbox; /* submitted, not yet taken by the worker */
     int max_waiting, n_waiting, n_running;
     struct engine_stats stats; /* as last delivered */

@@ -7,7 +7,7 @@
 int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_layers, struct engine_ticket *ticket)
 {
     size_t scored = (size_t)(req->n_tokens - req->score_begin), fresh = (size_t)req->max_new, layers = (size_t)n_layers;
-    *s = (struct sequence){.req = req, .ticket = ticket, .k1 = req->top_k > 1 ? req->top_k : 1, .table_off = -1};
+    *s = (struct sequence){.req = req, .ticket = ticket, .k1 = req->top_k > 1 ? req->top_k : 1, .table_off = -1, .state_slot = -1};
     s->sampler = (struct sampler_params){req->temperature, req->sample_top_k, req->top_p, req->seed};
     size_t k1 = (size_t)s->k1, words = (scored + fresh) * (1 + 2 * k1) + fresh + layers;
     float *at = s->block = calloc(words ? words : 1, 4);
@@ -21,6 +21,10 @@ int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_l
     s->new_top_ids = s->top_ids + scored * k1;
     s->new_tokens = s->new_top_ids + fresh * k1;
     s->rows_routed = s->new_tokens + fresh;
+    s->result = (struct eval_result){.new_tokens = s->new_tokens,
+                                     .new_logprobs = s->new_logprobs,
+                                     .new_top_ids = s->new_top_ids,
+                                     .new_top_logprobs = s->new_top_logprobs};
     s->n_prompt_rows = req->n_tokens - (req->max_new ? 0 : 1);
     s->table_cap = req->n_tokens - 1 + req->max_new;
     return 0;
@@ -43,6 +47,12 @@ int sequence_commit_rows(struct sequence *s, const struct sequence_env *e, int n
     return kept;
 }
 
+void sequence_commit_state(struct sequence *s, const struct sequence_env *e, int pos, int slot)
+{
+    if (s->done || !tree_put_state(e->tree, &s->path, pos, slot))
+        slots_give(e->tree->state_pool, &slot, 1);
+}
+
 static bool is_eos(const struct sequence_env *e, int32_t id)
 {
     for (int i = 0; i < e->n_eos; i++)
@@ -60,12 +70,14 @@ static enum finish_reason take_token(struct sequence *s, const struct sequence_e
     s->new_logprobs[s->n_new] = drawn ? sc->target_lp[i] : sc->top_lp[from];
     memcpy(&s->new_top_ids[at], &sc->top_id[from], k1 * sizeof(int32_t));
     memcpy(&s->new_top_logprobs[at], &sc->top_lp[from], k1 * sizeof(float));
-    struct eval_token token = {s->new_tokens[s->n_new], s->new_logprobs[s->n_new], &s->new_top_ids[at], &s->new_top_logprobs[at]};
-    s->n_new++;
-    if (s->req->on_token && s->req->on_token(s->req->user, &token))
-        return FINISH_STOP;
-    if (!s->req->ignore_eos && is_eos(e, token.id))
+    int32_t token = s->new_tokens[s->n_new++];
+    atomic_store_explicit(&s->n_shown, s->n_new, memory_order_release);
+    if (s->req->on_token)
+        s->req->on_token(s->req->user);
+    if (!s->req->ignore_eos && is_eos(e, token))
         return FINISH_EOS;
+    if (atomic_load(&s->stopped))
+        return FINISH_STOP;
     return s->n_new == s->req->max_new ? FINISH_LENGTH : FINISH_NONE;
 }
 
@@ -120,6 +132,9 @@ static void leave(struct sequence *s, const struct sequence_env *e)
     tree_leave(e->tree, &s->path);
     if (s->table_off >= 0)
         extents_give(e->tables, s->table_off, (int64_t)e->bits->n_layers * s->table_cap);
+    if (s->state_slot >= 0)
+        slots_give(e->tree->state_pool, &s->state_slot, 1);
+    s->state_slot = -1;
     s->table_off = -1;
     s->promised = 0;
     free(s->kv_count);
@@ -145,10 +160,6 @@ void sequence_finish(struct sequence *s, const struct sequence_env *e, int code,
     r->top_ids = s->top_ids;
     r->top_logprobs = s->top_logprobs;
     r->n_new = s->n_new;
-    r->new_tokens = s->new_tokens;
-    r->new_logprobs = s->new_logprobs;
-    r->new_top_ids = s->new_top_ids;
-    r->new_top_logprobs = s->new_top_logprobs;
     r->n_rows = s->n_kv;
     r->rows_computed = s->rows_run;
     r->rows_cached = s->n_cached;

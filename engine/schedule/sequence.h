@@ -9,6 +9,7 @@
 #include "engine/model/sampler.h"
 #include "engine/request.h"
 #include "engine/schedule/step.h"
+#include <stdatomic.h>
 
 struct engine_ticket;
 
@@ -37,11 +38,20 @@ struct sequence {
     int n_kv;                    /* positions computed, 0 .. n_kv-1 */
     int n_cached;                /* of them, taken from the tree */
     int n_rerun_left, rerun_pos; /* rows to run again, and the position from which on to look for them */
+    int state_slot, state_pos;   /* routers with a state: the slot of its own, and the position whose states are in it; -1: none */
     int rows_run;
     int n_new;
+    atomic_int n_shown;          /* of them, those that other threads may read */
+    atomic_bool stopped;         /* set by other threads: the next token is the last */
     int *kv_count, *rerun_count; /* [n_layers] keys before position n_kv, and before rerun_pos */
     uint8_t *route;              /* [table_cap, bits->n_bytes] */
-    uint8_t *need;               /* [table_cap] the row's logits are wanted and not in the tree */
+    uint8_t *need;               /* [table_cap] enum row_need */
+};
+
+/* Why a row must run, or run again. */
+enum row_need {
+    NEED_SCORE = 1, /* its logits are wanted and not in the tree */
+    NEED_STATE = 2, /* it leads from a kept copy of the router states to a row that must run */
 };
 
 /* What a sequence works on, all of it the worker's. */
@@ -53,6 +63,7 @@ struct sequence_env {
     int *table_host;        /* [n_layers * max_positions] scratch for building block tables */
     const int32_t *eos_ids; /* [n_eos] */
     int n_eos;
+    int state_every; /* routers with a state: positions between copies that the tree keeps; 0: routers have none */
 };
 
 /* Allocates the outputs; 0 or ERR_NOMEM. Any thread. */
@@ -74,13 +85,15 @@ enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, 
 int sequence_due(const struct sequence *s);
 /* Does a sequence in flight need more rows than those under way? */
 bool sequence_goes_on(const struct sequence *s);
-/* Adds n <= sequence_due rows to the step, with which the sequence is in flight. */
+/* Adds n <= sequence_due rows to the step, with which the sequence is in flight. If routers have states, copies to be kept are added too. */
 void sequence_pack(struct sequence *s, const struct sequence_env *e, struct step *step, int n);
 
 /* ---- sequence.c ---------------------------------------------------------------------------------------------- */
 /* The next n appended rows came back: decisions [n, bits->n_bytes], and their slots as tree_append takes them; the caller adds to kv_count.
  * Returns how many rows were kept; where that is fewer than n memory is short, and the slots of the others remain the caller's. */
 int sequence_commit_rows(struct sequence *s, const struct sequence_env *e, int n, const uint8_t *route, const int *slots);
+/* The step left a copy of the router states at position `pos` in `slot`. The tree keeps it, or the slot goes back. */
+void sequence_commit_state(struct sequence *s, const struct sequence_env *e, int pos, int slot);
 /* Wanted row i of the results: the score of the token after position pos, or the next generated token. */
 void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int pos, const struct step_results *results, int i);
 

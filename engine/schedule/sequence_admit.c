@@ -58,12 +58,36 @@ static void take_scores(struct sequence *s)
 {
     for (int p = s->req->score_begin; p < s->req->n_tokens; p++) {
         size_t i = (size_t)(p - s->req->score_begin), top = i * (size_t)s->k1;
-        s->need[p - 1] = !tree_get_score(&s->path, p, s->k1, &s->logprobs[i], &s->top_ids[top], &s->top_logprobs[top]);
+        if (!tree_get_score(&s->path, p, s->k1, &s->logprobs[i], &s->top_ids[top], &s->top_logprobs[top]))
+            s->need[p - 1] = NEED_SCORE;
     }
     if (s->req->max_new)
-        s->need[s->req->n_tokens - 1] = 1;
-    for (int p = 0; p < s->n_cached && p < s->n_prompt_rows; p++)
-        s->n_rerun_left += s->need[p];
+        s->need[s->req->n_tokens - 1] = NEED_SCORE;
+}
+
+/* Marks the rows from the latest kept copy of the router states on up to position pos. Returns the copy's position. */
+static int need_states(struct sequence *s, int pos)
+{
+    int from;
+    tree_find_state(&s->path, pos, &from);
+    for (int p = from; p < pos; p++)
+        s->need[p] |= NEED_STATE;
+    return from;
+}
+
+/* Cached rows that run again. Where routers have states, a row needs those that precede it. */
+static void mark_reruns(struct sequence *s, const struct sequence_env *e)
+{
+    int cached = s->n_cached < s->n_prompt_rows ? s->n_cached : s->n_prompt_rows, p = s->n_cached;
+    if (e->state_every) {
+        if (s->n_cached < s->table_cap)
+            p = need_states(s, s->n_cached);
+        while (--p >= 0)
+            if (p < cached && s->need[p])
+                p = need_states(s, p);
+    }
+    for (p = 0; p < cached; p++)
+        s->n_rerun_left += s->need[p] != 0;
 }
 
 static int allocate_running(struct sequence *s, const struct sequence_env *e)
@@ -99,16 +123,16 @@ enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, 
     int r = tree_enter(e->tree, s, q->tokens, q->n_tokens, s->n_prompt_rows, &s->path, &s->n_cached);
     if (r < 0)
         return fail(s, e, r);
-    int64_t need = (int64_t)(s->table_cap - (s->n_cached < s->table_cap ? s->n_cached : s->table_cap)) * e->bits->n_layers;
-    if (tree_available(e->tree) < promised + need) {
+    if (s->n_cached > s->table_cap) /* the last token's row may be cached too, but this request has no use for it */
+        s->n_cached = s->table_cap;
+    s->promised = (int64_t)(s->table_cap - s->n_cached) * e->bits->n_layers;
+    if (tree_available(e->tree) < promised + s->promised || (e->state_every && (s->state_slot = tree_take_state(e->tree)) < 0)) {
         tree_leave(e->tree, &s->path);
         extents_give(e->tables, s->table_off, entries);
         s->table_off = -1;
+        s->promised = 0;
         return ADMIT_WAIT_ROOM;
     }
-    if (s->n_cached > s->table_cap) /* the last token's row may be cached too, but this request has no use for it */
-        s->n_cached = s->table_cap;
-    s->promised = need;
     s->n_kv = s->n_cached;
     r = allocate_running(s, e);
     if (r >= 0)
@@ -116,6 +140,6 @@ enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, 
     if (r < 0)
         return fail(s, e, r);
     take_scores(s);
+    mark_reruns(s, e);
     return ADMIT_DONE;
 }
-

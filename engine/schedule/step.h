@@ -16,8 +16,9 @@ struct step {
     uint64_t number; /* counted from 1 in the order of launches; 0: it is free */
     bool overlapped; /* another step was in flight when it was launched */
     struct step_rows rows;
-    struct step_owner *runs, *wants; /* [max_rows] parallel to the rows' runs and wanted rows */
-    struct step_results results;     /* once the executor has waited for it */
+    /* [max_rows] parallel to the rows' runs, wanted rows and saves; a save's pos is the position whose states it keeps */
+    struct step_owner *runs, *wants, *saves;
+    struct step_results results; /* once the executor has waited for it */
 };
 
 int step_init(struct step *s, int id, const struct executor_limits *l, struct err *err);

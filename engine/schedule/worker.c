@@ -85,6 +85,8 @@ static void deliver(struct worker *w)
     c->tree_nodes = w->tree.n_linked;
     c->tree_tokens = w->tree.tokens;
     c->evicted_tokens = w->tree.evicted_tokens;
+    c->states_held = (uint64_t)w->tree.n_states;
+    c->states_total = (uint64_t)w->states.n;
     queue_deliver(w->queue, &w->delivery, c);
 }
 
@@ -169,6 +171,8 @@ static void drop_steps(struct worker *w, struct err *err)
         if (!s->number)
             continue;
         slots_give(&w->kv, s->rows.reserved, step_rows_slots(&s->rows));
+        for (int j = 0; j < s->rows.n_saves; j++)
+            slots_give(&w->states, &s->rows.saves[j].slot, 1);
         land(s);
     }
 }
@@ -260,9 +264,9 @@ static int init_memory(struct worker *w, const struct worker_options *o, struct 
 {
     const struct executor_limits *l = &w->x->limits;
     w->env.table_host = malloc((size_t)l->n_layers * (size_t)l->max_positions * sizeof(int));
-    if (w->env.table_host && slots_init(&w->kv, l->n_kv_slots) >= 0 && extents_init(&w->tables, l->n_table_entries) >= 0 &&
-        route_bits_init(&w->bits, l->layers, l->n_layers) >= 0 &&
-        tree_init(&w->tree, &w->kv, &w->bits, o->prefix_cache, o->tree_bytes) >= 0)
+    if (w->env.table_host && slots_init(&w->kv, l->n_kv_slots) >= 0 && slots_init(&w->states, l->n_state_slots) >= 0 &&
+        extents_init(&w->tables, l->n_table_entries) >= 0 && route_bits_init(&w->bits, l->layers, l->n_layers) >= 0 &&
+        tree_init(&w->tree, &w->kv, l->n_state_slots ? &w->states : NULL, &w->bits, o->prefix_cache, o->tree_bytes) >= 0)
         return 0;
     return err_set(err, ERR_NOMEM, "no memory for the prefix tree and the lists of %d KV rows", l->n_kv_slots);
 }
@@ -283,7 +287,8 @@ int worker_init(struct worker *w, struct executor *x, struct queue *q, const str
                                    .bits = &w->bits,
                                    .table_host = w->env.table_host,
                                    .eos_ids = o->eos_ids,
-                                   .n_eos = o->n_eos};
+                                   .n_eos = o->n_eos,
+                                   .state_every = x->limits.n_state_slots ? WORKER_STATE_EVERY : 0};
     if (r < 0)
         worker_close(w);
     else
@@ -323,6 +328,7 @@ void worker_close(struct worker *w)
     tree_done(&w->tree);
     route_bits_done(&w->bits);
     extents_done(&w->tables);
+    slots_done(&w->states);
     slots_done(&w->kv);
     free(w->env.table_host);
     memset(w, 0, sizeof(*w));

@@ -11,6 +11,8 @@
 #include "engine/schedule/queue.h"
 #include <pthread.h>
 
+#define WORKER_STATE_EVERY 64 /* positions between copies of router states that the tree keeps */
+
 struct worker_options {
     bool prefix_cache;
     size_t tree_bytes;      /* host memory of the prefix tree */
@@ -24,7 +26,7 @@ struct worker {
     struct queue *queue; /* borrowed */
     struct log *log;
     struct policy policy;
-    struct slots kv;
+    struct slots kv, states;
     struct extents tables;
     struct route_bits bits;
     struct tree tree;

@@ -1,7 +1,7 @@
 /* Config in, checkpoint out; then the engine itself says how many rows its routers select. */
 #include "engine/tools/synth.h"
 #include "common/mapfile.h"
-#include "engine/checkpoint/tensor_list.h"
+#include "engine/checkpoint/tensor_schema.h"
 #include "engine/engine.h"
 #include <errno.h>
 #include <limits.h>
@@ -14,11 +14,11 @@
 static int check_options(const struct synth_options *o, struct err *err)
 {
     if (!(o->route_rate >= 0 && o->route_rate <= 1))
-        return err_field(err, ERR_INVALID, "route-rate", "--route-rate must be from 0 to 1, but is %g", o->route_rate);
+        return err_field(err, ERR_INVALID, "route_rate", "route_rate must be from 0 to 1, but is %g", o->route_rate);
     if (o->n_tokens < 0)
-        return err_field(err, ERR_INVALID, "tokens", "--tokens must be at least 1, but is %d", o->n_tokens);
+        return err_field(err, ERR_INVALID, "n_tokens", "n_tokens must be at least 1, but is %d", o->n_tokens);
     if (strlen(o->out) > PATH_MAX - 32)
-        return err_field(err, ERR_INVALID, "out", "--out is longer than %d bytes", PATH_MAX - 32);
+        return err_field(err, ERR_INVALID, "out", "out is longer than %d bytes", PATH_MAX - 32);
     return 0;
 }
 
@@ -27,11 +27,11 @@ static int describe(const struct synth_options *o, struct model_config *c, struc
     int r = model_config_load_file(o->config, NULL, o->log, c, err);
     if (r < 0)
         return r;
-    enum layer_kind family = c->has_dense_layers ? LAYER_DTRNET : LAYER_DENSE;
-    if (o->family && layer_kind_find(o->family, &family) < 0)
-        return err_field(err, ERR_INVALID, "family", "--family must be dense, dtrnet, mod or dllm, but is '%.40s'", o->family);
-    if (family == LAYER_DENSE && c->has_dense_layers)
-        return err_field(err, ERR_INVALID, "family", "--family dense does not go with dtrnet_layers in %s", o->config);
+    enum family family = layer_plan_default_family(c);
+    if (o->family && layer_plan_find_family(o->family, &family) < 0)
+        return err_field(err, ERR_INVALID, "family", "family must be dense, dtrnet, mod or dllm, but is '%.40s'", o->family);
+    if (family == FAMILY_DENSE && layer_plan_default_family(c) != family)
+        return err_field(err, ERR_INVALID, "family", "family dense does not go with the routed layers of %s", o->config);
     return layer_plan_derive(c, family, plan, err);
 }
 
@@ -101,9 +101,9 @@ int synth_measure(const struct synth_options *o, struct synth_report *ret, struc
         ret->n_layers = c->n_layers;
         ret->worst = 0;
         for (int l = 0; l < c->n_layers && r >= 0; l++) {
-            ret->kind[l] = engine_info(e)->plan[l].kind;
+            ret->plan[l] = engine_info(e)->plan[l];
             ret->rate[l] = selected[l] / ((double)n * len);
-            if (ret->kind[l] != LAYER_DENSE)
+            if (layer_is_routed(&ret->plan[l]))
                 ret->worst = fmax(ret->worst, fabs(ret->rate[l] - o->route_rate));
         }
     }
@@ -125,7 +125,7 @@ int synth_run(const struct synth_options *o, struct synth_report *ret, struct er
         r = copy_config(o, err);
     if (r >= 0) {
         snprintf(path, sizeof(path), "%s/model.safetensors", o->out);
-        tensor_list(c, plan, count_params, &n_params);
+        schema_walk(c, plan, count_params, &n_params);
         log_info(o->log, "writing %lld parameters to %s", (long long)n_params, path);
         r = synth_write(path, c, plan, o->seed, err);
     }

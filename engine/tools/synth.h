@@ -26,7 +26,7 @@ struct synth_options {
 
 struct synth_report {
     int n_layers;
-    enum layer_kind kind[MODEL_MAX_LAYERS];
+    struct layer_plan plan[MODEL_MAX_LAYERS];
     double rate[MODEL_MAX_LAYERS]; /* share of rows selected, measured through the engine on ids that the calibration has not seen */
     double worst;                  /* largest |rate - route_rate| over routed layers; 0 without any */
     int64_t n_params;

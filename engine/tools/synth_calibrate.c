@@ -37,12 +37,12 @@ static size_t batch_floats(const struct calibration *c)
 
 static int batch_in(struct calibration *c, int i)
 {
-    return c->m.k->backend->upload(c->m.k, c->t.w.x, c->x + (size_t)i * batch_floats(c), batch_floats(c) * sizeof(float));
+    return c->m.k->backend->upload(c->m.k, DEV_BYTES(c->t.w.x), c->x + (size_t)i * batch_floats(c), batch_floats(c) * sizeof(float));
 }
 
 static int batch_out(struct calibration *c, int i)
 {
-    int r = c->m.k->backend->download(c->m.k, c->x + (size_t)i * batch_floats(c), c->t.w.x, batch_floats(c) * sizeof(float));
+    int r = c->m.k->backend->download(c->m.k, c->x + (size_t)i * batch_floats(c), DEV_BYTES(c->t.w.x), batch_floats(c) * sizeof(float));
     return r >= 0 ? c->m.k->backend->sync(c->m.k, NULL) : r;
 }
 
@@ -56,7 +56,7 @@ static int read_margins(struct calibration *c, int layer)
         if (r >= 0)
             r = forward_router(&c->m, &c->t.w, &c->t.b, layer);
         if (r >= 0)
-            r = c->m.k->backend->download(c->m.k, m, c->t.w.prob + (size_t)layer * n, (size_t)n * sizeof(*m));
+            r = c->m.k->backend->download(c->m.k, m, DEV_BYTES(dev_f32_at(c->t.w.prob, (size_t)layer * (size_t)n)), (size_t)n * sizeof(*m));
         if (r >= 0)
             r = c->m.k->backend->sync(c->m.k, NULL);
         for (int j = 0; j < n && r >= 0; j++) {
@@ -110,24 +110,24 @@ static void note(struct calibration *c, int layer, const char *tail, int n, cons
 static int set_bias(struct calibration *c, int layer, double shift)
 {
     enum dtype t = c->m.config.save_dtype;
-    enum layer_kind kind = c->m.plan[layer].kind;
+    enum router router = c->m.plan[layer].router;
     float b[2] = {(float)round_to(t, shift), 0};
-    if (kind == LAYER_MOD) {
+    if (router == ROUTER_MOD) {
         note(c, layer, "aux_router.predictor.bias", 1, b);
     } else {
-        int up = kind == LAYER_DTRNET ? 0 : 1; /* which logit stands for attention or execution */
+        int up = router == ROUTER_MLP ? 0 : 1; /* which logit stands for attention or execution */
         float coarse = b[0], rest = (float)round_to(t, coarse - shift);
         b[up] = coarse;
         b[1 - up] = rest;
-        note(c, layer, kind == LAYER_DTRNET ? "router.weight_predictor.2.bias" : "router.linear_2.bias", 2, b);
+        note(c, layer, router == ROUTER_MLP ? "router.weight_predictor.2.bias" : "router.linear_2.bias", 2, b);
     }
-    return c->m.k->backend->upload(c->m.k, c->m.weights.layers[layer].router_out_bias, b, sizeof(b));
+    return c->m.k->backend->upload(c->m.k, DEV_BYTES(c->m.weights.layers[layer].router.out_bias), b, sizeof(b));
 }
 
 static int calibrate_layer(struct calibration *c, int layer)
 {
     int r = 0;
-    if (c->m.plan[layer].kind != LAYER_DENSE) {
+    if (layer_is_routed(&c->m.plan[layer])) {
         r = read_margins(c, layer);
         if (r >= 0)
             r = set_bias(c, layer, shift_for(c));

@@ -1,6 +1,6 @@
 /* Writes random tensors as one safetensors file, a chunk at a time. */
 #include "common/buf.h"
-#include "engine/checkpoint/tensor_list.h"
+#include "engine/checkpoint/tensor_schema.h"
 #include "engine/tools/synth.h"
 #include <errno.h>
 #include <math.h>
@@ -23,12 +23,11 @@ static int add_to_header(void *user, const struct tensor_spec *t)
     static const char *const names[] = {"F32", "BF16", "F16"};
     struct writer *w = user;
     uint64_t begin = w->offset;
-    char cols[32] = "";
-    if (t->cols)
-        snprintf(cols, sizeof(cols), ",%lld", (long long)t->cols);
     w->offset += (uint64_t)tensor_spec_elements(t) * dtype_size(w->config->save_dtype);
-    return buf_printf(&w->header, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%lld%s],\"data_offsets\":[%llu,%llu]}", t->name,
-                      names[w->config->save_dtype], (long long)t->rows, cols, (unsigned long long)begin, (unsigned long long)w->offset);
+    int r = buf_printf(&w->header, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name, names[w->config->save_dtype]);
+    for (int i = 0; i < t->n_dims && r >= 0; i++)
+        r = buf_printf(&w->header, "%s%lld", i ? "," : "", (long long)t->shape[i]);
+    return r >= 0 ? buf_printf(&w->header, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)begin, (unsigned long long)w->offset) : r;
 }
 
 /* Standard deviation of a tensor's values; 0 for those that are constant. */
@@ -36,10 +35,10 @@ static double spread(const struct model_config *c, const struct tensor_spec *t)
 {
     double residual = 0.02 / sqrt(2.0 * c->n_layers);
     switch (t->role) {
-    case ROLE_EMBEDDING: return 2 / sqrt((double)t->cols);
+    case ROLE_EMBEDDING: return 2 / sqrt((double)t->shape[1]);
     case ROLE_BIAS: return 0.02;
-    case ROLE_LINEAR: return strstr(t->name, "o_proj") ? residual / 8 : strstr(t->name, "down_proj") ? residual : 0.02;
-    case ROLE_ROUTER_LINEAR: return 1 / sqrt((double)t->cols);
+    case ROLE_LINEAR: return t->row == SCHEMA_O ? residual / 8 : t->row == SCHEMA_DOWN ? residual : 0.02;
+    case ROLE_ROUTER_LINEAR: return 1 / sqrt((double)t->shape[1]);
     default: return 0;
     }
 }
@@ -100,11 +99,11 @@ int synth_write(const char *path, const struct model_config *c, const struct lay
     buf_init(&w.header, 100000000);
     int r = buf_puts(&w.header, "{\"__metadata__\":{\"format\":\"pt\"}");
     if (r >= 0)
-        r = tensor_list(c, plan, add_to_header, &w);
+        r = schema_walk(c, plan, add_to_header, &w);
     if (r >= 0)
         r = write_header(&w);
     if (r >= 0)
-        r = tensor_list(c, plan, write_tensor, &w);
+        r = schema_walk(c, plan, write_tensor, &w);
     buf_done(&w.header);
     if (fclose(w.file) && r >= 0)
         r = ERR_IO;

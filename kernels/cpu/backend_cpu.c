@@ -97,20 +97,37 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
     return 0;
 }
 
-static void *alloc_cpu(struct kern_ctx *k, size_t bytes)
+static void *alloc_host_cpu(struct kern_ctx *k, size_t bytes)
 {
     return bytes > SIZE_MAX - 64 ? NULL : aligned_alloc(64, bytes ? (bytes + 63) / 64 * 64 : 64);
 }
 
-static void free_cpu(struct kern_ctx *k, void *p)
+static void free_host_cpu(struct kern_ctx *k, void *p)
 {
     free(p);
 }
 
-static int copy(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
+static struct dev_bytes *alloc_cpu(struct kern_ctx *k, size_t bytes)
+{
+    return alloc_host_cpu(k, bytes);
+}
+
+static void free_cpu(struct kern_ctx *k, struct dev_bytes *p)
+{
+    free(bytes_of(p));
+}
+
+static int upload_cpu(struct kern_ctx *k, struct dev_bytes *dst, const void *src, size_t bytes)
 {
     if (bytes)
-        memcpy(dst, src, bytes);
+        memcpy(bytes_of(dst), src, bytes);
+    return 0;
+}
+
+static int download_cpu(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes)
+{
+    if (bytes)
+        memcpy(dst, bytes_of(src), bytes);
     return 0;
 }
 
@@ -159,12 +176,12 @@ const struct backend *backend_cpu(void)
         .close = close_cpu,
         .alloc = alloc_cpu,
         .free = free_cpu,
-        .upload = copy,
-        .download = copy,
+        .upload = upload_cpu,
+        .download = download_cpu,
         .sync = sync_cpu,
-        .alloc_host = alloc_cpu,
-        .free_host = free_cpu,
-        .fetch = copy,
+        .alloc_host = alloc_host_cpu,
+        .free_host = free_host_cpu,
+        .fetch = download_cpu,
         .mark = mark_cpu,
         .wait = wait_cpu,
         .stamp = stamp_cpu,

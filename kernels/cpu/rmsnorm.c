@@ -28,9 +28,10 @@ static void row(void *arg, int r)
         norm_row(y, DTYPE_BF16, x, a->w, a->d, a->eps);
 }
 
-static int rmsnorm_c(struct kern_ctx *k, void *y, const float *x, const float *w, struct rows n, int d, float eps)
+static int rmsnorm_c(struct kern_ctx *k, struct dev_act *y, const struct dev_f32 *x, const struct dev_f32 *w, struct rows n, int d,
+                     float eps)
 {
-    struct rmsnorm a = {y, k->act, x, w, d, eps};
+    struct rmsnorm a = {act_of(y), k->act, f32_of(x), f32_of(w), d, eps};
     cpu_for_rows(k, n, 2 * d, row, &a);
     return 0;
 }

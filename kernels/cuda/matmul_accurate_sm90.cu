@@ -233,10 +233,10 @@ __device__ static void compute_accurate(const struct accurate_args &p, struct ti
     for (int t = blockIdx.x; t < order.m_tiles * order.n_tiles; t += gridDim.x) {
         int tm, tn;
         order.at(t, &tm, &tn);
-        if (p.router.route)
+        if (p.router.to.route)
             load_columns<BN>(p, (struct router_column *)smem.staging, tn * BN);
         compute_tile<BN, STAGES>(acc, smem, &at, p.term_ld / TILE_K, p.n_terms);
-        if (p.router.route) {
+        if (p.router.to.route) {
             decide_tile<BN>(p, acc, order, tm, tn, m, smem);
             continue;
         }
@@ -297,8 +297,9 @@ static int start(struct cuda_ctx *c, const CUtensorMap *mx, const struct kern_ma
     if (r < 0)
         return r;
     ready = true;
-    int n_tiles = tiles_of(w, p->a.out.rows.n_max, BN);
-    matmul_accurate_tiles<BN, STAGES> < <<n_tiles<c->n_sm ? n_tiles : c->n_sm, 128 * (ACC_WGS + 1), bytes, c->stream>>>(*mx, w->box64, *p);
+    int n_tiles = tiles_of(w, p->a.out.rows.n_max, BN), blocks = n_tiles < c->n_sm ? n_tiles : c->n_sm;
+    auto kernel = matmul_accurate_tiles<BN, STAGES>;
+    kernel<<<blocks, 128 * (ACC_WGS + 1), bytes, c->stream>>>(*mx, w->box64, *p);
     return launched(&c->k, "matmul_accurate_sm90");
 }
 
@@ -322,7 +323,7 @@ int matmul_accurate_sm90(struct cuda_ctx *c, const struct matmul_in *in, const s
     return choose(c, in, w, out, &none);
 }
 
-int route_dtrnet_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, struct rows n, struct router_end end)
+int route_mlp_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, struct rows n, struct router_end end)
 {
     end.parts = (double *)cuda_scratch(c, SCRATCH_ROUTE, (size_t)div_up(w->rows, PART) * n.n_max * sizeof(double));
     end.arrived = cuda_counters(c, (size_t)div_up(n.n_max, ACC_BM) * ACC_WGS);

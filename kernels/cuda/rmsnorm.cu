@@ -47,20 +47,23 @@ template <typename T> __global__ void rmsnorm_any(T *y, const float *x, const fl
         y[row + j] = from_f32<T>(x[row + j] * scale * w[j]);
 }
 
-static int rmsnorm_cuda(struct kern_ctx *k, void *y, const float *x, const float *w, struct rows n, int d, float eps)
+static int rmsnorm_cuda(struct kern_ctx *k, struct dev_act *y, const struct dev_f32 *x, const struct dev_f32 *w, struct rows n, int d,
+                        float eps)
 {
     if (n.n_max == 0)
         return 0;
     dim3 grid(div_up(n.n_max, ROWS_A_BLOCK)), block(32, ROWS_A_BLOCK);
     cudaStream_t s = ctx_of(k)->stream;
+    const float *px = f32_of(x), *pw = f32_of(w);
     return with_type(k->act, [&](auto t) {
         typedef decltype(t) T;
+        T *py = (T *)act_of(y);
         if (d % 4 == 0 && d <= 1024)
-            rmsnorm_rows<T, 8><<<grid, block, 0, s>>>((T *)y, x, w, n, d / 4, eps);
+            rmsnorm_rows<T, 8><<<grid, block, 0, s>>>(py, px, pw, n, d / 4, eps);
         else if (d % 4 == 0 && d <= 2048)
-            rmsnorm_rows<T, 16><<<grid, block, 0, s>>>((T *)y, x, w, n, d / 4, eps);
+            rmsnorm_rows<T, 16><<<grid, block, 0, s>>>(py, px, pw, n, d / 4, eps);
         else
-            rmsnorm_any<T><<<grid, block, 0, s>>>((T *)y, x, w, n, d, eps);
+            rmsnorm_any<T><<<grid, block, 0, s>>>(py, px, pw, n, d, eps);
         return launched(k, "rmsnorm");
     });
 }

@@ -108,7 +108,7 @@ static void write_layers(struct call *c, struct writer *w)
     writer_key(w, "dense_layers");
     writer_open(w, '[');
     for (int l = 0; l < info->config->n_layers; l++)
-        if (info->plan[l].kind == LAYER_DENSE)
+        if (!layer_is_routed(&info->plan[l]))
             writer_int(w, l);
     writer_close(w, ']');
     writer_key(w, "forced_dense_layers");
@@ -140,7 +140,7 @@ int api_version(struct call *c, struct err *err)
     writer_key_int(&w, "max_model_len", info->max_model_len);
     writer_key_int(&w, "max_batch_tokens", info->max_batch_tokens);
     writer_key(&w, "prefix_cache");
-    writer_bool(&w, c->server->options->prefix_cache);
+    writer_bool(&w, c->server->settings->engine.prefix_cache);
     writer_key_int(&w, "bos_token_id", c->server->bos);
     writer_key_int(&w, "eos_token_id", c->server->eos);
     writer_key(&w, "tokenizer");

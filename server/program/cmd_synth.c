@@ -1,5 +1,6 @@
 /* dtrnet synth: a random checkpoint whose routers select a given share of tokens (engine/tools/synth.h). */
 #include "engine/tools/synth.h"
+#include "server/api/names.h"
 #include "server/program/commands.h"
 #include "server/program/option_rows.h"
 #include <stdio.h>
@@ -55,8 +56,8 @@ static void print_report(const struct synth_flags *f, const struct synth_report 
 {
     printf("%s: %lld parameters\n", f->out, (long long)r->n_params);
     for (int l = 0; l < r->n_layers; l++)
-        if (r->kind[l] != LAYER_DENSE)
-            printf("layer %-4d %-7s selects %.4f of other random tokens\n", l, layer_kind_name(r->kind[l]), r->rate[l]);
+        if (layer_is_routed(&r->plan[l]))
+            printf("layer %-4d %-7s selects %.4f of other random tokens\n", l, layer_plan_kind(&r->plan[l]), r->rate[l]);
     if (r->worst > 0)
         printf("largest distance from %g: %.4f\n", f->route_rate, r->worst);
 }
@@ -78,6 +79,8 @@ static int run(const struct synth_flags *f, struct log *log, struct err *err)
     int r = report ? synth_run(&o, report, err) : err_set(err, ERR_NOMEM, "no memory for the report");
     if (r >= 0)
         print_report(f, report);
+    else
+        names_as_flags(err);
     free(report);
     return r;
 }

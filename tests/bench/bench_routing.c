@@ -50,35 +50,41 @@ static int add(struct timed *t, enum kind kind, double begin, int r)
 }
 
 /* Matmuls whose rows are as wide as the buffer of q, k and v, or parts of it. */
-static int matmul(struct kern_ctx *k, void *y, enum dtype y_type, int ldy, const void *x, int ldx, const struct kern_matrix *w,
+static int matmul(struct kern_ctx *k, struct dev_act *y, int col, int ldy, const struct dev_act *x, int ldx, const struct kern_matrix *w,
                   struct rows n)
 {
     struct timed *t = timed_of(k);
     double begin = now();
-    return add(t, ldy == t->qkv_columns ? QKV : MATMUL, begin, t->real->matmul(k, y, y_type, ldy, x, ldx, w, n));
+    return add(t, ldy == t->qkv_columns ? QKV : MATMUL, begin, t->real->matmul(k, y, col, ldy, x, ldx, w, n));
 }
 
-static int matmul_residual(struct kern_ctx *k, float *x, const void *a, int lda, const struct kern_matrix *w, const float *gate,
-                           struct rows n)
+static int matmul_f32(struct kern_ctx *k, struct dev_f32 *y, const struct dev_act *x, const struct kern_matrix *w, struct rows n)
+{
+    double begin = now();
+    return add(timed_of(k), MATMUL, begin, timed_of(k)->real->matmul_f32(k, y, x, w, n));
+}
+
+static int matmul_residual(struct kern_ctx *k, struct dev_f32 *x, const struct dev_act *a, int lda, const struct kern_matrix *w,
+                           const struct dev_f32 *gate, struct rows n)
 {
     double begin = now();
     return add(timed_of(k), MATMUL, begin, timed_of(k)->real->matmul_residual(k, x, a, lda, w, gate, n));
 }
 
-static int matmul_swiglu(struct kern_ctx *k, void *y, const void *x, const struct kern_matrix *w, struct rows n)
+static int matmul_swiglu(struct kern_ctx *k, struct dev_act *y, const struct dev_act *x, const struct kern_matrix *w, struct rows n)
 {
     double begin = now();
     return add(timed_of(k), MATMUL, begin, timed_of(k)->real->matmul_swiglu(k, y, x, w, n));
 }
 
-static int matmul_accurate(struct kern_ctx *k, float *y, const float *x, const struct kern_matrix *w, struct rows n)
+static int matmul_accurate(struct kern_ctx *k, struct dev_f32 *y, const struct dev_f32 *x, const struct kern_matrix *w, struct rows n)
 {
     double begin = now();
     return add(timed_of(k), ROUTER, begin, timed_of(k)->real->matmul_accurate(k, y, x, w, n));
 }
 
-static int attention(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, const struct kern_step *s, int layer,
-                     const struct kern_place *p, float scale)
+static int attention(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, const struct dev_act *qkv,
+                     const struct kern_step *s, int layer, const struct kern_place *p, float scale)
 {
     double begin = now();
     return add(timed_of(k), ATTENTION, begin, timed_of(k)->real->attention(k, hs, out, qkv, s, layer, p, scale));
@@ -92,6 +98,7 @@ static int open_timed(const struct backend_config *c, struct kern_ctx **ret, str
     struct timed *t = &timed[n_timed++];
     *t = (struct timed){.k = *ret, .real = (*ret)->ops, .ops = *(*ret)->ops};
     t->ops.matmul = matmul;
+    t->ops.matmul_f32 = matmul_f32;
     t->ops.matmul_residual = matmul_residual;
     t->ops.matmul_swiglu = matmul_swiglu;
     t->ops.matmul_accurate = matmul_accurate;
@@ -144,7 +151,7 @@ static void open_model(struct contender *c, const char *dir, int length, int thr
     const struct model_config *m = engine_info(c->e)->config;
     c->t->qkv_columns = (m->n_heads + 2 * m->n_kv_heads) * m->head_dim;
     for (int l = 0; l < m->n_layers; l++)
-        c->routed_layers += engine_info(c->e)->plan[l].kind != LAYER_DENSE;
+        c->routed_layers += layer_is_routed(&engine_info(c->e)->plan[l]);
 }
 
 static void take_counts(struct contender *c, const struct eval_result *res)
@@ -157,7 +164,7 @@ static void take_counts(struct contender *c, const struct eval_result *res)
     c->attended = 0;
     for (int l = 0; l < f->config->n_layers; l++) {
         c->rows += (uint64_t)res->rows_routed[l];
-        if (f->plan[l].kind != LAYER_DENSE)
+        if (layer_is_routed(&f->plan[l]))
             c->attended += (double)res->rows_routed[l] / res->n_rows / c->routed_layers;
     }
 }

@@ -33,7 +33,7 @@ static bool failed(void)
     return fail_at && ++n_calls >= fail_at;
 }
 
-static int upload_late(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
+static int upload_late(struct kern_ctx *k, struct dev_bytes *dst, const void *src, size_t bytes)
 {
     pthread_mutex_lock(&lock);
     bool bad = failed();
@@ -41,7 +41,7 @@ static int upload_late(struct kern_ctx *k, void *dst, const void *src, size_t by
     return bad ? ERR_DEVICE : cpu->upload(k, dst, src, bytes);
 }
 
-static int fetch_late(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
+static int fetch_late(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes)
 {
     pthread_mutex_lock(&lock);
     bool bad = failed();
@@ -49,7 +49,7 @@ static int fetch_late(struct kern_ctx *k, void *dst, const void *src, size_t byt
     if (c) {
         *c = (struct copy){.k = k, .dst = dst, .n = bytes, .mark = -1};
         if (bytes) {
-            memcpy(c->bytes, src, bytes);
+            cpu->download(k, c->bytes, src, bytes);
             memset(dst, 0xa5, bytes);
         }
         *end = c;

@@ -60,11 +60,11 @@ static void test_refusals(void)
     REFUSE("tokens", "-1", q.tokens = negative, q.n_tokens = 1);
     REFUSE("tokens", "102", q.n_tokens = 102);
     REFUSE("tokens", "100", q.n_tokens = 101, q.max_new = 1);
-    REFUSE("max_tokens", "101", q.max_new = 101);
-    REFUSE("max_tokens", "-2", q.max_new = -2);
+    REFUSE("max_new", "101", q.max_new = 101);
+    REFUSE("max_new", "-2", q.max_new = -2);
     REFUSE("score_begin", "0", q.score_begin = 0);
     REFUSE("score_begin", "4", q.score_begin = 4);
-    REFUSE("logprobs", "21", q.top_k = 21);
+    REFUSE("top_k", "21", q.top_k = 21);
     REFUSE("temperature", "-1", q.temperature = -1);
     REFUSE("temperature", "1.5", q.top_p = 1.5f);
     struct engine_ticket *t;
@@ -324,7 +324,7 @@ static void test_bad_options(void)
     struct engine *e;
     struct err err = {0};
     CHECK_INT(engine_open(&o, &e, &err), ERR_INVALID);
-    CHECK_STR(err.param, "kv-cache-memory");
+    CHECK_STR(err.param, "kv_cache_bytes");
     o.kv_cache_bytes = 0;
     o.dtype = "int3";
     CHECK_INT(engine_open(&o, &e, &err), ERR_INVALID);

@@ -149,7 +149,7 @@ static void check_routing(const struct expected *x, const struct engine_info *in
     int routed = 0, T = x->n_tokens, n = T + (n_same < x->n_gen ? n_same : x->n_gen - 1);
     CHECK_INT(r->n_routing, T + x->n_gen - 1);
     for (int l = 0; l < x->n_layers; l++) {
-        bool dense = info->plan[l].kind == LAYER_DENSE;
+        bool dense = !layer_is_routed(&info->plan[l]);
         int wrong = 0, selected = 0;
         for (int t = 0; t < r->n_routing; t++) {
             int got = r->routing[l * r->n_routing + t] == DECISION_ATTEND;

@@ -17,7 +17,7 @@ static struct {
     double logit, hidden, prob;
 } worst;
 
-static float *fetch(const struct model *m, const void *device, size_t n)
+static float *fetch(const struct model *m, const struct dev_bytes *device, size_t n)
 {
     float *host = malloc(n * sizeof(*host));
     m->k->backend->download(m->k, host, device, n * sizeof(*host));
@@ -35,7 +35,7 @@ static void compare(const char *what, int layer, const float *got, const float *
     *ret_worst = fmax(*ret_worst, d);
 }
 
-static void check_device(const struct model *m, const char *what, int layer, const void *device, const float *want, size_t n,
+static void check_device(const struct model *m, const char *what, int layer, const struct dev_bytes *device, const float *want, size_t n,
                          double tolerance, double *ret_worst)
 {
     float *got = fetch(m, device, n);
@@ -48,14 +48,14 @@ static void check_layer(struct trace *t, const struct expected *x, int l, int ro
     const struct model *m = t->m;
     size_t T = (size_t)x->n_tokens, at = (size_t)routed * T;
     if (x->hidden)
-        check_device(m, "input", l, t->w.x, x->hidden + (size_t)l * T * m->config.hidden, T * m->config.hidden, HIDDEN_TOLERANCE,
+        check_device(m, "input", l, DEV_BYTES(t->w.x), x->hidden + (size_t)l * T * m->config.hidden, T * m->config.hidden, HIDDEN_TOLERANCE,
                      &worst.hidden);
     CHECK_INT(forward_layer(m, &t->w, &t->b, &t->kv, l), 0);
-    if (m->plan[l].kind == LAYER_DENSE)
+    if (!layer_is_routed(&m->plan[l]))
         return;
-    check_device(m, "probability", l, t->w.prob + (size_t)l * T, x->prob + at, T, PROB_TOLERANCE, &worst.prob);
+    check_device(m, "probability", l, DEV_BYTES(dev_f32_at(t->w.prob, (size_t)l * T)), x->prob + at, T, PROB_TOLERANCE, &worst.prob);
     if (x->gate)
-        check_device(m, "gate", l, t->w.gate, x->gate + at, T, PROB_TOLERANCE, &worst.prob);
+        check_device(m, "gate", l, DEV_BYTES(t->w.gate), x->gate + at, T, PROB_TOLERANCE, &worst.prob);
 }
 
 static void check_logits(struct trace *t, const struct expected *x)
@@ -66,9 +66,9 @@ static void check_logits(struct trace *t, const struct expected *x)
         int n = x->n_tokens - first < t->w.head_rows ? x->n_tokens - first : t->w.head_rows;
         CHECK_INT(forward_head(m, &t->w, &t->b, first, n, 1), 0);
         if (x->hidden)
-            check_device(m, "final norm", x->n_layers, t->w.want_xn, x->hidden + ((size_t)x->n_layers * x->n_tokens + first) * h, n * h,
-                         HIDDEN_TOLERANCE, &worst.hidden);
-        float *got = fetch(m, t->w.logits, (size_t)n * v);
+            check_device(m, "final norm", x->n_layers, DEV_BYTES(t->w.want_xn), x->hidden + ((size_t)x->n_layers * x->n_tokens + first) * h,
+                         n * h, HIDDEN_TOLERANCE, &worst.hidden);
+        float *got = fetch(m, DEV_BYTES(t->w.logits), (size_t)n * v);
         for (; at < x->n_pos && x->pos[at] < first + n; at++)
             compare("logits", x->n_layers, got + (size_t)(x->pos[at] - first) * v, x->logits + (size_t)at * v, v, LOGIT_TOLERANCE,
                     &worst.logit);
@@ -83,7 +83,7 @@ static void check_prompt(struct trace *t, const struct expected *x)
     CHECK_INT(forward_embed(t->m, &t->w, &t->b), 0);
     for (int l = 0; l < x->n_layers; l++) {
         check_layer(t, x, l, routed);
-        routed += t->m->plan[l].kind != LAYER_DENSE;
+        routed += layer_is_routed(&t->m->plan[l]);
     }
     check_logits(t, x);
 }

@@ -9,7 +9,7 @@ enum { MAX_PARTS = 3 };
 
 struct arg {
     enum form form;
-    int n, k, ldx, ldy;
+    int n, k, ldx, ldy, col;
     bool gated;
     float *w, *b; /* [n,k], [n] as the op must use them; b NULL: none */
     struct kern_matrix *matrix;
@@ -22,8 +22,8 @@ static int run(const struct check *c, const void *arg, void *const *dev, struct 
     const struct arg *a = arg;
     const struct kern_ops *o = c->k->ops;
     switch (a->form) {
-    case PLAIN_ACT: return o->matmul(c->k, dev[Y], c->act, a->ldy, dev[X], a->ldx, a->matrix, rows);
-    case PLAIN_F32: return o->matmul(c->k, dev[Y], DTYPE_F32, a->ldy, dev[X], a->ldx, a->matrix, rows);
+    case PLAIN_ACT: return o->matmul(c->k, dev[Y], a->col, a->ldy, dev[X], a->ldx, a->matrix, rows);
+    case PLAIN_F32: return o->matmul_f32(c->k, dev[Y], dev[X], a->matrix, rows);
     case RESIDUAL: return o->matmul_residual(c->k, dev[Y], dev[X], a->ldx, a->matrix, a->gated ? dev[GATE] : NULL, rows);
     case SWIGLU: return o->matmul_swiglu(c->k, dev[Y], dev[X], a->matrix, rows);
     default: return o->matmul_accurate(c->k, dev[Y], dev[X], a->matrix, rows);
@@ -54,7 +54,7 @@ static void want(const struct check *c, const void *arg, int r, const void *cons
         else if (a->form == RESIDUAL)
             out[Y][j] += z * (a->gated ? ((const float *)in[GATE])[0] : 1);
         else
-            out[Y][j] = z;
+            out[Y][a->col + j] = z;
     }
     free(x);
 }
@@ -102,13 +102,14 @@ static void one(struct check *c, enum form form, int m, int n, int k, int n_part
 {
     /* between rows of x and y, where the op has strides: whole vectors, or what spoils their alignment */
     int between = c->bench ? 0 : check_int(c, 0, 1) ? 3 : 8;
-    bool act_out = form == PLAIN_ACT || form == SWIGLU, strided = form <= PLAIN_F32;
+    bool act_out = form == PLAIN_ACT || form == SWIGLU, strided = form == PLAIN_ACT;
     int width = form == SWIGLU ? n / 2 : n, pad = strided ? between : 0;
     struct arg a = {form,
                     n,
                     k,
-                    k + (form <= RESIDUAL ? between : 0),
+                    k + (strided || form == RESIDUAL ? between : 0),
                     width + pad,
+                    pad && check_int(c, 0, 1) ? pad : 0,
                     check_int(c, 0, 1),
                     check_floats(c, (size_t)n * k, -1, 1),
                     bias ? check_floats(c, n, -2, 2) : NULL};

@@ -1,4 +1,4 @@
-/* route_dtrnet, route_mod, route_dllm. A decision may differ only where the reference's probability is within MARGIN of 0.5. */
+/* route_mlp, route_mod, route_dllm. A decision may differ only where the reference's probability is within MARGIN of 0.5. */
 #include "tests/check/harness.h"
 #include <math.h>
 
@@ -15,6 +15,7 @@ struct arg {
     struct kern_matrix *matrix;
     float *w, *b, *norm; /* host */
     void *dev_w, *dev_b, *dev_norm;
+    enum decision below, above;
 };
 
 enum { X, POS, HID, ROUTE, GATE, PROB, ARRAYS };
@@ -23,11 +24,13 @@ static int run(const struct check *c, const void *arg, void *const *dev, struct 
 {
     const struct arg *a = arg;
     const struct kern_ops *o = c->k->ops;
+    const struct route_out to = {dev[ROUTE], dev[GATE], dev[PROB], a->below, a->above};
     if (a->family == DTRNET)
-        return o->route_dtrnet(c->k, dev[ROUTE], dev[GATE], dev[PROB], dev[HID], dev[X], a->matrix, a->dev_w, a->dev_b, a->m, rows);
+        return o->route_mlp(c->k, &to, &(struct route_mlp){a->matrix, a->dev_w, a->dev_b, a->m, dev[HID]}, dev[X], rows);
     if (a->family == MOD)
-        return o->route_mod(c->k, dev[ROUTE], dev[GATE], dev[PROB], dev[X], a->dev_w, a->dev_b, a->m, rows);
-    return o->route_dllm(c->k, dev[ROUTE], dev[PROB], dev[X], a->dev_norm, 1e-5f, a->dev_w, a->dev_b, a->m, dev[POS], FORCED, rows);
+        return o->route_mod(c->k, &to, dev[X], a->dev_w, a->dev_b, a->m, rows);
+    const struct route_dllm dllm = {a->dev_norm, 1e-5f, a->dev_w, a->dev_b, a->m, FORCED};
+    return o->route_dllm(c->k, &to, &dllm, dev[X], dev[POS], rows);
 }
 
 static double sigmoid(double z)
@@ -72,7 +75,7 @@ static void want(const struct check *c, const void *arg, int r, const void *cons
     out[PROB][0] = p;
     for (int i = 0; i < a->m; i++)
         out[HID][i] = NAN;
-    out[ROUTE][0] = near ? NAN : route;
+    out[ROUTE][0] = near ? NAN : route ? a->above : a->below;
     if (a->family == DLLM)
         return;
     out[GATE][0] = a->family == MOD ? sigmoid(z[1]) : near ? NAN : route ? p0 : 1 - p0;
@@ -92,7 +95,7 @@ static void make_first(struct check *c, struct arg *a)
     dtype_to_f32(a->w1, stored, type, n);
     struct matrix_part part = {stored, type, a->m, a->b1, DTYPE_F32};
     if (c->k->ops->matrix_new(c->k, MATRIX_ACCURATE, &part, 1, a->d, &a->matrix, &err) < 0)
-        check_fail(c, "route_dtrnet", "%s", err.text);
+        check_fail(c, "route_mlp", "%s", err.text);
     free(stored);
 }
 
@@ -103,7 +106,9 @@ static void one(struct check *c, enum family f, int n, int m)
                     .d = f == DTRNET ? 2 * m : m,
                     .w = check_floats(c, 2 * (size_t)m, -0.3, 0.3),
                     .b = check_floats(c, 2, -0.2, 0.2),
-                    .norm = check_floats(c, m, 0.5, 1.5)};
+                    .norm = check_floats(c, m, 0.5, 1.5),
+                    .below = check_int(c, DECISION_SKIP, DECISION_LINEAR)};
+    a.above = check_int(c, a.below + 1, DECISION_ATTEND);
     char what[64];
     snprintf(what, sizeof(what), "%s m %d", names[f], m);
     a.dev_w = check_up(c, a.w, sizeof(float) * 2 * m);

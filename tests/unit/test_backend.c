@@ -66,14 +66,14 @@ static void memory(const struct backend *b)
     CHECK_INT(b->memory(k, &m), 0);
     CHECK(m.total_bytes > 0 && m.free_bytes <= m.total_bytes);
     for (size_t bytes = 0; bytes < 300; bytes += 37) {
-        char *p = b->alloc(k, bytes);
+        struct dev_bytes *p = b->alloc(k, bytes);
         CHECK(p && (uintptr_t)p % 64 == 0);
         b->free(k, p);
     }
     CHECK(b->alloc(k, SIZE_MAX) == NULL);
     b->free(k, NULL);
     int from[3] = {1, 2, 3}, to[3] = {0};
-    void *dev = b->alloc(k, sizeof(from));
+    struct dev_bytes *dev = b->alloc(k, sizeof(from));
     CHECK_INT(b->upload(k, dev, from, sizeof(from)), 0);
     CHECK_INT(b->download(k, to, dev, sizeof(to)), 0);
     CHECK_INT(b->sync(k, &err), 0);

@@ -11,9 +11,13 @@ static struct kern_matrix *w;
 
 static void run_matmuls(int n)
 {
-    static float x[8 * K], y[8 * N];
+    struct dev_bytes *x = k->backend->alloc(k, sizeof(float) * 8 * K), *y = k->backend->alloc(k, sizeof(float) * 8 * N);
+    static const float zeros[8 * K];
+    CHECK_INT(k->backend->upload(k, x, zeros, sizeof(zeros)), 0);
     for (int i = 0; i < n; i++)
-        CHECK_INT(k->ops->matmul(k, y, DTYPE_F32, N, x, K, w, (struct rows){.n_max = 8}), 0);
+        CHECK_INT(k->ops->matmul_f32(k, dev_f32_in(y, 0), dev_act_in(x, 0), w, (struct rows){.n_max = 8}), 0);
+    k->backend->free(k, x);
+    k->backend->free(k, y);
 }
 
 /* A step of n matmuls at a time; true: it was sampled. */

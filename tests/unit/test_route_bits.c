@@ -8,7 +8,8 @@ enum { LAYERS = 7 };
 int main(void)
 {
     /* unrouted, routed, routed and keeping all, routed ... */
-    struct route_layer layers[LAYERS] = {{false, false}, {true, false}, {true, true}, {true, false}, {true, false}, {true, false}, {true, true}};
+    struct route_layer layers[LAYERS] = {{false, false}, {true, false}, {true, true}, {true, false},
+                                         {true, false},  {true, false}, {true, true}};
     struct route_bits b;
     if (!CHECK_INT(route_bits_init(&b, layers, LAYERS), 0))
         return check_result();
@@ -17,7 +18,7 @@ int main(void)
     uint8_t rows[2][2];
     for (int i = 0; i < 2; i++)
         memcpy(rows[i], b.unrouted, 2);
-    static const enum decision first[LAYERS] = {DECISION_ATTEND, DECISION_LINEAR, DECISION_SKIP, DECISION_ATTEND,
+    static const enum decision first[LAYERS] = {DECISION_ATTEND, DECISION_LINEAR, DECISION_SKIP,  DECISION_ATTEND,
                                                 DECISION_SKIP,   DECISION_ATTEND, DECISION_LINEAR};
     for (int l = 1; l < LAYERS; l++)
         route_bits_set(rows[0], l, first[l]);

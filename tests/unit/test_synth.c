@@ -54,7 +54,7 @@ static void test_families(struct synth_report *report)
         snprintf(name, sizeof(name), "%zu", i);
         bool ok = CHECK_INT(make(cases[i].family, cases[i].more, cases[i].rate, name, report, &e), 0);
         for (int l = 0; l < report->n_layers; l++)
-            n_routed += report->kind[l] != LAYER_DENSE;
+            n_routed += layer_is_routed(&report->plan[l]);
         if (ok)
             ok = CHECK_INT(n_routed, cases[i].n_routed) &&
                  CHECK(report->worst <= sqrt(cases[i].rate * (1 - cases[i].rate)) / 30); /* 0.01 for a tenth */

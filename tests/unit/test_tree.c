@@ -4,7 +4,7 @@
 #include "tests/check.h"
 
 static struct tree tree;
-static struct slots kv;
+static struct slots kv, states;
 static struct route_bits bits;
 
 /* Computes the path's tokens from `from` up to `to`, all in one go. */
@@ -118,18 +118,54 @@ static void test_many_children(void)
     CHECK_INT(tree.n_linked, 0);
 }
 
+/* Copies of router states: found at or before a position, divided when a node is split, dropped when the pool runs out. */
+static void test_states(void)
+{
+    static const int32_t a[] = {1, 2, 3, 4, 5, 6}, b[] = {1, 2, 3, 9};
+    struct tree_path pa, pb;
+    int at, first = tree_take_state(&tree), second = tree_take_state(&tree);
+    enter(&pa, &pa, a, 6, 5);
+    CHECK_INT(tree_find_state(&pa, 6, &at), -1);
+    CHECK_INT(at, 0);
+    CHECK(!tree_put_state(&tree, &pa, 4, first)); /* not computed yet */
+    compute(&pa, a, 0, 5);
+    CHECK(tree_put_state(&tree, &pa, 4, second));
+    CHECK(tree_put_state(&tree, &pa, 2, first));
+    CHECK(!tree_put_state(&tree, &pa, 2, second));
+    CHECK_INT(tree_find_state(&pa, 3, &at), first);
+    CHECK_INT(at, 2);
+    enter(&pb, &pb, b, 4, 3); /* splits after 1 2 3 */
+    CHECK_INT(tree_find_state(&pa, 5, &at), second);
+    CHECK_INT(at, 4);
+    CHECK_INT(tree_find_state(&pb, 3, &at), first);
+    CHECK_INT(at, 2);
+    for (int i = 0; i < 6; i++)
+        CHECK(tree_take_state(&tree) >= 0);
+    CHECK_INT(tree_take_state(&tree), -1); /* both copies are on paths in use */
+    tree_leave(&tree, &pa);
+    CHECK_INT(tree_take_state(&tree), second);
+    CHECK_INT(tree.n_states, 1);
+    tree_leave(&tree, &pb);
+    tree_clear(&tree);
+    CHECK_INT(tree.n_states, 0);
+    CHECK_INT(states.n_free, 1);
+    CHECK_INT(tree.bytes, 0);
+}
+
 int main(void)
 {
     static const struct route_layer layers[2] = {{.routed = false}, {.routed = true}};
-    if (CHECK_INT(route_bits_init(&bits, layers, 2), 0) && CHECK_INT(slots_init(&kv, 64), 0) &&
-        CHECK_INT(tree_init(&tree, &kv, &bits, true, 1 << 20), 0)) {
+    if (CHECK_INT(route_bits_init(&bits, layers, 2), 0) && CHECK_INT(slots_init(&kv, 64), 0) && CHECK_INT(slots_init(&states, 8), 0) &&
+        CHECK_INT(tree_init(&tree, &kv, &states, &bits, true, 1 << 20), 0)) {
         test_share_and_split();
         test_scores_and_take_over();
         test_evict();
+        test_states();
         test_many_children();
     }
     tree_done(&tree);
     slots_done(&kv);
+    slots_done(&states);
     route_bits_done(&bits);
     return check_result();
 }

@@ -1,7 +1,7 @@
 /* Binding: every golden checkpoint loads; and a small made-up checkpoint of each family is refused, naming the tensor, for every tensor
  * that is missing, has another shape or dtype, or holds NaN or infinity, and for one too many. */
 #include "common/buf.h"
-#include "engine/checkpoint/tensor_list.h"
+#include "engine/checkpoint/tensor_schema.h"
 #include "engine/model/weights.h"
 #include "tests/check.h"
 #include <glob.h>
@@ -17,6 +17,19 @@ struct maker {
     enum mutation mutation;
 };
 
+/* OTHER_SHAPE turns a matrix round and gives a vector a row; FLAT_SHAPE makes one dimension of all. */
+static void spoilt_shape(const struct tensor_spec *t, enum mutation how, char *out, size_t size)
+{
+    if (how == FLAT_SHAPE)
+        snprintf(out, size, "%lld", (long long)tensor_spec_elements(t));
+    else if (how == OTHER_SHAPE && t->n_dims == 1)
+        snprintf(out, size, "1,%lld", (long long)t->shape[0]);
+    else
+        for (int i = 0, at = 0; i < t->n_dims; i++)
+            at += snprintf(out + at, size - (size_t)at, "%s%lld", i ? "," : "",
+                           (long long)t->shape[how == OTHER_SHAPE ? t->n_dims - 1 - i : i]);
+}
+
 static int add_tensor(void *user, const struct tensor_spec *t)
 {
     struct maker *m = user;
@@ -30,11 +43,7 @@ static int add_tensor(void *user, const struct tensor_spec *t)
         buf_append(&m->data, &v, sizeof(v));
     }
     char shape[64];
-    if (how == OTHER_SHAPE)
-        snprintf(shape, sizeof(shape), t->cols ? "%lld,%lld" : "1,%lld", (long long)(t->cols ? t->cols : t->rows), (long long)t->rows);
-    else
-        snprintf(shape, sizeof(shape), t->cols && how != FLAT_SHAPE ? "%lld,%lld" : "%lld", (long long)(how == FLAT_SHAPE ? n : t->rows),
-                 (long long)t->cols);
+    spoilt_shape(t, how, shape, sizeof(shape));
     return buf_printf(&m->header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}", m->header.len > 1 ? "," : "",
                       t->name, how == OTHER_DTYPE ? "I32" : "F32", shape, begin, m->data.len);
 }
@@ -51,8 +60,8 @@ static int load_made(struct kern_ctx *k, const struct model_config *c, const str
     buf_init(&m.data, 1 << 24);
     buf_init(&file, 1 << 24);
     buf_puts(&m.header, "{");
-    CHECK_INT(tensor_list(c, plan, add_tensor, &m), 0);
-    struct tensor_spec spec = {.rows = 1};
+    CHECK_INT(schema_walk(c, plan, add_tensor, &m), 0);
+    struct tensor_spec spec = {.n_dims = 1, .shape = {1}};
     snprintf(spec.name, sizeof(spec.name), "%s", extra ? extra : "");
     if (extra)
         add_tensor(&m, &spec);
@@ -85,8 +94,8 @@ static int spoil(void *user, const struct tensor_spec *t)
     const struct sweep *s = user;
     for (enum mutation how = DROP; how < MUTATIONS; how++) {
         struct err e = {0};
-        bool square = t->rows == t->cols || (how == FLAT_SHAPE && !t->cols);
-        if (square && (how == OTHER_SHAPE || how == FLAT_SHAPE))
+        bool vector = t->n_dims == 1, square = !vector && t->shape[0] == t->shape[t->n_dims - 1];
+        if ((how == OTHER_SHAPE && square) || (how == FLAT_SHAPE && vector))
             continue;
         int r = load_made(s->k, s->c, s->plan, t->name, how, NULL, 0, &e);
         if (!CHECK_INT(r, how == OTHER_DTYPE ? ERR_UNSUPPORTED : ERR_CORRUPT) || !CHECK(strstr(e.text, t->name) != NULL))
@@ -98,14 +107,14 @@ static int spoil(void *user, const struct tensor_spec *t)
 static void test_made_up(struct kern_ctx *k)
 {
     static const struct {
-        enum layer_kind family;
+        enum family family;
         bool bias, tied;
         const char *list;
     } models[] = {
-        {LAYER_DENSE, true, false, NULL},
-        {LAYER_DTRNET, false, true, "02"},
-        {LAYER_MOD, false, true, NULL},
-        {LAYER_DLLM, true, true, NULL},
+        {FAMILY_DENSE, true, false, NULL},
+        {FAMILY_DTRNET, false, true, "02"},
+        {FAMILY_MOD, false, true, NULL},
+        {FAMILY_DLLM, true, true, NULL},
     };
     for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
         struct model_config c = {.hidden = 16,
@@ -122,14 +131,15 @@ static void test_made_up(struct kern_ctx *k)
                                  .has_dense_layers = models[i].list != NULL};
         struct layer_plan plan[3];
         struct err e = {0};
+        memset(c.layout, models[i].list ? 'D' : 'T', 3);
         for (const char *p = models[i].list; p && *p; p++)
-            c.dense_layers[*p - '0'] = true;
+            c.layout[*p - '0'] = 'T';
         CHECK_INT(layer_plan_derive(&c, models[i].family, plan, &e), 0);
         for (int pad = 0; pad < 8; pad++)
             if (!CHECK_INT(load_made(k, &c, plan, NULL, NOTHING, NULL, pad, &e), 0))
-                fprintf(stderr, "  %s: %s\n", layer_kind_name(models[i].family), e.text);
+                fprintf(stderr, "  %s: %s\n", layer_plan_family(plan, 3), e.text);
         struct sweep s = {k, &c, plan};
-        CHECK_INT(tensor_list(&c, plan, spoil, &s), 0);
+        CHECK_INT(schema_walk(&c, plan, spoil, &s), 0);
         CHECK_INT(load_made(k, &c, plan, NULL, NOTHING, "model.layers.0.self_attn.rotary_emb.inv_freq", 0, &e), 0);
         static const char *const extras[] = {"model.layers.3.input_layernorm.weight", "model.layers.0.self_attn.q_norm.weight", "surprise",
                                              ""};
