@@ -1,16 +1,23 @@
 /* See expect.h. */
 #include "tests/unit/expect.h"
-#include "kernels/kernels.h"
+#include "engine/schedule/sequence.h"
 #include <stdio.h>
 #include <string.h>
 
 enum { LONGEST = 256 };
 
-bool expect_on_token(void *user, const struct eval_token *t)
+void expect_on_token(void *user)
 {
-    struct expect_stop *stop = user;
-    stop->n_seen++;
-    return t->id == stop->token;
+    struct expect_watch *w = user;
+    int n = atomic_load(&w->seq->n_shown);
+    w->n_tokens++;
+    if (n != w->n_tokens || w->seq->new_tokens[n - 1] == w->stop)
+        atomic_store(&w->seq->stopped, true);
+}
+
+void expect_on_done(void *user)
+{
+    ((struct expect_watch *)user)->n_done++;
 }
 
 int expect_code(const struct eval_request *q)
@@ -42,24 +49,24 @@ static bool same_row(uint64_t row, int k1, int target, float lp, const int32_t *
     return true;
 }
 
-static bool same_scores(const struct eval_request *q, const struct eval_result *r)
+static bool same_scores(const struct eval_request *q, const struct eval_result *r, bool states)
 {
     int k1 = q->top_k > 1 ? q->top_k : 1;
     if (!same(r->n_scored == q->n_tokens - q->score_begin, "scored", 0, r->n_scored, q->n_tokens - q->score_begin))
         return false;
     for (int i = 0; i < r->n_scored; i++) {
         int p = q->score_begin + i;
-        if (!same_row(fake_model_row(q->tokens, p - 1), k1, q->tokens[p], r->logprobs[i], r->top_ids + i * k1, r->top_logprobs + i * k1, p))
+        if (!same_row(fake_model_row(q->tokens, p - 1, states), k1, q->tokens[p], r->logprobs[i], r->top_ids + i * k1, r->top_logprobs + i * k1, p))
             return false;
     }
     return true;
 }
 
 /* Generated token i, drawn or greedy. tokens[n] gets it. */
-static bool same_token(const struct eval_request *q, const struct eval_result *r, int32_t *tokens, int n, int i)
+static bool same_token(const struct eval_request *q, const struct eval_result *r, int32_t *tokens, int n, int i, bool states)
 {
     int k1 = q->top_k > 1 ? q->top_k : 1;
-    uint64_t row = fake_model_row(tokens, n - 1);
+    uint64_t row = fake_model_row(tokens, n - 1, states);
     struct sampler_params p = {q->temperature, q->sample_top_k, q->top_p, q->seed};
     bool drawn = q->temperature > 0;
     int token = drawn ? fake_model_draw(row, &p, (uint64_t)i) : fake_model_top_id(row, 0);
@@ -71,48 +78,53 @@ static bool same_token(const struct eval_request *q, const struct eval_result *r
 }
 
 /* Returns how many tokens `tokens` holds then; 0: they differ. */
-static int same_generation(const struct eval_request *q, const struct eval_result *r, int eos, int32_t *tokens)
+static int same_generation(const struct eval_request *q, const struct eval_result *r, int eos, bool states, int32_t *tokens)
 {
-    const struct expect_stop *stop = q->on_token ? q->user : NULL;
+    const struct expect_watch *w = q->on_token ? q->user : NULL;
     enum finish_reason finish = FINISH_NONE;
     int i = 0;
     for (; finish == FINISH_NONE && i < q->max_new; i++) {
-        if (!same(i < r->n_new, "generated tokens", 0, r->n_new, i + 1) || !same_token(q, r, tokens, q->n_tokens + i, i))
+        if (!same(i < r->n_new, "generated tokens", 0, r->n_new, i + 1) || !same_token(q, r, tokens, q->n_tokens + i, i, states))
             return 0;
         int token = tokens[q->n_tokens + i];
-        finish = stop && stop->token == token     ? FINISH_STOP
-                 : !q->ignore_eos && token == eos ? FINISH_EOS
-                 : i + 1 == q->max_new            ? FINISH_LENGTH
-                                                  : FINISH_NONE;
+        finish = !q->ignore_eos && token == eos             ? FINISH_EOS
+                 : w && (w->stopped || w->stop == token) ? FINISH_STOP
+                 : i + 1 == q->max_new                   ? FINISH_LENGTH
+                                                         : FINISH_NONE;
     }
     bool ok = same(r->n_new == i, "generated tokens", 0, r->n_new, i) && same(r->finish == finish, "finish", 0, r->finish, finish) &&
-              same(!stop || stop->n_seen == i, "on_token was called", 0, stop ? stop->n_seen : 0, i);
+              same(!w || w->n_tokens == i, "calls of on_token", 0, w ? w->n_tokens : 0, i);
     return ok ? q->n_tokens + i : 0;
 }
 
-static bool same_routing(const struct eval_result *r, const int32_t *tokens, bool routing)
+/* One layer; routing: [n_rows] or NULL. */
+static bool same_layer(const struct eval_result *r, const int32_t *tokens, const uint8_t *routing, int l, bool states)
 {
-    if (!same(r->n_routing == (routing ? r->n_rows : 0), "routing positions", 0, r->n_routing, r->n_rows))
-        return false;
-    for (int l = 0; l < FAKE_LAYERS; l++) {
-        int n = 0;
-        for (int p = 0; p < r->n_rows; p++) {
-            bool attends = fake_model_decision(tokens[p], l) == DECISION_ATTEND;
-            n += attends;
-            if (routing && !same((r->routing[l * r->n_routing + p] == DECISION_ATTEND) == attends, "routing of position", p, !attends, attends))
-                return false;
-        }
-        if (!same(r->rows_routed[l] == n, "attending rows of layer", l, r->rows_routed[l], n))
+    uint64_t state = fake_model_first_state(states);
+    int n = 0;
+    for (int p = 0; p < r->n_rows; p++) {
+        enum decision want = fake_model_decision(tokens[p], l, state);
+        n += want == DECISION_ATTEND;
+        if (routing && !same(routing[p] == want, "decision of position", p, routing[p], want))
             return false;
+        state = fake_model_next_state(state, tokens[p]);
     }
-    return true;
+    return same(r->rows_routed[l] == n, "attending rows of layer", l, r->rows_routed[l], n);
 }
 
-bool expect_result(const struct eval_request *q, const struct eval_result *r, int eos)
+static bool same_routing(const struct eval_request *q, const struct eval_result *r, const int32_t *tokens, bool states)
+{
+    int n = q->want_routing ? r->n_rows : 0;
+    bool ok = same(r->n_routing == n, "routing positions", 0, r->n_routing, n);
+    for (int l = 0; ok && l < FAKE_LAYERS; l++)
+        ok = same_layer(r, tokens, n ? r->routing + l * n : NULL, l, states);
+    return ok;
+}
+
+bool expect_result(const struct eval_request *q, const struct eval_result *r, int eos, bool states)
 {
     int32_t tokens[LONGEST];
     memcpy(tokens, q->tokens, (size_t)q->n_tokens * sizeof(*tokens));
-    int n = same_generation(q, r, eos, tokens);
-    /* the last token needs no row, but of a longer request the tree may have it */
-    return n && same(r->n_rows == n - 1, "rows", 0, r->n_rows, n - 1) && same_scores(q, r) && same_routing(r, tokens, q->want_routing);
+    int n = same_generation(q, r, eos, states, tokens);
+    return n && same(r->n_rows == n - 1, "rows", 0, r->n_rows, n - 1) && same_scores(q, r, states) && same_routing(q, r, tokens, states);
 }

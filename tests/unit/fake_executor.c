@@ -34,6 +34,22 @@ static int refuse(struct err *err)
 }
 
 /* ---- the step on the device ------------------------------------------------------------------------------------- */
+/* The states before every row; those after a run, and the copies, go to their slots. */
+static void run_states(struct fake_executor *x, const struct step_rows *s, const struct kern_run *r)
+{
+    bool has = x->face.limits.n_state_slots > 0;
+    const struct kern_save *save = s->saves + r->save0, *end = save + r->n_save;
+    uint64_t state = has && r->state_in >= 0 ? x->states[r->state_in] : fake_model_first_state(has);
+    for (int row = r->row0; row < r->row0 + r->n; row++) {
+        x->before[row] = state;
+        state = fake_model_next_state(state, s->ids[row]);
+        if (save < end && save->row == row)
+            x->states[save++->slot] = state;
+    }
+    if (has && r->state_out >= 0)
+        x->states[r->state_out] = state;
+}
+
 static int *table_of(const struct fake_executor *x, const struct kern_run *r, int layer)
 {
     return x->tables + r->table_off + (int64_t)layer * r->table_cap;
@@ -45,7 +61,7 @@ static int place_run(struct fake_executor *x, const struct step_rows *s, int i, 
     const struct kern_run *r = &s->runs[i];
     int *table = table_of(x, r, layer), n = *step_rows_base(s, layer, i), taken = 0;
     for (int row = r->row0; row < r->row0 + r->n; row++) {
-        bool kv = fake_model_leaves_kv(s->ids[row], layer);
+        bool kv = fake_model_leaves_kv(s->ids[row], layer, x->before[row]);
         if (!require(x, n >= 0 && n + kv <= r->table_cap, "more keys than positions", n))
             return taken;
         if (kv && r->append) {
@@ -71,7 +87,7 @@ static void place_keys(struct fake_executor *x, const struct step_rows *s)
 static uint64_t read_row(struct fake_executor *x, const struct step_rows *s, int row)
 {
     const struct kern_run *r = &s->runs[s->run_of[row]];
-    uint64_t h = fake_model_begin(s->ids[row], s->pos[row]);
+    uint64_t h = fake_model_begin(s->ids[row], s->pos[row], x->before[row]);
     for (int l = 0; l < s->n_layers; l++) {
         const int *table = table_of(x, r, l);
         for (int j = 0; j < x->visible[l * x->face.limits.max_rows + row]; j++) {
@@ -101,7 +117,7 @@ static void route_rows(const struct fake_executor *x, const struct step_rows *s,
 {
     for (int l = 0; l < s->n_layers; l++)
         for (int i = 0; i < s->n_rows && x->face.limits.layers[l].routed; i++)
-            route[l * s->n_rows + i] = (unsigned char)fake_model_decision(s->ids[i], l);
+            route[l * s->n_rows + i] = (unsigned char)fake_model_decision(s->ids[i], l, x->before[i]);
 }
 
 /* ---- the calls --------------------------------------------------------------------------------------------------- */
@@ -118,6 +134,8 @@ static int launch(struct executor *face, int id, struct step_rows *rows, struct 
         return err_set(err, ERR_INTERNAL, "%s", problem);
     memset(f->told.block, POISON, x->results_bytes);
     memset(f->hidden.block, POISON, x->results_bytes);
+    for (int i = 0; i < rows->n_runs; i++)
+        run_states(x, rows, &rows->runs[i]);
     place_keys(x, rows);
     route_rows(x, rows, f->hidden.route);
     for (int i = 0; i < rows->n_want; i++)
@@ -198,14 +216,14 @@ static bool results_init(struct fake_results *r, size_t rows, size_t bytes)
     return true;
 }
 
-struct fake_executor *fake_executor_open(int max_rows, int max_steps, int n_kv_slots, int max_positions)
+struct fake_executor *fake_executor_open(int max_rows, int max_steps, int n_kv_slots, int n_state_slots, int max_positions)
 {
     static const struct executor_ops ops = {
         .launch = launch, .wait = wait_step, .drop = drop, .write_table = write_table, .report = report, .close = close_fake};
     struct fake_executor *x = calloc(1, sizeof(*x));
     if (!x)
         return NULL;
-    size_t rows = (size_t)max_rows, slots = (size_t)n_kv_slots;
+    size_t rows = (size_t)max_rows, slots = (size_t)n_kv_slots, states = (size_t)n_state_slots;
     x->face.ops = &ops;
     x->face.limits = (struct executor_limits){.max_rows = max_rows,
                                               .max_steps = max_steps,
@@ -213,12 +231,15 @@ struct fake_executor *fake_executor_open(int max_rows, int max_steps, int n_kv_s
                                               .layers = fake_model_layers,
                                               .n_kv_slots = n_kv_slots,
                                               .n_table_entries = n_kv_slots,
+                                              .n_state_slots = n_state_slots,
                                               .max_positions = max_positions};
     x->results_bytes = rows * (8 * (1 + KERN_TOP_K_MAX) + 1 + FAKE_LAYERS);
     x->keys = malloc(slots * sizeof(*x->keys));
     x->tables = malloc(slots * sizeof(*x->tables));
     x->visible = malloc(FAKE_LAYERS * rows * sizeof(*x->visible));
-    bool ok = x->keys && x->tables && x->visible;
+    x->states = malloc((states + 1) * sizeof(*x->states));
+    x->before = malloc(rows * sizeof(*x->before));
+    bool ok = x->keys && x->tables && x->visible && x->states && x->before;
     for (int i = 0; ok && i < max_steps; i++)
         ok = results_init(&x->flights[i].hidden, rows, x->results_bytes) && results_init(&x->flights[i].told, rows, x->results_bytes);
     if (!ok) {
@@ -227,6 +248,7 @@ struct fake_executor *fake_executor_open(int max_rows, int max_steps, int n_kv_s
     }
     memset(x->keys, POISON, slots * sizeof(*x->keys));
     memset(x->tables, POISON, slots * sizeof(*x->tables));
+    memset(x->states, POISON, states * sizeof(*x->states));
     return x;
 }
 
@@ -241,5 +263,7 @@ void fake_executor_close(struct fake_executor *x)
     free(x->keys);
     free(x->tables);
     free(x->visible);
+    free(x->states);
+    free(x->before);
     free(x);
 }

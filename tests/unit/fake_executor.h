@@ -1,5 +1,5 @@
 /* An executor without model and backend (engine/schedule/executor.h) that runs fake_model.h. It keeps what a device would: for every KV slot which token,
- * position and layer were written there, and the block tables. A step is computed when it is launched and told when it is waited for; what can be
+ * position and layer were written there, the router states in their slots, and the block tables. A step is computed when it is launched and told when it is waited for; what can be
  * read before is poison. Breaches of the executor's contract are printed and counted. It allocates nothing after it is open. */
 #pragma once
 #include "engine/schedule/executor.h"
@@ -28,7 +28,9 @@ struct fake_executor {
     struct executor face;
     struct fake_key *keys; /* [n_kv_slots] */
     int *tables;           /* [n_table_entries] */
+    uint64_t *states;      /* [n_state_slots] */
     int *visible;          /* [n_layers, max_rows] keys that a row of the step sees */
+    uint64_t *before;      /* [max_rows] the router states before a row of the step */
     struct fake_flight flights[EXECUTOR_STEPS_MAX];
     size_t results_bytes;
     uint64_t n_launched, n_waited;
@@ -37,6 +39,6 @@ struct fake_executor {
     int n_drops, n_breaches;
 };
 
-/* FAKE_LAYERS layers. NULL: no memory. */
-struct fake_executor *fake_executor_open(int max_rows, int max_steps, int n_kv_slots, int max_positions);
+/* FAKE_LAYERS layers; n_state_slots 0: without router states. NULL: no memory. */
+struct fake_executor *fake_executor_open(int max_rows, int max_steps, int n_kv_slots, int n_state_slots, int max_positions);
 void fake_executor_close(struct fake_executor *x); /* NULL is valid */

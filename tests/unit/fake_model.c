@@ -10,20 +10,34 @@ static uint64_t mix(uint64_t h, uint64_t v)
     return h ^ h >> 29;
 }
 
-enum decision fake_model_decision(int token, int layer)
+uint64_t fake_model_first_state(bool states)
 {
-    bool above = mix(mix(1, (uint64_t)token), (uint64_t)layer) >> 40 & 1;
-    return above || !fake_model_layers[layer].routed ? DECISION_ATTEND : DECISION_SKIP;
+    return states;
 }
 
-bool fake_model_leaves_kv(int token, int layer)
+uint64_t fake_model_next_state(uint64_t state, int token)
 {
-    return fake_model_layers[layer].keep_all || fake_model_decision(token, layer) == DECISION_ATTEND;
+    return state ? mix(state, (uint64_t)token) | 1 : 0;
 }
 
-uint64_t fake_model_begin(int token, int pos)
+enum decision fake_model_decision(int token, int layer, uint64_t state)
 {
-    return mix(mix(2, (uint64_t)token), (uint64_t)pos);
+    uint64_t h = mix(mix(1, (uint64_t)token), (uint64_t)layer) >> 32;
+    if (!fake_model_layers[layer].routed)
+        return DECISION_ATTEND;
+    if (layer == 3)
+        return (enum decision)((mix(h, state) >> 32) % 3);
+    return h & 1 ? DECISION_ATTEND : fake_model_layers[layer].keep_all ? DECISION_SKIP : DECISION_LINEAR;
+}
+
+bool fake_model_leaves_kv(int token, int layer, uint64_t state)
+{
+    return fake_model_layers[layer].keep_all || fake_model_decision(token, layer, state) == DECISION_ATTEND;
+}
+
+uint64_t fake_model_begin(int token, int pos, uint64_t state)
+{
+    return mix(mix(mix(2, (uint64_t)token), (uint64_t)pos), state);
 }
 
 uint64_t fake_model_see(uint64_t row, int token, int pos, int layer)
@@ -31,13 +45,20 @@ uint64_t fake_model_see(uint64_t row, int token, int pos, int layer)
     return mix(row, (uint64_t)(unsigned)token | (uint64_t)(unsigned)pos << 24 | (uint64_t)(unsigned)layer << 56);
 }
 
-uint64_t fake_model_row(const int32_t *tokens, int pos)
+uint64_t fake_model_row(const int32_t *tokens, int pos, bool states)
 {
-    uint64_t row = fake_model_begin(tokens[pos], pos);
-    for (int l = 0; l < FAKE_LAYERS; l++)
-        for (int p = 0; p <= pos; p++)
-            if (fake_model_leaves_kv(tokens[p], l))
+    uint64_t before = fake_model_first_state(states);
+    for (int p = 0; p < pos; p++)
+        before = fake_model_next_state(before, tokens[p]);
+    uint64_t row = fake_model_begin(tokens[pos], pos, before);
+    for (int l = 0; l < FAKE_LAYERS; l++) {
+        uint64_t state = fake_model_first_state(states);
+        for (int p = 0; p <= pos; p++) {
+            if (fake_model_leaves_kv(tokens[p], l, state))
                 row = fake_model_see(row, tokens[p], p, l);
+            state = fake_model_next_state(state, tokens[p]);
+        }
+    }
     return row;
 }
 

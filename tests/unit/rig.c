@@ -1,19 +1,20 @@
 /* See rig.h. */
 #include "tests/unit/rig.h"
 #include "tests/check.h"
+#include "tests/unit/expect.h"
 
-bool rig_open(struct rig *r, int max_rows, int n_kv_slots)
+bool rig_open(struct rig *r, int max_rows, int n_kv_slots, int n_state_slots)
 {
     struct err err;
-    *r = (struct rig){.x = fake_executor_open(max_rows, 1, n_kv_slots, RIG_POSITIONS)};
+    *r = (struct rig){.x = fake_executor_open(max_rows, 1, n_kv_slots, n_state_slots, RIG_POSITIONS)};
     if (!CHECK(r->x))
         return false;
     const struct executor_limits *l = &r->x->face.limits;
     r->env = (struct sequence_env){
-        .x = &r->x->face, .tree = &r->tree, .tables = &r->tables, .bits = &r->bits, .table_host = r->table_host};
-    return CHECK_INT(slots_init(&r->kv, n_kv_slots), 0) && CHECK_INT(extents_init(&r->tables, l->n_table_entries), 0) &&
+        .x = &r->x->face, .tree = &r->tree, .tables = &r->tables, .bits = &r->bits, .table_host = r->table_host, .state_every = n_state_slots ? 8 : 0};
+    return CHECK_INT(slots_init(&r->kv, n_kv_slots), 0) && CHECK_INT(slots_init(&r->states, n_state_slots), 0) && CHECK_INT(extents_init(&r->tables, l->n_table_entries), 0) &&
            CHECK_INT(route_bits_init(&r->bits, l->layers, l->n_layers), 0) &&
-           CHECK_INT(tree_init(&r->tree, &r->kv, &r->bits, true, 1 << 20), 0) && CHECK_INT(commit_init(&r->commit, &r->bits, &err), 0) &&
+           CHECK_INT(tree_init(&r->tree, &r->kv, n_state_slots ? &r->states : NULL, &r->bits, true, 1 << 20), 0) && CHECK_INT(commit_init(&r->commit, &r->bits, &err), 0) &&
            CHECK_INT(step_init(&r->step, 0, l, &err), 0);
 }
 
@@ -21,6 +22,7 @@ void rig_close(struct rig *r)
 {
     tree_clear(&r->tree);
     CHECK_INT(r->kv.n_free, r->kv.n);
+    CHECK_INT(r->states.n_free, r->states.n);
     CHECK_INT(r->tree.n_linked, 0);
     CHECK_INT(r->tree.bytes, 0);
     CHECK(r->tables.n_holes == 1 && r->tables.holes[0].n == r->x->face.limits.n_table_entries);
@@ -31,12 +33,15 @@ void rig_close(struct rig *r)
     route_bits_done(&r->bits);
     extents_done(&r->tables);
     slots_done(&r->kv);
+    slots_done(&r->states);
     fake_executor_close(r->x);
 }
 
 void rig_prepare(struct rig *r, struct sequence *s, const struct eval_request *q)
 {
     CHECK_INT(sequence_prepare(s, q, FAKE_LAYERS, &r->ticket), 0);
+    if (q->user)
+        ((struct expect_watch *)q->user)->seq = s;
 }
 
 void rig_pack(struct rig *r, struct sequence *s, int n)

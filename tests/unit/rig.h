@@ -9,7 +9,7 @@
 
 struct rig {
     struct fake_executor *x;
-    struct slots kv;
+    struct slots kv, states;
     struct extents tables;
     struct route_bits bits;
     struct tree tree;
@@ -21,12 +21,12 @@ struct rig {
     int table_host[FAKE_LAYERS * RIG_POSITIONS];
 };
 
-/* False: no memory. */
-bool rig_open(struct rig *r, int max_rows, int n_kv_slots);
+/* n_state_slots 0: without router states; else copies are kept every 8 positions. False: no memory. */
+bool rig_open(struct rig *r, int max_rows, int n_kv_slots, int n_state_slots);
 /* Checks that nothing is left behind once the tree is cleared, and frees everything. */
 void rig_close(struct rig *r);
 
-/* A sequence of the rig; the request is borrowed. */
+/* A sequence of the rig; the request is borrowed. If it has a `user`, that is a struct expect_watch. */
 void rig_prepare(struct rig *r, struct sequence *s, const struct eval_request *q);
 /* The step gets n more rows of s. */
 void rig_pack(struct rig *r, struct sequence *s, int n);

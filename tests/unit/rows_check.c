@@ -38,11 +38,57 @@ static const char *check_wants(const struct step_rows *s)
     return s->top_k >= 1 && s->top_k <= KERN_TOP_K_MAX ? NULL : "alternatives out of range";
 }
 
+/* Does run i, or a copy, write this slot of router states? */
+static bool writes_state(const struct step_rows *s, int i, int slot)
+{
+    bool writes = s->runs[i].state_out == slot;
+    for (int j = s->runs[i].save0; j < s->runs[i].save0 + s->runs[i].n_save; j++)
+        writes |= s->saves[j].slot == slot;
+    return writes;
+}
+
+static const char *check_saves(const struct step_rows *s, const struct executor_limits *l, const struct kern_run *r)
+{
+    for (int j = r->save0; j < r->save0 + r->n_save; j++) {
+        const struct kern_save *save = &s->saves[j];
+        if (save->row < (j > r->save0 ? save[-1].row + 1 : r->row0) || save->row >= r->row0 + r->n)
+            return "a copy of router states is of another run's row";
+        if (save->slot < 0 || save->slot >= l->n_state_slots || save->slot == r->state_in || save->slot == r->state_out)
+            return "a copy of router states has no slot of its own";
+    }
+    return NULL;
+}
+
+/* A slot that a run writes is read and written by no other. */
+static const char *check_states(const struct step_rows *s, const struct executor_limits *l)
+{
+    int n_saves = 0;
+    for (int i = 0; i < s->n_runs && l->n_state_slots; i++) {
+        const struct kern_run *r = &s->runs[i];
+        if (r->state_in >= l->n_state_slots || r->state_out >= l->n_state_slots || (r->n_save && r->save0 != n_saves))
+            return "there is no such slot of router states";
+        if (r->state_in < 0 && s->pos[r->row0])
+            return "a run within a sequence begins without router states";
+        const char *problem = check_saves(s, l, r);
+        if (problem)
+            return problem;
+        for (int j = 0; j < s->n_runs; j++) {
+            const struct kern_run *o = &s->runs[j];
+            if (i != j && ((r->state_in >= 0 && writes_state(s, j, r->state_in)) || (o->state_out >= 0 && writes_state(s, i, o->state_out))))
+                return "two runs share a slot of router states";
+        }
+        n_saves += r->n_save;
+    }
+    return n_saves == s->n_saves ? NULL : "copies of router states are of no run";
+}
+
 const char *rows_check(const struct step_rows *s, const struct executor_limits *l)
 {
     if (s->n_rows < 1 || s->n_rows > l->max_rows || s->n_layers != l->n_layers)
         return "rows out of range";
     const char *problem = check_runs(s, l);
+    if (!problem)
+        problem = check_states(s, l);
     if (problem)
         return problem;
     for (int i = 0; i < step_rows_slots(s); i++)
@@ -69,11 +115,13 @@ uint64_t rows_check_hash(const struct step_rows *s)
     h = hash_words(h, s->run_of, n);
     for (int i = 0; i < s->n_runs; i++) {
         const struct kern_run *r = &s->runs[i];
-        h = hash_words(h, (const int[]){r->row0, r->n, r->append, r->table_cap, (int)r->table_off}, 5);
+        h = hash_words(h, (const int[]){r->row0, r->n, r->append, r->table_cap, (int)r->table_off, r->state_in, r->state_out}, 7);
     }
     for (int l = 0; l < s->n_layers; l++)
         h = hash_words(h, step_rows_base(s, l, 0), (size_t)s->n_runs);
     h = hash_words(h, s->reserved, (size_t)step_rows_slots(s));
+    for (int i = 0; i < s->n_saves; i++)
+        h = hash_words(h, (const int[]){s->saves[i].row, s->saves[i].slot}, 2);
     h = hash_words(h, s->want_row, want);
     h = hash_words(h, s->want_target, want);
     for (size_t i = 0; i < want; i++)

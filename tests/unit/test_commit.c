@@ -16,7 +16,7 @@ static struct sequence seqs[2];
 /* Two sequences that share nothing, so that none waits. */
 static void open_two(int score_begin)
 {
-    CHECK(rig_open(&rig, 128, SLOTS));
+    CHECK(rig_open(&rig, 128, SLOTS, 0));
     for (int i = 0; i < 2; i++) {
         for (int t = 0; t < LENGTH; t++)
             tokens[i][t] = (i + t * t * 3 + t) % FAKE_BAD_TOKEN;
@@ -56,7 +56,7 @@ static void check_node(void *arg, struct tree_node *node, int start)
     int at = 0;
     for (int i = 0; i < node->n_kv; i++)
         for (int l = 0; l < FAKE_LAYERS; l++) {
-            if (!fake_model_leaves_kv(node->tokens[i], l))
+            if (!fake_model_leaves_kv(node->tokens[i], l, 0))
                 continue;
             const struct fake_key *k = &rig.x->keys[node->slots[at++]];
             CHECK(k->token == node->tokens[i] && k->pos == start + i && k->layer == l);
@@ -83,7 +83,7 @@ static int count_keys(const int32_t *ids, int n, int layer)
 {
     int keys = 0;
     for (int i = 0; i < n; i++)
-        keys += fake_model_leaves_kv(ids[i], layer);
+        keys += fake_model_leaves_kv(ids[i], layer, 0);
     return keys;
 }
 
@@ -111,7 +111,7 @@ static void test_slots_and_counts(void)
     for (int j = 0; j < 2; j++)
         for (int p = 0; p < LENGTH - 1; p++)
             for (int l = 0; l < FAKE_LAYERS; l++)
-                routed[l] += fake_model_decision(tokens[j][p], l) == DECISION_ATTEND;
+                routed[l] += fake_model_decision(tokens[j][p], l, 0) == DECISION_ATTEND;
     CHECK_INT(rig.counts.rows_computed, 2 * (LENGTH - 1));
     CHECK_INT(rig.counts.rows_rescored, 0);
     for (int l = 0; l < FAKE_LAYERS; l++)
@@ -142,7 +142,7 @@ static void test_all_keys(void)
     rig_run(&rig);
     check_slots();
     sequence_finish(&seqs[0], &rig.env, 0, NULL);
-    CHECK(expect_result(&q, &seqs[0].result, -1));
+    CHECK(expect_result(&q, &seqs[0].result, -1, rig.env.state_every));
     close_two();
 }
 
@@ -165,7 +165,7 @@ static void test_reruns(void)
     CHECK_INT(rig.counts.rows_computed, LENGTH - 1);
     check_slots();
     sequence_finish(&seqs[0], &rig.env, 0, NULL);
-    CHECK(expect_result(&reqs[0], &seqs[0].result, -1));
+    CHECK(expect_result(&reqs[0], &seqs[0].result, -1, rig.env.state_every));
     close_two();
 }
 
@@ -184,7 +184,7 @@ static void test_ended_meanwhile(void)
     CHECK_INT(rig.kv.n_free, SLOTS - keys);
     check_slots();
     sequence_finish(&seqs[1], &rig.env, 0, NULL);
-    CHECK(expect_result(&reqs[1], &seqs[1].result, -1));
+    CHECK(expect_result(&reqs[1], &seqs[1].result, -1, rig.env.state_every));
     close_two();
 }
 
@@ -208,7 +208,7 @@ static void test_no_memory(void)
                 CHECK(seqs[j].result.code == ERR_NOMEM && strstr(seqs[j].result.err.text, "memory"));
             else
                 sequence_finish(&seqs[j], &rig.env, 0, NULL);
-            CHECK(seqs[j].result.code || expect_result(&reqs[j], &seqs[j].result, -1));
+            CHECK(seqs[j].result.code || expect_result(&reqs[j], &seqs[j].result, -1, rig.env.state_every));
         }
         if (!n)
             CHECK_INT(seqs[0].result.code, ERR_NOMEM);

@@ -15,7 +15,7 @@ static int32_t tokens[MANY][RIG_POSITIONS];
 static void open_policy(int max_rows, int n_slots)
 {
     struct err err;
-    CHECK(rig_open(&rig, max_rows, n_slots));
+    CHECK(rig_open(&rig, max_rows, n_slots, 0));
     CHECK_INT(policy_init(&policy, max_rows, &err), 0);
 }
 

@@ -4,6 +4,8 @@
 #include "tests/unit/rig.h"
 #include <stdlib.h>
 
+enum { BEFORE = -2 };
+
 static struct rig rig;
 static int32_t tokens[RIG_POSITIONS]; /* most requests here are prefixes of these */
 
@@ -20,7 +22,7 @@ static int complete(const struct eval_request *q, int n)
     rig_prepare(&rig, &s, q);
     rig_complete(&rig, &s, n);
     CHECK_INT(s.result.code, 0);
-    CHECK(expect_result(q, &s.result, -1));
+    CHECK(expect_result(q, &s.result, -1, rig.env.state_every));
     int rows = s.result.rows_computed;
     sequence_release(&s);
     return rows;
@@ -57,7 +59,7 @@ static void test_reuse(void)
         int before = check_failures;
         rig_prepare(&rig, &s, &q);
         rig_complete(&rig, &s, 4);
-        CHECK(expect_result(&q, &s.result, -1));
+        CHECK(expect_result(&q, &s.result, -1, rig.env.state_every));
         CHECK_INT(s.result.rows_cached, cases[i].cached);
         CHECK_INT(s.result.rows_computed, cases[i].rows);
         if (check_failures > before)
@@ -108,7 +110,7 @@ static void test_reruns_are_packed(void)
         for (int p = 0; p < 8; p++) {
             if (p == 5)
                 CHECK_INT(*step_rows_base(rows, l, 0), keys);
-            keys += fake_model_leaves_kv(tokens[p], l);
+            keys += fake_model_leaves_kv(tokens[p], l, 0);
         }
         CHECK_INT(*step_rows_base(rows, l, 1), keys);
     }
@@ -119,7 +121,7 @@ static void test_reruns_are_packed(void)
     rig_run(&rig);
     CHECK_INT(sequence_due(&s), 0);
     sequence_finish(&s, &rig.env, 0, NULL);
-    CHECK(expect_result(&q, &s.result, -1));
+    CHECK(expect_result(&q, &s.result, -1, rig.env.state_every));
     sequence_release(&s);
     tree_clear(&rig.tree);
 }
@@ -147,7 +149,7 @@ static void test_two_in_a_step(void)
     }
     for (int i = 0; i < 2; i++) {
         sequence_finish(&s[i], &rig.env, 0, NULL);
-        CHECK(expect_result(i ? &b : &a, &s[i].result, -1));
+        CHECK(expect_result(i ? &b : &a, &s[i].result, -1, rig.env.state_every));
         sequence_release(&s[i]);
     }
     tree_clear(&rig.tree);
@@ -174,7 +176,7 @@ static void test_admission(void)
     CHECK_INT(sequence_admit(&c, &rig.env, n_slots), ADMIT_DONE); /* needs nothing, so it never waits */
     CHECK_INT(sequence_due(&c), 0);
     sequence_finish(&c, &rig.env, 0, NULL);
-    CHECK(expect_result(&none, &c.result, -1));
+    CHECK(expect_result(&none, &c.result, -1, rig.env.state_every));
     rig_pack(&rig, &a, 5);
     rig_run(&rig);
     CHECK_INT(a.promised, 9 * FAKE_LAYERS);
@@ -213,7 +215,7 @@ static const int32_t *greedy_tokens(int n, int max_new)
     static int32_t all[RIG_POSITIONS];
     memcpy(all, tokens, sizeof(tokens));
     for (int i = n; i < n + max_new; i++)
-        all[i] = fake_model_top_id(fake_model_row(all, i - 1), 0);
+        all[i] = fake_model_top_id(fake_model_row(all, i - 1, false), 0);
     return all + n;
 }
 
@@ -222,7 +224,7 @@ static void test_finish_reasons(void)
     const int32_t *next = greedy_tokens(9, 6);
     static const struct {
         const char *what;
-        int max_new, eos, stop; /* the place of the generated token that is it; -1: none */
+        int max_new, eos, stop; /* the place of the generated token that is it; -1: none; BEFORE: stopped before there is one */
         bool ignore_eos, sampled;
         enum finish_reason want;
         int n;
@@ -236,24 +238,27 @@ static void test_finish_reasons(void)
         {"end of text as the last token", 3, 2, -1, false, false, FINISH_EOS, 3},
         {"stopped", 6, -1, 1, false, false, FINISH_STOP, 2},
         {"stopped before the end of text", 6, 3, 1, false, false, FINISH_STOP, 2},
-        {"stopped at the end of text", 6, 3, 3, false, false, FINISH_STOP, 4},
+        {"stopped at the end of text", 6, 3, 3, false, false, FINISH_EOS, 4},
+        {"stopped at the last token", 3, -1, 2, false, false, FINISH_STOP, 3},
+        {"stopped before it ran", 6, -1, BEFORE, false, false, FINISH_STOP, 1},
         {"sampled", 6, -1, -1, false, true, FINISH_LENGTH, 6},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct eval_request q = request(9, 9, 2, cases[i].max_new);
-        struct expect_stop stop = {.token = cases[i].stop < 0 ? -1 : next[cases[i].stop]};
+        struct expect_watch watch = {.stop = cases[i].stop < 0 ? -1 : next[cases[i].stop], .stopped = cases[i].stop == BEFORE};
         int32_t eos = cases[i].eos < 0 ? -1 : next[cases[i].eos];
         struct sequence s;
         q.ignore_eos = cases[i].ignore_eos;
         q.temperature = cases[i].sampled ? 1 : 0;
         q.seed = 5;
         q.on_token = expect_on_token;
-        q.user = &stop;
+        q.user = &watch;
         rig.env.eos_ids = &eos;
         rig.env.n_eos = 1;
         rig_prepare(&rig, &s, &q);
+        atomic_store(&s.stopped, watch.stopped);
         rig_complete(&rig, &s, 16);
-        if (!CHECK(expect_result(&q, &s.result, eos)) || !CHECK_INT(s.result.finish, cases[i].want) || !CHECK_INT(s.result.n_new, cases[i].n))
+        if (!CHECK(expect_result(&q, &s.result, eos, false)) || !CHECK_INT(s.result.finish, cases[i].want) || !CHECK_INT(s.result.n_new, cases[i].n))
             fprintf(stderr, "  in case \"%s\"\n", cases[i].what);
         sequence_release(&s);
     }
@@ -286,7 +291,7 @@ int main(void)
 {
     for (int i = 0; i < RIG_POSITIONS; i++)
         tokens[i] = (i * i * 7 + i * 3 + 1) % FAKE_BAD_TOKEN;
-    if (rig_open(&rig, 16, 400)) {
+    if (rig_open(&rig, 16, 400, 0)) {
         test_reuse();
         test_steps_of_any_size();
         test_reruns_are_packed();

@@ -34,7 +34,7 @@ void traffic_seed(uint64_t seed)
     }
 }
 
-struct eval_request traffic_request(struct expect_stop *stop)
+struct eval_request traffic_request(struct expect_watch *w)
 {
     static const int tops[] = {0, 1, 1, 5, ENGINE_TOP_K_MAX};
     int seq = traffic_random(SEQUENCES), n = 1 + traffic_random(sequences[seq].n);
@@ -49,11 +49,13 @@ struct eval_request traffic_request(struct expect_stop *stop)
                              .top_p = 1,
                              .seed = (uint64_t)traffic_random(3),
                              .ignore_eos = traffic_random(2),
-                             .want_routing = traffic_random(2)};
-    *stop = (struct expect_stop){.token = traffic_random(FAKE_BAD_TOKEN)};
-    if (q.max_new && traffic_random(2)) {
+                             .want_routing = traffic_random(2),
+                             .on_done = expect_on_done,
+                             .user = w};
+    *w = (struct expect_watch){.stop = traffic_random(2) ? traffic_random(FAKE_BAD_TOKEN) : -1};
+    if (traffic_random(2))
         q.on_token = expect_on_token;
-        q.user = stop;
-    }
+    else
+        w->stop = -1;
     return q;
 }

@@ -8,5 +8,5 @@
 
 void traffic_seed(uint64_t seed); /* begins anew: random numbers and sequences */
 int traffic_random(int n);        /* 0 .. n-1 */
-/* A request on a prefix of one of the sequences, which live on. Its generation may be stopped; `stop` is borrowed. */
-struct eval_request traffic_request(struct expect_stop *stop);
+/* A request on a prefix of one of the sequences, which live on. `w` is borrowed; it may stop its generation. */
+struct eval_request traffic_request(struct expect_watch *w);

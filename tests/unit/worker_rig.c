@@ -23,8 +23,10 @@ static struct engine_ticket *new_ticket(struct queue *q, const struct eval_reque
     t->queue = q;
     t->n = t->remaining = n;
     t->seqs = calloc(WORKER_RIG_GROUP, sizeof(*t->seqs));
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         CHECK_INT(sequence_prepare(&t->seqs[i], &reqs[i], FAKE_LAYERS, t), 0);
+        ((struct expect_watch *)reqs[i].user)->seq = &t->seqs[i];
+    }
     return t;
 }
 
@@ -35,7 +37,7 @@ int worker_rig_submit(struct worker_rig *r, int j)
     int n = 1 + traffic_random(WORKER_RIG_GROUP);
     *job = (struct job){0};
     for (int i = 0; i < n; i++)
-        job->reqs[i] = traffic_request(&job->stops[i]);
+        job->reqs[i] = traffic_request(&job->watches[i]);
     job->ticket = new_ticket(&r->queue, job->reqs, n);
     int code = queue_submit(&r->queue, job->ticket, &err);
     if (code < 0) {
@@ -76,11 +78,12 @@ static void check_request(struct worker_rig *r, const struct job *job, int i)
     const struct eval_request *q = &job->reqs[i];
     const struct eval_result *res = &job->ticket->seqs[i].result;
     bool excused = (res->code == ERR_CANCELLED && job->cancelled) || (res->code && res->code == r->may_fail);
-    bool ok = excused || (res->code == expect_code(q) && (res->code || expect_result(q, res, TRAFFIC_EOS)));
+    bool ok = excused || (res->code == expect_code(q) && (res->code || expect_result(q, res, TRAFFIC_EOS, r->states)));
     if (!CHECK(ok))
         fprintf(stderr, "  %d tokens, score_begin %d, top_k %d, max_new %d: code %d %s\n", q->n_tokens, q->score_begin, q->top_k,
                 q->max_new, res->code, res->code ? res->err.text : "");
     CHECK(!res->code || res->err.text[0]);
+    CHECK_INT(job->watches[i].n_done, 1);
     count_result(r, res);
 }
 
@@ -96,13 +99,18 @@ void worker_rig_check(struct worker_rig *r, int j)
 }
 
 /* ---- turns ----------------------------------------------------------------------------------------------------------- */
-/* Every slot is free, in the tree, or taken by a step in flight. */
+/* Every slot is free, in the tree, or taken by a step in flight or, of router states, by a running sequence. */
 static void check_slots(const struct worker *w)
 {
-    int in_flight = 0;
-    for (int i = 0; i < w->x->limits.max_steps; i++)
+    int in_flight = 0, states = 0;
+    for (int i = 0; i < w->x->limits.max_steps; i++) {
         in_flight += w->steps[i].number ? step_rows_slots(&w->steps[i].rows) : 0;
+        states += w->steps[i].number ? w->steps[i].rows.n_saves : 0;
+    }
+    for (const struct sequence *q = w->policy.running.head; q; q = q->next)
+        states += q->state_slot >= 0;
     CHECK_INT(w->kv.n_free + w->tree.held_slots + in_flight, w->kv.n);
+    CHECK_INT(w->states.n_free + w->tree.n_states + states, w->states.n);
     CHECK(w->tree.pinned_slots <= w->tree.held_slots);
     CHECK(w->policy.running.n <= w->x->limits.max_rows);
 }
@@ -144,9 +152,16 @@ bool worker_rig_open(struct worker_rig *r, const struct worker_setting *s)
     static const int32_t eos = TRAFFIC_EOS;
     struct worker_options o = {.prefix_cache = s->prefix_cache, .tree_bytes = s->tree_bytes, .eos_ids = &eos, .n_eos = 1};
     struct err err;
-    *r = (struct worker_rig){.x = fake_executor_open(s->max_rows, s->max_steps, s->n_kv_slots, TRAFFIC_LEN + TRAFFIC_NEW)};
+    *r = (struct worker_rig){.x = fake_executor_open(s->max_rows, s->max_steps, s->n_kv_slots, s->n_state_slots, TRAFFIC_LEN + TRAFFIC_NEW)};
     queue_init(&r->queue, WORKER_RIG_JOBS * WORKER_RIG_GROUP);
-    return CHECK(r->x) && CHECK_INT(worker_init(&r->worker, &r->x->face, &r->queue, &o, &err), 0);
+    if (!CHECK(r->x) || !CHECK_INT(worker_init(&r->worker, &r->x->face, &r->queue, &o, &err), 0))
+        return false;
+    r->states = s->n_state_slots;
+    if (r->states) { /* sequences here are short: copies must lie closer than they do in earnest */
+        CHECK_INT(r->worker.env.state_every, WORKER_STATE_EVERY);
+        r->worker.env.state_every = 7;
+    }
+    return true;
 }
 
 static void check_counts(struct worker_rig *r)
@@ -177,6 +192,7 @@ void worker_rig_close(struct worker_rig *r)
         ;
     check_counts(r);
     CHECK_INT(w->kv.n_free, w->kv.n);
+    CHECK_INT(w->states.n_free, w->states.n);
     CHECK_INT(w->tree.bytes, 0);
     CHECK(w->tables.n_holes == 1 && w->tables.holes[0].n == r->x->face.limits.n_table_entries);
     CHECK_INT(r->x->n_breaches, 0);

@@ -12,6 +12,7 @@
 struct worker_setting {
     const char *name;
     int max_rows, max_steps, n_kv_slots;
+    int n_state_slots; /* 0: without router states */
     bool prefix_cache;
     size_t tree_bytes;
 };
@@ -20,7 +21,7 @@ struct worker_setting {
 struct job {
     struct engine_ticket *ticket; /* NULL: the job is free */
     struct eval_request reqs[WORKER_RIG_GROUP];
-    struct expect_stop stops[WORKER_RIG_GROUP];
+    struct expect_watch watches[WORKER_RIG_GROUP];
     bool cancelled;
 };
 
@@ -29,6 +30,7 @@ struct worker_rig {
     struct queue queue;
     struct worker worker;
     struct job jobs[WORKER_RIG_JOBS];
+    bool states;  /* the model has router states */
     int may_fail; /* a code that requests may end with, beside what is expected of them; 0: none */
     /* of requests that ended, added up from their results */
     uint64_t n_done, n_failed, n_cancelled, n_scored, n_generated, n_cached, n_rows;
