@@ -16,7 +16,7 @@ struct queue {
     struct engine_stats stats; /* as last delivered */
     struct err failure;        /* code < 0: the device is lost */
     bool stop, draining;
-    bool sweep; /* asked of the worker: look for cancelled tickets */
+    bool sweep;                                       /* asked of the worker: look for cancelled tickets */
     uint64_t clears_asked, clears_taken, clears_done; /* of the cache */
 };
 

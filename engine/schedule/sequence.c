@@ -7,7 +7,8 @@
 int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_layers, struct engine_ticket *ticket)
 {
     size_t scored = (size_t)(req->n_tokens - req->score_begin), fresh = (size_t)req->max_new, layers = (size_t)n_layers;
-    *s = (struct sequence){.req = req, .ticket = ticket, .k1 = req->top_k > 1 ? req->top_k : 1, .table_off = -1, .state_slot = -1, .state_pos = -1};
+    *s = (struct sequence){
+        .req = req, .ticket = ticket, .k1 = req->top_k > 1 ? req->top_k : 1, .table_off = -1, .state_slot = -1, .state_pos = -1};
     s->sampler = (struct sampler_params){req->temperature, req->sample_top_k, req->top_p, req->seed};
     size_t k1 = (size_t)s->k1, words = (scored + fresh) * (1 + 2 * k1) + fresh + layers;
     float *at = s->block = calloc(words ? words : 1, 4);

@@ -56,7 +56,8 @@ static bool same_scores(const struct eval_request *q, const struct eval_result *
         return false;
     for (int i = 0; i < r->n_scored; i++) {
         int p = q->score_begin + i;
-        if (!same_row(fake_model_row(q->tokens, p - 1, states), k1, q->tokens[p], r->logprobs[i], r->top_ids + i * k1, r->top_logprobs + i * k1, p))
+        if (!same_row(fake_model_row(q->tokens, p - 1, states), k1, q->tokens[p], r->logprobs[i], r->top_ids + i * k1,
+                      r->top_logprobs + i * k1, p))
             return false;
     }
     return true;
@@ -87,7 +88,7 @@ static int same_generation(const struct eval_request *q, const struct eval_resul
         if (!same(i < r->n_new, "generated tokens", 0, r->n_new, i + 1) || !same_token(q, r, tokens, q->n_tokens + i, i, states))
             return 0;
         int token = tokens[q->n_tokens + i];
-        finish = !q->ignore_eos && token == eos             ? FINISH_EOS
+        finish = !q->ignore_eos && token == eos          ? FINISH_EOS
                  : w && (w->stopped || w->stop == token) ? FINISH_STOP
                  : i + 1 == q->max_new                   ? FINISH_LENGTH
                                                          : FINISH_NONE;

@@ -10,12 +10,16 @@ bool rig_open(struct rig *r, int max_rows, int n_kv_slots, int n_state_slots)
     if (!CHECK(r->x))
         return false;
     const struct executor_limits *l = &r->x->face.limits;
-    r->env = (struct sequence_env){
-        .x = &r->x->face, .tree = &r->tree, .tables = &r->tables, .bits = &r->bits, .table_host = r->table_host, .state_every = n_state_slots ? 8 : 0};
-    return CHECK_INT(slots_init(&r->kv, n_kv_slots), 0) && CHECK_INT(slots_init(&r->states, n_state_slots), 0) && CHECK_INT(extents_init(&r->tables, l->n_table_entries), 0) &&
-           CHECK_INT(route_bits_init(&r->bits, l->layers, l->n_layers), 0) &&
-           CHECK_INT(tree_init(&r->tree, &r->kv, n_state_slots ? &r->states : NULL, &r->bits, true, 1 << 20), 0) && CHECK_INT(commit_init(&r->commit, &r->bits, &err), 0) &&
-           CHECK_INT(step_init(&r->step, 0, l, &err), 0);
+    r->env = (struct sequence_env){.x = &r->x->face,
+                                   .tree = &r->tree,
+                                   .tables = &r->tables,
+                                   .bits = &r->bits,
+                                   .table_host = r->table_host,
+                                   .state_every = n_state_slots ? 8 : 0};
+    return CHECK_INT(slots_init(&r->kv, n_kv_slots), 0) && CHECK_INT(slots_init(&r->states, n_state_slots), 0) &&
+           CHECK_INT(extents_init(&r->tables, l->n_table_entries), 0) && CHECK_INT(route_bits_init(&r->bits, l->layers, l->n_layers), 0) &&
+           CHECK_INT(tree_init(&r->tree, &r->kv, n_state_slots ? &r->states : NULL, &r->bits, true, 1 << 20), 0) &&
+           CHECK_INT(commit_init(&r->commit, &r->bits, &err), 0) && CHECK_INT(step_init(&r->step, 0, l, &err), 0);
 }
 
 void rig_close(struct rig *r)

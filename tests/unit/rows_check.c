@@ -74,7 +74,8 @@ static const char *check_states(const struct step_rows *s, const struct executor
             return problem;
         for (int j = 0; j < s->n_runs; j++) {
             const struct kern_run *o = &s->runs[j];
-            if (i != j && ((r->state_in >= 0 && writes_state(s, j, r->state_in)) || (o->state_out >= 0 && writes_state(s, i, o->state_out))))
+            if (i != j &&
+                ((r->state_in >= 0 && writes_state(s, j, r->state_in)) || (o->state_out >= 0 && writes_state(s, i, o->state_out))))
                 return "two runs share a slot of router states";
         }
         n_saves += r->n_save;

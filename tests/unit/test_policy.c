@@ -183,6 +183,28 @@ static void test_room(void)
     close_policy(3);
 }
 
+/* The executor fails while one is admitted: the round ends, and says so. */
+static void test_lost_device(void)
+{
+    open_policy(64, 1000);
+    add(0, 5, 12);
+    policy_admit(&policy, &rig.env, 0);
+    rig_pack(&rig, &seqs[0], 11);
+    rig_run(&rig);
+    seq_list_remove(&policy.running, &seqs[0]);
+    sequence_finish(&seqs[0], &rig.env, 0, NULL);
+    add(1, 4, 3); /* takes nothing from the tree, so its tables are not written */
+    add(2, 5, 13);
+    add(3, 6, 3);
+    rig.x->fail_at = rig.x->n_calls + 1;
+    struct policy_round round = policy_admit(&policy, &rig.env, 0);
+    CHECK_INT(round.code, ERR_DEVICE);
+    check_list(&round.complete, (const int[]){2}, 1);
+    check_list(&policy.running, (const int[]){1}, 1);
+    check_list(&policy.ready, (const int[]){3}, 1);
+    close_policy(4);
+}
+
 /* ---- shares -------------------------------------------------------------------------------------------------------- */
 /* A running sequence with so many rows due, generating or in its prompt. */
 static void run_with(int i, int due, bool generating)
@@ -263,12 +285,9 @@ static void test_more_to_come(void)
         int appending, reruns, max_new;
         bool more;
     } cases[] = {
-        {"nothing in flight", false, false, 0, 0, 0, false},
-        {"its last rows", true, false, 6, 0, 0, false},
-        {"a part of its rows", true, false, 5, 0, 0, true},
-        {"rows to run again are left", true, false, 6, 1, 0, true},
-        {"its last token", true, true, 1, 0, 2, false},
-        {"a token of more", true, true, 1, 0, 3, true},
+        {"nothing in flight", false, false, 0, 0, 0, false}, {"its last rows", true, false, 6, 0, 0, false},
+        {"a part of its rows", true, false, 5, 0, 0, true},  {"rows to run again are left", true, false, 6, 1, 0, true},
+        {"its last token", true, true, 1, 0, 2, false},      {"a token of more", true, true, 1, 0, 3, true},
     };
     for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
         struct err err;
@@ -297,6 +316,7 @@ int main(void)
     test_long_ones_are_passed();
     test_waiting_for_a_prefix();
     test_room();
+    test_lost_device();
     test_shares();
     test_no_rows_due();
     test_more_to_come();

@@ -6,11 +6,22 @@
 #include <stdlib.h>
 #include <time.h>
 
+static void count_done(void *user)
+{
+    ++*(int *)user;
+}
+
+/* Requests without tokens that count who is told to be done. */
+static int n_done;
+static const struct eval_request request = {.on_done = count_done, .user = &n_done}, silent;
+
 static void ticket_init(struct engine_ticket *t, struct queue *q, int n)
 {
     *t = (struct engine_ticket){.queue = q, .n = n, .remaining = n, .seqs = calloc((size_t)n, sizeof(*t->seqs))};
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         t->seqs[i].ticket = t;
+        t->seqs[i].req = i % 2 ? &silent : &request;
+    }
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -44,9 +55,10 @@ static void test_limits(void)
     static const struct {
         int max, waiting, n, code;
     } cases[] = {
-        {8, 0, 1, 0}, {8, 0, 8, 0}, {8, 0, 9, 0 /* larger than the queue, which is empty */}, {8, 1, 9, ERR_BUSY},
-        {8, 7, 1, 0}, {8, 8, 1, ERR_BUSY}, {8, 5, 4, ERR_BUSY}, {8, 5, 3, 0},
-        {8, 100, 1, ERR_BUSY}, {1, 0, 1, 0}, {1, 1, 1, ERR_BUSY},
+        {8, 0, 1, 0},        {8, 0, 8, 0},        {8, 0, 9, 0 /* larger than the queue, which is empty */},
+        {8, 1, 9, ERR_BUSY}, {8, 7, 1, 0},        {8, 8, 1, ERR_BUSY},
+        {8, 5, 4, ERR_BUSY}, {8, 5, 3, 0},        {8, 100, 1, ERR_BUSY},
+        {1, 0, 1, 0},        {1, 1, 1, ERR_BUSY},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct queue q;
@@ -132,6 +144,7 @@ static void test_deliver(void)
     struct seq_list taken = {0};
     struct engine_stats counts = {.requests_done = 1}, seen;
     queue_init(&q, 8);
+    n_done = 0;
     ticket_init(&t, &q, 4);
     CHECK_INT(submit(&q, &t), 0);
     queue_take(&q, &taken, false);
@@ -141,6 +154,7 @@ static void test_deliver(void)
     check_counts(&q, 1, 2);
     CHECK(!d.done.n && !d.started && !d.ended_waiting);
     CHECK(!queue_wait(&q, &t, 0) && !queue_wait(&q, &t, 1));
+    CHECK_INT(n_done, 1);
     d = (struct queue_delivery){.started = 1, .ended_running = 3};
     for (int i = 1; i < 4; i++)
         seq_list_push(&d.done, &t.seqs[i]);
@@ -150,6 +164,7 @@ static void test_deliver(void)
     CHECK(queue_wait(&q, &t, 0) && queue_wait(&q, &t, 1) && queue_wait(&q, &t, -1));
     queue_stats(&q, &seen);
     CHECK_INT(seen.requests_done, 4);
+    CHECK_INT(n_done, 2);
     ticket_done(&t);
     queue_done(&q);
 }

@@ -201,7 +201,7 @@ static void test_failed_table(void)
     q.n_tokens = 14;
     rig.x->fail_at = rig.x->n_calls + 1;
     rig_prepare(&rig, &s, &q);
-    CHECK_INT(sequence_admit(&s, &rig.env, 0), ADMIT_FAILED);
+    CHECK_INT(sequence_admit(&s, &rig.env, 0), ADMIT_LOST);
     CHECK(s.done && s.result.code == ERR_DEVICE && strstr(s.result.err.text, "device"));
     CHECK_INT(s.table_off, -1);
     sequence_release(&s);
@@ -210,18 +210,31 @@ static void test_failed_table(void)
 }
 
 /* ---- the end -------------------------------------------------------------------------------------------------------- */
-static const int32_t *greedy_tokens(int n, int max_new)
+/* What is generated after n tokens. */
+static const int32_t *greedy_tokens(int n, int max_new, bool states)
 {
     static int32_t all[RIG_POSITIONS];
     memcpy(all, tokens, sizeof(tokens));
     for (int i = n; i < n + max_new; i++)
-        all[i] = fake_model_top_id(fake_model_row(all, i - 1, false), 0);
+        all[i] = fake_model_top_id(fake_model_row(all, i - 1, states), 0);
     return all + n;
 }
 
-static void test_finish_reasons(void)
+static bool all_differ(const int32_t *ids, int n)
 {
-    const int32_t *next = greedy_tokens(9, 6);
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < i; j++)
+            if (ids[i] == ids[j])
+                return false;
+    return true;
+}
+
+static void test_finish_reasons(bool states)
+{
+    int prompt = 9;
+    while (!all_differ(greedy_tokens(prompt, 6, states), 6))
+        prompt++;
+    const int32_t *next = greedy_tokens(prompt, 6, states);
     static const struct {
         const char *what;
         int max_new, eos, stop; /* the place of the generated token that is it; -1: none; BEFORE: stopped before there is one */
@@ -244,7 +257,7 @@ static void test_finish_reasons(void)
         {"sampled", 6, -1, -1, false, true, FINISH_LENGTH, 6},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct eval_request q = request(9, 9, 2, cases[i].max_new);
+        struct eval_request q = request(prompt, prompt, 2, cases[i].max_new);
         struct expect_watch watch = {.stop = cases[i].stop < 0 ? -1 : next[cases[i].stop], .stopped = cases[i].stop == BEFORE};
         int32_t eos = cases[i].eos < 0 ? -1 : next[cases[i].eos];
         struct sequence s;
@@ -258,7 +271,8 @@ static void test_finish_reasons(void)
         rig_prepare(&rig, &s, &q);
         atomic_store(&s.stopped, watch.stopped);
         rig_complete(&rig, &s, 16);
-        if (!CHECK(expect_result(&q, &s.result, eos, false)) || !CHECK_INT(s.result.finish, cases[i].want) || !CHECK_INT(s.result.n_new, cases[i].n))
+        if (!CHECK(expect_result(&q, &s.result, eos, states)) || !CHECK_INT(s.result.finish, cases[i].want) ||
+            !CHECK_INT(s.result.n_new, cases[i].n))
             fprintf(stderr, "  in case \"%s\"\n", cases[i].what);
         sequence_release(&s);
     }
@@ -287,6 +301,80 @@ static void test_failures(void)
     tree_clear(&rig.tree);
 }
 
+/* ---- router states -------------------------------------------------------------------------------------------------- */
+/* Copies are kept every 8 positions, where the context ends, and one row before the end of what was cached. A row that must run needs all rows from
+ * the copy before it on. */
+static void test_states(void)
+{
+    static const struct {
+        const char *what;
+        int n, score_begin, max_new;
+        int cached, rows, copies;
+    } cases[] = {
+        {"all is new", 12, 12, 0, 0, 11, 2 /* 8, 11 */},
+        {"goes on from the last copy", 20, 20, 0, 11, 8, 4 /* 16, 19 */},
+        {"nothing to do", 20, 20, 0, 19, 0, 4},
+        {"scores from a copy on", 20, 12, 0, 19, 8, 5 /* 18 */},
+        {"scores before any copy, and after one", 14, 5, 0, 13, 11, 6 /* 4 */},
+        {"generates from the last copy on", 20, 5, 2, 19, 2, 6},
+        {"row 19 is cached, the states after it are not", 24, 24, 0, 20, 4, 7 /* 23 */},
+        {"a score between two copies, and generates", 24, 23, 5, 23, 4 + 1 + 4, 9 /* 22, 24 */},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct eval_request q = request(cases[i].n, cases[i].score_begin, 0, cases[i].max_new);
+        struct sequence s;
+        int before = check_failures;
+        rig_prepare(&rig, &s, &q);
+        rig_complete(&rig, &s, 5);
+        CHECK(expect_result(&q, &s.result, -1, true));
+        CHECK_INT(s.result.rows_cached, cases[i].cached);
+        CHECK_INT(s.result.rows_computed, cases[i].rows);
+        CHECK_INT(rig.tree.n_states, cases[i].copies);
+        CHECK_INT(rig.states.n_free + rig.tree.n_states, rig.states.n);
+        if (check_failures > before)
+            fprintf(stderr, "  in case \"%s\"\n", cases[i].what);
+        sequence_release(&s);
+    }
+    tree_clear(&rig.tree);
+}
+
+/* A slot that another sequence left its states in is not where a new one begins. */
+static void test_states_begin_anew(void)
+{
+    for (int i = 0; i < 4; i++) {
+        struct eval_request q = request(10, 1, 0, 2);
+        q.tokens = tokens + i;
+        complete(&q, 3 + i);
+    }
+    tree_clear(&rig.tree);
+}
+
+/* Without a free place a sequence waits, and without one for a copy there is no copy. */
+static void test_few_places(void)
+{
+    struct eval_request a = request(30, 5, 0, 0), b = a;
+    struct sequence s[2];
+    int taken[64], n = rig.states.n_free - 1;
+    slots_take(&rig.states, n, taken);
+    b.tokens = tokens + 1;
+    rig_prepare(&rig, &s[0], &a);
+    rig_prepare(&rig, &s[1], &b);
+    CHECK_INT(sequence_admit(&s[0], &rig.env, 0), ADMIT_DONE);
+    CHECK_INT(sequence_admit(&s[1], &rig.env, s[0].promised), ADMIT_WAIT_ROOM);
+    CHECK(s[1].table_off < 0 && s[1].state_slot < 0 && !s[1].promised);
+    rig_pack(&rig, &s[0], 16);
+    CHECK_INT(rig.step.rows.n_saves, 0);
+    rig_run(&rig);
+    sequence_finish(&s[0], &rig.env, ERR_CANCELLED, NULL);
+    rig_complete(&rig, &s[1], 9);
+    CHECK(expect_result(&b, &s[1].result, -1, true));
+    CHECK_INT(complete(&a, 9), 29); /* 16 rows are cached, and run again for want of states */
+    for (int i = 0; i < 2; i++)
+        sequence_release(&s[i]);
+    slots_give(&rig.states, taken, n);
+    tree_clear(&rig.tree);
+}
+
 int main(void)
 {
     for (int i = 0; i < RIG_POSITIONS; i++)
@@ -298,7 +386,16 @@ int main(void)
         test_two_in_a_step();
         test_admission();
         test_failed_table();
-        test_finish_reasons();
+        test_finish_reasons(false);
+        test_failures();
+        rig_close(&rig);
+    }
+    if (rig_open(&rig, 16, 400, 40)) {
+        test_states();
+        test_states_begin_anew();
+        test_few_places();
+        test_two_in_a_step();
+        test_finish_reasons(true);
         test_failures();
         rig_close(&rig);
     }

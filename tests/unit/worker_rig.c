@@ -152,7 +152,8 @@ bool worker_rig_open(struct worker_rig *r, const struct worker_setting *s)
     static const int32_t eos = TRAFFIC_EOS;
     struct worker_options o = {.prefix_cache = s->prefix_cache, .tree_bytes = s->tree_bytes, .eos_ids = &eos, .n_eos = 1};
     struct err err;
-    *r = (struct worker_rig){.x = fake_executor_open(s->max_rows, s->max_steps, s->n_kv_slots, s->n_state_slots, TRAFFIC_LEN + TRAFFIC_NEW)};
+    *r =
+        (struct worker_rig){.x = fake_executor_open(s->max_rows, s->max_steps, s->n_kv_slots, s->n_state_slots, TRAFFIC_LEN + TRAFFIC_NEW)};
     queue_init(&r->queue, WORKER_RIG_JOBS * WORKER_RIG_GROUP);
     if (!CHECK(r->x) || !CHECK_INT(worker_init(&r->worker, &r->x->face, &r->queue, &o, &err), 0))
         return false;
