@@ -216,40 +216,42 @@ static bool results_init(struct fake_results *r, size_t rows, size_t bytes)
     return true;
 }
 
-struct fake_executor *fake_executor_open(int max_rows, int max_steps, int n_kv_slots, int n_state_slots, int max_positions)
+static bool allocate(struct fake_executor *x)
+{
+    const struct executor_limits *l = &x->face.limits;
+    size_t rows = (size_t)l->max_rows, keys = (size_t)l->n_kv_slots * sizeof(*x->keys), entries = (size_t)l->n_table_entries * sizeof(int);
+    size_t states = ((size_t)l->n_state_slots + 1) * sizeof(*x->states);
+    x->results_bytes = rows * (8 * (1 + KERN_TOP_K_MAX) + 1 + FAKE_LAYERS);
+    x->keys = malloc(keys);
+    x->tables = malloc(entries);
+    x->states = malloc(states);
+    x->visible = malloc(FAKE_LAYERS * rows * sizeof(*x->visible));
+    x->before = malloc(rows * sizeof(*x->before));
+    bool ok = x->keys && x->tables && x->visible && x->states && x->before;
+    for (int i = 0; ok && i < l->max_steps; i++)
+        ok = results_init(&x->flights[i].hidden, rows, x->results_bytes) && results_init(&x->flights[i].told, rows, x->results_bytes);
+    if (!ok)
+        return false;
+    memset(x->keys, POISON, keys);
+    memset(x->tables, POISON, entries);
+    memset(x->states, POISON, states);
+    return true;
+}
+
+struct fake_executor *fake_executor_open(const struct executor_limits *l)
 {
     static const struct executor_ops ops = {
         .launch = launch, .wait = wait_step, .drop = drop, .write_table = write_table, .report = report, .close = close_fake};
     struct fake_executor *x = calloc(1, sizeof(*x));
     if (!x)
         return NULL;
-    size_t rows = (size_t)max_rows, slots = (size_t)n_kv_slots, states = (size_t)n_state_slots;
-    x->face.ops = &ops;
-    x->face.limits = (struct executor_limits){.max_rows = max_rows,
-                                              .max_steps = max_steps,
-                                              .n_layers = FAKE_LAYERS,
-                                              .layers = fake_model_layers,
-                                              .n_kv_slots = n_kv_slots,
-                                              .n_table_entries = n_kv_slots,
-                                              .n_state_slots = n_state_slots,
-                                              .max_positions = max_positions};
-    x->results_bytes = rows * (8 * (1 + KERN_TOP_K_MAX) + 1 + FAKE_LAYERS);
-    x->keys = malloc(slots * sizeof(*x->keys));
-    x->tables = malloc(slots * sizeof(*x->tables));
-    x->visible = malloc(FAKE_LAYERS * rows * sizeof(*x->visible));
-    x->states = malloc((states + 1) * sizeof(*x->states));
-    x->before = malloc(rows * sizeof(*x->before));
-    bool ok = x->keys && x->tables && x->visible && x->states && x->before;
-    for (int i = 0; ok && i < max_steps; i++)
-        ok = results_init(&x->flights[i].hidden, rows, x->results_bytes) && results_init(&x->flights[i].told, rows, x->results_bytes);
-    if (!ok) {
-        fake_executor_close(x);
-        return NULL;
-    }
-    memset(x->keys, POISON, slots * sizeof(*x->keys));
-    memset(x->tables, POISON, slots * sizeof(*x->tables));
-    memset(x->states, POISON, states * sizeof(*x->states));
-    return x;
+    x->face = (struct executor){.ops = &ops, .limits = *l};
+    x->face.limits.n_layers = FAKE_LAYERS;
+    x->face.limits.layers = fake_model_layers;
+    if (allocate(x))
+        return x;
+    fake_executor_close(x);
+    return NULL;
 }
 
 void fake_executor_close(struct fake_executor *x)

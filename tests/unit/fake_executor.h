@@ -39,6 +39,6 @@ struct fake_executor {
     int n_drops, n_breaches;
 };
 
-/* FAKE_LAYERS layers; n_state_slots 0: without router states. NULL: no memory. */
-struct fake_executor *fake_executor_open(int max_rows, int max_steps, int n_kv_slots, int n_state_slots, int max_positions);
+/* Of FAKE_LAYERS layers, which need not be said in `l`; with n_state_slots 0 it is without router states. NULL: no memory. */
+struct fake_executor *fake_executor_open(const struct executor_limits *l);
 void fake_executor_close(struct fake_executor *x); /* NULL is valid */

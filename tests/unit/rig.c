@@ -6,7 +6,13 @@
 bool rig_open(struct rig *r, int max_rows, int n_kv_slots, int n_state_slots)
 {
     struct err err;
-    *r = (struct rig){.x = fake_executor_open(max_rows, 1, n_kv_slots, n_state_slots, RIG_POSITIONS)};
+    struct executor_limits limits = {.max_rows = max_rows,
+                                     .max_steps = 1,
+                                     .n_kv_slots = n_kv_slots,
+                                     .n_table_entries = 2 * n_kv_slots,
+                                     .n_state_slots = n_state_slots,
+                                     .max_positions = RIG_POSITIONS};
+    *r = (struct rig){.x = fake_executor_open(&limits)};
     if (!CHECK(r->x))
         return false;
     const struct executor_limits *l = &r->x->face.limits;

@@ -21,7 +21,7 @@ struct rig {
     int table_host[FAKE_LAYERS * RIG_POSITIONS];
 };
 
-/* n_state_slots 0: without router states; else copies are kept every 8 positions. False: no memory. */
+/* Twice as many table entries as slots, so that slots run out first. n_state_slots 0: without router states; else copies are kept every 8 positions. False: no memory. */
 bool rig_open(struct rig *r, int max_rows, int n_kv_slots, int n_state_slots);
 /* Checks that nothing is left behind once the tree is cleared, and frees everything. */
 void rig_close(struct rig *r);

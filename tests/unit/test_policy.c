@@ -165,7 +165,7 @@ static void test_room(void)
     check_list(&policy.ready, (const int[]){1, 2}, 2);
     CHECK_INT(policy_promised(&policy), 12 * FAKE_LAYERS);
     CHECK_INT(rig.tables.n_holes, 1); /* the second gave its tables back */
-    CHECK_INT(rig.tables.holes[0].n, 8 * FAKE_LAYERS);
+    CHECK_INT(rig.tables.holes[0].n, (2 * 20 - 12) * FAKE_LAYERS);
     int reserved[12 * FAKE_LAYERS]; /* a launched step has taken what was promised: it counts once */
     slots_take(&rig.kv, 12 * FAKE_LAYERS, reserved);
     seq_list_remove(&policy.ready, &seqs[1]);

@@ -160,11 +160,14 @@ static void test_two_in_a_step(void)
 static void test_admission(void)
 {
     struct eval_request q = request(12, 12, 0, 3), same = request(14, 1, 0, 0), none = request(1, 1, 0, 0);
-    struct sequence a, b, c;
+    struct eval_request other = same;
+    struct sequence a, b, c, d;
     int n_slots = rig.kv.n;
     rig_prepare(&rig, &a, &q);
     rig_prepare(&rig, &b, &same);
     rig_prepare(&rig, &c, &none);
+    other.tokens = tokens + 1;
+    rig_prepare(&rig, &d, &other);
     CHECK_INT(sequence_admit(&a, &rig.env, n_slots - 14 * FAKE_LAYERS + 1), ADMIT_WAIT_ROOM); /* others were promised too much */
     CHECK(!rig.tree.n_linked && rig.tables.n_holes == 1 && rig.tables.holes[0].off == 0 && !a.done);
     CHECK_INT(sequence_admit(&a, &rig.env, n_slots - 14 * FAKE_LAYERS), ADMIT_DONE);
@@ -177,6 +180,9 @@ static void test_admission(void)
     CHECK_INT(sequence_due(&c), 0);
     sequence_finish(&c, &rig.env, 0, NULL);
     CHECK(expect_result(&none, &c.result, -1, rig.env.state_every));
+    int64_t entries = rig.tables.holes[0].n, off = extents_take(&rig.tables, entries);
+    CHECK_INT(sequence_admit(&d, &rig.env, a.promised), ADMIT_WAIT_ROOM); /* no tables are left */
+    extents_give(&rig.tables, off, entries);
     rig_pack(&rig, &a, 5);
     rig_run(&rig);
     CHECK_INT(a.promised, 9 * FAKE_LAYERS);
@@ -186,8 +192,8 @@ static void test_admission(void)
     CHECK_INT(b.n_cached, 5);
     CHECK_INT(b.promised, 8 * FAKE_LAYERS);
     sequence_finish(&b, &rig.env, ERR_CANCELLED, NULL);
-    struct sequence *all[] = {&a, &b, &c};
-    for (int i = 0; i < 3; i++)
+    struct sequence *all[] = {&a, &b, &c, &d};
+    for (int i = 0; i < 4; i++)
         sequence_release(all[i]);
     tree_clear(&rig.tree);
 }

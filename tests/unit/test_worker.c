@@ -158,7 +158,8 @@ static void test_no_memory(uint64_t seed)
 static void test_open_without_memory(void)
 {
     bool reached = true;
-    struct fake_executor *x = fake_executor_open(16, 2, LONGEST, 4, TRAFFIC_LEN);
+    struct fake_executor *x = fake_executor_open(&(struct executor_limits){
+        .max_rows = 16, .max_steps = 2, .n_kv_slots = 100, .n_table_entries = 100, .n_state_slots = 4, .max_positions = 20});
     struct queue q;
     queue_init(&q, 1);
     for (int n = 0; reached; n++) {

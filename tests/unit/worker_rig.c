@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { MOST_TURNS = 20000 }; /* to answer all jobs */
+enum { MOST_TURNS = 20000 /* to answer all jobs */, TURNS_OF_CANCELLED = 6 };
 
 /* ---- tickets --------------------------------------------------------------------------------------------------------- */
 static void free_ticket(struct engine_ticket *t)
@@ -50,6 +50,7 @@ int worker_rig_submit(struct worker_rig *r, int j)
 void worker_rig_cancel(struct worker_rig *r, int j)
 {
     r->jobs[j].cancelled = true;
+    r->jobs[j].cancelled_at = r->n_turns;
     queue_cancel(&r->queue, r->jobs[j].ticket);
 }
 
@@ -126,6 +127,11 @@ bool worker_rig_turn(struct worker_rig *r)
     }
     CHECK(worker_turn(&r->worker));
     check_slots(&r->worker);
+    r->n_turns++;
+    for (int j = 0; j < WORKER_RIG_JOBS; j++) { /* what is cancelled does not run on, but for steps in flight */
+        const struct job *job = &r->jobs[j];
+        CHECK(!job->ticket || !job->cancelled || r->n_turns - job->cancelled_at < TURNS_OF_CANCELLED || queue_wait(q, job->ticket, 0));
+    }
     return true;
 }
 
@@ -152,8 +158,13 @@ bool worker_rig_open(struct worker_rig *r, const struct worker_setting *s)
     static const int32_t eos = TRAFFIC_EOS;
     struct worker_options o = {.prefix_cache = s->prefix_cache, .tree_bytes = s->tree_bytes, .eos_ids = &eos, .n_eos = 1};
     struct err err;
-    *r =
-        (struct worker_rig){.x = fake_executor_open(s->max_rows, s->max_steps, s->n_kv_slots, s->n_state_slots, TRAFFIC_LEN + TRAFFIC_NEW)};
+    struct executor_limits limits = {.max_rows = s->max_rows,
+                                     .max_steps = s->max_steps,
+                                     .n_kv_slots = s->n_kv_slots,
+                                     .n_table_entries = s->n_kv_slots,
+                                     .n_state_slots = s->n_state_slots,
+                                     .max_positions = TRAFFIC_LEN + TRAFFIC_NEW};
+    *r = (struct worker_rig){.x = fake_executor_open(&limits)};
     queue_init(&r->queue, WORKER_RIG_JOBS * WORKER_RIG_GROUP);
     if (!CHECK(r->x) || !CHECK_INT(worker_init(&r->worker, &r->x->face, &r->queue, &o, &err), 0))
         return false;

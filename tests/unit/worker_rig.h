@@ -23,6 +23,7 @@ struct job {
     struct eval_request reqs[WORKER_RIG_GROUP];
     struct expect_watch watches[WORKER_RIG_GROUP];
     bool cancelled;
+    int cancelled_at; /* turns before */
 };
 
 struct worker_rig {
@@ -30,6 +31,7 @@ struct worker_rig {
     struct queue queue;
     struct worker worker;
     struct job jobs[WORKER_RIG_JOBS];
+    int n_turns;
     bool states;  /* the model has router states */
     int may_fail; /* a code that requests may end with, beside what is expected of them; 0: none */
     /* of requests that ended, added up from their results */
