@@ -151,7 +151,7 @@ def worker(a: argparse.Namespace) -> dict[str, Any]:
     import lm_eval.evaluator  # noqa: F401  (what a run imports first)
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=str(ROOT / "eval" / "tasks"), include_defaults=False)
+    manager = TaskManager(include_path=str(ROOT / "eval" / "src" / "dtrnet_eval" / "data" / "tasks"), include_defaults=False)
     start = time.perf_counter() - BEGIN
     if a.worker == "hf":
         model, extra = tuned_hf(a, manager)

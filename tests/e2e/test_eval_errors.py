@@ -29,7 +29,7 @@ DAMAGED = [
     ("results_a.json", '{"results": []}', "not a results file of lm-evaluation-harness"),
     ("results_a.json", '{"results": {"t": 1}, "config": {}}', "not a results file of lm-evaluation-harness"),
     ("results_a.json", '{"results": {"t": {"acc": 0.5}}, "config": {}}', "was it another version?"),
-    ("results_a.json", '{"results": {"t": {"acc,none": 1}}, "config": {"dtrnet_run": 5}}', "not as this version writes them"),
+    ("results_a.json", '{"results": {"t": {"acc,none": 1}}, "config": {"dtrnet_run": 5}}', "not as this version writes it"),
     ("samples_t_1.jsonl", '{"acc": 1}', "not a samples file"),
     ("samples_t_1.jsonl", "[1]", "not a samples file"),
     ("samples_t_1.jsonl", "nonsense", "not a samples file"),
@@ -48,7 +48,7 @@ SERVERS = [
             {"model_hash": "x", "max_model_len": 4096, "model": "m", "tokens": [5] * 4096}
             | {"results": [{"buckets": {"by_position": {"logprob": [], "num_tokens": []}}}], "usage": {}}
         ),
-        "the server is too old",
+        "and not too old",
     ),
 ]
 

@@ -84,7 +84,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         documents = folder / "documents.jsonl"
-        documents.write_text((support.ROOT / "eval" / "samples" / "passage.jsonl").read_text())
+        documents.write_text((support.TASKS.parent / "samples" / "passage.jsonl").read_text())
         (folder / "random").mkdir()
         twin.write_twin(support.SHIPPED, folder / "random")
         for label, model in (("trained", support.SHIPPED), ("untrained", folder / "random")):
