@@ -31,16 +31,17 @@ class ItemRouting:
     """
 
     def __init__(self, path: str) -> None:
+        self._path = Path(path)
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115  (lives as long as the run)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text("")
         except OSError as error:
             raise UsageError(f"routing_file {path}: {error.strerror}") from None
 
     def add(self, pair: tuple[str, str], score: Score) -> None:
         """One scored pair."""
-        self._file.write(json.dumps({"pair": pair_key(*pair), "share": shares(score)}) + "\n")
-        self._file.flush()
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"pair": pair_key(*pair), "share": shares(score)}) + "\n")
 
 
 def read(path: Path) -> dict[str, list[float]]:

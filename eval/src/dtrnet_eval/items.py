@@ -130,7 +130,9 @@ def disagreements(first: Results, second: Results, most: int = MOST) -> tuple[li
 
 def _strip(shares: list[float]) -> str:
     """Layers as cells, darker the more rows attend; the numbers stand in them."""
-    cells = "".join(f'<span style="--v:{share:.2f}">{f"{share:.2f}".replace("0.", ".", 1)}</span>' for share in shares)
+    cells = "".join(
+        f'<span style="--v:{share:.2f}">{"1" if share == 1 else f"{share:.2f}".replace("0.", ".", 1)}</span>' for share in shares
+    )
     return f'<span class="strip" aria-label="share of rows that attend, by layer">{cells}</span>' if shares else ""
 
 

@@ -19,7 +19,8 @@ from dtrnet_eval.server import LocalServer
 from dtrnet_eval.sweep import default_program
 
 LAST_LINES = 20
-QUIET = {"LMEVAL_LOG_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
+# Less of the harness's log, and progress only of what takes longer than a second.
+QUIET = {"LMEVAL_LOG_LEVEL": "ERROR", "TQDM_DELAY": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 def _parser() -> argparse.ArgumentParser:

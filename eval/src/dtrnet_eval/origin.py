@@ -124,7 +124,7 @@ def found_at(place: Path) -> Iterator[tuple[Path, Origin | None]]:
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = value if isinstance(value, str) else "none" if value is None else json.dumps(value)
     return text[:12] if len(text) == 64 and text.isalnum() else text
 
 

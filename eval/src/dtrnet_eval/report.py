@@ -97,6 +97,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, default=Path("report"), help="stem of the .html, .md and .csv files (%(default)s)")
     parser.add_argument("--title", default="Evaluation", help="(%(default)s)")
     args = parser.parse_args(arguments)
-    written = _write(results.read_all(args.folders), args.output, args.title)
+    models = results.read_all(args.folders)
+    if curves.series_of(models):
+        models.sort(key=lambda model: tables.natural(model.name))  # a shell gives step-1000 before step-200
+    written = _write(models, args.output, args.title)
     print(f"wrote {', '.join(map(str, written))}")
     return 0

@@ -245,6 +245,7 @@ def main(arguments: list[str]) -> int:
             print(f"{name:12} {_read(SUITES / f'{name}.yaml').get('about', '')}")
         return 0
     access.refuse_secrets(extra)
+    _limit(extra)
     suite, server = load(args.suite), access.of_arguments(args)
     info = Client(server).version()
     check_server(suite, info)

@@ -90,6 +90,8 @@ def main(arguments: list[str]) -> int:
     suite = suites.load(args.suite)
     if args.dtrnet is None:
         raise UsageError("there is no dtrnet program in build/ or on the PATH; name it with --dtrnet")
+    if not args.dtrnet.is_file():
+        raise UsageError(f"cannot start {args.dtrnet}: there is no such program")
     for model in args.models:
         if not (model / "config.json").is_file():
             raise UsageError(f"{model} is no checkpoint: it has no config.json")

@@ -87,12 +87,12 @@ def _rope(record: Origin) -> str:
 
 def _origin_row(name: str, record: Origin | None) -> list[Cell]:
     if record is None:
-        return _cells(name, Cell("", "no record of origin", warns=True), *[""] * 8)
+        return _cells(name, Cell("", "no record of origin", warns=True), *[""] * 7)
     info = record.info
     forced = Cell(",".join(map(str, info.forced_dense)), "forced", warns=True) if info.forced_dense else Cell("none")
-    server = f"{info.version} {info.commit}".strip()
-    where = f"{info.device} {info.dtype}", info.numerics_class, _rope(record), forced
-    return _cells(name, info.model, info.model_hash[:12], *where, _limit_of(record), server, record.harness or "", record.date or "")
+    model, where = Cell(info.model, info.model_hash[:12]), Cell(f"{info.device} {info.dtype}", info.numerics_class)
+    server = Cell(info.version, info.commit)
+    return _cells(name, model, where, _rope(record), forced, _limit_of(record), server, record.harness, record.date[:10])
 
 
 def origin_table(models: list[Results]) -> Table:
@@ -103,8 +103,7 @@ def origin_table(models: list[Results]) -> Table:
             rows.append(_origin_row(f"{model.name}: {run.name}", run.origin))
         for one in model.long:
             rows.append(_origin_row(f"{model.name}: {one['label']}", one["origin"]))
-    head = ["results", "model", "hash", "device, dtype", "numerics", "rope", "dense by flag", "items", "server", "harness", "date"]
-    return Table(_cells(*head), rows)
+    return Table(_cells("results", "model", "computed on", "rope", "dense by flag", "items", "server", "harness", "date"), rows)
 
 
 # ---- scores ----
@@ -184,11 +183,21 @@ def cost_table(models: list[Results]) -> Table:
             if not computed + cached:
                 continue
             cost = run.cost.get("cost", {})
-            seconds = plots.phases(run.cost) or run.cost.get("seconds", {})
+            seconds = [f"{value:,.1f}" for value in (plots.phases(run.cost) or {}).values()] or [""] * 3
             shares = [_ratio(cost, what) for what in ("flops_causal", "flops_full", "kv_rows")]
-            spent = ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items())
-            rows.append(_cells(f"{model.name}: {run.name}", f"{computed:,}", f"{cached / (computed + cached):.0%}", *shares, spent))
-    return Table(_cells("run", "rows computed", "rows reused", "FLOPs, causal", "FLOPs, full", "KV rows", "seconds"), rows)
+            rows.append(_cells(f"{model.name}: {run.name}", f"{computed:,}", f"{cached / (computed + cached):.0%}", *shares, *seconds))
+    head = [
+        "run",
+        "rows computed",
+        "rows reused",
+        "FLOPs, causal",
+        "FLOPs, full",
+        "KV rows",
+        "forward passes, s",
+        "requests, s",
+        "harness, s",
+    ]
+    return Table(_cells(*head), rows)
 
 
 def length_table(models: list[Results]) -> Table:
@@ -200,6 +209,7 @@ def length_table(models: list[Results]) -> Table:
                 shares = [_ratio(p["cost"], what) for what in ("flops_causal", "flops_full", "kv_rows")]
                 error = p.get("nll_stderr")
                 nll = f"{p['nll']:.4f}" + (f" ± {error:.4f}" if error is not None else "")
-                count = Cell(nll, f"n {p['tokens']:,} tokens, {one['documents']} documents")
+                documents = f"{one['documents']} document{'s' * (one['documents'] != 1)}"
+                count = Cell(nll, f"n {p['tokens']:,} tokens, {documents}")
                 rows.append(_cells(f"{model.name}: {one['label']}", f"{p['length']:,}", count, *shares))
     return Table(_cells("model", "window", "nats a token", "FLOPs, causal", "FLOPs, full", "KV rows"), rows)
