@@ -7,6 +7,7 @@
 | `evaluator.simple_evaluate` is wrapped | results get their record of origin; folders of another origin are refused | all |
 | the same wrapper adds the model's info | only the harness's own models are asked for it | before 0.4.13 |
 | `TaskManager` reads our tasks alone | reading the harness's 14,000 takes 15 s, and is left out where nothing of them is asked for | all |
+| `tasks.Path` may be elsewhere | its log fails for tasks outside its own tree (its issue 3435) | 0.4.9.2 |
 | `RemoteTokenizer` gets the key | `local-completions` takes it from an argument only, which would stand in the results | from 0.4.9.2 |
 """
 
@@ -62,6 +63,25 @@ def read_only_folder() -> None:
         initial(self, *args, **{"include_defaults": False, **kwargs})
 
     TaskManager.__init__ = without_defaults
+
+
+def allow_other_folders() -> None:
+    """Lets 0.4.9.2 log the place of a task that is not in its own tree."""
+    if origin.harness_version() != "0.4.9.2":
+        return
+    import lm_eval.tasks
+
+    class OwnPath(type(Path())):  # type: ignore[misc]
+        """A path that is no error where it is elsewhere."""
+
+        def relative_to(self, *other: Any) -> Path:
+            """Itself where it is not below."""
+            try:
+                return super().relative_to(*other)
+            except ValueError:
+                return self
+
+    lm_eval.tasks.Path = OwnPath
 
 
 def give_tokenizer_key() -> None:
@@ -215,6 +235,7 @@ def prepare() -> Callable[[], None]:
     register()
     keep_templates()
     keep_origin()
+    allow_other_folders()
     give_tokenizer_key()
     from lm_eval.__main__ import cli_evaluate
 
