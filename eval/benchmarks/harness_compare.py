@@ -83,7 +83,7 @@ class Clock:
 def make_model(a: argparse.Namespace, dtype: str) -> Any:
     """The harness's model object for a client."""
     if a.worker == "plugin":
-        from dtrnet_eval.__main__ import keep_templates
+        from dtrnet_eval.harness import keep_templates
         from dtrnet_eval.lm import DtrnetLM
 
         keep_templates()
