@@ -161,7 +161,7 @@ class ModLayer(nn.Module):
 
 
 class DllmLayer(Block):
-    """D-LLM: every token leaves keys and values, a token that is not executed drops the result. Trained by a straight-through Gumbel choice."""
+    """D-LLM: every token leaves keys and values, one that is not executed drops the result. Trained by a straight-through Gumbel choice."""
 
     letter = "L"
 
