@@ -20,6 +20,7 @@ from dtrnet_train.rows import Rows
 from dtrnet_train.shape import Shape
 
 NO_TARGET = -100
+LOSS_ROWS = 8192  # rows whose logits exist at once when each row's loss is wanted
 
 
 class Body(nn.Module):
@@ -76,10 +77,14 @@ class Model(nn.Module):
             records.append(record)
         return stream, records
 
-    def forward(self, tokens: Tensor, rows: Rows, targets: Tensor) -> tuple[Tensor, list[Record]]:
-        """The sum of the rows' losses, and the records: one call, as data parallel wrappers want it."""
+    def forward(self, tokens: Tensor, rows: Rows, targets: Tensor, by_row: bool = False) -> tuple[Tensor, list[Record]]:
+        """The sum of the rows' losses or each row's, and the records: one call, as data parallel wrappers want it."""
         stream, records = self.run(tokens, rows)
-        return self.loss(stream[-1], targets), records
+        x = stream[-1]
+        if not by_row:
+            return self.loss(x, targets), records
+        parts = zip(x.split(LOSS_ROWS), targets.split(LOSS_ROWS))
+        return torch.cat([token_losses(self.logits(part), wanted, "none") for part, wanted in parts]), records
 
     def compile(self) -> None:
         """One graph a kind of layer instead of one a model: seconds instead of minutes."""
