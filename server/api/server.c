@@ -43,7 +43,7 @@ static int32_t choose_id(struct server *s, const char *name, int flag, int32_t t
 static int open_tokenizer(struct server *s, struct err *err)
 {
     struct err why = {0};
-    int r = tokenizer_open(s->model_dir, s->log, &s->tokenizer, &why);
+    int r = tokenizer_open(s->model_dir, s->options->tokenizer_rules, s->log, &s->tokenizer, &why);
     if (r == ERR_NOT_FOUND) {
         log_warn(s->log, "%s has no tokenizer.model: requests must be made of token ids", s->model_dir);
         return 0;

@@ -1,0 +1,15 @@
+/* The keyword arguments that transformers' _from_pretrained gives to a tokenizer's constructor, before its tokens are looked at:
+ * tokenizer_config.json, with special_tokens_map.json over it where there is no added_tokens_decoder. */
+#pragma once
+#include "common/log.h"
+#include "tokenizer/settings.h"
+
+/* *ret is an object of its own; `config` is tokenizer_config.json's (NULL: none). Tokens with flags are objects that have
+ * "__type": "AddedToken". Under rules 5 additional_special_tokens has become extra_special_tokens, and named tokens have moved to
+ * model_specific_special_tokens. */
+int kwargs_read(const char *dir, const json_t *config, enum tokenizer_rules rules, bool has_json, struct log *log, json_t **ret,
+                struct err *err);
+
+/* bool(v), as Python has it. */
+bool kwargs_truth(const json_t *v);
+bool kwargs_is_token(const json_t *v); /* a string, or an object with flags */
