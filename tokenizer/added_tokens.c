@@ -87,7 +87,7 @@ static bool same_flags(const struct added_token *a, const struct added_token *b)
 static int add_new(struct added_tokens *a, const struct added_token *t, const struct vocab *v, struct err *err)
 {
     struct added_token token = *t;
-    token.ever_special = false;
+    token.ever_special = token.ever_normalized = false;
     token.id = vocab_id(v, t->content, t->len);
     if (token.id < 0)
         token.id = a->next_id++;
@@ -118,6 +118,7 @@ int added_tokens_add(struct added_tokens *a, const struct added_token *t, const 
     struct added_token *mine = &a->tokens[index];
     bool becomes_special = t->special && !mine->ever_special;
     mine->ever_special |= t->special;
+    mine->ever_normalized |= t->normalized;
     mine->single_word = t->single_word;
     mine->lstrip = t->lstrip;
     mine->rstrip = t->rstrip;

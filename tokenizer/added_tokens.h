@@ -17,7 +17,7 @@ struct added_token {
     bool lstrip, rstrip; /* takes the white space on that side with it */
     bool normalized;
     bool special;
-    bool ever_special; /* skipped in decoding; set by added_tokens_add */
+    bool ever_special, ever_normalized; /* set by added_tokens_add; the former: skipped in decoding */
 };
 
 /* Under which of its `normalized` flags a token is looked for. A token that was given as plain and later as special with the

@@ -252,9 +252,8 @@ int hf_json_fill(struct pipeline *p, const json_t *root, const struct hf_overrid
     if (r >= 0)
         r = hf_components_fill(p, root, o, err);
     const json_t *post = json_object_get(root, "post_processor");
-    int32_t n_ids = p->added.max_id >= p->vocab.n ? p->added.max_id + 1 : p->vocab.n;
     p->template.from_file = post && !json_is_null(post);
-    return r < 0 ? r : hf_post_processor(&p->template, post, n_ids, err);
+    return r < 0 ? r : hf_post_processor(&p->template, post, err);
 }
 
 int hf_json_read(const char *path, json_t **ret, struct err *err)

@@ -28,7 +28,7 @@ const char *hf_pad_token(const json_t *root);
 int hf_normalizer(struct normalizer *n, const json_t *o, struct err *err);
 int hf_pretokenizer(struct pretokenizer *p, const json_t *o, const struct hf_overrides *overrides, struct err *err);
 int hf_decoder(struct decoder *d, const json_t *o, struct err *err);
-int hf_post_processor(struct template_ids *t, const json_t *o, int32_t n_ids, struct err *err);
+int hf_post_processor(struct template_ids *t, const json_t *o, struct err *err);
 
 /* The BPE model's options; fields that are not there keep their defaults. */
 int hf_bpe_options(const struct vocab *v, const json_t *model, struct bpe_options *ret, struct err *err);

@@ -418,20 +418,14 @@ int hf_decoder(struct decoder *d, const json_t *o, struct err *err)
 
 /* ---- post-processors ---- */
 
-struct template_target {
-    struct template_ids *ids;
-    int32_t n_ids;
-};
-
 static int put_ids(const struct target *t, const json_t *list, int32_t *ids, int *n, struct err *err)
 {
-    const struct template_target *to = t->to;
     if (!json_is_array(list))
         return missing(t, "special_tokens", "objects with an array of ids", err);
     for (size_t i = 0; i < json_array_size(list); i++) {
         json_int_t id = json_integer_value(json_array_get(list, i));
-        if (!json_is_integer(json_array_get(list, i)) || id < 0 || id >= to->n_ids || *n == TEMPLATE_MAX_IDS)
-            return missing(t, "special_tokens", "at most 16 ids of the vocabulary", err);
+        if (!json_is_integer(json_array_get(list, i)) || id < 0 || id >= VOCAB_MAX_IDS || *n == TEMPLATE_MAX_IDS)
+            return missing(t, "special_tokens", "at most 16 token ids", err);
         ids[(*n)++] = (int32_t)id;
     }
     return 0;
@@ -440,7 +434,7 @@ static int put_ids(const struct target *t, const json_t *list, int32_t *ids, int
 /* This template goes around what earlier ones made: its ids come first in front and last behind. */
 static int wrap(const struct target *t, struct template_ids *own, struct err *err)
 {
-    struct template_ids *all = ((const struct template_target *)t->to)->ids;
+    struct template_ids *all = t->to;
     if (own->n_before + all->n_before > TEMPLATE_MAX_IDS || own->n_after + all->n_after > TEMPLATE_MAX_IDS)
         return missing(t, "single", "at most 16 ids on each side", err);
     memcpy(own->before + own->n_before, all->before, (size_t)all->n_before * sizeof(int32_t));
@@ -478,8 +472,7 @@ static int read_template(const struct target *t, const json_t *o, struct err *er
 static int get_named_id(const struct target *t, const json_t *o, const char *key, int32_t *ret, struct err *err)
 {
     const json_t *id = json_array_get(json_object_get(o, key), 1);
-    int32_t n_ids = ((const struct template_target *)t->to)->n_ids;
-    if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= n_ids)
+    if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= VOCAB_MAX_IDS)
         return missing(t, key, "a token and its id", err);
     *ret = (int32_t)json_integer_value(id);
     return 0;
@@ -501,7 +494,7 @@ static int read_nothing(const struct target *t, const json_t *o, struct err *err
     return 0;
 }
 
-int hf_post_processor(struct template_ids *ids, const json_t *o, int32_t n_ids, struct err *err)
+int hf_post_processor(struct template_ids *ids, const json_t *o, struct err *err)
 {
     static const char *const template_keys[] = {"type", "single", "pair", "special_tokens", NULL},
                              *const byte_keys[] = {"type", "add_prefix_space", "trim_offsets", "use_regex", NULL},
@@ -514,6 +507,5 @@ int hf_post_processor(struct template_ids *ids, const json_t *o, int32_t n_ids, 
         {"ByteLevel", byte_keys, read_nothing},
         {NULL, NULL, NULL},
     };
-    struct template_target to = {ids, n_ids};
-    return read_component(rows, &(struct target){.to = &to, .part = "post_processor"}, o, "processors", err);
+    return read_component(rows, &(struct target){.to = ids, .part = "post_processor"}, o, "processors", err);
 }

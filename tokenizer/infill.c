@@ -32,8 +32,7 @@ int infill_init(struct infill *f, const struct settings *s, const struct pipelin
     f->prefix = id_of(p, &s->infill[0]);
     f->middle = id_of(p, &s->infill[1]);
     f->suffix = id_of(p, &s->infill[2]);
-    if (f->prefix < 0 || f->middle < 0 || f->suffix < 0 || tokens_change(p))
-        return err_set(err, ERR_UNSUPPORTED, "CodeLlamaTokenizer: the tokens around a gap are not there, or an added token holds a space");
+    f->usable = f->prefix >= 0 && f->middle >= 0 && f->suffix >= 0 && !tokens_change(p);
     int r = pattern_literal(" ", 1, &space, err);
     return r < 0 ? r
                  : normalizer_add(&f->normalizer,
@@ -53,6 +52,8 @@ int infill_find(const struct infill *f, const char *text, size_t len, size_t *re
         return 0;
     *ret_at = (size_t)(found - text);
     size_t behind = *ret_at + f->mark_len;
+    if (behind < len && !f->usable)
+        return err_set(err, ERR_INVALID, "the text holds %.40s, but the tokens for a gap are not there, or an added token holds a space", f->mark);
     if (memmem(text + behind, len - behind, f->mark, f->mark_len))
         return err_set(err, ERR_INVALID, "the text holds %.40s more than once", f->mark);
     return 1;

@@ -291,8 +291,17 @@ static int32_t id_or_missing(const struct pipeline *p, const struct spm_name *na
     return id < 0 ? BPE_UNK_MISSING : id;
 }
 
-/* LlamaTokenizer makes tokens of these roles' strings, CodeLlamaTokenizer of all but the last one's. */
-static void make_role_objects(struct settings *s)
+/* A copy of a token has its `normalized` settled. */
+static void settle_normalized(struct token_spec *t, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (t[i].is_object && t[i].normalized == NORMALIZED_UNLESS_SPECIAL)
+            t[i].normalized = t[i].special ? NOT_NORMALIZED : NORMALIZED;
+}
+
+/* The slow tokenizer hands copies of its arguments on. LlamaTokenizer makes tokens of these roles' strings, CodeLlamaTokenizer of all
+ * but the last one's. */
+static void pass_through_slow(struct settings *s)
 {
     static const int roles[] = {ROLE_BOS, ROLE_EOS, ROLE_UNK, ROLE_PAD};
     for (int i = 0; i < (class_rules_of(s->class, s->rules)->infills ? 3 : 4); i++) {
@@ -302,6 +311,10 @@ static void make_role_objects(struct settings *s)
             t->normalized = NOT_NORMALIZED;
         }
     }
+    settle_normalized(s->roles, ROLE_COUNT);
+    settle_normalized(s->extra.t, s->extra.n);
+    settle_normalized(s->named.t, s->named.n);
+    settle_normalized(s->infill, 4);
 }
 
 static int fill_4(struct pipeline *p, const struct model *m, struct settings *s, struct err *err)
@@ -314,7 +327,7 @@ static int fill_4(struct pipeline *p, const struct model *m, struct settings *s,
         r = m->facts.model_type == SPM_BPE ? load_bpe(p, m, &how, err) : load_unigram(p, m, &how, err);
     if (r >= 0)
         r = add_symbols(p, m, err);
-    make_role_objects(s);
+    pass_through_slow(s);
     return r < 0 ? r : fill_frame(p, frame_4(s), err);
 }
 

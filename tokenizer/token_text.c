@@ -45,7 +45,8 @@ static void fill_pieces(struct token_text *t, const struct pipeline *p)
     memcpy(t->decoded, t->pieces, (size_t)t->n * sizeof(*t->decoded));
 }
 
-/* Version 5's library decodes a token that is looked for in normalized text by what it was normalized to. */
+/* Version 5's library decodes a token that was ever looked for in normalized text by what it was normalized to, and asks whether that is a
+ * special token. */
 static int fill_decoded(struct token_text *t, const struct pipeline *p, struct err *err)
 {
     struct buf scratch[2];
@@ -55,14 +56,17 @@ static int fill_decoded(struct token_text *t, const struct pipeline *p, struct e
     for (size_t i = 0; i < p->added.n && r >= 0 && p->rules == TOKENIZER_RULES_5; i++) {
         const struct added_token *a = &p->added.tokens[i];
         struct stretch s = stretch_of(a->content, a->len, true);
-        if (!a->normalized)
+        if (!a->ever_normalized)
             continue;
         r = normalizer_run(&p->normalizer, &s, scratch);
         char *copy = r < 0 ? NULL : arena_strndup(&t->memory, s.s, s.len);
-        if (copy)
-            t->decoded[a->id] = (struct piece){copy, (uint32_t)s.len};
-        else
+        if (!copy) {
             r = ERR_NOMEM;
+            break;
+        }
+        const struct added_token *spelled = added_tokens_find(&p->added, copy, s.len);
+        t->decoded[a->id] = (struct piece){copy, (uint32_t)s.len};
+        t->special[a->id] = spelled && spelled->ever_special;
     }
     buf_done(&scratch[0]);
     buf_done(&scratch[1]);

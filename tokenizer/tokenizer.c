@@ -121,6 +121,18 @@ static int set_template(struct tokenizer *t, bool bos, bool eos, struct err *err
     return 0;
 }
 
+/* After the last added token. */
+static int check_template(const struct tokenizer *t, struct err *err)
+{
+    const struct template_ids *around = &t->pipeline.template;
+    for (int i = 0; i < around->n_before + around->n_after; i++) {
+        int32_t id = i < around->n_before ? around->before[i] : around->after[i - around->n_before];
+        if (id >= t->text.n)
+            return err_set(err, ERR_CORRUPT, "tokenizer.json: post_processor names the id %d, of %d", (int)id, (int)t->text.n);
+    }
+    return 0;
+}
+
 static int choose_template(struct tokenizer *t, struct err *err)
 {
     const struct settings *s = &t->settings;
@@ -151,7 +163,9 @@ static int load(struct tokenizer *t, const struct files *f, bool spm, struct log
         r = infill_init(&t->infill, s, p, err);
     if (r >= 0)
         r = choose_template(t, err);
-    return r < 0 ? r : token_text_init(&t->text, p, err);
+    if (r >= 0)
+        r = token_text_init(&t->text, p, err);
+    return r < 0 ? r : check_template(t, err);
 }
 
 static int open_files(struct tokenizer *t, const char *dir, enum tokenizer_rules rules, struct files *f, struct log *log, struct err *err)
