@@ -10,9 +10,9 @@
 
 /* ---- the list ---- */
 
-int added_tokens_init(struct added_tokens *a, struct err *err)
+int added_tokens_init(struct added_tokens *a, enum tokenizer_rules rules, struct err *err)
 {
-    *a = (struct added_tokens){.max_id = -1};
+    *a = (struct added_tokens){.rules = rules, .max_id = -1};
     arena_init(&a->text, MAX_TEXT_BYTES);
     trie_init(&a->raw);
     trie_init(&a->normalized);
@@ -36,8 +36,15 @@ const struct added_token *added_tokens_find(const struct added_tokens *a, const 
     return i < 0 ? NULL : &a->tokens[i];
 }
 
+static uint32_t flag_bit(const struct added_token *t)
+{
+    return 1u << (t->single_word | t->lstrip << 1 | t->rstrip << 2 | t->normalized << 3 | t->special << 4);
+}
+
 void added_tokens_begin(struct added_tokens *a, const struct vocab *v)
 {
+    for (size_t i = 0; i < a->n; i++)
+        a->tokens[i].seen = flag_bit(&a->tokens[i]);
     a->next_id = a->max_id >= 0 && (a->max_id >= (int64_t)v->count || v->count == 0) ? a->max_id + 1 : (int32_t)v->count;
 }
 
@@ -78,16 +85,11 @@ static int list(struct added_tokens *a, int32_t index, bool special, bool normal
     return 0;
 }
 
-static bool same_flags(const struct added_token *a, const struct added_token *b)
-{
-    return a->single_word == b->single_word && a->lstrip == b->lstrip && a->rstrip == b->rstrip && a->normalized == b->normalized &&
-           a->special == b->special;
-}
-
 static int add_new(struct added_tokens *a, const struct added_token *t, const struct vocab *v, struct err *err)
 {
     struct added_token token = *t;
     token.ever_special = token.ever_normalized = false;
+    token.seen = 0;
     token.id = vocab_id(v, t->content, t->len);
     if (token.id < 0)
         token.id = a->next_id++;
@@ -106,16 +108,16 @@ int added_tokens_add(struct added_tokens *a, const struct added_token *t, const 
     if (t->len == 0)
         return 0;
     int32_t index = strmap_get(&a->by_content, t->content, t->len);
-    bool known = index >= 0;
-    if (known && a->tokens[index].ever_special >= t->special && same_flags(&a->tokens[index], t))
-        return 0;
-    if (!known) {
+    if (index < 0) {
         int r = add_new(a, t, v, err);
         if (r < 0)
             return r;
         index = r;
     }
     struct added_token *mine = &a->tokens[index];
+    if (mine->seen & flag_bit(t))
+        return 0;
+    mine->seen = flag_bit(t) | (a->rules == TOKENIZER_RULES_4 ? mine->seen : 0);
     bool becomes_special = t->special && !mine->ever_special;
     mine->ever_special |= t->special;
     mine->ever_normalized |= t->normalized;

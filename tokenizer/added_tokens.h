@@ -4,6 +4,7 @@
 #pragma once
 #include "common/arena.h"
 #include "common/err.h"
+#include "tokenizer/rules.h"
 #include "tokenizer/strmap.h"
 #include "tokenizer/trie.h"
 #include "tokenizer/vocab.h"
@@ -18,6 +19,7 @@ struct added_token {
     bool normalized;
     bool special;
     bool ever_special, ever_normalized; /* set by added_tokens_add; the former: skipped in decoding */
+    uint32_t seen;                      /* by added_tokens_add: combinations of flags that this batch ignores */
 };
 
 /* Under which of its `normalized` flags a token is looked for. A token that was given as plain and later as special with the
@@ -28,6 +30,7 @@ struct added_listing {
 };
 
 struct added_tokens {
+    enum tokenizer_rules rules; /* whose library's bookkeeping is followed */
     struct added_token *tokens; /* [n] */
     size_t n, cap;
     struct added_listing *listings; /* [n_listings] in the order of adding */
@@ -40,13 +43,14 @@ struct added_tokens {
     struct trie raw, normalized;
 };
 
-int added_tokens_init(struct added_tokens *a, struct err *err);
+int added_tokens_init(struct added_tokens *a, enum tokenizer_rules rules, struct err *err);
 void added_tokens_done(struct added_tokens *a);
 
 /* Tokens are added in batches: the ids of new ones go on from the largest id at the batch's beginning. */
 void added_tokens_begin(struct added_tokens *a, const struct vocab *v);
 /* The token's id is its piece's in the vocabulary, else the next free one; t->id is ignored, t->content copied. A content
- * given again replaces the flags. */
+ * given again replaces the flags; but version 4's library ignores flags that the token had when the batch began, or was given in
+ * it before. */
 int added_tokens_add(struct added_tokens *a, const struct added_token *t, const struct vocab *v, struct err *err);
 /* NULL: no such token. */
 const struct added_token *added_tokens_find(const struct added_tokens *a, const char *content, size_t len);

@@ -45,6 +45,11 @@ static bool ends_in_token(const char *key)
     return n >= 6 && strcmp(key + n - 6, "_token") == 0;
 }
 
+const char *kwargs_text(const json_t *v)
+{
+    return json_string_value(json_is_true(json_object_get(v, "__made")) ? json_object_get(v, "content") : v);
+}
+
 /* ---- version 5's renaming ---- */
 
 static int merge_named(json_t *kw, json_t *named)
@@ -97,7 +102,8 @@ static int rename_for_5(json_t *kw, bool has_json)
 static json_t *as_special_token(const json_t *o)
 {
     json_t *token = json_copy((json_t *)o);
-    if (json_object_set_new(token, "__type", json_string("AddedToken")) >= 0 && json_object_set_new(token, "special", json_true()) >= 0)
+    if (json_object_set_new(token, "__type", json_string("AddedToken")) >= 0 && json_object_set_new(token, "special", json_true()) >= 0 &&
+        json_object_set_new(token, "__made", json_true()) >= 0)
         return token;
     json_decref(token);
     return NULL;
@@ -146,6 +152,10 @@ static int overlay(json_t *kw, const json_t *map, enum tokenizer_rules rules)
         if (r < 0)
             return r;
     }
+    const json_t *listed = json_object_get(map, list), *last = json_array_get(listed, json_array_size(listed) - 1);
+    const char *content = json_string_value(json_is_object(last) ? json_object_get(last, "content") : last);
+    if (content && json_object_set_new(kw, KWARGS_LAST_LISTED, json_string(content)) < 0)
+        return -1;
     json_t *extra = json_object_get(kw, "extra_special_tokens");
     if (rules == TOKENIZER_RULES_5 && json_is_object(extra)) {
         r = merge_named(kw, extra);

@@ -13,3 +13,9 @@ int kwargs_read(const char *dir, const json_t *config, enum tokenizer_rules rule
 /* bool(v), as Python has it. */
 bool kwargs_truth(const json_t *v);
 bool kwargs_is_token(const json_t *v); /* a string, or an object with flags */
+/* str(v), while special_tokens_map.json's tokens have become tokens already, but tokenizer_config.json's are still dictionaries: the
+ * content of a string or a token, borrowed; NULL for a dictionary. */
+const char *kwargs_text(const json_t *v);
+/* The key under which version 4 knows added_tokens.json's last token by content: that of the last token that special_tokens_map.json
+ * lists, else "None" (a slip of the pen: added_tokens_map[str(token)]). */
+#define KWARGS_LAST_LISTED "__last_listed"

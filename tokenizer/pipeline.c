@@ -5,7 +5,7 @@
 int pipeline_init(struct pipeline *p, enum tokenizer_rules rules, struct err *err)
 {
     *p = (struct pipeline){.rules = rules};
-    int r = added_tokens_init(&p->added, err);
+    int r = added_tokens_init(&p->added, rules, err);
     return r < 0 ? r : vocab_init(&p->vocab, 0, err);
 }
 

@@ -163,21 +163,15 @@ static int read_decoder(struct settings *s, json_t *o, struct err *err)
     return r;
 }
 
-static bool is_content(const struct token_spec *a, const struct token_spec *b)
+/* str() of the roles and the listed tokens that the files give, as they are while added_tokens.json is read. */
+static int index_special(const struct settings *s, const json_t *kw, struct strmap *ret, struct err *err)
 {
-    return a->content && b->content && a->len == b->len && memcmp(a->content, b->content, a->len) == 0;
-}
-
-/* The contents of roles and extra tokens that a file gives. The class's own defaults do not count here. */
-static int index_special(const struct settings *s, struct strmap *ret, struct err *err)
-{
-    int r = strmap_init(ret, ROLE_COUNT + s->extra.n);
-    for (int i = 0; i < ROLE_COUNT && r >= 0; i++)
-        if (s->given[i] && s->roles[i].content)
-            r = strmap_put(ret, s->roles[i].content, s->roles[i].len, i);
-    for (size_t i = 0; i < s->extra.n && r >= 0; i++)
-        if (s->extra.t[i].content)
-            r = strmap_put(ret, s->extra.t[i].content, s->extra.t[i].len, ROLE_COUNT);
+    const json_t *list = json_object_get(kw, s->rules == TOKENIZER_RULES_4 ? "additional_special_tokens" : "extra_special_tokens");
+    int r = strmap_init(ret, ROLE_COUNT + json_array_size(list));
+    for (size_t i = 0; i < ROLE_COUNT + json_array_size(list) && r >= 0; i++) {
+        const char *text = kwargs_text(i < ROLE_COUNT ? json_object_get(kw, role_keys[i]) : json_array_get(list, i - ROLE_COUNT));
+        r = text ? strmap_put(ret, text, strlen(text), (int32_t)i) : 0;
+    }
     return r < 0 ? err_set(err, ERR_NOMEM, "no memory for special tokens") : 0;
 }
 
@@ -195,12 +189,12 @@ static int read_added_entry(struct settings *s, const char *content, const json_
 }
 
 /* added_tokens.json: {"content": id}. */
-static int read_added_file(struct settings *s, const json_t *o, struct err *err)
+static int read_added_file(struct settings *s, const json_t *o, const json_t *kw, struct err *err)
 {
     struct strmap special = {0};
     const char *key;
     json_t *v;
-    int r = index_special(s, &special, err);
+    int r = index_special(s, kw, &special, err);
     json_object_foreach ((json_t *)o, key, v)
         if (r >= 0)
             r = read_added_entry(s, key, v, &special, err);
@@ -227,35 +221,49 @@ static int read_json_added(struct settings *s, const json_t *tokens, struct err 
     return 0;
 }
 
-static int read_added(struct settings *s, const char *dir, json_t *decoder, const json_t *json, size_t *ret_first_mapped, struct err *err)
+/* How many of the first tokens are added_tokens.json's goes to *ret_n_file. */
+static int read_added(struct settings *s, const char *dir, const json_t *kw, const json_t *json, size_t *ret_n_file, struct err *err)
 {
-    json_t *file = NULL;
+    json_t *file = NULL, *decoder = json_object_get(kw, "added_tokens_decoder");
     const json_t *tokens = json_object_get(json, "added_tokens");
-    *ret_first_mapped = 0;
+    *ret_n_file = 0;
     if (decoder)
         return read_decoder(s, decoder, err);
     int r = python_json_read(dir, "added_tokens.json", &file, err);
     if (r >= 0)
         r = room(s, &s->added, "added_tokens.json", json_object_size(file) + json_array_size(tokens), MAX_ADDED, err);
     if (r >= 0)
-        r = read_added_file(s, file, err);
-    if (s->rules == TOKENIZER_RULES_4) /* whose table of these tokens by content is misspelt (added_tokens_map[str(token)]) */
-        *ret_first_mapped = s->added.n;
+        r = read_added_file(s, file, kw, err);
+    *ret_n_file = s->added.n;
     if (r >= 0)
         r = read_json_added(s, tokens, err);
     json_decref(file);
     return r;
 }
 
-/* A role whose content is an added token's is that token, flags and all; of several the last. */
-static void map_roles(struct settings *s, size_t first)
+static const struct token_spec *last_with(const struct token_list *l, size_t first, const char *content, size_t len)
 {
-    for (int i = 0; i < ROLE_COUNT; i++)
-        for (size_t k = s->added.n; k > first && s->given[i]; k--)
-            if (is_content(&s->roles[i], &s->added.t[k - 1])) {
-                s->roles[i] = s->added.t[k - 1];
-                break;
-            }
+    for (size_t k = l->n; k > first && content; k--)
+        if (l->t[k - 1].len == len && memcmp(l->t[k - 1].content, content, len) == 0)
+            return &l->t[k - 1];
+    return NULL;
+}
+
+/* A role whose content is an added token's is that token, flags and all; of several the last. Version 4 knows the last one of
+ * added_tokens.json by another token's content, and the others not at all. */
+static void map_roles(struct settings *s, const json_t *kw, size_t n_file)
+{
+    const char *slip = json_string_value(json_object_get(kw, KWARGS_LAST_LISTED));
+    bool slips = s->rules == TOKENIZER_RULES_4 && n_file > 0;
+    slip = slip ? slip : "None";
+    for (int i = 0; i < ROLE_COUNT; i++) {
+        struct token_spec *role = &s->roles[i];
+        const struct token_spec *token = s->given[i] ? last_with(&s->added, slips ? n_file : 0, role->content, role->len) : NULL;
+        if (!token && slips && s->given[i] && role->content && strcmp(role->content, slip) == 0)
+            token = &s->added.t[n_file - 1];
+        if (token)
+            *role = *token;
+    }
 }
 
 /* ---- roles ---- */
@@ -344,14 +352,6 @@ static int read_named(struct settings *s, const json_t *kw, struct err *err)
     return r;
 }
 
-/* A named token whose name is a role's takes the role. */
-static void rename_roles(struct settings *s)
-{
-    for (size_t i = 0; i < s->named.n; i++)
-        if (s->named_roles[i] >= 0)
-            s->roles[s->named_roles[i]] = s->named.t[i];
-}
-
 static int read_tokens(struct settings *s, const json_t *kw, struct err *err)
 {
     const json_t *extra = json_object_get(kw, "extra_special_tokens"), *additional = json_object_get(kw, "additional_special_tokens");
@@ -373,7 +373,7 @@ static int read_tokens(struct settings *s, const json_t *kw, struct err *err)
 
 static int read_kwargs(struct settings *s, const char *dir, json_t *kw, const json_t *json, struct err *err)
 {
-    size_t first_mapped = 0;
+    size_t n_file = 0;
     s->legacy = knob_of(kw, "legacy");
     s->add_bos = knob_of(kw, "add_bos_token");
     s->add_eos = knob_of(kw, "add_eos_token");
@@ -384,11 +384,10 @@ static int read_kwargs(struct settings *s, const char *dir, json_t *kw, const js
         return bad(err, CONFIG, "split_special_tokens", "true or false");
     int r = read_tokens(s, kw, err);
     if (r >= 0)
-        r = read_added(s, dir, json_object_get(kw, "added_tokens_decoder"), json, &first_mapped, err);
+        r = read_added(s, dir, kw, json, &n_file, err);
     if (r < 0)
         return r;
-    map_roles(s, first_mapped);
-    rename_roles(s);
+    map_roles(s, kw, n_file);
     settle(&s->added);
     if (class_rules_of(s->class, s->rules)->roles_are_objects)
         make_objects(s);

@@ -227,10 +227,19 @@ static int add_5(const struct settings *s, struct added_tokens *a, const struct 
     return r;
 }
 
+/* A named token whose name is a role's takes the role. */
+static void rename_roles(struct settings *s)
+{
+    for (size_t i = 0; i < s->named.n; i++)
+        if (s->named_roles[i] >= 0)
+            s->roles[s->named_roles[i]] = s->named.t[i];
+}
+
 int settings_add_tokens(struct settings *s, const char *pad, struct added_tokens *a, const struct vocab *v, struct err *err)
 {
     struct token_spec *role = &s->roles[ROLE_PAD];
     if (pad && !s->given[ROLE_PAD] && !class_rules_of(s->class, s->rules)->roles[ROLE_PAD] && !role->content)
         *role = (struct token_spec){.content = pad, .len = strlen(pad), .id = -1, .special = true, .normalized = NORMALIZED_UNLESS_SPECIAL};
+    rename_roles(s);
     return s->rules == TOKENIZER_RULES_5 ? add_5(s, a, v, err) : add_4(s, a, v, err);
 }
