@@ -129,7 +129,7 @@ int api_version(struct call *c, struct err *err)
     writer_key_text(&w, "commit", DTRNET_COMMIT);
     writer_key_text(&w, "build", DTRNET_BUILD);
     writer_key_text(&w, "model", c->server->model_name);
-    writer_key_text(&w, "model_path", c->server->model_dir);
+    writer_key_text(&w, "model_path", c->server->settings->engine.model_dir);
     writer_key_text(&w, "model_hash", info->model_hash);
     writer_key_text(&w, "family", layer_plan_family(info->plan, info->config->n_layers));
     writer_key_text(&w, "device", info->device);
