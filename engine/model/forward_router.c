@@ -69,7 +69,7 @@ int forward_router(const struct model *m, struct workspace *w, const struct batc
 {
     const struct layer_plan *p = &m->plan[layer];
     const struct router_weights *rw = &m->weights.layers[layer].router;
-    bool nested = p->skip_router != ROUTER_NONE;
+    bool nested = layer_is_nested(p);
     size_t at = (size_t)layer * (size_t)b->n_rows;
     const struct question q = {.kind = p->router,
                                .w = rw,
