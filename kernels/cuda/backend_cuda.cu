@@ -178,6 +178,9 @@ static const struct kern_ops *ops_cuda(void)
         matrix_cuda_init(&o);
         matmul_cuda_init(&o);
         route_cuda_init(&o);
+        mamba_cuda_init(&o);
+        select_cuda_init(&o);
+        heads_cuda_init(&o);
         place_cuda_init(&o);
         rope_cuda_init(&o);
         attention_cuda_init(&o);
