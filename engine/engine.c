@@ -53,7 +53,8 @@ static int open_executor(struct engine *e, const struct engine_options *o, const
                                                    .log = o->log},
                                          .max_rows = o->max_batch_tokens,
                                          .max_steps = o->steps_in_flight,
-                                         .kv_cache_bytes = o->kv_cache_bytes};
+                                         .kv_cache_bytes = o->kv_cache_bytes,
+                                         .state_slots = o->state_slots};
     assert(o->steps_in_flight >= 0 && o->steps_in_flight <= EXECUTOR_STEPS_MAX);
     return device_executor_open(&xo, backend, &e->x, err);
 }

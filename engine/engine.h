@@ -26,6 +26,7 @@ struct engine_options {
     int max_batch_tokens;      /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
     int steps_in_flight;       /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */
     size_t kv_cache_bytes;     /* 0: a share of free memory (backend's default) */
+    int state_slots;           /* places for router states: one a running sequence, one a copy that the cache keeps; 0: by kv_cache_bytes */
     bool prefix_cache;         /* reuse computed prefixes across requests */
     const char *rope_scaling;  /* JSON object replacing config.json's, or NULL */
     const char *dense_layers;  /* "0,2,4", "all", "none" or NULL */

@@ -208,11 +208,11 @@ static int pool_rows(const struct model *m, size_t wanted_bytes, struct err *err
 }
 
 /* Places for router states: every running sequence needs one, and the prefix tree keeps others. A quarter of what the KV rows take, from 64 to 65,536. */
-static int state_slots(const struct model *m, const struct executor_limits *l)
+static int state_slots(const struct model *m, const struct executor_limits *l, int wanted)
 {
     size_t bytes = model_state_bytes(m);
-    if (!bytes)
-        return 0;
+    if (!bytes || wanted)
+        return bytes ? wanted : 0;
     size_t n = (size_t)l->n_kv_slots * model_kv_row_bytes(m) / 4 / bytes;
     return n < 64 ? 64 : n > 65536 ? 65536 : (int)n;
 }
@@ -243,16 +243,16 @@ static void set_limits(struct device_executor *x, const struct device_executor_o
         x->face.limits.whole_prompts |= m->plan[l].scope == SCOPE_SEQUENCE;
 }
 
-static int open_memory(struct device_executor *x, size_t kv_cache_bytes, struct err *err)
+static int open_memory(struct device_executor *x, const struct device_executor_options *o, struct err *err)
 {
     const struct model *m = &x->model;
     struct executor_limits *l = &x->face.limits;
-    int r = pool_rows(m, kv_cache_bytes, err);
+    int r = pool_rows(m, o->kv_cache_bytes, err);
     if (r < 0)
         return r;
     l->n_kv_slots = r;
     l->n_table_entries = r; /* at least one sequence of full length, as pool_rows sees to */
-    l->n_state_slots = state_slots(m, l);
+    l->n_state_slots = state_slots(m, l, o->state_slots);
     const struct kv_memory_sizes sizes = {.n_slots = l->n_kv_slots,
                                           .row_bytes = model_kv_row_bytes(m),
                                           .n_table_entries = l->n_table_entries,
@@ -280,7 +280,7 @@ int device_executor_open(const struct device_executor_options *o, const struct b
         r = describe_layers(x, err);
     if (r >= 0) {
         set_limits(x, o);
-        r = open_memory(x, o->kv_cache_bytes, err);
+        r = open_memory(x, o, err);
     }
     if (r < 0) {
         close_device(&x->face);

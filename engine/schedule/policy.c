@@ -122,6 +122,10 @@ struct policy_round policy_admit(struct policy *p, const struct sequence_env *e,
         load_add(&load, p, q);
         promised += q->promised;
         leave_queue(p, q, &round);
+        if (a == ADMIT_LOST) {
+            round.code = q->result.code;
+            break;
+        }
     }
     round.due = load.rows;
     return round;

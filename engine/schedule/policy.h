@@ -30,6 +30,7 @@ struct policy_round {
     int64_t due;              /* rows that the running sequences could compute now */
     struct seq_list complete; /* taken out of the queue because nothing is left to compute, or because they failed */
     int started;              /* now in `running` */
+    int code;                 /* 0, or why the executor failed: the device is lost */
 };
 
 int policy_init(struct policy *p, int max_rows, struct err *err);

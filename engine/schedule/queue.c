@@ -86,9 +86,9 @@ bool queue_wait(struct queue *q, struct engine_ticket *t, int timeout_ms)
 void queue_clear_cache(struct queue *q)
 {
     pthread_mutex_lock(&q->lock);
-    q->clear = true;
+    uint64_t mine = ++q->clears_asked; /* one that the worker is at already may miss rows of this moment */
     pthread_cond_signal(&q->wake);
-    while (q->clear && !q->stop)
+    while (q->clears_done < mine && !q->stop)
         pthread_cond_wait(&q->idle, &q->lock);
     pthread_mutex_unlock(&q->lock);
 }
@@ -152,7 +152,7 @@ void queue_deliver(struct queue *q, struct queue_delivery *d, const struct engin
     q->n_waiting -= d->started + d->ended_waiting;
     q->n_running += d->started - d->ended_running;
     if (d->cleared) {
-        q->clear = false;
+        q->clears_done = q->clears_taken;
         pthread_cond_broadcast(&q->idle);
     }
     hand_over(&d->done);
@@ -163,10 +163,11 @@ void queue_deliver(struct queue *q, struct queue_delivery *d, const struct engin
 struct queue_orders queue_take(struct queue *q, struct seq_list *into, bool idle)
 {
     pthread_mutex_lock(&q->lock);
-    while (idle && !q->inbox.n && !q->stop && !q->sweep && !q->clear)
+    while (idle && !q->inbox.n && !q->stop && !q->sweep && q->clears_taken == q->clears_asked)
         pthread_cond_wait(&q->wake, &q->lock);
-    struct queue_orders o = {.stop = q->stop, .sweep = q->sweep, .clear = q->clear};
+    struct queue_orders o = {.stop = q->stop, .sweep = q->sweep, .clear = q->clears_taken < q->clears_asked};
     q->sweep = false;
+    q->clears_taken = q->clears_asked;
     seq_list_move_all(into, &q->inbox);
     pthread_mutex_unlock(&q->lock);
     return o;

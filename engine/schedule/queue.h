@@ -16,7 +16,8 @@ struct queue {
     struct engine_stats stats; /* as last delivered */
     struct err failure;        /* code < 0: the device is lost */
     bool stop, draining;
-    bool sweep, clear; /* asked of the worker: look for cancelled tickets; clear the cache */
+    bool sweep;                                       /* asked of the worker: look for cancelled tickets */
+    uint64_t clears_asked, clears_taken, clears_done; /* of the cache */
 };
 
 /* What the worker has to tell. */

@@ -77,6 +77,7 @@ enum admission {
     ADMIT_WAIT_PREFIX, /* another sequence is computing the next row that this one needs */
     ADMIT_WAIT_ROOM,   /* too few KV slots or table entries are free */
     ADMIT_FAILED,      /* s->result holds the error */
+    ADMIT_LOST,        /* the same, and it is the executor that failed */
 };
 /* Enters the tree, takes what it has, reserves slots (promised: those set aside for others) and block tables. */
 enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, int64_t promised);

@@ -102,12 +102,13 @@ static int allocate_running(struct sequence *s, const struct sequence_env *e)
     return 0;
 }
 
-static enum admission fail(struct sequence *s, const struct sequence_env *e, int code)
+/* why: ADMIT_FAILED for want of memory, or ADMIT_LOST. */
+static enum admission fail(struct sequence *s, const struct sequence_env *e, int code, enum admission why)
 {
     struct err err;
-    err_set(&err, code, code == ERR_NOMEM ? "no memory to run the request" : "copying to the device failed");
+    err_set(&err, code, why == ADMIT_LOST ? "copying to the device failed" : "no memory to run the request");
     sequence_finish(s, e, code, &err);
-    return ADMIT_FAILED;
+    return why;
 }
 
 enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, int64_t promised)
@@ -122,7 +123,7 @@ enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, 
         return ADMIT_WAIT_ROOM;
     int r = tree_enter(e->tree, s, q->tokens, q->n_tokens, s->n_prompt_rows, &s->path, &s->n_cached);
     if (r < 0)
-        return fail(s, e, r);
+        return fail(s, e, r, ADMIT_FAILED);
     if (s->n_cached > s->table_cap) /* the last token's row may be cached too, but this request has no use for it */
         s->n_cached = s->table_cap;
     s->promised = (int64_t)(s->table_cap - s->n_cached) * e->bits->n_layers;
@@ -135,10 +136,11 @@ enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, 
     }
     s->n_kv = s->n_cached;
     r = allocate_running(s, e);
-    if (r >= 0)
-        r = take_prefix(s, e);
     if (r < 0)
-        return fail(s, e, r);
+        return fail(s, e, r, ADMIT_FAILED);
+    r = take_prefix(s, e);
+    if (r < 0)
+        return fail(s, e, r, ADMIT_LOST);
     take_scores(s);
     mark_reruns(s, e);
     return ADMIT_DONE;

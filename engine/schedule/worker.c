@@ -204,8 +204,7 @@ static void note_busy(struct worker *w, double seconds)
 }
 
 /* ---- turns -------------------------------------------------------------------------------------------------- */
-/* Returns the rows that could run. */
-static int64_t admit(struct worker *w)
+static struct policy_round admit(struct worker *w)
 {
     struct policy_round round = policy_admit(&w->policy, &w->env, slots_in_flight(w));
     w->delivery.started += round.started;
@@ -213,20 +212,20 @@ static int64_t admit(struct worker *w)
         end_waiting(w, &round.complete, round.complete.head, 0, NULL);
     if (w->delivery.done.n)
         deliver(w); /* now: a step may take long */
-    return round.due;
+    return round;
 }
 
-/* Launches a step or takes one in. */
+/* Admits, then launches a step or takes one in. */
 static void run_step(struct worker *w)
 {
     struct err err = {0};
     struct step *first = oldest_step(w), *s = free_step(w);
-    int64_t due = s ? admit(w) : 0;
+    struct policy_round round = s ? admit(w) : (struct policy_round){0};
     double start = monotonic_seconds();
-    int r = 0;
-    if (s && due > 0 && (!first || due >= (w->x->limits.max_rows + 1) / 2 || !policy_more_to_come(&w->policy)))
+    int r = round.code;
+    if (r >= 0 && round.due > 0 && (!first || round.due >= (w->x->limits.max_rows + 1) / 2 || !policy_more_to_come(&w->policy)))
         r = launch(w, s, &err);
-    else if (first)
+    else if (r >= 0 && first)
         r = collect(w, first, &err);
     note_busy(w, monotonic_seconds() - start);
     if (r < 0)

@@ -38,6 +38,7 @@ static const struct option_row rows[] = {
      "layers to run dense: 0,2,4 or all or none; default: as the checkpoint says"},
     {"expert-choice", OPTION_CHOICE, LOADS, AT(expert_choice), 0, 0, "exact|threshold", NULL, NULL,
      "how expert-choice models select tokens; default: as the checkpoint says"},
+    {"tokenizer-rules", OPTION_INT, RUNS, AT(tokenizer_rules), 4, 5, NULL, "4", "N", "read the tokenizer as transformers 4 or 5 does"},
     {"bos-id", OPTION_INT, RUNS, AT(bos_id), -1, 2147483647, NULL, "-1", "N", "id of BOS; -1: from the model's files"},
     {"eos-id", OPTION_INT, RUNS, AT(eos_id), -1, 2147483647, NULL, "-1", "N", "id of EOS; -1: from the model's files"},
     {"max-queue", OPTION_INT, RUNS, AT(max_queue), 1, 16777216, NULL, "65536", "N",

@@ -18,6 +18,7 @@ struct options {
     const char *rope_scaling;  /* JSON text or NULL */
     const char *dense_layers;  /* "0,2,4", "all", "none" or NULL */
     const char *expert_choice; /* "exact", "threshold" or NULL */
+    int tokenizer_rules;       /* 4 or 5 */
     int bos_id, eos_id;        /* -1: from the model's files */
     int max_queue;             /* sequences that wait at most */
     /* the server */

@@ -38,6 +38,7 @@ int settings_of_server(const struct options *o, struct arena *arena, struct log 
         .model_name = o->served_model_name,
         .strict_model_name = o->strict_model_name,
         .tokenizer_info = o->tokenizer_info,
+        .tokenizer_rules = o->tokenizer_rules == 5 ? TOKENIZER_RULES_5 : TOKENIZER_RULES_4,
         .api_key = o->api_key,
     };
     return o->model ? 0 : options_shipped_model(arena, &ret->engine.model_dir, err);
