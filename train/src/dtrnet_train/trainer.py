@@ -141,9 +141,10 @@ class Trainer:
         return {"loss": torch.stack(losses).sum() / (count / self.world.size), "norm": norm}
 
     def validate(self) -> dict[str, Any]:
-        """The held-out loss by document."""
-        sums, count = by_document(self.module if self.train.parallel == "fsdp" else self.model, self.pieces, self.micro, self.world)
-        return {"valid": float(sums.sum() / count.sum()), "sums": sums.tolist(), "counts": count.tolist()}
+        """The held-out loss, by document as well, and the shares there."""
+        held = by_document(self.model, self.pieces, self.micro, self.world)
+        lists = {"sums": held.sums.tolist(), "counts": held.counts.tolist(), "execute": held.execute, "attend": held.attend}
+        return {"valid": held.loss, **lists}
 
     def _numbers(self, kept: list[dict[str, torch.Tensor]]) -> dict[str, float]:
         """Means since the last line; waits for the device."""
