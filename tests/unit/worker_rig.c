@@ -114,6 +114,7 @@ static void check_slots(const struct worker *w)
     CHECK_INT(w->states.n_free + w->tree.n_states + states, w->states.n);
     CHECK(w->tree.pinned_slots <= w->tree.held_slots);
     CHECK(w->policy.running.n <= w->x->limits.max_rows);
+    CHECK(w->policy.running.n || w->tree.bytes <= w->tree.max_bytes);
 }
 
 bool worker_rig_turn(struct worker_rig *r)
