@@ -23,6 +23,7 @@ static void fill_info(struct engine *e)
                                    .plan = m->plan,
                                    .device = m->k->backend->name,
                                    .dtype = dtype_name(m->k->act),
+                                   .host_memory = m->k->limits.host_memory,
                                    .numerics_class = m->k->backend->numerics_class(m->k),
                                    .model_hash = m->hash,
                                    .max_model_len = m->max_model_len,
@@ -52,7 +53,8 @@ static int open_executor(struct engine *e, const struct engine_options *o, const
                                                    .log = o->log},
                                          .max_rows = o->max_batch_tokens,
                                          .max_steps = o->steps_in_flight,
-                                         .kv_cache_bytes = o->kv_cache_bytes};
+                                         .kv_cache_bytes = o->kv_cache_bytes,
+                                         .state_slots = o->state_slots};
     assert(o->steps_in_flight >= 0 && o->steps_in_flight <= EXECUTOR_STEPS_MAX);
     return device_executor_open(&xo, backend, &e->x, err);
 }
@@ -144,6 +146,23 @@ static int check_ids(const struct eval_request *q, int i, int vocab, struct err 
     return 0;
 }
 
+/* Selectors that see the whole sequence: its prompt must fit into one step, and tokens that come later need stored thresholds. */
+static int check_whole(const struct engine *e, const struct eval_request *q, int i, struct err *err)
+{
+    const struct engine_info *f = &e->info;
+    int rows = q->n_tokens - (q->max_new ? 0 : 1);
+    if (rows > f->max_batch_tokens)
+        return err_field(err, ERR_TOO_LARGE, "tokens",
+                         "sequence %d feeds %d tokens, and expert choice \"exact\" needs them in one step; max_batch_tokens is %d", i, rows,
+                         f->max_batch_tokens);
+    for (int l = 0; l < f->config->n_layers; l++)
+        if (q->max_new > 1 && f->plan[l].decide == DECIDE_TOP && !f->plan[l].has_threshold)
+            return err_field(err, ERR_UNSUPPORTED, "max_new",
+                             "max_new is %d, and this expert-choice checkpoint stores no thresholds: at most 1 token can be generated",
+                             q->max_new);
+    return 0;
+}
+
 static int check_request(const struct engine *e, const struct eval_request *q, int i, struct err *err)
 {
     const struct engine_info *f = &e->info;
@@ -159,6 +178,9 @@ static int check_request(const struct engine *e, const struct eval_request *q, i
                          "sequence %d has %d tokens and asks for %d more, which computes %lld positions; "
                          "max_model_len is %d",
                          i, q->n_tokens, q->max_new, (long long)q->n_tokens - 1 + q->max_new, f->max_model_len);
+    int r = device_executor_face(e->x)->limits.whole_prompts ? check_whole(e, q, i, err) : 0;
+    if (r < 0)
+        return r;
     int top = f->config->vocab < ENGINE_TOP_K_MAX ? f->config->vocab : ENGINE_TOP_K_MAX;
     if (q->top_k < 0 || q->top_k > top)
         return err_field(err, ERR_INVALID, "top_k", "top_k is %d; it must be in 0..%d", q->top_k, top);
@@ -167,39 +189,6 @@ static int check_request(const struct engine *e, const struct eval_request *q, i
                          "temperature %g must be at least 0, top_p %g in (0, 1], sample_top_k %d at least 0", (double)q->temperature,
                          (double)q->top_p, q->sample_top_k);
     return check_ids(q, i, f->config->vocab, err);
-}
-
-static void free_ticket(struct engine_ticket *t)
-{
-    for (int i = 0; t->seqs && i < t->n; i++)
-        sequence_release(&t->seqs[i]);
-    free(t->seqs);
-    pthread_cond_destroy(&t->done);
-    free(t);
-}
-
-static int new_ticket(struct engine *e, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
-{
-    struct engine_ticket *t = calloc(1, sizeof(*t));
-    if (!t)
-        return err_set(err, ERR_NOMEM, "no memory for %d requests", n);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&t->done, &attr);
-    pthread_condattr_destroy(&attr);
-    t->queue = &e->queue;
-    t->n = t->remaining = n;
-    t->seqs = calloc((size_t)n, sizeof(*t->seqs));
-    int r = t->seqs ? 0 : ERR_NOMEM;
-    for (int i = 0; r >= 0 && i < n; i++)
-        r = sequence_prepare(&t->seqs[i], &reqs[i], e->info.config->n_layers, t);
-    if (r < 0) {
-        free_ticket(t);
-        return err_set(err, ERR_NOMEM, "no memory for the results of %d requests", n);
-    }
-    *ret = t;
-    return 0;
 }
 
 int engine_submit(struct engine *e, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
@@ -212,12 +201,12 @@ int engine_submit(struct engine *e, const struct eval_request *reqs, int n, stru
         if (r < 0)
             return r;
     }
-    int r = new_ticket(e, reqs, n, &t, err);
+    int r = ticket_new(&e->queue, reqs, n, e->info.config->n_layers, device_executor_face(e->x)->limits.whole_prompts, &t);
     if (r < 0)
-        return r;
+        return err_set(err, r, "no memory for the results of %d requests", n);
     r = queue_submit(&e->queue, t, err);
     if (r < 0)
-        free_ticket(t);
+        ticket_free(t);
     else
         *ret = t;
     return r;
@@ -256,5 +245,5 @@ void engine_ticket_free(struct engine_ticket *t)
         engine_cancel(t);
         engine_wait(t, -1);
     }
-    free_ticket(t);
+    ticket_free(t);
 }

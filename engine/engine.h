@@ -26,6 +26,7 @@ struct engine_options {
     int max_batch_tokens;      /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
     int steps_in_flight;       /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */
     size_t kv_cache_bytes;     /* 0: a share of free memory (backend's default) */
+    int state_slots;           /* places for router states: one a running sequence, one a copy that the cache keeps; 0: by kv_cache_bytes */
     bool prefix_cache;         /* reuse computed prefixes across requests */
     const char *rope_scaling;  /* JSON object replacing config.json's, or NULL */
     const char *dense_layers;  /* "0,2,4", "all", "none" or NULL */
@@ -40,6 +41,7 @@ struct engine_info {
     const struct model_config *config;
     const struct layer_plan *plan; /* [config->n_layers] */
     const char *device, *dtype, *numerics_class;
+    bool host_memory;       /* the device computes in the host's own memory */
     const char *model_hash; /* hex SHA-256 over config.json and the weight files */
     int max_model_len, max_batch_tokens;
     int n_threads;

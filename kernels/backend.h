@@ -8,9 +8,9 @@
 struct backend_config {
     enum dtype dtype;       /* compute dtype */
     int n_threads;          /* CPU: threads that compute, >= 1 */
-    const char *cpu_level;  /* CPU: highest level to use ("scalar", "avx2", "avx512", "amx"); NULL: what the machine has */
+    const char *cpu_level;  /* CPU: highest of its levels to use (struct backend_limits); NULL: the highest that the machine has */
     const char *cpu_matmul; /* CPU, for tests and comparisons: who multiplies ("panel", "scalar"); NULL: the best that there is */
-    const char *cuda_level; /* CUDA: highest level to use ("simt", "mma", "wgmma"); NULL: what the device has */
+    const char *cuda_level; /* CUDA: likewise; NULL: the highest that the device has */
     struct log *log;
 };
 
@@ -19,6 +19,27 @@ struct backend_config {
 
 struct backend_memory {
     size_t total_bytes, free_bytes;
+};
+
+/* What an opened device is like: all that those above go by, who never ask for its name. */
+struct backend_limits {
+    int step_rows;             /* rows that make a step worth its while: what a step holds unless the user says */
+    int steps_in_flight;       /* steps worth issuing before the first is done; 1: an op is done when it returns */
+    bool host_memory;          /* its memory is the host's own, so that alloc_host gains nothing */
+    const char *const *levels; /* [n_levels] what its kernels may be built for, lowest first; a level includes those below it */
+    int n_levels, level;       /* level: the highest in use */
+};
+
+struct backend;
+
+/* An opened backend. `ops` is complete but for what kernels.h calls optional. */
+struct kern_ctx {
+    const struct kern_ops *ops;
+    const struct backend *backend;
+    enum dtype act; /* the compute dtype */
+    struct backend_limits limits;
+    void *impl;             /* the backend's own state */
+    struct op_times *times; /* op_times.h; NULL: no step is being sampled */
 };
 
 struct backend {

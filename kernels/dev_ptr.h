@@ -9,6 +9,7 @@
 #endif
 
 struct kern_run;
+struct kern_save;
 
 DEV_PTR_FN float *f32_of(const struct dev_f32 *p)
 {
@@ -29,6 +30,10 @@ DEV_PTR_FN unsigned char *u8_of(const struct dev_u8 *p)
 DEV_PTR_FN struct kern_run *runs_of(const struct dev_runs *p)
 {
     return (struct kern_run *)p;
+}
+DEV_PTR_FN struct kern_save *saves_of(const struct dev_saves *p)
+{
+    return (struct kern_save *)p;
 }
 DEV_PTR_FN void *bytes_of(const struct dev_bytes *p)
 {

@@ -19,6 +19,7 @@
 #include "kernels/decision.h"
 #include "kernels/dev.h"
 #include "kernels/dtype.h"
+#include "kernels/mamba.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -58,7 +59,7 @@ struct kern_run {
     int append;    /* 1: new tokens, leave K and V; 0: their K and V are in the cache already, nothing is written */
     int table_cap; /* entries of one layer's table */
     int64_t table_off;
-    /* Of sequences whose routers have a state: */
+    /* Of models whose routers have a state: */
     int state_in;      /* the slot whose states precede the run's first row; -1: the start of a sequence, zeros */
     int state_out;     /* the slot that gets the states after the run's last row, or -1; it may be state_in */
     int save0, n_save; /* entries of kern_step.saves that belong to the run, rows ascending */
@@ -79,7 +80,7 @@ struct kern_step {
     int n_runs;
     struct dev_i32 *tables; /* block tables of all sequences */
     /* Router states: that of router m in slot s is the state_floats floats at states + (s * n_routers + m) * state_floats, laid out as
-     * mamba_state_floats tells. A slot that a run writes (state_out, saves) is read by no other run of the step. */
+     * mamba.h tells. A slot that a run writes (state_out, saves) is read by no other run of the step. */
     struct dev_f32 *states;
     const struct dev_saves *saves;
     int n_routers, state_floats;
@@ -103,9 +104,12 @@ struct kern_heads {
 /* What a router op writes, by step row. */
 struct route_out {
     struct dev_u8 *route;       /* [n] `below` or `above` */
-    struct dev_f32 *gate;       /* [n] */
+    struct dev_f32 *gate;       /* [n] route_mlp, route_mamba, select_top: NULL where it is not wanted */
     struct dev_f32 *prob;       /* [n] the probability that was compared */
     unsigned char below, above; /* codes of enum decision */
+    /* Of route_mlp and route_mamba, whose margin is z0 - z1: */
+    const struct dev_f32 *threshold; /* [1] above: margin > threshold; NULL: p0 > 0.5 */
+    struct dev_f32 *margin;          /* [n], or NULL: not wanted */
 };
 
 /* A router that is an MLP of one hidden layer: z = w2 silu(w1 x + b1) + b2. */
@@ -135,6 +139,11 @@ struct kern_scores {
     struct dev_u8 *bad;           /* [..] 1 if any logit is not finite; then the row's other results are unspecified */
 };
 
+enum blend_mode { BLEND_ADD, BLEND_TOWARDS };
+
+/* A Mamba router, made ready for the backend. */
+struct kern_mamba;
+
 struct kern_ctx;
 struct op_times;
 
@@ -145,81 +154,14 @@ struct kern_ops {
                       struct kern_matrix **ret, struct err *err);
     void (*matrix_free)(struct kern_ctx *k, struct kern_matrix *w); /* NULL is valid */
     size_t (*matrix_bytes)(const struct kern_matrix *w);
+    /* Likewise. ERR_UNSUPPORTED names a size beyond mamba.h's limits. */
+    int (*mamba_new)(struct kern_ctx *k, const struct mamba_parts *parts, struct kern_mamba **ret, struct err *err);
+    void (*mamba_free)(struct kern_ctx *k, struct kern_mamba *w); /* NULL is valid */
+    size_t (*mamba_bytes)(const struct kern_mamba *w);
 
-    /* ---- rows in, rows out ------------------------------------------------------------------------------- */
-    /* x[r,d] = table[ids[r],d]. ids: [n], each in 0..v-1 (the caller's duty). */
-    int (*embed)(struct kern_ctx *k, struct dev_f32 *x, const struct kern_matrix *table, const struct dev_i32 *ids, struct rows n);
-
-    /* y[r,d] = x[r,d] / sqrt(mean_d(x^2) + eps) * w[d]; the mean is taken in f32. RMSNorm, arXiv 1910.07467. */
-    int (*rmsnorm)(struct kern_ctx *k, struct dev_act *y, const struct dev_f32 *x, const struct dev_f32 *w, struct rows n, int d,
-                   float eps);
-
-    /* y[r*ldy + col + j] = sum_i x[r*ldx + i] W[j,i] + b[j]. */
-    int (*matmul)(struct kern_ctx *k, struct dev_act *y, int col, int ldy, const struct dev_act *x, int ldx, const struct kern_matrix *w,
-                  struct rows n);
-
-    /* y[r,:] = W x[r,:] + b, kept in f32. */
-    int (*matmul_f32)(struct kern_ctx *k, struct dev_f32 *y, const struct dev_act *x, const struct kern_matrix *w, struct rows n);
-
-    /* x[r,:] += gate[r] * (W a[r,:] + b). a: row stride lda; gate: [n], NULL means 1. */
-    int (*matmul_residual)(struct kern_ctx *k, struct dev_f32 *x, const struct dev_act *a, int lda, const struct kern_matrix *w,
-                           const struct dev_f32 *gate, struct rows n);
-
-    /* y[r,f] = silu(G x[r]) * (U x[r]), w = MATRIX_GATE_UP of G and U; biases apply before silu and the product. x: [n,d].
-     * The two products are taken in f32. */
-    int (*matmul_swiglu)(struct kern_ctx *k, struct dev_act *y, const struct dev_act *x, const struct kern_matrix *w, struct rows n);
-
-    /* y[r,:] = W x[r,:] + b, w being MATRIX_ACCURATE. */
-    int (*matmul_accurate)(struct kern_ctx *k, struct dev_f32 *y, const struct dev_f32 *x, const struct kern_matrix *w, struct rows n);
-
-    /* ---- routing: each row's decision, gate and compared probability ---------------------------------------- */
-    /* DTRNet (golden section 7; the authors' Router.weight_predictor): (p0,p1) = softmax(z). Above: p0 > 0.5; gate = above ? p0 : p1;
-     * prob = p0. x: [n,d]. */
-    int (*route_mlp)(struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p, const struct dev_f32 *x, struct rows n);
-    /* MoD: a = sigmoid(w[0].x[r] + b[0]), g = sigmoid(w[1].x[r] + b[1]). Above: a > 0.5; gate = g; prob = a.
-     * x: [n,d]; w: [2,d] (aux router, router); b: [2]. */
-    int (*route_mod)(struct kern_ctx *k, const struct route_out *to, const struct dev_f32 *x, const struct dev_f32 *w,
-                     const struct dev_f32 *b, int d, struct rows n);
-    /* D-LLM: (p0,p1) = softmax(z). Above: p1 >= 0.5 or pos[r] < forced; prob = p1; there is no gate. hid: [n,m]; pos: [n]. */
-    int (*route_dllm)(struct kern_ctx *k, const struct route_out *to, const struct route_dllm *p, const struct dev_f32 *hid,
-                      const struct dev_i32 *pos, struct rows n);
-
-    /* Turns decisions into row lists and key places. route: [n] of enum decision; NULL: every row attends. A row leaves (or has) K and V
-     * if it attends or keep_all is set. The i-th such row of a run sees base[run] + i + 1 keys; if the run appends, the row takes
-     * the next of reserved[] (one running count over all appending runs, in row order), which is also written to the slot table of
-     * `layer` at index base[run] + i. base: [n_runs], keys of the sequence in this layer before the run. */
-    int (*place)(struct kern_ctx *k, const struct kern_step *s, int layer, const struct dev_u8 *route, bool keep_all,
-                 const struct dev_i32 *base, const struct dev_i32 *reserved, const struct kern_place *to);
-
-    /* ---- attention ----------------------------------------------------------------------------------------- */
-    /* qkv: [n, (h+2hk)*hd] = q heads, k heads, v heads of a row. Rotates q of the rows `q_rows` in place, and for every
-     * row with slot[r] >= 0 stores rotated K and V in its slot. Rotation (golden section 5): halves j and j+hd/2 by cos/sin[pos, j],
-     * [max_pos, hd/2], YaRN's factor already in them. */
-    int (*rope_store)(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *qkv, const struct dev_f32 *cos,
-                      const struct dev_f32 *sin, const struct kern_step *s, const struct dev_i32 *slot, struct rows q_rows);
-
-    /* out[r, h*hd] = softmax_j(q . K_j * scale) V over the row's visible keys j < visible[r] of its sequence, for the rows p->sel.
-     * Keys are walked in blocks aligned to j. hd: a multiple of 8 up to 256. q: as rope_store left it in qkv. */
-    int (*attention)(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, const struct dev_act *qkv,
-                     const struct kern_step *s, int layer, const struct kern_place *p, float scale);
-
-    /* The linear path: v = W xn[r] is written to the v heads of qkv[r], and query head i of out[r, h*hd] gets value head i / (h/hk): attention's
-     * result for a token that sees itself alone. xn: [n,d]; w: [hk*hd, d], whose bias applies. */
-    int (*matmul_bypass)(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
-                         const struct dev_act *xn, const struct kern_matrix *w, int d, struct rows n);
-
-    /* ---- whole-layer gates ---------------------------------------------------------------------------------- */
-    int (*copy_rows)(struct kern_ctx *k, struct dev_f32 *dst, const struct dev_f32 *src, int d, struct rows n);
-    /* dst[i,d] = src[idx[i],d]: the one op that compacts (wanted rows before the head). */
-    int (*gather_rows)(struct kern_ctx *k, struct dev_f32 *dst, const struct dev_f32 *src, int d, struct rows n);
-    /* x[r] = x0[r] + gate[r] * x[r] (MoD: x0 is the layer's input, x its output). */
-    int (*blend)(struct kern_ctx *k, struct dev_f32 *x, const struct dev_f32 *x0, const struct dev_f32 *gate, int d, struct rows n);
-
-    /* ---- scores --------------------------------------------------------------------------------------------- */
-    /* For rows i < n of logits (row stride ld), to index first + i of `to`: lse = log sum exp over v, lp(t) = logit[t] - lse in one
-     * fixed formula, so that equal logits give equal floats everywhere. target_lp = lp(target) (0 where target < 0); top_id, top_lp: the
-     * top_k best tokens, descending, ties by smaller id. */
-    int (*logprobs)(struct kern_ctx *k, const struct kern_scores *to, int first, const struct dev_f32 *logits, size_t ld, int n, int v);
+    /* ---- the ops ----------------------------------------------------------------------------------------- */
+#define OP(name, kind, bits, args, ...) int (*name)(__VA_ARGS__);
+#include "kernels/op_list.h"
 
     /* ---- optional ------------------------------------------------------------------------------------------- */
     /* Issues the ops that issue(arg) issues, at less cost when the same were issued before. `key` (at most 32 bytes) stands for everything
@@ -228,12 +170,3 @@ struct kern_ops {
 };
 
 #define KERN_TOP_K_MAX 20
-
-/* An opened backend. `ops` is complete unless a slot is marked optional above. */
-struct kern_ctx {
-    const struct kern_ops *ops;
-    const struct backend *backend;
-    enum dtype act;
-    void *impl;             /* the backend's own state */
-    struct op_times *times; /* op_times.h; NULL: no step is being sampled */
-};

@@ -260,7 +260,7 @@ static int read_rope(const json_t *config, const struct model_overrides *o, stru
     json_t *override = NULL;
     int r = 0;
     if (o && o->rope_scaling)
-        r = json_parse(o->rope_scaling, strlen(o->rope_scaling), "rope_scaling (the override)", &override, err);
+        r = json_parse(o->rope_scaling, strlen(o->rope_scaling), "rope_scaling_override", &override, err);
     if (r >= 0)
         r = rope_config_read(config, override, m->max_position_embeddings, log, &m->rope, err);
     if (r >= 0)

@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "common/log.h"
 #include "kernels/dtype.h"
+#include "kernels/mamba.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -87,6 +88,12 @@ static inline bool model_config_is_eos(const struct model_config *c, int32_t id)
 static inline int model_config_padded_head_dim(const struct model_config *c)
 {
     return (c->head_dim + 7) / 8 * 8;
+}
+
+/* Floats of one Mamba router's state. */
+static inline size_t model_config_state_floats(const struct model_config *c)
+{
+    return mamba_state_floats(c->mamba.inner, c->mamba.d_state, c->mamba.d_conv);
 }
 
 /* A layer that dtrnet_layers or layer_layout calls dense. */

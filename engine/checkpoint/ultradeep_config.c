@@ -1,10 +1,9 @@
 #include "engine/checkpoint/ultradeep_config.h"
+#include "kernels/mamba.h"
 #include <stdlib.h>
 #include <string.h>
 
 #define WHERE "config.json: "
-/* What the kernels of Mamba routers take. */
-enum { MAX_WIDTH = 16384, MAX_D_STATE = 256, MAX_D_CONV = 64, MAX_DT_RANK = 1024 };
 
 static const char *const router_types[] = {"mlp", "mamba", NULL};                             /* in the order of enum router_type */
 static const char *const norm_methods[] = {"none", "lns", "hybridnorm", "hybridnorm*", NULL}; /* of enum norm_method */
@@ -122,25 +121,25 @@ static int read_dt_rank(const json_t *config, struct mamba_config *m, struct err
     m->dt_rank = (m->dim + 15) / 16;
     if (json_is_string(v) && !strcmp(json_string_value(v), "auto"))
         return 0;
-    return get_int(config, "router_dt_rank", 1, MAX_DT_RANK, &m->dt_rank, err);
+    return get_int(config, "router_dt_rank", 1, MAMBA_DT_MAX, &m->dt_rank, err);
 }
 
 static int read_mamba(const json_t *config, struct mamba_config *m, struct err *err)
 {
     int expand = 2;
     *m = (struct mamba_config){.dim = 64, .d_state = 16, .d_conv = 4};
-    int r = get_int(config, "router_dim", 1, MAX_WIDTH, &m->dim, err);
+    int r = get_int(config, "router_dim", 1, MAMBA_INNER_MAX, &m->dim, err);
     if (r >= 0)
-        r = get_int(config, "router_d_state", 1, MAX_D_STATE, &m->d_state, err);
+        r = get_int(config, "router_d_state", 1, MAMBA_STATE_MAX, &m->d_state, err);
     if (r >= 0)
-        r = get_int(config, "router_d_conv", 2, MAX_D_CONV, &m->d_conv, err);
+        r = get_int(config, "router_d_conv", 2, MAMBA_CONV_MAX, &m->d_conv, err);
     if (r >= 0)
-        r = get_int(config, "router_expand", 1, MAX_WIDTH, &expand, err);
+        r = get_int(config, "router_expand", 1, MAMBA_INNER_MAX, &expand, err);
     if (r >= 0)
         r = read_dt_rank(config, m, err);
-    if (r >= 0 && (int64_t)expand * m->dim > MAX_WIDTH)
+    if (r >= 0 && (int64_t)expand * m->dim > MAMBA_INNER_MAX)
         r = err_field(err, ERR_UNSUPPORTED, "router_expand", WHERE "router_expand %d times router_dim %d is above %d", expand, m->dim,
-                      MAX_WIDTH);
+                      MAMBA_INNER_MAX);
     m->inner = r < 0 ? 0 : expand * m->dim;
     return r;
 }
@@ -182,9 +181,11 @@ static int override_inference(const char *name, struct model_config *m, struct e
 {
     int i = find(inferences, name);
     if (i < 0)
-        return err_field(err, ERR_INVALID, "expert-choice", "--expert-choice must be exact or threshold, and is '%.40s'", name);
+        return err_field(err, ERR_INVALID, "expert_choice_override", "expert_choice_override must be exact or threshold, and is '%.40s'",
+                         name);
     if (!m->expert_choice)
-        return err_field(err, ERR_INVALID, "expert-choice", "--expert-choice %s needs a model whose routing is \"expert_choice\"", name);
+        return err_field(err, ERR_INVALID, "expert_choice_override",
+                         "expert_choice_override %s needs a model whose routing is \"expert_choice\"", name);
     m->expert_inference = (enum expert_inference)i;
     return 0;
 }

@@ -39,14 +39,19 @@ static struct dev_i32 *stage_ints(struct batch *b, size_t *used, const int *src,
     return dev_i32_in(stage(b, used, src, (size_t)n * sizeof(*src)), 0);
 }
 
-int batch_upload(struct batch *b, const struct step_rows *s, struct dev_i32 *tables)
+int batch_upload(struct batch *b, const struct step_rows *s, const struct model *m, const struct kv_memory *kv)
 {
     size_t used = 0;
     b->n_rows = s->n_rows;
     b->n_runs = s->n_runs;
     b->n_append = s->n_append;
     b->n_want = s->n_want;
-    b->step = (struct kern_step){.all = {.n_max = s->n_rows}, .n_runs = s->n_runs, .tables = tables};
+    b->step = (struct kern_step){.all = {.n_max = s->n_rows},
+                                 .n_runs = s->n_runs,
+                                 .tables = kv->tables,
+                                 .states = kv->states,
+                                 .n_routers = m->weights.n_states,
+                                 .state_floats = (int)model_config_state_floats(&m->config)};
     b->step.runs = dev_runs_in(stage(b, &used, s->runs, (size_t)s->n_runs * sizeof(*s->runs)), 0); /* first, for its alignment */
     b->step.saves = dev_saves_in(stage(b, &used, s->saves, (size_t)s->n_saves * sizeof(*s->saves)), 0);
     b->d_ids = stage_ints(b, &used, s->ids, s->n_rows);

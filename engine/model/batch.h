@@ -1,5 +1,7 @@
 /* The rows of one step on a device: a copy of step_rows.h, made in one piece. */
 #pragma once
+#include "engine/model/kv_memory.h"
+#include "engine/model/model.h"
 #include "engine/model/step_rows.h"
 #include "kernels/backend.h"
 
@@ -16,8 +18,8 @@ struct batch {
 int batch_init(struct batch *b, struct kern_ctx *k, int max_rows, int n_layers, struct err *err);
 void batch_done(struct batch *b); /* copes with half-built and with a zeroed struct */
 
-/* Copies the rows to the device and fills b->step; tables: the block tables of all sequences. `rows` may be changed afterwards. */
-int batch_upload(struct batch *b, const struct step_rows *rows, struct dev_i32 *tables);
+/* Copies the rows to the device and fills b->step for a model on its memory. `rows` may be changed afterwards. */
+int batch_upload(struct batch *b, const struct step_rows *rows, const struct model *m, const struct kv_memory *kv);
 /* Device pointers of one layer. */
 static inline const struct dev_i32 *batch_layer_base(const struct batch *b, int layer)
 {

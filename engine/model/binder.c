@@ -185,3 +185,29 @@ int binder_matrix(struct binder *b, enum matrix_kind kind, const enum schema_row
     drop_copies(b);
     return r;
 }
+
+/* ---- Mamba routers ------------------------------------------------------------------------------------------- */
+
+int binder_tensor(struct binder *b, enum schema_row row, struct kern_tensor *ret)
+{
+    struct source s = take(b, row);
+    assert(s.t && b->n_copies < BINDER_MAX_COPIES);
+    int r = lay_out(b, &s);
+    if (r >= 0 && !all_finite(&s))
+        r = err_set(b->err, ERR_CORRUPT, "tensor %s holds a value that is not finite", s.t->name);
+    *ret = (struct kern_tensor){s.data, s.type};
+    return r;
+}
+
+/* The backend names a tensor by its part of the name. */
+int binder_mamba(struct binder *b, const struct mamba_parts *parts, struct kern_mamba **ret)
+{
+    struct err cause = {0};
+    int r = b->k->ops->mamba_new(b->k, parts, ret, &cause);
+    if (r >= 0)
+        b->bytes += b->k->ops->mamba_bytes(*ret);
+    else
+        err_set(b->err, r, "model.layers.%d.%s: %s", b->of.layer, b->of.skip ? "skip_router" : "router", cause.text);
+    drop_copies(b);
+    return r;
+}

@@ -4,111 +4,143 @@
 
 /* The rows of a step as a layer divides them. */
 struct layer_rows {
-    struct rows all, selected;
-    struct rows executed; /* rows that the layer changes: everyone, or the selected where the others skip it */
-    struct rows normed;   /* rows whose normed input something reads */
+    struct rows all, executed, attending;
+    struct rows normed;   /* rows whose input attention's projections read */
+    struct rows finished; /* executed rows whose output something reads */
 };
 
-/* After the last layer only wanted rows are read, so only they need its output projection and MLP. */
+/* After the last layer only wanted rows are read, so where all are executed only they need its output projection and MLP. */
 static struct layer_rows divide_rows(const struct layer_plan *p, const struct workspace *w, const struct batch *b, bool last)
 {
-    struct layer_rows r = {.all = b->step.all};
-    if (!layer_is_routed(p)) {
-        r.selected = r.executed = r.normed = r.all;
-    } else {
-        r.selected = (struct rows){w->place.sel, w->place.sel_n, b->n_rows};
-        r.executed = layer_can_skip(p) ? r.selected : r.all;
-        r.normed = p->kv == KV_ALL ? r.all : r.executed;
-    }
-    if (last && !layer_can_skip(p))
-        r.executed = (struct rows){.idx = b->d_want_row, .n_max = b->n_want};
+    struct layer_rows r = {.all = b->step.all, .executed = b->step.all, .attending = b->step.all};
+    if (layer_is_routed(p))
+        r.attending = (struct rows){w->place.sel, w->place.sel_n, b->n_rows};
+    if (layer_can_skip(p))
+        r.executed = (struct rows){w->place.exec, w->place.exec_n, b->n_rows};
+    r.normed = p->kv == KV_ALL ? r.all : r.executed;
+    r.finished = last && !layer_can_skip(p) ? (struct rows){.idx = b->d_want_row, .n_max = b->n_want} : r.executed;
     return r;
 }
 
-int forward_router(const struct model *m, struct workspace *w, const struct batch *b, int layer)
+/* What a layer works on. */
+struct layer {
+    const struct model *m;
+    struct workspace *w;
+    const struct batch *b;
+    const struct layer_plan *p;
+    const struct layer_weights *lw;
+    struct kern_heads heads;
+    struct layer_rows rows;
+    int index, width; /* width: of a row of qkv */
+};
+
+static int attention_input(const struct layer *l)
 {
-    const struct layer_weights *lw = &m->weights.layers[layer];
-    const struct layer_plan *p = &m->plan[layer];
-    struct kern_ctx *k = m->k;
-    struct rows all = b->step.all;
-    size_t at = (size_t)layer * (size_t)b->n_rows;
-    struct route_out to = {
-        .route = dev_u8_at(w->route, at), .gate = w->gate, .prob = dev_f32_at(w->prob, at), .below = p->below, .above = p->above};
-    switch (p->router) {
-    case ROUTER_MLP: {
-        struct route_mlp mlp = {lw->router.in, lw->router.out, lw->router.out_bias, lw->router.dim, w->router};
-        return k->ops->route_mlp(k, &to, &mlp, w->x, all);
-    }
-    case ROUTER_MOD: return k->ops->route_mod(k, &to, w->x, lw->router.out, lw->router.out_bias, lw->router.dim, all);
-    case ROUTER_DLLM: {
-        /* the norm inside D-LLM's router has its own fixed eps (golden section 8) */
-        struct route_dllm dllm = {lw->router.norm, 1e-5f, lw->router.out, lw->router.out_bias, lw->router.dim, p->forced};
-        int r = k->ops->matmul_accurate(k, w->router, w->x, lw->router.in, all);
-        return r < 0 ? r : k->ops->route_dllm(k, &to, &dllm, w->router, b->step.pos, all);
-    }
-    case ROUTER_MAMBA:
-    case ROUTER_NONE: break;
-    }
-    return 0;
+    const struct model_config *c = &l->m->config;
+    struct kern_ctx *k = l->m->k;
+    if (l->p->no_attn_norm)
+        return k->ops->cast_rows(k, l->w->xn, l->w->x, l->rows.normed, c->hidden);
+    return k->ops->rmsnorm(k, l->w->xn, NULL, l->w->x, l->lw->attn_norm, l->rows.normed, c->hidden, c->rms_eps);
 }
 
-static int attention_block(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv, int layer,
-                           const struct layer_rows *rows)
+static int project(const struct layer *l)
 {
-    const struct model_config *c = &m->config;
-    const struct layer_weights *lw = &m->weights.layers[layer];
-    const struct layer_plan *p = &m->plan[layer];
-    struct kern_ctx *k = m->k;
-    struct kern_heads heads = {.h = c->n_heads, .hk = c->n_kv_heads, .hd = model_config_padded_head_dim(c), .kv = kv->kv};
-    int width = (c->n_heads + 2 * c->n_kv_heads) * heads.hd, r;
-    r = k->ops->rmsnorm(k, w->xn, w->x, lw->attn_norm, rows->normed, c->hidden, c->rms_eps);
-    for (int i = 0; r >= 0 && i < lw->n_proj; i++) {
-        const struct projection *proj = &lw->proj[i];
-        struct rows of = proj->rows == ROWS_ATTENDING ? rows->selected : rows->all;
-        r = proj->bypass ? k->ops->matmul_bypass(k, &heads, w->attn, w->qkv, w->xn, proj->w, c->hidden, of)
-                         : k->ops->matmul(k, w->qkv, proj->col, width, w->xn, c->hidden, proj->w, of);
+    struct kern_ctx *k = l->m->k;
+    struct workspace *w = l->w;
+    int d = l->m->config.hidden, r = 0;
+    for (int i = 0; r >= 0 && i < l->lw->n_proj; i++) {
+        const struct projection *p = &l->lw->proj[i];
+        struct rows of = p->rows == ROWS_ATTENDING ? l->rows.attending : p->rows == ROWS_EXECUTED ? l->rows.executed : l->rows.all;
+        r = p->bypass ? k->ops->matmul_bypass(k, &l->heads, w->attn, w->qkv, w->xn, p->w, d, of)
+                      : k->ops->matmul(k, w->qkv, p->col, l->width, w->xn, d, p->w, of);
     }
-    if (r >= 0)
-        r = k->ops->rope_store(k, &heads, w->qkv, m->rope_cos, m->rope_sin, &b->step, w->place.slot, rows->selected);
-    if (r >= 0)
-        r = k->ops->attention(k, &heads, w->attn, w->qkv, &b->step, layer, &w->place, 1.0f / sqrtf((float)c->head_dim));
-    if (r >= 0)
-        r = k->ops->matmul_residual(k, w->x, w->attn, c->n_heads * heads.hd, lw->o, p->attn_gate == GATE_CHOSEN ? w->gate : NULL,
-                                    rows->executed);
     return r;
 }
 
-static int mlp_block(const struct model *m, struct workspace *w, int layer, struct rows rows)
+/* Norms of heads, before the rotation; then the linear path's values, which the norm belongs to. */
+static int norm_heads(const struct layer *l)
 {
-    const struct layer_weights *lw = &m->weights.layers[layer];
+    const struct kern_heads *h = &l->heads;
+    const struct {
+        int heads;
+        const struct dev_f32 *w;
+        struct rows rows;
+    } parts[] = {
+        {h->h, l->lw->q_norm, l->rows.attending},
+        {h->hk, l->lw->k_norm, l->rows.attending},
+        {h->hk, l->lw->v_norm, l->rows.executed},
+    };
+    struct kern_ctx *k = l->m->k;
+    int col = 0, hd = l->m->config.head_dim, r = 0;
+    for (int i = 0; i < 3 && r >= 0; col += parts[i++].heads * h->hd)
+        r = k->ops->head_norm(k, l->w->qkv, col, l->width, parts[i].heads, h->hd, hd, parts[i].w, parts[i].rows, l->m->config.rms_eps);
+    return r >= 0 && layer_has_linear(l->p) ? k->ops->spread_values(k, h, l->w->attn, l->w->qkv, l->rows.executed) : r;
+}
+
+/* x += o(attention of its input), or o(its own values) for executed rows that do not attend. */
+static int attention_block(const struct layer *l)
+{
+    const struct model *m = l->m;
+    struct workspace *w = l->w;
     struct kern_ctx *k = m->k;
-    int r = k->ops->rmsnorm(k, w->xn, w->x, lw->mlp_norm, rows, m->config.hidden, m->config.rms_eps);
+    int r = attention_input(l);
     if (r >= 0)
-        r = k->ops->matmul_swiglu(k, w->ffn, w->xn, lw->gate_up, rows);
+        r = project(l);
+    if (r >= 0 && l->p->qkv_norm)
+        r = norm_heads(l);
     if (r >= 0)
-        r = k->ops->matmul_residual(k, w->x, w->ffn, m->config.ffn, lw->down, NULL, rows);
+        r = k->ops->rope_store(k, &l->heads, w->qkv, m->rope_cos, m->rope_sin, &l->b->step, w->place.slot, l->rows.attending);
+    if (r >= 0)
+        r = k->ops->attention(k, &l->heads, w->attn, w->qkv, &l->b->step, l->index, &w->place, 1.0f / sqrtf((float)m->config.head_dim));
+    if (r >= 0)
+        r = k->ops->matmul_residual(k, w->x, w->attn, l->heads.h * l->heads.hd, l->lw->o, l->p->attn_gate == GATE_CHOSEN ? w->gate : NULL,
+                                    l->rows.finished);
     return r;
+}
+
+/* x = x + mlp(norm(x)), or norm(x) + mlp(norm(x)). */
+static int mlp_block(const struct layer *l)
+{
+    const struct model_config *c = &l->m->config;
+    struct workspace *w = l->w;
+    struct kern_ctx *k = l->m->k;
+    int r = k->ops->rmsnorm(k, w->xn, l->p->mlp_from_norm ? w->x : NULL, w->x, l->lw->mlp_norm, l->rows.finished, c->hidden, c->rms_eps);
+    if (r >= 0)
+        r = k->ops->matmul_swiglu(k, w->ffn, w->xn, l->lw->gate_up, l->rows.finished);
+    if (r >= 0)
+        r = k->ops->matmul_residual(k, w->x, w->ffn, c->ffn, l->lw->down, NULL, l->rows.finished);
+    return r;
+}
+
+static int blend(const struct layer *l)
+{
+    struct workspace *w = l->w;
+    bool towards = l->p->layer_gate == GATE_TOWARDS;
+    return l->m->k->ops->blend(l->m->k, w->x, w->x0, towards ? w->skip_gate : w->gate, towards ? BLEND_TOWARDS : BLEND_ADD,
+                               l->m->config.hidden, l->rows.executed);
 }
 
 int forward_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv, int layer)
 {
     const struct layer_plan *p = &m->plan[layer];
+    const struct model_config *c = &m->config;
     struct kern_ctx *k = m->k;
     const struct dev_u8 *route = layer_is_routed(p) ? dev_u8_at(w->route, (size_t)layer * (size_t)b->n_rows) : NULL;
-    int d = m->config.hidden, r = forward_router(m, w, b, layer);
+    struct layer l = {.m = m, .w = w, .b = b, .p = p, .lw = &m->weights.layers[layer], .index = layer};
+    l.heads = (struct kern_heads){.h = c->n_heads, .hk = c->n_kv_heads, .hd = model_config_padded_head_dim(c), .kv = kv->kv};
+    l.width = (c->n_heads + 2 * c->n_kv_heads) * l.heads.hd;
+    l.rows = divide_rows(p, w, b, layer == c->n_layers - 1);
+    int r = forward_router(m, w, b, layer);
     if (r >= 0)
         r = k->ops->place(k, &b->step, layer, route, p->kv == KV_ALL, batch_layer_base(b, layer), batch_layer_reserved(b, layer),
                           &w->place);
-    struct layer_rows rows = divide_rows(p, w, b, layer == m->config.n_layers - 1);
     if (r >= 0 && p->layer_gate != GATE_NONE)
-        r = k->ops->copy_rows(k, w->x0, w->x, d, rows.executed);
+        r = k->ops->copy_rows(k, w->x0, w->x, c->hidden, l.rows.executed);
     if (r >= 0)
-        r = attention_block(m, w, b, kv, layer, &rows);
+        r = attention_block(&l);
     if (r >= 0)
-        r = mlp_block(m, w, layer, rows.executed);
-    if (r >= 0 && p->layer_gate != GATE_NONE)
-        r = k->ops->blend(k, w->x, w->x0, w->gate, d, rows.executed);
-    return r;
+        r = mlp_block(&l);
+    return r >= 0 && p->layer_gate != GATE_NONE ? blend(&l) : r;
 }
 
 int forward_embed(const struct model *m, struct workspace *w, const struct batch *b)
@@ -138,7 +170,7 @@ int forward_head(const struct model *m, struct workspace *w, const struct batch 
     struct rows wanted = {.idx = dev_i32_at(b->d_want_row, (size_t)first), .n_max = n}, compact = {.n_max = n};
     int r = k->ops->gather_rows(k, w->want_x, w->x, c->hidden, wanted);
     if (r >= 0)
-        r = k->ops->rmsnorm(k, w->want_xn, w->want_x, m->weights.final_norm, compact, c->hidden, c->rms_eps);
+        r = k->ops->rmsnorm(k, w->want_xn, NULL, w->want_x, m->weights.final_norm, compact, c->hidden, c->rms_eps);
     if (r >= 0)
         r = k->ops->matmul_f32(k, w->logits, w->want_xn, m->weights.head, compact);
     return r < 0 ? r : forward_scores(m, w, b, first, n, top_k);

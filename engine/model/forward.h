@@ -1,6 +1,7 @@
 /* The forward loop: embed, layers as the plan says, and the head on wanted rows only. One loop serves every family. */
 #pragma once
 #include "engine/model/batch.h"
+#include "engine/model/forward_router.h"
 #include "engine/model/kv_memory.h"
 #include "engine/model/workspace.h"
 
@@ -8,10 +9,9 @@
  * rows only), w->route and w->prob the decisions, and new K and V lie in the reserved slots. */
 int forward_layers(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv);
 
-/* The parts that forward_layers is made of, in order: w->x = the rows' embeddings; then layer by layer. forward_router asks a routed
- * layer's router alone (route, prob and gate of all rows; a dense layer has none); forward_layer asks it again by itself. */
+/* The parts that forward_layers is made of, in order: w->x = the rows' embeddings; then layer by layer, each of which asks its routers by
+ * itself (forward_router.h). */
 int forward_embed(const struct model *m, struct workspace *w, const struct batch *b);
-int forward_router(const struct model *m, struct workspace *w, const struct batch *b, int layer);
 int forward_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv, int layer);
 
 /* Log-probabilities of wanted rows first .. first+n-1 of the batch (n <= w->head_rows): the final norm and the head, then

@@ -119,14 +119,6 @@ static int check_weights(const struct model *m, const struct safetensors *files,
                      need >> 20, dtype_name(m->k->act), memory.free_bytes >> 20, m->k->backend->name, memory.total_bytes >> 20);
 }
 
-static int check_scopes(const struct model *m, struct err *err)
-{
-    for (int i = 0; i < m->config.n_layers; i++)
-        if (m->plan[i].scope != SCOPE_TOKEN)
-            return err_set(err, ERR_UNSUPPORTED, "layer %d selects by more than its own token, which is not implemented", i);
-    return 0;
-}
-
 int model_open(const struct model_options *o, const struct backend *backend, struct model *m, struct err *err)
 {
     memset(m, 0, sizeof(*m));
@@ -142,8 +134,6 @@ int model_open(const struct model_options *o, const struct backend *backend, str
         m->plan = calloc((size_t)m->config.n_layers, sizeof(*m->plan));
         r = m->plan ? layer_plan_fill(&m->config, files, o->overrides.dense_layers, m->plan, err) : err_set(err, ERR_NOMEM, "layer plan");
     }
-    if (r >= 0)
-        r = check_scopes(m, err);
     if (r >= 0)
         r = backend->open(&bc, &m->k, err);
     if (r >= 0)
@@ -180,4 +170,9 @@ void model_close(struct model *m)
 size_t model_kv_row_bytes(const struct model *m)
 {
     return 2 * (size_t)m->config.n_kv_heads * (size_t)model_config_padded_head_dim(&m->config) * dtype_size(m->k->act);
+}
+
+size_t model_state_bytes(const struct model *m)
+{
+    return (size_t)m->weights.n_states * model_config_state_floats(&m->config) * sizeof(float);
 }

@@ -31,3 +31,5 @@ void model_close(struct model *m); /* copes with half-opened */
 
 /* Bytes of one KV row slot: K and V of one token in one layer. */
 size_t model_kv_row_bytes(const struct model *m);
+/* Bytes of one state slot: the states of all recurrent routers after one prefix; 0: there are none. */
+size_t model_state_bytes(const struct model *m);

@@ -103,14 +103,49 @@ static int bind_dllm_router(struct binder *b, struct router_weights *w)
     return r >= 0 ? vector(b, SCHEMA_DLLM_ROUTER_OUT_BIAS, &w->out_bias) : r;
 }
 
-static int bind_router(struct binder *b, enum router router, struct router_weights *w)
+static int bind_mamba_router(struct binder *b, struct router_weights *w)
+{
+    const struct mamba_config *m = &b->c->mamba;
+    struct mamba_parts p = {.d = b->c->hidden,
+                            .r = m->dim,
+                            .e = m->inner,
+                            .n_state = m->d_state,
+                            .n_conv = m->d_conv,
+                            .n_dt = m->dt_rank,
+                            .eps = b->c->rms_eps};
+    const struct {
+        enum schema_row row;
+        struct kern_tensor *to;
+    } tensors[] = {
+        {SCHEMA_MAMBA_IN, &p.in_proj},
+        {SCHEMA_MAMBA_IN_BIAS, &p.in_proj_bias},
+        {SCHEMA_MAMBA_NORM, &p.norm},
+        {SCHEMA_MAMBA_MIXER_IN, &p.mixer_in_proj},
+        {SCHEMA_MAMBA_CONV, &p.conv1d},
+        {SCHEMA_MAMBA_CONV_BIAS, &p.conv1d_bias},
+        {SCHEMA_MAMBA_X, &p.x_proj},
+        {SCHEMA_MAMBA_DT, &p.dt_proj},
+        {SCHEMA_MAMBA_DT_BIAS, &p.dt_proj_bias},
+        {SCHEMA_MAMBA_A_LOG, &p.a_log},
+        {SCHEMA_MAMBA_D, &p.skip},
+        {SCHEMA_MAMBA_MIXER_OUT, &p.mixer_out_proj},
+        {SCHEMA_MAMBA_OUT, &p.out_proj},
+        {SCHEMA_MAMBA_OUT_BIAS, &p.out_proj_bias},
+    };
+    int r = 0;
+    for (int i = 0; i < COUNT(tensors) && r >= 0; i++)
+        r = binder_tensor(b, tensors[i].row, tensors[i].to);
+    return r >= 0 ? binder_mamba(b, &p, &w->mamba) : r;
+}
+
+static int bind_router(struct binder *b, struct router_weights *w)
 {
     int r = 0;
-    switch (router) {
+    switch (b->of.skip ? b->of.plan->skip_router : b->of.plan->router) {
     case ROUTER_MLP: r = bind_mlp_router(b, w); break;
     case ROUTER_MOD: r = bind_mod_router(b, w); break;
     case ROUTER_DLLM: r = bind_dllm_router(b, w); break;
-    case ROUTER_MAMBA:
+    case ROUTER_MAMBA: r = bind_mamba_router(b, w); break;
     case ROUTER_NONE: break;
     }
     return r >= 0 ? vector(b, SCHEMA_THRESHOLD, &w->threshold) : r;
@@ -119,11 +154,21 @@ static int bind_router(struct binder *b, enum router router, struct router_weigh
 static int bind_layer(struct binder *b, int l, const struct layer_plan *p, struct layer_weights *lw)
 {
     b->of = (struct schema_of){.layer = l, .plan = p, .skip = true};
-    int r = bind_router(b, p->skip_router, &lw->skip_router);
+    int r = bind_router(b, &lw->skip_router);
     b->of.skip = false;
     if (r >= 0)
-        r = bind_router(b, p->router, &lw->router);
+        r = bind_router(b, &lw->router);
     return r >= 0 ? bind_block(b, p, lw) : r;
+}
+
+/* Router states are numbered layers ascending, in a nested layer the skip router's first. */
+static void number_states(const struct layer_plan *plan, struct weights *w)
+{
+    for (int l = 0; l < w->n_layers; l++) {
+        w->layers[l].skip_router.state = w->n_states;
+        w->layers[l].router.state = w->n_states + (plan[l].skip_router == ROUTER_MAMBA);
+        w->n_states += layer_n_states(&plan[l]);
+    }
 }
 
 /* ---- the whole -------------------------------------------------------------------------------------------------- */
@@ -145,6 +190,7 @@ static int bind_all(struct binder *b, const struct layer_plan *plan, struct weig
     w->layers = calloc((size_t)w->n_layers, sizeof(*w->layers));
     if (!w->layers)
         return err_set(b->err, ERR_NOMEM, "no memory for the list of weights");
+    number_states(plan, w);
     int r = bind_ends(b, w);
     for (int l = 0; l < w->n_layers && r >= 0; l++)
         r = bind_layer(b, l, &plan[l], &w->layers[l]);
@@ -169,6 +215,7 @@ int weights_load(struct kern_ctx *k, const struct model_config *c, const struct 
 
 static void free_router(struct kern_ctx *k, struct router_weights *w)
 {
+    k->ops->mamba_free(k, w->mamba);
     k->ops->matrix_free(k, w->in);
     k->backend->free(k, DEV_BYTES(w->norm));
     k->backend->free(k, DEV_BYTES(w->out));
@@ -189,6 +236,17 @@ static void free_layer(struct kern_ctx *k, struct layer_weights *lw)
     o->matrix_free(k, lw->down);
     free_router(k, &lw->router);
     free_router(k, &lw->skip_router);
+}
+
+int weights_bind_router(struct kern_ctx *k, const struct model_config *c, struct schema_of of, const struct safetensors *s,
+                        struct weights *w, struct err *err)
+{
+    struct binder b = {.k = k, .c = c, .s = s, .of = of, .err = err};
+    struct router_weights *rw = of.skip ? &w->layers[of.layer].skip_router : &w->layers[of.layer].router;
+    int state = rw->state;
+    free_router(k, rw);
+    *rw = (struct router_weights){.state = state};
+    return bind_router(&b, rw);
 }
 
 void weights_free(struct kern_ctx *k, struct weights *w)

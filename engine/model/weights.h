@@ -4,6 +4,7 @@
 #include "engine/checkpoint/layer_plan.h"
 #include "engine/checkpoint/model_config.h"
 #include "engine/checkpoint/safetensors.h"
+#include "engine/checkpoint/tensor_schema.h"
 #include "kernels/backend.h"
 
 enum row_set { ROWS_ALL, ROWS_EXECUTED, ROWS_ATTENDING };
@@ -16,8 +17,10 @@ struct projection {
     bool bypass; /* it gives V, and with it the linear path: attention then writes over its own rows */
 };
 
-/* A router. MLP: out silu(in x); D-LLM: with a norm between the two; MoD: out alone, the selecting row before the gating one. */
+/* A router. MLP: out silu(in x); D-LLM: with a norm between the two; MoD: out alone, the selecting row before the gating one. Mamba: whole. */
 struct router_weights {
+    struct kern_mamba *mamba;
+    int state;                      /* number among the model's Mamba routers: layers ascending, in a nested layer the skip router first */
     struct kern_matrix *in;         /* [dim, hidden], MATRIX_ACCURATE, with bias */
     struct dev_f32 *norm;           /* f32 [dim] */
     struct dev_f32 *out, *out_bias; /* f32 [2, dim], [2] */
@@ -41,6 +44,7 @@ struct weights {
     struct dev_f32 *final_norm;   /* [hidden] */
     struct layer_weights *layers; /* [n_layers] */
     int n_layers;
+    int n_states;     /* Mamba routers */
     size_t bytes;     /* in backend memory */
     int64_t n_params; /* as stored, tied embeddings counted once */
 };
@@ -48,5 +52,8 @@ struct weights {
 /* A layer that the plan forces dense is loaded without its router. Errors name the tensor. */
 int weights_load(struct kern_ctx *k, const struct model_config *c, const struct layer_plan *plan, const struct safetensors *s,
                  struct weights *ret, struct err *err);
+/* Binds one router again, from files that have changed since. On error the router is lost. */
+int weights_bind_router(struct kern_ctx *k, const struct model_config *c, struct schema_of of, const struct safetensors *s,
+                        struct weights *w, struct err *err);
 void weights_free(struct kern_ctx *k, struct weights *w);     /* copes with half-loaded */
 enum dtype weights_stored_dtype(const struct safetensors *s); /* of the embedding */

@@ -14,12 +14,13 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
     const struct model_config *c = &m->config;
     size_t n = (size_t)max_rows, d = (size_t)c->hidden, l = (size_t)c->n_layers, act = dtype_size(m->k->act), router = 0;
     size_t hd = (size_t)model_config_padded_head_dim(c), q = (size_t)c->n_heads * hd, kv = (size_t)c->n_kv_heads * hd;
-    bool gated = false;
+    bool gated = false, nested = false;
     for (int i = 0; i < c->n_layers; i++) {
         const struct layer_weights *lw = &m->weights.layers[i];
         if (lw->router.in && (size_t)lw->router.dim > router)
             router = (size_t)lw->router.dim;
         gated |= m->plan[i].layer_gate != GATE_NONE;
+        nested |= m->plan[i].skip_router != ROUTER_NONE;
     }
     *w = (struct workspace){.k = m->k, .max_rows = max_rows, .head_rows = head_rows(max_rows)};
     size_t hr = (size_t)w->head_rows;
@@ -37,6 +38,10 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         {&w->route, l * n},
         {&w->prob, l * n * 4},
         {&w->gate, n * 4},
+        {&w->margin, n * 4},
+        {&w->skip_gate, nested ? n * 4 : 0},
+        {&w->skip_prob, nested ? n * 4 : 0},
+        {&w->router_bad, (size_t)m->weights.n_states * n},
         {&w->place.sel, n * 4},
         {&w->place.sel_n, 4},
         {&w->place.exec, n * 4},
@@ -81,6 +86,10 @@ void workspace_done(struct workspace *w)
                                DEV_BYTES(w->route),
                                DEV_BYTES(w->prob),
                                DEV_BYTES(w->gate),
+                               DEV_BYTES(w->margin),
+                               DEV_BYTES(w->skip_gate),
+                               DEV_BYTES(w->skip_prob),
+                               DEV_BYTES(w->router_bad),
                                DEV_BYTES(w->place.sel),
                                DEV_BYTES(w->place.sel_n),
                                DEV_BYTES(w->place.exec),

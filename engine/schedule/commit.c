@@ -106,10 +106,30 @@ static void commit_block(struct block *b, struct engine_stats *counts)
     }
 }
 
+/* A router's state that is not finite ends its sequence. */
+static void check_states(const struct sequence_env *e, const struct step *step, int i_run)
+{
+    const struct kern_run *run = &step->rows.runs[i_run];
+    const struct step_owner *owner = &step->runs[i_run];
+    const unsigned char *bad = step->results.bad_states;
+    for (int l = 0; l < e->bits->n_layers; l++)
+        for (int i = 0; i < e->x->limits.layers[l].n_states; i++, bad += step->rows.n_rows) {
+            const unsigned char *at = memchr(bad + run->row0, 1, (size_t)run->n);
+            if (!at || owner->seq->done)
+                continue;
+            struct err err;
+            err_set(&err, ERR_NUMERIC, "the state of a router of layer %d is not finite at position %d", l,
+                    owner->pos + (int)(at - bad) - run->row0);
+            sequence_finish(owner->seq, e, ERR_NUMERIC, &err);
+        }
+}
+
 static void commit_run(struct commit *c, const struct sequence_env *e, const struct step *step, int i, struct engine_stats *counts)
 {
     const struct kern_run *run = &step->rows.runs[i];
     *(run->append ? &counts->rows_computed : &counts->rows_rescored) += (uint64_t)run->n;
+    if (step->results.bad_states)
+        check_states(e, step, i);
     for (int done = 0; run->append && done < run->n; done += COMMIT_ROWS) {
         int n = run->n - done < COMMIT_ROWS ? run->n - done : COMMIT_ROWS;
         struct block b = {.c = c, .e = e, .step = step, .q = step->runs[i].seq, .row = run->row0 + done, .n = n};

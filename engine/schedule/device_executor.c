@@ -4,7 +4,6 @@
 #include "engine/model/scores.h"
 #include "kernels/op_times.h"
 #include <stdlib.h>
-#include <string.h>
 
 #define REPLAY_ROWS 128
 
@@ -15,8 +14,9 @@ _Static_assert(EXECUTOR_STEPS_MAX <= BACKEND_MARKS, "a step's number is its mark
 struct flight {
     struct batch batch;
     struct scores scores;
-    struct step_rows *rows; /* borrowed; NULL: no step is in flight */
-    unsigned char *route;   /* [n_layers, n_rows] alloc_host memory */
+    struct step_rows *rows;    /* borrowed; NULL: no step is in flight */
+    unsigned char *route;      /* [n_layers, n_rows] alloc_host memory */
+    unsigned char *bad_states; /* [recurrent routers, n_rows] alloc_host memory; NULL: there are none */
 };
 
 struct device_executor {
@@ -65,11 +65,13 @@ static int issue_step(struct device_executor *x, int id, struct step_rows *rows,
     struct flight *f = &x->flights[id];
     struct batch *b = &f->batch;
     struct kern_ctx *k = x->model.k;
-    int r = batch_upload(b, rows, x->kv.tables);
+    int r = batch_upload(b, rows, &x->model, &x->kv);
     if (r >= 0)
         r = run_layers(x, id);
     if (r >= 0)
         r = k->backend->fetch(k, f->route, DEV_BYTES(x->w.route), (size_t)b->n_layers * (size_t)b->n_rows);
+    if (r >= 0 && f->bad_states)
+        r = k->backend->fetch(k, f->bad_states, DEV_BYTES(x->w.router_bad), (size_t)x->model.weights.n_states * (size_t)b->n_rows);
     if (r >= 0)
         r = scores_run(&f->scores, &x->model, &x->w, b, rows, err);
     return r < 0 ? r : k->backend->mark(k, id);
@@ -113,7 +115,8 @@ static int wait_step(struct executor *face, int id, struct step_results *ret, st
                                  .target_lp = s->target_lp,
                                  .top_id = s->top_id,
                                  .top_lp = s->top_lp,
-                                 .bad = s->bad};
+                                 .bad = s->bad,
+                                 .bad_states = f->bad_states};
     f->rows = NULL;
     return 0;
 }
@@ -150,6 +153,7 @@ static void flight_done(struct flight *f, struct kern_ctx *k)
     batch_done(&f->batch);
     scores_done(&f->scores);
     k->backend->free_host(k, f->route);
+    k->backend->free_host(k, f->bad_states);
 }
 
 static int flight_init(struct flight *f, const struct model *m, int max_rows, struct err *err)
@@ -158,7 +162,9 @@ static int flight_init(struct flight *f, const struct model *m, int max_rows, st
     if (r >= 0)
         r = scores_init(&f->scores, m, max_rows, err);
     f->route = m->k->backend->alloc_host(m->k, (size_t)max_rows * (size_t)n_layers);
-    return r >= 0 && !f->route ? err_set(err, ERR_NOMEM, "no memory for steps of %d rows", max_rows) : r;
+    size_t states = (size_t)m->weights.n_states * (size_t)max_rows;
+    f->bad_states = states ? m->k->backend->alloc_host(m->k, states) : NULL;
+    return r >= 0 && (!f->route || (states && !f->bad_states)) ? err_set(err, ERR_NOMEM, "no memory for steps of %d rows", max_rows) : r;
 }
 
 static void close_device(struct executor *face)
@@ -201,6 +207,16 @@ static int pool_rows(const struct model *m, size_t wanted_bytes, struct err *err
     return (int)n;
 }
 
+/* Places for router states: every running sequence needs one, and the prefix tree keeps others. A quarter of what the KV rows take, from 64 to 65,536. */
+static int state_slots(const struct model *m, const struct executor_limits *l, int wanted)
+{
+    size_t bytes = model_state_bytes(m);
+    if (!bytes || wanted)
+        return bytes ? wanted : 0;
+    size_t n = (size_t)l->n_kv_slots * model_kv_row_bytes(m) / 4 / bytes;
+    return n < 64 ? 64 : n > 65536 ? 65536 : (int)n;
+}
+
 static int describe_layers(struct device_executor *x, struct err *err)
 {
     int n = x->model.config.n_layers;
@@ -208,35 +224,41 @@ static int describe_layers(struct device_executor *x, struct err *err)
     if (!x->layers)
         return err_set(err, ERR_NOMEM, "no memory for a plan of %d layers", n);
     for (int l = 0; l < n; l++)
-        x->layers[l] = (struct route_layer){.routed = layer_is_routed(&x->model.plan[l]), .keep_all = x->model.plan[l].kv == KV_ALL};
+        x->layers[l] = (struct route_layer){.routed = layer_is_routed(&x->model.plan[l]),
+                                            .keep_all = x->model.plan[l].kv == KV_ALL,
+                                            .n_states = layer_n_states(&x->model.plan[l])};
     return 0;
 }
 
 static void set_limits(struct device_executor *x, const struct device_executor_options *o)
 {
     const struct model *m = &x->model;
-    bool cuda = !strcmp(m->k->backend->name, "cuda");
-    x->face.limits = (struct executor_limits){.max_rows = o->max_rows ? o->max_rows
-                                                          : cuda      ? 16384
-                                                                      : 512,
-                                              .max_steps = o->max_steps ? o->max_steps
-                                                           : cuda       ? 2
-                                                                        : 1,
+    const struct backend_limits *device = &m->k->limits;
+    x->face.limits = (struct executor_limits){.max_rows = o->max_rows ? o->max_rows : device->step_rows,
+                                              .max_steps = o->max_steps ? o->max_steps : device->steps_in_flight,
                                               .n_layers = m->config.n_layers,
                                               .layers = x->layers,
                                               .max_positions = m->max_model_len};
+    for (int l = 0; l < m->config.n_layers; l++)
+        x->face.limits.whole_prompts |= m->plan[l].scope == SCOPE_SEQUENCE;
 }
 
-static int open_memory(struct device_executor *x, size_t kv_cache_bytes, struct err *err)
+static int open_memory(struct device_executor *x, const struct device_executor_options *o, struct err *err)
 {
     const struct model *m = &x->model;
     struct executor_limits *l = &x->face.limits;
-    int r = pool_rows(m, kv_cache_bytes, err);
+    int r = pool_rows(m, o->kv_cache_bytes, err);
     if (r < 0)
         return r;
     l->n_kv_slots = r;
     l->n_table_entries = r; /* at least one sequence of full length, as pool_rows sees to */
-    r = kv_memory_open(&x->kv, m->k, l->n_kv_slots, model_kv_row_bytes(m), l->n_table_entries, err);
+    l->n_state_slots = state_slots(m, l, o->state_slots);
+    const struct kv_memory_sizes sizes = {.n_slots = l->n_kv_slots,
+                                          .row_bytes = model_kv_row_bytes(m),
+                                          .n_table_entries = l->n_table_entries,
+                                          .n_state_slots = l->n_state_slots,
+                                          .state_slot_bytes = model_state_bytes(m)};
+    r = kv_memory_open(&x->kv, m->k, &sizes, err);
     if (r >= 0)
         r = workspace_init(&x->w, m, l->max_rows, err);
     for (int i = 0; r >= 0 && i < l->max_steps; i++)
@@ -258,7 +280,7 @@ int device_executor_open(const struct device_executor_options *o, const struct b
         r = describe_layers(x, err);
     if (r >= 0) {
         set_limits(x, o);
-        r = open_memory(x, o->kv_cache_bytes, err);
+        r = open_memory(x, o, err);
     }
     if (r < 0) {
         close_device(&x->face);

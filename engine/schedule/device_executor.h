@@ -10,6 +10,7 @@ struct device_executor_options {
     int max_rows;          /* of a step; 0: the backend's default */
     int max_steps;         /* in flight; 0: the backend's default */
     size_t kv_cache_bytes; /* 0: a share of free memory */
+    int state_slots;       /* 0: by what the KV rows take */
 };
 
 /* Loads the checkpoint and allocates everything that steps need. *ret is closed through its face. Errors name the field. */

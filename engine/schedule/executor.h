@@ -21,19 +21,21 @@ struct executor_limits {
     const struct route_layer *layers; /* [n_layers] */
     int n_kv_slots;
     int64_t n_table_entries;
-    int n_state_slots; /* places for the router states of a sequence; 0: routers have none */
-    int max_positions; /* of one sequence */
+    int n_state_slots;  /* places for the router states of a sequence; 0: routers have none */
+    bool whole_prompts; /* selectors see the whole sequence: a prompt is one run of one step, and nothing of it is reused */
+    int max_positions;  /* of one sequence */
 };
 
 /* Of a step that is over; borrowed until its number is launched again. */
 struct step_results {
-    const unsigned char *route; /* [n_layers, n_rows] enum decision; layers without a router are not filled */
-    int top_k;                  /* of the step */
-    const int *target;          /* [n_want] as given, or the token that was drawn */
-    const float *target_lp;     /* [n_want] its logprob; 0 where there is none */
-    const int *top_id;          /* [n_want, top_k] best first */
-    const float *top_lp;        /* [n_want, top_k] */
-    const unsigned char *bad;   /* [n_want] the logits are not finite, and the rest of the row is unspecified */
+    const unsigned char *route;      /* [n_layers, n_rows] enum decision; layers without a router are not filled */
+    int top_k;                       /* of the step */
+    const int *target;               /* [n_want] as given, or the token that was drawn */
+    const float *target_lp;          /* [n_want] its logprob; 0 where there is none */
+    const int *top_id;               /* [n_want, top_k] best first */
+    const float *top_lp;             /* [n_want, top_k] */
+    const unsigned char *bad;        /* [n_want] the logits are not finite, and the rest of the row is unspecified */
+    const unsigned char *bad_states; /* [routers with a state, n_rows] 1: not finite from here on; NULL: there are none */
 };
 
 /* What the device has been doing. */

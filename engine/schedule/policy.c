@@ -154,6 +154,30 @@ static int divide_among(struct policy *p, int n, bool long_ones, int left, int k
     return left;
 }
 
+/* Gives whole prompts their rows, or every generating sequence one. Returns how many grants. */
+static int divide_whole(struct policy *p, bool prompts)
+{
+    int n = 0, left = p->max_rows;
+    for (struct sequence *q = p->running.head; q && left; q = q->next) {
+        int due = sequence_due(q);
+        if (!due || due > left || (q->n_new == 0) != prompts)
+            continue;
+        p->grants[n++] = (struct grant){q, due, due};
+        left -= due;
+    }
+    return n;
+}
+
+int policy_divide_whole(struct policy *p)
+{
+    bool prompts = !p->prompts_last;
+    int n = divide_whole(p, prompts);
+    if (!n)
+        n = divide_whole(p, prompts = !prompts);
+    p->prompts_last = prompts;
+    return n;
+}
+
 int policy_divide(struct policy *p)
 {
     int n = 0, left = p->max_rows;

@@ -22,6 +22,7 @@ struct policy {
     struct seq_list running; /* admitted */
     struct sequence **order; /* [POLICY_WINDOW] scratch for sorting */
     struct grant *grants;    /* [max_rows] of the latest policy_divide */
+    bool prompts_last;       /* policy_divide_whole: the latest step was of prompts */
 };
 
 /* What an admission round led to. */
@@ -39,6 +40,9 @@ void policy_done(struct policy *p); /* copes with half-built and with a zeroed s
 struct policy_round policy_admit(struct policy *p, const struct sequence_env *e, int64_t slots_in_flight);
 /* Fills p->grants: one row for every generating sequence, then prompts, at least half of the rest for long ones if there are any. Returns how many. */
 int policy_divide(struct policy *p);
+/* The same where a prompt must be one run of one step: prompts that fit whole, in the order of their admission, or one row for every generating
+ * sequence; the two take turns. */
+int policy_divide_whole(struct policy *p);
 /* Will there be more to run once the steps in flight are collected, even if no request comes? */
 bool policy_more_to_come(const struct policy *p);
 /* KV slots set aside for running sequences. */

@@ -27,9 +27,9 @@ static int check_room(const struct queue *q, const struct engine_ticket *t, stru
         return err_set(err, ERR_DEVICE, "%s", q->failure.text);
     if (q->draining)
         return err_set(err, ERR_DRAINING, "the server is shutting down");
-    if (q->n_waiting + t->n > q->max_waiting && q->n_waiting)
+    if (q->n_waiting + t->n_seqs > q->max_waiting && q->n_waiting)
         return err_set(err, ERR_BUSY, "the queue holds %d requests and takes at most %d; this call has %d", q->n_waiting, q->max_waiting,
-                       t->n);
+                       t->n_seqs);
     return 0;
 }
 
@@ -38,9 +38,9 @@ int queue_submit(struct queue *q, struct engine_ticket *t, struct err *err)
     pthread_mutex_lock(&q->lock);
     int r = check_room(q, t, err);
     if (r >= 0) {
-        for (int i = 0; i < t->n; i++)
+        for (int i = 0; i < t->n_seqs; i++)
             seq_list_push(&q->inbox, &t->seqs[i]);
-        q->n_waiting += t->n;
+        q->n_waiting += t->n_seqs;
         pthread_cond_signal(&q->wake);
     }
     pthread_mutex_unlock(&q->lock);
@@ -134,8 +134,10 @@ static void hand_over(struct seq_list *done)
     for (struct sequence *s = done->head, *next; s; s = next) {
         struct engine_ticket *t = s->ticket;
         next = s->next; /* s is the ticket's, and may be freed once the lock is released */
-        if (!--t->remaining)
-            pthread_cond_broadcast(&t->done);
+        if (--t->remaining)
+            continue;
+        ticket_complete(t);
+        pthread_cond_broadcast(&t->done);
     }
     *done = (struct seq_list){0};
 }

@@ -63,7 +63,8 @@ struct sequence_env {
     int *table_host;        /* [n_layers * max_positions] scratch for building block tables */
     const int32_t *eos_ids; /* [n_eos] */
     int n_eos;
-    int state_every; /* routers with a state: positions between copies that the tree keeps; 0: routers have none */
+    bool whole_prompts; /* executor.h */
+    int state_every;    /* routers with a state: positions between copies that the tree keeps; 0: routers have none */
 };
 
 /* Allocates the outputs; 0 or ERR_NOMEM. Any thread. */

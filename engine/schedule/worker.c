@@ -123,7 +123,7 @@ static int64_t slots_in_flight(const struct worker *w)
 static int launch(struct worker *w, struct step *s, struct err *err)
 {
     struct step_rows *rows = &s->rows;
-    int n = policy_divide(&w->policy);
+    int n = w->x->limits.whole_prompts ? policy_divide_whole(&w->policy) : policy_divide(&w->policy);
     step_rows_clear(rows);
     for (int i = 0; i < n; i++)
         if (w->policy.grants[i].n)
@@ -265,7 +265,8 @@ static int init_memory(struct worker *w, const struct worker_options *o, struct 
     w->env.table_host = malloc((size_t)l->n_layers * (size_t)l->max_positions * sizeof(int));
     if (w->env.table_host && slots_init(&w->kv, l->n_kv_slots) >= 0 && slots_init(&w->states, l->n_state_slots) >= 0 &&
         extents_init(&w->tables, l->n_table_entries) >= 0 && route_bits_init(&w->bits, l->layers, l->n_layers) >= 0 &&
-        tree_init(&w->tree, &w->kv, l->n_state_slots ? &w->states : NULL, &w->bits, o->prefix_cache, o->tree_bytes) >= 0)
+        tree_init(&w->tree, &w->kv, l->n_state_slots ? &w->states : NULL, &w->bits, o->prefix_cache && !l->whole_prompts, o->tree_bytes) >=
+            0)
         return 0;
     return err_set(err, ERR_NOMEM, "no memory for the prefix tree and the lists of %d KV rows", l->n_kv_slots);
 }
@@ -287,6 +288,7 @@ int worker_init(struct worker *w, struct executor *x, struct queue *q, const str
                                    .table_host = w->env.table_host,
                                    .eos_ids = o->eos_ids,
                                    .n_eos = o->n_eos,
+                                   .whole_prompts = x->limits.whole_prompts,
                                    .state_every = x->limits.n_state_slots ? WORKER_STATE_EVERY : 0};
     if (r < 0)
         worker_close(w);

@@ -165,7 +165,7 @@ static json_t *make_report(const struct inspect_options *o, const struct subject
 
 static int check_rate(const char *flag, double rate, struct err *err)
 {
-    return rate >= 0 && rate <= 1 ? 0 : err_field(err, ERR_INVALID, flag, "--%s must be from 0 to 1, but is %g", flag, rate);
+    return rate >= 0 && rate <= 1 ? 0 : err_field(err, ERR_INVALID, flag, "%s must be from 0 to 1, but is %g", flag, rate);
 }
 
 int inspect_report(const struct inspect_options *o, json_t **ret, struct err *err)

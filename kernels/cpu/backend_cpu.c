@@ -23,6 +23,8 @@ static void fill_table(struct kern_ops *o, enum cpu_level level)
 {
     portable_init_c(o);
     place_init(o);
+    select_init(o);
+    mamba_weights_init(o);
     matrix_init(o);
     matmul_init(o);
 #if defined(__x86_64__)
@@ -54,6 +56,7 @@ static void close_cpu(struct kern_ctx *k)
     attention_blocked_free(c);
 #endif
     cpu_matmul_free(c);
+    free(c->mamba.memory);
     thread_pool_free(c->pool);
     free(c);
 }
@@ -78,7 +81,13 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
     struct cpu *c = calloc(1, sizeof(*c));
     if (!c)
         return err_set(err, ERR_NOMEM, "out of memory for the cpu backend");
-    c->base = (struct kern_ctx){&c->ops, backend_cpu(), config->dtype, c};
+    c->base = (struct kern_ctx){.ops = &c->ops, .backend = backend_cpu(), .act = config->dtype, .impl = c};
+    c->base.limits = (struct backend_limits){.step_rows = 512,
+                                             .steps_in_flight = 1,
+                                             .host_memory = true,
+                                             .levels = cpu_level_names,
+                                             .n_levels = CPU_LEVEL_COUNT,
+                                             .level = level};
     c->level = level;
     c->n_threads = config->n_threads;
     c->log = config->log;
@@ -92,7 +101,7 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
         close_cpu(&c->base);
         return r;
     }
-    snprintf(c->numerics, sizeof(c->numerics), "cpu %s%s%s", cpu_level_name(level), c->only ? " " : "", c->only ? config->cpu_matmul : "");
+    snprintf(c->numerics, sizeof(c->numerics), "cpu %s%s%s", cpu_level_names[level], c->only ? " " : "", c->only ? config->cpu_matmul : "");
     *ret = &c->base;
     return 0;
 }

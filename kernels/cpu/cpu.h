@@ -26,6 +26,10 @@ struct cpu {
     const struct cpu_matrix_ops *only; /* who packs every matrix; NULL: the first that accepts it */
     struct cpu_matmul *matmul;         /* scratch and library state of the matmuls */
     struct cpu_attention *attention;   /* work memory of its fast forms; NULL at level scalar */
+    struct {
+        float *memory;
+        size_t floats;
+    } mamba; /* scratch of route_mamba, grown when a router is made */
     double stamps[BACKEND_STAMPS];
     char numerics[128];
 };

@@ -1,20 +1,14 @@
 /* Routing decisions: scalar form. A row's decision hangs on few sums, so these are taken in double. */
-#include "kernels/cpu/cpu_math.h"
+#include "kernels/cpu/route.h"
 #include "kernels/cpu/ops.h"
 
 struct route {
-    unsigned char *route, code[2]; /* code[decided above] */
-    float *gate, *prob;
+    struct decisions to;
     const float *x, *w, *b, *norm_w;
     float eps;
     int m, forced;
     const int *pos;
 };
-
-static float sigmoid(double z)
-{
-    return (float)(1.0 / (1.0 + exp(-z)));
-}
 
 enum { CHUNK = 256 };
 
@@ -39,17 +33,7 @@ static double two_way_silu(const struct route *a, const float *hid, float scale)
 static void mlp_row(void *arg, int r)
 {
     const struct route *a = arg;
-    double z = two_way_silu(a, a->x + (size_t)r * a->m, 1);
-    float p0 = sigmoid(z);
-    a->prob[r] = p0;
-    a->route[r] = a->code[p0 > 0.5f];
-    a->gate[r] = p0 > 0.5f ? p0 : sigmoid(-z);
-}
-
-/* The fields that every router fills alike. */
-static struct route route_to(const struct route_out *to)
-{
-    return (struct route){.route = u8_of(to->route), .code = {to->below, to->above}, .gate = f32_of(to->gate), .prob = f32_of(to->prob)};
+    route_decide(&a->to, r, two_way_silu(a, a->x + (size_t)r * a->m, 1));
 }
 
 static int route_mlp_c(struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p, const struct dev_f32 *x, struct rows n)
@@ -57,7 +41,7 @@ static int route_mlp_c(struct kern_ctx *k, const struct route_out *to, const str
     int r = k->ops->matmul_accurate(k, p->hid, x, p->w1, n);
     if (r < 0)
         return r;
-    struct route a = route_to(to);
+    struct route a = {.to = decisions_of(to)};
     a.x = f32_of(p->hid);
     a.w = f32_of(p->w2);
     a.b = f32_of(p->b2);
@@ -70,15 +54,15 @@ static void mod_row(void *arg, int r)
 {
     const struct route *a = arg;
     const float *x = a->x + (size_t)r * a->m;
-    a->prob[r] = sigmoid(dot_double(x, a->w, a->m) + a->b[0]);
-    a->gate[r] = sigmoid(dot_double(x, a->w + a->m, a->m) + a->b[1]);
-    a->route[r] = a->code[a->prob[r] > 0.5f];
+    a->to.prob[r] = route_sigmoid(dot_double(x, a->w, a->m) + a->b[0]);
+    a->to.gate[r] = route_sigmoid(dot_double(x, a->w + a->m, a->m) + a->b[1]);
+    a->to.route[r] = a->to.code[a->to.prob[r] > 0.5f];
 }
 
 static int route_mod_c(struct kern_ctx *k, const struct route_out *to, const struct dev_f32 *x, const struct dev_f32 *w,
                        const struct dev_f32 *b, int d, struct rows n)
 {
-    struct route a = route_to(to);
+    struct route a = {.to = decisions_of(to)};
     a.x = f32_of(x);
     a.w = f32_of(w);
     a.b = f32_of(b);
@@ -91,14 +75,14 @@ static void dllm_row(void *arg, int r)
 {
     const struct route *a = arg;
     const float *hid = a->x + (size_t)r * a->m;
-    a->prob[r] = sigmoid(-two_way_silu(a, hid, rms_scale_c(hid, a->m, a->eps)));
-    a->route[r] = a->code[a->prob[r] >= 0.5f || a->pos[r] < a->forced];
+    a->to.prob[r] = route_sigmoid(-two_way_silu(a, hid, rms_scale_c(hid, a->m, a->eps)));
+    a->to.route[r] = a->to.code[a->to.prob[r] >= 0.5f || a->pos[r] < a->forced];
 }
 
 static int route_dllm_c(struct kern_ctx *k, const struct route_out *to, const struct route_dllm *p, const struct dev_f32 *hid,
                         const struct dev_i32 *pos, struct rows n)
 {
-    struct route a = route_to(to);
+    struct route a = {.to = decisions_of(to)};
     a.x = f32_of(hid);
     a.w = f32_of(p->w2);
     a.b = f32_of(p->b2);

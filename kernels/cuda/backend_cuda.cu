@@ -233,9 +233,15 @@ static int open_device(struct cuda_ctx *c, const char *level, struct err *err)
     r = cuda_level_parse(level, have, &c->level, err);
     if (r < 0)
         return r;
+    c->k.limits = {.step_rows = 16384,
+                   .steps_in_flight = 2,
+                   .host_memory = false,
+                   .levels = cuda_level_names,
+                   .n_levels = CUDA_LEVEL_COUNT,
+                   .level = c->level};
     int capability = capability_of(c->device);
     snprintf(c->numerics, sizeof(c->numerics), "cuda sm_%d %s %s", capability, dtype_name(c->k.act),
-             c->k.act == DTYPE_F32 ? "fma" : cuda_level_name(c->level));
+             c->k.act == DTYPE_F32 ? "fma" : cuda_level_names[c->level]);
     return 0;
 }
 

@@ -3,6 +3,7 @@
 #include "engine/checkpoint/model_config.h"
 #include "server/api/api.h"
 #include "server/api/openapi.h"
+#include "server/commit.h"
 #include "server/http/routes.h"
 #include <string.h>
 
@@ -125,8 +126,10 @@ int api_version(struct call *c, struct err *err)
     struct writer w = writer_on(&c->resp->body);
     writer_open(&w, '{');
     writer_key_text(&w, "version", DTRNET_VERSION);
+    writer_key_text(&w, "commit", DTRNET_COMMIT);
     writer_key_text(&w, "build", DTRNET_BUILD);
     writer_key_text(&w, "model", c->server->model_name);
+    writer_key_text(&w, "model_path", c->server->model_dir);
     writer_key_text(&w, "model_hash", info->model_hash);
     writer_key_text(&w, "family", layer_plan_family(info->plan, info->config->n_layers));
     writer_key_text(&w, "device", info->device);

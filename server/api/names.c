@@ -1,5 +1,5 @@
-/* See names.h. Only names that no sentence has as an ordinary word are in the table: all have an underscore. rope_scaling is not, since
- * config.json has a member of that name. */
+/* See names.h. Only names that no sentence has as an ordinary word are in the table: all have an underscore.
+ * rope_scaling is a member of config.json and expert_choice a value in it, so the engine calls their overrides by other names. */
 #include "server/api/names.h"
 #include <ctype.h>
 #include <stdio.h>
@@ -12,6 +12,7 @@ static const struct name {
     {"dense_layers", "--dense-layers", NULL},
     {"eos_id", "--eos-id", NULL},
     {"execute_rate", "--execute-rate", NULL},
+    {"expert_choice_override", "--expert-choice", NULL},
     {"kv_cache_bytes", "--kv-cache-memory", NULL},
     {"max_batch_tokens", "--max-batch-tokens", NULL},
     {"max_model_len", "--max-model-len", NULL},
@@ -20,6 +21,7 @@ static const struct name {
     {"model_dir", "--model", NULL},
     {"n_threads", "--threads", NULL},
     {"n_tokens", "--tokens", NULL},
+    {"rope_scaling_override", "--rope-scaling", NULL},
     {"route_rate", "--route-rate", NULL},
     {"sample_top_k", NULL, "top_k"},
     {"top_k", NULL, "logprobs"},

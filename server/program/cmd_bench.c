@@ -107,7 +107,7 @@ static int run(const struct options *o, struct server *s, const bool wanted[WORK
     b.report = json_pack("{s:[]}", "workloads");
     if (!b.report)
         return err_set(err, ERR_NOMEM, "no memory for the report");
-    double rate = wanted[2] && !strcmp(b.info->device, "cpu") ? bench_probe_read(b.info->n_threads) : 0;
+    double rate = wanted[2] && b.info->host_memory ? bench_probe_read(b.info->n_threads) : 0;
     int r = run_workloads(&b, wanted, err);
     if (r >= 0)
         r = add_totals(&b, rate, err);

@@ -112,7 +112,7 @@ static int width(const struct run *r)
 }
 static int op_norm(struct run *r)
 {
-    return k->ops->rmsnorm(k, r->xn, r->x, r->norm, r->all, r->s->d, 1e-5f);
+    return k->ops->rmsnorm(k, r->xn, NULL, r->x, r->norm, r->all, r->s->d, 1e-5f);
 }
 static int op_qkv(struct run *r)
 {

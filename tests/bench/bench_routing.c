@@ -24,7 +24,6 @@ static struct timed {
     struct kern_ctx *k;
     const struct kern_ops *real;
     struct kern_ops ops;
-    int qkv_columns;
     double seconds[KINDS];
 } timed[MODELS];
 static int n_timed;
@@ -43,52 +42,29 @@ static struct timed *timed_of(const struct kern_ctx *k)
     return &timed[timed[0].k != k];
 }
 
-static int add(struct timed *t, enum kind kind, double begin, int r)
+/* matmul gives q, k and v, or parts of them; matmul_bypass the values of the linear path. */
+static enum kind kind_of(const char *op)
 {
-    t->seconds[kind] += now() - begin;
-    return r;
+    return !strcmp(op, "attention")                                      ? ATTENTION
+           : !strncmp(op, "route_", 6) || !strcmp(op, "matmul_accurate") ? ROUTER
+           : !strcmp(op, "matmul") || !strcmp(op, "matmul_bypass")       ? QKV
+           : !strncmp(op, "matmul", 6)                                   ? MATMUL
+                                                                         : ALL;
 }
 
-/* Matmuls whose rows are as wide as the buffer of q, k and v, or parts of it. */
-static int matmul(struct kern_ctx *k, struct dev_act *y, int col, int ldy, const struct dev_act *x, int ldx, const struct kern_matrix *w,
-                  struct rows n)
-{
-    struct timed *t = timed_of(k);
-    double begin = now();
-    return add(t, ldy == t->qkv_columns ? QKV : MATMUL, begin, t->real->matmul(k, y, col, ldy, x, ldx, w, n));
-}
-
-static int matmul_f32(struct kern_ctx *k, struct dev_f32 *y, const struct dev_act *x, const struct kern_matrix *w, struct rows n)
-{
-    double begin = now();
-    return add(timed_of(k), MATMUL, begin, timed_of(k)->real->matmul_f32(k, y, x, w, n));
-}
-
-static int matmul_residual(struct kern_ctx *k, struct dev_f32 *x, const struct dev_act *a, int lda, const struct kern_matrix *w,
-                           const struct dev_f32 *gate, struct rows n)
-{
-    double begin = now();
-    return add(timed_of(k), MATMUL, begin, timed_of(k)->real->matmul_residual(k, x, a, lda, w, gate, n));
-}
-
-static int matmul_swiglu(struct kern_ctx *k, struct dev_act *y, const struct dev_act *x, const struct kern_matrix *w, struct rows n)
-{
-    double begin = now();
-    return add(timed_of(k), MATMUL, begin, timed_of(k)->real->matmul_swiglu(k, y, x, w, n));
-}
-
-static int matmul_accurate(struct kern_ctx *k, struct dev_f32 *y, const struct dev_f32 *x, const struct kern_matrix *w, struct rows n)
-{
-    double begin = now();
-    return add(timed_of(k), ROUTER, begin, timed_of(k)->real->matmul_accurate(k, y, x, w, n));
-}
-
-static int attention(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, const struct dev_act *qkv,
-                     const struct kern_step *s, int layer, const struct kern_place *p, float scale)
-{
-    double begin = now();
-    return add(timed_of(k), ATTENTION, begin, timed_of(k)->real->attention(k, hs, out, qkv, s, layer, p, scale));
-}
+/* The time of a whole op goes to its kind; the ops that it calls itself are the backend's. */
+#define OP(name, kind, bits, args, ...)              \
+    static int name##_timed(__VA_ARGS__)             \
+    {                                                \
+        struct timed *t = timed_of(k);               \
+        double begin = now();                        \
+        k->ops = t->real;                            \
+        int r = k->ops->name args;                   \
+        k->ops = &t->ops;                            \
+        t->seconds[kind_of(#name)] += now() - begin; \
+        return r;                                    \
+    }
+#include "kernels/op_list.h"
 
 static int open_timed(const struct backend_config *c, struct kern_ctx **ret, struct err *err)
 {
@@ -97,12 +73,8 @@ static int open_timed(const struct backend_config *c, struct kern_ctx **ret, str
         return r;
     struct timed *t = &timed[n_timed++];
     *t = (struct timed){.k = *ret, .real = (*ret)->ops, .ops = *(*ret)->ops};
-    t->ops.matmul = matmul;
-    t->ops.matmul_f32 = matmul_f32;
-    t->ops.matmul_residual = matmul_residual;
-    t->ops.matmul_swiglu = matmul_swiglu;
-    t->ops.matmul_accurate = matmul_accurate;
-    t->ops.attention = attention;
+#define OP(name, kind, bits, args, ...) t->ops.name = name##_timed;
+#include "kernels/op_list.h"
     (*ret)->ops = &t->ops;
     return 0;
 }
@@ -149,7 +121,6 @@ static void open_model(struct contender *c, const char *dir, int length, int thr
     if (engine_open_on(&o, timed_backend(), &c->e, &err) < 0)
         stop(&err);
     const struct model_config *m = engine_info(c->e)->config;
-    c->t->qkv_columns = (m->n_heads + 2 * m->n_kv_heads) * m->head_dim;
     for (int l = 0; l < m->n_layers; l++)
         c->routed_layers += layer_is_routed(&engine_info(c->e)->plan[l]);
 }

@@ -287,7 +287,7 @@ static void bench_rows(struct check *c, const struct check_op *op)
     }
     struct bench b = {c, op, dev};
     double s = check_seconds(c, bench_once, &b);
-    printf("%-10s %-34s %5d rows %10.2f us %8.2f GB/s", c->op, op->what, op->n, s * 1e6, bytes / s * 1e-9);
+    printf("%-15s %-34s %5d rows %10.2f us %8.2f GB/s", c->op, op->what, op->n, s * 1e6, bytes / s * 1e-9);
     if (op->flops_per_row)
         printf(" %8.1f GFLOP/s", op->flops_per_row * op->n / s * 1e-9);
     putchar('\n');

@@ -88,7 +88,7 @@ static void one(struct check *c, int n, int v, int top_k)
     check_arrays_done(arrays, ARRAYS);
 }
 
-void check_logprob(struct check *c)
+void check_logprobs(struct check *c)
 {
     static const int sizes[] = {1, 2, 15, 16, 17, 100, 1023, 1024, 1025, 3000};
     if (c->bench) {

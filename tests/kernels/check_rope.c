@@ -133,7 +133,7 @@ static void one(struct check *c, int n, int h, int hk, int hd)
     free(a.sin);
 }
 
-void check_rope(struct check *c)
+void check_rope_store(struct check *c)
 {
     static const int heads[][3] = {{1, 1, 8}, {4, 2, 16}, {6, 2, 24}, {3, 3, 40}, {6, 2, 64}, {2, 1, 128}, {1, 1, 256}};
     if (c->bench) {

@@ -25,7 +25,7 @@ static void levels(void)
     CHECK_INT(cpu_level_parse(NULL, &l, &err), 0);
     CHECK_INT(l, have);
     for (int i = 0; i < CPU_LEVEL_COUNT; i++)
-        CHECK_INT(cpu_level_parse(cpu_level_name(i), &l, &err), i <= (int)have ? 0 : ERR_UNSUPPORTED);
+        CHECK_INT(cpu_level_parse(cpu_level_names[i], &l, &err), i <= (int)have ? 0 : ERR_UNSUPPORTED);
     CHECK_INT(cpu_level_parse("sse", &l, &err), ERR_INVALID);
     CHECK_STR(err.param, "cpu_level");
 }
@@ -53,6 +53,26 @@ static void settings(const struct backend *b)
     CHECK_INT(b->auto_dtype(DTYPE_F16), DTYPE_F32);
     CHECK_INT(b->auto_dtype(DTYPE_F32), DTYPE_F32);
     CHECK_INT(b->auto_dtype(DTYPE_BF16), cpu_level_detect() >= CPU_AVX512BF16 ? DTYPE_BF16 : DTYPE_F32);
+}
+
+/* What the device says of itself, and that its levels are the names that it takes. */
+static void limits(const struct backend *b)
+{
+    struct backend_config c = {.dtype = DTYPE_F32, .n_threads = 1};
+    struct kern_ctx *k;
+    struct err err;
+    if (!CHECK_INT(b->open(&c, &k, &err), 0))
+        return;
+    const struct backend_limits l = k->limits;
+    b->close(k);
+    CHECK(l.step_rows > 0);
+    CHECK_INT(l.steps_in_flight, 1);
+    CHECK(l.host_memory);
+    CHECK_INT(l.level, cpu_level_detect());
+    for (int i = 0; i < l.n_levels; i++) {
+        c.cpu_level = l.levels[i];
+        CHECK_INT(open_code(b, c), i <= l.level ? 0 : ERR_UNSUPPORTED);
+    }
 }
 
 static void memory(const struct backend *b)
@@ -100,6 +120,7 @@ int main(void)
     levels();
     if (CHECK_INT(backend_find("cpu", &cpu, &err), 0)) {
         settings(cpu);
+        limits(cpu);
         memory(cpu);
     }
     return check_result();

@@ -227,7 +227,7 @@ static void test_bad_overrides(void)
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         const struct model_overrides o = {.rope_scaling = bad[i], .bos_id = -1, .eos_id = -1};
         CHECK(read_config(BASE, NULL, &o, &c, &e) < 0);
-        CHECK(strstr(e.text, "rope_scaling (the override)") != NULL);
+        CHECK(strstr(e.text, "rope_scaling_override") != NULL);
     }
 }
 

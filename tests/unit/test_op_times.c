@@ -69,6 +69,35 @@ static void test_many_ops(void)
     free(t);
 }
 
+/* An op that calls others must reach them without stamps: the time between its own two is all its own. */
+static const struct kern_ops *seen;
+
+static int note_table(struct kern_ctx *ctx, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv, const struct dev_act *xn,
+                      const struct kern_matrix *m, int d, struct rows n)
+{
+    seen = ctx->ops;
+    return 0;
+}
+
+static void test_table_in_op(void)
+{
+    const struct kern_ops *real = k->ops;
+    struct kern_ops noting = *real;
+    struct op_times *t = malloc(sizeof(*t));
+    bool sampled;
+    noting.matmul_bypass = note_table;
+    k->ops = &noting;
+    op_times_init(t, k);
+    CHECK_INT(op_times_begin(t, 0, &sampled), 0);
+    CHECK_INT(k->ops->matmul_bypass(k, NULL, NULL, NULL, NULL, w, K, (struct rows){.n_max = 1}), 0);
+    CHECK(seen == &noting);
+    CHECK(k->ops == &t->timed);
+    CHECK_INT(t->n_stamps, 3);
+    CHECK_INT(op_times_end(t), 0);
+    k->ops = real;
+    free(t);
+}
+
 int main(void)
 {
     const struct backend *b;
@@ -80,6 +109,7 @@ int main(void)
     CHECK_INT(k->ops->matrix_new(k, MATRIX_LINEAR, &part, 1, K, &w, &err), 0);
     test_samples();
     test_many_ops();
+    test_table_in_op();
     k->ops->matrix_free(k, w);
     b->close(k);
     return check_result();

@@ -196,8 +196,8 @@ static void test_override(void)
         {EXPERT, "threshold", NULL, EXPERT_THRESHOLD},
         {EXPERT ",\"expert_choice_inference\":\"threshold\"", NULL, NULL, EXPERT_THRESHOLD},
         {EXPERT ",\"expert_choice_inference\":\"threshold\"", "exact", NULL, EXPERT_EXACT},
-        {EXPERT, "causal", "--expert-choice must be exact or threshold", 0},
-        {",\"layer_layout\":\"TDSD\"", "exact", "--expert-choice exact needs", 0},
+        {EXPERT, "causal", "expert_choice_override must be exact or threshold", 0},
+        {",\"layer_layout\":\"TDSD\"", "exact", "expert_choice_override exact needs", 0},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct model_config c;
