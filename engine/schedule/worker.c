@@ -8,12 +8,13 @@
 /* ---- sequences that end ------------------------------------------------------------------------------------- */
 static void count_result(struct engine_stats *c, const struct sequence *q)
 {
+    bool is_request = q < q->ticket->seqs + q->ticket->n; /* else it scores for one */
     if (q->result.code == ERR_CANCELLED)
-        c->requests_cancelled++;
+        c->requests_cancelled += is_request;
     else if (q->result.code < 0)
-        c->requests_failed++;
+        c->requests_failed += is_request;
     else
-        c->requests_done++;
+        c->requests_done += is_request;
     if (q->result.code >= 0) {
         c->tokens_scored += (uint64_t)q->result.n_scored;
         c->tokens_generated += (uint64_t)q->n_new;

@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { LONGEST = 256 };
-
 void expect_on_token(void *user)
 {
     struct expect_watch *w = user;
@@ -20,10 +18,11 @@ void expect_on_done(void *user)
     ((struct expect_watch *)user)->n_done++;
 }
 
-int expect_code(const struct eval_request *q)
+int expect_code(const struct eval_request *q, struct fake_kind kind)
 {
-    for (int p = q->score_begin - 1; p < q->n_tokens - (q->max_new ? 0 : 1); p++)
-        if (q->tokens[p] == FAKE_BAD_TOKEN)
+    int rows = q->n_tokens - (q->max_new ? 0 : 1);
+    for (int p = 0; p < rows; p++)
+        if ((q->tokens[p] == FAKE_BAD_TOKEN && p >= q->score_begin - 1) || (q->tokens[p] == FAKE_BAD_STATE && kind.states))
             return ERR_NUMERIC;
     return 0;
 }
@@ -49,25 +48,26 @@ static bool same_row(uint64_t row, int k1, int target, float lp, const int32_t *
     return true;
 }
 
-static bool same_scores(const struct eval_request *q, const struct eval_result *r, bool states)
+static bool same_scores(const struct eval_request *q, const struct eval_result *r, struct fake_kind kind)
 {
+    struct fake_sequence s = {kind, q->tokens, q->n_tokens - 1}; /* scored in a pass of its own if that makes a difference */
     int k1 = q->top_k > 1 ? q->top_k : 1;
     if (!same(r->n_scored == q->n_tokens - q->score_begin, "scored", 0, r->n_scored, q->n_tokens - q->score_begin))
         return false;
     for (int i = 0; i < r->n_scored; i++) {
         int p = q->score_begin + i;
-        if (!same_row(fake_model_row(q->tokens, p - 1, states), k1, q->tokens[p], r->logprobs[i], r->top_ids + i * k1,
-                      r->top_logprobs + i * k1, p))
+        if (!same_row(fake_model_row(&s, p - 1), k1, q->tokens[p], r->logprobs[i], r->top_ids + i * k1, r->top_logprobs + i * k1, p))
             return false;
     }
     return true;
 }
 
-/* Generated token i, drawn or greedy. tokens[n] gets it. */
-static bool same_token(const struct eval_request *q, const struct eval_result *r, int32_t *tokens, int n, int i, bool states)
+/* Generated token i, drawn or greedy. tokens, which are s's, get it. */
+static bool same_token(const struct eval_request *q, const struct eval_result *r, const struct fake_sequence *s, int32_t *tokens, int i)
 {
+    int n = q->n_tokens + i;
     int k1 = q->top_k > 1 ? q->top_k : 1;
-    uint64_t row = fake_model_row(tokens, n - 1, states);
+    uint64_t row = fake_model_row(s, n - 1);
     struct sampler_params p = {q->temperature, q->sample_top_k, q->top_p, q->seed};
     bool drawn = q->temperature > 0;
     int token = drawn ? fake_model_draw(row, &p, (uint64_t)i) : fake_model_top_id(row, 0);
@@ -79,13 +79,14 @@ static bool same_token(const struct eval_request *q, const struct eval_result *r
 }
 
 /* Returns how many tokens `tokens` holds then; 0: they differ. */
-static int same_generation(const struct eval_request *q, const struct eval_result *r, int eos, bool states, int32_t *tokens)
+static int same_generation(const struct eval_request *q, const struct eval_result *r, int eos, struct fake_kind kind, int32_t *tokens)
 {
+    struct fake_sequence s = {kind, tokens, q->n_tokens};
     const struct expect_watch *w = q->on_token ? q->user : NULL;
     enum finish_reason finish = FINISH_NONE;
     int i = 0;
     for (; finish == FINISH_NONE && i < q->max_new; i++) {
-        if (!same(i < r->n_new, "generated tokens", 0, r->n_new, i + 1) || !same_token(q, r, tokens, q->n_tokens + i, i, states))
+        if (!same(i < r->n_new, "generated tokens", 0, r->n_new, i + 1) || !same_token(q, r, &s, tokens, i))
             return 0;
         int token = tokens[q->n_tokens + i];
         finish = !q->ignore_eos && token == eos          ? FINISH_EOS
@@ -99,33 +100,34 @@ static int same_generation(const struct eval_request *q, const struct eval_resul
 }
 
 /* One layer; routing: [n_rows] or NULL. */
-static bool same_layer(const struct eval_result *r, const int32_t *tokens, const uint8_t *routing, int l, bool states)
+static bool same_layer(const struct eval_result *r, const int32_t *tokens, const uint64_t *contexts, const uint8_t *routing, int l)
 {
-    uint64_t state = fake_model_first_state(states);
     int n = 0;
     for (int p = 0; p < r->n_rows; p++) {
-        enum decision want = fake_model_decision(tokens[p], l, state);
+        enum decision want = fake_model_decision(tokens[p], l, contexts[p]);
         n += want == DECISION_ATTEND;
         if (routing && !same(routing[p] == want, "decision of position", p, routing[p], want))
             return false;
-        state = fake_model_next_state(state, tokens[p]);
     }
     return same(r->rows_routed[l] == n, "attending rows of layer", l, r->rows_routed[l], n);
 }
 
-static bool same_routing(const struct eval_request *q, const struct eval_result *r, const int32_t *tokens, bool states)
+static bool same_routing(const struct eval_request *q, const struct eval_result *r, struct fake_sequence s)
 {
     int n = q->want_routing ? r->n_rows : 0;
     bool ok = same(r->n_routing == n, "routing positions", 0, r->n_routing, n);
+    uint64_t contexts[FAKE_LONGEST];
+    fake_model_contexts(&s, r->n_rows, contexts);
     for (int l = 0; ok && l < FAKE_LAYERS; l++)
-        ok = same_layer(r, tokens, n ? r->routing + l * n : NULL, l, states);
+        ok = same_layer(r, s.tokens, contexts, n ? r->routing + l * n : NULL, l);
     return ok;
 }
 
-bool expect_result(const struct eval_request *q, const struct eval_result *r, int eos, bool states)
+bool expect_result(const struct eval_request *q, const struct eval_result *r, int eos, struct fake_kind kind)
 {
-    int32_t tokens[LONGEST];
+    int32_t tokens[FAKE_LONGEST];
     memcpy(tokens, q->tokens, (size_t)q->n_tokens * sizeof(*tokens));
-    int n = same_generation(q, r, eos, states, tokens);
-    return n && same(r->n_rows == n - 1, "rows", 0, r->n_rows, n - 1) && same_scores(q, r, states) && same_routing(q, r, tokens, states);
+    int n = same_generation(q, r, eos, kind, tokens), prompt = q->n_tokens - (q->max_new ? 0 : 1);
+    return n && same(r->n_rows == n - 1, "rows", 0, r->n_rows, n - 1) && same_scores(q, r, kind) &&
+           same_routing(q, r, (struct fake_sequence){kind, tokens, prompt});
 }

@@ -16,8 +16,7 @@ struct expect_watch {
 void expect_on_token(void *user);
 void expect_on_done(void *user);
 
-/* 0, or ERR_NUMERIC where the request wants the logits of a FAKE_BAD_TOKEN. */
-int expect_code(const struct eval_request *q);
-/* Compares the whole result of a request that did not fail; prints the first difference. eos: -1: none; states: the
- * model has router states. */
-bool expect_result(const struct eval_request *q, const struct eval_result *r, int eos, bool states);
+/* 0, or ERR_NUMERIC where the request needs what is not finite. */
+int expect_code(const struct eval_request *q, struct fake_kind kind);
+/* Compares the whole result of a request that did not fail; prints the first difference. eos: -1: none. */
+bool expect_result(const struct eval_request *q, const struct eval_result *r, int eos, struct fake_kind kind);

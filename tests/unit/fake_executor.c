@@ -34,19 +34,19 @@ static int refuse(struct err *err)
 }
 
 /* ---- the step on the device ------------------------------------------------------------------------------------- */
-/* The states before every row; those after a run, and the copies, go to their slots. */
-static void run_states(struct fake_executor *x, const struct step_rows *s, const struct kern_run *r)
+/* The contexts of a run's rows. The states after the run, and the copies, go to their slots. */
+static void run_contexts(struct fake_executor *x, const struct step_rows *s, const struct kern_run *r)
 {
-    bool has = x->face.limits.n_state_slots > 0;
     const struct kern_save *save = s->saves + r->save0, *end = save + r->n_save;
-    uint64_t state = has && r->state_in >= 0 ? x->states[r->state_in] : fake_model_first_state(has);
+    uint64_t state = x->kind.states && r->state_in >= 0 ? x->states[r->state_in] : fake_model_first_state(x->kind);
+    uint64_t prompt = x->kind.whole ? fake_model_prompt(s->ids + r->row0, r->select ? r->n : 0) : 0;
     for (int row = r->row0; row < r->row0 + r->n; row++) {
-        x->before[row] = state;
+        x->contexts[row] = fake_model_context(state, prompt);
         state = fake_model_next_state(state, s->ids[row]);
         if (save < end && save->row == row)
             x->states[save++->slot] = state;
     }
-    if (has && r->state_out >= 0)
+    if (x->kind.states && r->state_out >= 0)
         x->states[r->state_out] = state;
 }
 
@@ -61,7 +61,7 @@ static int place_run(struct fake_executor *x, const struct step_rows *s, int i, 
     const struct kern_run *r = &s->runs[i];
     int *table = table_of(x, r, layer), n = *step_rows_base(s, layer, i), taken = 0;
     for (int row = r->row0; row < r->row0 + r->n; row++) {
-        bool kv = fake_model_leaves_kv(s->ids[row], layer, x->before[row]);
+        bool kv = fake_model_leaves_kv(s->ids[row], layer, x->contexts[row]);
         if (!require(x, n >= 0 && n + kv <= r->table_cap, "more keys than positions", n))
             return taken;
         if (kv && r->append) {
@@ -87,7 +87,7 @@ static void place_keys(struct fake_executor *x, const struct step_rows *s)
 static uint64_t read_row(struct fake_executor *x, const struct step_rows *s, int row)
 {
     const struct kern_run *r = &s->runs[s->run_of[row]];
-    uint64_t h = fake_model_begin(s->ids[row], s->pos[row], x->before[row]);
+    uint64_t h = fake_model_begin(s->ids[row], s->pos[row], x->contexts[row]);
     for (int l = 0; l < s->n_layers; l++) {
         const int *table = table_of(x, r, l);
         for (int j = 0; j < x->visible[l * x->face.limits.max_rows + row]; j++) {
@@ -113,11 +113,13 @@ static void predict(struct fake_executor *x, const struct step_rows *s, struct f
     ret->bad[i] = s->ids[row] == FAKE_BAD_TOKEN;
 }
 
-static void route_rows(const struct fake_executor *x, const struct step_rows *s, unsigned char *route)
+static void route_rows(const struct fake_executor *x, const struct step_rows *s, struct fake_results *ret)
 {
+    for (int i = 0; i < s->n_rows; i++)
+        ret->bad_states[i] = s->ids[i] == FAKE_BAD_STATE;
     for (int l = 0; l < s->n_layers; l++)
         for (int i = 0; i < s->n_rows && x->face.limits.layers[l].routed; i++)
-            route[l * s->n_rows + i] = (unsigned char)fake_model_decision(s->ids[i], l, x->before[i]);
+            ret->route[l * s->n_rows + i] = (unsigned char)fake_model_decision(s->ids[i], l, x->contexts[i]);
 }
 
 /* ---- the calls --------------------------------------------------------------------------------------------------- */
@@ -135,9 +137,9 @@ static int launch(struct executor *face, int id, struct step_rows *rows, struct 
     memset(f->told.block, POISON, x->results_bytes);
     memset(f->hidden.block, POISON, x->results_bytes);
     for (int i = 0; i < rows->n_runs; i++)
-        run_states(x, rows, &rows->runs[i]);
+        run_contexts(x, rows, &rows->runs[i]);
     place_keys(x, rows);
-    route_rows(x, rows, f->hidden.route);
+    route_rows(x, rows, &f->hidden);
     for (int i = 0; i < rows->n_want; i++)
         predict(x, rows, &f->hidden, i);
     f->rows = rows;
@@ -163,7 +165,8 @@ static int wait_step(struct executor *face, int id, struct step_results *ret, st
                                  .target_lp = t->target_lp,
                                  .top_id = t->top_id,
                                  .top_lp = t->top_lp,
-                                 .bad = t->bad};
+                                 .bad = t->bad,
+                                 .bad_states = x->kind.states ? t->bad_states : NULL};
     f->rows = NULL;
     return 0;
 }
@@ -211,7 +214,8 @@ static bool results_init(struct fake_results *r, size_t rows, size_t bytes)
     r->target_lp = (float *)(r->top_id + rows * KERN_TOP_K_MAX);
     r->top_lp = r->target_lp + rows;
     r->bad = (unsigned char *)(r->top_lp + rows * KERN_TOP_K_MAX);
-    r->route = r->bad + rows;
+    r->bad_states = r->bad + rows;
+    r->route = r->bad_states + rows;
     memset(at, POISON, bytes);
     return true;
 }
@@ -221,13 +225,13 @@ static bool allocate(struct fake_executor *x)
     const struct executor_limits *l = &x->face.limits;
     size_t rows = (size_t)l->max_rows, keys = (size_t)l->n_kv_slots * sizeof(*x->keys), entries = (size_t)l->n_table_entries * sizeof(int);
     size_t states = ((size_t)l->n_state_slots + 1) * sizeof(*x->states);
-    x->results_bytes = rows * (8 * (1 + KERN_TOP_K_MAX) + 1 + FAKE_LAYERS);
+    x->results_bytes = rows * (8 * (1 + KERN_TOP_K_MAX) + 2 + FAKE_LAYERS);
     x->keys = malloc(keys);
     x->tables = malloc(entries);
     x->states = malloc(states);
     x->visible = malloc(FAKE_LAYERS * rows * sizeof(*x->visible));
-    x->before = malloc(rows * sizeof(*x->before));
-    bool ok = x->keys && x->tables && x->visible && x->states && x->before;
+    x->contexts = malloc(rows * sizeof(*x->contexts));
+    bool ok = x->keys && x->tables && x->visible && x->states && x->contexts;
     for (int i = 0; ok && i < l->max_steps; i++)
         ok = results_init(&x->flights[i].hidden, rows, x->results_bytes) && results_init(&x->flights[i].told, rows, x->results_bytes);
     if (!ok)
@@ -247,7 +251,8 @@ struct fake_executor *fake_executor_open(const struct executor_limits *l)
         return NULL;
     x->face = (struct executor){.ops = &ops, .limits = *l};
     x->face.limits.n_layers = FAKE_LAYERS;
-    x->face.limits.layers = fake_model_layers;
+    x->kind = (struct fake_kind){.states = l->n_state_slots, .whole = l->whole_prompts};
+    x->face.limits.layers = fake_model_layers(x->kind);
     if (allocate(x))
         return x;
     fake_executor_close(x);
@@ -266,6 +271,6 @@ void fake_executor_close(struct fake_executor *x)
     free(x->tables);
     free(x->visible);
     free(x->states);
-    free(x->before);
+    free(x->contexts);
     free(x);
 }

@@ -12,7 +12,7 @@ struct fake_key {
 /* Results of one step, in one allocation (`block`). */
 struct fake_results {
     char *block;
-    unsigned char *route, *bad;
+    unsigned char *route, *bad, *bad_states;
     int *target, *top_id;
     float *target_lp, *top_lp;
 };
@@ -26,11 +26,12 @@ struct fake_flight {
 
 struct fake_executor {
     struct executor face;
+    struct fake_kind kind;
     struct fake_key *keys; /* [n_kv_slots] */
     int *tables;           /* [n_table_entries] */
     uint64_t *states;      /* [n_state_slots] */
     int *visible;          /* [n_layers, max_rows] keys that a row of the step sees */
-    uint64_t *before;      /* [max_rows] the router states before a row of the step */
+    uint64_t *contexts;    /* [max_rows] of the step's rows */
     struct fake_flight flights[EXECUTOR_STEPS_MAX];
     size_t results_bytes;
     uint64_t n_launched, n_waited;
@@ -39,6 +40,6 @@ struct fake_executor {
     int n_drops, n_breaches;
 };
 
-/* Of FAKE_LAYERS layers, which need not be said in `l`; with n_state_slots 0 it is without router states. NULL: no memory. */
+/* Of FAKE_LAYERS layers, which need not be said in `l`; n_state_slots and whole_prompts say which kind the model is of. NULL: no memory. */
 struct fake_executor *fake_executor_open(const struct executor_limits *l);
 void fake_executor_close(struct fake_executor *x); /* NULL is valid */

@@ -11,6 +11,8 @@ static const char *check_run(const struct step_rows *s, const struct executor_li
         return "a run's tables lie outside";
     if (s->pos[row0] < 0 || s->pos[row0] + r->n > r->table_cap)
         return "a run passes the end of its tables";
+    if (l->whole_prompts && (r->select != (s->pos[row0] == 0) || !r->append))
+        return "a prompt is not selected from as a whole";
     for (int j = 0; j < r->n; j++)
         if (s->run_of[row0 + j] != i || s->pos[row0 + j] != s->pos[row0] + j)
             return "a row is not its run's";
@@ -116,7 +118,8 @@ uint64_t rows_check_hash(const struct step_rows *s)
     h = hash_words(h, s->run_of, n);
     for (int i = 0; i < s->n_runs; i++) {
         const struct kern_run *r = &s->runs[i];
-        h = hash_words(h, (const int[]){r->row0, r->n, r->append, r->table_cap, (int)r->table_off, r->state_in, r->state_out}, 7);
+        h = hash_words(h, (const int[]){r->row0, r->n, r->append, r->table_cap, (int)r->table_off, r->state_in, r->state_out, r->select},
+                       8);
     }
     for (int l = 0; l < s->n_layers; l++)
         h = hash_words(h, step_rows_base(s, l, 0), (size_t)s->n_runs);

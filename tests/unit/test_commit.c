@@ -19,7 +19,7 @@ static void open_two(int score_begin)
     CHECK(rig_open(&rig, 128, SLOTS, 0));
     for (int i = 0; i < 2; i++) {
         for (int t = 0; t < LENGTH; t++)
-            tokens[i][t] = (i + t * t * 3 + t) % FAKE_BAD_TOKEN;
+            tokens[i][t] = (i + t * t * 3 + t) % FAKE_GOOD;
         reqs[i] = (struct eval_request){.tokens = tokens[i], .n_tokens = LENGTH, .score_begin = score_begin, .top_k = 2, .top_p = 1};
         rig_prepare(&rig, &seqs[i], &reqs[i]);
         CHECK_INT(sequence_admit(&seqs[i], &rig.env, i ? seqs[0].promised : 0), ADMIT_DONE);
@@ -123,9 +123,9 @@ static void test_slots_and_counts(void)
 static void test_all_keys(void)
 {
     int32_t dense = 2; /* the others begin with 0 and 1 */
-    while (dense < FAKE_BAD_TOKEN && count_keys(&dense, 1, 1) + count_keys(&dense, 1, 3) < 2)
+    while (dense < FAKE_GOOD && count_keys(&dense, 1, 1) + count_keys(&dense, 1, 3) < 2)
         dense++;
-    if (!CHECK(dense < FAKE_BAD_TOKEN))
+    if (!CHECK(dense < FAKE_GOOD))
         return;
     open_two(LENGTH);
     rig_pack(&rig, &seqs[1], 3);
@@ -142,7 +142,7 @@ static void test_all_keys(void)
     rig_run(&rig);
     check_slots();
     sequence_finish(&seqs[0], &rig.env, 0, NULL);
-    CHECK(expect_result(&q, &seqs[0].result, -1, rig.env.state_every));
+    CHECK(expect_result(&q, &seqs[0].result, -1, rig.x->kind));
     close_two();
 }
 
@@ -165,7 +165,7 @@ static void test_reruns(void)
     CHECK_INT(rig.counts.rows_computed, LENGTH - 1);
     check_slots();
     sequence_finish(&seqs[0], &rig.env, 0, NULL);
-    CHECK(expect_result(&reqs[0], &seqs[0].result, -1, rig.env.state_every));
+    CHECK(expect_result(&reqs[0], &seqs[0].result, -1, rig.x->kind));
     close_two();
 }
 
@@ -184,7 +184,7 @@ static void test_ended_meanwhile(void)
     CHECK_INT(rig.kv.n_free, SLOTS - keys);
     check_slots();
     sequence_finish(&seqs[1], &rig.env, 0, NULL);
-    CHECK(expect_result(&reqs[1], &seqs[1].result, -1, rig.env.state_every));
+    CHECK(expect_result(&reqs[1], &seqs[1].result, -1, rig.x->kind));
     close_two();
 }
 
@@ -208,7 +208,7 @@ static void test_no_memory(void)
                 CHECK(seqs[j].result.code == ERR_NOMEM && strstr(seqs[j].result.err.text, "memory"));
             else
                 sequence_finish(&seqs[j], &rig.env, 0, NULL);
-            CHECK(seqs[j].result.code || expect_result(&reqs[j], &seqs[j].result, -1, rig.env.state_every));
+            CHECK(seqs[j].result.code || expect_result(&reqs[j], &seqs[j].result, -1, rig.x->kind));
         }
         if (!n)
             CHECK_INT(seqs[0].result.code, ERR_NOMEM);

@@ -34,7 +34,7 @@ static void close_policy(int n)
 static void add(int i, int first, int n)
 {
     for (int t = 0; t < n; t++)
-        tokens[i][t] = t ? (first + t * t) % FAKE_BAD_TOKEN : first;
+        tokens[i][t] = t ? (first + t * t) % FAKE_GOOD : first;
     reqs[i] = (struct eval_request){.tokens = tokens[i], .n_tokens = n, .score_begin = 1, .top_p = 1};
     rig_prepare(&rig, &seqs[i], &reqs[i]);
     seq_list_push(&policy.fifo, &seqs[i]);
@@ -72,7 +72,7 @@ static void test_prefix_order(void)
 {
     open_policy(2 * MANY, 2 * MANY * FAKE_LAYERS);
     for (int i = 0; i < MANY; i++)
-        add(i, (i * 7919) % FAKE_BAD_TOKEN, 1 + i % 3);
+        add(i, (i * 7919) % FAKE_GOOD, 1 + i % 3);
     while (policy.fifo.n || policy.ready.n) { /* siblings wait for each other; each round admits those that need not */
         int before = policy.running.n;
         struct policy_round round = policy_admit(&policy, &rig.env, 0);
@@ -240,7 +240,7 @@ static void test_shares(void)
         {"a long one that could leave some", 16, {{9, 8}, {8, 8}}},
         {"just long", 16, {{8, 8}, {9, 8}}},
         {"odd rows", 7, {{4, 3}, {3, 3}, {3, 1}}},
-        {"a step of one row", 1, {{5, 0}, {-1, 1}}},
+        {"a step of one row", 1, {{-1, 1}}},
     };
     for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
         struct err err;
@@ -257,6 +257,38 @@ static void test_shares(void)
         CHECK_INT(at, granted);
         if (check_failures > before)
             fprintf(stderr, "  in case \"%s\"\n", cases[c].what);
+        policy_done(&policy);
+    }
+}
+
+/* Whole prompts: those that fit, or every generating sequence, in turn. */
+static void test_whole_prompts(void)
+{
+    static const struct {
+        int due[5]; /* as in test_shares */
+        struct {
+            int n, seqs[3];
+        } steps[3];
+    } cases[] = {
+        {{10, 10, 5, -1, -1}, {{2, {0, 2}}, {2, {3, 4}}, {2, {0, 2}}}},
+        {{-1, -1}, {{2, {0, 1}}, {2, {0, 1}}, {2, {0, 1}}}},
+        {{16, 3}, {{1, {0}}, {1, {0}}, {1, {0}}}},
+        {{9, -1, 7}, {{2, {0, 2}}, {1, {1}}, {2, {0, 2}}}},
+    };
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        struct err err;
+        CHECK_INT(policy_init(&policy, 16, &err), 0);
+        for (int i = 0; i < 5 && cases[c].due[i]; i++)
+            run_with(i, abs(cases[c].due[i]), cases[c].due[i] < 0);
+        for (int step = 0; step < 3; step++) {
+            int n = policy_divide_whole(&policy);
+            CHECK_INT(n, cases[c].steps[step].n);
+            for (int i = 0; i < n; i++) {
+                const struct grant *g = &policy.grants[i];
+                CHECK_INT(g->seq - seqs, cases[c].steps[step].seqs[i]);
+                CHECK(g->n == g->due && g->n == sequence_due(g->seq));
+            }
+        }
         policy_done(&policy);
     }
 }
@@ -318,6 +350,7 @@ int main(void)
     test_room();
     test_lost_device();
     test_shares();
+    test_whole_prompts();
     test_no_rows_due();
     test_more_to_come();
     return check_result();

@@ -4,35 +4,29 @@
 #include "tests/check.h"
 #include <sched.h>
 #include <stdlib.h>
-#include <time.h>
 
 static void count_done(void *user)
 {
     ++*(int *)user;
 }
 
-/* Requests without tokens that count who is told to be done. */
+/* Every second request counts that it is told to be done. */
 static int n_done;
-static const struct eval_request request = {.on_done = count_done, .user = &n_done}, silent;
+static const int32_t token = 1;
+static const struct eval_request requests[2] = {
+    {.tokens = &token, .n_tokens = 1, .score_begin = 1, .on_done = count_done, .user = &n_done},
+    {.tokens = &token, .n_tokens = 1, .score_begin = 1},
+};
 
-static void ticket_init(struct engine_ticket *t, struct queue *q, int n)
+static struct engine_ticket *new_ticket(struct queue *q, int n)
 {
-    *t = (struct engine_ticket){.queue = q, .n = n, .remaining = n, .seqs = calloc((size_t)n, sizeof(*t->seqs))};
-    for (int i = 0; i < n; i++) {
-        t->seqs[i].ticket = t;
-        t->seqs[i].req = i % 2 ? &silent : &request;
-    }
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&t->done, &attr);
-    pthread_condattr_destroy(&attr);
-}
-
-static void ticket_done(struct engine_ticket *t)
-{
-    free(t->seqs);
-    pthread_cond_destroy(&t->done);
+    struct eval_request reqs[100];
+    struct engine_ticket *t;
+    for (int i = 0; i < n; i++)
+        reqs[i] = requests[i % 2];
+    if (!CHECK_INT(ticket_new(q, reqs, n, 1, false, &t), 0))
+        exit(1);
+    return t;
 }
 
 static int submit(struct queue *q, struct engine_ticket *t)
@@ -62,21 +56,21 @@ static void test_limits(void)
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct queue q;
-        struct engine_ticket first, second;
+        struct engine_ticket *first = NULL, *second;
         struct seq_list taken = {0};
         struct err err = {0};
         queue_init(&q, cases[i].max);
-        ticket_init(&first, &q, cases[i].waiting);
-        ticket_init(&second, &q, cases[i].n);
+        second = new_ticket(&q, cases[i].n);
         if (cases[i].waiting)
-            CHECK_INT(submit(&q, &first), 0);
+            CHECK_INT(submit(&q, first = new_ticket(&q, cases[i].waiting)), 0);
         queue_take(&q, &taken, false);
-        CHECK_INT(queue_submit(&q, &second, &err), cases[i].code);
+        CHECK_INT(queue_submit(&q, second, &err), cases[i].code);
         CHECK_INT(q.inbox.n, cases[i].code ? 0 : cases[i].n); /* all of a ticket or none */
         check_counts(&q, cases[i].waiting + (cases[i].code ? 0 : cases[i].n), 0);
         CHECK(!cases[i].code == !strstr(err.text, "takes at most"));
-        ticket_done(&first);
-        ticket_done(&second);
+        if (first)
+            ticket_free(first);
+        ticket_free(second);
         queue_done(&q);
     }
 }
@@ -84,22 +78,22 @@ static void test_limits(void)
 static void test_refusals(void)
 {
     struct queue q;
-    struct engine_ticket t;
+    struct engine_ticket *t;
     struct err err = {0}, lost;
     queue_init(&q, 8);
-    ticket_init(&t, &q, 1);
+    t = new_ticket(&q, 1);
     CHECK_INT(queue_health(&q, &err), 0);
     queue_drain(&q);
-    CHECK_INT(submit(&q, &t), ERR_DRAINING);
+    CHECK_INT(submit(&q, t), ERR_DRAINING);
     err_set(&lost, ERR_IO, "the cable is out");
     queue_fail(&q, &lost);
-    CHECK_INT(queue_submit(&q, &t, &err), ERR_DEVICE); /* the reason counts, not that it drains as well */
+    CHECK_INT(queue_submit(&q, t, &err), ERR_DEVICE); /* the reason counts, not that it drains as well */
     CHECK_STR(err.text, "the cable is out");
     CHECK_INT(queue_health(&q, &err), ERR_IO);
     CHECK_STR(err.text, "the cable is out");
     CHECK_INT(queue_health(&q, NULL), ERR_IO);
     CHECK_INT(q.inbox.n, 0);
-    ticket_done(&t);
+    ticket_free(t);
     queue_done(&q);
 }
 
@@ -107,21 +101,21 @@ static void test_refusals(void)
 static void test_take(void)
 {
     struct queue q;
-    struct engine_ticket a, b;
+    struct engine_ticket *a, *b;
     struct seq_list into = {0};
     queue_init(&q, 8);
-    ticket_init(&a, &q, 2);
-    ticket_init(&b, &q, 2);
-    CHECK_INT(submit(&q, &a), 0);
+    a = new_ticket(&q, 2);
+    b = new_ticket(&q, 2);
+    CHECK_INT(submit(&q, a), 0);
     struct queue_orders o = queue_take(&q, &into, true); /* does not wait: there is something */
     CHECK(!o.stop && !o.sweep && !o.clear);
-    CHECK_INT(submit(&q, &b), 0);
-    queue_cancel(&q, &a);
-    CHECK(atomic_load(&a.cancelled) && !atomic_load(&b.cancelled));
+    CHECK_INT(submit(&q, b), 0);
+    queue_cancel(&q, a);
+    CHECK(atomic_load(&a->cancelled) && !atomic_load(&b->cancelled));
     o = queue_take(&q, &into, true);
     CHECK(o.sweep && !o.stop && !o.clear);
     CHECK(!queue_take(&q, &into, false).sweep);
-    const struct sequence *want[] = {&a.seqs[0], &a.seqs[1], &b.seqs[0], &b.seqs[1]};
+    const struct sequence *want[] = {&a->seqs[0], &a->seqs[1], &b->seqs[0], &b->seqs[1]};
     const struct sequence *s = into.head;
     for (int i = 0; i < 4; i++, s = s->next)
         if (!CHECK(s == want[i]))
@@ -131,8 +125,8 @@ static void test_take(void)
     CHECK_INT(q.inbox.n, 0);
     queue_stop(&q);
     CHECK(queue_take(&q, &into, true).stop);
-    ticket_done(&a);
-    ticket_done(&b);
+    ticket_free(a);
+    ticket_free(b);
     queue_done(&q);
 }
 
@@ -140,32 +134,32 @@ static void test_take(void)
 static void test_deliver(void)
 {
     struct queue q;
-    struct engine_ticket t;
+    struct engine_ticket *t;
     struct seq_list taken = {0};
     struct engine_stats counts = {.requests_done = 1}, seen;
     queue_init(&q, 8);
     n_done = 0;
-    ticket_init(&t, &q, 4);
-    CHECK_INT(submit(&q, &t), 0);
+    t = new_ticket(&q, 4);
+    CHECK_INT(submit(&q, t), 0);
     queue_take(&q, &taken, false);
     struct queue_delivery d = {.started = 2, .ended_waiting = 1};
-    seq_list_push(&d.done, &t.seqs[0]);
+    seq_list_push(&d.done, &t->seqs[0]);
     queue_deliver(&q, &d, &counts);
     check_counts(&q, 1, 2);
     CHECK(!d.done.n && !d.started && !d.ended_waiting);
-    CHECK(!queue_wait(&q, &t, 0) && !queue_wait(&q, &t, 1));
+    CHECK(!queue_wait(&q, t, 0) && !queue_wait(&q, t, 1));
     CHECK_INT(n_done, 1);
     d = (struct queue_delivery){.started = 1, .ended_running = 3};
     for (int i = 1; i < 4; i++)
-        seq_list_push(&d.done, &t.seqs[i]);
+        seq_list_push(&d.done, &t->seqs[i]);
     counts.requests_done = 4;
     queue_deliver(&q, &d, &counts);
     check_counts(&q, 0, 0);
-    CHECK(queue_wait(&q, &t, 0) && queue_wait(&q, &t, 1) && queue_wait(&q, &t, -1));
+    CHECK(queue_wait(&q, t, 0) && queue_wait(&q, t, 1) && queue_wait(&q, t, -1));
     queue_stats(&q, &seen);
     CHECK_INT(seen.requests_done, 4);
     CHECK_INT(n_done, 2);
-    ticket_done(&t);
+    ticket_free(t);
     queue_done(&q);
 }
 
@@ -188,27 +182,27 @@ static void *wait_and_count(void *arg)
 static void test_counts_before_wake(void)
 {
     struct queue q;
-    struct engine_ticket t;
+    struct engine_ticket *t;
     struct seq_list taken = {0};
     queue_init(&q, 8);
-    ticket_init(&t, &q, 1);
-    CHECK_INT(submit(&q, &t), 0);
+    t = new_ticket(&q, 1);
+    CHECK_INT(submit(&q, t), 0);
     queue_take(&q, &taken, false);
     struct waiter w[3];
     pthread_t threads[3];
     for (int i = 0; i < 3; i++) {
-        w[i] = (struct waiter){.q = &q, .t = &t};
+        w[i] = (struct waiter){.q = &q, .t = t};
         CHECK_INT(pthread_create(&threads[i], NULL, wait_and_count, &w[i]), 0);
     }
     struct queue_delivery d = {.ended_waiting = 1};
-    seq_list_push(&d.done, &t.seqs[0]);
+    seq_list_push(&d.done, &t->seqs[0]);
     queue_deliver(&q, &d, &(struct engine_stats){.requests_done = 7});
     for (int i = 0; i < 3; i++) {
         pthread_join(threads[i], NULL);
         CHECK_INT(w[i].seen.requests_done, 7);
         CHECK_INT(w[i].seen.queued, 0);
     }
-    ticket_done(&t);
+    ticket_free(t);
     queue_done(&q);
 }
 
@@ -278,16 +272,16 @@ static void test_wake(void)
     static void *(*const asks[])(void *) = {submit_later, cancel_later, stop_later};
     for (size_t i = 0; i < sizeof(asks) / sizeof(asks[0]); i++) {
         struct queue q;
-        struct engine_ticket t;
+        struct engine_ticket *t;
         struct seq_list into = {0};
         pthread_t thread;
         queue_init(&q, 8);
-        ticket_init(&t, &q, 1);
-        CHECK_INT(pthread_create(&thread, NULL, asks[i], &t), 0);
+        t = new_ticket(&q, 1);
+        CHECK_INT(pthread_create(&thread, NULL, asks[i], t), 0);
         struct queue_orders o = queue_take(&q, &into, true);
         CHECK(into.n == (i == 0) && o.sweep == (i == 1) && o.stop == (i == 2));
         pthread_join(thread, NULL);
-        ticket_done(&t);
+        ticket_free(t);
         queue_done(&q);
     }
 }

@@ -22,7 +22,7 @@ static int complete(const struct eval_request *q, int n)
     rig_prepare(&rig, &s, q);
     rig_complete(&rig, &s, n);
     CHECK_INT(s.result.code, 0);
-    CHECK(expect_result(q, &s.result, -1, rig.env.state_every));
+    CHECK(expect_result(q, &s.result, -1, rig.x->kind));
     int rows = s.result.rows_computed;
     sequence_release(&s);
     return rows;
@@ -59,7 +59,7 @@ static void test_reuse(void)
         int before = check_failures;
         rig_prepare(&rig, &s, &q);
         rig_complete(&rig, &s, 4);
-        CHECK(expect_result(&q, &s.result, -1, rig.env.state_every));
+        CHECK(expect_result(&q, &s.result, -1, rig.x->kind));
         CHECK_INT(s.result.rows_cached, cases[i].cached);
         CHECK_INT(s.result.rows_computed, cases[i].rows);
         if (check_failures > before)
@@ -121,7 +121,7 @@ static void test_reruns_are_packed(void)
     rig_run(&rig);
     CHECK_INT(sequence_due(&s), 0);
     sequence_finish(&s, &rig.env, 0, NULL);
-    CHECK(expect_result(&q, &s.result, -1, rig.env.state_every));
+    CHECK(expect_result(&q, &s.result, -1, rig.x->kind));
     sequence_release(&s);
     tree_clear(&rig.tree);
 }
@@ -131,7 +131,7 @@ static void test_two_in_a_step(void)
 {
     int32_t other[20];
     for (int i = 0; i < 20; i++)
-        other[i] = i < 6 ? tokens[i] : (tokens[i] + 1) % FAKE_BAD_TOKEN;
+        other[i] = i < 6 ? tokens[i] : (tokens[i] + 1) % FAKE_GOOD;
     struct eval_request first = request(10, 10, 0, 0), a = request(20, 4, 1, 0), b = a;
     struct sequence s[2];
     b.tokens = other;
@@ -149,7 +149,7 @@ static void test_two_in_a_step(void)
     }
     for (int i = 0; i < 2; i++) {
         sequence_finish(&s[i], &rig.env, 0, NULL);
-        CHECK(expect_result(i ? &b : &a, &s[i].result, -1, rig.env.state_every));
+        CHECK(expect_result(i ? &b : &a, &s[i].result, -1, rig.x->kind));
         sequence_release(&s[i]);
     }
     tree_clear(&rig.tree);
@@ -179,7 +179,7 @@ static void test_admission(void)
     CHECK_INT(sequence_admit(&c, &rig.env, n_slots), ADMIT_DONE); /* needs nothing, so it never waits */
     CHECK_INT(sequence_due(&c), 0);
     sequence_finish(&c, &rig.env, 0, NULL);
-    CHECK(expect_result(&none, &c.result, -1, rig.env.state_every));
+    CHECK(expect_result(&none, &c.result, -1, rig.x->kind));
     int64_t entries = rig.tables.holes[0].n, off = extents_take(&rig.tables, entries);
     CHECK_INT(sequence_admit(&d, &rig.env, a.promised), ADMIT_WAIT_ROOM); /* no tables are left */
     extents_give(&rig.tables, off, entries);
@@ -217,12 +217,13 @@ static void test_failed_table(void)
 
 /* ---- the end -------------------------------------------------------------------------------------------------------- */
 /* What is generated after n tokens. */
-static const int32_t *greedy_tokens(int n, int max_new, bool states)
+static const int32_t *greedy_tokens(int n, int max_new)
 {
     static int32_t all[RIG_POSITIONS];
+    struct fake_sequence s = {rig.x->kind, all, n};
     memcpy(all, tokens, sizeof(tokens));
     for (int i = n; i < n + max_new; i++)
-        all[i] = fake_model_top_id(fake_model_row(all, i - 1, states), 0);
+        all[i] = fake_model_top_id(fake_model_row(&s, i - 1), 0);
     return all + n;
 }
 
@@ -235,12 +236,12 @@ static bool all_differ(const int32_t *ids, int n)
     return true;
 }
 
-static void test_finish_reasons(bool states)
+static void test_finish_reasons(void)
 {
     int prompt = 9;
-    while (!all_differ(greedy_tokens(prompt, 6, states), 6))
+    while (!all_differ(greedy_tokens(prompt, 6), 6))
         prompt++;
-    const int32_t *next = greedy_tokens(prompt, 6, states);
+    const int32_t *next = greedy_tokens(prompt, 6);
     static const struct {
         const char *what;
         int max_new, eos, stop; /* the place of the generated token that is it; -1: none; BEFORE: stopped before there is one */
@@ -277,7 +278,7 @@ static void test_finish_reasons(bool states)
         rig_prepare(&rig, &s, &q);
         atomic_store(&s.stopped, watch.stopped);
         rig_complete(&rig, &s, 16);
-        if (!CHECK(expect_result(&q, &s.result, eos, states)) || !CHECK_INT(s.result.finish, cases[i].want) ||
+        if (!CHECK(expect_result(&q, &s.result, eos, rig.x->kind)) || !CHECK_INT(s.result.finish, cases[i].want) ||
             !CHECK_INT(s.result.n_new, cases[i].n))
             fprintf(stderr, "  in case \"%s\"\n", cases[i].what);
         sequence_release(&s);
@@ -295,12 +296,13 @@ static void test_failures(void)
     struct eval_request unscored = request(12, 8, 0, 0), scored = request(12, 3, 0, 0);
     struct sequence s;
     unscored.tokens = scored.tokens = with_bad;
+    CHECK_INT(expect_code(&unscored, rig.x->kind), 0);
     complete(&unscored, 5); /* nobody asks for the logits of position 6 */
     rig_prepare(&rig, &s, &scored);
     rig_complete(&rig, &s, 2);
     CHECK_INT(s.result.code, ERR_NUMERIC);
     CHECK(strstr(s.result.err.text, "position 6"));
-    CHECK_INT(expect_code(&scored), ERR_NUMERIC);
+    CHECK_INT(expect_code(&scored, rig.x->kind), ERR_NUMERIC);
     sequence_release(&s);
     scored.n_tokens = 7; /* scores up to 6 are there now, but for the one that does not exist */
     CHECK_INT(complete(&scored, 2), 0);
@@ -332,7 +334,7 @@ static void test_states(void)
         int before = check_failures;
         rig_prepare(&rig, &s, &q);
         rig_complete(&rig, &s, 5);
-        CHECK(expect_result(&q, &s.result, -1, true));
+        CHECK(expect_result(&q, &s.result, -1, rig.x->kind));
         CHECK_INT(s.result.rows_cached, cases[i].cached);
         CHECK_INT(s.result.rows_computed, cases[i].rows);
         CHECK_INT(rig.tree.n_states, cases[i].copies);
@@ -373,7 +375,7 @@ static void test_few_places(void)
     rig_run(&rig);
     sequence_finish(&s[0], &rig.env, ERR_CANCELLED, NULL);
     rig_complete(&rig, &s[1], 9);
-    CHECK(expect_result(&b, &s[1].result, -1, true));
+    CHECK(expect_result(&b, &s[1].result, -1, rig.x->kind));
     CHECK_INT(complete(&a, 9), 29); /* 16 rows are cached, and run again for want of states */
     for (int i = 0; i < 2; i++)
         sequence_release(&s[i]);
@@ -381,10 +383,31 @@ static void test_few_places(void)
     tree_clear(&rig.tree);
 }
 
+/* A router's state that is not finite: rows of that run are not kept, those before it are. */
+static void test_bad_state(void)
+{
+    int32_t with_bad[12];
+    memcpy(with_bad, tokens, sizeof(with_bad));
+    with_bad[6] = FAKE_BAD_STATE;
+    struct eval_request q = request(12, 12, 0, 0), before = request(7, 1, 0, 0);
+    q.tokens = before.tokens = with_bad;
+    for (int i = 0; i < 2; i++) {
+        struct sequence s;
+        rig_prepare(&rig, &s, &q);
+        rig_complete(&rig, &s, 4);
+        CHECK_INT(s.result.code, ERR_NUMERIC);
+        CHECK(strstr(s.result.err.text, "layer 3") && strstr(s.result.err.text, "position 6"));
+        CHECK_INT(s.result.rows_cached, 4 * i);
+        sequence_release(&s);
+    }
+    CHECK_INT(complete(&before, 3), 6); /* 4 rows for their scores, 2 that were not kept */
+    tree_clear(&rig.tree);
+}
+
 int main(void)
 {
     for (int i = 0; i < RIG_POSITIONS; i++)
-        tokens[i] = (i * i * 7 + i * 3 + 1) % FAKE_BAD_TOKEN;
+        tokens[i] = (i * i * 7 + i * 3 + 1) % FAKE_GOOD;
     if (rig_open(&rig, 16, 400, 0)) {
         test_reuse();
         test_steps_of_any_size();
@@ -392,7 +415,7 @@ int main(void)
         test_two_in_a_step();
         test_admission();
         test_failed_table();
-        test_finish_reasons(false);
+        test_finish_reasons();
         test_failures();
         rig_close(&rig);
     }
@@ -400,8 +423,9 @@ int main(void)
         test_states();
         test_states_begin_anew();
         test_few_places();
+        test_bad_state();
         test_two_in_a_step();
-        test_finish_reasons(true);
+        test_finish_reasons();
         test_failures();
         rig_close(&rig);
     }

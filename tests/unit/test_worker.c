@@ -10,16 +10,18 @@
 enum { LONGEST = (TRAFFIC_LEN + TRAFFIC_NEW - 1) * FAKE_LAYERS /* slots that one sequence may need */, ROUNDS = 200 };
 
 static const struct worker_setting settings[] = {
-    {"two steps of 40 rows", 40, 2, 20 * LONGEST, 0, true, 1 << 20},
-    {"two steps of 19 rows, evicting", 19, 2, LONGEST + 120, 0, true, 1 << 20},
-    {"two steps of 24 rows, no cache", 24, 2, 4 * LONGEST, 0, false, 1 << 20},
-    {"one step of 128 rows, evicting", 128, 1, 3 * LONGEST, 0, true, 1 << 20},
-    {"two steps of 40 rows, a tree of few bytes", 40, 2, 20 * LONGEST, 0, true, 6000},
-    {"two steps of 3 rows, just room for one sequence", 3, 2, LONGEST, 0, true, 1 << 20},
-    {"router states, two steps of 40 rows", 40, 2, 20 * LONGEST, 400, true, 1 << 20},
-    {"router states, few places, evicting", 19, 2, LONGEST + 120, 9, true, 1 << 20},
-    {"router states, one place", 30, 1, 4 * LONGEST, 1, true, 1 << 20},
-    {"router states, no cache", 24, 2, 4 * LONGEST, 20, false, 1 << 20},
+    {"two steps of 40 rows", 40, 2, 20 * LONGEST, 0, true, false, 1 << 20},
+    {"two steps of 19 rows, evicting", 19, 2, LONGEST + 120, 0, true, false, 1 << 20},
+    {"two steps of 24 rows, no cache", 24, 2, 4 * LONGEST, 0, false, false, 1 << 20},
+    {"one step of 128 rows, evicting", 128, 1, 3 * LONGEST, 0, true, false, 1 << 20},
+    {"two steps of 40 rows, a tree of few bytes", 40, 2, 20 * LONGEST, 0, true, false, 6000},
+    {"two steps of 3 rows, just room for one sequence", 3, 2, LONGEST, 0, true, false, 1 << 20},
+    {"router states, two steps of 40 rows", 40, 2, 20 * LONGEST, 400, true, false, 1 << 20},
+    {"router states, few places, evicting", 19, 2, LONGEST + 120, 9, true, false, 1 << 20},
+    {"router states, one place", 30, 1, 4 * LONGEST, 1, true, false, 1 << 20},
+    {"router states, no cache", 24, 2, 4 * LONGEST, 20, false, false, 1 << 20},
+    {"whole prompts, two steps of 64 rows", 64, 2, 6 * LONGEST, 0, true, true, 1 << 20},
+    {"whole prompts and router states, steps as long as a sequence", TRAFFIC_LEN, 2, 3 * LONGEST, 5, true, true, 1 << 20},
 };
 
 /* ---- traffic --------------------------------------------------------------------------------------------------------- */
@@ -43,7 +45,7 @@ static void check_happened(const struct worker_rig *r, const struct worker_setti
 {
     const struct engine_stats *c = &r->worker.counts;
     CHECK(s->max_steps > 1 || !c->steps_overlapped);
-    CHECK(s->prefix_cache || (!c->rows_cached && !c->rows_rescored));
+    CHECK((s->prefix_cache && !s->whole_prompts) || (!c->rows_cached && !c->rows_rescored));
     CHECK(s->n_state_slots || !c->states_held);
     all->steps_overlapped += c->steps_overlapped;
     all->rows_cached += c->rows_cached;
@@ -78,8 +80,8 @@ static void test_traffic(uint64_t seed)
 
 /* ---- failures -------------------------------------------------------------------------------------------------------- */
 static const struct worker_setting small[] = {
-    {"one step in flight", 16, 1, 2 * LONGEST, 0, true, 1 << 20},
-    {"two steps in flight, router states", 16, 2, 2 * LONGEST, 12, true, 1 << 20},
+    {"one step in flight", 16, 1, 2 * LONGEST, 0, true, false, 1 << 20},
+    {"two steps in flight, router states", 16, 2, 2 * LONGEST, 12, true, false, 1 << 20},
 };
 
 /* A bit of traffic; once the device is lost, the queue takes nothing. */

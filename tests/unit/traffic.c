@@ -18,16 +18,16 @@ int traffic_random(int n) /* splitmix64 */
     return (int)(((z ^ (z >> 31)) >> 33) % (unsigned)n);
 }
 
-/* Most sequences begin as an earlier one; every eighth has a token somewhere whose logits are not finite. */
+/* Most sequences begin as an earlier one; every eighth has a token somewhere after which something is not finite. */
 void traffic_seed(uint64_t seed)
 {
     state = seed;
     for (int i = 0; i < SEQUENCES; i++) {
         int n = sequences[i].n = 2 + traffic_random(TRAFFIC_LEN - 1);
         for (int t = 0; t < n; t++)
-            sequences[i].tokens[t] = traffic_random(FAKE_BAD_TOKEN);
+            sequences[i].tokens[t] = traffic_random(FAKE_GOOD);
         if (!traffic_random(8))
-            sequences[i].tokens[traffic_random(n)] = FAKE_BAD_TOKEN;
+            sequences[i].tokens[traffic_random(n)] = FAKE_BAD_TOKEN - traffic_random(2);
         int from = i && traffic_random(4) ? traffic_random(i) : i;
         int shared = 1 + traffic_random(sequences[from].n < n ? sequences[from].n : n);
         memmove(sequences[i].tokens, sequences[from].tokens, (size_t)shared * sizeof(int32_t));
@@ -52,7 +52,7 @@ struct eval_request traffic_request(struct expect_watch *w)
                              .want_routing = traffic_random(2),
                              .on_done = expect_on_done,
                              .user = w};
-    *w = (struct expect_watch){.stop = traffic_random(2) ? traffic_random(FAKE_BAD_TOKEN) : -1};
+    *w = (struct expect_watch){.stop = traffic_random(2) ? traffic_random(FAKE_GOOD) : -1};
     if (traffic_random(2))
         q.on_token = expect_on_token;
     else

@@ -14,6 +14,7 @@ struct worker_setting {
     int max_rows, max_steps, n_kv_slots;
     int n_state_slots; /* 0: without router states */
     bool prefix_cache;
+    bool whole_prompts;
     size_t tree_bytes;
 };
 
@@ -32,7 +33,6 @@ struct worker_rig {
     struct worker worker;
     struct job jobs[WORKER_RIG_JOBS];
     int n_turns;
-    bool states;  /* the model has router states */
     int may_fail; /* a code that requests may end with, beside what is expected of them; 0: none */
     /* of requests that ended, added up from their results */
     uint64_t n_done, n_failed, n_cancelled, n_scored, n_generated, n_cached, n_rows;
