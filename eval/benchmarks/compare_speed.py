@@ -60,7 +60,9 @@ def main() -> None:
         low, high = interval(ratios)
         old, new = (statistics.median(r) for r in zip(*both))
         name = " ".join([os.path.basename(arguments[0]), *arguments[1:]])
-        print(f"{name:50} old {old:10.0f} new {new:10.0f} tokens/s  ratio {statistics.median(ratios):.4f} [{low:.4f}, {high:.4f}]", flush=True)
+        print(
+            f"{name:50} old {old:10.0f} new {new:10.0f} tokens/s  ratio {statistics.median(ratios):.4f} [{low:.4f}, {high:.4f}]", flush=True
+        )
 
 
 if __name__ == "__main__":
