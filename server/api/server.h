@@ -3,6 +3,7 @@
 #include "common/arena.h"
 #include "common/log.h"
 #include "engine/engine.h"
+#include "server/api/keys.h"
 #include "server/api/metrics.h"
 #include "tokenizer/tokenizer.h"
 #include <pthread.h>
@@ -17,7 +18,7 @@ struct server_settings {
     const char *model_name;       /* NULL: the last part of model_dir */
     bool strict_model_name;       /* refuse requests whose `model` is another */
     bool tokenizer_info;          /* answer /tokenizer_info */
-    const char *api_key;          /* NULL: none is needed */
+    struct keys *keys;            /* borrowed; NULL: none is needed */
 };
 
 struct server {
