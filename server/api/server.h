@@ -3,6 +3,7 @@
 #include "common/arena.h"
 #include "common/log.h"
 #include "engine/engine.h"
+#include "server/api/keys.h"
 #include "server/api/metrics.h"
 #include "tokenizer/tokenizer.h"
 #include <pthread.h>
@@ -18,7 +19,7 @@ struct server_settings {
     bool strict_model_name;               /* refuse requests whose `model` is another */
     bool tokenizer_info;                  /* answer /tokenizer_info */
     enum tokenizer_rules tokenizer_rules; /* whose reading of the tokenizer's files is followed */
-    const char *api_key;                  /* NULL: none is needed */
+    struct keys *keys;                    /* borrowed; NULL: none is needed */
 };
 
 struct server {

@@ -26,9 +26,10 @@ struct options {
     int port;                      /* 0: a free one */
     const char *served_model_name; /* NULL: the directory's name */
     bool strict_model_name;
-    const char *api_key; /* NULL: none needed */
+    const char *api_key, *api_key_file; /* NULL: none needed */
     const char *tls_cert, *tls_key;
-    int max_connections, idle_timeout_s;
+    int max_connections, header_timeout_s, idle_timeout_s, transfer_period_s;
+    size_t min_rate; /* bytes a second */
     size_t max_body_bytes;
     bool tokenizer_info;
     /* inspect, bench */
