@@ -8,9 +8,9 @@
 struct backend_config {
     enum dtype dtype;       /* compute dtype */
     int n_threads;          /* CPU: threads that compute, >= 1 */
-    const char *cpu_level;  /* CPU: highest level to use ("scalar", "avx2", "avx512", "amx"); NULL: what the machine has */
+    const char *cpu_level;  /* CPU: highest of its levels to use (struct backend_limits); NULL: the highest that the machine has */
     const char *cpu_matmul; /* CPU, for tests and comparisons: who multiplies ("panel", "scalar"); NULL: the best that there is */
-    const char *cuda_level; /* CUDA: highest level to use ("simt", "mma", "wgmma"); NULL: what the device has */
+    const char *cuda_level; /* CUDA: likewise; NULL: the highest that the device has */
     struct log *log;
 };
 
@@ -21,6 +21,27 @@ struct backend_memory {
     size_t total_bytes, free_bytes;
 };
 
+/* What an opened device is like: all that those above go by, who never ask for its name. */
+struct backend_limits {
+    int step_rows;             /* rows that make a step worth its while: what a step holds unless the user says */
+    int steps_in_flight;       /* steps worth issuing before the first is done; 1: an op is done when it returns */
+    bool host_memory;          /* its memory is the host's own, so that alloc_host gains nothing */
+    const char *const *levels; /* [n_levels] what its kernels may be built for, lowest first; a level includes those below it */
+    int n_levels, level;       /* level: the highest in use */
+};
+
+struct backend;
+
+/* An opened backend. `ops` is complete but for what kernels.h calls optional. */
+struct kern_ctx {
+    const struct kern_ops *ops;
+    const struct backend *backend;
+    enum dtype act; /* the compute dtype */
+    struct backend_limits limits;
+    void *impl;             /* the backend's own state */
+    struct op_times *times; /* op_times.h; NULL: no step is being sampled */
+};
+
 struct backend {
     const char *name;                /* "cpu", "cuda" */
     int (*present)(struct err *err); /* a device of this kind can be opened; else ERR_UNSUPPORTED: not built, ERR_DEVICE: why not */
@@ -29,18 +50,18 @@ struct backend {
     int (*open)(const struct backend_config *c, struct kern_ctx **ret, struct err *err);
     void (*close)(struct kern_ctx *k); /* NULL is valid; everything allocated must be freed before */
 
-    void *(*alloc)(struct kern_ctx *k, size_t bytes); /* 64-byte aligned, uninitialised; NULL: no memory */
-    void (*free)(struct kern_ctx *k, void *p);        /* NULL is valid */
+    struct dev_bytes *(*alloc)(struct kern_ctx *k, size_t bytes); /* 64-byte aligned, uninitialised; NULL: no memory */
+    void (*free)(struct kern_ctx *k, struct dev_bytes *p);        /* NULL is valid */
     /* src may be reused when upload returns; dst of download may be read after the next sync. */
-    int (*upload)(struct kern_ctx *k, void *dst, const void *src, size_t bytes);
-    int (*download)(struct kern_ctx *k, void *dst, const void *src, size_t bytes);
+    int (*upload)(struct kern_ctx *k, struct dev_bytes *dst, const void *src, size_t bytes);
+    int (*download)(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes);
     int (*sync)(struct kern_ctx *k, struct err *err);
     /* Copies that the device makes while the host goes on. fetch's dst is memory of alloc_host, and may be read once wait has returned 0 for
      * a mark that was set after the fetch. mark notes how far the queue has come, under a number from 0 to BACKEND_MARKS - 1; wait returns when
      * everything before the mark's latest setting is done, and says as sync does when the device has failed. */
     void *(*alloc_host)(struct kern_ctx *k, size_t bytes); /* as alloc, and freed by free_host before close */
     void (*free_host)(struct kern_ctx *k, void *p);
-    int (*fetch)(struct kern_ctx *k, void *dst, const void *src, size_t bytes);
+    int (*fetch)(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes);
     int (*mark)(struct kern_ctx *k, int i);
     int (*wait)(struct kern_ctx *k, int i, struct err *err);
     /* stamp notes the time at which what was issued before it is done, under a number from 0 to BACKEND_STAMPS - 1; stamp_seconds: from stamp a to

@@ -1,5 +1,6 @@
 /* The CUDA device: opening it, its stream and memory, and copies through pinned buffers. One context, one device, one stream. */
 #include "kernels/cuda/sm90.cuh"
+#include "kernels/dev_ptr.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,6 +178,9 @@ static const struct kern_ops *ops_cuda(void)
         matrix_cuda_init(&o);
         matmul_cuda_init(&o);
         route_cuda_init(&o);
+        mamba_cuda_init(&o);
+        select_cuda_init(&o);
+        heads_cuda_init(&o);
         place_cuda_init(&o);
         rope_cuda_init(&o);
         attention_cuda_init(&o);
@@ -232,9 +236,15 @@ static int open_device(struct cuda_ctx *c, const char *level, struct err *err)
     r = cuda_level_parse(level, have, &c->level, err);
     if (r < 0)
         return r;
+    c->k.limits = {.step_rows = 16384,
+                   .steps_in_flight = 2,
+                   .host_memory = false,
+                   .levels = cuda_level_names,
+                   .n_levels = CUDA_LEVEL_COUNT,
+                   .level = c->level};
     int capability = capability_of(c->device);
     snprintf(c->numerics, sizeof(c->numerics), "cuda sm_%d %s %s", capability, dtype_name(c->k.act),
-             c->k.act == DTYPE_F32 ? "fma" : cuda_level_name(c->level));
+             c->k.act == DTYPE_F32 ? "fma" : cuda_level_names[c->level]);
     return 0;
 }
 
@@ -259,16 +269,16 @@ static int open_cuda(const struct backend_config *cfg, struct kern_ctx **ret, st
 
 /* ---- memory and copies ---- */
 
-static void *alloc_cuda(struct kern_ctx *k, size_t bytes)
+static struct dev_bytes *alloc_cuda(struct kern_ctx *k, size_t bytes)
 {
     void *p = NULL;
-    return CU(ctx_of(k), cudaMalloc(&p, bytes ? bytes : 1)) < 0 ? NULL : p;
+    return CU(ctx_of(k), cudaMalloc(&p, bytes ? bytes : 1)) < 0 ? NULL : (struct dev_bytes *)p;
 }
 
-static void free_cuda(struct kern_ctx *k, void *p)
+static void free_cuda(struct kern_ctx *k, struct dev_bytes *p)
 {
     if (p)
-        CU(ctx_of(k), cudaFree(p));
+        CU(ctx_of(k), cudaFree(bytes_of(p)));
 }
 
 /* The current part is full: marks where its copies end, and waits until the next part is free. */
@@ -281,7 +291,7 @@ static int next_part(struct cuda_ctx *c)
     return r < 0 ? r : CU(c, cudaEventSynchronize(u->done[u->part]));
 }
 
-static int upload_cuda(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
+static int upload_cuda(struct kern_ctx *k, struct dev_bytes *dst, const void *src, size_t bytes)
 {
     struct cuda_ctx *c = ctx_of(k);
     struct stage_ring *u = &c->up;
@@ -292,7 +302,7 @@ static int upload_cuda(struct kern_ctx *k, void *dst, const void *src, size_t by
         size_t n = bytes - done < u->part_bytes - u->used ? bytes - done : u->part_bytes - u->used;
         char *stage = u->base + u->part * u->part_bytes + u->used;
         memcpy(stage, (const char *)src + done, n);
-        r = CU(c, cudaMemcpyAsync((char *)dst + done, stage, n, cudaMemcpyHostToDevice, c->stream));
+        r = CU(c, cudaMemcpyAsync((char *)bytes_of(dst) + done, stage, n, cudaMemcpyHostToDevice, c->stream));
         size_t taken = (n + 63) & ~(size_t)63;
         u->used = taken < u->part_bytes - u->used ? u->used + taken : u->part_bytes;
         done += n;
@@ -310,7 +320,7 @@ static int finish_downloads(struct cuda_ctx *c)
     return r < 0 ? r : c->failed.code;
 }
 
-static int download_cuda(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
+static int download_cuda(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes)
 {
     struct cuda_ctx *c = ctx_of(k);
     int r = c->failed.code;
@@ -318,7 +328,7 @@ static int download_cuda(struct kern_ctx *k, void *dst, const void *src, size_t 
         if ((c->down_used == c->down_bytes || c->n_pending == DOWNLOADS_MAX) && (r = finish_downloads(c)) < 0)
             break;
         size_t room = c->down_bytes - c->down_used, n = bytes - done < room ? bytes - done : room;
-        r = CU(c, cudaMemcpyAsync(c->down + c->down_used, (const char *)src + done, n, cudaMemcpyDeviceToHost, c->stream));
+        r = CU(c, cudaMemcpyAsync(c->down + c->down_used, (const char *)bytes_of(src) + done, n, cudaMemcpyDeviceToHost, c->stream));
         c->pending[c->n_pending++] = {(char *)dst + done, c->down_used, n};
         c->down_used += n;
         done += n;
@@ -345,10 +355,10 @@ static void free_host_cuda(struct kern_ctx *k, void *p)
         CU(ctx_of(k), cudaFreeHost(p));
 }
 
-static int fetch_cuda(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
+static int fetch_cuda(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes)
 {
     struct cuda_ctx *c = ctx_of(k);
-    return c->failed.code || !bytes ? c->failed.code : CU(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, c->stream));
+    return c->failed.code || !bytes ? c->failed.code : CU(c, cudaMemcpyAsync(dst, bytes_of(src), bytes, cudaMemcpyDeviceToHost, c->stream));
 }
 
 static int mark_cuda(struct kern_ctx *k, int i)

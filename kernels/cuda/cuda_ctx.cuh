@@ -40,7 +40,7 @@ struct recording {
     cudaGraphExec_t graph; /* NULL: asked for once, not recorded */
 };
 
-enum scratch_use { SCRATCH_GATHER, SCRATCH_TILES, SCRATCH_ROUTE, SCRATCH_COUNTERS, SCRATCH_USES };
+enum scratch_use { SCRATCH_GATHER, SCRATCH_TILES, SCRATCH_ROUTE, SCRATCH_COUNTERS, SCRATCH_MAMBA, SCRATCH_USES };
 
 struct cuda_ctx {
     struct kern_ctx k; /* first: a kern_ctx of this backend is a cuda_ctx */
@@ -105,6 +105,9 @@ void matmul_cuda_init(struct kern_ops *o);
 void rmsnorm_cuda_init(struct kern_ops *o);
 void gates_cuda_init(struct kern_ops *o);
 void route_cuda_init(struct kern_ops *o);
+void mamba_cuda_init(struct kern_ops *o);
+void select_cuda_init(struct kern_ops *o);
+void heads_cuda_init(struct kern_ops *o);
 void place_cuda_init(struct kern_ops *o);
 void rope_cuda_init(struct kern_ops *o);
 void attention_cuda_init(struct kern_ops *o);

@@ -111,8 +111,8 @@ static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct ke
     if (r < 0)
         return r;
     struct tile_args a = {w->k, w->rows, *out};
-    int n_tiles = div_up(out->rows.n_max, S::BM) * div_up(w->rows, BN);
-    kernel < <<n_tiles<c->n_sm ? n_tiles : c->n_sm, S::THREADS, S::SMEM_BYTES, c->stream>>>(ma, S::B_BOX == 32 ? w->box32 : w->box64, a);
+    int n_tiles = div_up(out->rows.n_max, S::BM) * div_up(w->rows, BN), blocks = n_tiles < c->n_sm ? n_tiles : c->n_sm;
+    kernel<<<blocks, S::THREADS, S::SMEM_BYTES, c->stream>>>(ma, S::B_BOX == 32 ? w->box32 : w->box64, a);
     return launched(&c->k, "matmul_sm90");
 }
 

@@ -7,12 +7,13 @@
 #include "server/http/http.h"
 #include "common/mapfile.h"
 #include "server/http/listener.h"
+#include <errno.h>
 #include <microhttpd.h>
-#include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,9 +29,11 @@
 struct http_server {
     struct http_options o;
     struct listener *listener;
+    struct watcher *watcher;
     struct mapfile cert, key;
     struct MHD_Daemon *daemon;
     atomic_int in_flight;
+    int idle;                  /* eventfd: see http_idle_fd */
     _Atomic size_t body_bytes; /* of all requests */
     atomic_bool stopping;
     _Atomic uint64_t next_id;
@@ -41,12 +44,13 @@ struct http_connection {
     struct http_server *h;
     struct MHD_Connection *mhd;
     struct http_request req;
+    struct watch watch;
     struct buf body;
     struct err body_error;
     size_t counted_bytes; /* its share of http_server.body_bytes */
     size_t dropped_bytes;
     int status; /* 0: no answer queued yet */
-    bool handled;
+    bool handled, http11;
     struct http_stream stream;
     struct buf piece; /* what `next` wrote and MHD has not taken yet */
     size_t piece_taken;
@@ -62,10 +66,13 @@ int http_listen(const struct http_options *o, struct http_server **ret, struct e
     if (!h)
         return err_set(err, ERR_NOMEM, "no memory for the HTTP server");
     h->o = *o;
+    h->idle = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     h->next_id = ((uint64_t)now.tv_sec << 24) ^ (uint64_t)now.tv_nsec << 8 ^ (uint64_t)getpid();
-    int r = listener_open(o->host, o->port, o->max_connections, o->log, &h->listener, err);
+    int r = h->idle < 0 ? err_set(err, ERR_IO, "cannot make an eventfd: %s", strerror(errno)) : watcher_open(&h->watcher, err);
+    if (r >= 0)
+        r = listener_open(o->host, o->port, o->max_connections, o->log, &h->listener, err);
     if (r >= 0 && o->tls_cert_file)
         r = mapfile_open(&h->cert, o->tls_cert_file, err);
     if (r >= 0 && o->tls_key_file)
@@ -93,6 +100,16 @@ int http_in_flight_of(const struct http_request *req)
     return http_in_flight(req->connection->h);
 }
 
+int http_idle_fd(const struct http_server *h)
+{
+    return h->idle;
+}
+
+static void tell_idle(struct http_server *h)
+{
+    (void)!write(h->idle, &(uint64_t){1}, sizeof(uint64_t));
+}
+
 /* ---- one request ---- */
 
 const char *http_header(const struct http_request *req, const char *name)
@@ -100,11 +117,30 @@ const char *http_header(const struct http_request *req, const char *name)
     return MHD_lookup_connection_value(req->connection->mhd, MHD_HEADER_KIND, name);
 }
 
-bool http_client_gone(const struct http_request *req)
+/* HTTP/1.0 knows no interim answers. In a TLS connection the watcher cannot write, and hardly a client closes one half of it. */
+static enum watch_fin choose_fin(const struct http_connection *c, bool streams)
 {
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(req->connection->mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-    struct pollfd p = {.fd = info ? info->connect_fd : -1, .events = POLLRDHUP};
-    return info && poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
+    if (streams)
+        return WATCH_FIN_HALF;
+    return c->h->o.tls_cert_file ? WATCH_FIN_GONE : c->http11 ? WATCH_FIN_ASK : WATCH_FIN_HALF;
+}
+
+void http_watch(struct http_request *req, bool streams, void (*changed)(void *user, enum watch_state state), void *user)
+{
+    struct http_connection *c = req->connection;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+    c->watch = (struct watch){.fd = info ? info->connect_fd : -1, .fin = choose_fin(c, streams), .changed = changed, .user = user};
+    watcher_add(c->h->watcher, &c->watch);
+}
+
+enum watch_state http_unwatch(struct http_request *req)
+{
+    return watcher_remove(req->connection->h->watcher, &req->connection->watch);
+}
+
+void http_give_up(struct http_server *h)
+{
+    watcher_give_up(h->watcher);
 }
 
 static void choose_id(struct http_connection *c)
@@ -120,13 +156,15 @@ static void choose_id(struct http_connection *c)
     snprintf(c->req.id, sizeof(c->req.id), "%016llx", (unsigned long long)(x ^ (x >> 32)));
 }
 
-static struct http_connection *begin_request(struct http_server *h, struct MHD_Connection *mhd, const char *url, const char *method)
+static struct http_connection *begin_request(struct http_server *h, struct MHD_Connection *mhd, const char *url, const char *method,
+                                             const char *version)
 {
     struct http_connection *c = calloc(1, sizeof(*c));
     if (!c)
         return NULL;
     c->h = h;
     c->mhd = mhd;
+    c->http11 = !strcmp(version, "HTTP/1.1");
     c->req = (struct http_request){.method = method, .path = url, .route = -1, .connection = c};
     buf_init(&c->body, h->o.max_body_bytes);
     buf_init(&c->piece, STREAM_MAX);
@@ -283,7 +321,7 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *mhd, const 
 {
     struct http_connection *c = *state;
     if (!c) {
-        *state = c = begin_request(user, mhd, url, method);
+        *state = c = begin_request(user, mhd, url, method, version);
         return !c ? MHD_NO : refuse_early(c) ? answer(c) : MHD_YES;
     }
     if (*data_size)
@@ -304,7 +342,8 @@ static void on_completed(void *user, struct MHD_Connection *mhd, void **state, e
         clock_gettime(CLOCK_MONOTONIC, &now);
         h->o.finished(h->o.user, &c->req, c->status,
                       (double)(now.tv_sec - c->begin.tv_sec) + 1e-9 * (double)(now.tv_nsec - c->begin.tv_nsec));
-        atomic_fetch_sub(&h->in_flight, 1);
+        if (atomic_fetch_sub(&h->in_flight, 1) == 1 && atomic_load(&h->stopping))
+            tell_idle(h);
     }
     drop_body(c);
     buf_done(&c->piece);
@@ -398,6 +437,8 @@ void http_stop_accepting(struct http_server *h)
 {
     atomic_store(&h->stopping, true);
     listener_stop(h->listener);
+    if (!atomic_load(&h->in_flight))
+        tell_idle(h);
 }
 
 void http_close(struct http_server *h)
@@ -408,7 +449,10 @@ void http_close(struct http_server *h)
     if (h->daemon)
         MHD_stop_daemon(h->daemon);
     listener_close(h->listener);
+    watcher_close(h->watcher);
     mapfile_close(&h->cert);
     mapfile_close(&h->key);
+    if (h->idle >= 0)
+        close(h->idle);
     free(h);
 }

@@ -6,6 +6,7 @@
 #include "common/buf.h"
 #include "common/err.h"
 #include "common/log.h"
+#include "server/http/watcher.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -65,6 +66,10 @@ int http_port(const struct http_server *h);
 /* Requests whose handler has begun and whose answer is not yet sent. */
 int http_in_flight(const struct http_server *h);
 void http_stop_accepting(struct http_server *h);
+/* A descriptor that can be read once accepting has stopped and no request is in flight; borrowed. */
+int http_idle_fd(const struct http_server *h);
+/* Tells every request that is watched, now and to come, that it is given up. */
+void http_give_up(struct http_server *h);
 /* Closes every connection and waits for their threads; handlers that still run must be made to return first. NULL is valid. */
 void http_close(struct http_server *h);
 
@@ -72,5 +77,7 @@ void http_close(struct http_server *h);
 const char *http_header(const struct http_request *req, const char *name);
 /* http_in_flight of the server that the request came to. */
 int http_in_flight_of(const struct http_request *req);
-/* True once the client has closed or reset its side. */
-bool http_client_gone(const struct http_request *req);
+/* While a request waits: what becomes of its client (watcher.h). One at a time; http_unwatch returns the last state. `streams`: an answer is
+ * being written, so that the watcher may not write. */
+void http_watch(struct http_request *req, bool streams, void (*changed)(void *user, enum watch_state state), void *user);
+enum watch_state http_unwatch(struct http_request *req);

@@ -4,20 +4,20 @@
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #define BACKLOG 4096
-#define POLL_MS 50 /* how soon the thread sees that it must stop */
+#define RETRY_MS 1000 /* how long accepting rests when descriptors or memory are short, unless a connection ends before */
 
 struct listener {
     int fd, port;
     struct log *log;
-    sem_t slots; /* connections that may still be opened */
+    atomic_int slots; /* connections that may still be opened */
+    int wake;         /* eventfd: a slot became free where there was none, or the listener stops */
     pthread_t thread;
     bool running;
     atomic_bool stopping;
@@ -32,7 +32,7 @@ union address {
 
 static int bind_one(const struct addrinfo *a)
 {
-    int one = 1, fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int one = 1, fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
@@ -71,10 +71,11 @@ int listener_open(const char *host, int port, int max_connections, struct log *l
     struct listener *l = calloc(1, sizeof(*l));
     if (!l)
         return err_set(err, ERR_NOMEM, "no memory for the listener");
-    l->fd = -1;
+    l->fd = l->wake = -1;
     l->log = log;
-    sem_init(&l->slots, 0, (unsigned)max_connections);
-    int r = bind_host(l, host, port, err);
+    l->slots = max_connections;
+    l->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int r = l->wake < 0 ? err_set(err, ERR_IO, "cannot make an eventfd: %s", strerror(errno)) : bind_host(l, host, port, err);
     if (r < 0) {
         listener_close(l);
         return r;
@@ -88,41 +89,39 @@ int listener_port(const struct listener *l)
     return l->port;
 }
 
-void listener_slot_free(struct listener *l)
+static void wake(struct listener *l)
 {
-    sem_post(&l->slots);
+    (void)!write(l->wake, &(uint64_t){1}, sizeof(uint64_t));
 }
 
-/* True with a slot in hand. */
-static bool take_slot(struct listener *l)
+void listener_slot_free(struct listener *l)
 {
-    while (!atomic_load(&l->stopping)) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += POLL_MS * 1000000L;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        if (!sem_timedwait(&l->slots, &until))
-            return true;
-    }
-    return false;
+    if (atomic_fetch_add(&l->slots, 1) == 0)
+        wake(l);
+}
+
+/* Sleeps until a connection waits (if there is room for it), a slot becomes free, the listener stops, or the time is over. */
+static void rest(struct listener *l, bool room, int timeout_ms)
+{
+    struct pollfd p[] = {{.fd = l->wake, .events = POLLIN}, {.fd = room ? l->fd : -1, .events = POLLIN}};
+    uint64_t ignored;
+    if (poll(p, 2, timeout_ms) > 0 && p[0].revents)
+        (void)!read(l->wake, &ignored, sizeof(ignored));
 }
 
 /* A connection, or -1 when the listener stops. */
 static int next_connection(struct listener *l, union address *addr, socklen_t *len)
 {
-    struct pollfd p = {.fd = l->fd, .events = POLLIN};
     while (!atomic_load(&l->stopping)) {
-        if (poll(&p, 1, POLL_MS) <= 0)
-            continue;
+        bool room = atomic_load(&l->slots) > 0;
         *len = sizeof(*addr);
-        int fd = accept4(l->fd, &addr->any, len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int fd = room ? accept4(l->fd, &addr->any, len, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
         if (fd >= 0)
             return fd;
-        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+        bool short_of = room && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS);
+        if (short_of)
             log_warn(l->log, "cannot accept a connection: %s", strerror(errno));
-            poll(NULL, 0, 20 * POLL_MS);
-        }
+        rest(l, room && !short_of, short_of ? RETRY_MS : -1);
     }
     return -1;
 }
@@ -132,10 +131,8 @@ static void *accept_all(void *user)
     struct listener *l = user;
     union address addr = {0};
     socklen_t len;
-    while (take_slot(l)) {
-        int fd = next_connection(l, &addr, &len);
-        if (fd < 0)
-            break;
+    for (int fd; (fd = next_connection(l, &addr, &len)) >= 0;) {
+        atomic_fetch_sub(&l->slots, 1);
         if (!l->on_accept(l->user, fd, &addr.any, len))
             listener_slot_free(l);
     }
@@ -156,6 +153,7 @@ void listener_stop(struct listener *l)
     if (!l)
         return;
     atomic_store(&l->stopping, true);
+    wake(l);
     if (l->running)
         pthread_join(l->thread, NULL);
     l->running = false;
@@ -169,6 +167,7 @@ void listener_close(struct listener *l)
     if (!l)
         return;
     listener_stop(l);
-    sem_destroy(&l->slots);
+    if (l->wake >= 0)
+        close(l->wake);
     free(l);
 }

@@ -73,7 +73,7 @@ static bool same_secret(const char *given, const char *secret)
 static int authorise(const struct server *s, const struct route *route, const struct http_request *req, struct err *err)
 {
     static const char scheme[] = "Bearer ";
-    const char *key = s->options->api_key;
+    const char *key = s->settings->api_key;
     if (!key || route->open)
         return 0;
     const char *given = http_header(req, "Authorization");

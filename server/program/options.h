@@ -15,10 +15,12 @@ struct options {
     int max_batch_tokens;   /* 0: the device's default */
     size_t kv_cache_memory; /* bytes; 0: a share of free memory */
     bool prefix_cache;
-    const char *rope_scaling; /* JSON text or NULL */
-    const char *dense_layers; /* "0,2,4", "all", "none" or NULL */
-    int bos_id, eos_id;       /* -1: from the model's files */
-    int max_queue;            /* sequences that wait at most */
+    const char *rope_scaling;  /* JSON text or NULL */
+    const char *dense_layers;  /* "0,2,4", "all", "none" or NULL */
+    const char *expert_choice; /* "exact", "threshold" or NULL */
+    int tokenizer_rules;       /* 4 or 5 */
+    int bos_id, eos_id;        /* -1: from the model's files */
+    int max_queue;             /* sequences that wait at most */
     /* the server */
     const char *host;
     int port;                      /* 0: a free one */
@@ -31,9 +33,10 @@ struct options {
     bool tokenizer_info;
     /* inspect, bench */
     bool json;
-    const char *family; /* NULL: as the tensors or the config say */
-    double route_rate;  /* share of rows that a routed layer attends, for FLOPs and KV bytes */
-    int context;        /* tokens of context for the cost of attention; 0: the model's limit */
+    const char *family;  /* NULL: as the tensors or the config say */
+    double execute_rate; /* share of rows that a nested layer executes */
+    double route_rate;   /* share of rows that a routed layer attends, for FLOPs and KV bytes */
+    int context;         /* tokens of context for the cost of attention; 0: the model's limit */
     /* bench */
     const char *workloads;         /* of "prefill,score,generate,http" */
     const char *lengths, *batches; /* "512,2048" */

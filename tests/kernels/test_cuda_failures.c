@@ -12,12 +12,12 @@ struct work {
     const struct backend *b;
     struct kern_ctx *k;
     struct kern_matrix *w, *accurate;
-    void *mem[8];
+    struct dev_bytes *mem[8];
     int n_mem;
     float *fetched;
 };
 
-static void *room(struct work *w, size_t bytes)
+static struct dev_bytes *room(struct work *w, size_t bytes)
 {
     return w->mem[w->n_mem++] = w->b->alloc(w->k, bytes);
 }
@@ -39,20 +39,24 @@ static int run(struct work *w, struct err *err)
     int r = make_matrix(w, MATRIX_EMBED, &w->w, err);
     if (r >= 0)
         r = make_matrix(w, MATRIX_ACCURATE, &w->accurate, err);
-    float *x = room(w, sizeof(host)), *norm = room(w, sizeof(host)), *y = room(w, sizeof(host));
-    int *ids = room(w, N * sizeof(int));
-    void *act = room(w, sizeof(host));
+    struct dev_f32 *x = dev_f32_in(room(w, sizeof(host)), 0), *norm = dev_f32_in(room(w, sizeof(host)), 0),
+                   *y = dev_f32_in(room(w, sizeof(host)), 0);
+    struct dev_i32 *ids = dev_i32_in(room(w, N * sizeof(int)), 0);
+    struct dev_act *act = dev_act_in(room(w, sizeof(host)), 0);
+    struct dev_u8 *decisions = dev_u8_in(DEV_BYTES(act), 0);
     w->fetched = w->b->alloc_host(w->k, sizeof(host));
     if (r < 0 || !x || !norm || !y || !ids || !act || !w->fetched)
         return r < 0 ? r : err_set(err, ERR_NOMEM, "no device memory");
     const struct kern_ops *o = w->k->ops;
-    if ((r = w->b->upload(w->k, norm, host, sizeof(host))) < 0 || (r = w->b->upload(w->k, ids, host, N * sizeof(int))) < 0 ||
-        (r = o->embed(w->k, x, w->w, ids, all)) < 0 || (r = o->rmsnorm(w->k, act, x, norm, all, D, 1e-5f)) < 0 ||
-        (r = o->matmul(w->k, y, DTYPE_F32, D, act, D, w->w, all)) < 0 || (r = o->matmul_residual(w->k, x, act, D, w->w, NULL, all)) < 0 ||
-        (r = o->matmul_accurate(w->k, y, x, w->accurate, all)) < 0 ||
-        (r = o->route_dtrnet(w->k, act, y, y + N, y, x, w->accurate, norm, norm, D, all)) < 0 ||
-        (r = o->copy_rows(w->k, y, x, D, all)) < 0 || (r = w->b->fetch(w->k, w->fetched, y, sizeof(host))) < 0 ||
-        (r = w->b->mark(w->k, 1)) < 0 || (r = w->b->wait(w->k, 1, err)) < 0 || (r = w->b->download(w->k, back, y, sizeof(back))) < 0)
+    const struct route_out to = {decisions, y, dev_f32_at(y, N), DECISION_LINEAR, DECISION_ATTEND};
+    const struct route_mlp mlp = {w->accurate, norm, norm, D, y};
+    if ((r = w->b->upload(w->k, DEV_BYTES(norm), host, sizeof(host))) < 0 ||
+        (r = w->b->upload(w->k, DEV_BYTES(ids), host, N * sizeof(int))) < 0 || (r = o->embed(w->k, x, w->w, ids, all)) < 0 ||
+        (r = o->rmsnorm(w->k, act, NULL, x, norm, all, D, 1e-5f)) < 0 || (r = o->matmul_f32(w->k, y, act, w->w, all)) < 0 ||
+        (r = o->matmul_residual(w->k, x, act, D, w->w, NULL, all)) < 0 || (r = o->matmul_accurate(w->k, y, x, w->accurate, all)) < 0 ||
+        (r = o->route_mlp(w->k, &to, &mlp, x, all)) < 0 || (r = o->copy_rows(w->k, y, x, D, all)) < 0 ||
+        (r = w->b->fetch(w->k, w->fetched, DEV_BYTES(y), sizeof(host))) < 0 || (r = w->b->mark(w->k, 1)) < 0 ||
+        (r = w->b->wait(w->k, 1, err)) < 0 || (r = w->b->download(w->k, back, DEV_BYTES(y), sizeof(back))) < 0)
         return w->b->sync(w->k, err) < 0 ? r : err_set(err, ERR_INTERNAL, "an op failed, but sync did not");
     return w->b->sync(w->k, err);
 }
