@@ -132,7 +132,9 @@ def make_config(variant: str, *settings: str, file: str = "") -> Any:
         fixed += ["model.hidden_size=32", "model.intermediate_size=48", "model.num_hidden_layers=4", "model.num_attention_heads=2"]
         fixed += ["model.head_dim=16", "model.num_key_value_heads=1", "train.length=32", "train.batch=4", "train.compile=false"]
         fixed += ["train.steps=6", "train.epochs=null", "model.router_dim=16"]
-        settings = tuple(s for s in settings if not s.startswith(("train.length", "train.batch", "train.steps", "train.epochs", "train.compile")))
+        settings = tuple(
+            s for s in settings if not s.startswith(("train.length", "train.batch", "train.steps", "train.epochs", "train.compile"))
+        )
     return config.read(path, [*fixed, *settings])
 
 
@@ -255,7 +257,11 @@ def job_try(name: str, variant: str, warm: int, steps: int, *settings: str) -> N
 def smoke(seconds: float) -> None:
     """Kernels, then every variant."""
     began = time.monotonic()
-    print("kernels against plain forms:", {k: f"{v:.1e}" for k, v in check_kernels().items()} if not os.environ.get("SKIP") else "", flush=True)
+    print(
+        "kernels against plain forms:",
+        {k: f"{v:.1e}" for k, v in check_kernels().items()} if not os.environ.get("SKIP") else "",
+        flush=True,
+    )
     me = [sys.executable, str(HERE / "h100.py")]
     for round_, per_gpu, warm, steps in (("warm", 3, 2, 2), ("timed", 1, 8, 20)):
         jobs = [(f"smoke-{round_}-{v}", [*me, "try", f"smoke-{round_}-{v}", v, str(warm), str(steps)]) for v in VARIANTS]
@@ -328,7 +334,9 @@ def speed(seconds: float) -> None:
 def job_train(name: str, *settings: str) -> None:
     """One training to its end, or to a signal."""
     variant, _, seed = name.rpartition("-s")
-    trainer = make_trainer(name, variant, f"train.seed={seed}", "train.log_every=20", "train.shard_bytes=15000000", "train.keep=1", *settings)
+    trainer = make_trainer(
+        name, variant, f"train.seed={seed}", "train.log_every=20", "train.shard_bytes=15000000", "train.keep=1", *settings
+    )
     resumed, began = trainer.resume(), time.perf_counter()
     held = trainer.run()
     if trainer.stopped or not held:
@@ -370,7 +378,13 @@ def job_pair(name: str, kind: str) -> None:
     world = parallel.begin()
     size, variant = name.split("-")
     each = 32 if size == "26m" else 16
-    settings = [f"train.batch={each * world.size}", f"train.micro={each}", f"train.parallel={kind}", "train.log_every=100000", "data.valid=null"]
+    settings = [
+        f"train.batch={each * world.size}",
+        f"train.micro={each}",
+        f"train.parallel={kind}",
+        "train.log_every=100000",
+        "data.valid=null",
+    ]
     settings += ["train.epochs=null", "train.tokens=null", "train.steps=1000", *AT_TARGET]
     if TINY:
         settings = [f"train.parallel={kind}", "train.log_every=100000"]
