@@ -51,7 +51,10 @@ struct cuda_ctx {
     cudaStream_t stream;
     int device, n_sm, smem_bytes;     /* shared memory of a multiprocessor */
     enum cuda_level level;            /* the best kernels to use */
-    const void *allowed[ALLOWED_MAX]; /* kernels whose shared memory was asked for on this device */
+    struct {
+        const void *kernel;
+        int bytes;
+    } allowed[ALLOWED_MAX]; /* kernels whose shared memory was asked for on this device, and how much */
     int n_allowed;
     void *encode_tensor_map; /* the driver's function; NULL: not asked for yet */
     struct stage_ring up;

@@ -231,7 +231,7 @@ template <int LANES, int PER, int LD> static int start(struct cuda_ctx *c, const
 {
     size_t bytes = scan_smem<LANES>::bytes(a.w.xp, a.w.n_state);
     auto kernel = scan_channels<LANES, PER, LD>;
-    int r = cuda_allow_shared(c, (const void *)kernel, (int)bytes); /* the same for every router of a context's model */
+    int r = cuda_allow_shared(c, (const void *)kernel, (int)bytes);
     if (r < 0)
         return r;
     kernel<<<dim3(div_up(a.w.e, scan_shape<LANES>::CH), a.s.n_runs), THREADS, bytes, c->stream>>>(a);
