@@ -33,6 +33,8 @@ static void fill_info(struct engine *e)
                                    .eos_id = m->config.eos_id,
                                    .kv_rows_total = (size_t)l->n_kv_slots,
                                    .kv_row_bytes = model_kv_row_bytes(m),
+                                   .state_slots_total = (size_t)l->n_state_slots,
+                                   .state_slot_bytes = model_state_bytes(m),
                                    .weight_bytes = m->weights.bytes,
                                    .workspace_bytes = device_executor_workspace_bytes(e->x)};
 }

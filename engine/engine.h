@@ -48,6 +48,8 @@ struct engine_info {
     int32_t bos_id, eos_id; /* -1: none */
     size_t kv_rows_total;   /* row slots in the pool; one holds K and V of one token in one layer */
     size_t kv_row_bytes;
+    size_t state_slots_total; /* places for router states; 0: routers have none */
+    size_t state_slot_bytes;  /* of one: the states of all recurrent routers after one prefix */
     size_t weight_bytes;
     size_t workspace_bytes; /* activations of a step */
 };
@@ -55,13 +57,14 @@ struct engine_info {
 struct engine_stats {
     uint64_t requests_done, requests_failed, requests_cancelled;
     uint64_t steps, tokens_generated, tokens_scored;
-    uint64_t steps_overlapped;              /* of them, launched while another was in flight */
-    uint64_t rows_computed;                 /* appended: each left K and V where it attended */
-    uint64_t rows_rescored;                 /* run again over cached keys for a score */
-    uint64_t rows_cached;                   /* positions that requests took from the prefix tree */
-    uint64_t rows_routed[MODEL_MAX_LAYERS]; /* of rows_computed, how many attended (selected, executed) in layer l */
-    uint64_t kv_rows_held;                  /* slots that hold K and V now */
-    uint64_t kv_rows_reserved;              /* slots promised to running requests beyond these */
+    uint64_t steps_overlapped;                /* of them, launched while another was in flight */
+    uint64_t rows_computed;                   /* appended: each left K and V where it attended */
+    uint64_t rows_rescored;                   /* run again over cached keys for a score */
+    uint64_t rows_cached;                     /* positions that requests took from the prefix tree */
+    uint64_t rows_routed[MODEL_MAX_LAYERS];   /* of rows_computed, how many attended in layer l */
+    uint64_t rows_executed[MODEL_MAX_LAYERS]; /* and how many did not skip it */
+    uint64_t kv_rows_held;                    /* slots that hold K and V now */
+    uint64_t kv_rows_reserved;                /* slots promised to running requests beyond these */
     uint64_t tree_tokens, tree_nodes, evicted_tokens;
     uint64_t states_held, states_total; /* copies of router states that the tree keeps, and places for copies; 0: routers have none */
     int queued, running;

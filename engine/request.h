@@ -45,7 +45,8 @@ struct eval_result {
     enum finish_reason finish;
     int n_rows;                     /* positions whose rows this sequence rests on */
     int rows_computed, rows_cached; /* rows run for it (again for a score included), and taken from the prefix tree */
-    const int *rows_routed;         /* [n_layers] of n_rows, those that attended (selected, executed); all in dense layers */
+    const int *rows_routed;         /* [n_layers] of n_rows, those that attended; all in dense layers */
+    const int *rows_executed;       /* [n_layers] of n_rows, those that did not skip the layer */
     int n_routing;                  /* positions in `routing`; 0 unless want_routing */
     const uint8_t *routing;         /* [n_layers, n_routing] enum decision */
 };

@@ -23,18 +23,23 @@ static int check_sizes(const struct mamba_parts *p, struct err *err)
     return r < 0 ? r : check_size("router_dt_rank", p->n_dt, 1, MAMBA_DT_MAX, err);
 }
 
-/* dst[cols, rows] = src[rows, cols]; cols 1: a plain copy. */
-static int take(float *dst, const struct kern_tensor *src, const char *name, int rows, int cols, struct err *err)
+int mamba_values_take(float *dst, size_t ld, const struct kern_tensor *src, const char *name, int rows, int cols, struct err *err)
 {
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < cols; j++) {
-            float *v = &dst[(size_t)j * rows + i];
-            size_t at = (size_t)i * cols + j;
+            float *v = &dst[(size_t)j * ld + (size_t)i];
+            size_t at = (size_t)i * (size_t)cols + (size_t)j;
             dtype_to_f32(v, (const char *)src->data + at * dtype_size(src->type), src->type, 1);
             if (!isfinite(*v))
                 return err_set(err, ERR_CORRUPT, "a Mamba router's %s holds a value that is not finite", name);
         }
     return 0;
+}
+
+/* dst[cols, rows] = src[rows, cols]; cols 1: a plain copy. */
+static int take(float *dst, const struct kern_tensor *src, const char *name, int rows, int cols, struct err *err)
+{
+    return mamba_values_take(dst, (size_t)rows, src, name, rows, cols, err);
 }
 
 static int take_rates(struct mamba_values *v, const struct kern_tensor *a_log, struct err *err)

@@ -23,4 +23,6 @@ struct mamba_values {
 
 /* ERR_UNSUPPORTED: a size beyond mamba.h's limits; ERR_CORRUPT: a value that is not finite, in a tensor that is named; ERR_NOMEM. */
 int mamba_values_new(const struct mamba_parts *parts, struct mamba_values *ret, struct err *err);
+/* dst[j*ld + i] = src[i,j] for a tensor [rows,cols]; ERR_CORRUPT names it where a value is not finite. */
+int mamba_values_take(float *dst, size_t ld, const struct kern_tensor *src, const char *name, int rows, int cols, struct err *err);
 void mamba_values_free(struct mamba_values *v); /* copes with zeros */

@@ -1,4 +1,4 @@
-/* The list of added tokens, the tries that find them, and the rules of what a match takes along. */
+/* The list of added tokens, the search for them, and the rules of what a match takes along. */
 #include "tokenizer/added_tokens.h"
 #include "common/utf8.h"
 #include "tokenizer/unicode.h"
@@ -10,22 +10,23 @@
 
 /* ---- the list ---- */
 
-int added_tokens_init(struct added_tokens *a, struct err *err)
+int added_tokens_init(struct added_tokens *a, enum tokenizer_rules rules, struct err *err)
 {
-    *a = (struct added_tokens){.max_id = -1};
+    *a = (struct added_tokens){.rules = rules, .max_id = -1};
     arena_init(&a->text, MAX_TEXT_BYTES);
-    token_matcher_init(&a->raw);
-    token_matcher_init(&a->normalized);
+    trie_init(&a->raw);
+    trie_init(&a->normalized);
     return strmap_init(&a->by_content, 64) < 0 ? err_set(err, ERR_NOMEM, "no memory for added tokens") : 0;
 }
 
 void added_tokens_done(struct added_tokens *a)
 {
     free(a->tokens);
+    free(a->listings);
     strmap_done(&a->by_content);
     arena_done(&a->text);
-    token_matcher_done(&a->raw);
-    token_matcher_done(&a->normalized);
+    trie_done(&a->raw);
+    trie_done(&a->normalized);
     *a = (struct added_tokens){.max_id = -1};
 }
 
@@ -35,21 +36,36 @@ const struct added_token *added_tokens_find(const struct added_tokens *a, const 
     return i < 0 ? NULL : &a->tokens[i];
 }
 
-static int32_t free_id(const struct added_tokens *a, const struct vocab *v)
+static uint32_t flag_bit(const struct added_token *t)
 {
-    return a->max_id >= (int64_t)v->count ? a->max_id + 1 : (int32_t)v->count;
+    return 1u << (t->single_word | t->lstrip << 1 | t->rstrip << 2 | t->normalized << 3 | t->special << 4);
+}
+
+void added_tokens_begin(struct added_tokens *a, const struct vocab *v)
+{
+    for (size_t i = 0; i < a->n; i++)
+        a->tokens[i].seen = flag_bit(&a->tokens[i]);
+    a->next_id = a->max_id >= 0 && (a->max_id >= (int64_t)v->count || v->count == 0) ? a->max_id + 1 : (int32_t)v->count;
+}
+
+/* Room for one more element of `size` bytes. */
+static void *grown(void *list, size_t n, size_t *cap, size_t size)
+{
+    if (n < *cap)
+        return list;
+    size_t more = *cap ? *cap * 2 : 16;
+    void *moved = realloc(list, more * size);
+    if (moved)
+        *cap = more;
+    return moved;
 }
 
 static int append(struct added_tokens *a, const struct added_token *t)
 {
-    if (a->n == a->cap) {
-        size_t cap = a->cap ? a->cap * 2 : 16;
-        struct added_token *tokens = realloc(a->tokens, cap * sizeof(*tokens));
-        if (!tokens)
-            return ERR_NOMEM;
-        a->tokens = tokens;
-        a->cap = cap;
-    }
+    struct added_token *tokens = grown(a->tokens, a->n, &a->cap, sizeof(*tokens));
+    if (!tokens)
+        return ERR_NOMEM;
+    a->tokens = tokens;
     char *copy = arena_strndup(&a->text, t->content, t->len);
     if (!copy || strmap_put(&a->by_content, copy, t->len, (int32_t)a->n) < 0)
         return ERR_NOMEM;
@@ -58,23 +74,25 @@ static int append(struct added_tokens *a, const struct added_token *t)
     return 0;
 }
 
-int added_tokens_add(struct added_tokens *a, const struct added_token *t, const struct vocab *v, struct err *err)
+/* Special tokens are listed once, by their first flags; others each time that they are given with new flags. */
+static int list(struct added_tokens *a, int32_t index, bool special, bool normalized)
 {
-    if (t->len == 0)
-        return 0;
-    int32_t known = strmap_get(&a->by_content, t->content, t->len);
-    if (known >= 0) {
-        struct added_token *old = &a->tokens[known];
-        old->special |= t->special;
-        old->single_word = t->single_word;
-        old->lstrip = t->lstrip;
-        old->rstrip = t->rstrip;
-        return 0;
-    }
+    struct added_listing *listings = grown(a->listings, a->n_listings, &a->cap_listings, sizeof(*listings));
+    if (!listings)
+        return ERR_NOMEM;
+    a->listings = listings;
+    a->listings[a->n_listings++] = (struct added_listing){index, special, normalized};
+    return 0;
+}
+
+static int add_new(struct added_tokens *a, const struct added_token *t, const struct vocab *v, struct err *err)
+{
     struct added_token token = *t;
+    token.ever_special = token.ever_normalized = false;
+    token.seen = 0;
     token.id = vocab_id(v, t->content, t->len);
     if (token.id < 0)
-        token.id = free_id(a, v);
+        token.id = a->next_id++;
     if (a->n >= MAX_TOKENS || token.id >= VOCAB_MAX_IDS || t->len > VOCAB_MAX_PIECE_BYTES)
         return err_set(err, ERR_CORRUPT, "added token \"%.40s\": more than %d tokens, %d ids or %d bytes", t->content, MAX_TOKENS,
                        VOCAB_MAX_IDS, VOCAB_MAX_PIECE_BYTES);
@@ -82,77 +100,46 @@ int added_tokens_add(struct added_tokens *a, const struct added_token *t, const 
         return err_set(err, ERR_NOMEM, "no memory for added token \"%.40s\"", t->content);
     if (token.id > a->max_id)
         a->max_id = token.id;
+    return (int)a->n - 1;
+}
+
+int added_tokens_add(struct added_tokens *a, const struct added_token *t, const struct vocab *v, struct err *err)
+{
+    if (t->len == 0)
+        return 0;
+    int32_t index = strmap_get(&a->by_content, t->content, t->len);
+    if (index < 0) {
+        int r = add_new(a, t, v, err);
+        if (r < 0)
+            return r;
+        index = r;
+    }
+    struct added_token *mine = &a->tokens[index];
+    if (mine->seen & flag_bit(t))
+        return 0;
+    mine->seen = flag_bit(t) | (a->rules == TOKENIZER_RULES_4 ? mine->seen : 0);
+    bool becomes_special = t->special && !mine->ever_special;
+    mine->ever_special |= t->special;
+    mine->ever_normalized |= t->normalized;
+    mine->single_word = t->single_word;
+    mine->lstrip = t->lstrip;
+    mine->rstrip = t->rstrip;
+    mine->normalized = t->normalized;
+    mine->special = t->special;
+    if ((becomes_special || !mine->ever_special) && list(a, index, becomes_special, t->normalized) < 0)
+        return err_set(err, ERR_NOMEM, "no memory for added token \"%.40s\"", t->content);
     return 0;
 }
 
-/* ---- tries ---- */
-
-void token_matcher_init(struct token_matcher *m)
-{
-    *m = (struct token_matcher){0};
-    memset(m->roots, 0xff, sizeof(m->roots));
-}
-
-void token_matcher_done(struct token_matcher *m)
-{
-    free(m->nodes);
-    token_matcher_init(m);
-}
-
-static int32_t new_node(struct token_matcher *m, unsigned char byte, int32_t next)
-{
-    if (m->n == m->cap) {
-        size_t cap = m->cap ? m->cap * 2 : 64;
-        struct trie_node *nodes = realloc(m->nodes, cap * sizeof(*nodes));
-        if (!nodes)
-            return -1;
-        m->nodes = nodes;
-        m->cap = cap;
-    }
-    m->nodes[m->n] = (struct trie_node){.first_child = -1, .next = next, .token = -1, .byte = byte};
-    return (int32_t)m->n++;
-}
-
-static int32_t child_of(const struct token_matcher *m, int32_t node, unsigned char byte)
-{
-    int32_t c = m->nodes[node].first_child;
-    while (c >= 0 && m->nodes[c].byte != byte)
-        c = m->nodes[c].next;
-    return c;
-}
-
-int token_matcher_add(struct token_matcher *m, const char *pattern, size_t len, int32_t index, struct err *err)
-{
-    int32_t node = -1;
-    for (size_t i = 0; i < len; i++) {
-        unsigned char byte = (unsigned char)pattern[i];
-        int32_t next = i == 0 ? m->roots[byte] : child_of(m, node, byte);
-        if (next < 0) {
-            next = new_node(m, byte, i == 0 ? -1 : m->nodes[node].first_child);
-            if (next < 0)
-                return err_set(err, ERR_NOMEM, "no memory for added tokens");
-            *(i == 0 ? &m->roots[byte] : &m->nodes[node].first_child) = next;
-        }
-        node = next;
-    }
-    if (node >= 0 && m->nodes[node].token < 0)
-        m->nodes[node].token = index;
-    return 0;
-}
+/* ---- searching ---- */
 
 /* The longest token at text[at]; its end, or 0. */
-static size_t longest_at(const struct token_matcher *m, const char *text, size_t len, size_t at, int32_t *ret_index)
+static size_t longest_at(const struct trie *m, const char *text, size_t len, size_t at, int32_t *ret_index)
 {
+    struct trie_walk walk = {at, TRIE_START};
     size_t end = 0;
-    int32_t node = m->roots[(unsigned char)text[at]];
-    for (size_t i = at + 1; node >= 0; node = child_of(m, node, (unsigned char)text[i++])) {
-        if (m->nodes[node].token >= 0) {
-            *ret_index = m->nodes[node].token;
-            end = i;
-        }
-        if (i == len)
-            break;
-    }
+    for (int32_t index; (index = trie_next(m, text, len, &walk)) >= 0; end = walk.at)
+        *ret_index = index;
     return end;
 }
 
@@ -196,7 +183,7 @@ static size_t spaces_back(const char *text, size_t low, size_t at)
     return at;
 }
 
-bool added_tokens_next(const struct added_tokens *a, const struct token_matcher *m, const char *text, size_t len, struct token_scan *scan,
+bool added_tokens_next(const struct added_tokens *a, const struct trie *m, const char *text, size_t len, struct token_scan *scan,
                        struct token_match *ret)
 {
     while (m->n > 0 && scan->at < len) {
@@ -208,7 +195,7 @@ bool added_tokens_next(const struct added_tokens *a, const struct token_matcher 
         }
         const struct added_token *t = &a->tokens[index];
         scan->at = end;
-        if (t->single_word && touches_word(text, len, start, end))
+        if ((t->ever_special && a->skip_special) || (t->single_word && touches_word(text, len, start, end)))
             continue;
         if (t->lstrip)
             start = spaces_back(text, scan->covered, start);

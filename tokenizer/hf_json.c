@@ -1,6 +1,7 @@
-/* The frame of tokenizer.json: its members, the BPE model, and the added tokens. */
+/* The frame of tokenizer.json: its members, the model, and the added tokens. */
 #include "tokenizer/hf_json.h"
 #include "common/json.h"
+#include <stdlib.h>
 #include <string.h>
 
 #define MAX_FILE_BYTES ((size_t)256 << 20)
@@ -82,7 +83,7 @@ static bool is_empty(const json_t *v)
     return !v || json_is_null(v) || (json_is_string(v) && json_string_length(v) == 0) || (json_is_number(v) && json_number_value(v) == 0);
 }
 
-static int read_options(const struct vocab *v, const json_t *model, struct bpe_options *ret, struct err *err)
+int hf_bpe_options(const struct vocab *v, const json_t *model, struct bpe_options *ret, struct err *err)
 {
     static const char *const neutral[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
     const char *unk = NULL;
@@ -105,27 +106,77 @@ static int read_options(const struct vocab *v, const json_t *model, struct bpe_o
     return 0;
 }
 
-static int load_model(struct pipeline *p, const json_t *model, struct err *err)
+static int load_bpe(struct pipeline *p, const json_t *model, struct err *err)
 {
     static const char *const keys[] = {
         "type",  "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges",
         "vocab", "merges",  NULL};
     const json_t *merges = json_object_get(model, "merges");
     struct bpe_options options;
-    if (!json_is_object(model))
-        return corrupt(err, "model must be an object");
-    if (json_object_get(model, "type") && strcmp(hf_type(model), "BPE") != 0)
-        return err_set(err, ERR_UNSUPPORTED, "tokenizer.json: the model type \"%.40s\" is not supported", hf_type(model));
     if (!json_is_array(merges) || json_array_size(merges) > MAX_MERGES)
         return err_set(err, ERR_CORRUPT, "tokenizer.json: model.merges must be an array of at most %d", MAX_MERGES);
     int r = hf_only_keys(model, "model", keys, err);
     if (r >= 0)
         r = load_vocab(&p->vocab, json_object_get(model, "vocab"), err);
     if (r >= 0)
-        r = read_options(&p->vocab, model, &options, err);
+        r = hf_bpe_options(&p->vocab, model, &options, err);
     if (r >= 0)
         r = bpe_init(&p->bpe, &p->vocab, &options, json_array_size(merges), err);
     return r < 0 ? r : load_merges(&p->bpe, merges, err);
+}
+
+/* [["piece", score], ...]: ids are places. */
+static int load_scored(struct vocab *v, const json_t *list, double *scores, struct err *err)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach (list, i, entry) {
+        const json_t *piece = json_array_get(entry, 0), *score = json_array_get(entry, 1);
+        if (json_array_size(entry) != 2 || !json_is_string(piece) || !json_is_number(score))
+            return err_set(err, ERR_CORRUPT, "tokenizer.json: model.vocab[%zu] is not a piece and its score", i);
+        int r = vocab_add(v, json_string_value(piece), json_string_length(piece), (int64_t)i, err);
+        if (r < 0)
+            return r;
+        scores[i] = json_number_value(score);
+    }
+    return 0;
+}
+
+static int load_unigram(struct pipeline *p, const json_t *model, struct err *err)
+{
+    static const char *const keys[] = {"type", "unk_id", "vocab", "byte_fallback", NULL};
+    const json_t *list = json_object_get(model, "vocab");
+    size_t n = json_array_size(list);
+    int64_t unk = -1;
+    bool byte_fallback = false;
+    double *scores = NULL;
+    int r = hf_only_keys(model, "model", keys, err);
+    if (r >= 0 && (!json_is_array(list) || n == 0 || n > VOCAB_MAX_IDS))
+        r = err_set(err, ERR_CORRUPT, "tokenizer.json: model.vocab must be an array of 1 to %d pieces", VOCAB_MAX_IDS);
+    if (r >= 0 && (json_get_bool(model, "model.", "byte_fallback", &byte_fallback, err) < 0 ||
+                   json_get_int(model, "model.", "unk_id", 0, (int64_t)n - 1, &unk, err) < 0))
+        r = ERR_CORRUPT;
+    if (r >= 0 && !(scores = calloc(n, sizeof(*scores))))
+        r = err_set(err, ERR_NOMEM, "no memory for %zu pieces", n);
+    if (r >= 0)
+        r = load_scored(&p->vocab, list, scores, err);
+    if (r < 0) {
+        free(scores);
+        return r;
+    }
+    p->is_unigram = true;
+    return unigram_init(&p->unigram, &p->vocab, scores, (int32_t)unk, byte_fallback, err);
+}
+
+static int load_model(struct pipeline *p, const json_t *model, struct err *err)
+{
+    if (!json_is_object(model))
+        return corrupt(err, "model must be an object");
+    if (strcmp(hf_type(model), "Unigram") == 0)
+        return load_unigram(p, model, err);
+    if (json_object_get(model, "type") && strcmp(hf_type(model), "BPE") != 0)
+        return err_set(err, ERR_UNSUPPORTED, "tokenizer.json: the model type \"%.40s\" is not supported", hf_type(model));
+    return load_bpe(p, model, err);
 }
 
 /* ---- added tokens ---- */
@@ -169,6 +220,7 @@ static int load_added(struct pipeline *p, const json_t *tokens, struct log *log,
     json_t *t;
     if (tokens && !json_is_null(tokens) && !json_is_array(tokens))
         return corrupt(err, "added_tokens must be an array");
+    added_tokens_begin(&p->added, &p->vocab);
     json_array_foreach (tokens, i, t) {
         int r = load_added_token(p, t, log, err);
         if (r < 0)
@@ -179,8 +231,16 @@ static int load_added(struct pipeline *p, const json_t *tokens, struct log *log,
 
 /* ---- the file ---- */
 
+int hf_components_fill(struct pipeline *p, const json_t *root, const struct hf_overrides *o, struct err *err)
+{
+    int r = hf_normalizer(&p->normalizer, json_object_get(root, "normalizer"), err);
+    if (r >= 0)
+        r = hf_pretokenizer(&p->pretokenizer, json_object_get(root, "pre_tokenizer"), o, err);
+    return r < 0 ? r : hf_decoder(&p->decoder, json_object_get(root, "decoder"), err);
+}
+
 /* "truncation" and "padding" belong to batches, and transformers switches them off. */
-int hf_json_fill(struct pipeline *p, const json_t *root, const struct settings *s, struct log *log, struct err *err)
+int hf_json_fill(struct pipeline *p, const json_t *root, const struct hf_overrides *o, struct log *log, struct err *err)
 {
     static const char *const keys[] = {"version",       "truncation",     "padding", "added_tokens", "normalizer",
                                        "pre_tokenizer", "post_processor", "decoder", "model",        NULL};
@@ -190,23 +250,60 @@ int hf_json_fill(struct pipeline *p, const json_t *root, const struct settings *
     if (r >= 0)
         r = load_added(p, json_object_get(root, "added_tokens"), log, err);
     if (r >= 0)
-        r = hf_normalizer(&p->normalizer, json_object_get(root, "normalizer"), err);
-    if (r >= 0)
-        r = hf_pretokenizer(&p->pretokenizer, json_object_get(root, "pre_tokenizer"), s, err);
-    if (r >= 0)
-        r = hf_decoder(&p->decoder, json_object_get(root, "decoder"), err);
-    int32_t n_ids = p->added.max_id >= p->vocab.n ? p->added.max_id + 1 : p->vocab.n;
-    return r < 0 ? r : hf_post_processor(&p->template, json_object_get(root, "post_processor"), n_ids, err);
+        r = hf_components_fill(p, root, o, err);
+    const json_t *post = json_object_get(root, "post_processor");
+    p->template.from_file = post && !json_is_null(post);
+    return r < 0 ? r : hf_post_processor(&p->template, post, err);
 }
 
-int hf_json_load(struct pipeline *p, const char *path, const struct settings *s, struct log *log, struct err *err)
+int hf_json_read(const char *path, json_t **ret, struct err *err)
 {
-    json_t *root = NULL;
     struct err why;
-    int r = json_parse_file(path, MAX_FILE_BYTES, &root, &why);
-    if (r < 0)
-        return err_set(err, r == ERR_INVALID || r == ERR_TOO_LARGE ? ERR_CORRUPT : r, "%s", why.text);
-    r = hf_json_fill(p, root, s, log, err);
-    json_decref(root);
-    return r;
+    int r = json_parse_file(path, MAX_FILE_BYTES, ret, &why);
+    return r < 0 ? err_set(err, r == ERR_INVALID || r == ERR_TOO_LARGE ? ERR_CORRUPT : r, "%s", why.text) : 0;
+}
+
+const char *hf_pad_token(const json_t *root)
+{
+    return json_string_value(json_object_get(json_object_get(root, "padding"), "pad_token"));
+}
+
+/* ---- another frame ---- */
+
+/* A unigram model's list becomes a vocabulary by its order; of a piece given twice the later place counts. */
+static json_t *vocab_object(const json_t *vocab)
+{
+    if (!json_is_array(vocab))
+        return json_incref((json_t *)vocab);
+    json_t *o = json_object();
+    for (size_t i = 0; i < json_array_size(vocab); i++) {
+        const char *piece = json_string_value(json_array_get(json_array_get(vocab, i), 0));
+        if (!piece || json_object_set_new(o, piece, json_integer((json_int_t)i)) < 0) {
+            json_decref(o);
+            return NULL;
+        }
+    }
+    return o;
+}
+
+int hf_reframe(const json_t *root, const json_t *frame, json_t **ret, struct err *err)
+{
+    const json_t *model = json_object_get(root, "model"), *merges = json_object_get(model, "merges");
+    const json_t *vocab = json_object_get(model, "vocab");
+    if (!frame)
+        return err_set(err, ERR_NOMEM, "no memory for a tokenizer");
+    if (!json_is_object(vocab) && !json_is_array(vocab))
+        return corrupt(err, "model.vocab must be an object");
+    json_t *out = json_copy((json_t *)frame), *own = json_copy(json_object_get(frame, "model"));
+    bool ok = json_object_set_new(own, "vocab", vocab_object(vocab)) >= 0 && json_object_set_new(own, "type", json_string("BPE")) >= 0 &&
+              json_object_set_new(own, "merges", merges ? json_incref((json_t *)merges) : json_array()) >= 0;
+    ok = json_object_set_new(out, "model", own) >= 0 && ok;
+    if (ok && json_object_get(root, "post_processor"))
+        ok = json_object_set(out, "post_processor", json_object_get(root, "post_processor")) >= 0;
+    if (ok) {
+        *ret = out;
+        return 0;
+    }
+    json_decref(out);
+    return corrupt(err, "model.vocab holds something that is no piece");
 }

@@ -12,7 +12,7 @@
 
 struct target { /* where the rows of a table put what they read */
     void *to;
-    const struct settings *settings;
+    const struct hf_overrides *overrides;
     bool nested;      /* inside a Sequence */
     const char *part; /* "normalizer", for errors */
     int depth;
@@ -141,9 +141,37 @@ static int read_form(const struct target *t, const json_t *o, struct err *err)
     return normalizer_add(t->to, &(struct normalizer_step){.kind = kinds[i]}, err);
 }
 
+static int read_lowercase(const struct target *t, const json_t *o, struct err *err)
+{
+    return normalizer_add(t->to, &(struct normalizer_step){.kind = NORMALIZER_LOWERCASE}, err);
+}
+
+static int read_strip(const struct target *t, const json_t *o, struct err *err)
+{
+    struct normalizer_step s = {.kind = NORMALIZER_STRIP};
+    if (!json_is_boolean(json_object_get(o, "strip_left")) || !json_is_boolean(json_object_get(o, "strip_right")))
+        return missing(t, "strip_left and strip_right", "true or false", err);
+    s.left = json_is_true(json_object_get(o, "strip_left"));
+    s.right = json_is_true(json_object_get(o, "strip_right"));
+    return normalizer_add(t->to, &s, err);
+}
+
+static int read_precompiled(const struct target *t, const json_t *o, struct err *err)
+{
+    struct normalizer_step s = {.kind = NORMALIZER_PRECOMPILED};
+    const char *text = NULL;
+    size_t len = 0;
+    int r = get_text(t, o, "precompiled_charsmap", &text, &len, err);
+    if (r >= 0)
+        r = charsmap_from_base64(text, len, &s.charsmap, err);
+    return r < 0 ? r : normalizer_add(t->to, &s, err);
+}
+
 int hf_normalizer(struct normalizer *n, const json_t *o, struct err *err)
 {
-    static const char *const prepend_keys[] = {"type", "prepend", NULL}, *const replace_keys[] = {"type", "pattern", "content", NULL};
+    static const char *const prepend_keys[] = {"type", "prepend", NULL}, *const replace_keys[] = {"type", "pattern", "content", NULL},
+                             *const strip_keys[] = {"type", "strip_left", "strip_right", NULL},
+                             *const map_keys[] = {"type", "precompiled_charsmap", NULL};
     static const struct row rows[] = {
         {"Prepend", prepend_keys, read_prepend},
         {"Replace", replace_keys, read_replace},
@@ -151,6 +179,9 @@ int hf_normalizer(struct normalizer *n, const json_t *o, struct err *err)
         {"NFD", type_only, read_form},
         {"NFKC", type_only, read_form},
         {"NFKD", type_only, read_form},
+        {"Lowercase", type_only, read_lowercase},
+        {"Strip", strip_keys, read_strip},
+        {"Precompiled", map_keys, read_precompiled},
         {NULL, NULL, NULL},
     };
     return read_component(rows, &(struct target){.to = n, .part = "normalizer"}, o, "normalizers", err);
@@ -189,13 +220,11 @@ static int read_split(const struct target *t, const json_t *o, struct err *err)
     return r < 0 ? r : add_split(t, p, behavior, invert, err);
 }
 
-/* What PreTrainedTokenizerFast does to a lone ByteLevel: its own add_prefix_space, false unless configured, counts. */
 static bool prefix_space_of(const struct target *t, bool in_file)
 {
-    const struct settings *s = t->settings;
-    if (t->nested || s->class == TOKENIZER_LLAMA || s->null_prefix_space)
-        return in_file;
-    return s->add_prefix_space == YES;
+    if (t->overrides->prefix_for_all)
+        return true;
+    return t->nested || t->overrides->lone_prefix == HF_PREFIX_AS_FILED ? in_file : t->overrides->lone_prefix == HF_PREFIX_YES;
 }
 
 static int read_byte_level(const struct target *t, const json_t *o, struct err *err)
@@ -262,20 +291,67 @@ static int read_digits(const struct target *t, const json_t *o, struct err *err)
     return r < 0 ? r : add_class(t, unicode_is_numeric, each ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS, err);
 }
 
-int hf_pretokenizer(struct pretokenizer *p, const json_t *o, const struct settings *s, struct err *err)
+static int read_punctuation(const struct target *t, const json_t *o, struct err *err)
+{
+    enum split_behavior behavior = SPLIT_ISOLATED;
+    int r = json_object_get(o, "behavior") ? get_behavior(t, o, &behavior, err) : 0;
+    return r < 0 ? r : add_class(t, unicode_is_punctuation, behavior, err);
+}
+
+static int read_whitespace_split(const struct target *t, const json_t *o, struct err *err)
+{
+    return add_class(t, unicode_is_space, SPLIT_REMOVED, err);
+}
+
+/* \w+|[^\w\s]+ of Rust's regex. */
+static int word_or_symbol(uint32_t cp)
+{
+    return unicode_is_word(cp) ? 1 : unicode_is_space(cp) ? 0 : 2;
+}
+
+static int read_whitespace(const struct target *t, const json_t *o, struct err *err)
+{
+    struct pattern *p = NULL;
+    int r = pattern_runs(word_or_symbol, &p, err);
+    return r < 0 ? r : add_split(t, p, SPLIT_REMOVED, true, err);
+}
+
+static int read_bert(const struct target *t, const json_t *o, struct err *err)
+{
+    int r = add_class(t, unicode_is_space, SPLIT_REMOVED, err);
+    return r < 0 ? r : add_class(t, unicode_is_punctuation, SPLIT_ISOLATED, err);
+}
+
+static int read_delimiter(const struct target *t, const json_t *o, struct err *err)
+{
+    struct pattern *p = NULL;
+    char delimiter[5];
+    int r = get_char(t, o, "delimiter", delimiter, err);
+    if (r >= 0)
+        r = pattern_literal(delimiter, strlen(delimiter), &p, err);
+    return r < 0 ? r : add_split(t, p, SPLIT_REMOVED, false, err);
+}
+
+int hf_pretokenizer(struct pretokenizer *p, const json_t *o, const struct hf_overrides *overrides, struct err *err)
 {
     static const char *const split_keys[] = {"type", "pattern", "behavior", "invert", NULL},
                              *const byte_keys[] = {"type", "add_prefix_space", "trim_offsets", "use_regex", NULL},
                              *const meta_keys[] = {"type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep", NULL},
-                             *const digit_keys[] = {"type", "individual_digits", NULL};
+                             *const digit_keys[] = {"type", "individual_digits", NULL}, *const behavior_keys[] = {"type", "behavior", NULL},
+                             *const char_keys[] = {"type", "delimiter", NULL};
     static const struct row rows[] = {
         {"ByteLevel", byte_keys, read_byte_level},
         {"Split", split_keys, read_split},
         {"Metaspace", meta_keys, read_metaspace},
         {"Digits", digit_keys, read_digits},
+        {"Punctuation", behavior_keys, read_punctuation},
+        {"Whitespace", type_only, read_whitespace},
+        {"WhitespaceSplit", type_only, read_whitespace_split},
+        {"BertPreTokenizer", type_only, read_bert},
+        {"CharDelimiterSplit", char_keys, read_delimiter},
         {NULL, NULL, NULL},
     };
-    return read_component(rows, &(struct target){.to = p, .settings = s, .part = "pre_tokenizer"}, o, "pretokenizers", err);
+    return read_component(rows, &(struct target){.to = p, .overrides = overrides, .part = "pre_tokenizer"}, o, "pretokenizers", err);
 }
 
 /* ---- decoders ---- */
@@ -342,20 +418,14 @@ int hf_decoder(struct decoder *d, const json_t *o, struct err *err)
 
 /* ---- post-processors ---- */
 
-struct template_target {
-    struct template_ids *ids;
-    int32_t n_ids;
-};
-
 static int put_ids(const struct target *t, const json_t *list, int32_t *ids, int *n, struct err *err)
 {
-    const struct template_target *to = t->to;
     if (!json_is_array(list))
         return missing(t, "special_tokens", "objects with an array of ids", err);
     for (size_t i = 0; i < json_array_size(list); i++) {
         json_int_t id = json_integer_value(json_array_get(list, i));
-        if (!json_is_integer(json_array_get(list, i)) || id < 0 || id >= to->n_ids || *n == TEMPLATE_MAX_IDS)
-            return missing(t, "special_tokens", "at most 16 ids of the vocabulary", err);
+        if (!json_is_integer(json_array_get(list, i)) || id < 0 || id >= VOCAB_MAX_IDS || *n == TEMPLATE_MAX_IDS)
+            return missing(t, "special_tokens", "at most 16 token ids", err);
         ids[(*n)++] = (int32_t)id;
     }
     return 0;
@@ -364,7 +434,7 @@ static int put_ids(const struct target *t, const json_t *list, int32_t *ids, int
 /* This template goes around what earlier ones made: its ids come first in front and last behind. */
 static int wrap(const struct target *t, struct template_ids *own, struct err *err)
 {
-    struct template_ids *all = ((const struct template_target *)t->to)->ids;
+    struct template_ids *all = t->to;
     if (own->n_before + all->n_before > TEMPLATE_MAX_IDS || own->n_after + all->n_after > TEMPLATE_MAX_IDS)
         return missing(t, "single", "at most 16 ids on each side", err);
     memcpy(own->before + own->n_before, all->before, (size_t)all->n_before * sizeof(int32_t));
@@ -398,22 +468,44 @@ static int read_template(const struct target *t, const json_t *o, struct err *er
     return r < 0 ? r : wrap(t, &own, err);
 }
 
+/* ["token", id] */
+static int get_named_id(const struct target *t, const json_t *o, const char *key, int32_t *ret, struct err *err)
+{
+    const json_t *id = json_array_get(json_object_get(o, key), 1);
+    if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= VOCAB_MAX_IDS)
+        return missing(t, key, "a token and its id", err);
+    *ret = (int32_t)json_integer_value(id);
+    return 0;
+}
+
+/* BertProcessing and RobertaProcessing: one token in front and one behind. */
+static int read_cls_sep(const struct target *t, const json_t *o, struct err *err)
+{
+    struct template_ids own = {.n_before = 1, .n_after = 1};
+    int r = get_named_id(t, o, "cls", &own.before[0], err);
+    if (r >= 0)
+        r = get_named_id(t, o, "sep", &own.after[0], err);
+    return r < 0 ? r : wrap(t, &own, err);
+}
+
 /* ByteLevel as a post-processor changes offsets only. */
 static int read_nothing(const struct target *t, const json_t *o, struct err *err)
 {
     return 0;
 }
 
-int hf_post_processor(struct template_ids *ids, const json_t *o, int32_t n_ids, struct err *err)
+int hf_post_processor(struct template_ids *ids, const json_t *o, struct err *err)
 {
-    static const char *const template_keys[] = {"type", "single", "pair", "special_tokens", NULL}, *const byte_keys[] = {
-                                                                                                       "type", "add_prefix_space",
-                                                                                                       "trim_offsets", "use_regex", NULL};
+    static const char *const template_keys[] = {"type", "single", "pair", "special_tokens", NULL},
+                             *const byte_keys[] = {"type", "add_prefix_space", "trim_offsets", "use_regex", NULL},
+                             *const bert_keys[] = {"type", "sep", "cls", NULL},
+                             *const roberta_keys[] = {"type", "sep", "cls", "trim_offsets", "add_prefix_space", NULL};
     static const struct row rows[] = {
         {"TemplateProcessing", template_keys, read_template},
+        {"BertProcessing", bert_keys, read_cls_sep},
+        {"RobertaProcessing", roberta_keys, read_cls_sep},
         {"ByteLevel", byte_keys, read_nothing},
         {NULL, NULL, NULL},
     };
-    struct template_target to = {ids, n_ids};
-    return read_component(rows, &(struct target){.to = &to, .part = "post_processor"}, o, "processors", err);
+    return read_component(rows, &(struct target){.to = ids, .part = "post_processor"}, o, "processors", err);
 }

@@ -12,13 +12,14 @@
 #define MATCH_LIMIT 10000000 /* backtracking steps of one search */
 #define HEAP_LIMIT_KIB 65536
 
-enum pattern_kind { PATTERN_LITERAL, PATTERN_CLASS, PATTERN_REGEX };
+enum pattern_kind { PATTERN_LITERAL, PATTERN_CLASS, PATTERN_RUNS, PATTERN_REGEX };
 
 struct pattern {
     enum pattern_kind kind;
     char *literal;
     size_t literal_len;
     bool (*is_member)(uint32_t cp);
+    int (*kind_of)(uint32_t cp);
     pcre2_code *code;
     pcre2_match_context *limits;
 };
@@ -63,6 +64,8 @@ static struct pattern *new_pattern(enum pattern_kind kind, struct err *err)
 
 int pattern_literal(const char *s, size_t len, struct pattern **ret, struct err *err)
 {
+    if (len == 0) /* matches between any two characters */
+        return pattern_regex("", 0, ret, err);
     struct pattern *p = new_pattern(PATTERN_LITERAL, err);
     if (!p)
         return ERR_NOMEM;
@@ -88,6 +91,16 @@ int pattern_class(bool (*is_member)(uint32_t cp), struct pattern **ret, struct e
     return 0;
 }
 
+int pattern_runs(int (*kind_of)(uint32_t cp), struct pattern **ret, struct err *err)
+{
+    struct pattern *p = new_pattern(PATTERN_RUNS, err);
+    if (!p)
+        return ERR_NOMEM;
+    p->kind_of = kind_of;
+    *ret = p;
+    return 0;
+}
+
 static int compile(struct pattern *p, const struct buf *regex, struct err *err)
 {
     int code = 0;
@@ -97,7 +110,10 @@ static int compile(struct pattern *p, const struct buf *regex, struct err *err)
     if (!p->code) {
         char text[128] = "";
         pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof(text));
-        return err_set(err, ERR_CORRUPT, "regular expression \"%.200s\": %s at byte %zu", regex->data, text, (size_t)offset);
+        bool known = code == PCRE2_ERROR_LOOKBEHIND_NOT_FIXED_LENGTH || code == PCRE2_ERROR_LOOKBEHIND_TOO_COMPLICATED ||
+                     code == PCRE2_ERROR_PATTERN_TOO_LARGE || code == PCRE2_ERROR_PARENTHESES_NEST_TOO_DEEP;
+        return err_set(err, known ? ERR_UNSUPPORTED : ERR_CORRUPT, "regular expression \"%.200s\": %s at byte %zu", regex->data, text,
+                       (size_t)offset);
     }
     p->limits = pcre2_match_context_create(NULL);
     if (!p->limits)
@@ -158,6 +174,22 @@ static int next_member(const struct pattern *p, const char *text, size_t len, si
     return 0;
 }
 
+static int next_run(const struct pattern *p, const char *text, size_t len, size_t at, size_t *ret_start, size_t *ret_end)
+{
+    uint32_t cp;
+    int kind = 0;
+    for (size_t n; at < len && (n = utf8_decode(text + at, len - at, &cp)) > 0; at += n) {
+        int here = p->kind_of(cp);
+        if (kind && here != kind)
+            break;
+        if (!kind && here)
+            *ret_start = at;
+        kind = here;
+    }
+    *ret_end = at;
+    return kind != 0;
+}
+
 static int next_regex(const struct pattern *p, const char *text, size_t len, size_t at, size_t *ret_start, size_t *ret_end)
 {
     pcre2_match_data *m = match_data();
@@ -181,6 +213,7 @@ static int search(const struct pattern *p, const char *text, size_t len, size_t 
     switch (p->kind) {
     case PATTERN_LITERAL: return next_literal(p, text, len, at, ret_start, ret_end);
     case PATTERN_CLASS: return next_member(p, text, len, at, ret_start, ret_end);
+    case PATTERN_RUNS: return next_run(p, text, len, at, ret_start, ret_end);
     case PATTERN_REGEX: return next_regex(p, text, len, at, ret_start, ret_end);
     }
     return 0;

@@ -1,4 +1,4 @@
-/* What splits and replacements look for: a literal string, a class of characters, or a regular expression.
+/* What splits and replacements look for: a literal string, a class of characters, runs of such, or a regular expression.
  *
  * Regular expressions in tokenizer.json are written for Oniguruma (Ruby syntax, UTF-8). They run on PCRE2 here: the few
  * classes that differ are rewritten (\s, \w), and constructs that the two read differently are refused by name. */
@@ -12,6 +12,8 @@ struct pattern;
 
 int pattern_literal(const char *s, size_t len, struct pattern **ret, struct err *err);
 int pattern_class(bool (*is_member)(uint32_t cp), struct pattern **ret, struct err *err);
+/* Runs of characters of one kind; kind 0 is what lies between them. */
+int pattern_runs(int (*kind_of)(uint32_t cp), struct pattern **ret, struct err *err);
 /* ERR_UNSUPPORTED for a construct we do not run, ERR_CORRUPT for one that does not compile. */
 int pattern_regex(const char *regex, size_t len, struct pattern **ret, struct err *err);
 void pattern_free(struct pattern *p); /* NULL is valid */

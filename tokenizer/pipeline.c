@@ -2,16 +2,17 @@
 #include "tokenizer/pipeline.h"
 #include <string.h>
 
-int pipeline_init(struct pipeline *p, struct err *err)
+int pipeline_init(struct pipeline *p, enum tokenizer_rules rules, struct err *err)
 {
-    *p = (struct pipeline){0};
-    int r = added_tokens_init(&p->added, err);
+    *p = (struct pipeline){.rules = rules};
+    int r = added_tokens_init(&p->added, rules, err);
     return r < 0 ? r : vocab_init(&p->vocab, 0, err);
 }
 
 void pipeline_done(struct pipeline *p)
 {
     bpe_done(&p->bpe);
+    unigram_done(&p->unigram);
     vocab_done(&p->vocab);
     added_tokens_done(&p->added);
     normalizer_done(&p->normalizer);
@@ -21,29 +22,52 @@ void pipeline_done(struct pipeline *p)
 
 /* ---- added tokens' patterns ---- */
 
-static int add_pattern(struct pipeline *p, size_t index, struct buf scratch[2], struct err *err)
+static int add_pattern(struct pipeline *p, int32_t index, bool normalized, struct buf scratch[2], struct err *err)
 {
     const struct added_token *t = &p->added.tokens[index];
-    const char *text = t->content;
-    size_t len = t->len;
-    if (!t->normalized)
-        return token_matcher_add(&p->added.raw, text, len, (int32_t)index, err);
-    int r = normalizer_run(&p->normalizer, t->content, t->len, scratch, &text, &len);
+    struct stretch pattern = stretch_of(t->content, t->len, true);
+    int32_t known = -1;
+    int r = normalized ? normalizer_run(&p->normalizer, &pattern, scratch) : 0;
     if (r < 0)
         return err_set(err, r, "added token \"%.40s\" cannot be normalized", t->content);
-    return token_matcher_add(&p->added.normalized, text, len, (int32_t)index, err);
+    if (pattern.len == 0)
+        return err_set(err, ERR_UNSUPPORTED, "added token \"%.40s\" is normalized to nothing, which would be found everywhere", t->content);
+    r = trie_add(normalized ? &p->added.normalized : &p->added.raw, pattern.s, pattern.len, index, &known);
+    if (r < 0)
+        return err_set(err, r, "no memory for added tokens");
+    if (p->rules == TOKENIZER_RULES_5 && known >= 0)
+        return err_set(err, ERR_UNSUPPORTED, "added tokens \"%.40s\" and \"%.40s\" are normalized alike, which transformers 5 cannot load",
+                       t->content, p->added.tokens[known].content);
+    return 0;
+}
+
+/* Version 4's library looks for every listing, special ones first; version 5's for each token as it was given last. */
+static int add_patterns(struct pipeline *p, struct buf scratch[2], struct err *err)
+{
+    const struct added_tokens *a = &p->added;
+    int r = 0;
+    if (p->rules == TOKENIZER_RULES_5) {
+        for (size_t i = 0; i < a->n && r >= 0; i++)
+            r = add_pattern(p, (int32_t)i, a->tokens[i].normalized, scratch, err);
+        return r;
+    }
+    for (int special = 1; special >= 0; special--)
+        for (size_t i = 0; i < a->n_listings && r >= 0; i++)
+            if (a->listings[i].special == special)
+                r = add_pattern(p, a->listings[i].token, a->listings[i].normalized, scratch, err);
+    return r;
 }
 
 int pipeline_finish(struct pipeline *p, struct err *err)
 {
     struct buf scratch[2];
-    int r = 0;
+    if (pretokenizer_asks_origin(&p->pretokenizer) && normalizer_blurs_origin(&p->normalizer))
+        return err_set(
+            err, ERR_UNSUPPORTED,
+            "a Metaspace with prepend_scheme \"first\" behind a step that cuts is not supported together with a Unicode normal form");
     buf_init(&scratch[0], SIZE_MAX / 4);
     buf_init(&scratch[1], SIZE_MAX / 4);
-    for (int special = 1; special >= 0; special--) /* of equal patterns the special token's counts */
-        for (size_t i = 0; i < p->added.n && r >= 0; i++)
-            if (p->added.tokens[i].special == special)
-                r = add_pattern(p, i, scratch, err);
+    int r = add_patterns(p, scratch, err);
     buf_done(&scratch[0]);
     buf_done(&scratch[1]);
     return r;
@@ -53,6 +77,7 @@ int pipeline_finish(struct pipeline *p, struct err *err)
 
 struct encoder {
     const struct pipeline *p;
+    const struct normalizer *normalizer;
     struct id_sink *out;
     struct buf scratch[2];
 };
@@ -60,46 +85,57 @@ struct encoder {
 static int emit_word(void *arg, const char *word, size_t len)
 {
     struct encoder *e = arg;
-    return bpe_encode(&e->p->bpe, word, len, e->out);
+    return e->p->is_unigram ? unigram_encode(&e->p->unigram, word, len, e->out) : bpe_encode(&e->p->bpe, word, len, e->out);
 }
 
-typedef int (*plain_fn)(struct encoder *e, const char *text, size_t len, bool first);
+typedef int (*plain_fn)(struct encoder *e, struct stretch *t);
+
+static int put_plain(struct encoder *e, const struct stretch *t, size_t start, size_t end, plain_fn plain)
+{
+    struct stretch part = stretch_cut(t, start, end);
+    return start < end ? plain(e, &part) : 0;
+}
 
 /* Tokens of `m` become ids, what lies between goes to `plain`. */
-static int split_tokens(struct encoder *e, const struct token_matcher *m, const char *text, size_t len, bool first, plain_fn plain)
+static int split_tokens(struct encoder *e, const struct trie *m, const struct stretch *t, plain_fn plain)
 {
     struct token_scan scan = {0};
     struct token_match match;
     size_t done = 0;
     int r = 0;
-    while (r >= 0 && added_tokens_next(&e->p->added, m, text, len, &scan, &match)) {
-        if (done < match.start)
-            r = plain(e, text + done, match.start - done, first && done == 0);
+    while (r >= 0 && added_tokens_next(&e->p->added, m, t->s, t->len, &scan, &match)) {
+        r = put_plain(e, t, done, match.start, plain);
         if (r >= 0)
             r = ids_push(e->out, e->p->added.tokens[match.index].id);
         done = match.end;
     }
-    return r >= 0 && done < len ? plain(e, text + done, len - done, first && done == 0) : r;
+    return r < 0 ? r : put_plain(e, t, done, t->len, plain);
 }
 
-static int encode_normalized(struct encoder *e, const char *text, size_t len, bool first)
+static int encode_normalized(struct encoder *e, struct stretch *t)
 {
-    return pretokenizer_run(&e->p->pretokenizer, text, len, first, emit_word, e);
+    return pretokenizer_run(&e->p->pretokenizer, t, emit_word, e);
 }
 
-static int encode_raw(struct encoder *e, const char *text, size_t len, bool first)
+static int encode_raw(struct encoder *e, struct stretch *t)
 {
-    int r = normalizer_run(&e->p->normalizer, text, len, e->scratch, &text, &len);
-    return r < 0 ? r : split_tokens(e, &e->p->added.normalized, text, len, first, encode_normalized);
+    int r = normalizer_run(e->normalizer, t, e->scratch);
+    return r < 0 ? r : split_tokens(e, &e->p->added.normalized, t, encode_normalized);
+}
+
+int pipeline_encode_by(const struct pipeline *p, const struct normalizer *n, const char *text, size_t len, struct id_sink *out)
+{
+    struct encoder e = {.p = p, .normalizer = n, .out = out};
+    struct stretch whole = stretch_of(text, len, true);
+    buf_init(&e.scratch[0], SIZE_MAX / 4);
+    buf_init(&e.scratch[1], SIZE_MAX / 4);
+    int r = split_tokens(&e, &p->added.raw, &whole, encode_raw);
+    buf_done(&e.scratch[0]);
+    buf_done(&e.scratch[1]);
+    return r;
 }
 
 int pipeline_encode(const struct pipeline *p, const char *text, size_t len, struct id_sink *out)
 {
-    struct encoder e = {.p = p, .out = out};
-    buf_init(&e.scratch[0], SIZE_MAX / 4);
-    buf_init(&e.scratch[1], SIZE_MAX / 4);
-    int r = split_tokens(&e, &p->added.raw, text, len, true, encode_raw);
-    buf_done(&e.scratch[0]);
-    buf_done(&e.scratch[1]);
-    return r;
+    return pipeline_encode_by(p, &p->normalizer, text, len, out);
 }

@@ -5,7 +5,8 @@
 #include "tokenizer/decoder.h"
 #include "tokenizer/normalizer.h"
 #include "tokenizer/pretokenizer.h"
-#include "tokenizer/settings.h"
+#include "tokenizer/rules.h"
+#include "tokenizer/unigram.h"
 #include "tokenizer/vocab.h"
 
 #define TEMPLATE_MAX_IDS 16
@@ -13,11 +14,15 @@
 struct template_ids { /* what the post-processor puts around a text */
     int32_t before[TEMPLATE_MAX_IDS], after[TEMPLATE_MAX_IDS];
     int n_before, n_after;
+    bool from_file; /* tokenizer.json has a post-processor */
 };
 
 struct pipeline {
+    enum tokenizer_rules rules; /* whose added tokens these are */
     struct vocab vocab;
-    struct bpe bpe;
+    bool is_unigram;
+    struct bpe bpe;         /* unless is_unigram */
+    struct unigram unigram; /* if is_unigram */
     struct added_tokens added;
     struct normalizer normalizer;
     struct pretokenizer pretokenizer;
@@ -25,16 +30,12 @@ struct pipeline {
     struct template_ids template;
 };
 
-int pipeline_init(struct pipeline *p, struct err *err);
+int pipeline_init(struct pipeline *p, enum tokenizer_rules rules, struct err *err);
 void pipeline_done(struct pipeline *p);
-/* After the last added token: builds what finds them. */
+/* After the last added token and step: builds what finds the tokens. ERR_UNSUPPORTED for tokens and steps that do not go together. */
 int pipeline_finish(struct pipeline *p, struct err *err);
 
 /* Appends the ids of text[0..len) (valid UTF-8), without the template's. 0, ERR_TOO_LARGE, ERR_NOMEM, ERR_INVALID. */
 int pipeline_encode(const struct pipeline *p, const char *text, size_t len, struct id_sink *out);
-
-/* LLaMA conventions over a SentencePiece BPE model, as transformers' LlamaConverter writes them down.
- * ERR_UNSUPPORTED for the model types unigram, word and char. */
-int llama_spm_load(struct pipeline *p, const char *path, const struct settings *s, struct err *err);
-/* The same from the file's bytes. */
-int llama_spm_fill(struct pipeline *p, const unsigned char *data, size_t len, const struct settings *s, struct err *err);
+/* The same with another normalizer than the pipeline's own. */
+int pipeline_encode_by(const struct pipeline *p, const struct normalizer *n, const char *text, size_t len, struct id_sink *out);

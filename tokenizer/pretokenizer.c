@@ -14,13 +14,7 @@ struct run {
     void *arg;
 };
 
-struct piece_text {
-    const char *s;
-    size_t len;
-    bool first; /* stands at the start of the whole text */
-};
-
-static int run_from(const struct run *r, int step, struct piece_text t);
+static int run_from(const struct run *r, int step, const struct stretch *t);
 
 /* ---- cutting ---- */
 
@@ -28,7 +22,7 @@ static int run_from(const struct run *r, int step, struct piece_text t);
 struct cutter {
     const struct run *run;
     int next_step;
-    struct piece_text text;
+    const struct stretch *text;
     enum split_behavior behavior;
     size_t start, end; /* pending; empty: none */
     bool pending_match;
@@ -41,8 +35,8 @@ static int give(struct cutter *c)
     c->start = c->end = 0;
     if (start == end)
         return 0;
-    struct piece_text piece = {c->text.s + start, end - start, c->text.first && start == 0};
-    return run_from(c->run, c->next_step, piece);
+    struct stretch piece = stretch_cut(c->text, start, end);
+    return run_from(c->run, c->next_step, &piece);
 }
 
 /* Does the part [.., is_match) lengthen the pending piece? */
@@ -72,14 +66,14 @@ static int part(struct cutter *c, size_t start, size_t end, bool is_match)
     return r;
 }
 
-static int cut(const struct run *run, int next_step, struct piece_text t, const struct pattern *p, enum split_behavior behavior,
+static int cut(const struct run *run, int next_step, const struct stretch *t, const struct pattern *p, enum split_behavior behavior,
                bool invert)
 {
     struct cutter c = {.run = run, .next_step = next_step, .text = t, .behavior = behavior};
     struct pattern_scan scan = {0};
     size_t start, end, done = 0;
     int r;
-    while ((r = pattern_next(p, t.s, t.len, &scan, &start, &end)) > 0) {
+    while ((r = pattern_next(p, t->s, t->len, &scan, &start, &end)) > 0) {
         if (start > done)
             r = part(&c, done, start, invert);
         if (r >= 0)
@@ -88,63 +82,67 @@ static int cut(const struct run *run, int next_step, struct piece_text t, const 
             return r;
         done = end;
     }
-    if (r >= 0 && done < t.len)
-        r = part(&c, done, t.len, invert);
+    if (r >= 0 && done < t->len)
+        r = part(&c, done, t->len, invert);
     return r < 0 ? r : give(&c);
 }
 
 /* ---- steps that change the text ---- */
 
-static int metaspace(const struct run *run, int step, struct piece_text t)
+static int metaspace(const struct run *run, int step, const struct stretch *t)
 {
     const struct pretokenizer_step *s = &run->p->steps[step];
-    size_t mark_len = strlen(s->mark);
+    size_t mark_len = strlen(s->mark), origin = t->origin;
     struct buf b;
     buf_init(&b, SIZE_MAX / 4);
-    bool marked = t.len > 0 && (t.s[0] == ' ' || (t.len >= mark_len && memcmp(t.s, s->mark, mark_len) == 0));
-    int r = 0;
-    if (!marked && (s->prepend == PREPEND_ALWAYS || (s->prepend == PREPEND_FIRST && t.first)))
-        r = buf_append(&b, s->mark, mark_len);
-    for (size_t i = 0; i < t.len && r >= 0;) {
-        const char *space = memchr(t.s + i, ' ', t.len - i);
-        size_t n = space ? (size_t)(space - (t.s + i)) : t.len - i;
-        r = buf_append(&b, t.s + i, n);
+    bool marked = t->len > 0 && (t->s[0] == ' ' || (t->len >= mark_len && memcmp(t->s, s->mark, mark_len) == 0));
+    bool prepend = !marked && (s->prepend == PREPEND_ALWAYS || (s->prepend == PREPEND_FIRST && t->origin > 0));
+    int r = prepend ? buf_append(&b, s->mark, mark_len) : 0;
+    for (size_t i = 0; i < t->len && r >= 0;) {
+        const char *space = memchr(t->s + i, ' ', t->len - i);
+        size_t n = space ? (size_t)(space - (t->s + i)) : t->len - i;
+        r = buf_append(&b, t->s + i, n);
         if (r >= 0 && space)
             r = buf_append(&b, s->mark, mark_len);
+        if (space && i + n < t->origin)
+            origin += mark_len - 1;
         i += n + (space != NULL);
     }
+    struct stretch marked_text = {b.data, b.len, t->first, origin && prepend ? origin + mark_len : origin};
     if (r >= 0)
-        r = s->pattern ? cut(run, step + 1, (struct piece_text){b.data, b.len, t.first}, s->pattern, SPLIT_MERGED_WITH_NEXT, false)
-                       : run_from(run, step + 1, (struct piece_text){b.data, b.len, t.first});
+        r = s->pattern ? cut(run, step + 1, &marked_text, s->pattern, SPLIT_MERGED_WITH_NEXT, false)
+                       : run_from(run, step + 1, &marked_text);
     buf_done(&b);
     return r;
 }
 
-static int prefix_space(const struct run *run, int next_step, struct piece_text t)
+static int prefix_space(const struct run *run, int next_step, const struct stretch *t)
 {
     struct buf b;
-    if (t.s[0] == ' ')
+    if (t->s[0] == ' ')
         return run_from(run, next_step, t);
     buf_init(&b, SIZE_MAX / 4);
     int r = buf_append(&b, " ", 1);
     if (r >= 0)
-        r = buf_append(&b, t.s, t.len);
+        r = buf_append(&b, t->s, t->len);
+    struct stretch prefixed = {b.data, b.len, t->first, t->origin ? t->origin + 1 : 0};
     if (r >= 0)
-        r = run_from(run, next_step, (struct piece_text){b.data, b.len, t.first});
+        r = run_from(run, next_step, &prefixed);
     buf_done(&b);
     return r;
 }
 
-static int spell_bytes(const struct run *run, int next_step, struct piece_text t)
+static int spell_bytes(const struct run *run, int next_step, const struct stretch *t)
 {
     char stack[STACK_BYTES], *out = stack;
-    if (t.len > STACK_BYTES / 2) {
-        out = malloc(t.len * 2);
+    if (t->len > STACK_BYTES / 2) {
+        out = malloc(t->len * 2);
         if (!out)
             return ERR_NOMEM;
     }
-    size_t n = byte_chars_spell(t.s, t.len, out);
-    int r = run_from(run, next_step, (struct piece_text){out, n, t.first});
+    struct stretch spelled = {out, 0, t->first, byte_chars_spell(t->s, t->origin, out)};
+    spelled.len = byte_chars_spell(t->s, t->len, out);
+    int r = run_from(run, next_step, &spelled);
     if (out != stack)
         free(out);
     return r;
@@ -152,12 +150,12 @@ static int spell_bytes(const struct run *run, int next_step, struct piece_text t
 
 /* ---- the chain ---- */
 
-static int run_from(const struct run *run, int step, struct piece_text t)
+static int run_from(const struct run *run, int step, const struct stretch *t)
 {
-    if (t.len == 0)
+    if (t->len == 0)
         return 0;
     if (step == run->p->n)
-        return run->emit(run->arg, t.s, t.len);
+        return run->emit(run->arg, t->s, t->len);
     const struct pretokenizer_step *s = &run->p->steps[step];
     switch (s->kind) {
     case PRETOKENIZER_SPLIT: return cut(run, step + 1, t, s->pattern, s->behavior, s->invert);
@@ -168,10 +166,18 @@ static int run_from(const struct run *run, int step, struct piece_text t)
     return ERR_INTERNAL;
 }
 
-int pretokenizer_run(const struct pretokenizer *p, const char *text, size_t len, bool first, pretokenizer_emit emit, void *arg)
+int pretokenizer_run(const struct pretokenizer *p, const struct stretch *text, pretokenizer_emit emit, void *arg)
 {
     struct run run = {p, emit, arg};
-    return run_from(&run, 0, (struct piece_text){text, len, first});
+    return run_from(&run, 0, text);
+}
+
+bool pretokenizer_asks_origin(const struct pretokenizer *p)
+{
+    for (int i = 1; i < p->n; i++)
+        if (p->steps[i].kind == PRETOKENIZER_METASPACE && p->steps[i].prepend == PREPEND_FIRST)
+            return true;
+    return false;
 }
 
 /* ---- life ---- */

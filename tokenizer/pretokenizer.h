@@ -1,7 +1,7 @@
 /* Cuts normalized text into the words that the model encodes one by one (tokenizer.json's "pre_tokenizer"). */
 #pragma once
 #include "common/err.h"
-#include "tokenizer/pattern.h"
+#include "tokenizer/normalizer.h"
 
 enum pretokenizer_kind {
     PRETOKENIZER_SPLIT,        /* at the matches of a pattern */
@@ -33,7 +33,10 @@ void pretokenizer_done(struct pretokenizer *p);
 /* Takes over step->pattern, also on error. ERR_UNSUPPORTED above PRETOKENIZER_MAX_STEPS. */
 int pretokenizer_add(struct pretokenizer *p, const struct pretokenizer_step *step, struct err *err);
 
-/* Gives each word to `emit`; stops at its first negative result. `first`: the piece stands at the very start of the
- * text. Returns 0, what emit returned, ERR_NOMEM, or ERR_INVALID (a regular expression that gave up). */
+/* Does a Metaspace that prepends to the text's first piece alone stand behind a step that cuts? */
+bool pretokenizer_asks_origin(const struct pretokenizer *p);
+
+/* Gives each word to `emit`; stops at its first negative result. Returns 0, what emit returned, ERR_NOMEM, or ERR_INVALID (a
+ * regular expression that gave up). */
 typedef int (*pretokenizer_emit)(void *arg, const char *word, size_t len);
-int pretokenizer_run(const struct pretokenizer *p, const char *text, size_t len, bool first, pretokenizer_emit emit, void *arg);
+int pretokenizer_run(const struct pretokenizer *p, const struct stretch *text, pretokenizer_emit emit, void *arg);

@@ -1,166 +1,211 @@
-/* One walk over the expression. Only escapes known to mean the same are let through: a new one is a question, not a guess. */
+/* One walk down the expression. Only what is known to mean the same is let through: a new construct is a question, not a guess. */
 #include "tokenizer/regex_dialect.h"
+#include "common/utf8.h"
+#include "tokenizer/regex_class.h"
 #include <stdbool.h>
 #include <string.h>
 
-#include "tokenizer/unicode_new.h"
-
-/* What Oniguruma's \s and \w mean in UTF-8, as members of a class. A lone \w also has the superscripts and fractions of Latin-1. */
-#define SPACE_MEMBERS "\\p{White_Space}"
-#define WORD_MEMBERS "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
-#define LONE_WORD_MEMBERS WORD_MEMBERS "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
-
-struct walk {
-    const char *s;
-    size_t len, at;
-    bool in_class;
-    struct buf *out;
-    struct err *err;
-};
-
-static int refuse(const struct walk *w, const char *what)
+int regex_refuse(const struct regex_walk *w, const char *what)
 {
     return err_set(w->err, ERR_UNSUPPORTED, "regular expression: %s at byte %zu of \"%.200s\" is not supported", what, w->at, w->s);
 }
 
-static bool next_is(const struct walk *w, const char *text)
+bool regex_next_is(const struct regex_walk *w, const char *text)
 {
     size_t n = strlen(text);
     return w->len - w->at >= n && memcmp(w->s + w->at, text, n) == 0;
 }
 
-static int copy(struct walk *w, size_t n)
+static int copy(struct regex_walk *w, size_t n)
 {
     int r = buf_append(w->out, w->s + w->at, n);
     w->at += n;
     return r;
 }
 
-static int put(struct walk *w, const char *text, size_t consumed)
-{
-    w->at += consumed;
-    return buf_puts(w->out, text);
-}
+/* ---- escapes ---- */
 
-/* Ranges of the characters that are newer than PCRE2's tables, of the categories that begin so. */
-static int put_new(struct walk *w, const char *category)
+/* Outside of a class Oniguruma takes no other case of a set, so that PCRE2 must not either. */
+static int put_set(struct regex_walk *w, const struct regex_set *set)
 {
-    int r = 0;
-    for (size_t i = 0; i < unicode_new_count && r >= 0; i++)
-        if (strncmp(unicode_new[i].category, category, strlen(category)) == 0)
-            r = buf_printf(w->out, "\\x{%x}-\\x{%x}", (unsigned)unicode_new[i].low, (unsigned)unicode_new[i].high);
-    return r;
-}
-
-/* A set of characters: members as they stand in a class, and the new characters of some categories (NULL at the end). Outside
- * a class it becomes one; negated it can only stand outside. */
-static int put_set(struct walk *w, const char *members, const char *const *categories, bool negated, size_t consumed)
-{
-    if (negated && w->in_class)
-        return refuse(w, "a negated set inside a class");
-    int r = w->in_class ? 0 : buf_puts(w->out, negated ? "[^" : "[");
+    int r = buf_puts(w->out, w->ignore_case ? "(?-i:" : "");
     if (r >= 0)
-        r = put(w, members, consumed);
-    for (; *categories && r >= 0; categories++)
-        r = put_new(w, *categories);
-    return r < 0 || w->in_class ? r : buf_puts(w->out, "]");
+        r = regex_set_put_class(set, w->out);
+    return r < 0 ? r : buf_puts(w->out, w->ignore_case ? ")" : "");
 }
 
-/* \p{...} and \P{...}: general categories, and the script Han. */
-static int property(struct walk *w)
+/* \b and \B: between a character of \w and one that is none. */
+static int put_border(struct regex_walk *w, bool negated)
 {
-    static const char *const known[] = {"L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N", "Nd", "Nl", "No", "P",  "Pc", "Pd",
-                                        "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z", "Zs", "Zl", "Zp", "Cc", "Cf"};
-    const char *name = w->s + w->at + 3;
-    size_t room = w->len - w->at, n = 0;
-    while (n + 3 < room && name[n] != '}')
-        n++;
-    bool negated = room > 1 && w->s[w->at + 1] == 'P';
-    if (room >= 6 && w->s[w->at + 2] == '{' && n == 3 && memcmp(name, "Han", 3) == 0)
-        return put_set(w, "\\p{sc:Han}\\x{2b739}\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}", (const char *const[]){NULL}, negated, n + 4);
-    for (size_t i = 0; room >= 5 && w->s[w->at + 2] == '{' && i < sizeof(known) / sizeof(known[0]); i++)
-        if (strlen(known[i]) == n && memcmp(known[i], name, n) == 0) {
-            char members[] = "\\p{??}";
-            strcpy(members + 3, known[i]);
-            strcat(members, "}");
-            return put_set(w, members, (const char *const[]){known[i], NULL}, negated, n + 4);
-        }
-    return refuse(w, "a property other than a general category or Han");
+    const struct regex_set *word = &regex_lone_word;
+    static const char *const parts[2][4] = {{"(?:(?<=", ")(?!", ")|(?<!", ")(?="}, {"(?:(?<=", ")(?=", ")|(?<!", ")(?!"}};
+    int r = 0;
+    for (int i = 0; i < 4 && r >= 0; i++) {
+        r = buf_puts(w->out, parts[negated][i]);
+        if (r >= 0)
+            r = regex_set_put_class(word, w->out);
+    }
+    return r < 0 ? r : buf_puts(w->out, "))");
 }
 
-static int escape(struct walk *w)
+static int escape(struct regex_walk *w)
 {
-    static const char *const word[] = {"L", "M", "Nd", NULL}, *const digit[] = {"Nd", NULL}, *const none[] = {NULL};
     char c = w->len - w->at < 2 ? 0 : w->s[w->at + 1];
+    struct regex_set set;
+    int r = regex_set_read(w, false, &set);
+    if (r < 0)
+        return r;
+    if (r > 0)
+        return put_set(w, &set);
     switch (c) {
-    case 'p':
-    case 'P': return property(w);
-    case 's': return put_set(w, SPACE_MEMBERS, none, false, 2);
-    case 'w': return put_set(w, w->in_class ? WORD_MEMBERS : LONE_WORD_MEMBERS, word, false, 2);
-    case 'd': return put_set(w, "\\p{Nd}", digit, false, 2);
-    case 'W': return put_set(w, LONE_WORD_MEMBERS, word, true, 2);
-    case 'D': return put_set(w, "\\p{Nd}", digit, true, 2);
-    case 'S': return put(w, "\\P{White_Space}", 2);
+    case 'b':
+    case 'B': w->at += 2; return put_border(w, c == 'B');
+    case 'A':
+    case 'z':
     case 'r':
     case 'n':
     case 't':
     case 'f': return copy(w, 2);
-    case 'A':
-    case 'z': return w->in_class ? refuse(w, "an anchor inside a class") : copy(w, 2);
     }
-    if ((c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~') || c == ' ')
+    if (regex_is_plain_escape(c))
         return copy(w, 2);
-    char what[16] = {'e', 's', 'c', 'a', 'p', 'e', ' ', '\\', c ? c : '0', 0};
-    return refuse(w, what);
+    return regex_refuse_escape(w);
 }
 
-/* The "(" of a group and the "?" construct behind it. */
-static int group(struct walk *w)
+/* ---- groups ---- */
+
+static int alternatives(struct regex_walk *w, int depth);
+
+/* "(?imx-imx" in front of ":" or ")": what becomes of the options. m is PCRE2's s. */
+static int read_options(struct regex_walk *w, char ret[16], bool *ret_ignore_case, bool *ret_isolated)
 {
-    static const char *const known[] = {"(?:", "(?i:", "(?=", "(?!", "(?<=", "(?<!", "(?>"};
-    if (!next_is(w, "(?"))
-        return next_is(w, "(*") ? refuse(w, "(*") : copy(w, 1);
+    size_t i = w->at + 2, n = 0;
+    bool off = false;
+    *ret_ignore_case = w->ignore_case;
+    for (; i < w->len && n < 14 && strchr("im-", w->s[i]); i++) {
+        if (w->s[i] == '-' && off)
+            break;
+        off |= w->s[i] == '-';
+        if (w->s[i] == 'i')
+            *ret_ignore_case = !off;
+        ret[n++] = w->s[i] == 'm' ? 's' : w->s[i];
+    }
+    ret[n] = 0;
+    if (n == 0 || i == w->len || (w->s[i] != ':' && w->s[i] != ')') || ret[n - 1] == '-')
+        return regex_refuse(w, "a group of this kind");
+    *ret_isolated = w->s[i] == ')';
+    w->at = i + 1;
+    return 0;
+}
+
+/* The rest of the group, up to its ")" or the end. */
+static int rest_with_options(struct regex_walk *w, int depth, const char *options, bool ignore_case)
+{
+    bool before = w->ignore_case;
+    w->ignore_case = ignore_case;
+    int r = buf_printf(w->out, "(?%s:", options);
+    if (r >= 0)
+        r = alternatives(w, depth + 1);
+    w->ignore_case = before;
+    return r < 0 ? r : buf_puts(w->out, ")");
+}
+
+static int close_group(struct regex_walk *w)
+{
+    return regex_next_is(w, ")") ? copy(w, 1) : regex_refuse(w, "a group without its end");
+}
+
+static int group(struct regex_walk *w, int depth)
+{
+    static const char *const known[] = {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>"};
+    char options[16];
+    bool ignore_case = false, isolated = false;
+    int r;
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-        if (next_is(w, known[i]))
-            return copy(w, strlen(known[i]));
-    return refuse(w, "a group of this kind");
+        if (regex_next_is(w, known[i])) {
+            r = copy(w, strlen(known[i]));
+            if (r >= 0)
+                r = alternatives(w, depth + 1);
+            return r < 0 ? r : close_group(w);
+        }
+    if (regex_next_is(w, "(*"))
+        return regex_refuse(w, "(*");
+    if (!regex_next_is(w, "(?")) {
+        r = copy(w, 1);
+        if (r >= 0)
+            r = alternatives(w, depth + 1);
+        return r < 0 ? r : close_group(w);
+    }
+    r = read_options(w, options, &ignore_case, &isolated);
+    if (r < 0)
+        return r;
+    r = rest_with_options(w, depth, options, ignore_case);
+    if (r >= 0 && !isolated)
+        r = regex_next_is(w, ")") ? 0 : regex_refuse(w, "a group without its end");
+    w->at += r >= 0 && !isolated;
+    return r;
 }
 
-static int class_member(struct walk *w)
+/* ---- characters ---- */
+
+/* Two letters that one character equals without regard to case. */
+static bool are_one(char a, char b)
 {
-    if (next_is(w, "[") || next_is(w, "&&"))
-        return refuse(w, "a class inside a class");
-    if (next_is(w, "]"))
-        w->in_class = false;
-    return copy(w, 1);
+    static const char *const pairs[] = {"ss", "ff", "fi", "fl", "st"};
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++)
+        if ((a | 32) == pairs[i][0] && (b | 32) == pairs[i][1])
+            return true;
+    return false;
 }
 
-static int open_class(struct walk *w)
+static int character(struct regex_walk *w)
 {
-    w->in_class = true;
-    int r = copy(w, next_is(w, "[^") ? 2 : 1);
-    return r >= 0 && next_is(w, "]") ? refuse(w, "a class that begins with ]") : r;
+    uint32_t cp;
+    size_t n = utf8_decode(w->s + w->at, w->len - w->at, &cp);
+    char c = w->s[w->at];
+    bool letter = (c | 32) >= 'a' && (c | 32) <= 'z';
+    if (n == 0)
+        return regex_refuse(w, "a byte that is no UTF-8");
+    if (w->ignore_case && cp >= 0x80 && !regex_is_caseless(cp))
+        return regex_refuse(w, "a letter beyond ASCII without regard to case");
+    if (w->ignore_case && letter && are_one(w->last_letter, c))
+        return regex_refuse(w, "two letters that one character equals without regard to case");
+    if (strchr("|*+?{.^$", c) || letter || cp >= 0x80)
+        w->last_letter = letter ? c : 0;
+    return copy(w, n);
+}
+
+static int element(struct regex_walk *w, int depth)
+{
+    char c = w->s[w->at];
+    if (c == '(')
+        return group(w, depth);
+    if (c == '\\' || c == '[')
+        w->last_letter = 0;
+    if (c == '\\')
+        return escape(w);
+    if (c == '[')
+        return regex_class(w, depth);
+    if (regex_next_is(w, "}+"))
+        return regex_refuse(w, "a plus behind {n,m}");
+    return character(w);
+}
+
+static int alternatives(struct regex_walk *w, int depth)
+{
+    int r = depth <= REGEX_MAX_DEPTH ? 0 : regex_refuse(w, "nesting this deep");
+    while (r >= 0 && w->at < w->len && w->s[w->at] != ')')
+        r = element(w, depth);
+    return r;
 }
 
 int regex_from_onig(const char *regex, size_t len, struct buf *out, struct err *err)
 {
-    struct walk w = {.s = regex, .len = len, .out = out, .err = err};
-    int r =
-        len <= REGEX_MAX_BYTES ? 0 : err_set(err, ERR_TOO_LARGE, "regular expression of %zu bytes; the limit is %zu", len, REGEX_MAX_BYTES);
-    while (r >= 0 && w.at < len) {
-        char c = regex[w.at];
-        if (c == '\\')
-            r = escape(&w);
-        else if (w.in_class)
-            r = class_member(&w);
-        else if (c == '[')
-            r = open_class(&w);
-        else if (c == '(')
-            r = group(&w);
-        else if (next_is(&w, "}+"))
-            r = refuse(&w, "a plus behind {n,m}");
-        else
-            r = copy(&w, 1);
-    }
-    return r < 0 && r != ERR_UNSUPPORTED && r != ERR_TOO_LARGE ? err_set(err, r, "no memory for a regular expression") : r;
+    struct regex_walk w = {.s = regex, .len = len, .out = out, .err = err};
+    if (len > REGEX_MAX_BYTES)
+        return err_set(err, ERR_UNSUPPORTED, "regular expression of %zu bytes; the limit is %zu", len, REGEX_MAX_BYTES);
+    int r = alternatives(&w, 0);
+    if (r >= 0 && w.at < len)
+        r = err_set(err, ERR_CORRUPT, "regular expression \"%.200s\": unmatched ) at byte %zu", regex, w.at);
+    return r < 0 && r != ERR_UNSUPPORTED && r != ERR_CORRUPT ? err_set(err, r, "no memory for a regular expression") : r;
 }

@@ -1,38 +1,43 @@
-/* Reading the JSON files beside a tokenizer. */
+/* From keyword arguments (kwargs.h) to typed settings. */
 #include "tokenizer/settings.h"
 #include "common/json.h"
+#include "tokenizer/kwargs.h"
+#include "tokenizer/python_json.h"
+#include "tokenizer/tokenizer_class.h"
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_FILE_BYTES ((size_t)32 << 20)
+#define MAX_TEMPLATE_BYTES ((size_t)32 << 20)
 #define MAX_MEMORY_BYTES ((size_t)128 << 20)
-#define MAX_TOKENS 100000
+#define MAX_ADDED 100000
+#define MAX_EXTRA 20000
 
 static const char *const role_keys[ROLE_COUNT] = {"bos_token", "eos_token", "unk_token", "sep_token",
                                                   "pad_token", "cls_token", "mask_token"};
 
-/* ---- files ---- */
-
-/* An object, or NULL when the file is not there. */
-static int read_object(const char *dir, const char *name, json_t **ret, struct err *err)
+static int role_of(const char *key)
 {
-    char path[PATH_MAX];
-    struct err e;
-    *ret = NULL;
-    if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
-        return err_set(err, ERR_INVALID, "the path of %s is too long", name);
-    int r = json_parse_file(path, MAX_FILE_BYTES, ret, &e);
-    if (r == ERR_NOT_FOUND)
-        return 0;
-    if (r < 0)
-        return err_set(err, r == ERR_INVALID || r == ERR_TOO_LARGE ? ERR_CORRUPT : r, "%s", e.text);
-    if (json_is_object(*ret))
-        return 0;
-    json_decref(*ret);
-    *ret = NULL;
-    return err_set(err, ERR_CORRUPT, "%s is not a JSON object", path);
+    for (int i = 0; i < ROLE_COUNT; i++)
+        if (strcmp(role_keys[i], key) == 0)
+            return i;
+    return -1;
+}
+
+bool knob_is_true(enum knob k, bool absent)
+{
+    return k == KNOB_ABSENT ? absent : k == KNOB_TRUE || k == KNOB_TRUTHY;
+}
+
+static enum knob knob_of(const json_t *kw, const char *key)
+{
+    const json_t *v = json_object_get(kw, key);
+    if (!v || json_is_null(v))
+        return v ? KNOB_NULL : KNOB_ABSENT;
+    if (json_is_boolean(v))
+        return json_is_true(v) ? KNOB_TRUE : KNOB_FALSE;
+    return kwargs_truth(v) ? KNOB_TRUTHY : KNOB_FALSY;
 }
 
 static int bad(struct err *err, const char *file, const char *key, const char *wanted)
@@ -40,172 +45,358 @@ static int bad(struct err *err, const char *file, const char *key, const char *w
     return err_set(err, ERR_CORRUPT, "%s: %s must be %s", file, key, wanted);
 }
 
+#define CONFIG "tokenizer_config.json"
+
 /* ---- tokens ---- */
 
-static int copy_token(struct settings *s, const json_t *text, struct added_token *t, struct err *err)
+static int set_content(struct settings *s, struct token_spec *t, const char *text, size_t len, struct err *err)
 {
-    t->len = json_string_length(text);
-    t->content = arena_strndup(&s->memory, json_string_value(text), t->len);
+    t->len = len;
+    t->content = arena_strndup(&s->memory, text, len);
     return t->content ? 0 : err_set(err, ERR_NOMEM, "no memory for special tokens");
 }
 
-/* AddedToken(**object): the flags default to false, normalized to the opposite of special. */
-static int read_token_object(struct settings *s, const json_t *o, const char *file, struct added_token *ret, struct err *err)
+/* AddedToken(**object): flags are false, normalized the opposite of special. */
+static int read_object(struct settings *s, const json_t *o, const char *file, struct token_spec *ret, struct err *err)
 {
-    const json_t *content = json_object_get(o, "content");
-    struct added_token t = {.id = -1};
-    int r = 0;
+    static const char where[] = "added token.";
+    const json_t *content = json_object_get(o, "content"), *normalized = json_object_get(o, "normalized");
+    *ret = (struct token_spec){.id = -1, .is_object = true, .normalized = NORMALIZED_UNLESS_SPECIAL};
     if (!json_is_string(content))
         return bad(err, file, "an added token's content", "a string");
-    r = json_get_bool(o, "added token.", "special", &t.special, err);
-    t.normalized = !t.special;
+    int r = json_get_bool(o, where, "special", &ret->special, err);
     if (r >= 0)
-        r = json_get_bool(o, "added token.", "normalized", &t.normalized, err);
+        r = json_get_bool(o, where, "lstrip", &ret->lstrip, err);
     if (r >= 0)
-        r = json_get_bool(o, "added token.", "lstrip", &t.lstrip, err);
+        r = json_get_bool(o, where, "rstrip", &ret->rstrip, err);
     if (r >= 0)
-        r = json_get_bool(o, "added token.", "rstrip", &t.rstrip, err);
-    if (r >= 0)
-        r = json_get_bool(o, "added token.", "single_word", &t.single_word, err);
-    if (r < 0)
-        return bad(err, file, err ? err->param : "an added token's flag", "true or false");
-    *ret = t;
-    return copy_token(s, content, ret, err);
+        r = json_get_bool(o, where, "single_word", &ret->single_word, err);
+    if (r < 0 || (normalized && !json_is_null(normalized) && !json_is_boolean(normalized)))
+        return bad(err, file, r < 0 && err ? err->param : "an added token's flag", "true or false");
+    if (normalized && json_is_boolean(normalized))
+        ret->normalized = json_is_true(normalized) ? NORMALIZED : NOT_NORMALIZED;
+    return set_content(s, ret, json_string_value(content), json_string_length(content), err);
 }
 
-/* A role or an additional token: a string or an object. */
-static int read_role(struct settings *s, const json_t *v, const char *file, const char *key, struct role *ret, struct err *err)
+static int read_token(struct settings *s, const json_t *v, const char *key, struct token_spec *ret, struct err *err)
 {
-    *ret = (struct role){.token = {.id = -1, .special = true}};
+    *ret = (struct token_spec){.id = -1, .special = true, .normalized = NORMALIZED_UNLESS_SPECIAL};
     if (!v || json_is_null(v))
         return 0;
     if (json_is_string(v))
-        return copy_token(s, v, &ret->token, err);
-    if (!json_is_object(v))
-        return bad(err, file, key, "a string or an object");
-    ret->has_flags = true;
-    int r = read_token_object(s, v, file, &ret->token, err);
-    ret->token.special = true;
+        return set_content(s, ret, json_string_value(v), json_string_length(v), err);
+    return json_is_object(v) ? read_object(s, v, CONFIG, ret, err) : bad(err, CONFIG, key, "a string or an object");
+}
+
+static int room(struct settings *s, struct token_list *l, const char *key, size_t n, size_t max, struct err *err)
+{
+    l->n = 0;
+    l->t = n <= max ? arena_alloc(&s->memory, n + 1, sizeof(*l->t)) : NULL;
+    return l->t ? 0 : err_set(err, ERR_CORRUPT, "%s: %s has %zu tokens; the limit is %zu", CONFIG, key, n, max);
+}
+
+/* A list, or the values of an object; null and what else is no container is an empty list. */
+static int read_list(struct settings *s, const json_t *v, const char *key, struct token_list *ret, struct err *err)
+{
+    const char *name;
+    json_t *item;
+    size_t i;
+    int r = room(s, ret, key, json_array_size(v) + json_object_size(v), MAX_EXTRA, err);
+    json_array_foreach (v, i, item)
+        if (r >= 0)
+            r = read_token(s, item, key, &ret->t[ret->n++], err);
+    json_object_foreach ((json_t *)v, name, item)
+        if (r >= 0)
+            r = read_token(s, item, name, &ret->t[ret->n++], err);
     return r;
 }
 
-static int read_roles(struct settings *s, const json_t *o, const char *file, struct err *err)
-{
-    int r = 0;
-    for (int i = 0; i < ROLE_COUNT && r >= 0; i++)
-        if (json_object_get(o, role_keys[i]))
-            r = read_role(s, json_object_get(o, role_keys[i]), file, role_keys[i], &s->roles[i], err);
-    const json_t *more = json_object_get(o, "additional_special_tokens");
-    size_t n = json_array_size(more);
-    if (r < 0 || n == 0)
-        return r;
-    s->additional = n <= MAX_TOKENS ? arena_alloc(&s->memory, n, sizeof(*s->additional)) : NULL;
-    if (!s->additional)
-        return err_set(err, ERR_CORRUPT, "%s: %zu additional_special_tokens; the limit is %d", file, n, MAX_TOKENS);
-    for (size_t i = 0; i < n && r >= 0; i++) {
-        struct role one;
-        r = read_role(s, json_array_get(more, i), file, "additional_special_tokens", &one, err);
-        s->additional[i] = one.token;
-    }
-    s->n_additional = n;
-    return r;
-}
+/* ---- added_tokens_decoder, or what stands in for it ---- */
 
 static int by_id(const void *a, const void *b)
 {
-    const struct added_token *x = a, *y = b;
-    return (x->id > y->id) - (x->id < y->id);
+    const struct token_spec *x = a, *y = b;
+    return x->id != y->id ? (x->id > y->id) - (x->id < y->id) : (x->place > y->place) - (x->place < y->place);
+}
+
+/* A dictionary by id: of two tokens the later counts. */
+static void settle(struct token_list *l)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < l->n; i++)
+        l->t[i].place = i;
+    if (l->n)
+        qsort(l->t, l->n, sizeof(*l->t), by_id);
+    for (size_t i = 0; i < l->n; i++) {
+        kept -= kept && l->t[kept - 1].id == l->t[i].id;
+        l->t[kept++] = l->t[i];
+    }
+    l->n = kept;
 }
 
 static int parse_id(const char *text, int32_t *ret)
 {
     char *end;
     long v = strtol(text, &end, 10);
-    if (!*text || *end || v < 0 || v >= VOCAB_MAX_IDS)
+    if (*text < '0' || *text > '9' || *end || v < 0 || v >= VOCAB_MAX_IDS)
         return ERR_CORRUPT;
     *ret = (int32_t)v;
     return 0;
 }
 
-static int room_for_added(struct settings *s, const char *file, size_t n, struct err *err)
+static int read_decoder(struct settings *s, json_t *o, struct err *err)
 {
-    s->n_added = 0;
-    s->added = n <= MAX_TOKENS ? arena_alloc(&s->memory, n + 1, sizeof(*s->added)) : NULL;
-    return s->added ? 0 : err_set(err, ERR_CORRUPT, "%s: %zu added tokens; the limit is %d", file, n, MAX_TOKENS);
-}
-
-static bool is_role(const struct settings *s, const struct added_token *t)
-{
-    for (int i = 0; i < ROLE_COUNT; i++) {
-        const struct added_token *r = &s->roles[i].token;
-        if (r->content && r->len == t->len && memcmp(r->content, t->content, t->len) == 0)
-            return true;
-    }
-    for (size_t i = 0; i < s->n_additional; i++)
-        if (s->additional[i].len == t->len && memcmp(s->additional[i].content, t->content, t->len) == 0)
-            return true;
-    return false;
-}
-
-/* added_tokens_decoder: {"id": {content, flags}}. */
-static int read_added(struct settings *s, json_t *o, struct err *err)
-{
-    const char *key, *file = "tokenizer_config.json";
+    const char *key;
     json_t *v;
-    int r = json_is_object(o) ? room_for_added(s, file, json_object_size(o), err) : bad(err, file, "added_tokens_decoder", "an object");
-    if (r < 0)
-        return r;
+    int r = json_is_object(o) ? room(s, &s->added, "added_tokens_decoder", json_object_size(o), MAX_ADDED, err)
+                              : bad(err, CONFIG, "added_tokens_decoder", "an object");
     json_object_foreach (o, key, v) {
-        struct added_token *t = &s->added[s->n_added];
-        r = json_is_object(v) ? read_token_object(s, v, file, t, err) : bad(err, file, "added_tokens_decoder's members", "objects");
+        struct token_spec *t = &s->added.t[s->added.n];
+        if (r >= 0)
+            r = json_is_object(v) ? read_object(s, v, CONFIG, t, err) : bad(err, CONFIG, "added_tokens_decoder's members", "objects");
         if (r >= 0 && parse_id(key, &t->id) < 0)
-            r = bad(err, file, "added_tokens_decoder's keys", "token ids");
+            r = bad(err, CONFIG, "added_tokens_decoder's keys", "token ids");
         if (r < 0)
             return r;
-        s->n_added++;
+        s->added.n++;
     }
-    qsort(s->added, s->n_added, sizeof(*s->added), by_id);
-    return 0;
-}
-
-/* added_tokens.json: {"content": id}; read only where the configuration has no added_tokens_decoder. */
-static int read_added_file(struct settings *s, const char *dir, struct err *err)
-{
-    const char *key, *file = "added_tokens.json";
-    json_t *o, *v;
-    int r = read_object(dir, file, &o, err);
-    if (r < 0 || !o)
-        return r;
-    r = room_for_added(s, file, json_object_size(o), err);
-    if (r >= 0) {
-        json_object_foreach (o, key, v) {
-            struct added_token *t = &s->added[s->n_added++];
-            *t = (struct added_token){.len = strlen(key), .id = (int32_t)json_integer_value(v)};
-            t->content = arena_strndup(&s->memory, key, t->len);
-            if (!t->content || !json_is_integer(v))
-                r = bad(err, file, key, "a token id");
-            if (r < 0)
-                break;
-            t->special = is_role(s, t);
-            t->normalized = !t->special;
-        }
-    }
-    json_decref(o);
-    if (r >= 0)
-        qsort(s->added, s->n_added, sizeof(*s->added), by_id);
     return r;
 }
 
-/* ---- the rest of tokenizer_config.json ---- */
-
-static int read_tristate(const json_t *o, const char *key, enum tristate *ret, struct err *err)
+/* str() of the roles and the listed tokens that the files give, as they are while added_tokens.json is read. */
+static int index_special(const struct settings *s, const json_t *kw, struct strmap *ret, struct err *err)
 {
-    const json_t *v = json_object_get(o, key);
-    if (v && !json_is_boolean(v) && !json_is_null(v))
-        return bad(err, "tokenizer_config.json", key, "true or false");
-    *ret = !v || json_is_null(v) ? UNSET : json_is_true(v) ? YES : NO;
+    const json_t *list = json_object_get(kw, s->rules == TOKENIZER_RULES_4 ? "additional_special_tokens" : "extra_special_tokens");
+    int r = strmap_init(ret, ROLE_COUNT + json_array_size(list));
+    for (size_t i = 0; i < ROLE_COUNT + json_array_size(list) && r >= 0; i++) {
+        const char *text = kwargs_text(i < ROLE_COUNT ? json_object_get(kw, role_keys[i]) : json_array_get(list, i - ROLE_COUNT));
+        r = text ? strmap_put(ret, text, strlen(text), (int32_t)i) : 0;
+    }
+    return r < 0 ? err_set(err, ERR_NOMEM, "no memory for special tokens") : 0;
+}
+
+static int read_added_entry(struct settings *s, const char *content, const json_t *id, const struct strmap *special, struct err *err)
+{
+    struct token_spec *t = &s->added.t[s->added.n];
+    *t = (struct token_spec){.is_object = true, .id = (int32_t)json_integer_value(id)};
+    if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= VOCAB_MAX_IDS)
+        return bad(err, "added_tokens.json", content, "a token id");
+    int r = set_content(s, t, content, strlen(content), err);
+    t->special = r >= 0 && strmap_get(special, t->content, t->len) >= 0;
+    t->normalized = t->special ? NOT_NORMALIZED : NORMALIZED;
+    s->added.n++;
+    return r;
+}
+
+/* added_tokens.json: {"content": id}. */
+static int read_added_file(struct settings *s, const json_t *o, const json_t *kw, struct err *err)
+{
+    struct strmap special = {0};
+    const char *key;
+    json_t *v;
+    int r = index_special(s, kw, &special, err);
+    json_object_foreach ((json_t *)o, key, v)
+        if (r >= 0)
+            r = read_added_entry(s, key, v, &special, err);
+    strmap_done(&special);
+    return r;
+}
+
+/* tokenizer.json's added tokens, which are there already; but they go through the configuration's hands once more. */
+static int read_json_added(struct settings *s, const json_t *tokens, struct err *err)
+{
+    size_t i;
+    json_t *o;
+    json_array_foreach (tokens, i, o) {
+        struct token_spec *t = &s->added.t[s->added.n];
+        json_int_t id = json_integer_value(json_object_get(o, "id"));
+        int r = read_object(s, o, "tokenizer.json", t, err);
+        if (r < 0)
+            return r;
+        if (!json_is_integer(json_object_get(o, "id")) || id < 0 || id >= VOCAB_MAX_IDS)
+            return bad(err, "tokenizer.json", "an added token's id", "a token id");
+        t->id = (int32_t)id;
+        s->added.n++;
+    }
     return 0;
 }
+
+/* How many of the first tokens are added_tokens.json's goes to *ret_n_file. */
+static int read_added(struct settings *s, const char *dir, const json_t *kw, const json_t *json, size_t *ret_n_file, struct err *err)
+{
+    json_t *file = NULL, *decoder = json_object_get(kw, "added_tokens_decoder");
+    const json_t *tokens = json_object_get(json, "added_tokens");
+    *ret_n_file = 0;
+    if (decoder)
+        return read_decoder(s, decoder, err);
+    int r = python_json_read(dir, "added_tokens.json", &file, err);
+    if (r >= 0)
+        r = room(s, &s->added, "added_tokens.json", json_object_size(file) + json_array_size(tokens), MAX_ADDED, err);
+    if (r >= 0)
+        r = read_added_file(s, file, kw, err);
+    *ret_n_file = s->added.n;
+    if (r >= 0)
+        r = read_json_added(s, tokens, err);
+    json_decref(file);
+    return r;
+}
+
+static const struct token_spec *last_with(const struct token_list *l, size_t first, const char *content, size_t len)
+{
+    for (size_t k = l->n; k > first && content; k--)
+        if (l->t[k - 1].len == len && memcmp(l->t[k - 1].content, content, len) == 0)
+            return &l->t[k - 1];
+    return NULL;
+}
+
+/* A role whose content is an added token's is that token, flags and all; of several the last. Version 4 knows the last one of
+ * added_tokens.json by another token's content, and the others not at all. */
+static void map_roles(struct settings *s, const json_t *kw, size_t n_file)
+{
+    const char *slip = json_string_value(json_object_get(kw, KWARGS_LAST_LISTED));
+    bool slips = s->rules == TOKENIZER_RULES_4 && n_file > 0;
+    slip = slip ? slip : "None";
+    for (int i = 0; i < ROLE_COUNT; i++) {
+        struct token_spec *role = &s->roles[i];
+        const struct token_spec *token = s->given[i] ? last_with(&s->added, slips ? n_file : 0, role->content, role->len) : NULL;
+        if (!token && slips && s->given[i] && role->content && strcmp(role->content, slip) == 0)
+            token = &s->added.t[n_file - 1];
+        if (token)
+            *role = *token;
+    }
+}
+
+/* ---- roles ---- */
+
+static int read_role(struct settings *s, const json_t *kw, int role, struct err *err)
+{
+    const char *otherwise = class_rules_of(s->class, s->rules)->roles[role];
+    struct token_spec *t = &s->roles[role];
+    const json_t *v = json_object_get(kw, role_keys[role]);
+    s->given[role] = v != NULL;
+    if (v)
+        return read_token(s, v, role_keys[role], t, err);
+    *t = (struct token_spec){.id = -1, .special = true, .normalized = NORMALIZED_UNLESS_SPECIAL};
+    return otherwise && *otherwise ? set_content(s, t, otherwise, strlen(otherwise), err) : 0;
+}
+
+/* Qwen2TokenizerFast: AddedToken(string, lstrip=False, rstrip=False, special=True, normalized=False). */
+static void make_objects(struct settings *s)
+{
+    for (int i = 0; i < ROLE_COUNT; i++)
+        if (s->roles[i].content && !s->roles[i].is_object && class_rules_of(s->class, s->rules)->roles[i]) {
+            s->roles[i].is_object = true;
+            s->roles[i].normalized = NOT_NORMALIZED;
+        }
+}
+
+static const char *const infill_keys[] = {"prefix_token", "middle_token", "suffix_token", "eot_token", "fill_token"};
+static const char *const infill_defaults[] = {"\xe2\x96\x81<PRE>", "\xe2\x96\x81<MID>", "\xe2\x96\x81<SUF>", "\xe2\x96\x81<EOT>",
+                                              "<FILL_ME>"};
+
+static int read_infill(struct settings *s, const json_t *kw, struct err *err)
+{
+    int r = 0;
+    for (int i = 0; i < 5 && r >= 0; i++) {
+        struct token_spec *t = i < 4 ? &s->infill[i] : &s->fill;
+        const json_t *v = json_object_get(kw, infill_keys[i]);
+        r = read_token(s, v, infill_keys[i], t, err);
+        if (r >= 0 && !v)
+            r = set_content(s, t, infill_defaults[i], strlen(infill_defaults[i]), err);
+    }
+    return r;
+}
+
+/* Version 5: the constructor's own parameters and other arguments whose names end in "_token", under the names given elsewhere.
+ * NULL: no memory. */
+static json_t *named_for_5(const struct settings *s, const json_t *kw)
+{
+    json_t *named = json_object(), *v, *explicit = json_object_get(kw, "model_specific_special_tokens");
+    const char *key;
+    int r = named ? 0 : -1;
+    for (int i = 0; i < 5 && class_rules_of(s->class, s->rules)->infills && r >= 0; i++) {
+        const json_t *own = json_object_get(kw, infill_keys[i]);
+        if (!json_is_null(own))
+            r = json_object_set_new(named, infill_keys[i], own ? json_incref((json_t *)own) : json_string(infill_defaults[i]));
+    }
+    json_object_foreach ((json_t *)kw, key, v) {
+        size_t n = strlen(key);
+        if (r >= 0 && n >= 6 && strcmp(key + n - 6, "_token") == 0 && role_of(key) < 0 && kwargs_is_token(v))
+            r = json_object_set(named, key, v);
+    }
+    if (r >= 0 && json_is_object(explicit))
+        r = json_object_update(named, explicit);
+    if (r >= 0)
+        return named;
+    json_decref(named);
+    return NULL;
+}
+
+static int read_named(struct settings *s, const json_t *kw, struct err *err)
+{
+    const json_t *extra = json_object_get(kw, "extra_special_tokens");
+    json_t *named = s->rules == TOKENIZER_RULES_5 ? named_for_5(s, kw)
+                    : json_is_object(extra)       ? json_incref((json_t *)extra)
+                                                  : json_object();
+    if (!named)
+        return err_set(err, ERR_NOMEM, "no memory for special tokens");
+    int r = read_list(s, named, "extra_special_tokens", &s->named, err);
+    s->named_roles = arena_alloc(&s->memory, s->named.n + 1, sizeof(*s->named_roles));
+    if (r >= 0 && !s->named_roles)
+        r = err_set(err, ERR_NOMEM, "no memory for special tokens");
+    const char *key;
+    json_t *v;
+    size_t i = 0;
+    if (r >= 0)
+        json_object_foreach (named, key, v)
+            s->named_roles[i++] = role_of(key);
+    json_decref(named);
+    return r;
+}
+
+static int read_tokens(struct settings *s, const json_t *kw, struct err *err)
+{
+    const json_t *extra = json_object_get(kw, "extra_special_tokens"), *additional = json_object_get(kw, "additional_special_tokens");
+    const json_t *list = s->rules == TOKENIZER_RULES_4 ? additional : extra ? extra : additional;
+    int r = 0;
+    if (s->rules == TOKENIZER_RULES_4 && json_is_array(extra) && !json_array_size(additional))
+        list = extra; /* version 4 cannot load such a list, which version 5 writes for what 4 calls additional_special_tokens */
+    for (int i = 0; i < ROLE_COUNT && r >= 0; i++)
+        r = read_role(s, kw, i, err);
+    if (r >= 0)
+        r = read_list(s, json_is_array(list) ? list : NULL, "additional_special_tokens", &s->extra, err);
+    if (r >= 0)
+        r = read_named(s, kw, err);
+    s->extra_given = extra != NULL;
+    if (r >= 0 && class_rules_of(s->class, s->rules)->infills)
+        r = read_infill(s, kw, err);
+    return r;
+}
+
+static int read_kwargs(struct settings *s, const char *dir, json_t *kw, const json_t *json, struct err *err)
+{
+    size_t n_file = 0;
+    s->legacy = knob_of(kw, "legacy");
+    s->add_bos = knob_of(kw, "add_bos_token");
+    s->add_eos = knob_of(kw, "add_eos_token");
+    s->add_prefix_space = knob_of(kw, "add_prefix_space");
+    s->from_slow = knob_of(kw, "from_slow");
+    s->split_special = knob_of(kw, "split_special_tokens");
+    if (s->split_special != KNOB_ABSENT && s->split_special != KNOB_TRUE && s->split_special != KNOB_FALSE)
+        return bad(err, CONFIG, "split_special_tokens", "true or false");
+    int r = read_tokens(s, kw, err);
+    if (r >= 0)
+        r = read_added(s, dir, kw, json, &n_file, err);
+    if (r < 0)
+        return r;
+    map_roles(s, kw, n_file);
+    settle(&s->added);
+    if (class_rules_of(s->class, s->rules)->roles_are_objects)
+        make_objects(s);
+    return 0;
+}
+
+/* ---- other files ---- */
 
 /* A string, or a list of named templates, of which "default" counts. */
 static void read_chat_template(struct settings *s, const json_t *v)
@@ -223,71 +414,25 @@ static void read_chat_template(struct settings *s, const json_t *v)
         s->chat_template = arena_strndup(&s->memory, json_string_value(v), json_string_length(v));
 }
 
-static bool begins(const char *s, const char *prefix)
+static int read_template_file(struct settings *s, const char *dir, struct err *err)
 {
-    return strncmp(s, prefix, strlen(prefix)) == 0;
-}
-
-/* By tokenizer_class, else by config.json's model_type. */
-static enum tokenizer_class class_of(const char *name, const char *model_type, bool spm)
-{
-    if (name)
-        return begins(name, "LlamaTokenizer") || begins(name, "CodeLlamaTokenizer") ? TOKENIZER_LLAMA
-               : begins(name, "GPT2Tokenizer")                                      ? TOKENIZER_GPT2
-               : begins(name, "Qwen2Tokenizer")                                     ? TOKENIZER_QWEN2
-                                                                                    : TOKENIZER_PRETRAINED;
-    if (spm || (model_type && (begins(model_type, "llama") || begins(model_type, "mistral"))))
-        return TOKENIZER_LLAMA;
-    return model_type && begins(model_type, "qwen")   ? TOKENIZER_QWEN2
-           : model_type && begins(model_type, "gpt2") ? TOKENIZER_GPT2
-                                                      : TOKENIZER_PRETRAINED;
-}
-
-static int default_role(struct settings *s, int role, const char *content)
-{
-    struct added_token *t = &s->roles[role].token;
-    *t = (struct added_token){.content = content, .len = strlen(content), .id = -1, .special = true};
-    return 0;
-}
-
-/* The defaults of the classes' constructors. */
-static void default_roles(struct settings *s)
-{
-    if (s->class == TOKENIZER_LLAMA) {
-        default_role(s, ROLE_UNK, "<unk>");
-        default_role(s, ROLE_BOS, "<s>");
-        default_role(s, ROLE_EOS, "</s>");
-    } else if (s->class == TOKENIZER_GPT2 || s->class == TOKENIZER_QWEN2) {
-        default_role(s, ROLE_UNK, "<|endoftext|>");
-        default_role(s, ROLE_EOS, "<|endoftext|>");
-        default_role(s, s->class == TOKENIZER_GPT2 ? ROLE_BOS : ROLE_PAD, "<|endoftext|>");
-    }
-}
-
-static int read_config(struct settings *s, json_t *config, const char *dir, struct err *err)
-{
-    json_t *special_map = NULL, *decoder = json_object_get(config, "added_tokens_decoder");
-    int r = read_tristate(config, "legacy", &s->legacy, err);
+    char path[PATH_MAX], chunk[4096];
+    struct buf text;
+    size_t n;
+    snprintf(path, sizeof(path), "%s/chat_template.jinja", dir);
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return 0;
+    buf_init(&text, MAX_TEMPLATE_BYTES);
+    int r = 0;
+    while (r >= 0 && (n = fread(chunk, 1, sizeof(chunk), f)) > 0)
+        r = buf_append(&text, chunk, n);
+    fclose(f);
     if (r >= 0)
-        r = read_tristate(config, "add_bos_token", &s->add_bos, err);
-    if (r >= 0)
-        r = read_tristate(config, "add_eos_token", &s->add_eos, err);
-    if (r >= 0)
-        r = read_tristate(config, "add_prefix_space", &s->add_prefix_space, err);
-    if (r >= 0)
-        r = read_roles(s, config, "tokenizer_config.json", err);
-    s->null_prefix_space = json_is_null(json_object_get(config, "add_prefix_space"));
-    if (r >= 0 && decoder)
-        return read_added(s, decoder, err);
-    if (r >= 0)
-        r = read_object(dir, "special_tokens_map.json", &special_map, err);
-    if (r >= 0 && special_map)
-        r = read_roles(s, special_map, "special_tokens_map.json", err);
-    json_decref(special_map);
-    return r < 0 ? r : read_added_file(s, dir, err);
+        s->chat_template = arena_strndup(&s->memory, text.data, text.len);
+    buf_done(&text);
+    return r < 0 ? err_set(err, ERR_CORRUPT, "%s is larger than %zu bytes", path, MAX_TEMPLATE_BYTES) : 0;
 }
-
-/* ---- other files ---- */
 
 /* An id, or the first of a list. */
 static int32_t generation_id(const json_t *o, const char *key)
@@ -302,7 +447,7 @@ static int32_t generation_id(const json_t *o, const char *key)
 static int read_generation(struct settings *s, const char *dir, struct err *err)
 {
     json_t *o;
-    int r = read_object(dir, "generation_config.json", &o, err);
+    int r = python_json_read(dir, "generation_config.json", &o, err);
     s->generation_bos = generation_id(o, "bos_token_id");
     s->generation_eos = generation_id(o, "eos_token_id");
     s->generation_pad = generation_id(o, "pad_token_id");
@@ -310,40 +455,21 @@ static int read_generation(struct settings *s, const char *dir, struct err *err)
     return r;
 }
 
-static int read_template_file(struct settings *s, const char *dir, struct err *err)
+int settings_read(struct settings *s, const char *dir, enum tokenizer_rules rules, const json_t *json, struct log *log, struct err *err)
 {
-    char path[PATH_MAX], chunk[4096];
-    struct buf text;
-    size_t n;
-    snprintf(path, sizeof(path), "%s/chat_template.jinja", dir);
-    FILE *f = fopen(path, "re");
-    if (!f)
-        return 0;
-    buf_init(&text, MAX_FILE_BYTES);
-    int r = 0;
-    while (r >= 0 && (n = fread(chunk, 1, sizeof(chunk), f)) > 0)
-        r = buf_append(&text, chunk, n);
-    fclose(f);
-    if (r >= 0)
-        s->chat_template = arena_strndup(&s->memory, text.data, text.len);
-    buf_done(&text);
-    return r < 0 ? err_set(err, ERR_CORRUPT, "%s is larger than %zu bytes", path, MAX_FILE_BYTES) : 0;
-}
-
-int settings_read(struct settings *s, const char *dir, bool spm, struct err *err)
-{
-    json_t *config = NULL, *model = NULL;
-    *s = (struct settings){.legacy = UNSET, .add_bos = UNSET, .add_eos = UNSET, .add_prefix_space = UNSET};
+    json_t *config = NULL, *model = NULL, *kw = NULL;
+    *s = (struct settings){.rules = rules, .has_json = json != NULL};
     arena_init(&s->memory, MAX_MEMORY_BYTES);
-    int r = read_object(dir, "tokenizer_config.json", &config, err);
+    int r = python_json_read(dir, "tokenizer_config.json", &config, err);
     if (r >= 0)
-        r = read_object(dir, "config.json", &model, err);
+        r = python_json_read(dir, "config.json", &model, err);
+    if (r >= 0)
+        r = tokenizer_class_choose(config, model, json, rules, &s->class, err);
+    if (r >= 0)
+        r = kwargs_read(dir, config, rules, json != NULL, log, &kw, err);
     if (r >= 0) {
-        s->class = class_of(json_string_value(json_object_get(config, "tokenizer_class")),
-                            json_string_value(json_object_get(model, "model_type")), spm);
-        default_roles(s);
-        read_chat_template(s, json_object_get(config, "chat_template"));
-        r = read_config(s, config, dir, err);
+        read_chat_template(s, json_object_get(kw, "chat_template"));
+        r = read_kwargs(s, dir, kw, json, err);
     }
     if (r >= 0)
         r = read_generation(s, dir, err);
@@ -351,6 +477,7 @@ int settings_read(struct settings *s, const char *dir, bool spm, struct err *err
         r = read_template_file(s, dir, err);
     json_decref(config);
     json_decref(model);
+    json_decref(kw);
     if (r < 0)
         settings_done(s);
     return r;
@@ -360,26 +487,4 @@ void settings_done(struct settings *s)
 {
     arena_done(&s->memory);
     *s = (struct settings){0};
-}
-
-int settings_add_tokens(const struct settings *s, struct added_tokens *a, const struct vocab *v, struct err *err)
-{
-    int r = 0;
-    for (size_t i = 0; i < s->n_added && r >= 0; i++) {
-        struct added_token t = s->added[i];
-        t.special |= is_role(s, &t);
-        r = added_tokens_add(a, &t, v, err);
-    }
-    for (int i = 0; i < ROLE_COUNT && r >= 0; i++) {
-        const struct role *role = &s->roles[i];
-        const struct added_token *known = role->token.content ? added_tokens_find(a, role->token.content, role->token.len) : NULL;
-        struct added_token t = known && !role->has_flags ? *known : role->token;
-        t.special = true;
-        if (t.content)
-            r = added_tokens_add(a, &t, v, err);
-    }
-    for (size_t i = 0; i < s->n_additional && r >= 0; i++)
-        if (!added_tokens_find(a, s->additional[i].content, s->additional[i].len))
-            r = added_tokens_add(a, &s->additional[i], v, err);
-    return r;
 }

@@ -111,7 +111,16 @@ static int put_number(struct buf *b, unsigned number, uint64_t v)
 
 enum { MODEL_PIECES = 1, MODEL_TRAINER = 2, MODEL_NORMALIZER = 3 };
 enum { PIECE_TEXT = 1, PIECE_SCORE = 2, PIECE_TYPE = 3 };
-enum { TRAINER_MODEL_TYPE = 3, TRAINER_BYTE_FALLBACK = 35, TRAINER_UNK_ID = 40, TRAINER_UNK_PIECE = 45 };
+enum {
+    TRAINER_MODEL_TYPE = 3,
+    TRAINER_BYTE_FALLBACK = 35,
+    TRAINER_UNK_ID = 40,
+    TRAINER_BOS_ID,
+    TRAINER_EOS_ID,
+    TRAINER_UNK_PIECE = 45,
+    TRAINER_BOS_PIECE,
+    TRAINER_EOS_PIECE
+};
 enum { NORMALIZER_NAME = 1, NORMALIZER_CHARSMAP = 2, NORMALIZER_DUMMY_PREFIX = 3, NORMALIZER_EXTRA_SPACES = 4, NORMALIZER_ESCAPE = 5 };
 
 struct checker {
@@ -258,6 +267,34 @@ static int take_piece(struct checker *c, const struct field *f)
 
 /* ---- the other parts ---- */
 
+static int64_t signed_of(uint64_t v)
+{
+    return (int32_t)(uint32_t)v;
+}
+
+static int read_name(const struct checker *c, const struct field *f, struct spm_name *ret)
+{
+    if (f->len > SPM_MAX_PIECE_BYTES || memchr(f->bytes, 0, f->len) || utf8_valid_prefix((const char *)f->bytes, f->len) != f->len)
+        return err_set(c->err, ERR_CORRUPT, "tokenizer.model: trainer_spec names a piece that has more than %d bytes, or is no text",
+                       SPM_MAX_PIECE_BYTES);
+    memcpy(ret->s, f->bytes, f->len);
+    ret->s[f->len] = 0;
+    ret->len = f->len;
+    return 0;
+}
+
+/* The ids and pieces that trainer_spec names. */
+static int read_named(struct checker *c, const struct field *f)
+{
+    int64_t *ids[] = {&c->facts.named_unk, &c->facts.named_bos, &c->facts.named_eos};
+    struct spm_name *names[] = {&c->facts.unk_piece, &c->facts.bos_piece, &c->facts.eos_piece};
+    if (f->number >= TRAINER_UNK_ID && f->number <= TRAINER_EOS_ID && f->wire == WIRE_VARINT)
+        *ids[f->number - TRAINER_UNK_ID] = signed_of(f->value);
+    if (f->number >= TRAINER_UNK_PIECE && f->number <= TRAINER_EOS_PIECE && f->wire == WIRE_BYTES)
+        return read_name(c, f, names[f->number - TRAINER_UNK_PIECE]);
+    return 0;
+}
+
 static int read_trainer(struct checker *c, const struct field *f)
 {
     struct reader r = reader_of(f->bytes, f->len);
@@ -270,14 +307,21 @@ static int read_trainer(struct checker *c, const struct field *f)
             c->facts.model_type = (enum spm_model_type)in.value;
         } else if (in.number == TRAINER_BYTE_FALLBACK && in.wire == WIRE_VARINT) {
             c->facts.byte_fallback = in.value != 0;
+        } else {
+            int e = read_named(c, &in);
+            if (e < 0)
+                return e;
         }
     }
     return r.bad ? err_set(c->err, ERR_CORRUPT, "tokenizer.model: trainer_spec is malformed") : 0;
 }
 
 /* precompiled_charsmap: a 32-bit size, a double-array trie of so many bytes, and NUL-terminated strings it points into. */
-static int check_charsmap(const struct checker *c, const struct field *f)
+static int check_charsmap(struct checker *c, const struct field *f)
 {
+    free(c->facts.charsmap);
+    c->facts.charsmap = NULL;
+    c->facts.charsmap_len = f->len;
     if (f->len == 0)
         return 0;
     struct reader r = reader_of(f->bytes, f->len);
@@ -285,17 +329,25 @@ static int check_charsmap(const struct checker *c, const struct field *f)
     if (r.bad || trie < 1024 || trie % 4 != 0 || trie >= f->len - 4 || f->bytes[f->len - 1] != 0)
         return err_set(c->err, ERR_CORRUPT, "tokenizer.model: precompiled_charsmap of %zu bytes holds a trie of %llu", f->len,
                        (unsigned long long)trie);
+    c->facts.charsmap = malloc(f->len);
+    if (!c->facts.charsmap)
+        return err_set(c->err, ERR_NOMEM, "no memory for tokenizer.model");
+    memcpy(c->facts.charsmap, f->bytes, f->len);
     return 0;
 }
 
-static int check_normalizer(const struct checker *c, const struct field *f)
+static int check_normalizer(struct checker *c, const struct field *f)
 {
     struct reader r = reader_of(f->bytes, f->len);
     struct field in;
     int e = 0;
-    while (e >= 0 && next_field(&r, &in))
+    while (e >= 0 && next_field(&r, &in)) {
+        bool *flags[] = {&c->facts.dummy_prefix, &c->facts.remove_extra_spaces, &c->facts.escape_spaces};
         if (in.number == NORMALIZER_CHARSMAP && in.wire == WIRE_BYTES)
             e = check_charsmap(c, &in);
+        if (in.number >= NORMALIZER_DUMMY_PREFIX && in.number <= NORMALIZER_ESCAPE && in.wire == WIRE_VARINT)
+            *flags[in.number - NORMALIZER_DUMMY_PREFIX] = in.value != 0;
+    }
     return r.bad ? err_set(c->err, ERR_CORRUPT, "tokenizer.model: normalizer_spec is malformed") : e;
 }
 
@@ -339,9 +391,27 @@ static int check_whole(const struct checker *c)
     return 0;
 }
 
+void spm_facts_done(struct spm_facts *f)
+{
+    free(f->types);
+    free(f->charsmap);
+    f->types = NULL;
+    f->charsmap = NULL;
+}
+
 int spm_check(const unsigned char *data, size_t len, struct buf *ret_model, struct spm_facts *ret_facts, struct err *err)
 {
-    struct checker c = {.out = ret_model, .err = err, .facts.model_type = SPM_UNIGRAM};
+    struct checker c = {.out = ret_model,
+                        .err = err,
+                        .facts = {.model_type = SPM_UNIGRAM,
+                                  .named_bos = 1,
+                                  .named_eos = 2,
+                                  .unk_piece = {"<unk>", 5},
+                                  .bos_piece = {"<s>", 3},
+                                  .eos_piece = {"</s>", 4},
+                                  .dummy_prefix = true,
+                                  .remove_extra_spaces = true,
+                                  .escape_spaces = true}};
     struct reader r = reader_of(data, len);
     struct field f;
     int e = len <= SPM_MAX_FILE_BYTES
@@ -366,6 +436,6 @@ int spm_check(const unsigned char *data, size_t len, struct buf *ret_model, stru
     if (e >= 0)
         *ret_facts = c.facts;
     else
-        free(c.facts.types);
+        spm_facts_done(&c.facts);
     return e;
 }

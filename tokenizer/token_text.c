@@ -1,6 +1,7 @@
 /* Tables by id, made once at load. */
 #include "tokenizer/token_text.h"
 #include "common/utf8.h"
+#include "tokenizer/normalizer.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,11 +24,12 @@ static int allocate(struct token_text *t, int32_t n, struct err *err)
     *t = (struct token_text){.n = n};
     arena_init(&t->memory, MEMORY_BYTES);
     t->pieces = arena_alloc(&t->memory, count, sizeof(*t->pieces));
+    t->decoded = arena_alloc(&t->memory, count, sizeof(*t->decoded));
     t->bytes = arena_alloc(&t->memory, count, sizeof(*t->bytes));
     t->first = arena_alloc(&t->memory, count, sizeof(*t->first));
     t->strings = arena_alloc(&t->memory, count, sizeof(*t->strings));
     t->special = arena_alloc(&t->memory, count, sizeof(*t->special));
-    return t->pieces && t->bytes && t->first && t->strings && t->special ? 0 : no_memory(err);
+    return t->pieces && t->decoded && t->bytes && t->first && t->strings && t->special ? 0 : no_memory(err);
 }
 
 /* Pieces are borrowed from the pipeline. */
@@ -38,8 +40,37 @@ static void fill_pieces(struct token_text *t, const struct pipeline *p)
     for (size_t i = 0; i < p->added.n; i++) {
         const struct added_token *a = &p->added.tokens[i];
         t->pieces[a->id] = (struct piece){a->content, (uint32_t)a->len};
-        t->special[a->id] = a->special;
+        t->special[a->id] = a->ever_special;
     }
+    memcpy(t->decoded, t->pieces, (size_t)t->n * sizeof(*t->decoded));
+}
+
+/* Version 5's library decodes a token that was ever looked for in normalized text by what it was normalized to, and asks whether that is a
+ * special token. */
+static int fill_decoded(struct token_text *t, const struct pipeline *p, struct err *err)
+{
+    struct buf scratch[2];
+    int r = 0;
+    buf_init(&scratch[0], SIZE_MAX / 4);
+    buf_init(&scratch[1], SIZE_MAX / 4);
+    for (size_t i = 0; i < p->added.n && r >= 0 && p->rules == TOKENIZER_RULES_5; i++) {
+        const struct added_token *a = &p->added.tokens[i];
+        struct stretch s = stretch_of(a->content, a->len, true);
+        if (!a->ever_normalized)
+            continue;
+        r = normalizer_run(&p->normalizer, &s, scratch);
+        char *copy = r < 0 ? NULL : arena_strndup(&t->memory, s.s, s.len);
+        if (!copy) {
+            r = ERR_NOMEM;
+            break;
+        }
+        const struct added_token *spelled = added_tokens_find(&p->added, copy, s.len);
+        t->decoded[a->id] = (struct piece){copy, (uint32_t)s.len};
+        t->special[a->id] = spelled && spelled->ever_special;
+    }
+    buf_done(&scratch[0]);
+    buf_done(&scratch[1]);
+    return r < 0 ? no_memory(err) : 0;
 }
 
 static int fill_bytes(struct token_text *t, const struct pipeline *p, bool *ret_cuts, struct err *err)
@@ -48,7 +79,7 @@ static int fill_bytes(struct token_text *t, const struct pipeline *p, bool *ret_
     int r = 0;
     buf_init(&b, SIZE_MAX / 4);
     for (int32_t id = 0; id < t->n && r >= 0; id++) {
-        const struct piece *piece = &t->pieces[id];
+        const struct piece *piece = &t->decoded[id];
         buf_clear(&b);
         r = decoder_token_bytes(&p->decoder, piece->s, piece->len, &b);
         char *copy = r < 0 ? NULL : arena_strndup(&t->memory, b.data, b.len);
@@ -137,8 +168,10 @@ int token_text_init(struct token_text *t, const struct pipeline *p, struct err *
     int r = allocate(t, table_size(p), err);
     if (r >= 0) {
         fill_pieces(t, p);
-        r = fill_bytes(t, p, &cuts, err);
+        r = fill_decoded(t, p, err);
     }
+    if (r >= 0)
+        r = fill_bytes(t, p, &cuts, err);
     if (r >= 0)
         r = fill_strings(t, t->bytes, t->strings, err);
     t->first_strings = t->strings;

@@ -7,6 +7,7 @@
 
 struct token_text {
     struct piece *pieces;        /* [n] as the vocabulary or the added token spells it */
+    struct piece *decoded;       /* [n] as the decoder is given it */
     struct piece *bytes;         /* [n] inside a text */
     struct piece *first;         /* [n] at its start */
     struct piece *strings;       /* [n] spellings for bytes */

@@ -2,7 +2,10 @@
 #include "tokenizer/tokenizer.h"
 #include "common/utf8.h"
 #include "tokenizer/hf_json.h"
+#include "tokenizer/infill.h"
 #include "tokenizer/pipeline.h"
+#include "tokenizer/settings.h"
+#include "tokenizer/spm_model.h"
 #include "tokenizer/token_text.h"
 #include "tokenizer/unicode.h"
 #include <limits.h>
@@ -15,10 +18,17 @@ struct tokenizer {
     struct pipeline pipeline;
     struct token_text text;
     struct settings settings;
+    struct infill infill;
     int32_t bos, eos, pad, unk;
 };
 
 /* ---- opening ---- */
+
+struct files {
+    char json_path[PATH_MAX], spm_path[PATH_MAX];
+    bool has_json, has_spm;
+    json_t *json; /* NULL unless has_json */
+};
 
 static bool path_of(char path[PATH_MAX], const char *dir, const char *name)
 {
@@ -26,75 +36,172 @@ static bool path_of(char path[PATH_MAX], const char *dir, const char *name)
     return snprintf(path, PATH_MAX, "%s/%s", dir, name) < PATH_MAX && stat(path, &st) == 0;
 }
 
+static int find_files(struct files *f, const char *dir, struct err *err)
+{
+    f->has_json = path_of(f->json_path, dir, "tokenizer.json");
+    f->has_spm = path_of(f->spm_path, dir, "tokenizer.model");
+    if (!f->has_json && !f->has_spm)
+        return err_set(err, ERR_NOT_FOUND, "%s holds no tokenizer.json and no tokenizer.model", dir);
+    return f->has_json ? hf_json_read(f->json_path, &f->json, err) : 0;
+}
+
 static int32_t role_id(const struct tokenizer *t, int role, int32_t otherwise)
 {
-    const struct added_token *token = &t->settings.roles[role].token;
+    const struct token_spec *token = &t->settings.roles[role];
     if (!token->content)
         return otherwise;
     const struct added_token *added = added_tokens_find(&t->pipeline.added, token->content, token->len);
     return added ? added->id : vocab_id(&t->pipeline.vocab, token->content, token->len);
 }
 
-/* LlamaTokenizerFast.update_post_processor: BOS in front unless told otherwise, EOS behind only when told so. */
-static int set_llama_template(struct tokenizer *t, struct err *err)
+/* What version 4's classes do to the add_prefix_space of a pre-tokenizer; version 5's leave files as they are. */
+static struct hf_overrides overrides_of(const struct settings *s)
 {
-    struct template_ids *around = &t->pipeline.template;
-    *around = (struct template_ids){0};
-    if (t->settings.add_bos != NO)
-        around->before[around->n_before++] = t->bos;
-    if (t->settings.add_eos == YES)
-        around->after[around->n_after++] = t->eos;
-    if ((around->n_before && t->bos < 0) || (around->n_after && t->eos < 0))
-        return err_set(err, ERR_CORRUPT, "tokenizer_config.json asks for a BOS or EOS token that the tokenizer does not have");
+    const struct class_rules *rules = class_rules_of(s->class, s->rules);
+    struct hf_overrides o = {.lone_prefix = HF_PREFIX_AS_FILED};
+    if (s->rules == TOKENIZER_RULES_5)
+        return o;
+    o.prefix_for_all = rules->prefix_for_all && knob_is_true(s->add_prefix_space, false);
+    if (s->add_prefix_space == KNOB_TRUE)
+        o.lone_prefix = HF_PREFIX_YES;
+    else if (s->add_prefix_space == KNOB_FALSE || (s->add_prefix_space == KNOB_ABSENT && !rules->prefix_is_null))
+        o.lone_prefix = HF_PREFIX_NO;
+    return o;
+}
+
+/* tokenizer.json wins; but version 4's classes go back to tokenizer.model where they are told so, LLaMA's by add_prefix_space too.
+ * Where there is no such file, version 4 gives up, and the tokenizer.json will do. */
+static int takes_spm(const struct settings *s, const struct files *f, bool *ret, struct err *err)
+{
+    const struct class_rules *rules = class_rules_of(s->class, s->rules);
+    bool slow = s->rules == TOKENIZER_RULES_4 && knob_is_true(s->from_slow, false);
+    if (slow && !rules->takes_spm)
+        return err_set(err, ERR_UNSUPPORTED, "tokenizer_config.json: from_slow is not supported for %s", s->class->name);
+    slow |= rules->prefix_is_slow && s->add_prefix_space != KNOB_ABSENT && s->add_prefix_space != KNOB_NULL;
+    *ret = f->has_spm && (!f->has_json || (slow && rules->template == TEMPLATE_OWN));
     return 0;
 }
 
-static int load(struct tokenizer *t, const char *path, bool spm, struct log *log, struct err *err)
+static int load_json(struct tokenizer *t, const struct files *f, struct log *log, struct err *err)
 {
-    int r = pipeline_init(&t->pipeline, err);
+    const struct settings *s = &t->settings;
+    const struct class_rules *rules = class_rules_of(s->class, s->rules);
+    struct hf_overrides overrides = overrides_of(s);
+    if (!rules->frame)
+        return hf_json_fill(&t->pipeline, f->json, &overrides, log, err);
+    json_t *frame = rules->frame(s), *reframed = NULL;
+    int r = hf_reframe(f->json, frame, &reframed, err);
     if (r >= 0)
-        r = spm ? llama_spm_load(&t->pipeline, path, &t->settings, err) : hf_json_load(&t->pipeline, path, &t->settings, log, err);
+        r = hf_json_fill(&t->pipeline, reframed, &overrides, log, err);
+    json_decref(frame);
+    json_decref(reframed);
+    return r;
+}
+
+/* ---- BOS and EOS ---- */
+
+/* update_post_processor: BOS in front and EOS behind, where asked for. Version 5 does without a token that there is none of. */
+static int set_template(struct tokenizer *t, bool bos, bool eos, struct err *err)
+{
+    struct template_ids *around = &t->pipeline.template;
+    const struct token_spec *roles = t->settings.roles;
+    *around = (struct template_ids){0};
+    if (t->settings.rules == TOKENIZER_RULES_5) {
+        bos &= roles[ROLE_BOS].content != NULL;
+        eos &= roles[ROLE_EOS].content != NULL;
+    }
+    if ((bos && role_id(t, ROLE_BOS, -1) < 0) || (eos && role_id(t, ROLE_EOS, -1) < 0))
+        return err_set(err, ERR_CORRUPT, "tokenizer_config.json asks for a BOS or EOS token that the tokenizer does not have");
+    if (bos)
+        around->before[around->n_before++] = role_id(t, ROLE_BOS, -1);
+    if (eos)
+        around->after[around->n_after++] = role_id(t, ROLE_EOS, -1);
+    t->infill.bos = bos;
+    t->infill.eos = eos;
+    return 0;
+}
+
+/* After the last added token. */
+static int check_template(const struct tokenizer *t, struct err *err)
+{
+    const struct template_ids *around = &t->pipeline.template;
+    for (int i = 0; i < around->n_before + around->n_after; i++) {
+        int32_t id = i < around->n_before ? around->before[i] : around->after[i - around->n_before];
+        if (id >= t->text.n)
+            return err_set(err, ERR_CORRUPT, "tokenizer.json: post_processor names the id %d, of %d", (int)id, (int)t->text.n);
+    }
+    return 0;
+}
+
+static int choose_template(struct tokenizer *t, struct err *err)
+{
+    const struct settings *s = &t->settings;
+    const struct class_rules *rules = class_rules_of(s->class, s->rules);
+    bool bos = knob_is_true(s->add_bos, rules->add_bos), eos = knob_is_true(s->add_eos, false), own = rules->template == TEMPLATE_OWN;
+    if (rules->template == TEMPLATE_NO_BOS && bos)
+        return err_set(err, ERR_UNSUPPORTED, "tokenizer_config.json: %s cannot add a BOS token", s->class->name);
+    if (s->rules == TOKENIZER_RULES_5)
+        own |= !t->pipeline.template.from_file || s->add_bos != KNOB_ABSENT || s->add_eos != KNOB_ABSENT;
+    return own ? set_template(t, bos, eos, err) : 0;
+}
+
+/* ---- the whole ---- */
+
+static int load(struct tokenizer *t, const struct files *f, bool spm, struct log *log, struct err *err)
+{
+    struct pipeline *p = &t->pipeline;
+    struct settings *s = &t->settings;
+    int r = pipeline_init(p, s->rules, err);
     if (r >= 0)
-        r = settings_add_tokens(&t->settings, &t->pipeline.added, &t->pipeline.vocab, err);
+        r = spm ? spm_model_load(p, f->spm_path, s, err) : load_json(t, f, log, err);
     if (r >= 0)
-        r = pipeline_finish(&t->pipeline, err);
+        r = settings_add_tokens(s, spm ? NULL : hf_pad_token(f->json), &p->added, &p->vocab, err);
+    p->added.skip_special = s->split_special == KNOB_TRUE;
+    if (r >= 0)
+        r = pipeline_finish(p, err);
+    if (r >= 0)
+        r = infill_init(&t->infill, s, p, err);
+    if (r >= 0)
+        r = choose_template(t, err);
+    if (r >= 0)
+        r = token_text_init(&t->text, p, err);
+    return r < 0 ? r : check_template(t, err);
+}
+
+static int open_files(struct tokenizer *t, const char *dir, enum tokenizer_rules rules, struct files *f, struct log *log, struct err *err)
+{
+    bool spm = false;
+    int r = find_files(f, dir, err);
+    if (r >= 0)
+        r = settings_read(&t->settings, dir, rules, f->json, log, err);
+    if (r >= 0)
+        r = takes_spm(&t->settings, f, &spm, err);
+    if (r >= 0)
+        r = load(t, f, spm, log, err);
     if (r < 0)
         return r;
     t->bos = role_id(t, ROLE_BOS, t->settings.generation_bos);
     t->eos = role_id(t, ROLE_EOS, t->settings.generation_eos);
     t->pad = role_id(t, ROLE_PAD, t->settings.generation_pad);
     t->unk = role_id(t, ROLE_UNK, -1);
-    if (t->settings.class == TOKENIZER_LLAMA)
-        r = set_llama_template(t, err);
-    return r < 0 ? r : token_text_init(&t->text, &t->pipeline, err);
-}
-
-/* tokenizer.json wins, but LlamaTokenizerFast goes back to tokenizer.model when add_prefix_space is configured. */
-static bool takes_spm(const struct settings *s, bool has_json, bool has_spm)
-{
-    return has_spm && (!has_json || (s->class == TOKENIZER_LLAMA && s->add_prefix_space != UNSET));
-}
-
-int tokenizer_open(const char *dir, struct log *log, struct tokenizer **ret, struct err *err)
-{
-    char json_path[PATH_MAX], spm_path[PATH_MAX];
-    bool has_json = path_of(json_path, dir, "tokenizer.json"), has_spm = path_of(spm_path, dir, "tokenizer.model");
-    if (!has_json && !has_spm)
-        return err_set(err, ERR_NOT_FOUND, "%s holds no tokenizer.json and no tokenizer.model", dir);
-    struct tokenizer *t = calloc(1, sizeof(*t));
-    if (!t)
-        return err_set(err, ERR_NOMEM, "no memory for a tokenizer");
-    int r = settings_read(&t->settings, dir, !has_json, err);
-    bool spm = r >= 0 && takes_spm(&t->settings, has_json, has_spm);
-    if (r >= 0)
-        r = load(t, spm ? spm_path : json_path, spm, log, err);
-    if (r < 0) {
-        tokenizer_close(t);
-        return r;
-    }
-    log_info(log, "tokenizer: %s, %d ids, bos %d, eos %d", spm ? spm_path : json_path, (int)t->text.n, (int)t->bos, (int)t->eos);
-    *ret = t;
+    log_info(log, "tokenizer: %s by the rules of transformers %d, %d ids, bos %d, eos %d", spm ? f->spm_path : f->json_path, (int)rules,
+             (int)t->text.n, (int)t->bos, (int)t->eos);
     return 0;
+}
+
+int tokenizer_open(const char *dir, enum tokenizer_rules rules, struct log *log, struct tokenizer **ret, struct err *err)
+{
+    struct files *f = calloc(1, sizeof(*f));
+    struct tokenizer *t = calloc(1, sizeof(*t));
+    int r = f && t ? open_files(t, dir, rules, f, log, err) : err_set(err, ERR_NOMEM, "no memory for a tokenizer");
+    if (f)
+        json_decref(f->json);
+    free(f);
+    if (r < 0)
+        tokenizer_close(t);
+    else
+        *ret = t;
+    return r;
 }
 
 void tokenizer_close(struct tokenizer *t)
@@ -102,12 +209,18 @@ void tokenizer_close(struct tokenizer *t)
     if (!t)
         return;
     token_text_done(&t->text);
+    infill_done(&t->infill);
     pipeline_done(&t->pipeline);
     settings_done(&t->settings);
     free(t);
 }
 
 /* ---- facts ---- */
+
+enum tokenizer_rules tokenizer_rules(const struct tokenizer *t)
+{
+    return t->settings.rules;
+}
 
 int tokenizer_vocab_size(const struct tokenizer *t)
 {
@@ -183,17 +296,34 @@ static int push_all(const int32_t *ids, int n, struct id_sink *out)
     return r;
 }
 
-static int encode(const struct tokenizer *t, const char *text, size_t len, bool add_special, struct id_sink *out, struct err *err)
+static int encode_plain(const struct tokenizer *t, const char *text, size_t len, bool add_special, struct id_sink *out)
 {
-    size_t valid = utf8_valid_prefix(text, len), before = out->ids->n;
     const struct template_ids *around = &t->pipeline.template;
-    if (valid < len)
-        return err_set(err, ERR_INVALID, "the text is not valid UTF-8 at byte %zu", valid);
     int r = add_special ? push_all(around->before, around->n_before, out) : 0;
     if (r >= 0)
         r = pipeline_encode(&t->pipeline, text, len, out);
-    if (r >= 0 && add_special)
-        r = push_all(around->after, around->n_after, out);
+    return r >= 0 && add_special ? push_all(around->after, around->n_after, out) : r;
+}
+
+/* Without text behind the gap, the gap is only cut off. */
+static int encode_gap(const struct tokenizer *t, const char *text, size_t len, size_t at, bool add_special, struct id_sink *out)
+{
+    const struct infill *f = &t->infill;
+    if (at + f->mark_len == len)
+        return encode_plain(t, text, at, add_special, out);
+    return infill_encode(f, &t->pipeline, text, len, at, add_special && f->bos ? role_id(t, ROLE_BOS, -1) : -1,
+                         add_special && f->eos ? role_id(t, ROLE_EOS, -1) : -1, out);
+}
+
+static int encode(const struct tokenizer *t, const char *text, size_t len, bool add_special, struct id_sink *out, struct err *err)
+{
+    size_t valid = utf8_valid_prefix(text, len), before = out->ids->n, gap = 0;
+    if (valid < len)
+        return err_set(err, ERR_INVALID, "the text is not valid UTF-8 at byte %zu", valid);
+    int r = infill_find(&t->infill, text, len, &gap, err);
+    if (r < 0)
+        return r;
+    r = r ? encode_gap(t, text, len, gap, add_special, out) : encode_plain(t, text, len, add_special, out);
     if (r >= 0)
         return 0;
     out->ids->n = before;
@@ -264,7 +394,7 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bo
         if (!has_id(t, ids[i]))
             r = err_set(err, ERR_INVALID, "token id %d is not in [0, %d)", (int)ids[i], (int)t->text.n);
         else if (t->text.pieces[ids[i]].len > 0 && !(skip_special && t->text.special[ids[i]]))
-            r = string_list_add(&tokens, t->text.pieces[ids[i]].s, t->text.pieces[ids[i]].len);
+            r = string_list_add(&tokens, t->text.decoded[ids[i]].s, t->text.decoded[ids[i]].len);
     }
     if (r >= 0)
         r = decoder_run(&t->pipeline.decoder, &tokens, &text);

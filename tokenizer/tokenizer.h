@@ -7,6 +7,7 @@
 #pragma once
 #include "common/err.h"
 #include "common/log.h"
+#include "tokenizer/rules.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,11 +21,12 @@ struct token_ids { /* zero-initialise; token_ids_done frees */
 void token_ids_done(struct token_ids *t);
 
 /* Loads the tokenizer of a checkpoint directory: tokenizer.json, else tokenizer.model, with tokenizer_config.json, special_tokens_map.json,
- * added_tokens.json and generation_config.json where present. ERR_NOT_FOUND if the directory has none; ERR_CORRUPT for a bad
- * file, ERR_UNSUPPORTED naming what in it is not carried out. */
-int tokenizer_open(const char *dir, struct log *log, struct tokenizer **ret, struct err *err);
+ * added_tokens.json and generation_config.json where present, as that version of transformers does. ERR_NOT_FOUND if the directory
+ * has none; ERR_CORRUPT for a bad file, ERR_UNSUPPORTED naming what in it is not carried out. */
+int tokenizer_open(const char *dir, enum tokenizer_rules rules, struct log *log, struct tokenizer **ret, struct err *err);
 void tokenizer_close(struct tokenizer *t); /* NULL is valid */
 
+enum tokenizer_rules tokenizer_rules(const struct tokenizer *t);
 int tokenizer_vocab_size(const struct tokenizer *t); /* largest id + 1, added tokens included */
 int32_t tokenizer_bos(const struct tokenizer *t);    /* -1: none */
 int32_t tokenizer_eos(const struct tokenizer *t);

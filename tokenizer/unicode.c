@@ -1,5 +1,6 @@
 /* Character classes over libutf8proc's table of general categories. */
 #include "tokenizer/unicode.h"
+#include "common/utf8.h"
 #include "tokenizer/unicode_new.h"
 #include <stddef.h>
 #include <string.h>
@@ -64,6 +65,62 @@ bool unicode_is_numeric(uint32_t cp)
     bool decimal;
     return c == UTF8PROC_CATEGORY_ND || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO ||
            (c == UTF8PROC_CATEGORY_CN && new_category(cp, &decimal) == 'N');
+}
+
+/* A mark that the library does not know yet lengthens a grapheme as its older ones do. */
+static bool is_new_mark(uint32_t cp)
+{
+    bool decimal;
+    return cp >= 0x300 && utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_CN && new_category(cp, &decimal) == 'M';
+}
+
+size_t unicode_grapheme(const char *s, size_t len)
+{
+    utf8proc_int32_t state = 0;
+    uint32_t before = 0, cp = 0;
+    size_t at = utf8_decode(s, len, &before), n;
+    at = at ? at : 1;
+    while (at < len && (n = utf8_decode(s + at, len - at, &cp)) > 0) {
+        bool newer = is_new_mark(cp);
+        if (newer ? before < 0x20 : utf8proc_grapheme_break_stateful((utf8proc_int32_t)before, (utf8proc_int32_t)cp, &state))
+            break;
+        at += n;
+        before = newer ? before : cp;
+    }
+    return at;
+}
+
+/* Capital letters that are newer than the library's table, and how far their small letters lie away. */
+static const struct {
+    uint32_t low, high;
+    int32_t distance;
+} new_capitals[] = {
+    {0x1c89, 0x1c89, 1},      {0xa7cb, 0xa7cb, 0x264 - 0xa7cb},
+    {0xa7cc, 0xa7cc, 1},      {0xa7ce, 0xa7ce, 1},
+    {0xa7d2, 0xa7d2, 1},      {0xa7d4, 0xa7d4, 1},
+    {0xa7da, 0xa7da, 1},      {0xa7dc, 0xa7dc, 0x19b - 0xa7dc},
+    {0x10d50, 0x10d65, 0x20}, {0x16ea0, 0x16eb8, 0x1b},
+};
+
+int unicode_lower(uint32_t cp, uint32_t ret[2])
+{
+    ret[0] = cp;
+    if (cp < 0x80) {
+        ret[0] = cp >= 'A' && cp <= 'Z' ? cp + 32 : cp;
+        return 1;
+    }
+    if (cp == 0x130) { /* the one capital whose small letter is two characters */
+        ret[0] = 'i';
+        ret[1] = 0x307;
+        return 2;
+    }
+    for (size_t i = 0; cp >= 0x1c89 && i < sizeof(new_capitals) / sizeof(new_capitals[0]); i++)
+        if (cp >= new_capitals[i].low && cp <= new_capitals[i].high) {
+            ret[0] = (uint32_t)((int32_t)cp + new_capitals[i].distance);
+            return 1;
+        }
+    ret[0] = (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp);
+    return 1;
 }
 
 /* Characters with a combining class or a decomposition that Unicode 9 did not have yet. */

@@ -68,6 +68,12 @@ static inline bool layer_can_skip(const struct layer_plan *p)
     return layer_is_routed(p) && (p->below == DECISION_SKIP || p->skip_router != ROUTER_NONE);
 }
 
+/* A router of its own decides who executes it, before another decides who attends. */
+static inline bool layer_is_nested(const struct layer_plan *p)
+{
+    return p->skip_router != ROUTER_NONE;
+}
+
 /* Executed rows that do not attend take the linear path. */
 static inline bool layer_has_linear(const struct layer_plan *p)
 {

@@ -1,5 +1,5 @@
 /* config.json of a checkpoint, read strictly: hyper-parameters, RoPE, ids, and the command line's overrides.
- * Any key that could change the arithmetic and is not implemented is refused by name (golden/README.md section 2). */
+ * Any key that could change the arithmetic and is not implemented is refused by name (docs/architectures.md). */
 #pragma once
 #include "common/err.h"
 #include "common/json.h"
@@ -11,7 +11,7 @@
 
 enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN };
 
-/* Effective values: what the frequencies are computed from, after the rules of golden section 5 and the overrides. */
+/* Effective values: what the frequencies are computed from, after rope_config.c's rules and the overrides. */
 struct rope_config {
     enum rope_type type;
     double theta;

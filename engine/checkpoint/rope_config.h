@@ -1,4 +1,4 @@
-/* RoPE settings as transformers writes them, turned into effective values (golden/README.md section 5). */
+/* RoPE settings as transformers writes them, turned into effective values. */
 #pragma once
 #include "common/json.h"
 #include "engine/checkpoint/model_config.h"

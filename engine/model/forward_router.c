@@ -25,7 +25,7 @@ static int ask(const struct model *m, struct workspace *w, const struct batch *b
     }
     case ROUTER_MOD: return k->ops->route_mod(k, &q->to, w->x, rw->out, rw->out_bias, rw->dim, q->rows);
     case ROUTER_DLLM: {
-        /* the norm inside D-LLM's router has its own fixed eps (golden section 8) */
+        /* the norm inside D-LLM's router has its own fixed eps (docs/architectures.md) */
         struct route_dllm dllm = {rw->norm, 1e-5f, rw->out, rw->out_bias, rw->dim, p->forced};
         int r = k->ops->matmul_accurate(k, w->router, w->x, rw->in, q->rows);
         return r < 0 ? r : k->ops->route_dllm(k, &q->to, &dllm, w->router, b->step.pos, q->rows);
@@ -69,7 +69,7 @@ int forward_router(const struct model *m, struct workspace *w, const struct batc
 {
     const struct layer_plan *p = &m->plan[layer];
     const struct router_weights *rw = &m->weights.layers[layer].router;
-    bool nested = p->skip_router != ROUTER_NONE;
+    bool nested = layer_is_nested(p);
     size_t at = (size_t)layer * (size_t)b->n_rows;
     const struct question q = {.kind = p->router,
                                .w = rw,

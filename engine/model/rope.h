@@ -1,4 +1,4 @@
-/* Rotary frequency and cos/sin tables (golden/README.md section 5; transformers modeling_rope_utils.py). */
+/* Rotary frequency and cos/sin tables (as transformers' modeling_rope_utils.py). */
 #pragma once
 #include "engine/checkpoint/model_config.h"
 

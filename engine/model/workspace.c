@@ -20,7 +20,7 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         if (lw->router.in && (size_t)lw->router.dim > router)
             router = (size_t)lw->router.dim;
         gated |= m->plan[i].layer_gate != GATE_NONE;
-        nested |= m->plan[i].skip_router != ROUTER_NONE;
+        nested |= layer_is_nested(&m->plan[i]);
     }
     *w = (struct workspace){.k = m->k, .max_rows = max_rows, .head_rows = head_rows(max_rows)};
     size_t hr = (size_t)w->head_rows;

@@ -44,11 +44,13 @@ static void read_decisions(struct block *b, struct engine_stats *counts)
         const unsigned char *route = b->step->results.route + (size_t)l * (size_t)b->step->rows.n_rows + (size_t)b->row;
         if (route_bits_get(bits->unrouted, l) == DECISION_ATTEND) {
             counts->rows_routed[l] += (uint64_t)b->n;
+            counts->rows_executed[l] += (uint64_t)b->n;
             continue;
         }
         for (int i = 0; i < b->n; i++) {
             route_bits_set(row_bits(b, i), l, (enum decision)route[i]);
             counts->rows_routed[l] += route[i] == DECISION_ATTEND;
+            counts->rows_executed[l] += route[i] != DECISION_SKIP;
         }
     }
 }

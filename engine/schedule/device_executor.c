@@ -241,6 +241,12 @@ static void set_limits(struct device_executor *x, const struct device_executor_o
                                               .max_positions = m->max_model_len};
     for (int l = 0; l < m->config.n_layers; l++)
         x->face.limits.whole_prompts |= m->plan[l].scope == SCOPE_SEQUENCE;
+    if (x->face.limits.whole_prompts)
+        log_warn(o->model.log,
+                 "expert choice \"exact\" selects among all tokens of a prompt: scores are not causal, prompts of up to %d tokens run "
+                 "whole, and "
+                 "nothing of them is reused",
+                 x->face.limits.max_rows);
 }
 
 static int open_memory(struct device_executor *x, const struct device_executor_options *o, struct err *err)

@@ -10,7 +10,7 @@ int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_l
     *s = (struct sequence){
         .req = req, .ticket = ticket, .k1 = req->top_k > 1 ? req->top_k : 1, .table_off = -1, .state_slot = -1, .state_pos = -1};
     s->sampler = (struct sampler_params){req->temperature, req->sample_top_k, req->top_p, req->seed};
-    size_t k1 = (size_t)s->k1, words = (scored + fresh) * (1 + 2 * k1) + fresh + layers;
+    size_t k1 = (size_t)s->k1, words = (scored + fresh) * (1 + 2 * k1) + fresh + 2 * layers;
     float *at = s->block = calloc(words ? words : 1, 4);
     if (!at)
         return ERR_NOMEM;
@@ -22,6 +22,7 @@ int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_l
     s->new_top_ids = s->top_ids + scored * k1;
     s->new_tokens = s->new_top_ids + fresh * k1;
     s->rows_routed = s->new_tokens + fresh;
+    s->rows_executed = s->rows_routed + layers;
     s->result = (struct eval_result){.new_tokens = s->new_tokens,
                                      .new_logprobs = s->new_logprobs,
                                      .new_top_ids = s->new_top_ids,
@@ -115,6 +116,16 @@ static int count_attending(const struct sequence *s, const struct route_bits *b,
     return n;
 }
 
+static int count_executed(const struct sequence *s, const struct route_bits *b, int l)
+{
+    if (route_bits_get(b->unrouted, l) == DECISION_ATTEND)
+        return s->n_kv;
+    int n = 0;
+    for (int p = 0; p < s->n_kv; p++)
+        n += route_bits_get(s->route + (size_t)p * (size_t)b->n_bytes, l) != DECISION_SKIP;
+    return n;
+}
+
 static int fill_routing(struct sequence *s, const struct route_bits *b)
 {
     size_t n = (size_t)s->n_kv;
@@ -122,6 +133,7 @@ static int fill_routing(struct sequence *s, const struct route_bits *b)
         return ERR_NOMEM;
     for (int l = 0; l < b->n_layers; l++) {
         s->rows_routed[l] = count_attending(s, b, l);
+        s->rows_executed[l] = count_executed(s, b, l);
         for (size_t p = 0; s->routing && p < n; p++)
             s->routing[(size_t)l * n + p] = (uint8_t)route_bits_get(s->route + p * (size_t)b->n_bytes, l);
     }
@@ -165,6 +177,7 @@ void sequence_finish(struct sequence *s, const struct sequence_env *e, int code,
     r->rows_computed = s->rows_run;
     r->rows_cached = s->n_cached;
     r->rows_routed = s->rows_routed;
+    r->rows_executed = s->rows_executed;
     r->n_routing = s->routing ? s->n_kv : 0;
     r->routing = s->routing;
     leave(s, e);

@@ -27,7 +27,7 @@ struct sequence {
     void *block;
     float *logprobs, *top_logprobs, *new_logprobs, *new_top_logprobs;
     int32_t *top_ids, *new_tokens, *new_top_ids;
-    int *rows_routed;
+    int *rows_routed, *rows_executed;
     uint8_t *routing;
     /* while it runs */
     struct tree_path path;

@@ -68,7 +68,7 @@ static void report(const struct measure *s, struct synth_report *ret)
     ret->worst = 0;
     for (int l = 0; l < ret->n_layers; l++) {
         const struct layer_plan *p = &s->m.plan[l];
-        bool nested = p->skip_router != ROUTER_NONE;
+        bool nested = layer_is_nested(p);
         ret->plan[l] = *p;
         ret->executed[l] = nested ? s->executed[l] / all : 1;
         ret->rate[l] = s->executed[l] > 0 ? s->attended[l] / (nested ? s->executed[l] : all) : 0;

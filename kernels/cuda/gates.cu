@@ -37,22 +37,24 @@ static int gather_rows_cuda(struct kern_ctx *k, struct dev_f32 *dst, const struc
     return launched(k, "gather_rows");
 }
 
-__global__ static void blend_row(float *x, const float *x0, const float *gate, int d, struct rows n)
+template <enum blend_mode MODE> __global__ void blend_row(float *x, const float *x0, const float *gate, int d, struct rows n)
 {
     if (blockIdx.x >= rows_count(n))
         return;
     int r = row_at(n, blockIdx.x);
     for (int j = threadIdx.x; j < d; j += THREADS) {
         size_t at = (size_t)r * d + j;
-        x[at] = x0[at] + gate[r] * x[at];
+        x[at] = x0[at] + gate[r] * (MODE == BLEND_ADD ? x[at] : x[at] - x0[at]);
     }
 }
 
-static int blend_cuda(struct kern_ctx *k, struct dev_f32 *x, const struct dev_f32 *x0, const struct dev_f32 *gate, int d, struct rows n)
+static int blend_cuda(struct kern_ctx *k, struct dev_f32 *x, const struct dev_f32 *x0, const struct dev_f32 *gate, enum blend_mode mode,
+                      int d, struct rows n)
 {
     if (n.n_max == 0)
         return 0;
-    blend_row<<<n.n_max, THREADS, 0, ctx_of(k)->stream>>>(f32_of(x), f32_of(x0), f32_of(gate), d, n);
+    auto kernel = mode == BLEND_ADD ? blend_row<BLEND_ADD> : blend_row<BLEND_TOWARDS>;
+    kernel<<<n.n_max, THREADS, 0, ctx_of(k)->stream>>>(f32_of(x), f32_of(x0), f32_of(gate), d, n);
     return launched(k, "blend");
 }
 

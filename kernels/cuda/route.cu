@@ -30,7 +30,7 @@ __global__ static void route_mlp_rows(struct decisions to, const float *hid, con
     double z = two_way_silu(hid + (size_t)r * m, 1, NULL, w2, b2, m);
     if (threadIdx.x)
         return;
-    decide_mlp(to, r, z);
+    decide_margin(to, r, z);
 }
 
 __global__ static void route_mod_rows(struct decisions to, const float *x, const float *w, const float *b, int d, struct rows n)
@@ -86,11 +86,6 @@ static dim3 grid_of(struct rows n)
     return dim3(div_up(n.n_max, ROWS_A_BLOCK));
 }
 static const dim3 block(32, ROWS_A_BLOCK);
-
-static struct decisions decisions_of(const struct route_out *to)
-{
-    return {u8_of(to->route), f32_of(to->gate), f32_of(to->prob), to->below, to->above};
-}
 
 static int route_mlp_cuda(struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p, const struct dev_f32 *x, struct rows n)
 {

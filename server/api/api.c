@@ -185,20 +185,33 @@ int api_run(struct call *c, const struct eval_request *reqs, int n, const char *
     return 0;
 }
 
+bool api_has_nested(const struct call *c)
+{
+    const struct engine_info *info = c->server->info;
+    bool any = false;
+    for (int l = 0; l < info->config->n_layers; l++)
+        any |= layer_is_nested(&info->plan[l]);
+    return any;
+}
+
 int api_usage_sum(struct call *c, const struct engine_ticket *t, int n, struct api_usage *ret, struct err *err)
 {
     int layers = c->server->info->config->n_layers;
-    struct api_usage u = {.routed = arena_alloc(&c->arena, (size_t)layers, sizeof(int64_t))};
+    struct api_usage u = {.routed = arena_alloc(&c->arena, 2 * (size_t)layers, sizeof(int64_t))};
     if (!u.routed)
         return err_set(err, ERR_NOMEM, "no memory for the usage");
+    u.executed = u.routed + layers;
     for (int i = 0; i < n; i++) {
         const struct eval_result *r = engine_result(t, i);
         u.computed += r->rows_computed;
         u.cached += r->rows_cached;
-        for (int l = 0; l < layers && r->rows_routed; l++)
+        if (!r->rows_routed)
+            continue;
+        for (int l = 0; l < layers; l++) {
             u.routed[l] += r->rows_routed[l];
-        if (r->rows_routed)
-            sequences_cost_add(&u.cost, c->server->info->config, c->server->info->plan, r->rows_routed, NULL, r->n_rows);
+            u.executed[l] += r->rows_executed[l];
+        }
+        sequences_cost_add(&u.cost, c->server->info->config, c->server->info->plan, r->rows_routed, r->rows_executed, r->n_rows);
     }
     *ret = u;
     return 0;

@@ -73,9 +73,11 @@ int api_client_error(enum watch_state client, struct err *err);
 /* Positions over n results: computed, cached, and routed in each layer ([n_layers]); what they cost without reuse. */
 struct api_usage {
     int64_t computed, cached;
-    int64_t *routed;
+    int64_t *routed, *executed; /* [n_layers] input positions that attended, and that did not skip the layer */
     struct sequences_cost cost;
 };
+/* Has the model nested layers, whose skipping is told apart? */
+bool api_has_nested(const struct call *c);
 int api_usage_sum(struct call *c, const struct engine_ticket *t, int n, struct api_usage *ret, struct err *err);
 
 /* {"error": {...}} */

@@ -120,6 +120,24 @@ static void write_layers(struct call *c, struct writer *w)
     writer_close(w, ']');
 }
 
+/* How far selectors see, and how expert choice selects. */
+static void write_selection(struct writer *w, const struct engine_info *info)
+{
+    static const char *const scopes[] = {[SCOPE_TOKEN] = "token", [SCOPE_PREFIX_STATE] = "prefix_state", [SCOPE_SEQUENCE] = "sequence"};
+    enum select_scope scope = SCOPE_TOKEN;
+    enum decide decide = DECIDE_HALF;
+    for (int l = 0; l < info->config->n_layers; l++) {
+        scope = info->plan[l].scope > scope ? info->plan[l].scope : scope;
+        decide = info->plan[l].decide > decide ? info->plan[l].decide : decide;
+    }
+    writer_key_text(w, "select_scope", scopes[scope]);
+    writer_key(w, "expert_choice");
+    if (decide == DECIDE_TOP || decide == DECIDE_THRESHOLD)
+        writer_text(w, decide == DECIDE_TOP ? "exact" : "threshold");
+    else
+        writer_null(w);
+}
+
 int api_version(struct call *c, struct err *err)
 {
     const struct engine_info *info = c->server->info;
@@ -129,7 +147,7 @@ int api_version(struct call *c, struct err *err)
     writer_key_text(&w, "commit", DTRNET_COMMIT);
     writer_key_text(&w, "build", DTRNET_BUILD);
     writer_key_text(&w, "model", c->server->model_name);
-    writer_key_text(&w, "model_path", c->server->model_dir);
+    writer_key_text(&w, "model_path", c->server->settings->engine.model_dir);
     writer_key_text(&w, "model_hash", info->model_hash);
     writer_key_text(&w, "family", layer_plan_family(info->plan, info->config->n_layers));
     writer_key_text(&w, "device", info->device);
@@ -138,6 +156,7 @@ int api_version(struct call *c, struct err *err)
     writer_key_int(&w, "threads", info->n_threads);
     writer_key_int(&w, "layers", info->config->n_layers);
     write_layers(c, &w);
+    write_selection(&w, info);
     write_rope(c, &w);
     writer_key_int(&w, "vocab_size", info->config->vocab);
     writer_key_int(&w, "max_model_len", info->max_model_len);

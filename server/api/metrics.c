@@ -94,6 +94,12 @@ static void write_layers(struct page *p, const struct engine_info *info, const s
     for (int l = 0; l < info->config->n_layers; l++)
         LINE(p, "dtrnet_layer_rows_routed_total{layer=\"%d\",kind=\"%s\"} %llu\n", l, layer_plan_kind(&info->plan[l]),
              (unsigned long long)s->rows_routed[l]);
+    head(p, "layer_rows_executed_total", "counter", "Of dtrnet_rows_computed_total, rows that did not skip a layer.");
+    for (int l = 0; l < info->config->n_layers; l++)
+        LINE(p, "dtrnet_layer_rows_executed_total{layer=\"%d\",kind=\"%s\"} %llu\n", l, layer_plan_kind(&info->plan[l]),
+             (unsigned long long)s->rows_executed[l]);
+    head(p, "router_states", "gauge", "Copies of router states that the prefix cache keeps.");
+    LINE(p, "dtrnet_router_states %llu\n", (unsigned long long)s->states_held);
 }
 
 static void write_times(struct page *p, const struct engine_stats *s)
@@ -113,6 +119,7 @@ static void write_memory(struct page *p, const struct engine_info *info, const s
                 {"free", s->memory_free_bytes},
                 {"weights", info->weight_bytes},
                 {"kv", info->kv_row_bytes * info->kv_rows_total},
+                {"router_states", info->state_slot_bytes * info->state_slots_total},
                 {"workspace", info->workspace_bytes}};
     head(p, "device_memory_bytes", "gauge",
          "Memory of the device (on the CPU, what the process may use): all, free at the latest sampled step, and what dtrnet holds.");

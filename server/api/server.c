@@ -33,7 +33,7 @@ static int open_tokenizer(struct server *s, struct err *err)
 {
     struct err why = {0};
     const char *dir = s->settings->engine.model_dir;
-    int r = tokenizer_open(dir, s->log, &s->tokenizer, &why);
+    int r = tokenizer_open(dir, s->settings->tokenizer_rules, s->log, &s->tokenizer, &why);
     if (r == ERR_NOT_FOUND) {
         log_warn(s->log, "%s has neither tokenizer.model nor tokenizer.json: requests must be made of token ids", dir);
         return 0;

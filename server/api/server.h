@@ -3,6 +3,7 @@
 #include "common/arena.h"
 #include "common/log.h"
 #include "engine/engine.h"
+#include "server/api/keys.h"
 #include "server/api/metrics.h"
 #include "tokenizer/tokenizer.h"
 #include <pthread.h>
@@ -13,11 +14,12 @@
 
 /* What the program decides. Strings are borrowed and outlive the server. */
 struct server_settings {
-    struct engine_options engine; /* model_dir is needed; bos_id and eos_id -1: from the model's files; log: the server's too */
-    const char *model_name;       /* NULL: the last part of model_dir */
-    bool strict_model_name;       /* refuse requests whose `model` is another */
-    bool tokenizer_info;          /* answer /tokenizer_info */
-    const char *api_key;          /* NULL: none is needed */
+    struct engine_options engine;         /* model_dir is needed; bos_id and eos_id -1: from the model's files; log: the server's too */
+    const char *model_name;               /* NULL: the last part of model_dir */
+    bool strict_model_name;               /* refuse requests whose `model` is another */
+    bool tokenizer_info;                  /* answer /tokenizer_info */
+    enum tokenizer_rules tokenizer_rules; /* whose reading of the tokenizer's files is followed */
+    struct keys *keys;                    /* borrowed; NULL: none is needed */
 };
 
 struct server {

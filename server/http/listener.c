@@ -11,17 +11,16 @@
 #include <unistd.h>
 
 #define BACKLOG 4096
-#define RETRY_MS 1000 /* how long accepting rests when descriptors or memory are short, unless a connection ends before */
+#define RETRY_MS 1000 /* how long accepting rests when descriptors or memory are short, unless it is woken before */
 
 struct listener {
     int fd, port;
     struct log *log;
-    atomic_int slots; /* connections that may still be opened */
-    int wake;         /* eventfd: a slot became free where there was none, or the listener stops */
+    int wake; /* eventfd: listener_wake, or the listener stops */
     pthread_t thread;
     bool running;
     atomic_bool stopping;
-    bool (*on_accept)(void *user, int fd, const struct sockaddr *addr, socklen_t len);
+    struct listener_events events;
     void *user;
 };
 
@@ -66,14 +65,13 @@ static int bind_host(struct listener *l, const char *host, int port, struct err 
     return 0;
 }
 
-int listener_open(const char *host, int port, int max_connections, struct log *log, struct listener **ret, struct err *err)
+int listener_open(const char *host, int port, struct log *log, struct listener **ret, struct err *err)
 {
     struct listener *l = calloc(1, sizeof(*l));
     if (!l)
         return err_set(err, ERR_NOMEM, "no memory for the listener");
     l->fd = l->wake = -1;
     l->log = log;
-    l->slots = max_connections;
     l->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int r = l->wake < 0 ? err_set(err, ERR_IO, "cannot make an eventfd: %s", strerror(errno)) : bind_host(l, host, port, err);
     if (r < 0) {
@@ -89,60 +87,55 @@ int listener_port(const struct listener *l)
     return l->port;
 }
 
-static void wake(struct listener *l)
+void listener_wake(struct listener *l)
 {
     (void)!write(l->wake, &(uint64_t){1}, sizeof(uint64_t));
 }
 
-void listener_slot_free(struct listener *l)
+/* Sleeps until a connection waits (if that is of interest), somebody wakes the listener, or the time is over. True: a connection waits. */
+static bool rest(struct listener *l, bool for_connections, int timeout_ms)
 {
-    if (atomic_fetch_add(&l->slots, 1) == 0)
-        wake(l);
-}
-
-/* Sleeps until a connection waits (if there is room for it), a slot becomes free, the listener stops, or the time is over. */
-static void rest(struct listener *l, bool room, int timeout_ms)
-{
-    struct pollfd p[] = {{.fd = l->wake, .events = POLLIN}, {.fd = room ? l->fd : -1, .events = POLLIN}};
+    struct pollfd p[] = {{.fd = l->wake, .events = POLLIN}, {.fd = for_connections ? l->fd : -1, .events = POLLIN}};
     uint64_t ignored;
-    if (poll(p, 2, timeout_ms) > 0 && p[0].revents)
+    if (poll(p, 2, timeout_ms) <= 0)
+        return false;
+    if (p[0].revents)
         (void)!read(l->wake, &ignored, sizeof(ignored));
+    return p[1].revents != 0;
 }
 
-/* A connection, or -1 when the listener stops. */
-static int next_connection(struct listener *l, union address *addr, socklen_t *len)
+static void accept_one(struct listener *l)
 {
-    while (!atomic_load(&l->stopping)) {
-        bool room = atomic_load(&l->slots) > 0;
-        *len = sizeof(*addr);
-        int fd = room ? accept4(l->fd, &addr->any, len, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
-        if (fd >= 0)
-            return fd;
-        bool short_of = room && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS);
-        if (short_of)
-            log_warn(l->log, "cannot accept a connection: %s", strerror(errno));
-        rest(l, room && !short_of, short_of ? RETRY_MS : -1);
+    union address addr = {0};
+    socklen_t len = sizeof(addr);
+    int fd = accept4(l->fd, &addr.any, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0) {
+        l->events.accept(l->user, fd, &addr.any, len);
+    } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+        log_warn(l->log, "cannot accept a connection: %s", strerror(errno));
+        l->events.short_of_descriptors(l->user);
+        rest(l, false, RETRY_MS);
     }
-    return -1;
 }
 
 static void *accept_all(void *user)
 {
     struct listener *l = user;
-    union address addr = {0};
-    socklen_t len;
-    for (int fd; (fd = next_connection(l, &addr, &len)) >= 0;) {
-        atomic_fetch_sub(&l->slots, 1);
-        if (!l->on_accept(l->user, fd, &addr.any, len))
-            listener_slot_free(l);
+    bool room = true;
+    while (!atomic_load(&l->stopping)) {
+        bool waits = rest(l, room, -1);
+        if (atomic_load(&l->stopping))
+            break;
+        room = !waits || l->events.room(l->user);
+        if (waits && room)
+            accept_one(l);
     }
     return NULL;
 }
 
-int listener_start(struct listener *l, bool (*on_accept)(void *user, int fd, const struct sockaddr *addr, socklen_t len), void *user,
-                   struct err *err)
+int listener_start(struct listener *l, const struct listener_events *events, void *user, struct err *err)
 {
-    l->on_accept = on_accept;
+    l->events = *events;
     l->user = user;
     l->running = !pthread_create(&l->thread, NULL, accept_all, l);
     return l->running ? 0 : err_set(err, ERR_NOMEM, "cannot start the thread that accepts connections");
@@ -153,7 +146,7 @@ void listener_stop(struct listener *l)
     if (!l)
         return;
     atomic_store(&l->stopping, true);
-    wake(l);
+    listener_wake(l);
     if (l->running)
         pthread_join(l->thread, NULL);
     l->running = false;

@@ -39,20 +39,35 @@ static bool wait_for_signal(int signals, int other)
     return p[0].revents && read(signals, &ignored, sizeof(ignored)) > 0;
 }
 
-/* A connection is a descriptor; the usual soft limit of 1024 is below --max-connections' default. */
-static void raise_descriptor_limit(void)
+/* A connection is a descriptor; the usual soft limit of 1024 is below what --max-connections' default needs. */
+static void raise_descriptor_limit(const struct options *o, struct log *log)
 {
     struct rlimit lim;
-    if (!getrlimit(RLIMIT_NOFILE, &lim) && lim.rlim_cur < lim.rlim_max) {
-        lim.rlim_cur = lim.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &lim);
-    }
+    if (getrlimit(RLIMIT_NOFILE, &lim))
+        return;
+    lim.rlim_cur = lim.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &lim);
+    if (!getrlimit(RLIMIT_NOFILE, &lim) && lim.rlim_cur < (rlim_t)o->max_connections + HTTP_OTHER_DESCRIPTORS)
+        log_warn(log, "%llu file descriptors are allowed (ulimit -n); --max-connections %d needs %d", (unsigned long long)lim.rlim_cur,
+                 o->max_connections, o->max_connections + HTTP_OTHER_DESCRIPTORS);
+}
+
+static void warn_if_open(const struct options *o, struct log *log)
+{
+    bool local = !strncmp(o->host, "127.", 4) || !strcmp(o->host, "::1") || !strcmp(o->host, "localhost");
+    if (!local && !o->api_key && !o->api_key_file)
+        log_warn(log, "%s can be reached from the network, and no key is needed; see --api-key-file", o->host);
 }
 
 /* struct server is not there yet when the port is bound; requests come only after it is. */
 struct front {
     struct server *server;
 };
+
+static int admit(void *user, struct http_request *req, struct err *err)
+{
+    return routes_admit(((struct front *)user)->server, req, err);
+}
 
 static void handle(void *user, struct http_request *req, const struct err *body_error, struct http_response *resp)
 {
@@ -72,9 +87,13 @@ static int listen_on(const struct options *o, struct log *log, struct front *fro
         .tls_cert_file = o->tls_cert,
         .tls_key_file = o->tls_key,
         .max_connections = o->max_connections,
+        .header_timeout_s = o->header_timeout_s,
         .idle_timeout_s = o->idle_timeout_s,
+        .period_s = o->transfer_period_s,
+        .min_rate = o->min_rate,
         .max_body_bytes = o->max_body_bytes,
         .log = log,
+        .admit = admit,
         .handle = handle,
         .finished = finished,
         .user = front,
@@ -109,14 +128,18 @@ static void drain(struct server *s, struct http_server *h, int signals)
 static int serve(struct options *o, struct arena *arena, struct log *log, struct err *err)
 {
     struct server_settings settings;
+    struct keys *keys = NULL;
     struct front front = {0};
     struct http_server *http = NULL;
     int r = take_signals(err), signals = r;
-    raise_descriptor_limit();
+    raise_descriptor_limit(o, log);
+    warn_if_open(o, log);
+    if (r >= 0)
+        r = keys_open(o->api_key, o->api_key_file, log, &keys, err);
     if (r >= 0)
         r = listen_on(o, log, &front, &http, err);
     if (r >= 0)
-        r = settings_open_server(o, arena, log, &settings, &front.server, err);
+        r = settings_open_server(o, keys, arena, log, &settings, &front.server, err);
     if (r >= 0)
         r = http_start(http, err);
     if (r >= 0) {
@@ -127,6 +150,7 @@ static int serve(struct options *o, struct arena *arena, struct log *log, struct
     }
     http_close(http);
     server_close(front.server);
+    keys_close(keys);
     if (signals >= 0)
         close(signals);
     return r < 0 ? r : 0;

@@ -18,6 +18,7 @@ struct options {
     const char *rope_scaling;  /* JSON text or NULL */
     const char *dense_layers;  /* "0,2,4", "all", "none" or NULL */
     const char *expert_choice; /* "exact", "threshold" or NULL */
+    int tokenizer_rules;       /* 4 or 5 */
     int bos_id, eos_id;        /* -1: from the model's files */
     int max_queue;             /* sequences that wait at most */
     /* the server */
@@ -25,9 +26,10 @@ struct options {
     int port;                      /* 0: a free one */
     const char *served_model_name; /* NULL: the directory's name */
     bool strict_model_name;
-    const char *api_key; /* NULL: none needed */
+    const char *api_key, *api_key_file; /* NULL: none needed */
     const char *tls_cert, *tls_key;
-    int max_connections, idle_timeout_s;
+    int max_connections, header_timeout_s, idle_timeout_s, transfer_period_s;
+    size_t min_rate; /* bytes a second */
     size_t max_body_bytes;
     bool tokenizer_info;
     /* inspect, bench */

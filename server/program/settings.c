@@ -15,7 +15,8 @@ int settings_open_log(const struct options *o, struct log **ret, struct err *err
     return 0;
 }
 
-int settings_of_server(const struct options *o, struct arena *arena, struct log *log, struct server_settings *ret, struct err *err)
+int settings_of_server(const struct options *o, struct keys *keys, struct arena *arena, struct log *log, struct server_settings *ret,
+                       struct err *err)
 {
     *ret = (struct server_settings){
         .engine = {.model_dir = o->model,
@@ -38,15 +39,16 @@ int settings_of_server(const struct options *o, struct arena *arena, struct log 
         .model_name = o->served_model_name,
         .strict_model_name = o->strict_model_name,
         .tokenizer_info = o->tokenizer_info,
-        .api_key = o->api_key,
+        .tokenizer_rules = o->tokenizer_rules == 5 ? TOKENIZER_RULES_5 : TOKENIZER_RULES_4,
+        .keys = keys,
     };
     return o->model ? 0 : options_shipped_model(arena, &ret->engine.model_dir, err);
 }
 
-int settings_open_server(const struct options *o, struct arena *arena, struct log *log, struct server_settings *ret_settings,
-                         struct server **ret, struct err *err)
+int settings_open_server(const struct options *o, struct keys *keys, struct arena *arena, struct log *log,
+                         struct server_settings *ret_settings, struct server **ret, struct err *err)
 {
-    int r = settings_of_server(o, arena, log, ret_settings, err);
+    int r = settings_of_server(o, keys, arena, log, ret_settings, err);
     if (r >= 0)
         r = server_open(ret_settings, ret, err);
     if (r < 0)

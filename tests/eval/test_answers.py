@@ -28,7 +28,7 @@ class Reading(unittest.TestCase):
     def test_whole(self) -> None:
         scores = answers.ScoreAnswer.read(SCORES)
         self.assertEqual(scores.results[0][1].routing, ("01", "11"))
-        self.assertEqual(scores.results[0][0], answers.Score(-4.5, False, 0))
+        self.assertEqual(scores.results[0][0], answers.Score(-4.5, False, 0, 1))
         self.assertEqual(answers.RollingAnswer.read(ROLLED).results[0].logprob, -7.0)
         self.assertEqual(answers.CompletionAnswer.read(TEXTS).choices, [answers.Choice(0, " a")])
         info = answers.ServerInfo.read(fake.VERSION)

@@ -107,7 +107,7 @@ class Items(Folder):
     def test_routing(self) -> None:
         first, second = self.model("first", [1, 0]), self.model("second", [0, 0])
         kept = itemrouting.ItemRouting(str(self.folder / "first" / itemrouting.FILE))
-        kept.add((f"{HOSTILE} 0", " choice 0"), Score(-1.0, False, 0, ("0110", "1111")))
+        kept.add((f"{HOSTILE} 0", " choice 0"), Score(-1.0, False, 0, 1, ("0110", "1111")))
         found, _ = items.disagreements(first, second)
         self.assertEqual(found[0].answers[0].routing, [[0.5, 1.0], []])
         self.assertIn("--v:0.50", items.browser(first, second))

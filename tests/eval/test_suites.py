@@ -110,10 +110,10 @@ class BeforeARun(Folder):
         fake.write_results(out / "x")
         (out / "x" / "finished.json").write_text(json.dumps(suites.record(suite, suite.runs[0], [])))
         with mock.patch.object(suites.origin, "harness_version", return_value="0.4.13"):
-            suites.check_origin(out, INFO, [])
+            suites.check_origin(suite, out, INFO, [])
             for extra in (["--limit", "4"], ["--limit=4"], ["-L", "0.5"]):
                 with self.assertRaisesRegex(OriginError, "limit"):
-                    suites.check_origin(out, INFO, extra)
+                    suites.check_origin(suite, out, INFO, extra)
             for more in (
                 {"model_hash": "b" * 64},
                 {"dtype": "bf16"},
@@ -124,6 +124,15 @@ class BeforeARun(Folder):
                     line = [str(self.folder / "mine.yaml"), "--base_url", server.url, "--output", str(out)]
                     with self.assertRaisesRegex(OriginError, next(iter(more))):
                         suites.main(line)
+
+    def test_a_run_with_a_limit_of_its_own(self) -> None:
+        suite = self.suite("runs: [{tasks: [a], name: x}, {tasks: [b], name: y, args: {limit: 3}}]\n")
+        fake.write_results(self.folder / "x")
+        fake.write_results(self.folder / "y", n=3, of=9)
+        with mock.patch.object(suites.origin, "harness_version", return_value="0.4.13"):
+            suites.check_origin(suite, self.folder, INFO, [])
+            with self.assertRaisesRegex(OriginError, "limit none there, 3.0 here"):
+                suites.check_origin(suite, self.folder, INFO, ["--limit", "3"])
 
     def test_sweep_looks_again_when_files_change(self) -> None:
         model, program = self.folder / "model", self.folder / "program"

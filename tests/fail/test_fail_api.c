@@ -81,7 +81,7 @@ int main(void)
     struct err err = {0};
     long total = 0;
     failing_init();
-    if (!CHECK_INT(tokenizer_open(MODEL_DIR, NULL, &server.tokenizer, &err), 0))
+    if (!CHECK_INT(tokenizer_open(MODEL_DIR, TOKENIZER_RULES_4, NULL, &server.tokenizer, &err), 0))
         return check_result();
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct err ignored = {0};

@@ -28,7 +28,26 @@ static int use(const struct tokenizer *t)
     return r;
 }
 
-static void test_dir(const char *dir)
+/* Tokens of every kind, so that all lists are made; the class has a frame of its own under rules 5. */
+static void write_config(const char *dir)
+{
+    char path[256];
+    snprintf(path, sizeof(path), "%s/tokenizer_config.json", dir);
+    FILE *f = fopen(path, "w");
+    if (!CHECK(f))
+        return;
+    fputs("{\"tokenizer_class\": \"LlamaTokenizer\", \"additional_special_tokens\": [\"<a>\", \"<b>\"], \"image_token\": \"<i>\"}", f);
+    fclose(f);
+    snprintf(path, sizeof(path), "%s/special_tokens_map.json", dir);
+    f = fopen(path, "w");
+    if (!CHECK(f))
+        return;
+    fputs("{\"eos_token\": {\"content\": \"</s>\", \"lstrip\": false, \"normalized\": false}, \"additional_special_tokens\": [\"<c>\"]}",
+          f);
+    fclose(f);
+}
+
+static void test_dir(const char *dir, enum tokenizer_rules rules)
 {
     bool reached = true;
     int r = -1;
@@ -38,7 +57,7 @@ static void test_dir(const char *dir)
         struct err e = {0};
         long before = failing_live();
         failing_plan(n);
-        r = tokenizer_open(dir, NULL, &t, &e);
+        r = tokenizer_open(dir, rules, NULL, &t, &e);
         if (r >= 0)
             r = use(t);
         reached = failing_reached();
@@ -62,7 +81,10 @@ int main(void)
     for (size_t i = 0; i < 2; i++) {
         snprintf(command, sizeof(command), "rm -f %s/* && cp '%s/%s' %s/%s", dir, CORPUS_DIR, seeds[i][0], dir, seeds[i][1]);
         CHECK_INT(system(command), 0);
-        test_dir(dir);
+        test_dir(dir, TOKENIZER_RULES_4);
+        write_config(dir);
+        test_dir(dir, TOKENIZER_RULES_4);
+        test_dir(dir, TOKENIZER_RULES_5);
     }
     snprintf(command, sizeof(command), "rm -r %s", dir);
     CHECK_INT(system(command), 0);

@@ -15,7 +15,7 @@ static inline void fuzz_decode(const struct pipeline *p, const struct token_text
     for (size_t i = 0; i < ids->n; i++) {
         if (ids->ids[i] < 0 || ids->ids[i] >= t->n)
             abort();
-        string_list_add(&tokens, t->pieces[ids->ids[i]].s, t->pieces[ids->ids[i]].len);
+        string_list_add(&tokens, t->decoded[ids->ids[i]].s, t->decoded[ids->ids[i]].len);
     }
     if (decoder_run(&p->decoder, &tokens, &text) >= 0 && utf8_valid_prefix(text.data, text.len) != text.len)
         abort();

@@ -11,7 +11,7 @@
 static const struct tokenizer *shipped(void)
 {
     static struct tokenizer *t;
-    if (!t && tokenizer_open(MODEL_DIR, NULL, &t, NULL) < 0)
+    if (!t && tokenizer_open(MODEL_DIR, TOKENIZER_RULES_4, NULL, &t, NULL) < 0)
         abort();
     return t;
 }

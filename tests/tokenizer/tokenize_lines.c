@@ -4,6 +4,7 @@
  *   tokenize_lines DIR special    the same, with the template's BOS and EOS
  *   tokenize_lines DIR pair       each line is [context, continuation]; prints [n_context, ids]
  *   tokenize_lines DIR decode     each line is an array of ids; prints [text, skip-special text, joined token bytes as hex]
+ *   tokenize_lines --rules=5 DIR  by the rules of transformers 5
  *   tokenize_lines DIR bench N    reads all lines, encodes them N times, prints the bytes and the fastest pass in seconds
  */
 #include "common/json.h"
@@ -171,12 +172,18 @@ int main(int argc, char **argv)
 {
     struct tokenizer *t = NULL;
     struct err e = {0};
+    enum tokenizer_rules rules = TOKENIZER_RULES_4;
+    if (argc > 2 && strncmp(argv[1], "--rules=", 8) == 0) {
+        rules = argv[1][8] == '5' ? TOKENIZER_RULES_5 : TOKENIZER_RULES_4;
+        argv++;
+        argc--;
+    }
     const char *mode = argc > 2 ? argv[2] : "";
     if (argc < 2) {
-        fprintf(stderr, "usage: %s DIR [special|pair|decode|bench N]\n", argv[0]);
+        fprintf(stderr, "usage: %s [--rules=4|5] DIR [special|pair|decode|bench N]\n", argv[0]);
         return 2;
     }
-    if (tokenizer_open(argv[1], NULL, &t, &e) < 0)
+    if (tokenizer_open(argv[1], rules, NULL, &t, &e) < 0)
         return fail(&e);
     int r = strcmp(mode, "bench") == 0 ? bench(t, argc > 3 ? atoi(argv[3]) : 3, &e) : run_lines(t, mode, &e);
     tokenizer_close(t);

@@ -208,7 +208,7 @@ int engine_submit(struct engine *e, const struct eval_request *reqs, int n, stru
         generate(&reqs[i], a, k1);
         a->r.n_rows = rows;
         a->r.rows_computed = rows;
-        a->r.rows_routed = a->routed;
+        a->r.rows_routed = a->r.rows_executed = a->routed;
         a->req = &reqs[i];
         t->n_open++;
         a->routed[1] = rows;

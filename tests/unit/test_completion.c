@@ -191,7 +191,7 @@ static void test_streamed_stop(void)
 int main(void)
 {
     struct err err = {0};
-    if (!CHECK_INT(tokenizer_open(MODEL_DIR, NULL, &server.tokenizer, &err), 0))
+    if (!CHECK_INT(tokenizer_open(MODEL_DIR, TOKENIZER_RULES_4, NULL, &server.tokenizer, &err), 0))
         return check_result();
     test_a_token_a_piece();
     test_stops_do_not_depend_on_time();

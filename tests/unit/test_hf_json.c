@@ -8,13 +8,13 @@
 
 #define MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"<x>\":3,\"c\":4},\"merges\":[\"a b\"]}"
 
-static const struct settings plain = {.class = TOKENIZER_PRETRAINED, .add_prefix_space = UNSET};
+static const struct hf_overrides plain = {.lone_prefix = HF_PREFIX_NO};
 
 static int load(struct pipeline *p, const char *text, struct err *e)
 {
     json_t *root = NULL;
     CHECK_INT(json_parse(text, strlen(text), text, &root, e), 0);
-    int r = pipeline_init(p, e);
+    int r = pipeline_init(p, TOKENIZER_RULES_4, e);
     if (r >= 0)
         r = hf_json_fill(p, root, &plain, NULL, e);
     if (r >= 0)

@@ -14,7 +14,7 @@ static struct tokenizer *opened(const char *dir)
 {
     struct tokenizer *t = NULL;
     struct err e = {0};
-    if (!CHECK_INT(tokenizer_open(dir, NULL, &t, &e), 0))
+    if (!CHECK_INT(tokenizer_open(dir, TOKENIZER_RULES_4, NULL, &t, &e), 0))
         fprintf(stderr, "%s\n", e.text);
     return t;
 }
@@ -236,13 +236,13 @@ static void test_bad_files(void)
     struct err e;
     for (size_t i = 0; i < sizeof(configs) / sizeof(configs[0]); i++) {
         write_file("tokenizer_config.json", configs[i]);
-        CHECK_INT(tokenizer_open(dir, NULL, &t, &e), ERR_CORRUPT);
+        CHECK_INT(tokenizer_open(dir, TOKENIZER_RULES_4, NULL, &t, &e), ERR_CORRUPT);
         CHECK(strstr(e.text, "tokenizer_config.json") != NULL);
     }
     write_file("tokenizer_config.json", "{}");
     write_file("tokenizer.model", "");
-    CHECK_INT(tokenizer_open(dir, NULL, &t, &e), ERR_CORRUPT);
-    CHECK_INT(tokenizer_open("/nonexistent", NULL, &t, &e), ERR_NOT_FOUND);
+    CHECK_INT(tokenizer_open(dir, TOKENIZER_RULES_4, NULL, &t, &e), ERR_CORRUPT);
+    CHECK_INT(tokenizer_open("/nonexistent", TOKENIZER_RULES_4, NULL, &t, &e), ERR_NOT_FOUND);
 }
 
 /* A directory with the shipped tokenizer.model (copied) and settings of its own. */

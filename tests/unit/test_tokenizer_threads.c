@@ -38,7 +38,7 @@ static void test_dir(const char *dir)
     struct err e = {0};
     struct shared s = {0};
     pthread_t threads[N_THREADS];
-    if (!CHECK_INT(tokenizer_open(dir, NULL, &t, &e), 0)) {
+    if (!CHECK_INT(tokenizer_open(dir, TOKENIZER_RULES_4, NULL, &t, &e), 0)) {
         fprintf(stderr, "%s\n", e.text);
         return;
     }

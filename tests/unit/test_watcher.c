@@ -2,11 +2,8 @@
 #include "server/http/watcher.h"
 #include "tests/check.h"
 #include "tests/unit/no_timed_waits.h"
-#include <arpa/inet.h>
-#include <netinet/in.h>
+#include "tests/unit/tcp_pair.h"
 #include <semaphore.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 static struct watcher *watcher;
 static sem_t told;
@@ -19,23 +16,9 @@ static void changed(void *user, enum watch_state state)
     sem_post(&told);
 }
 
-/* A connected pair over the loopback: [0] the server's end, [1] the client's. */
-static bool connect_pair(int ret[2])
-{
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(a);
-    struct sockaddr *any = (struct sockaddr *)&a;
-    int l = socket(AF_INET, SOCK_STREAM, 0);
-    ret[1] = socket(AF_INET, SOCK_STREAM, 0);
-    bool ok = !bind(l, any, len) && !listen(l, 1) && !getsockname(l, any, &len) && !connect(ret[1], any, len);
-    ret[0] = ok ? accept(l, NULL, NULL) : -1;
-    close(l);
-    return CHECK(ok && ret[0] >= 0);
-}
-
 static void begin(int fd[2], struct watch *w, enum watch_fin fin)
 {
-    connect_pair(fd);
+    tcp_pair(fd);
     *w = (struct watch){.fd = fd[0], .fin = fin, .changed = changed};
     watcher_add(watcher, w);
 }

@@ -6,6 +6,8 @@
     dtrnet-eval sweep NAME MODEL...    a suite over many checkpoints, a server for each
     dtrnet-eval long DOCUMENTS         negative log likelihood by position and by context length
     dtrnet-eval report FOLDER...       results as one HTML page, Markdown and CSV
+    dtrnet-eval seal FOLDER            a digest over all scores and their origin
+    dtrnet-eval verify FOLDER          scores some items again on a server, and checks seal and values
 
 Each command has --help. A server's key comes from $DTRNET_API_KEY, $OPENAI_API_KEY or a file, never from an argument.
 """
@@ -26,6 +28,8 @@ COMMANDS = {
     "sweep": ("sweep", "main"),
     "long": ("longcontext", "main"),
     "report": ("report", "main"),
+    "seal": ("sealing", "main"),
+    "verify": ("verify", "main"),
     "tasks": ("local", "check_tasks"),  # what ./evaluate asks before it builds
 }
 

@@ -121,15 +121,15 @@ class Score:
     logprob: float
     is_greedy: bool
     truncated: int
+    num_tokens: int = 1
     routing: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, value: object) -> Score:
         """From JSON."""
         routing = value.get("routing") or () if isinstance(value, dict) else ()
-        return cls(
-            float(_want(value, "logprob", (int, float))), _want(value, "is_greedy", bool), _want(value, "truncated", int), tuple(routing)
-        )
+        number = {name: _want(value, name, int) for name in ("truncated", "num_tokens")}
+        return cls(float(_want(value, "logprob", (int, float))), _want(value, "is_greedy", bool), **number, routing=tuple(routing))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dtrnet_eval import batches, modelargs
 from dtrnet_eval.access import Access
-from dtrnet_eval.answers import CompletionAnswer, RollingAnswer, ScoreAnswer, TokensAnswer
+from dtrnet_eval.answers import CompletionAnswer, RollingAnswer, Score, ScoreAnswer, TokensAnswer
 from dtrnet_eval.client import Client
 from dtrnet_eval.errors import UsageError
 from dtrnet_eval.itemrouting import ItemRouting
@@ -29,6 +29,13 @@ log = logging.getLogger(__name__)
 DEFAULT_NEW_TOKENS = 256
 PATHS = {"loglikelihood": "/v1/loglikelihood", "loglikelihood_rolling": "/v1/loglikelihood_rolling", "generate_until": "/v1/completions"}
 NOT_SENT = {"until", "do_sample", "max_gen_toks", "max_new_tokens", "max_tokens", "max_length", "num_beams", "pad_token_id", "use_cache"}
+
+
+class Observer(Protocol):
+    """Sees every scored pair."""
+
+    def add(self, pair: tuple[str, str], score: Score) -> None:
+        """Context and continuation, and what the server said."""
 
 
 class DtrnetLM(LM):
@@ -82,7 +89,8 @@ class DtrnetLM(LM):
         self.add_bos = modelargs.flag("add_bos_token", add_bos_token)
         self.max_gen_toks = modelargs.whole("max_gen_toks", max_gen_toks, 1)
         self.seed = modelargs.whole("seed", seed)
-        self.routing = ItemRouting(routing_file) if routing_file else None
+        self.routing = routing_file is not None
+        self.observers: list[Observer] = [ItemRouting(routing_file)] if routing_file else []
         self.truncated = 0
         self.totals = RunTotals()
         DtrnetLM.latest = self
@@ -97,7 +105,9 @@ class DtrnetLM(LM):
     def get_model_info(self) -> dict[str, Any]:
         """Goes into the results' `config`: what the run cost."""
         held = {name: value for name, value in self.client.metrics().items() if name.startswith("dtrnet_kv_rows")}
-        run = {**self.totals.summary(), "truncated_requests": self.truncated, "max_length": self.max_length}
+        run = {**self.totals.summary(), "truncated_requests": self.truncated}
+        names = ("max_length", "max_gen_toks", "seed")
+        run["settings"] = {name: getattr(self, name) for name in names} | {"add_bos_token": self.add_bos}
         run["seconds_in_engine"] = round(self._engine_seconds() - self.busy_s, 3)
         run["seconds_in_all"] = round(time.monotonic() - self.start_s, 3)
         return {"dtrnet_run": run, "dtrnet_kv": held}
@@ -122,8 +132,8 @@ class DtrnetLM(LM):
                     out[place] = (score.logprob, score.is_greedy)
                     self.truncated += score.truncated > 0
                     self.cache_hook.add_partial("loglikelihood", pairs[place], out[place])
-                    if self.routing:
-                        self.routing.add(pairs[place], score)
+                    for observer in self.observers:
+                        observer.add(pairs[place], score)
                 bar.update(len(places))
 
         self._post_timed("loglikelihood", (self._score_body(pairs, batch) for batch in groups), ScoreAnswer.read, keep)

@@ -42,12 +42,16 @@ def _split(arguments: list[str]) -> tuple[argparse.Namespace, list[str], list[st
     return args, rest, arguments[at + 1 :]
 
 
-def check_tasks(arguments: list[str]) -> int:
-    """`dtrnet-eval tasks`: with the arguments of `local`, only says which names are not there."""
-    args, _, _ = _split(arguments)
+def _check(args: argparse.Namespace) -> None:
+    """What can be known before a server starts."""
     if args.model and not (args.model / "config.json").is_file():
         raise UsageError(f"--model {args.model} is no checkpoint: it has no config.json")
     tasks.check(args.tasks.split(","), args.include_path)
+
+
+def check_tasks(arguments: list[str]) -> int:
+    """`dtrnet-eval tasks`: with the arguments of `local`, only says what is not there."""
+    _check(_split(arguments)[0])
     return 0
 
 
@@ -65,6 +69,7 @@ def main(arguments: list[str]) -> int:
     args, rest, behind = _split(arguments)
     if args.dtrnet is None:
         raise UsageError("there is no dtrnet program in build/ or on the PATH; name it with --dtrnet")
+    _check(args)
     flags = serverflags.read(behind)
     os.environ.update(QUIET | dict(os.environ))
     with LocalServer(args.dtrnet, args.model, flags.flags, flags.environment()) as server:

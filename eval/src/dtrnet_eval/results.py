@@ -71,9 +71,10 @@ class Results:
         tasks: task -> metric -> value, from all runs.
         parts: tasks that belong to a group among them.
         samples: task -> item -> metrics. An item is its number and the hash of its document.
+        sample_runs: task -> the run that its items are of.
         runs: the newest run of each name.
         long: what `dtrnet-eval long` wrote.
-        routing: folders that may hold items' routing.
+        folder: where it was read.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Results:
     tasks: dict[str, dict[str, Value]] = field(default_factory=dict)
     parts: set[str] = field(default_factory=set)
     samples: dict[str, dict[Hashable, Sample]] = field(default_factory=dict)
+    sample_runs: dict[str, str] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
     long: list[dict[str, Any]] = field(default_factory=list)
     folder: Path = Path()
@@ -204,6 +206,7 @@ def _add_samples(out: Results, path: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResultsError(f"{path}: not a samples file of lm-evaluation-harness ({type(error).__name__}: {error})") from None
     out.samples[task] = found
+    out.sample_runs[task] = _run_name(path, out.folder)
 
 
 def _add_long(out: Results, path: Path) -> None:
@@ -234,6 +237,12 @@ def _same_model(out: Results, data: dict[str, Any], record: Origin | None, path:
         out.origin = record
 
 
+def _run_name(path: Path, folder: Path) -> str:
+    """The folder below the model's; a run that lies in the model's own is called run."""
+    inside = path.relative_to(folder).parts
+    return inside[0] if len(inside) > 1 else "run"
+
+
 def read(folder: Path) -> Results:
     """All results below a folder; of several files for one task the newest counts.
 
@@ -245,8 +254,7 @@ def read(folder: Path) -> Results:
     if not folder.is_dir():
         raise ResultsError(f"{folder} is not a folder")
     for path in sorted(folder.rglob("results_*.json"), key=lambda p: p.name):
-        inside = path.relative_to(folder).parts
-        _add_run(out, path, inside[0] if len(inside) > 1 else "run")
+        _add_run(out, path, _run_name(path, folder))
     for path in sorted(folder.rglob("samples_*.jsonl"), key=lambda p: p.name):
         _add_samples(out, path)
     for path in sorted(folder.rglob("*.json")):

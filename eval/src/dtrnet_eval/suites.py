@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,25 +172,30 @@ def check_server(suite: Suite, info: ServerInfo, flag: str = "--max-model-len {}
         raise UsageError(f"the suite {suite.name} needs {suite.positions} positions, but the server takes {info.max_model_len}; {need}")
 
 
-def _limit(extra: list[str]) -> float | None:
-    for at, argument in enumerate(extra):
+def _limit(arguments: list[str]) -> float | None:
+    """The harness's --limit, of several the last."""
+    found = None
+    for at, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
-        if name in ("--limit", "-L") and (equals or at + 1 < len(extra)):
-            try:
-                return float(value if equals else extra[at + 1])
-            except ValueError:
-                raise UsageError(f"--limit must be a number, but is {value if equals else extra[at + 1]!r}") from None
-    return None
+        if name in ("--limit", "-L") and (equals or at + 1 < len(arguments)):
+            found = value if equals else arguments[at + 1]
+    try:
+        return None if found is None else float(found)
+    except ValueError:
+        raise UsageError(f"--limit must be a number, but is {found!r}") from None
 
 
-def check_origin(out: Path, info: ServerInfo, extra: list[str]) -> None:
-    """That what lies in `out` is of this server, this harness and this limit.
+def check_origin(suite: Suite, out: Path, info: ServerInfo, extra: list[str]) -> None:
+    """That what lies in `out` is of this server and this harness, and what a run of the suite left there of its limit.
 
     Raises:
         OriginError: it is not. The harness's seeds are checked when a run begins.
     """
-    now = origin.Origin.now(info, "dtrnet", harness=origin.harness_version(), limit=_limit(extra))
-    origin.check(out, now, without=("seeds",))
+    now = origin.Origin.now(info, "dtrnet", harness=origin.harness_version())
+    origin.check(out, now, without=("seeds", "limit"))
+    for run in suite.runs:
+        given = [part for name, value in run["args"].items() for part in (f"--{name}", str(value))]
+        origin.check(out / run["name"], replace(now, limit=_limit([*given, *extra])), without=("seeds",))
 
 
 def _run(suite: Suite, run: dict[str, Any], server: Access, out: Path, extra: list[str]) -> None:
@@ -250,6 +255,6 @@ def main(arguments: list[str]) -> int:
     info = Client(server).version()
     check_server(suite, info)
     out = args.output or Path("results") / info.model
-    check_origin(out, info, extra)
+    check_origin(suite, out, info, extra)
     run_suite(suite, server, out, extra, args.item_routing)
     return 0

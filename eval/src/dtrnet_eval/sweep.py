@@ -68,7 +68,7 @@ class Sweep:
             access = Access(server.url, verify_certificate=not self.flags.tls)  # our own child on the loopback
             info = Client(access).version()
             suites.check_server(self.suite, info, "--server-flags '--max-model-len {}'")
-            suites.check_origin(out, info, self.extra)
+            suites.check_origin(self.suite, out, info, self.extra)
             suites.run_suite(self.suite, access, out, self.extra)
         (out / CHECKPOINT).write_text(json.dumps(stamp) + "\n")
 

@@ -93,8 +93,9 @@ def evaluate(arguments: list[str]) -> None:
     world = parallel.begin()
     model = load(args.checkpoint, torch.bfloat16 if args.bf16 else torch.float32).to(world.device)
     pieces = Pieces(args.tokens, args.length, model.shape.bos_token_id, args.documents)
-    sums, count = by_document(model, pieces, args.windows, world)
-    print(json.dumps({"loss": sums.sum() / count.sum(), "tokens": int(count.sum()), "documents": len(count)}))
+    held = by_document(model, pieces, args.windows, world)
+    shares = {"execute": [round(x, 4) for x in held.execute], "attend": [round(x, 4) for x in held.attend]}
+    print(json.dumps({"loss": held.loss, "tokens": int(held.counts.sum()), "documents": len(held.counts), **shares}))
 
 
 def _later(module: str):  # noqa: ANN202

@@ -76,13 +76,17 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 # ---- softmax attention over segments ----
 
 
+def repeat_heads(x: Tensor, heads: int) -> Tensor:
+    """x [N, K, d] -> [N, heads, d]: each key or value head for its group of query heads."""
+    return x[:, :, None].expand(-1, -1, heads // x.shape[1], -1).flatten(1, 2)
+
+
 def _plain(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor) -> Tensor:
     """The same as `varlen_attn` for any device and dtype, by one mask over all rows."""
     row = torch.arange(len(q), device=q.device)
     segment = torch.searchsorted(bounds, row.int(), right=True)
     visible = (segment[:, None] == segment[None]) & (row[:, None] >= row[None])
-    group = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+    k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
     q, k, v = (t.transpose(0, 1)[None] for t in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visible)[0].transpose(0, 1)
 
@@ -155,7 +159,7 @@ class Attention(nn.Module):
         else:
             cos, sin = (t[part.order] for t in turn)
             seen = rotate(take(q, part), cos, sin), rotate(take(k, part), cos, sin), take(v, part)
-            alone = v.repeat_interleave(self.heads // self.kv, 1)
+            alone = repeat_heads(v, self.heads)
             mixed = torch.where(part.chosen[:, None, None], put(causal(*seen, part.bounds, rows.length), part), alone)
         return linear(mixed.flatten(1), self.o_proj)
 

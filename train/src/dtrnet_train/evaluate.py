@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
+from dtrnet_train.layers import Record
 from dtrnet_train.loader import Batch, move
-from dtrnet_train.model import NO_TARGET
+from dtrnet_train.model import NO_TARGET, attends, executes
 from dtrnet_train.parallel import World
 from dtrnet_train.rows import make_rows
 from dtrnet_train.tokens import TokenFile
@@ -44,25 +46,49 @@ class Pieces:
         return Batch(torch.from_numpy(tokens.reshape(-1)), torch.from_numpy(targets.reshape(-1)), rows)
 
 
+class Held(NamedTuple):
+    """What held-out documents say about a model."""
+
+    sums: np.ndarray  # [documents] sum of losses
+    counts: np.ndarray  # [documents] targets
+    execute: list[float]  # by layer: share of tokens that execute it
+    attend: list[float]  # by layer: share of the executed that attend
+
+    @property
+    def loss(self) -> float:
+        """Mean over all tokens."""
+        return float(self.sums.sum() / self.counts.sum())
+
+
+def _layer_counts(records: list[Record], layout: str, real: Tensor) -> Tensor:
+    """[2, layers]: real rows that execute, and that attend."""
+    ran = [(executes(r, real) & real).sum() for r in records]
+    went = [(attends(r, letter, real) & executes(r, real) & real).sum() for letter, r in zip(layout, records)]
+    return torch.stack([torch.stack(ran), torch.stack(went)]).double()
+
+
 @torch.no_grad()
-def by_document(module: nn.Module, pieces: Pieces, micro: int, world: World) -> tuple[np.ndarray, np.ndarray]:
-    """(sum of losses, targets) of each document, the same in every process. Runs without compiled graphs."""
-    was, sums = module.training, torch.zeros(len(pieces.documents), dtype=torch.float64, device=world.device)
-    count = torch.zeros_like(sums)
+def by_document(module: nn.Module, pieces: Pieces, micro: int, world: World) -> Held:
+    """The same result in every process. Runs without compiled graphs."""
+    layout, was, device = module.shape.layer_layout, module.training, world.device
+    totals = torch.zeros(2, len(pieces.documents), dtype=torch.float64, device=device)
+    layers = torch.zeros(2, len(layout), dtype=torch.float64, device=device)
     module.eval()
     with torch.compiler.set_stance("force_eager"):
         for first in range(0, len(pieces.parts), micro * world.size):
             numbers = list(range(first + world.rank * micro, first + (world.rank + 1) * micro))
-            batch = move(pieces.batch(numbers), world.device)
-            losses, _ = module(batch.tokens, batch.rows, batch.targets, by_row=True)
-            owner = torch.tensor([pieces.owner[n] if n < len(pieces.parts) else 0 for n in numbers], device=world.device)
-            sums.index_add_(0, owner, losses.view(micro, -1).double().sum(1))
-            count.index_add_(0, owner, (batch.targets != NO_TARGET).view(micro, -1).double().sum(1))
+            batch = move(pieces.batch(numbers), device)
+            losses, records = module(batch.tokens, batch.rows, batch.targets, by_row=True)
+            real = batch.targets != NO_TARGET
+            owner = torch.tensor([pieces.owner[n] if n < len(pieces.parts) else 0 for n in numbers], device=device)
+            totals.index_add_(1, owner, torch.stack([losses.double(), real.double()]).view(2, micro, -1).sum(2))
+            layers += _layer_counts(records, layout, real)
     if world.size > 1:
-        dist.all_reduce(sums)
-        dist.all_reduce(count)
+        dist.all_reduce(totals)
+        dist.all_reduce(layers)
     module.train(was)
-    return sums.cpu().numpy(), count.cpu().numpy()
+    (sums, counts), (ran, went) = totals.cpu().numpy(), layers
+    return Held(sums, counts, (ran / totals[1].sum()).tolist(), (went / ran.clamp(min=1)).tolist())
 
 
 def paired(sums_a: np.ndarray, sums_b: np.ndarray, count: np.ndarray, draws: int = 10000, seed: int = 1) -> tuple[float, float, float]:

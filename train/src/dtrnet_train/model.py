@@ -86,12 +86,12 @@ class Model(nn.Module):
         parts = zip(x.split(LOSS_ROWS), targets.split(LOSS_ROWS))
         return torch.cat([token_losses(self.logits(part), wanted, "none") for part, wanted in parts]), records
 
-    def compile(self) -> None:
+    def compile(self, backend: str = "inductor") -> None:
         """One graph a kind of layer instead of one a model: seconds instead of minutes."""
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
         for layer in self.model.layers:
-            layer.compile(fullgraph=True, dynamic=False)
-        self.loss = torch.compile(self.loss, fullgraph=True, dynamic=False)
+            layer.compile(fullgraph=True, dynamic=False, backend=backend)
+        self.loss = torch.compile(self.loss, fullgraph=True, dynamic=False, backend=backend)
 
     def practise(self, practice: Practice) -> None:
         """Sets what training does to selection."""
@@ -112,6 +112,11 @@ def attends(record: Record, letter: str, like: Tensor) -> Tensor:
     if letter in "TL":
         return torch.ones(len(like), dtype=torch.bool, device=like.device)
     return (record.execute if letter == "M" else record.attend).chosen
+
+
+def executes(record: Record, like: Tensor) -> Tensor:
+    """[N] bool: rows that this layer changes."""
+    return torch.ones(len(like), dtype=torch.bool, device=like.device) if record.execute is None else record.execute.chosen
 
 
 # ---- initial values ----

@@ -36,7 +36,23 @@ def _step(delta, u, b, a, first, at, inside, e, e_ok, s, s_ok, ne: tl.constexpr,
 
 
 @triton.jit
-def _forward(delta, u, b, c, a, position, y, states, length: tl.constexpr, tiles: tl.constexpr, ne: tl.constexpr, ns: tl.constexpr, te: tl.constexpr, ts: tl.constexpr, tt: tl.constexpr):  # noqa: ANN001, ANN202, E501
+def _forward(
+    delta,
+    u,
+    b,
+    c,
+    a,
+    position,
+    y,
+    states,
+    length: tl.constexpr,
+    tiles: tl.constexpr,
+    ne: tl.constexpr,
+    ns: tl.constexpr,
+    te: tl.constexpr,
+    ts: tl.constexpr,
+    tt: tl.constexpr,
+):
     window, e, s, t = tl.program_id(0), tl.program_id(1) * te + tl.arange(0, te), tl.arange(0, ts), tl.arange(0, tt)
     e_ok, s_ok = e < ne, s < ns
     grid = e[:, None] * ns + s[None, :]
@@ -56,7 +72,29 @@ def _forward(delta, u, b, c, a, position, y, states, length: tl.constexpr, tiles
 
 
 @triton.jit
-def _backward(delta, u, b, c, a, position, dy, states, ddelta, du, db, dc, da, rows, length: tl.constexpr, tiles: tl.constexpr, ne: tl.constexpr, ns: tl.constexpr, te: tl.constexpr, ts: tl.constexpr, tt: tl.constexpr):  # noqa: ANN001, ANN202, E501
+def _backward(
+    delta,
+    u,
+    b,
+    c,
+    a,
+    position,
+    dy,
+    states,
+    ddelta,
+    du,
+    db,
+    dc,
+    da,
+    rows,
+    length: tl.constexpr,
+    tiles: tl.constexpr,
+    ne: tl.constexpr,
+    ns: tl.constexpr,
+    te: tl.constexpr,
+    ts: tl.constexpr,
+    tt: tl.constexpr,
+):
     window, block, s, t = tl.program_id(0), tl.program_id(1), tl.arange(0, ts), tl.arange(0, tt)
     e = block * te + tl.arange(0, te)
     e_ok, s_ok = e < ne, s < ns
@@ -95,7 +133,11 @@ def _backward(delta, u, b, c, a, position, dy, states, ddelta, du, db, dc, da, r
 
 def _sizes(delta: Tensor, a: Tensor, windows: int, length: int) -> tuple[tuple[int, int], int, dict[str, int]]:
     blocks, tiles = triton.cdiv(delta.shape[1], CHANNELS), triton.cdiv(length, TIME)
-    return (windows, blocks), tiles, {"ne": a.shape[0], "ns": a.shape[1], "te": CHANNELS, "ts": triton.next_power_of_2(a.shape[1]), "tt": TIME}
+    return (
+        (windows, blocks),
+        tiles,
+        {"ne": a.shape[0], "ns": a.shape[1], "te": CHANNELS, "ts": triton.next_power_of_2(a.shape[1]), "tt": TIME},
+    )
 
 
 @torch.library.custom_op("dtrnet::scan", mutates_args=())

@@ -141,14 +141,19 @@ class Trainer:
         return {"loss": torch.stack(losses).sum() / (count / self.world.size), "norm": norm}
 
     def validate(self) -> dict[str, Any]:
-        """The held-out loss by document."""
-        sums, count = by_document(self.module if self.train.parallel == "fsdp" else self.model, self.pieces, self.micro, self.world)
-        return {"valid": float(sums.sum() / count.sum()), "sums": sums.tolist(), "counts": count.tolist()}
+        """The held-out loss, by document as well, and the shares there."""
+        held = by_document(self.model, self.pieces, self.micro, self.world)
+        lists = {"sums": held.sums.tolist(), "counts": held.counts.tolist(), "execute": held.execute, "attend": held.attend}
+        return {"valid": held.loss, **lists}
 
     def _numbers(self, kept: list[dict[str, torch.Tensor]]) -> dict[str, float]:
         """Means since the last line; waits for the device."""
         loss = control.mean_over_processes(torch.stack([k["loss"] for k in kept]).mean().double())
-        numbers = {"loss": loss.item(), "norm": kept[-1]["norm"].item(), "lr": optimizer.learning_rate(self.train, self.step - 1, self.steps)}
+        numbers = {
+            "loss": loss.item(),
+            "norm": kept[-1]["norm"].item(),
+            "lr": optimizer.learning_rate(self.train, self.step - 1, self.steps),
+        }
         require(math.isfinite(numbers["loss"]), f"the loss is {numbers['loss']} at step {self.step}; a lower train.learning_rate may help")
         return numbers
 
