@@ -92,3 +92,15 @@ void rig_complete(struct rig *r, struct sequence *s, int n)
     if (!s->done)
         sequence_finish(s, &r->env, 0, NULL);
 }
+
+int rig_answer(struct rig *r, const struct eval_request *q, int n)
+{
+    struct sequence s;
+    rig_prepare(r, &s, q);
+    rig_complete(r, &s, n);
+    CHECK_INT(s.result.code, 0);
+    CHECK(expect_result(q, &s.result, -1, r->x->kind));
+    int rows = s.result.rows_computed;
+    sequence_release(&s);
+    return rows;
+}

@@ -36,3 +36,5 @@ bool rig_compute(struct rig *r);
 void rig_run(struct rig *r);
 /* Admits a sequence, runs it in steps of at most n rows, and finishes it. */
 void rig_complete(struct rig *r, struct sequence *s, int n);
+/* Prepares, runs and releases a sequence, and compares its result with what is expected. Returns the rows that were run. */
+int rig_answer(struct rig *r, const struct eval_request *q, int n);

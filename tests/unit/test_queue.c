@@ -10,20 +10,17 @@ static void count_done(void *user)
     ++*(int *)user;
 }
 
-/* Every second request counts that it is told to be done. */
 static int n_done;
 static const int32_t token = 1;
-static const struct eval_request requests[2] = {
-    {.tokens = &token, .n_tokens = 1, .score_begin = 1, .on_done = count_done, .user = &n_done},
-    {.tokens = &token, .n_tokens = 1, .score_begin = 1},
-};
 
+/* Every second request counts that it is told to be done. All tickets borrow the same ones. */
 static struct engine_ticket *new_ticket(struct queue *q, int n)
 {
-    struct eval_request reqs[100];
+    static struct eval_request reqs[100];
     struct engine_ticket *t;
     for (int i = 0; i < n; i++)
-        reqs[i] = requests[i % 2];
+        reqs[i] =
+            (struct eval_request){.tokens = &token, .n_tokens = 1, .score_begin = 1, .on_done = i % 2 ? NULL : count_done, .user = &n_done};
     if (!CHECK_INT(ticket_new(q, reqs, n, 1, false, &t), 0))
         exit(1);
     return t;

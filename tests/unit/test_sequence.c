@@ -15,19 +15,6 @@ static struct eval_request request(int n, int score_begin, int top_k, int max_ne
         .tokens = tokens, .n_tokens = n, .score_begin = score_begin, .top_k = top_k, .max_new = max_new, .top_p = 1, .want_routing = true};
 }
 
-/* Runs a request in steps of n rows and compares its result. Returns the rows that were run. */
-static int complete(const struct eval_request *q, int n)
-{
-    struct sequence s;
-    rig_prepare(&rig, &s, q);
-    rig_complete(&rig, &s, n);
-    CHECK_INT(s.result.code, 0);
-    CHECK(expect_result(q, &s.result, -1, rig.x->kind));
-    int rows = s.result.rows_computed;
-    sequence_release(&s);
-    return rows;
-}
-
 /* ---- the tree's part ------------------------------------------------------------------------------------------------ */
 /* One after another on one tree: what each finds there. A row is run again where a score is missing, appended where it has no keys. */
 static void test_reuse(void)
@@ -76,9 +63,9 @@ static void test_steps_of_any_size(void)
         for (int n = 1; n <= 16; n++) {
             struct eval_request first = request(cached + 1, cached + 1, 0, 0), q = request(30, 5, 2, 6);
             if (cached)
-                complete(&first, 16);
+                rig_answer(&rig, &first, 16);
             int want = 35 - cached + (cached > 4 ? (cached < 30 ? cached : 30) - 4 : 0);
-            CHECK_INT(complete(&q, n), want);
+            CHECK_INT(rig_answer(&rig, &q, n), want);
             tree_clear(&rig.tree);
         }
     }
@@ -89,9 +76,9 @@ static void test_reruns_are_packed(void)
 {
     struct eval_request all = request(12, 4, 1, 0), gap = request(12, 7, 2, 0), q = request(12, 2, 2, 0);
     struct sequence s;
-    complete(&all, 16); /* scores of 4 .. 11 */
+    rig_answer(&rig, &all, 16); /* scores of 4 .. 11 */
     gap.n_tokens = 9;
-    complete(&gap, 16); /* two alternatives for 7 and 8 */
+    rig_answer(&rig, &gap, 16); /* two alternatives for 7 and 8 */
     rig_prepare(&rig, &s, &q);
     CHECK_INT(sequence_admit(&s, &rig.env, 0), ADMIT_DONE);
     CHECK_INT(sequence_due(&s), 8); /* rows 1 .. 5 and 8 .. 10 */
@@ -135,7 +122,7 @@ static void test_two_in_a_step(void)
     struct eval_request first = request(10, 10, 0, 0), a = request(20, 4, 1, 0), b = a;
     struct sequence s[2];
     b.tokens = other;
-    complete(&first, 16);
+    rig_answer(&rig, &first, 16);
     for (int i = 0; i < 2; i++) {
         rig_prepare(&rig, &s[i], i ? &b : &a);
         CHECK_INT(sequence_admit(&s[i], &rig.env, i ? s[0].promised : 0), ADMIT_DONE);
@@ -203,7 +190,7 @@ static void test_failed_table(void)
 {
     struct eval_request q = request(12, 1, 0, 0);
     struct sequence s;
-    complete(&q, 16);
+    rig_answer(&rig, &q, 16);
     q.n_tokens = 14;
     rig.x->fail_at = rig.x->n_calls + 1;
     rig_prepare(&rig, &s, &q);
@@ -297,7 +284,7 @@ static void test_failures(void)
     struct sequence s;
     unscored.tokens = scored.tokens = with_bad;
     CHECK_INT(expect_code(&unscored, rig.x->kind), 0);
-    complete(&unscored, 5); /* nobody asks for the logits of position 6 */
+    rig_answer(&rig, &unscored, 5); /* nobody asks for the logits of position 6 */
     rig_prepare(&rig, &s, &scored);
     rig_complete(&rig, &s, 2);
     CHECK_INT(s.result.code, ERR_NUMERIC);
@@ -305,102 +292,7 @@ static void test_failures(void)
     CHECK_INT(expect_code(&scored, rig.x->kind), ERR_NUMERIC);
     sequence_release(&s);
     scored.n_tokens = 7; /* scores up to 6 are there now, but for the one that does not exist */
-    CHECK_INT(complete(&scored, 2), 0);
-    tree_clear(&rig.tree);
-}
-
-/* ---- router states -------------------------------------------------------------------------------------------------- */
-/* Copies are kept every 8 positions, where the context ends, and one row before the end of what was cached. A row that must run needs all rows from
- * the copy before it on. */
-static void test_states(void)
-{
-    static const struct {
-        const char *what;
-        int n, score_begin, max_new;
-        int cached, rows, copies;
-    } cases[] = {
-        {"all is new", 12, 12, 0, 0, 11, 2 /* 8, 11 */},
-        {"goes on from the last copy", 20, 20, 0, 11, 8, 4 /* 16, 19 */},
-        {"nothing to do", 20, 20, 0, 19, 0, 4},
-        {"scores from a copy on", 20, 12, 0, 19, 8, 5 /* 18 */},
-        {"scores before any copy, and after one", 14, 5, 0, 13, 11, 6 /* 4 */},
-        {"generates from the last copy on", 20, 5, 2, 19, 2, 6},
-        {"row 19 is cached, the states after it are not", 24, 24, 0, 20, 4, 7 /* 23 */},
-        {"a score between two copies, and generates", 24, 23, 5, 23, 4 + 1 + 4, 9 /* 22, 24 */},
-    };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct eval_request q = request(cases[i].n, cases[i].score_begin, 0, cases[i].max_new);
-        struct sequence s;
-        int before = check_failures;
-        rig_prepare(&rig, &s, &q);
-        rig_complete(&rig, &s, 5);
-        CHECK(expect_result(&q, &s.result, -1, rig.x->kind));
-        CHECK_INT(s.result.rows_cached, cases[i].cached);
-        CHECK_INT(s.result.rows_computed, cases[i].rows);
-        CHECK_INT(rig.tree.n_states, cases[i].copies);
-        CHECK_INT(rig.states.n_free + rig.tree.n_states, rig.states.n);
-        if (check_failures > before)
-            fprintf(stderr, "  in case \"%s\"\n", cases[i].what);
-        sequence_release(&s);
-    }
-    tree_clear(&rig.tree);
-}
-
-/* A slot that another sequence left its states in is not where a new one begins. */
-static void test_states_begin_anew(void)
-{
-    for (int i = 0; i < 4; i++) {
-        struct eval_request q = request(10, 1, 0, 2);
-        q.tokens = tokens + i;
-        complete(&q, 3 + i);
-    }
-    tree_clear(&rig.tree);
-}
-
-/* Without a free place a sequence waits, and without one for a copy there is no copy. */
-static void test_few_places(void)
-{
-    struct eval_request a = request(30, 5, 0, 0), b = a;
-    struct sequence s[2];
-    int taken[64], n = rig.states.n_free - 1;
-    slots_take(&rig.states, n, taken);
-    b.tokens = tokens + 1;
-    rig_prepare(&rig, &s[0], &a);
-    rig_prepare(&rig, &s[1], &b);
-    CHECK_INT(sequence_admit(&s[0], &rig.env, 0), ADMIT_DONE);
-    CHECK_INT(sequence_admit(&s[1], &rig.env, s[0].promised), ADMIT_WAIT_ROOM);
-    CHECK(s[1].table_off < 0 && s[1].state_slot < 0 && !s[1].promised);
-    rig_pack(&rig, &s[0], 16);
-    CHECK_INT(rig.step.rows.n_saves, 0);
-    rig_run(&rig);
-    sequence_finish(&s[0], &rig.env, ERR_CANCELLED, NULL);
-    rig_complete(&rig, &s[1], 9);
-    CHECK(expect_result(&b, &s[1].result, -1, rig.x->kind));
-    CHECK_INT(complete(&a, 9), 29); /* 16 rows are cached, and run again for want of states */
-    for (int i = 0; i < 2; i++)
-        sequence_release(&s[i]);
-    slots_give(&rig.states, taken, n);
-    tree_clear(&rig.tree);
-}
-
-/* A router's state that is not finite: rows of that run are not kept, those before it are. */
-static void test_bad_state(void)
-{
-    int32_t with_bad[12];
-    memcpy(with_bad, tokens, sizeof(with_bad));
-    with_bad[6] = FAKE_BAD_STATE;
-    struct eval_request q = request(12, 12, 0, 0), before = request(7, 1, 0, 0);
-    q.tokens = before.tokens = with_bad;
-    for (int i = 0; i < 2; i++) {
-        struct sequence s;
-        rig_prepare(&rig, &s, &q);
-        rig_complete(&rig, &s, 4);
-        CHECK_INT(s.result.code, ERR_NUMERIC);
-        CHECK(strstr(s.result.err.text, "layer 3") && strstr(s.result.err.text, "position 6"));
-        CHECK_INT(s.result.rows_cached, 4 * i);
-        sequence_release(&s);
-    }
-    CHECK_INT(complete(&before, 3), 6); /* 4 rows for their scores, 2 that were not kept */
+    CHECK_INT(rig_answer(&rig, &scored, 2), 0);
     tree_clear(&rig.tree);
 }
 
@@ -420,10 +312,6 @@ int main(void)
         rig_close(&rig);
     }
     if (rig_open(&rig, 16, 400, 40)) {
-        test_states();
-        test_states_begin_anew();
-        test_few_places();
-        test_bad_state();
         test_two_in_a_step();
         test_finish_reasons();
         test_failures();
