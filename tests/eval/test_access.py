@@ -93,7 +93,7 @@ class ServerFlags(unittest.TestCase):
             config = Path(folder) / "c.json"
             config.write_text('{"api_key": "C", "tls_cert": "c.pem"}')
             keys = str(Path(folder) / "keys")
-            Path(keys).write_text("# clients\n\nfirst K1 # of the lab\nsecond K2\n")
+            Path(keys).write_text("# clients\n\nfirst K#1\nsecond K2\n")
             cases = [
                 ([], {}, [], None, False),
                 (["--api-key", "K"], {}, [], "K", False),
@@ -104,8 +104,8 @@ class ServerFlags(unittest.TestCase):
                 (["--tls-cert", "c", "--tls-key", "k"], {}, ["--tls-cert", "c", "--tls-key", "k"], None, True),
                 ([], {"DTRNET_TLS_CERT": "c"}, [], None, True),
                 (["--config", str(config)], {}, ["--config", str(config)], "C", True),
-                (["--api-key-file", keys], {}, ["--api-key-file", keys], "K1", False),
-                ([], {"DTRNET_API_KEY_FILE": keys}, [], "K1", False),
+                (["--api-key-file", keys], {}, ["--api-key-file", keys], "K#1", False),
+                ([], {"DTRNET_API_KEY_FILE": keys}, [], "K#1", False),
                 (["--api-key-file", "/nowhere"], {}, ["--api-key-file", "/nowhere"], None, False),
                 (["--config", "/nowhere"], {}, ["--config", "/nowhere"], None, False),
             ]

@@ -65,7 +65,7 @@ def _first_key(path: str | None) -> str | None:
         lines = Path(path).read_text(encoding="utf-8").splitlines() if path else []
     except (OSError, UnicodeDecodeError):
         return None
-    words = [line.split("#")[0].split() for line in lines]
+    words = [line.split() for line in lines if not line.lstrip().startswith("#")]
     return next((two[1] for two in words if len(two) == 2), None)
 
 
