@@ -88,10 +88,12 @@ class ModelArguments(unittest.TestCase):
 
 class ServerFlags(unittest.TestCase):
     def test_key_leaves_the_command_line(self) -> None:
-        clean = {"DTRNET_API_KEY": "", "DTRNET_TLS_CERT": "", "DTRNET_CONFIG": ""}
+        clean = {"DTRNET_API_KEY_FILE": "", "DTRNET_API_KEY": "", "DTRNET_TLS_CERT": "", "DTRNET_CONFIG": ""}
         with tempfile.TemporaryDirectory() as folder:
             config = Path(folder) / "c.json"
             config.write_text('{"api_key": "C", "tls_cert": "c.pem"}')
+            keys = str(Path(folder) / "keys")
+            Path(keys).write_text("# clients\n\nfirst K#1\nsecond K2\n")
             cases = [
                 ([], {}, [], None, False),
                 (["--api-key", "K"], {}, [], "K", False),
@@ -102,6 +104,9 @@ class ServerFlags(unittest.TestCase):
                 (["--tls-cert", "c", "--tls-key", "k"], {}, ["--tls-cert", "c", "--tls-key", "k"], None, True),
                 ([], {"DTRNET_TLS_CERT": "c"}, [], None, True),
                 (["--config", str(config)], {}, ["--config", str(config)], "C", True),
+                (["--api-key-file", keys], {}, ["--api-key-file", keys], "K#1", False),
+                ([], {"DTRNET_API_KEY_FILE": keys}, [], "K#1", False),
+                (["--api-key-file", "/nowhere"], {}, ["--api-key-file", "/nowhere"], None, False),
                 (["--config", "/nowhere"], {}, ["--config", "/nowhere"], None, False),
             ]
             for flags, environment, rest, key, tls in cases:

@@ -59,6 +59,16 @@ def _config(path: str | None) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _first_key(path: str | None) -> str | None:
+    """Of a file with a line NAME KEY for each client; the server says what is wrong with it."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines() if path else []
+    except (OSError, UnicodeDecodeError):
+        return None
+    words = [line.split() for line in lines if not line.lstrip().startswith("#")]
+    return next((two[1] for two in words if len(two) == 2), None)
+
+
 def read(flags: list[str]) -> ServerFlags:
     """From a command line; the environment and the --config file count as the server lets them count.
 
@@ -69,6 +79,8 @@ def read(flags: list[str]) -> ServerFlags:
     _, named = _take(rest, "--config")
     _, certificate = _take(rest, "--tls-cert")
     config = _config(named or os.environ.get("DTRNET_CONFIG"))
-    key = key or os.environ.get("DTRNET_API_KEY") or config.get("api_key")
+    _, keys = _take(rest, "--api-key-file")
+    keys = keys or os.environ.get("DTRNET_API_KEY_FILE") or config.get("api_key_file")
+    key = key or os.environ.get("DTRNET_API_KEY") or config.get("api_key") or _first_key(keys)
     certificate = certificate or os.environ.get("DTRNET_TLS_CERT") or config.get("tls_cert")
     return ServerFlags(rest, str(key) if key else None, bool(certificate))

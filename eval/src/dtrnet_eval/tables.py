@@ -90,9 +90,11 @@ def _origin_row(name: str, record: Origin | None) -> list[Cell]:
         return _cells(name, Cell("", "no record of origin", warns=True), *[""] * 7)
     info = record.info
     forced = Cell(",".join(map(str, info.forced_dense)), "forced", warns=True) if info.forced_dense else Cell("none")
+    choice = info.raw.get("expert_choice")
+    rope = Cell(_rope(record), "" if choice is None else f"expert choice {choice}")
     model, where = Cell(info.model, info.model_hash[:12]), Cell(f"{info.device} {info.dtype}", info.numerics_class)
     server = Cell(info.version, info.commit)
-    return _cells(name, model, where, _rope(record), forced, _limit_of(record), server, record.harness, record.date[:10])
+    return _cells(name, model, where, rope, forced, _limit_of(record), server, record.harness, record.date[:10])
 
 
 def origin_table(models: list[Results]) -> Table:
