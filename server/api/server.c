@@ -1,6 +1,7 @@
 /* Opens what every handler shares, and reconciles the ids of BOS and EOS. */
 #include "server/api/server.h"
 #include "engine/checkpoint/model_config.h"
+#include "tokenizer/rules_compare.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,13 +44,17 @@ static int32_t choose_id(struct server *s, const char *name, int flag, int32_t t
 static int open_tokenizer(struct server *s, struct err *err)
 {
     struct err why = {0};
-    int r = tokenizer_open(s->model_dir, s->options->tokenizer_rules, s->log, &s->tokenizer, &why);
+    const char *name = s->options->tokenizer_rules;
+    enum tokenizer_rules rules = name && strcmp(name, "5") == 0 ? TOKENIZER_RULES_5 : TOKENIZER_RULES_4;
+    int r = tokenizer_open(s->model_dir, rules, s->log, &s->tokenizer, &why);
     if (r == ERR_NOT_FOUND) {
         log_warn(s->log, "%s has no tokenizer.model: requests must be made of token ids", s->model_dir);
         return 0;
     }
     if (r < 0)
         *err = why;
+    else
+        rules_compare_log(s->tokenizer, s->model_dir, s->log);
     return r;
 }
 

@@ -18,6 +18,7 @@ struct options {
     const char *rope_scaling; /* JSON text or NULL */
     const char *dense_layers; /* "0,2,4", "all", "none" or NULL */
     int bos_id, eos_id;       /* -1: from the model's files */
+    const char *tokenizer_rules; /* "4" or "5" */
     int max_queue;            /* sequences that wait at most */
     /* the server */
     const char *host;
