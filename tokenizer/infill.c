@@ -12,19 +12,11 @@ static int32_t id_of(const struct pipeline *p, const struct token_spec *t)
     return a ? a->id : t->content ? vocab_id(&p->vocab, t->content, t->len) : -1;
 }
 
-/* The library of version 5 looks for normalized tokens by the gap's own normalizer. */
-static bool tokens_change(const struct pipeline *p)
-{
-    for (size_t i = 0; i < p->added.n && p->rules == TOKENIZER_RULES_5; i++)
-        if (p->added.tokens[i].normalized && memchr(p->added.tokens[i].content, ' ', p->added.tokens[i].len))
-            return true;
-    return false;
-}
-
 int infill_init(struct infill *f, const struct settings *s, const struct pipeline *p, struct err *err)
 {
     struct pattern *space = NULL;
     *f = (struct infill){0};
+    trie_init(&f->normalized);
     if (!class_rules_of(s->class, s->rules)->infills || !s->fill.content || !s->fill.len)
         return 0;
     f->mark = s->fill.content;
@@ -32,17 +24,18 @@ int infill_init(struct infill *f, const struct settings *s, const struct pipelin
     f->prefix = id_of(p, &s->infill[0]);
     f->middle = id_of(p, &s->infill[1]);
     f->suffix = id_of(p, &s->infill[2]);
-    f->usable = f->prefix >= 0 && f->middle >= 0 && f->suffix >= 0 && !tokens_change(p);
+    f->usable = f->prefix >= 0 && f->middle >= 0 && f->suffix >= 0;
     int r = pattern_literal(" ", 1, &space, err);
-    return r < 0
-               ? r
-               : normalizer_add(&f->normalizer,
-                                &(struct normalizer_step){.kind = NORMALIZER_REPLACE, .pattern = space, .text = SPACE, .text_len = 3}, err);
+    if (r >= 0)
+        r = normalizer_add(&f->normalizer,
+                           &(struct normalizer_step){.kind = NORMALIZER_REPLACE, .pattern = space, .text = SPACE, .text_len = 3}, err);
+    return r < 0 || p->rules == TOKENIZER_RULES_4 ? r : pipeline_index_normalized(p, &f->normalizer, &f->normalized, err);
 }
 
 void infill_done(struct infill *f)
 {
     normalizer_done(&f->normalizer);
+    trie_done(&f->normalized);
     *f = (struct infill){0};
 }
 
@@ -54,8 +47,7 @@ int infill_find(const struct infill *f, const char *text, size_t len, size_t *re
     *ret_at = (size_t)(found - text);
     size_t behind = *ret_at + f->mark_len;
     if (behind < len && !f->usable)
-        return err_set(err, ERR_INVALID, "the text holds %.40s, but the tokens for a gap are not there, or an added token holds a space",
-                       f->mark);
+        return err_set(err, ERR_INVALID, "the text holds %.40s, but the tokens for a gap are not there", f->mark);
     if (memmem(text + behind, len - behind, f->mark, f->mark_len))
         return err_set(err, ERR_INVALID, "the text holds %.40s more than once", f->mark);
     return 1;
@@ -69,6 +61,7 @@ static int push(int32_t id, struct id_sink *out)
 int infill_encode(const struct infill *f, const struct pipeline *p, const char *text, size_t len, size_t at, int32_t bos, int32_t eos,
                   struct id_sink *out)
 {
+    const struct trie *normalized = p->rules == TOKENIZER_RULES_4 ? &p->added.normalized : &f->normalized;
     size_t behind = at + f->mark_len;
     char *before = malloc(at + 2);
     if (!before)
@@ -79,11 +72,11 @@ int infill_encode(const struct infill *f, const struct pipeline *p, const char *
     if (r >= 0)
         r = push(f->prefix, out);
     if (r >= 0)
-        r = pipeline_encode_by(p, &f->normalizer, before, at + 1, out);
+        r = pipeline_encode_by(p, &f->normalizer, normalized, before, at + 1, out);
     if (r >= 0)
         r = push(f->suffix, out);
     if (r >= 0)
-        r = pipeline_encode_by(p, &f->normalizer, text + behind, len - behind, out);
+        r = pipeline_encode_by(p, &f->normalizer, normalized, text + behind, len - behind, out);
     if (r >= 0)
         r = push(f->middle, out);
     if (r >= 0)

@@ -10,6 +10,7 @@ struct infill {
     int32_t prefix, middle, suffix;
     bool bos, eos; /* go around it where special tokens are asked for */
     struct normalizer normalizer;
+    struct trie normalized; /* version 5's library looks for added tokens by this normalizer, version 4's by the tokenizer's own */
 };
 
 /* After the last added token. */

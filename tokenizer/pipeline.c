@@ -22,17 +22,18 @@ void pipeline_done(struct pipeline *p)
 
 /* ---- added tokens' patterns ---- */
 
-static int add_pattern(struct pipeline *p, int32_t index, bool normalized, struct buf scratch[2], struct err *err)
+static int add_pattern(const struct pipeline *p, int32_t index, const struct normalizer *n, struct trie *to, struct buf scratch[2],
+                       struct err *err)
 {
     const struct added_token *t = &p->added.tokens[index];
     struct stretch pattern = stretch_of(t->content, t->len, true);
     int32_t known = -1;
-    int r = normalized ? normalizer_run(&p->normalizer, &pattern, scratch) : 0;
+    int r = n ? normalizer_run(n, &pattern, scratch) : 0;
     if (r < 0)
         return err_set(err, r, "added token \"%.40s\" cannot be normalized", t->content);
     if (pattern.len == 0)
         return err_set(err, ERR_UNSUPPORTED, "added token \"%.40s\" is normalized to nothing, which would be found everywhere", t->content);
-    r = trie_add(normalized ? &p->added.normalized : &p->added.raw, pattern.s, pattern.len, index, &known);
+    r = trie_add(to, pattern.s, pattern.len, index, &known);
     if (r < 0)
         return err_set(err, r, "no memory for added tokens");
     if (p->rules == TOKENIZER_RULES_5 && known >= 0)
@@ -41,36 +42,40 @@ static int add_pattern(struct pipeline *p, int32_t index, bool normalized, struc
     return 0;
 }
 
-/* Version 4's library looks for every listing, special ones first; version 5's for each token as it was given last. */
-static int add_patterns(struct pipeline *p, struct buf scratch[2], struct err *err)
+/* The tokens that are looked for in normalized text, or in the raw one (n is NULL). Version 4's library looks for every listing, special
+ * ones first; version 5's for each token as it was given last. */
+static int add_patterns(const struct pipeline *p, const struct normalizer *n, struct trie *to, struct err *err)
 {
     const struct added_tokens *a = &p->added;
+    struct buf scratch[2];
     int r = 0;
-    if (p->rules == TOKENIZER_RULES_5) {
-        for (size_t i = 0; i < a->n && r >= 0; i++)
-            r = add_pattern(p, (int32_t)i, a->tokens[i].normalized, scratch, err);
-        return r;
-    }
-    for (int special = 1; special >= 0; special--)
+    buf_init(&scratch[0], SIZE_MAX / 4);
+    buf_init(&scratch[1], SIZE_MAX / 4);
+    for (size_t i = 0; i < a->n && r >= 0 && p->rules == TOKENIZER_RULES_5; i++)
+        if (a->tokens[i].normalized == (n != NULL))
+            r = add_pattern(p, (int32_t)i, n, to, scratch, err);
+    for (int special = 1; special >= 0 && p->rules == TOKENIZER_RULES_4; special--)
         for (size_t i = 0; i < a->n_listings && r >= 0; i++)
-            if (a->listings[i].special == special)
-                r = add_pattern(p, a->listings[i].token, a->listings[i].normalized, scratch, err);
+            if (a->listings[i].special == special && a->listings[i].normalized == (n != NULL))
+                r = add_pattern(p, a->listings[i].token, n, to, scratch, err);
+    buf_done(&scratch[0]);
+    buf_done(&scratch[1]);
     return r;
+}
+
+int pipeline_index_normalized(const struct pipeline *p, const struct normalizer *n, struct trie *ret, struct err *err)
+{
+    return add_patterns(p, n, ret, err);
 }
 
 int pipeline_finish(struct pipeline *p, struct err *err)
 {
-    struct buf scratch[2];
     if (pretokenizer_asks_origin(&p->pretokenizer) && normalizer_blurs_origin(&p->normalizer))
         return err_set(
             err, ERR_UNSUPPORTED,
             "a Metaspace with prepend_scheme \"first\" behind a step that cuts is not supported together with a Unicode normal form");
-    buf_init(&scratch[0], SIZE_MAX / 4);
-    buf_init(&scratch[1], SIZE_MAX / 4);
-    int r = add_patterns(p, scratch, err);
-    buf_done(&scratch[0]);
-    buf_done(&scratch[1]);
-    return r;
+    int r = add_patterns(p, NULL, &p->added.raw, err);
+    return r < 0 ? r : add_patterns(p, &p->normalizer, &p->added.normalized, err);
 }
 
 /* ---- encoding ---- */
@@ -78,6 +83,7 @@ int pipeline_finish(struct pipeline *p, struct err *err)
 struct encoder {
     const struct pipeline *p;
     const struct normalizer *normalizer;
+    const struct trie *normalized; /* added tokens */
     struct id_sink *out;
     struct buf scratch[2];
 };
@@ -120,12 +126,13 @@ static int encode_normalized(struct encoder *e, struct stretch *t)
 static int encode_raw(struct encoder *e, struct stretch *t)
 {
     int r = normalizer_run(e->normalizer, t, e->scratch);
-    return r < 0 ? r : split_tokens(e, &e->p->added.normalized, t, encode_normalized);
+    return r < 0 ? r : split_tokens(e, e->normalized, t, encode_normalized);
 }
 
-int pipeline_encode_by(const struct pipeline *p, const struct normalizer *n, const char *text, size_t len, struct id_sink *out)
+int pipeline_encode_by(const struct pipeline *p, const struct normalizer *n, const struct trie *normalized, const char *text, size_t len,
+                       struct id_sink *out)
 {
-    struct encoder e = {.p = p, .normalizer = n, .out = out};
+    struct encoder e = {.p = p, .normalizer = n, .normalized = normalized, .out = out};
     struct stretch whole = stretch_of(text, len, true);
     buf_init(&e.scratch[0], SIZE_MAX / 4);
     buf_init(&e.scratch[1], SIZE_MAX / 4);
@@ -137,5 +144,5 @@ int pipeline_encode_by(const struct pipeline *p, const struct normalizer *n, con
 
 int pipeline_encode(const struct pipeline *p, const char *text, size_t len, struct id_sink *out)
 {
-    return pipeline_encode_by(p, &p->normalizer, text, len, out);
+    return pipeline_encode_by(p, &p->normalizer, &p->added.normalized, text, len, out);
 }

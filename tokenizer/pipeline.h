@@ -37,5 +37,8 @@ int pipeline_finish(struct pipeline *p, struct err *err);
 
 /* Appends the ids of text[0..len) (valid UTF-8), without the template's. 0, ERR_TOO_LARGE, ERR_NOMEM, ERR_INVALID. */
 int pipeline_encode(const struct pipeline *p, const char *text, size_t len, struct id_sink *out);
-/* The same with another normalizer than the pipeline's own. */
-int pipeline_encode_by(const struct pipeline *p, const struct normalizer *n, const char *text, size_t len, struct id_sink *out);
+/* The same with another normalizer than the pipeline's own, and the added tokens that are found behind it. */
+int pipeline_encode_by(const struct pipeline *p, const struct normalizer *n, const struct trie *normalized, const char *text, size_t len,
+                       struct id_sink *out);
+/* Such tokens, normalized by n, into an initialised trie. Errors as pipeline_finish. */
+int pipeline_index_normalized(const struct pipeline *p, const struct normalizer *n, struct trie *ret, struct err *err);

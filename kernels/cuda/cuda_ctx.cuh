@@ -49,8 +49,8 @@ struct cuda_ctx {
     struct kern_ops ops;       /* k.ops: how the launchers are entered (entry.cu) */
     struct kern_ops launchers; /* of the op files */
     cudaStream_t stream;
-    int device, n_sm, smem_bytes;     /* shared memory of a multiprocessor */
-    enum cuda_level level;            /* the best kernels to use */
+    int device, n_sm, smem_bytes; /* shared memory of a multiprocessor */
+    enum cuda_level level;        /* the best kernels to use */
     struct {
         const void *kernel;
         int bytes;

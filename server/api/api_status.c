@@ -167,6 +167,8 @@ int api_version(struct call *c, struct err *err)
     writer_key_int(&w, "eos_token_id", c->server->eos);
     writer_key(&w, "tokenizer");
     writer_bool(&w, c->server->tokenizer != NULL);
+    if (c->server->tokenizer)
+        writer_key_int(&w, "tokenizer_rules", tokenizer_rules(c->server->tokenizer));
     writer_key_int(&w, "kv_rows_total", (int64_t)info->kv_rows_total);
     writer_key_int(&w, "kv_row_bytes", (int64_t)info->kv_row_bytes);
     writer_key_int(&w, "weight_bytes", (int64_t)info->weight_bytes);

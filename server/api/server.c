@@ -1,6 +1,7 @@
 /* Opens what every handler shares, and reconciles the ids of BOS and EOS. */
 #include "server/api/server.h"
 #include "engine/checkpoint/model_config.h"
+#include "tokenizer/rules_compare.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,6 +41,8 @@ static int open_tokenizer(struct server *s, struct err *err)
     }
     if (r < 0)
         *err = why;
+    else
+        rules_compare_log(s->tokenizer, s->model_dir, s->log);
     return r;
 }
 

@@ -197,6 +197,72 @@ def _no_decoder() -> Tokenizer:
     return tokenizer
 
 
+def _words() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Strip()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation("contiguous")])
+    _train(tokenizer, 2500, ["<unk>"])
+    return tokenizer
+
+
+def _punctuation() -> Tokenizer:
+    steps = [pre_tokenizers.Punctuation("merged_with_previous"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    return _byte_level(pre_tokenizers.Sequence(steps), normalizers.Lowercase())
+
+
+BORDERS = [r"\b(?i:[a-f]+)\b|[\w&&[^\d_]]+", r"(?i)'k|[^\S\n]+|\B\W", r"[\p{L}&&[^\p{Lu}]]+|[\W\d]"]
+
+
+def _borders() -> Tokenizer:
+    splits = [pre_tokenizers.Split(Regex(p), "isolated") for p in BORDERS]
+    return _byte_level(pre_tokenizers.Sequence([*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]))
+
+
+def _first_behind_cuts() -> Tokenizer:
+    normalizer = normalizers.Sequence([normalizers.Replace(Regex("^ +"), ""), normalizers.Prepend("<")])
+    pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex("[<b]"), "isolated"), pre_tokenizers.Metaspace(SPACE, prepend_scheme="first")]
+    )
+    return _llama_parts(normalizer, pre_tokenizer, llama_decoder(), True, True)
+
+
+def _fields(message: bytes, number: int) -> Iterator[bytes]:
+    """Fields of a protobuf message that are bytes."""
+
+    def varint(at: int) -> tuple[int, int]:
+        value = shift = 0
+        while True:
+            value |= (message[at] & 127) << shift
+            shift += 7
+            at += 1
+            if message[at - 1] < 128:
+                return value, at
+
+    at = 0
+    while at < len(message):
+        tag, at = varint(at)
+        size, at = (4, at) if tag & 7 == 5 else varint(at)
+        if tag & 7 == 0:
+            continue
+        if tag >> 3 == number:
+            yield message[at : at + size]
+        at += size
+
+
+def _unigram(rule: str, byte_fallback: bool) -> Tokenizer:
+    """A unigram model and the character map that SentencePiece trained it with."""
+    model = _sentencepiece_model(model_type="unigram", vocab_size=1500, byte_fallback=byte_fallback, normalization_rule_name=rule)
+    sp = sentencepiece.SentencePieceProcessor(model_proto=model)
+    tokenizer = Tokenizer(models.Unigram([(sp.id_to_piece(i), sp.get_score(i)) for i in range(len(sp))], sp.unk_id(), byte_fallback))
+    charsmap = next(_fields(next(_fields(model, 3)), 2), b"")
+    steps = [normalizers.Precompiled(charsmap)] if charsmap else []
+    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="always", split=not byte_fallback)
+    tokenizer.decoder = decoders.Metaspace(SPACE, prepend_scheme="always")
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in ("<unk>", "<s>", "</s>")])
+    return tokenizer
+
+
 _JSON: dict[str, Callable[[], Tokenizer]] = {
     "gpt2": _gpt2,
     "gpt2-prefix": _gpt2_prefix,
@@ -210,6 +276,13 @@ _JSON: dict[str, Callable[[], Tokenizer]] = {
     "llama-metaspace": _llama_metaspace,
     "metaspace-split": _metaspace_split,
     "added-tokens": _added_tokens,
+    "words": _words,
+    "punctuation": _punctuation,
+    "borders": _borders,
+    "first-behind-cuts": _first_behind_cuts,
+    "unigram": lambda: _unigram("identity", True),
+    "unigram-nfkc": lambda: _unigram("nmt_nfkc", False),
+    "unigram-nfkc-cf": lambda: _unigram("nmt_nfkc_cf", True),
 }
 
 
