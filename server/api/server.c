@@ -42,7 +42,7 @@ static int open_tokenizer(struct server *s, struct err *err)
     if (r < 0)
         *err = why;
     else
-        rules_compare_log(s->tokenizer, s->model_dir, s->log);
+        rules_compare_log(s->tokenizer, dir, s->log);
     return r;
 }
 
