@@ -35,9 +35,9 @@ struct added_tokens {
     size_t n, cap;
     struct added_listing *listings; /* [n_listings] in the order of adding */
     size_t n_listings, cap_listings;
-    int32_t max_id;  /* of tokens; -1: none */
-    int32_t next_id; /* for the next token of this batch that is no piece */
-    bool skip_special; /* special tokens are not looked for (split_special_tokens) */
+    int32_t max_id;           /* of tokens; -1: none */
+    int32_t next_id;          /* for the next token of this batch that is no piece */
+    bool skip_special;        /* special tokens are not looked for (split_special_tokens) */
     struct strmap by_content; /* index into tokens */
     struct arena text;
     struct trie raw, normalized;

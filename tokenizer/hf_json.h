@@ -10,7 +10,7 @@
 /* What a class does to the components of a file before it uses them. */
 struct hf_overrides {
     enum { HF_PREFIX_AS_FILED, HF_PREFIX_NO, HF_PREFIX_YES } lone_prefix; /* add_prefix_space of a pre-tokenizer that is a ByteLevel */
-    bool prefix_for_all; /* add_prefix_space = true for every ByteLevel */
+    bool prefix_for_all;                                                  /* add_prefix_space = true for every ByteLevel */
 };
 
 /* The parsed file; *ret is the caller's. ERR_CORRUPT for what is no JSON or has more than 256 MiB. */

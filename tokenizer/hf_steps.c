@@ -337,8 +337,8 @@ int hf_pretokenizer(struct pretokenizer *p, const json_t *o, const struct hf_ove
     static const char *const split_keys[] = {"type", "pattern", "behavior", "invert", NULL},
                              *const byte_keys[] = {"type", "add_prefix_space", "trim_offsets", "use_regex", NULL},
                              *const meta_keys[] = {"type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep", NULL},
-                             *const digit_keys[] = {"type", "individual_digits", NULL},
-                             *const behavior_keys[] = {"type", "behavior", NULL}, *const char_keys[] = {"type", "delimiter", NULL};
+                             *const digit_keys[] = {"type", "individual_digits", NULL}, *const behavior_keys[] = {"type", "behavior", NULL},
+                             *const char_keys[] = {"type", "delimiter", NULL};
     static const struct row rows[] = {
         {"ByteLevel", byte_keys, read_byte_level},
         {"Split", split_keys, read_split},

@@ -65,7 +65,8 @@ static int move_named(json_t *kw)
     void *next;
     json_t *v, *named = json_object(), *extra = json_object_get(kw, "extra_special_tokens");
     int r = named ? 0 : -1;
-    json_object_foreach_safe (kw, next, key, v) {
+    json_object_foreach_safe(kw, next, key, v)
+    {
         if (r < 0 || is_role(key) || !ends_in_token(key) || !json_is_string(v))
             continue;
         r = json_object_set(named, key, v);

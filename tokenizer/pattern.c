@@ -112,7 +112,8 @@ static int compile(struct pattern *p, const struct buf *regex, struct err *err)
         pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof(text));
         bool known = code == PCRE2_ERROR_LOOKBEHIND_NOT_FIXED_LENGTH || code == PCRE2_ERROR_LOOKBEHIND_TOO_COMPLICATED ||
                      code == PCRE2_ERROR_PATTERN_TOO_LARGE || code == PCRE2_ERROR_PARENTHESES_NEST_TOO_DEEP;
-        return err_set(err, known ? ERR_UNSUPPORTED : ERR_CORRUPT, "regular expression \"%.200s\": %s at byte %zu", regex->data, text, (size_t)offset);
+        return err_set(err, known ? ERR_UNSUPPORTED : ERR_CORRUPT, "regular expression \"%.200s\": %s at byte %zu", regex->data, text,
+                       (size_t)offset);
     }
     p->limits = pcre2_match_context_create(NULL);
     if (!p->limits)

@@ -71,8 +71,9 @@ int pipeline_index_normalized(const struct pipeline *p, const struct normalizer 
 int pipeline_finish(struct pipeline *p, struct err *err)
 {
     if (pretokenizer_asks_origin(&p->pretokenizer) && normalizer_blurs_origin(&p->normalizer))
-        return err_set(err, ERR_UNSUPPORTED,
-                       "a Metaspace with prepend_scheme \"first\" behind a step that cuts is not supported together with a Unicode normal form");
+        return err_set(
+            err, ERR_UNSUPPORTED,
+            "a Metaspace with prepend_scheme \"first\" behind a step that cuts is not supported together with a Unicode normal form");
     int r = add_patterns(p, NULL, &p->added.raw, err);
     return r < 0 ? r : add_patterns(p, &p->normalizer, &p->added.normalized, err);
 }

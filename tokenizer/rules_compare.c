@@ -18,7 +18,9 @@ static int differ(const struct tokenizer *a, const struct tokenizer *b, const ch
 {
     struct token_ids x = {0}, y = {0};
     int rx = encode(a, text, special, &x), ry = encode(b, text, special, &y);
-    int r = rx == ERR_NOMEM || ry == ERR_NOMEM ? ERR_NOMEM : (rx < 0) != (ry < 0) || x.n != y.n || (x.n && memcmp(x.ids, y.ids, x.n * sizeof(*x.ids)) != 0);
+    int r = rx == ERR_NOMEM || ry == ERR_NOMEM
+                ? ERR_NOMEM
+                : (rx < 0) != (ry < 0) || x.n != y.n || (x.n && memcmp(x.ids, y.ids, x.n * sizeof(*x.ids)) != 0);
     token_ids_done(&x);
     token_ids_done(&y);
     return r;
@@ -51,8 +53,9 @@ void rules_compare_log(const struct tokenizer *t, const char *dir, struct log *l
     else if (c.other.code < 0)
         log_info(log, "tokenizer: the rules of transformers %d are not carried out for this checkpoint: %s", other, c.other.text);
     else if (c.n_differ || c.n_special_differ)
-        log_warn(log,
-                 "tokenizer: transformers 4 and 5 give different ids for %d of %d border strings of this checkpoint, with special tokens asked "
-                 "for %d; these are version %d's (--tokenizer-rules %d for the other's)",
-                 c.n_differ, RULES_COMPARE_STRINGS, c.n_special_differ, mine, other);
+        log_write(
+            log, c.n_differ ? LOG_WARN : LOG_INFO, NULL,
+            "tokenizer: transformers 4 and 5 give different ids for %d of %d border strings of this checkpoint, with special tokens asked "
+            "for %d; these are version %d's (--tokenizer-rules %d for the other's)",
+            c.n_differ, RULES_COMPARE_STRINGS, c.n_special_differ, mine, other);
 }

@@ -335,7 +335,9 @@ static json_t *named_for_5(const struct settings *s, const json_t *kw)
 static int read_named(struct settings *s, const json_t *kw, struct err *err)
 {
     const json_t *extra = json_object_get(kw, "extra_special_tokens");
-    json_t *named = s->rules == TOKENIZER_RULES_5 ? named_for_5(s, kw) : json_is_object(extra) ? json_incref((json_t *)extra) : json_object();
+    json_t *named = s->rules == TOKENIZER_RULES_5 ? named_for_5(s, kw)
+                    : json_is_object(extra)       ? json_incref((json_t *)extra)
+                                                  : json_object();
     if (!named)
         return err_set(err, ERR_NOMEM, "no memory for special tokens");
     int r = read_list(s, named, "extra_special_tokens", &s->named, err);

@@ -38,14 +38,14 @@ struct settings {
     bool has_json; /* the directory has a tokenizer.json */
     enum knob legacy, add_bos, add_eos, add_prefix_space, from_slow, split_special;
     struct token_spec roles[ROLE_COUNT];
-    bool given[ROLE_COUNT];  /* the role's key is in a file, be it with null */
-    struct token_list extra; /* additional_special_tokens, extra_special_tokens as a list */
-    bool extra_given;        /* extra_special_tokens is there, be it empty */
-    struct token_list named; /* extra_special_tokens as an object; under rules 5 also what keys in "_token" name */
-    int *named_roles;        /* [named.n] the role that the name is; -1: none */
+    bool given[ROLE_COUNT];            /* the role's key is in a file, be it with null */
+    struct token_list extra;           /* additional_special_tokens, extra_special_tokens as a list */
+    bool extra_given;                  /* extra_special_tokens is there, be it empty */
+    struct token_list named;           /* extra_special_tokens as an object; under rules 5 also what keys in "_token" name */
+    int *named_roles;                  /* [named.n] the role that the name is; -1: none */
     struct token_spec infill[4], fill; /* CodeLlama's prefix, middle, suffix and end tokens, and what marks the gap */
-    struct token_list added; /* added_tokens_decoder, by id */
-    char *chat_template;                                    /* NULL: none */
+    struct token_list added;           /* added_tokens_decoder, by id */
+    char *chat_template;               /* NULL: none */
     int32_t generation_bos, generation_eos, generation_pad; /* of generation_config.json; -1: none */
     struct arena memory;                                    /* holds all of the above */
 };

@@ -158,7 +158,8 @@ static int load_unigram(struct pipeline *p, const struct model *m, const struct 
     p->is_unigram = true;
     if (how->unigram_unk < 0 || how->unigram_unk >= p->vocab.n) {
         free(scores);
-        return err_set(err, ERR_CORRUPT, "tokenizer.model: trainer_spec.unk_id is %d, of %d pieces", (int)how->unigram_unk, (int)p->vocab.n);
+        return err_set(err, ERR_CORRUPT, "tokenizer.model: trainer_spec.unk_id is %d, of %d pieces", (int)how->unigram_unk,
+                       (int)p->vocab.n);
     }
     return unigram_init(&p->unigram, &p->vocab, scores, how->unigram_unk, how->bpe.byte_fallback, err);
 }
@@ -443,8 +444,11 @@ static int settle_5(const struct spm_facts *f, struct settings *s, struct err *e
         const struct spm_name *name = names[i]->len ? names[i] : &defaults[i];
         if (s->given[roles[i]] || ids[i] < 0)
             continue;
-        s->roles[roles[i]] = (struct token_spec){
-            .content = arena_strndup(&s->memory, name->s, name->len), .len = name->len, .id = -1, .special = true, .normalized = NORMALIZED_UNLESS_SPECIAL};
+        s->roles[roles[i]] = (struct token_spec){.content = arena_strndup(&s->memory, name->s, name->len),
+                                                 .len = name->len,
+                                                 .id = -1,
+                                                 .special = true,
+                                                 .normalized = NORMALIZED_UNLESS_SPECIAL};
         if (!s->roles[roles[i]].content)
             return no_memory(err);
     }

@@ -51,8 +51,10 @@ static int by_type(const char *type, const struct model_type_row *row, const cha
 {
     bool known;
     if (!row)
-        return err_set(err, ERR_UNSUPPORTED, "config.json's model_type \"%.60s\" says nothing about the tokenizer's class; tokenizer_config.json "
-                                             "must name it as tokenizer_class", type);
+        return err_set(err, ERR_UNSUPPORTED,
+                       "config.json's model_type \"%.60s\" says nothing about the tokenizer's class; tokenizer_config.json "
+                       "must name it as tokenizer_class",
+                       type);
     *ret = class ? class_row_find(class, &known) : class_row_plain();
     return 0;
 }

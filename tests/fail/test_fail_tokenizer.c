@@ -42,7 +42,8 @@ static void write_config(const char *dir)
     f = fopen(path, "w");
     if (!CHECK(f))
         return;
-    fputs("{\"eos_token\": {\"content\": \"</s>\", \"lstrip\": false, \"normalized\": false}, \"additional_special_tokens\": [\"<c>\"]}", f);
+    fputs("{\"eos_token\": {\"content\": \"</s>\", \"lstrip\": false, \"normalized\": false}, \"additional_special_tokens\": [\"<c>\"]}",
+          f);
     fclose(f);
 }
 

@@ -84,8 +84,10 @@ class Comparison:
         """Prints it; true if all is well."""
         loaded = n - self.unloadable
         accepted = (self.equal + self.different) / loaded if loaded else 1
-        print(f"rules {self.rules}: {n} directories, {self.unloadable} that transformers cannot load; of the other {loaded}: {self.equal} equal, "
-              f"{self.different} different, {sum(self.refused.values())} refused; {100 * accepted:.1f} % accepted")
+        print(
+            f"rules {self.rules}: {n} directories, {self.unloadable} that transformers cannot load; of the other {loaded}: {self.equal} equal, "
+            f"{self.different} different, {sum(self.refused.values())} refused; {100 * accepted:.1f} % accepted"
+        )
         for why, count in self.refused.most_common(25):
             print(f"  refused {count:4}: {why}")
         return self.different == 0 and accepted >= ACCEPTED
@@ -95,7 +97,9 @@ def references(rules: int, requests: list[dict]) -> list[dict]:
     """Answers of reference_ids.py."""
     text = "".join(json.dumps(r) + "\n" for r in requests)
     script = pathlib.Path(__file__).with_name("reference_ids.py")
-    done = subprocess.run([interpreter(rules), script], input=text, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    done = subprocess.run(
+        [interpreter(rules), script], input=text, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True
+    )
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

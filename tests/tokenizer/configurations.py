@@ -220,7 +220,9 @@ def _borders() -> Tokenizer:
 
 def _first_behind_cuts() -> Tokenizer:
     normalizer = normalizers.Sequence([normalizers.Replace(Regex("^ +"), ""), normalizers.Prepend("<")])
-    pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex("[<b]"), "isolated"), pre_tokenizers.Metaspace(SPACE, prepend_scheme="first")])
+    pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex("[<b]"), "isolated"), pre_tokenizers.Metaspace(SPACE, prepend_scheme="first")]
+    )
     return _llama_parts(normalizer, pre_tokenizer, llama_decoder(), True, True)
 
 

@@ -14,7 +14,29 @@ import sys
 import text_lines
 
 SPACE = "\u2581"
-WORDS = ["the", "ing", "er", "on", "al", "est", "pra", "ste", "ba", "ce", "un", "ly", "re", "com", "it", "s", "we", "cat", "sat", "12", "éa"]
+WORDS = [
+    "the",
+    "ing",
+    "er",
+    "on",
+    "al",
+    "est",
+    "pra",
+    "ste",
+    "ba",
+    "ce",
+    "un",
+    "ly",
+    "re",
+    "com",
+    "it",
+    "s",
+    "we",
+    "cat",
+    "sat",
+    "12",
+    "éa",
+]
 SPECIALS = ["<s>", "</s>", "<unk>", "<pad>", "<|endoftext|>", "<|x|>", "<|im_start|>", "[INST]", "<mask>", "<bos>", "<eos>", "<0>"]
 CLASSES = [
     *["LlamaTokenizer", "LlamaTokenizerFast", "PreTrainedTokenizerFast"] * 4,
@@ -115,7 +137,9 @@ class Maker:
     def mark_bpe(self) -> dict:
         """A model of pieces with space marks, with or without byte pieces."""
         byte_pieces = [f"<0x{b:02X}>" for b in range(256)] if self.chance(0.6) else []
-        symbols = [*self.in_vocab(), *byte_pieces, SPACE, *"abcdefghijklmnopqrstuvwxyz0123456789.,'é", "\n", " "][: None if self.chance(0.7) else -2]
+        symbols = [*self.in_vocab(), *byte_pieces, SPACE, *"abcdefghijklmnopqrstuvwxyz0123456789.,'é", "\n", " "][
+            : None if self.chance(0.7) else -2
+        ]
         pieces, merges = self.merged(symbols, 80)
         return self.bpe(pieces, merges, byte_level=False)
 
@@ -143,7 +167,12 @@ class Maker:
     def unigram(self) -> dict:
         """A model with scores."""
         byte_fallback = self.chance(0.4)
-        symbols = [*self.in_vocab(), *([f"<0x{b:02X}>" for b in range(256)] if byte_fallback else []), SPACE, *"abcdefghijklmnopqrstuvwxyz01."]
+        symbols = [
+            *self.in_vocab(),
+            *([f"<0x{b:02X}>" for b in range(256)] if byte_fallback else []),
+            SPACE,
+            *"abcdefghijklmnopqrstuvwxyz01.",
+        ]
         pieces, _ = self.merged(symbols, 120)
         scored = [[p, 0.0 if i < 3 else round(-self.r.random() * 12, self.r.choice([1, 4]))] for i, p in enumerate(pieces)]
         model = {"type": "Unigram", "unk_id": 0 if self.chance(0.95) else None, "vocab": scored}
@@ -162,7 +191,11 @@ class Maker:
             lambda: {"type": "Lowercase"},
             lambda: {"type": "Strip", "strip_left": self.chance(0.5), "strip_right": self.chance(0.5)},
             lambda: {"type": "Prepend", "prepend": self.r.choice([SPACE, " ", "ab"])},
-            lambda: {"type": "Replace", "pattern": {"Regex": self.r.choice([r" {2,}", r"\s+", r"[a-c]+", r"\A +| +\z", "x?"])}, "content": self.r.choice([" ", "", "b"])},
+            lambda: {
+                "type": "Replace",
+                "pattern": {"Regex": self.r.choice([r" {2,}", r"\s+", r"[a-c]+", r"\A +| +\z", "x?"])},
+                "content": self.r.choice([" ", "", "b"]),
+            },
             lambda: {"type": "Replace", "pattern": {"String": self.r.choice(["a", "ab", "``"])}, "content": self.r.choice(["é", "", " x"])},
         ]
         if self.chance(0.5):
@@ -177,7 +210,12 @@ class Maker:
         pattern = {"Regex": self.r.choice(SPLITS)} if self.chance(0.8) else {"String": self.r.choice([" ", ",", "a", "ab"])}
         return self.r.choice(
             [
-                {"type": "Split", "pattern": pattern, "behavior": "Isolated" if self.chance(0.6) else self.r.choice(behaviors), "invert": self.chance(0.15)},
+                {
+                    "type": "Split",
+                    "pattern": pattern,
+                    "behavior": "Isolated" if self.chance(0.6) else self.r.choice(behaviors),
+                    "invert": self.chance(0.15),
+                },
                 {"type": "Digits", "individual_digits": self.chance(0.5)},
                 {"type": "Punctuation", "behavior": self.r.choice(behaviors)},
                 {"type": "Whitespace"},
@@ -213,7 +251,12 @@ class Maker:
         steps = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]
         if self.chance(0.7):
             steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-        return self.r.choice([{"type": "Sequence", "decoders": steps}, {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": True}])
+        return self.r.choice(
+            [
+                {"type": "Sequence", "decoders": steps},
+                {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": True},
+            ]
+        )
 
     def flags(self) -> dict:
         """An added token's flags."""
@@ -268,7 +311,14 @@ class Maker:
         padding = None
         if self.chance(0.1):
             token = self.r.choice(self.specials)
-            padding = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": token}
+            padding = {
+                "strategy": "BatchLongest",
+                "direction": "Right",
+                "pad_to_multiple_of": None,
+                "pad_id": 0,
+                "pad_type_id": 0,
+                "pad_token": token,
+            }
         truncation = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0} if self.chance(0.1) else None
         self.put(
             "tokenizer.json",
@@ -298,7 +348,9 @@ class Maker:
             rows.append((self.r.choice(["ab", SPACE + "the", "\u2581\u2581"]), 0.0, 4))
         named = {p for p, _, _ in rows}
         rows += [(p, self.score(i, bpe), 6 if p.startswith("<0x") else 1) for i, p in enumerate(pieces) if p not in named]
-        out = b"".join(_bytes_field(1, _bytes_field(1, p.encode()) + b"\x15" + struct.pack("<f", s) + b"\x18" + bytes([k])) for p, s, k in rows)
+        out = b"".join(
+            _bytes_field(1, _bytes_field(1, p.encode()) + b"\x15" + struct.pack("<f", s) + b"\x18" + bytes([k])) for p, s, k in rows
+        )
         trainer = _number(3, 2 if bpe else 1) + _number(35, byte_fallback) + (_number(43, -1) if self.chance(0.5) else b"")
         if self.chance(0.2):
             trainer += _number(41, self.r.choice([-1, 1])) + _number(42, self.r.choice([-1, 2]))
