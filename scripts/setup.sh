@@ -26,14 +26,24 @@ setup_packages() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# setup_venv FILE: the virtual environment .venv with what the requirement file names.
+# setup_venv FILE [NAME]: the virtual environment NAME (.venv by default) with what the requirement file names.
 setup_venv() {
-    local stamp=$root/.venv/installed-$(basename "$(dirname "$1")").txt
+    local name=${2:-.venv} stamp
+    local venv=$root/$name
+    stamp=$venv/installed-$(basename "$(dirname "$1")").txt
     cmp -s "$1" "$stamp" && return 0
-    echo "installing Python packages into .venv"
-    [[ -x $root/.venv/bin/pip ]] || python3 -m venv "$root/.venv"
-    "$root/.venv/bin/pip" install -q --disable-pip-version-check --use-pep517 -r "$1"
+    echo "installing Python packages into $name"
+    [[ -x $venv/bin/pip ]] || python3 -m venv "$venv"
+    "$venv/bin/pip" install -q --disable-pip-version-check --use-pep517 -r "$1"
     cp "$1" "$stamp"
+}
+
+# setup_transformers: the two versions whose reading of tokenizer files is followed, each in an environment of its own.
+setup_transformers() {
+    local version
+    for version in 4 5; do
+        setup_venv "$root/tests/tokenizer/transformers-$version.txt" ".venv-transformers-$version"
+    done
 }
 
 # setup_build DIR [MESON OPTION...]: configures once and builds $build_targets, or everything; the compiler's output is shown only when

@@ -53,8 +53,8 @@ void rules_compare_log(const struct tokenizer *t, const char *dir, struct log *l
     else if (c.other.code < 0)
         log_info(log, "tokenizer: the rules of transformers %d are not carried out for this checkpoint: %s", other, c.other.text);
     else if (c.n_differ || c.n_special_differ)
-        log_warn(
-            log,
+        log_write(
+            log, c.n_differ ? LOG_WARN : LOG_INFO, NULL,
             "tokenizer: transformers 4 and 5 give different ids for %d of %d border strings of this checkpoint, with special tokens asked "
             "for %d; these are version %d's (--tokenizer-rules %d for the other's)",
             c.n_differ, RULES_COMPARE_STRINGS, c.n_special_differ, mine, other);
