@@ -227,7 +227,6 @@ static void test_bad_files(void)
 {
     static const char *const configs[] = {"[]",
                                           "{",
-                                          "{\"legacy\": 3}",
                                           "{\"bos_token\": 1}",
                                           "{\"added_tokens_decoder\": []}",
                                           "{\"added_tokens_decoder\": {\"x\": {\"content\": \"a\"}}}",
