@@ -61,9 +61,6 @@ static void test_refusals(void)
         {"{" MODEL ",\"decoder\":{\"type\":\"WordPiece\"}}", ERR_UNSUPPORTED, "WordPiece"},
         {"{" MODEL ",\"post_processor\":{\"type\":\"BertProcessing\"}}", ERR_CORRUPT, "cls"},
         {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[],\"special_tokens\":{}}}", ERR_CORRUPT, "single"},
-        {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"q\"}},"
-         "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"q\":{\"ids\":[77]}}}}",
-         ERR_CORRUPT, "ids of the vocabulary"},
         {"{" MODEL ",\"added_tokens\":{}}", ERR_CORRUPT, "added_tokens"},
         {"{" MODEL ",\"added_tokens\":[{\"content\":\"x\",\"odd\":1}]}", ERR_UNSUPPORTED, "\"odd\""},
         {"{" MODEL ",\"added_tokens\":[{\"id\":5}]}", ERR_CORRUPT, "content"},
