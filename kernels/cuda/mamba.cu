@@ -90,7 +90,8 @@ static struct mamba_weights sizes_of(const struct mamba_values *v)
     return w;
 }
 
-static int upload_weights(struct cuda_ctx *c, struct kern_mamba *m, const struct mamba_parts *p, const struct mamba_values *v, struct err *err)
+static int upload_weights(struct cuda_ctx *c, struct kern_mamba *m, const struct mamba_parts *p, const struct mamba_values *v,
+                          struct err *err)
 {
     struct image image = {};
     m->w = sizes_of(v);
@@ -156,7 +157,8 @@ static struct mamba_rows divide(const struct mamba_weights &w, float *p, size_t 
     return b;
 }
 
-static int many(struct cuda_ctx *c, const struct kern_mamba *m, const struct dev_f32 *x, const struct mamba_step &s, const struct mamba_end &end)
+static int many(struct cuda_ctx *c, const struct kern_mamba *m, const struct dev_f32 *x, const struct mamba_step &s,
+                const struct mamba_end &end)
 {
     float *scratch = (float *)cuda_scratch(c, SCRATCH_MAMBA, row_floats(m->w) * s.all.n_max * sizeof(float));
     if (!scratch)
@@ -171,7 +173,8 @@ static int many(struct cuda_ctx *c, const struct kern_mamba *m, const struct dev
 }
 
 /* u comes as the accurate matmul gives it, or in parts that are added up as it adds them. */
-static int few(struct cuda_ctx *c, const struct kern_mamba *m, const struct dev_f32 *x, const struct mamba_step &s, const struct mamba_end &end)
+static int few(struct cuda_ctx *c, const struct kern_mamba *m, const struct dev_f32 *x, const struct mamba_step &s,
+               const struct mamba_end &end)
 {
     bool parts = c->k.act != DTYPE_F32 && c->level == CUDA_WGMMA && tensor_map_fits(f32_of(x), m->w.d * sizeof(float));
     size_t floats = parts ? mamba_parts_floats(m->in) : (size_t)s.all.n_max * m->w.r;
@@ -187,8 +190,8 @@ static int few(struct cuda_ctx *c, const struct kern_mamba *m, const struct dev_
 static int route_mamba_cuda(struct kern_ctx *k, const struct route_out *to, struct dev_u8 *bad, const struct kern_mamba *m,
                             const struct dev_f32 *x, const struct kern_step *s, int router, struct rows n)
 {
-    struct mamba_step step = {s->all,    runs_of(s->runs), i32_of(s->run_of), saves_of(s->saves), f32_of(s->states),
-                              s->n_runs, s->n_routers,     router,            s->state_floats};
+    struct mamba_step step = {s->all,       runs_of(s->runs), i32_of(s->run_of), saves_of(s->saves), f32_of(s->states), s->n_runs,
+                              s->n_routers, router,           s->state_floats};
     struct mamba_end end = {decisions_of(to), u8_of(bad), n};
     if (s->all.n_max == 0)
         return 0;

@@ -115,8 +115,8 @@ __device__ __forceinline__ void project(const struct few_args &a, const struct f
 }
 
 /* State n of channel e goes on, to the slots that want it; its share of y's sum. */
-__device__ __forceinline__ float next_state(const struct few_args &a, const struct few_smem &m, const struct kern_run &run, const float *from,
-                                            int e, int n, float p, bool first)
+__device__ __forceinline__ float next_state(const struct few_args &a, const struct few_smem &m, const struct kern_run &run,
+                                            const float *from, int e, int n, float p, bool first)
 {
     size_t at = (size_t)e * a.w.n_state + n, state = (size_t)(a.w.n_conv - 1) * a.w.e + at;
     bool real = e < a.w.e && n < a.w.n_state;
@@ -145,7 +145,8 @@ __device__ __forceinline__ void scan(const struct few_args &a, const struct few_
 }
 
 /* The last rows of a, of which this is the newest: as store_tails of mamba_scan.cu. */
-__device__ __forceinline__ void store_tails(const struct few_args &a, const struct few_smem &m, const struct kern_run &run, const float *tail)
+__device__ __forceinline__ void store_tails(const struct few_args &a, const struct few_smem &m, const struct kern_run &run,
+                                            const float *tail)
 {
     for (int e = threadIdx.x; e < a.w.e; e += THREADS)
         for (int i = 0; i <= run.n_save; i++) {

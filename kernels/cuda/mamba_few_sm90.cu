@@ -26,7 +26,8 @@ __device__ __forceinline__ void store_part(const struct parts_args &a, float (&p
             a.unscale[at] = x.unscale[h];
 #pragma unroll
         for (int j = 0; j < PART / 8; j++)
-            *(float2 *)&a.part[at * a.ld + blockIdx.y * 64 + j * 8 + lane % 4 * 2] = make_float2(part[j * 4 + h * 2], part[j * 4 + h * 2 + 1]);
+            *(float2 *)&a.part[at * a.ld + blockIdx.y * 64 + j * 8 + lane % 4 * 2] =
+                make_float2(part[j * 4 + h * 2], part[j * 4 + h * 2 + 1]);
     }
 }
 

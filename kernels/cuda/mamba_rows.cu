@@ -17,8 +17,8 @@ struct product_args {
 
 /* Inputs i0 .. of the block's rows, zero beyond k and the last row. */
 template <int TM>
-__device__ __forceinline__ void load_slice(const struct product_args &a, float (*xs)[X_LD], float (*ws)[COLUMNS], const float *scale, int m0,
-                                           int n0, int i0, int m)
+__device__ __forceinline__ void load_slice(const struct product_args &a, float (*xs)[X_LD], float (*ws)[COLUMNS], const float *scale,
+                                           int m0, int n0, int i0, int m)
 {
     for (int i = threadIdx.x; i < 16 * TM * SLICE; i += PRODUCT_THREADS) {
         int row = i / SLICE, j = i0 + i % SLICE;
@@ -83,7 +83,8 @@ template <int TM> __global__ static void __launch_bounds__(PRODUCT_THREADS) prod
         for (int h = 0; h < 2; h++) {
             int c = n0 + h * 32 + threadIdx.x % 8 * 4;
             if (r < m && c < a.ldy) /* columns beyond the last are zero, as the weights are */
-                *(float4 *)&a.y[(size_t)r * a.ldy + c] = make_float4(sum[t][h * 4], sum[t][h * 4 + 1], sum[t][h * 4 + 2], sum[t][h * 4 + 3]);
+                *(float4 *)&a.y[(size_t)r * a.ldy + c] =
+                    make_float4(sum[t][h * 4], sum[t][h * 4 + 1], sum[t][h * 4 + 2], sum[t][h * 4 + 3]);
         }
     }
 }

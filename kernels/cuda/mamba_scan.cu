@@ -32,7 +32,8 @@ template <int LANES> struct scan_smem {
     __device__ __forceinline__ float *c(int tile, int xp) const { return x(tile) + TILE * xp; }
     static size_t bytes(int xp, int n_state)
     {
-        return sizeof(float) * (2 * (int)TILE * (size_t)(xp + (int)CH) + 2 * (size_t)CH * (int)DELTA_LD + (int)TILE * (size_t)CH + n_state + 1);
+        return sizeof(float) *
+               (2 * (int)TILE * (size_t)(xp + (int)CH) + 2 * (size_t)CH * (int)DELTA_LD + (int)TILE * (size_t)CH + n_state + 1);
     }
 };
 
@@ -44,7 +45,8 @@ struct scan_args {
 
 /* Starts the copies of rows t0 .. of the run; what lies beyond the run is not read. */
 template <int LANES>
-__device__ __forceinline__ void fetch_tile(const struct scan_args &a, const struct kern_run &run, const scan_smem<LANES> &m, int tile, int e0)
+__device__ __forceinline__ void fetch_tile(const struct scan_args &a, const struct kern_run &run, const scan_smem<LANES> &m, int tile,
+                                           int e0)
 {
     const int CH = scan_shape<LANES>::CH, CHUNKS = CH / 4;
     int t0 = tile * TILE, n = run.n - t0 < TILE ? run.n - t0 : TILE;
@@ -60,7 +62,8 @@ __device__ __forceinline__ void fetch_tile(const struct scan_args &a, const stru
 
 /* D and D c of the tile; y of the tile before goes out. */
 template <int LANES>
-__device__ __forceinline__ void between_tiles(const struct scan_args &a, const struct kern_run &run, const scan_smem<LANES> &m, int tile, int e0)
+__device__ __forceinline__ void between_tiles(const struct scan_args &a, const struct kern_run &run, const scan_smem<LANES> &m, int tile,
+                                              int e0)
 {
     const int CH = scan_shape<LANES>::CH;
     int ch = threadIdx.x % CH, e = e0 + ch;
@@ -188,7 +191,8 @@ __global__ static void __launch_bounds__(THREADS) scan_channels(const __grid_con
     const int CH = scan_shape<LANES>::CH;
     struct scan_smem<LANES> m(raw, a.w.xp);
     struct kern_run run = a.s.runs[blockIdx.y];
-    int e0 = blockIdx.x * CH, ch = threadIdx.x / LANES, e = e0 + ch, n = threadIdx.x % LANES, tiles = (run.n + TILE - 1) / TILE, save = run.save0;
+    int e0 = blockIdx.x * CH, ch = threadIdx.x / LANES, e = e0 + ch, n = threadIdx.x % LANES, tiles = (run.n + TILE - 1) / TILE,
+        save = run.save0;
     struct lane_states<PER> l;
     load_states<LANES, PER>(a, l, run.state_in, e);
     for (int i = threadIdx.x; i <= a.w.n_state; i += THREADS)
@@ -227,7 +231,9 @@ template <int LANES, int PER, int LD> static int start(struct cuda_ctx *c, const
 {
     size_t bytes = scan_smem<LANES>::bytes(a.w.xp, a.w.n_state);
     static size_t ready;
-    int r = bytes <= ready ? 0 : CU(c, cudaFuncSetAttribute(scan_channels<LANES, PER, LD>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    int r = bytes <= ready
+                ? 0
+                : CU(c, cudaFuncSetAttribute(scan_channels<LANES, PER, LD>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
     if (r < 0)
         return r;
     ready = bytes > ready ? bytes : ready;

@@ -132,7 +132,8 @@ static int select_top_cuda(struct kern_ctx *k, const struct route_out *to, const
 }
 
 /* A block lists 1024 rows; it counts those before them by itself, as they are few bytes. */
-__global__ static void __launch_bounds__(THREADS) list_block(int *idx, int *n_dev, const unsigned char *route, int least, struct rows all_rows)
+__global__ static void __launch_bounds__(THREADS)
+    list_block(int *idx, int *n_dev, const unsigned char *route, int least, struct rows all_rows)
 {
     int n = rows_count(all_rows), row0 = blockIdx.x * THREADS, r = row0 + threadIdx.x, before = 0, all;
     if (row0 >= n && blockIdx.x > 0)
