@@ -23,7 +23,8 @@ static size_t divide(struct mamba_block *b, const struct kern_mamba *w, float *m
     b->x = cut(memory, &at, n * (size_t)w->v.x_cols);
     b->delta = cut(memory, &at, n * (size_t)w->ep);
     b->input = cut(memory, &at, n * (size_t)w->ep);
-    b->y = cut(memory, &at, n * (size_t)w->ep);
+    for (int i = 0; i < MAMBA_PARTS; i++)
+        b->y[i] = cut(memory, &at, n * (size_t)w->ep);
     b->carry = cut(memory, &at, e * (size_t)w->v.n_state);
     float *zeros = cut(memory, &at, e);
     b->wanted = (unsigned char *)cut(memory, &at, n / sizeof(float));

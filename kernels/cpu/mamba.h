@@ -7,7 +7,8 @@
 #include "kernels/cpu/route.h"
 #include "kernels/mamba_values.h"
 
-enum { MAMBA_BLOCK = 256, MAMBA_GROUP = SUM_LANES }; /* rows of a block; channels of a scan task */
+/* Rows of a block; channels of a scan task; parts of a channel's states, whose shares of y are added as a tree, so that tasks may divide them too. */
+enum { MAMBA_BLOCK = 256, MAMBA_GROUP = SUM_LANES, MAMBA_PARTS = 4 };
 
 struct kern_mamba {
     struct mamba_values v;
@@ -34,8 +35,9 @@ struct mamba_block {
     float *az;             /* [n, 2e]; before it the n_conv - 1 rows that precede row0 */
     float *c, *x;          /* [n, e], [n, x_cols] */
     float *delta, *input;  /* [n, ep]: D, D * c */
-    float *y;              /* [n, ep] */
+    float *y[MAMBA_PARTS]; /* [n, ep] sum of S C over a part of the states; then [0]: y */
     float *carry;          /* [e, n_state]: the state before row0, where its run began before it */
+    int parts_a_task;      /* of the scan: 1 or MAMBA_PARTS */
     const float *zeros;    /* [e] */
     unsigned char *wanted; /* [n] the row gets a decision */
 };

@@ -76,15 +76,16 @@ static inline double dot_wide(const double *w, const float *x, int n)
     return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
 }
 
-/* y: sum_i S C, until here. */
 static void decide_row(void *arg, int i)
 {
     const struct mamba_block *b = arg;
     const struct mamba_values *v = &b->w->v;
     const float *restrict z = b->az + (size_t)i * 2 * v->e + v->e, *restrict c = b->c + (size_t)i * v->e;
-    float *restrict y = b->y + (size_t)i * b->w->ep;
+    size_t at = (size_t)i * b->w->ep;
+    float *restrict y = b->y[0] + at;
+    const float *restrict y1 = b->y[1] + at, *restrict y2 = b->y[2] + at, *restrict y3 = b->y[3] + at;
     for (int e = 0; e < v->e; e++)
-        y[e] = (y[e] + v->skip[e] * c[e]) * silu_c(z[e]);
+        y[e] = (((y[e] + y1[e]) + (y2[e] + y3[e])) + v->skip[e] * c[e]) * silu_c(z[e]);
     double margin = dot_wide(v->of_u, b->u + (size_t)i * v->r, v->r) + dot_wide(v->of_y, y, v->e) + v->offset;
     if (b->bad)
         b->bad[b->row0 + i] = margin - margin != 0;
