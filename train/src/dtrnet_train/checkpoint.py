@@ -42,7 +42,9 @@ def _shards(tensors: dict[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
     return out
 
 
-def export(folder: Path, weights: dict[str, Tensor], shape: Shape, dtype: str, shard_bytes: int, about: dict[str, Any], tokenizer: str | None) -> None:
+def export(
+    folder: Path, weights: dict[str, Tensor], shape: Shape, dtype: str, shard_bytes: int, about: dict[str, Any], tokenizer: str | None
+) -> None:
     """Writes config.json, safetensors, the tokenizer and train.json; the folder appears whole or not at all."""
     half = dtype == "bf16"
     tensors = {}

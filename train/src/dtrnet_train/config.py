@@ -120,7 +120,10 @@ def _typed(section: str, name: str, kind: Any, value: Any) -> Any:
         require(isinstance(value, str), f"{where} must be text, not {value!r}")
     else:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        require(number and ("float" in text or value == int(value)), f"{where} must be a {'' if 'float' in text else 'whole '}number, not {value!r}")
+        require(
+            number and ("float" in text or value == int(value)),
+            f"{where} must be a {'' if 'float' in text else 'whole '}number, not {value!r}",
+        )
         value = float(value) if "float" in text else int(value)
     return value
 
@@ -164,7 +167,9 @@ def parse(raw: Any, settings: list[str], name: str) -> Config:
     parts = {key: _section(kind, key, raw.get(key) or {}) for key, kind in (("data", Data), ("train", Train), ("routing", Routing))}
     config = Config(model=shapes.read(model, where=f"{name}: model"), name=name, **parts)
     train = config.train
-    require(sum(x is not None for x in (train.steps, train.epochs, train.tokens)) == 1, f"{name}: give one of train.steps, epochs and tokens")
+    require(
+        sum(x is not None for x in (train.steps, train.epochs, train.tokens)) == 1, f"{name}: give one of train.steps, epochs and tokens"
+    )
     require(len(train.betas) == 2 and all(0 <= b < 1 for b in train.betas), f"{name}: train.betas must be two numbers from 0 to below 1")
     require(config.routing.fall_from <= config.routing.fall_to, f"{name}: routing.fall_from must not be over routing.fall_to")
     return config

@@ -35,8 +35,18 @@ def shares_by_layer(shape: Shape, control: Control, shares: list[float]) -> tupl
 class Progress:
     """Lines of one run; `show` False in all processes but the first."""
 
-    def __init__(self, out: Path, shape: Shape, control: Control, steps: int, tokens: int, length: int, peak: float | None, show: bool) -> None:
-        self.shape, self.control, self.steps, self.tokens, self.length, self.peak, self.show = shape, control, steps, tokens, length, peak, show
+    def __init__(
+        self, out: Path, shape: Shape, control: Control, steps: int, tokens: int, length: int, peak: float | None, show: bool
+    ) -> None:
+        self.shape, self.control, self.steps, self.tokens, self.length, self.peak, self.show = (
+            shape,
+            control,
+            steps,
+            tokens,
+            length,
+            peak,
+            show,
+        )
         self.file = (out / "log.jsonl").open("a", encoding="utf-8") if show else None
         self.board: Any = None
         self.since, self.last, self.rates = time.perf_counter(), 0, []

@@ -149,7 +149,11 @@ class Trainer:
     def _numbers(self, kept: list[dict[str, torch.Tensor]]) -> dict[str, float]:
         """Means since the last line; waits for the device."""
         loss = control.mean_over_processes(torch.stack([k["loss"] for k in kept]).mean().double())
-        numbers = {"loss": loss.item(), "norm": kept[-1]["norm"].item(), "lr": optimizer.learning_rate(self.train, self.step - 1, self.steps)}
+        numbers = {
+            "loss": loss.item(),
+            "norm": kept[-1]["norm"].item(),
+            "lr": optimizer.learning_rate(self.train, self.step - 1, self.steps),
+        }
         require(math.isfinite(numbers["loss"]), f"the loss is {numbers['loss']} at step {self.step}; a lower train.learning_rate may help")
         return numbers
 
