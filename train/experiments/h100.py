@@ -2,9 +2,9 @@
 
     python3 train/experiments/h100.py unpack FOLDER     token files FOLDER/*.bin.xz into the work folder; call it again for more pieces
     python3 train/experiments/h100.py smoke             every variant for a few steps: values against plain forms, then tokens a second
-    python3 train/experiments/h100.py speed             against a plain loop, bilayer against dense at 2k and 8k
-    python3 train/experiments/h100.py runs              the trainings; stops in good time, and the same command goes on
-    python3 train/experiments/h100.py pair              one process and two, DDP and FSDP
+    python3 train/experiments/h100.py speed             against a plain loop, bilayer against dense at 2k and 8k, two GPUs
+    python3 train/experiments/h100.py runs [RUN...]     the trainings; stops in good time, and the same command goes on
+    python3 train/experiments/h100.py split FOLDER OUT N    a corpus into N folders of token files, for machines that take it in pieces
     python3 train/experiments/h100.py pack [RUN...]     results and the named runs' checkpoints into $OUT, in pieces of 15 MiB
     python3 train/experiments/h100.py report FOLDER     tables from results
 
@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import lzma
 import os
@@ -26,7 +27,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -68,45 +69,65 @@ def write_result(name: str, result: dict[str, Any]) -> None:
     new.rename(path)
 
 
-def _start(name: str, command: list[str], gpu: str) -> subprocess.Popen:
-    log = WORK / "logs" / f"{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpu, "PYTHONUNBUFFERED": "1", "WORK": str(WORK)}
-    environment["PYTHONPATH"] = f"{ROOT / 'train' / 'src'}:{os.environ.get('PYTHONPATH', '')}"
-    environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(WORK / "inductor"))
-    environment.setdefault("TRITON_CACHE_DIR", str(WORK / "triton"))
-    environment.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    with log.open("a") as out:
-        return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
+class Job(NamedTuple):
+    """A process that writes a result under its name."""
+
+    name: str
+    words: list[str]  # this script's own words
+    show: Callable[[str], str]
+    cards: int = 1
+
+    def start(self, cards: list[str]) -> subprocess.Popen:
+        """Runs it on these GPUs, its output in a log."""
+        log = WORK / "logs" / f"{self.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(cards), "PYTHONUNBUFFERED": "1", "WORK": str(WORK)}
+        environment["PYTHONPATH"] = f"{ROOT / 'train' / 'src'}:{os.environ.get('PYTHONPATH', '')}"
+        environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(WORK / "inductor"))
+        environment.setdefault("TRITON_CACHE_DIR", str(WORK / "triton"))
+        environment.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+        several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.cards}"] if self.cards > 1 else []
+        with log.open("a") as out:
+            command = [sys.executable, *several, str(HERE / "h100.py"), *self.words]
+            return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
 
 
-def run_queue(jobs: list[tuple[str, list[str]]], seconds: float, per_gpu: int = 1, show: Callable[[str], str] = str) -> None:
-    """Each job on one GPU; finished ones (a result exists) are left out; at the end of the time all are told to stop."""
-    since, slots = time.monotonic(), [gpu for _ in range(per_gpu) for gpu in gpus()]
-    waiting = [job for job in jobs if result_of(job[0]) is None]
-    running: dict[subprocess.Popen, tuple[str, str, float]] = {}
+def _stop(processes: list[subprocess.Popen]) -> None:
+    """SIGTERM, time to save, then the end."""
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    limit = time.monotonic() + 25
+    while time.monotonic() < limit and any(p.poll() is None for p in processes):
+        time.sleep(0.2)
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def run_queue(jobs: list[Job], seconds: float, per_gpu: int = 1) -> None:
+    """Each job on its GPUs, the first that fits first; finished ones are left out; at the end of the time all are told to stop."""
+    since, free = time.monotonic(), [gpu for _ in range(per_gpu) for gpu in gpus()]
+    waiting = [job for job in jobs if result_of(job.name) is None and job.cards <= len(free)]
+    running: dict[subprocess.Popen, tuple[Job, list[str], float]] = {}
     while waiting or running:
         late = time.monotonic() - since > seconds
-        while waiting and slots and not late:
-            (name, command), gpu = waiting.pop(0), slots.pop(0)
-            running[_start(name, command, gpu)] = name, gpu, time.monotonic()
+        waiting = [] if late else waiting
+        for job in [job for job in waiting if job.cards <= len(free)]:
+            if job.cards <= len(free):
+                waiting.remove(job)
+                cards, free = free[: job.cards], free[job.cards :]
+                running[job.start(cards)] = job, cards, time.monotonic()
         if late:
-            waiting = []
-            for process in running:
-                process.send_signal(signal.SIGTERM)
-            limit = time.monotonic() + 25
-            while time.monotonic() < limit and any(p.poll() is None for p in running):
-                time.sleep(0.2)
-        for process in [p for p in running if p.poll() is not None or late]:
-            name, gpu, began = running.pop(process)
-            if process.poll() is None:
-                process.kill()
-            slots.append(gpu)
-            took, result = time.monotonic() - began, result_of(name)
-            told = show(name) if result is not None else f"{name}: no result (exit {process.poll()})"
-            print(f"[{time.monotonic() - since:5.0f} s] {told}  ({took:.0f} s on GPU {gpu or '-'})", flush=True)
+            _stop(list(running))
+        for process in [p for p in running if p.poll() is not None]:
+            job, cards, began = running.pop(process)
+            free += cards
+            result, at, took = result_of(job.name), time.monotonic() - since, time.monotonic() - began
+            told = job.show(job.name) if result is not None else f"{job.name}: no result (exit {process.poll()})"
+            print(f"[{at:5.0f} s] {told}  ({took:.0f} s on GPU {','.join(cards) or '-'})", flush=True)
             if result is None and not late:
-                print("    " + "\n    ".join((WORK / "logs" / f"{name}.log").read_text().splitlines()[-12:]), flush=True)
+                print("    " + "\n    ".join((WORK / "logs" / f"{job.name}.log").read_text().splitlines()[-12:]), flush=True)
         time.sleep(0.2)
 
 
@@ -131,10 +152,9 @@ def make_config(variant: str, *settings: str, file: str = "") -> Any:
     if TINY:
         fixed += ["model.hidden_size=32", "model.intermediate_size=48", "model.num_hidden_layers=4", "model.num_attention_heads=2"]
         fixed += ["model.head_dim=16", "model.num_key_value_heads=1", "train.length=32", "train.batch=4", "train.compile=false"]
-        fixed += ["train.steps=6", "train.epochs=null", "model.router_dim=16"]
-        settings = tuple(
-            s for s in settings if not s.startswith(("train.length", "train.batch", "train.steps", "train.epochs", "train.compile"))
-        )
+        fixed += ["train.steps=6", "train.epochs=null", "train.tokens=null", "train.micro=0", "model.router_dim=16"]
+        replaced = {text.partition("=")[0] for text in fixed[2:]}
+        settings = tuple(text for text in settings if text.partition("=")[0] not in replaced)
     return config.read(path, [*fixed, *settings])
 
 
@@ -262,11 +282,11 @@ def smoke(seconds: float) -> None:
         {k: f"{v:.1e}" for k, v in check_kernels().items()} if not os.environ.get("SKIP") else "",
         flush=True,
     )
-    me = [sys.executable, str(HERE / "h100.py")]
     for round_, per_gpu, warm, steps in (("warm", 3, 2, 2), ("timed", 1, 8, 20)):
-        jobs = [(f"smoke-{round_}-{v}", [*me, "try", f"smoke-{round_}-{v}", v, str(warm), str(steps)]) for v in VARIANTS]
+        names = {f"smoke-{round_}-{v}": v for v in VARIANTS}
+        jobs = [Job(name, ["try", name, v, str(warm), str(steps)], show_try) for name, v in names.items()]
         print(f"-- {round_}", flush=True)
-        run_queue(jobs, seconds - (time.monotonic() - began), per_gpu, show_try)
+        run_queue(jobs, seconds - (time.monotonic() - began), per_gpu)
 
 
 def show_try(name: str) -> str:
@@ -321,13 +341,6 @@ def show_speed(name: str) -> str:
     return f"{name:26} {r['tokens_per_second']:>10,.0f} tokens/s{more}  loss {r['loss']:.3f}"
 
 
-def speed(seconds: float) -> None:
-    """All cases, the longest first."""
-    me = [sys.executable, str(HERE / "h100.py")]
-    jobs = [(f"speed-{n}", [*me, "plain", n]) for n in reversed(PLAIN)] + [(f"speed-{n}", [*me, "case", n]) for n in reversed(SPEED)]
-    run_queue(jobs, seconds, 1, show_speed)
-
-
 # ---- trainings ----
 
 
@@ -360,60 +373,40 @@ def show_run(name: str) -> str:
     return f"{name:24} held-out {r['valid']:.4f}  {r['tokens']:,} tokens  {r['tokens_per_second']:,.0f} tokens/s  mfu {r['mfu']:.1%}{share}"
 
 
-def runs(seconds: float, names: list[str], settings: list[str]) -> None:
-    """The queue of trainings."""
-    me = [sys.executable, str(HERE / "h100.py")]
-    run_queue([(name, [*me, "train", name, *settings]) for name in names or RUNS], seconds, 1, show_run)
-
-
 # ---- two GPUs ----
 
-PAIR = ["26m-dense", "26m-bilayer", "360m-dense", "360m-bilayer"]
+PAIR = ["26m-bilayer", "360m-dense"]  # with one GPU: the cases of SPEED with -2k behind their name
 
 
 def job_pair(name: str, kind: str) -> None:
-    """In one process of several: tokens a second of a case with 32 (26M) or 16 (360M) windows a GPU."""
+    """In one of two processes: tokens a second of a case, each process with the batch that one alone has in SPEED."""
     from dtrnet_train import parallel
 
     world = parallel.begin()
-    size, variant = name.split("-")
-    each = 32 if size == "26m" else 16
-    settings = [
-        f"train.batch={each * world.size}",
-        f"train.micro={each}",
-        f"train.parallel={kind}",
-        "train.log_every=100000",
-        "data.valid=null",
-    ]
-    settings += ["train.epochs=null", "train.tokens=null", "train.steps=1000", *AT_TARGET]
-    if TINY:
-        settings = [f"train.parallel={kind}", "train.log_every=100000"]
-    job = f"pair-{name}-{kind}-{world.size}"
-    trainer = make_trainer(job, variant, *settings, file=f"{name}.yaml" if size == "360m" else "", fresh=world.size == 1, world=world)
+    variant, file, settings = SPEED[f"{name}-2k"]
+    each = int(settings[0].partition("=")[2])
+    changes = [f"train.batch={each * world.size}", f"train.micro={each}", f"train.parallel={kind}", "train.log_every=100000"]
+    changes += ["train.epochs=null", "train.tokens=null", "train.steps=1000", "data.valid=null", *AT_TARGET]
+    job = f"pair-{name}-{kind}"
+    trainer = make_trainer(job, variant, *changes, file=file, world=world)
     result = timed(trainer, 2 if TINY else 15, 3 if TINY else 40)
     if world.rank == 0:
         write_result(job, {**result, "device": device_name(), "processes": world.size})
-        print(show_speed(job), flush=True)
     parallel.end()
 
 
-def pair(seconds: float) -> None:
-    """Each case with one GPU, with two by DDP and with two by FSDP."""
-    began, cards = time.monotonic(), gpus()
-    for name in PAIR:
-        for kind, size in (("ddp", 1), ("ddp", 2), ("fsdp", 2)):
-            job = f"pair-{name}-{kind}-{size}"
-            if result_of(job) is not None or time.monotonic() - began > seconds - 40:
-                continue
-            shutil.rmtree(WORK / "runs" / job, ignore_errors=True)
-            torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
-            process = _start(job, [*torchrun, str(HERE / "h100.py"), "pair-job", name, kind], ",".join(cards[:size]))
-            try:
-                process.wait(max(10, seconds - (time.monotonic() - began)))
-            except subprocess.TimeoutExpired:
-                process.kill()
-            text = (WORK / "logs" / f"{job}.log").read_text().splitlines()
-            print(show_speed(job) if result_of(job) else f"{job}: no result\n    " + "\n    ".join(text[-12:]), flush=True)
+def speed(seconds: float) -> None:
+    """Tokens a second: one GPU and two."""
+    alone = [Job(f"speed-{n}", ["plain", n], show_speed) for n in PLAIN] + [Job(f"speed-{n}", ["case", n], show_speed) for n in SPEED]
+    pairs = [Job(f"pair-{n}-{kind}", ["pair", n, kind], show_speed, 2) for n in PAIR for kind in ("ddp", "fsdp")]
+    run_queue([*pairs, *alone], seconds)
+
+
+def runs(seconds: float, words: list[str]) -> None:
+    """The trainings, those that matter most first; words with = are settings, the others the names of the only ones wanted."""
+    settings = [word for word in words if "=" in word]
+    names = [word for word in words if "=" not in word] or RUNS
+    run_queue([Job(name, ["train", name, *settings], show_run) for name in names], seconds)
 
 
 # ---- files in and out ----
@@ -423,8 +416,24 @@ def unpack(folder: Path) -> None:
     """Token files into the work folder."""
     (WORK / "corpus").mkdir(parents=True, exist_ok=True)
     for path in sorted(folder.glob("*.bin.xz")):
-        (WORK / "corpus" / path.stem).write_bytes(lzma.open(path).read())
+        (WORK / "corpus" / path.stem).write_bytes(lzma.decompress(path.read_bytes()))
     print({p.name: p.stat().st_size // 2 for p in sorted((WORK / "corpus").glob("*.bin"))}, "tokens", flush=True)
+
+
+def split(folder: Path, out: Path, pieces: int) -> None:
+    """Training tokens cut at documents' starts into folders out/0, out/1, ...; the held-out file goes into the first."""
+    import numpy as np
+
+    parts = [np.frombuffer(lzma.decompress(path.read_bytes()), "<u2") for path in sorted(folder.glob("train*.bin.xz"))]
+    whole = np.concatenate(parts)
+    starts = np.flatnonzero(whole == 1)
+    cuts = [0, *(int(starts[np.searchsorted(starts, len(whole) * i // pieces)]) for i in range(1, pieces)), len(whole)]
+    for i, (first, last) in enumerate(itertools.pairwise(cuts)):
+        (out / str(i)).mkdir(parents=True, exist_ok=True)
+        path = out / str(i) / f"train_{i}.bin.xz"
+        path.write_bytes(lzma.compress(whole[first:last].tobytes(), preset=6))
+        print(path, last - first, "tokens", path.stat().st_size, "bytes", flush=True)
+    shutil.copy(folder / "val.bin.xz", out / "0")
 
 
 def pack(names: list[str]) -> None:
@@ -484,15 +493,15 @@ def main() -> None:
         "unpack": lambda: unpack(Path(words[0])),
         "smoke": lambda: smoke(seconds),
         "speed": lambda: speed(seconds),
-        "runs": lambda: runs(seconds, [w for w in words if "=" not in w], [w for w in words if "=" in w]),
-        "pair": lambda: pair(seconds),
+        "runs": lambda: runs(seconds, words),
+        "split": lambda: split(Path(words[0]), Path(words[1]), int(words[2])),
         "pack": lambda: pack(words),
         "report": lambda: report(Path(words[0])),
         "try": lambda: job_try(words[0], words[1], int(words[2]), int(words[3]), *words[4:]),
         "case": lambda: job_speed(words[0]),
         "plain": lambda: job_plain(words[0]),
         "train": lambda: job_train(*words),
-        "pair-job": lambda: job_pair(words[0], words[1]),
+        "pair": lambda: job_pair(words[0], words[1]),
     }
     if args.command not in commands:
         sys.exit(f"h100.py: unknown command {args.command!r}")

@@ -26,6 +26,7 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(h, 2 * ffn, bias=False), nn.Linear(ffn, h, bias=False)
 
     def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotary positions."""
         low, high = x.float().chunk(2, -1)
         return torch.cat([low * cos - high * sin, high * cos + low * sin], -1).to(torch.bfloat16)
 

@@ -100,7 +100,7 @@ def _clear_tail(x: Tensor, bounds: Tensor) -> Tensor:
 def causal(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int) -> Tensor:
     """Causal attention within segments: q [N, A, d], k and v [N, K, d] -> [N, A, d]. Rows behind the last bound give anything."""
     if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and varlen_attn is not None:
-        return varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0))
+        return varlen_attn(q, k, v.contiguous(), bounds, bounds, longest, longest, window_size=(-1, 0))
     return _plain(q, k, v, bounds)
 
 

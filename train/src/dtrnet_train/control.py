@@ -1,4 +1,6 @@
-"""How many tokens take the expensive way, and what holds the share there. Three ways, as docs/training.md tells:
+"""How many tokens take the expensive way, and what holds the share there.
+
+Three ways, as docs/training.md tells:
 
     published  an auxiliary loss: the mean p0 of each layer, weighted by the share it routes; no lower bound
     steered    the same with one coefficient a layer, moved so that the shares come to their targets

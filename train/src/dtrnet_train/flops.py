@@ -1,6 +1,7 @@
 """Arithmetic of one forward pass by part, 2 for a multiply-add, with the shares that routing takes; KV rows; model FLOPs of training.
 
-Shares: e = tokens that execute a layer, a = those of the executed that attend (T: both 1; D: e = 1; M: a = 1; L: every token computes k, v).
+Shares: e = tokens that execute a layer, a = those of the executed that attend. T: both 1; D: e = 1; M: a = 1; L: every token computes
+k and v.
 """
 
 from __future__ import annotations

@@ -90,7 +90,8 @@ class Model(nn.Module):
         """One graph a kind of layer instead of one a model: seconds instead of minutes."""
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
         for layer in self.model.layers:
-            layer.compile(fullgraph=True, dynamic=False, backend=backend)
+            # The method and not the module, so that hooks of FSDP run outside the graph.
+            layer.forward = torch.compile(layer.forward, fullgraph=True, dynamic=False, backend=backend)
         self.loss = torch.compile(self.loss, fullgraph=True, dynamic=False, backend=backend)
 
     def practise(self, practice: Practice) -> None:

@@ -1,10 +1,11 @@
 """scan.py's recurrence as one Triton kernel forward and one backward, float32, one program a window and block of channels.
 
-A program walks over the window in tiles of TIME steps and scans inside a tile in parallel. The forward keeps the state at each tile's start;
-the backward walks the tiles from the end, computes the states of a tile again from there, and scans the gradients in reverse. Sums over
-channel blocks and windows are left to PyTorch, so that no atomics are needed and every run gives the same bits.
+A program walks over the window in tiles of TIME steps and scans inside a tile in parallel. The forward keeps the state at each tile's
+start; the backward walks the tiles from the end, computes the states of a tile again from there, and scans the gradients in reverse.
+Sums over channel blocks and windows are left to PyTorch, so that no atomics are needed and every run gives the same bits.
 """
 
+# ruff: noqa: ANN001, ANN202 (a kernel's arguments have no Python types)
 from __future__ import annotations
 
 from typing import Any
@@ -18,13 +19,13 @@ TIME, CHANNELS = 16, 8
 
 
 @triton.jit
-def _then(decay1, added1, decay2, added2):  # noqa: ANN001, ANN202
+def _then(decay1, added1, decay2, added2):
     """Two steps of S = decay * S + added as one."""
     return decay1 * decay2, decay2 * added1 + added2
 
 
 @triton.jit
-def _step(delta, u, b, a, first, at, inside, e, e_ok, s, s_ok, ne: tl.constexpr, ns: tl.constexpr):  # noqa: ANN001, ANN202
+def _step(delta, u, b, a, first, at, inside, e, e_ok, s, s_ok, ne: tl.constexpr, ns: tl.constexpr):
     """delta, u [T, E] and b [T, S] of rows `at`, and from them decay and added [T, E, S]; nothing happens in rows outside."""
     ok = inside[:, None] & e_ok[None, :]
     d = tl.load(delta + at[:, None] * ne + e[None, :], mask=ok, other=0.0)
@@ -63,7 +64,7 @@ def _forward(
         tl.store(states + (window * tiles + tile) * ne * ns + grid, state, mask=grid_ok)
         inside = tile * tt + t < length
         at = window * length + tile * tt + t
-        d, x, w, decay, added = _step(delta, u, b, rates, position, at, inside, e, e_ok, s, s_ok, ne, ns)
+        _, _, _, decay, added = _step(delta, u, b, rates, position, at, inside, e, e_ok, s, s_ok, ne, ns)
         decay, added = tl.associative_scan((decay, added), 0, _then)
         now = decay * state[None, :, :] + added
         seen = tl.load(c + at[:, None] * ns + s[None, :], mask=inside[:, None] & s_ok[None, :], other=0.0)
