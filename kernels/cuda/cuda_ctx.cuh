@@ -42,7 +42,12 @@ struct recording {
 
 enum scratch_use { SCRATCH_GATHER, SCRATCH_TILES, SCRATCH_ROUTE, SCRATCH_COUNTERS, SCRATCH_MAMBA, SCRATCH_USES };
 
+/* A kernel that may have `bytes` of shared memory on this device. */
 enum { ALLOWED_MAX = 64 };
+struct shared_allowed {
+    const void *kernel;
+    int bytes;
+};
 
 struct cuda_ctx {
     struct kern_ctx k;         /* first: a kern_ctx of this backend is a cuda_ctx */
@@ -106,7 +111,7 @@ static inline int cuda_enter(struct cuda_ctx *c)
     return c->failed.code < 0 ? c->failed.code : cuda_bind(c);
 }
 
-/* Before a launch with more shared memory than any kernel may have unasked. Once a context and kernel it costs a call. */
+/* Before a launch with more shared memory than any kernel may have unasked. It costs a call the first time, and when `bytes` grows. */
 int cuda_allow_shared(struct cuda_ctx *c, const void *kernel, int bytes);
 
 /* At least `bytes` of device memory that the op may use until it is asked for again; NULL: no memory (the failure is remembered). */
