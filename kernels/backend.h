@@ -1,17 +1,19 @@
 /* Backends by name: opening one, its memory, and copies to and from it.
  *
- * Calls on one kern_ctx come from one thread. Copies are ordered with the ops of kernels.h. */
+ * A process may have several contexts, of one device or of many. Calls on one context come from one thread at a time, which need not
+ * always be the same. Copies are ordered with the ops of kernels.h. */
 #pragma once
 #include "common/log.h"
 #include "kernels/kernels.h"
 
 struct backend_config {
     enum dtype dtype;       /* compute dtype */
+    int device_index;       /* which device of the kind, from 0; the CPU is one */
     int n_threads;          /* CPU: threads that compute, >= 1 */
     const char *cpu_level;  /* CPU: highest of its levels to use (struct backend_limits); NULL: the highest that the machine has */
     const char *cpu_matmul; /* CPU, for tests and comparisons: who multiplies ("panel", "scalar"); NULL: the best that there is */
     const char *cuda_level; /* CUDA: likewise; NULL: the highest that the device has */
-    struct log *log;
+    struct log *log;        /* borrowed; NULL: silent */
 };
 
 #define BACKEND_MARKS 4
@@ -21,13 +23,13 @@ struct backend_memory {
     size_t total_bytes, free_bytes;
 };
 
-/* What an opened device is like: all that those above go by, who never ask for its name. */
+/* What an opened device is like. Those above kernels/ go by these fields, and name a device only to open it. */
 struct backend_limits {
-    int step_rows;             /* rows that make a step worth its while: what a step holds unless the user says */
-    int steps_in_flight;       /* steps worth issuing before the first is done; 1: an op is done when it returns */
-    bool host_memory;          /* its memory is the host's own, so that alloc_host gains nothing */
-    const char *const *levels; /* [n_levels] what its kernels may be built for, lowest first; a level includes those below it */
-    int n_levels, level;       /* level: the highest in use */
+    int step_rows;             /* rows that a step should hold if nobody says otherwise */
+    int steps_in_flight;       /* steps to issue before the first is waited for; 1 where an op is done when it returns */
+    bool host_memory;          /* its memory is the host's own; copies to memory of alloc_host are then no faster than others */
+    const char *const *levels; /* [n_levels] names of the levels of this kind of device, lowest first; a level includes those below it */
+    int n_levels, level;       /* level: index of the highest in use */
 };
 
 struct backend;
@@ -43,8 +45,8 @@ struct kern_ctx {
 };
 
 struct backend {
-    const char *name;                /* "cpu", "cuda" */
-    int (*present)(struct err *err); /* a device of this kind can be opened; else ERR_UNSUPPORTED: not built, ERR_DEVICE: why not */
+    const char *name;                /* what `--device` calls it: "cpu", "cuda" */
+    int (*present)(struct err *err); /* device 0 of this kind can be opened; else ERR_UNSUPPORTED: not built, ERR_DEVICE: why not */
     /* The dtype that `auto` means for weights stored as `stored`: that one where the device is fast at it, else f32. */
     enum dtype (*auto_dtype)(enum dtype stored);
     int (*open)(const struct backend_config *c, struct kern_ctx **ret, struct err *err);
@@ -69,7 +71,7 @@ struct backend {
     int (*stamp)(struct kern_ctx *k, int i);
     double (*stamp_seconds)(struct kern_ctx *k, int a, int b);
     int (*memory)(struct kern_ctx *k, struct backend_memory *ret);
-    /* What decides the bits of a result beside the dtype ("cpu avx512 amx-bf16 ..."), for /version. */
+    /* What decides the bits of a result beside the dtype ("cpu avx2", "cuda sm_90 bf16 wgmma"), for /version. */
     const char *(*numerics_class)(struct kern_ctx *k);
 };
 

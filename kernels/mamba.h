@@ -9,10 +9,10 @@ struct kern_tensor {
 };
 
 enum {
-    MAMBA_STATE_MAX = 256,
+    MAMBA_STATE_MAX = 128,
     MAMBA_CONV_MAX = 64,
-    MAMBA_DT_MAX = 1024,
-    MAMBA_INNER_MAX = 16384
+    MAMBA_DT_MAX = 64,
+    MAMBA_INNER_MAX = 4096
 }; /* of n_state, n_conv, n_dt, and of r and e */
 
 /* The tensors of a Mamba router (SPEC of UltraDeep, section 3.3), by their names in a checkpoint. Borrowed by mamba_new. */

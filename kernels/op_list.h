@@ -47,7 +47,7 @@ OP(matmul_accurate, MATMUL, ITS_LEVEL, (k, y, x, w, n), struct kern_ctx *k, stru
    const struct kern_matrix *w, struct rows n)
 
 /* ---- routing: each row's decision, gate and compared probability ---------------------------------------- */
-/* DTRNet (golden section 7; the authors' Router.weight_predictor): (p0,p1) = softmax(z). Above: p0 > 0.5, or margin > threshold;
+/* DTRNet (the authors' Router.weight_predictor): (p0,p1) = softmax(z). Above: p0 > 0.5, or margin > threshold;
  * gate = above ? p0 : p1; prob = p0. x: [n,d]. */
 OP(route_mlp, MATMUL, ITS_LEVEL, (k, to, p, x, n), struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p,
    const struct dev_f32 *x, struct rows n)

@@ -44,7 +44,7 @@ int forward_router(const struct model *m, struct workspace *w, const struct batc
     }
     case LAYER_MOD: return k->ops->route_mod(k, &to, w->x, lw->router_out, lw->router_out_bias, lw->router_dim, all);
     case LAYER_DLLM: {
-        /* the norm inside D-LLM's router has its own fixed eps (golden section 8) */
+        /* the norm inside D-LLM's router has its own fixed eps */
         struct route_dllm dllm = {lw->router_norm, 1e-5f, lw->router_out, lw->router_out_bias, lw->router_dim, p->forced};
         int r = k->ops->matmul_accurate(k, w->router, w->x, lw->router_in, all);
         return r < 0 ? r : k->ops->route_dllm(k, &to, &dllm, w->router, b->step.pos, all);

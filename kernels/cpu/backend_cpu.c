@@ -63,6 +63,8 @@ static void close_cpu(struct kern_ctx *k)
 
 static int check_config(const struct backend_config *c, struct err *err)
 {
+    if (c->device_index)
+        return err_field(err, ERR_INVALID, "device", "there is no cpu device %d: the cpu is one device, number 0", c->device_index);
     if (c->dtype == DTYPE_F16)
         return err_field(err, ERR_UNSUPPORTED, "dtype", "dtype f16 needs the cuda backend; the cpu computes in f32 or bf16");
     if (c->n_threads < 1 || c->n_threads > CPU_MAX_THREADS)

@@ -2,8 +2,8 @@
  *
  * How an op is made: <op>.c holds its plain C form and fills its slots. Most of these files are compiled for several levels (ops.h), at
  * -O3 without contraction or fast-math, so loops are vectorised only where that keeps the order of every sum as written. A form that
- * must be written by hand for a level lives in <op>_<level>.c and overrides slots in its own <op>_init_<level>(struct kern_ops *), which
- * backend_cpu.c calls after the plain forms, lowest level first. */
+ * must be written by hand for a level lives in <op>_<level>.c. For attention and the matmuls these files hold the inner loops, which
+ * attention_blocked.c and matmul_panel.c choose by the level when a context is opened and when a matrix is made. */
 #pragma once
 #include "common/thread.h"
 #include "kernels/backend.h"
@@ -24,7 +24,7 @@ struct cpu {
     int n_threads;
     struct log *log;                   /* borrowed; may be NULL */
     const struct cpu_matrix_ops *only; /* who packs every matrix; NULL: the first that accepts it */
-    struct cpu_matmul *matmul;         /* scratch and library state of the matmuls */
+    struct cpu_matmul *matmul;         /* scratch of the matmuls */
     struct cpu_attention *attention;   /* work memory of its fast forms; NULL at level scalar */
     struct {
         float *memory;

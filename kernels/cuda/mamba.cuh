@@ -152,7 +152,7 @@ static inline int mamba_lanes(int n_state)
 }
 static inline int mamba_states_a_lane(int n_state)
 {
-    return n_state <= 32 ? 1 : n_state <= 64 ? 2 : 8;
+    return n_state <= 32 ? 1 : n_state <= 64 ? 2 : 4;
 }
 
 /* ---- kernels ---- */

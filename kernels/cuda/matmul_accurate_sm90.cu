@@ -238,13 +238,11 @@ template <int BN, int STAGES>
 static int start(struct cuda_ctx *c, const CUtensorMap *mx, const struct kern_matrix *w, const struct accurate_args *p)
 {
     const int bytes = accurate_shape<BN, STAGES>::SMEM_BYTES;
-    static bool ready;
-    int r = ready ? 0 : CU(c, cudaFuncSetAttribute(matmul_accurate_tiles<BN, STAGES>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    auto kernel = matmul_accurate_tiles<BN, STAGES>;
+    int r = cuda_allow_shared(c, (const void *)kernel, bytes);
     if (r < 0)
         return r;
-    ready = true;
     int n_tiles = tiles_of(w, p->a.out.rows.n_max, BN), blocks = n_tiles < c->n_sm ? n_tiles : c->n_sm;
-    auto kernel = matmul_accurate_tiles<BN, STAGES>;
     kernel<<<blocks, 128 * (ACC_WGS + 1), bytes, c->stream>>>(*mx, w->box64, *p);
     return launched(&c->k, "matmul_accurate_sm90");
 }

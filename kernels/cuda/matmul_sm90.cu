@@ -100,12 +100,10 @@ template <typename T, int WGS, int BN, int STAGES, bool FAN = false>
 static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
 {
     typedef sm90_shape<WGS, BN, STAGES> S;
-    static bool ready;
     auto kernel = matmul_sm90_tiles<T, WGS, BN, STAGES, FAN>;
-    int r = ready ? 0 : CU(c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM_BYTES));
+    int r = cuda_allow_shared(c, (const void *)kernel, S::SMEM_BYTES);
     if (r < 0)
         return r;
-    ready = true;
     CUtensorMap ma;
     r = tensor_map(c, &ma, c->k.act, in->x, out->rows.n_max, w->k, in->ldx, 64);
     if (r < 0)

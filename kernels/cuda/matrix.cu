@@ -247,8 +247,7 @@ typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, vo
 /* The driver's encoder, looked up so that the program starts on machines without a driver. */
 static int find_encoder(struct cuda_ctx *c, encode_fn *ret)
 {
-    static encode_fn found;
-    if (!found) {
+    if (!c->encode_tensor_map) {
         cudaDriverEntryPointQueryResult q;
         void *fn = NULL;
         int r = CU(c, cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &fn, 12000, cudaEnableDefault, &q));
@@ -256,9 +255,9 @@ static int find_encoder(struct cuda_ctx *c, encode_fn *ret)
             return r;
         if (q != cudaDriverEntryPointSuccess)
             return cuda_failed(c, cudaErrorNotSupported, "cuTensorMapEncodeTiled");
-        found = (encode_fn)fn;
+        c->encode_tensor_map = fn;
     }
-    *ret = found;
+    *ret = (encode_fn)c->encode_tensor_map;
     return 0;
 }
 

@@ -1,7 +1,7 @@
 /* Every CUDA call and launch of a small workload fails once, from the first to the last: each time the backend says ERR_DEVICE (or that
  * memory is short), with a sentence, goes on saying so, and closes cleanly. Skipped without a device. */
 #include "kernels/backend.h"
-#include "kernels/cuda/inject.h"
+#include "tests/kernels/failing_cuda.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,7 +141,7 @@ static int attempt(const struct backend *b, const char *level, struct err *err)
     struct err again = {0};
     if (r == ERR_DEVICE && b->sync(w.k, &again) != ERR_DEVICE)
         r = err_set(err, ERR_INTERNAL, "a failed device works again");
-    cuda_inject_failure(0);
+    failing_cuda_at(0);
     w.k->ops->matrix_free(w.k, w.w);
     w.k->ops->matrix_free(w.k, w.accurate);
     w.k->ops->mamba_free(w.k, w.mamba);
@@ -156,13 +156,13 @@ static int attempt(const struct backend *b, const char *level, struct err *err)
 static int fail_each_call(const struct backend *b, const char *level)
 {
     struct err err = {0};
-    cuda_inject_failure(0);
+    failing_cuda_at(0);
     int r = attempt(b, level, &err), calls = 0, failures = 0;
     if (r < 0)
         return fprintf(stderr, "without a failure: %s\n", err.text), 1;
     for (int n = 1; r != 0 || n == 1; n++) {
         err = (struct err){0};
-        cuda_inject_failure(n);
+        failing_cuda_at(n);
         r = attempt(b, level, &err);
         if (r == 0)
             break;
@@ -172,7 +172,7 @@ static int fail_each_call(const struct backend *b, const char *level)
             failures++;
         }
     }
-    cuda_inject_failure(0);
+    failing_cuda_at(0);
     printf("%s: %d calls failed one by one, %d badly\n", level ? level : "highest level", calls, failures);
     return failures + (calls < 20);
 }
@@ -182,7 +182,7 @@ static int check_old_device(void)
 {
     const struct backend *b = NULL;
     struct err err = {0};
-    cuda_pretend_capability(75);
+    failing_cuda_capability(75);
     int r = backend_find("cuda", &b, &err), failures = 0;
     if (r != ERR_DEVICE || !strstr(err.text, "capability 7.5")) {
         fprintf(stderr, "an old device: %s \"%s\"\n", err_name(r), err.text);
@@ -192,7 +192,7 @@ static int check_old_device(void)
         fprintf(stderr, "auto does not pass over an old device\n");
         failures++;
     }
-    cuda_pretend_capability(0);
+    failing_cuda_capability(0);
     return failures;
 }
 
