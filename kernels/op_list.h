@@ -51,7 +51,7 @@ OP(matmul_accurate, MATMUL, ITS_LEVEL, (k, y, x, w, n), struct kern_ctx *k, stru
  * gate = above ? p0 : p1; prob = p0. x: [n,d]. */
 OP(route_mlp, MATMUL, ITS_LEVEL, (k, to, p, x, n), struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p,
    const struct dev_f32 *x, struct rows n)
-/* UltraDeep's Mamba router (its SPEC, section 3.3); decisions as route_mlp's. x: [n,d], every row of the step (s->all): the state of router number
+/* UltraDeep's Mamba router (mamba.h); decisions as route_mlp's. x: [n,d], every row of the step (s->all): the state of router number
  * `router` follows every row of its sequence, whatever the row set n, which tells only the rows that get a decision. A state goes on row by row in
  * one order, so its bits do not depend on how rows are cut into runs. bad: [n], or NULL; of every row of the step: 1 if its margin is not a finite number
  * (as x or a state is not), else 0. The decision of such a row is `below`; its prob, gate and margin are NaN. */

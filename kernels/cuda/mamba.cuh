@@ -1,4 +1,4 @@
-/* The Mamba router on the device: SPEC of UltraDeep, section 3.3, whose names are used.
+/* The Mamba router on the device. Names are those of kernels/mamba.h.
  *
  * Many rows: u by the accurate matmul, then a kernel each for a and z, the convolution, dt with B and C, the scan, the decision (mamba_rows.cu,
  * mamba_scan.cu). Runs of one row, as in decoding: u, then all the rest in one kernel, a block a row (mamba_few.cu); at level wgmma u is computed in
