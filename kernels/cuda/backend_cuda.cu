@@ -55,13 +55,17 @@ int cuda_bind(struct cuda_ctx *c)
 
 int cuda_allow_shared(struct cuda_ctx *c, const void *kernel, int bytes)
 {
-    for (int i = 0; i < c->n_allowed; i++)
-        if (c->allowed[i] == kernel)
-            return 0;
+    int i = 0;
+    while (i < c->n_allowed && c->allowed[i].kernel != kernel)
+        i++;
+    if (i < c->n_allowed && c->allowed[i].bytes >= bytes)
+        return 0;
     int r = CU(c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    if (r >= 0 && c->n_allowed < ALLOWED_MAX) /* one beyond is allowed anew each time */
-        c->allowed[c->n_allowed++] = kernel;
-    return r;
+    if (r < 0 || i == ALLOWED_MAX) /* one beyond the list is allowed anew each time */
+        return r;
+    c->allowed[i] = {kernel, bytes};
+    c->n_allowed = i < c->n_allowed ? c->n_allowed : i + 1;
+    return 0;
 }
 
 static int present_cuda(struct err *err)

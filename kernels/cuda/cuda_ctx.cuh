@@ -42,16 +42,21 @@ struct recording {
 
 enum scratch_use { SCRATCH_GATHER, SCRATCH_TILES, SCRATCH_ROUTE, SCRATCH_COUNTERS, SCRATCH_MAMBA, SCRATCH_USES };
 
+/* A kernel that may have `bytes` of shared memory on this device. */
 enum { ALLOWED_MAX = 64 };
+struct shared_allowed {
+    const void *kernel;
+    int bytes;
+};
 
 struct cuda_ctx {
     struct kern_ctx k;         /* first: a kern_ctx of this backend is a cuda_ctx */
     struct kern_ops ops;       /* k.ops: how the launchers are entered (entry.cu) */
     struct kern_ops launchers; /* of the op files */
     cudaStream_t stream;
-    int device, n_sm, smem_bytes;     /* shared memory of a multiprocessor */
-    enum cuda_level level;            /* the best kernels to use */
-    const void *allowed[ALLOWED_MAX]; /* kernels whose shared memory was asked for on this device */
+    int device, n_sm, smem_bytes; /* shared memory of a multiprocessor */
+    enum cuda_level level;        /* the best kernels to use */
+    struct shared_allowed allowed[ALLOWED_MAX];
     int n_allowed;
     void *encode_tensor_map; /* the driver's function; NULL: not asked for yet */
     struct stage_ring up;
@@ -103,7 +108,7 @@ static inline int cuda_enter(struct cuda_ctx *c)
     return c->failed.code < 0 ? c->failed.code : cuda_bind(c);
 }
 
-/* Before a launch with more shared memory than any kernel may have unasked. Once a context and kernel it costs a call. */
+/* Before a launch with more shared memory than any kernel may have unasked. It costs a call the first time, and when `bytes` grows. */
 int cuda_allow_shared(struct cuda_ctx *c, const void *kernel, int bytes);
 
 /* At least `bytes` of device memory that the op may use until it is asked for again; NULL: no memory (the failure is remembered). */
