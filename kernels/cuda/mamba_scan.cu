@@ -7,8 +7,8 @@
 #include "kernels/cuda/mamba.cuh"
 #include "kernels/cuda/mma.cuh"
 
-/* Rows of a tile: LONG_TILE, or where rows of (dt, B, C) are wide SHORT_TILE, for which SHARED_MOST is enough with the widest. */
-enum { THREADS = 128, LONG_TILE = 64, SHORT_TILE = 32, DELTA_LD = LONG_TILE + 2, SHARED_UNASKED = 48 << 10, SHARED_MOST = 96 << 10 };
+/* Rows of a tile: LONG_TILE, or where rows of (dt, B, C) are wide SHORT_TILE: 84 KiB of shared memory at most. */
+enum { THREADS = 128, LONG_TILE = 64, SHORT_TILE = 32, DELTA_LD = LONG_TILE + 2, SHARED_UNASKED = 48 << 10 };
 
 template <int LANES> struct scan_shape {
     enum { CH = THREADS / LANES };
@@ -237,7 +237,7 @@ template <int LANES, int PER, int LD> static int start(struct cuda_ctx *c, struc
     a.tile = scan_smem<LANES>::bytes(LONG_TILE, a.w.xp, a.w.n_state) <= SHARED_UNASKED ? LONG_TILE : SHORT_TILE;
     int bytes = scan_smem<LANES>::bytes(a.tile, a.w.xp, a.w.n_state);
     auto kernel = scan_channels<LANES, PER, LD>;
-    int r = bytes <= SHARED_UNASKED ? 0 : cuda_allow_shared(c, (const void *)kernel, SHARED_MOST);
+    int r = bytes <= SHARED_UNASKED ? 0 : cuda_allow_shared(c, (const void *)kernel, bytes);
     if (r < 0)
         return r;
     kernel<<<dim3(div_up(a.w.e, scan_shape<LANES>::CH), a.s.n_runs), THREADS, bytes, c->stream>>>(a);

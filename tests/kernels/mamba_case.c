@@ -145,7 +145,7 @@ static void outputs_down(struct check *c, struct outputs *o, int n, struct mamba
 }
 
 void mamba_case_run(struct check *c, const struct mamba_case *p, const struct mamba_piece *pieces, int n_pieces, const int *idx, int n_idx,
-                     struct mamba_row *ret)
+                    struct mamba_row *ret)
 {
     static struct step s;
     struct outputs o;
