@@ -7,7 +7,7 @@
 #include "kernels/cuda/mamba.cuh"
 #include "kernels/cuda/mma.cuh"
 
-/* Rows of a tile: LONG_TILE, or where rows of (dt, B, C) are wide SHORT_TILE: 84 KiB of shared memory at most. */
+/* Rows of a tile: LONG_TILE, or where rows of (dt, B, C) are wide SHORT_TILE: 85 KiB of shared memory at most. */
 enum { THREADS = 128, LONG_TILE = 64, SHORT_TILE = 32, DELTA_LD = LONG_TILE + 2, SHARED_UNASKED = 48 << 10 };
 
 template <int LANES> struct scan_shape {
