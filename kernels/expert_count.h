@@ -8,7 +8,7 @@
 #define EXPERT_FN static inline
 #endif
 
-/* SPEC of UltraDeep, section 7: 0 if n = 0, else min(n, max(1, ceil(c n - 1e-6))); the 1e-6 keeps 0.28 * 25 at 7. 0 < c <= 1. */
+/* 0 if n = 0, else min(n, max(1, ceil(c n - 1e-6))); the 1e-6 keeps 0.28 * 25 at 7. 0 < c <= 1. */
 EXPERT_FN int expert_count(double c, int n)
 {
     double want = c * n - 1e-6;

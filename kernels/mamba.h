@@ -1,4 +1,12 @@
-/* A Mamba router's tensors as they come from a checkpoint, and the size of its state. */
+/* UltraDeep's Mamba router: what it computes, its tensors as they come from a checkpoint, and the size of its state.
+ *
+ * Of a sequence's rows x_t, in order (the mixer is that of Mamba, arXiv 2312.00752; norm is RMSNorm):
+ *     u = in_proj x + b                     n = norm(u)                      (a, z) = mixer.in_proj n
+ *     c = silu(conv1d.bias + sum_j conv1d[j] a_{t-n_conv+1+j})               a before the first row is 0
+ *     (dt, B, C) = x_proj c                 D = softplus(dt_proj dt + b)     softplus(y) = log(1 + e^y)
+ *     S[e,i] = e^(D[e] A[e,i]) S_{t-1}[e,i] + D[e] B[i] c[e]                 A = -e^A_log; S before the first row is 0
+ *     y[e] = (sum_i S[e,i] C[i] + skip[e] c[e]) silu(z[e])
+ *     (r0, r1) = out_proj (u + mixer.out_proj y) + b                         the margin is r0 - r1, p0 = 1 / (1 + e^-margin) */
 #pragma once
 #include "kernels/dtype.h"
 
@@ -8,14 +16,10 @@ struct kern_tensor {
     enum dtype type;
 };
 
-enum {
-    MAMBA_STATE_MAX = 256,
-    MAMBA_CONV_MAX = 64,
-    MAMBA_DT_MAX = 1024,
-    MAMBA_INNER_MAX = 16384
-}; /* of n_state, n_conv, n_dt, and of r and e */
+/* The greatest sizes: of n_state, n_conv, n_dt, and of r and e. */
+enum { MAMBA_STATE_MAX = 128, MAMBA_CONV_MAX = 64, MAMBA_DT_MAX = 64, MAMBA_INNER_MAX = 4096 };
 
-/* The tensors of a Mamba router (SPEC of UltraDeep, section 3.3), by their names in a checkpoint. Borrowed by mamba_new. */
+/* By their names in a checkpoint; borrowed by mamba_new. */
 struct mamba_parts {
     int d;       /* columns of x */
     int r;       /* router_dim, 1 .. MAMBA_INNER_MAX */

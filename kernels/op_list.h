@@ -51,7 +51,7 @@ OP(matmul_accurate, MATMUL, ITS_LEVEL, (k, y, x, w, n), struct kern_ctx *k, stru
  * gate = above ? p0 : p1; prob = p0. x: [n,d]. */
 OP(route_mlp, MATMUL, ITS_LEVEL, (k, to, p, x, n), struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p,
    const struct dev_f32 *x, struct rows n)
-/* UltraDeep's Mamba router (its SPEC, section 3.3); decisions as route_mlp's. x: [n,d], every row of the step (s->all): the state of router number
+/* UltraDeep's Mamba router (mamba.h); decisions as route_mlp's. x: [n,d], every row of the step (s->all): the state of router number
  * `router` follows every row of its sequence, whatever the row set n, which tells only the rows that get a decision. A state goes on row by row in
  * one order, so its bits do not depend on how rows are cut into runs. bad: [n], or NULL; of every row of the step: 1 if its margin is not a finite number
  * (as x or a state is not), else 0. The decision of such a row is `below`; its prob, gate and margin are NaN. */
@@ -83,7 +83,7 @@ OP(place, OTHER, ALL_LEVELS, (k, s, layer, route, keep_all, base, reserved, to),
 
 /* ---- attention ----------------------------------------------------------------------------------------- */
 /* qkv: [n, (h+2hk)*hd] = q heads, k heads, v heads of a row. Rotates q of the rows `q_rows` in place, and for every
- * row with slot[r] >= 0 stores rotated K and V in its slot. Rotation (transformers' apply_rotary_pos_emb): halves j and j+hd/2 by cos/sin[pos, j],
+ * row with slot[r] >= 0 stores rotated K and V in its slot. Rotation (golden section 5): halves j and j+hd/2 by cos/sin[pos, j],
  * [max_pos, hd/2], YaRN's factor already in them. */
 OP(rope_store, OTHER, ALL_LEVELS, (k, hs, qkv, cos, sin, s, slot, q_rows), struct kern_ctx *k, const struct kern_heads *hs,
    struct dev_act *qkv, const struct dev_f32 *cos, const struct dev_f32 *sin, const struct kern_step *s, const struct dev_i32 *slot,

@@ -1,5 +1,4 @@
-/* The Mamba router's work on single rows: norm, convolution, step sizes, decision; and the loop over blocks. SPEC of UltraDeep, section 3.3,
- * whose names are used. */
+/* The Mamba router's work on single rows: norm, convolution, step sizes, decision; and the loop over blocks. Names are those of kernels/mamba.h. */
 #include "kernels/cpu/mamba.h"
 #include "kernels/cpu/ops.h"
 

@@ -52,7 +52,7 @@ static void fill_launchers(struct kern_ops *o)
 void entry_cuda_init(struct cuda_ctx *c)
 {
     fill_launchers(&c->launchers);
-    c->ops = c->launchers; /* matrix_free and matrix_bytes need no device of their own */
+    c->ops = c->launchers; /* what frees weights or tells their size needs no device of their own */
 #define OP(name, kind, bits, args, ...) c->ops.name = name##_entry;
 #include "kernels/op_list.h"
     c->ops.matrix_new = matrix_new_entry;

@@ -1,4 +1,4 @@
-/* The Mamba router on the device: SPEC of UltraDeep, section 3.3, whose names are used.
+/* The Mamba router on the device. Names are those of kernels/mamba.h.
  *
  * Many rows: u by the accurate matmul, then a kernel each for a and z, the convolution, dt with B and C, the scan, the decision (mamba_rows.cu,
  * mamba_scan.cu). Runs of one row, as in decoding: u, then all the rest in one kernel, a block a row (mamba_few.cu); at level wgmma u is computed in
@@ -152,7 +152,7 @@ static inline int mamba_lanes(int n_state)
 }
 static inline int mamba_states_a_lane(int n_state)
 {
-    return n_state <= 32 ? 1 : n_state <= 64 ? 2 : 8;
+    return n_state <= 32 ? 1 : n_state <= 64 ? 2 : 4;
 }
 
 /* ---- kernels ---- */

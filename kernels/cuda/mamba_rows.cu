@@ -89,13 +89,24 @@ template <int TM> __global__ static void __launch_bounds__(PRODUCT_THREADS) prod
     }
 }
 
+template <int TM> static void start_product(struct cuda_ctx *c, const struct product_args &a)
+{
+    dim3 grid(div_up(a.all.n_max, 16 * TM), div_up(a.columns, COLUMNS));
+    product_tile<TM><<<grid, PRODUCT_THREADS, 0, c->stream>>>(a);
+}
+
+/* The largest tiles that still leave no more than a quarter of the device without one. */
 static int product(struct cuda_ctx *c, const struct product_args &a)
 {
-    int n = a.all.n_max, columns = div_up(a.columns, COLUMNS);
-    if (div_up(n, 128) * columns >= c->n_sm)
-        product_tile<8><<<dim3(div_up(n, 128), columns), PRODUCT_THREADS, 0, c->stream>>>(a);
+    int tiles_of_16 = div_up(a.all.n_max, 16) * div_up(a.columns, COLUMNS), enough = c->n_sm * 3 / 4;
+    if (tiles_of_16 >= 8 * enough)
+        start_product<8>(c, a);
+    else if (tiles_of_16 >= 4 * enough)
+        start_product<4>(c, a);
+    else if (tiles_of_16 >= 2 * enough)
+        start_product<2>(c, a);
     else
-        product_tile<1><<<dim3(div_up(n, 16), columns), PRODUCT_THREADS, 0, c->stream>>>(a);
+        start_product<1>(c, a);
     return launched(&c->k, "mamba product");
 }
 

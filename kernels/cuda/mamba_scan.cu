@@ -7,33 +7,37 @@
 #include "kernels/cuda/mamba.cuh"
 #include "kernels/cuda/mma.cuh"
 
-enum { THREADS = 128, TILE = 64, DELTA_LD = TILE + 2 };
+/* Rows of a tile: LONG_TILE, or where rows of (dt, B, C) are wide SHORT_TILE: 85 KiB of shared memory at most. */
+enum { THREADS = 128, LONG_TILE = 64, SHORT_TILE = 32, DELTA_LD = LONG_TILE + 2, SHARED_UNASKED = 48 << 10 };
 
 template <int LANES> struct scan_shape {
     enum { CH = THREADS / LANES };
 };
 
-/* Shared memory: two stages of rows (dt, B, C) and of c, then D and D c [CH, DELTA_LD], y [TILE, CH], and zeros that lanes without a state read. */
+/* Shared memory: two stages of rows (dt, B, C) and of c, then D and D c [CH, DELTA_LD], y [tile, CH], and zeros that lanes without a state read. */
 template <int LANES> struct scan_smem {
     enum { CH = scan_shape<LANES>::CH };
     float *stage;
     float2 *delta;
     float *y, *zeros;
-    int stage_floats;
-    __device__ __forceinline__ scan_smem(float *p, int xp)
+    int tile, stage_floats, c_off;
+    __device__ __forceinline__ scan_smem(float *p, int xp, int rows)
     {
+        tile = rows;
         stage = p;
-        stage_floats = TILE * (xp + CH);
+        c_off = tile * xp;
+        stage_floats = tile * (xp + CH);
         delta = (float2 *)(p + 2 * stage_floats);
         y = (float *)(delta + CH * DELTA_LD);
-        zeros = y + TILE * CH;
+        zeros = y + tile * CH;
     }
-    __device__ __forceinline__ float *x(int tile) const { return stage + (tile & 1) * stage_floats; }
-    __device__ __forceinline__ float *c(int tile, int xp) const { return x(tile) + TILE * xp; }
-    static size_t bytes(int xp, int n_state)
+    /* Of tile number i. */
+    __device__ __forceinline__ float *x(int i) const { return stage + (i & 1) * stage_floats; }
+    __device__ __forceinline__ float *c(int i) const { return x(i) + c_off; }
+    static int bytes(int tile, int xp, int n_state)
     {
-        return sizeof(float) *
-               (2 * (int)TILE * (size_t)(xp + (int)CH) + 2 * (size_t)CH * (int)DELTA_LD + (int)TILE * (size_t)CH + n_state + 1);
+        const int channels = CH, ld = DELTA_LD;
+        return (int)sizeof(float) * (2 * tile * (xp + channels) + 2 * channels * ld + tile * channels + n_state + 1);
     }
 };
 
@@ -41,6 +45,7 @@ struct scan_args {
     struct mamba_weights w;
     struct mamba_step s;
     struct mamba_rows b;
+    int tile;
 };
 
 /* Starts the copies of rows t0 .. of the run; what lies beyond the run is not read. */
@@ -49,9 +54,9 @@ __device__ __forceinline__ void fetch_tile(const struct scan_args &a, const stru
                                            int e0)
 {
     const int CH = scan_shape<LANES>::CH, CHUNKS = CH / 4;
-    int t0 = tile * TILE, n = run.n - t0 < TILE ? run.n - t0 : TILE;
+    int t0 = tile * m.tile, n = run.n - t0 < m.tile ? run.n - t0 : m.tile;
     size_t row0 = (size_t)run.row0 + t0;
-    uint32_t x = smem_address(m.x(tile)), c = smem_address(m.c(tile, a.w.xp));
+    uint32_t x = smem_address(m.x(tile)), c = smem_address(m.c(tile));
     for (int i = threadIdx.x; i < n * a.w.xp / 4; i += THREADS)
         copy16(x + i * 16, a.b.x + row0 * a.w.xp + i * 4, true);
     for (int i = threadIdx.x; i < n * CHUNKS; i += THREADS) {
@@ -67,12 +72,12 @@ __device__ __forceinline__ void between_tiles(const struct scan_args &a, const s
 {
     const int CH = scan_shape<LANES>::CH;
     int ch = threadIdx.x % CH, e = e0 + ch;
-    const float *x = m.x(tile), *c = m.c(tile, a.w.xp);
-    for (int t = threadIdx.x / CH; t < TILE; t += THREADS / CH) {
-        int before = (tile - 1) * TILE + t;
+    const float *x = m.x(tile), *c = m.c(tile);
+    for (int t = threadIdx.x / CH; t < m.tile; t += THREADS / CH) {
+        int before = (tile - 1) * m.tile + t;
         if (tile > 0 && e < a.w.e)
             a.b.y[((size_t)run.row0 + before) * a.w.ep + e] = m.y[t * CH + ch];
-        if (tile * TILE + t >= run.n || e >= a.w.e)
+        if (tile * m.tile + t >= run.n || e >= a.w.e)
             continue;
         float dt = a.w.dt_bias[e];
         for (int j = 0; j < a.w.n_dt; j++)
@@ -189,9 +194,9 @@ __global__ static void __launch_bounds__(THREADS) scan_channels(const __grid_con
 {
     extern __shared__ __align__(16) float raw[];
     const int CH = scan_shape<LANES>::CH;
-    struct scan_smem<LANES> m(raw, a.w.xp);
+    struct scan_smem<LANES> m(raw, a.w.xp, a.tile);
     struct kern_run run = a.s.runs[blockIdx.y];
-    int e0 = blockIdx.x * CH, ch = threadIdx.x / LANES, e = e0 + ch, n = threadIdx.x % LANES, tiles = (run.n + TILE - 1) / TILE,
+    int e0 = blockIdx.x * CH, ch = threadIdx.x / LANES, e = e0 + ch, n = threadIdx.x % LANES, tiles = (run.n + a.tile - 1) / a.tile,
         save = run.save0;
     struct lane_states<PER> l;
     load_states<LANES, PER>(a, l, run.state_in, e);
@@ -209,8 +214,8 @@ __global__ static void __launch_bounds__(THREADS) scan_channels(const __grid_con
         __syncthreads();
         bool real = PER > 1 || n < a.w.n_state;
         struct lane_rows rows = {real ? m.x(tile) + a.w.n_dt + n : m.zeros, real ? a.w.xp : 0, a.w.n_state, a.w.n_state};
-        for (int t = 0; t < TILE && tile * TILE + t < run.n; t += LANES, rows.b += LANES * rows.ld) {
-            int t0 = tile * TILE + t;
+        for (int t = 0; t < m.tile && tile * m.tile + t < run.n; t += LANES, rows.b += LANES * rows.ld) {
+            int t0 = tile * m.tile + t;
             const float2 *delta = m.delta + ch * DELTA_LD + t;
             float *y = m.y + t * CH + ch;
             if (t0 + LANES > run.n || (save < run.save0 + run.n_save && a.s.saves[save].row < run.row0 + t0 + LANES))
@@ -220,18 +225,19 @@ __global__ static void __launch_bounds__(THREADS) scan_channels(const __grid_con
         }
     }
     __syncthreads();
-    for (int t = threadIdx.x / CH + (tiles - 1) * TILE; t < run.n; t += THREADS / CH)
+    for (int t = threadIdx.x / CH + (tiles - 1) * m.tile; t < run.n; t += THREADS / CH)
         if (e0 + (int)threadIdx.x % CH < a.w.e)
-            a.b.y[((size_t)run.row0 + t) * a.w.ep + e0 + threadIdx.x % CH] = m.y[t % TILE * CH + threadIdx.x % CH];
+            a.b.y[((size_t)run.row0 + t) * a.w.ep + e0 + threadIdx.x % CH] = m.y[t % m.tile * CH + threadIdx.x % CH];
     store_states<LANES, PER>(a, l, run.state_out, e);
     store_tails<LANES>(a, run, e0);
 }
 
-template <int LANES, int PER, int LD> static int start(struct cuda_ctx *c, const struct scan_args &a)
+template <int LANES, int PER, int LD> static int start(struct cuda_ctx *c, struct scan_args a)
 {
-    size_t bytes = scan_smem<LANES>::bytes(a.w.xp, a.w.n_state);
+    a.tile = scan_smem<LANES>::bytes(LONG_TILE, a.w.xp, a.w.n_state) <= SHARED_UNASKED ? LONG_TILE : SHORT_TILE;
+    int bytes = scan_smem<LANES>::bytes(a.tile, a.w.xp, a.w.n_state);
     auto kernel = scan_channels<LANES, PER, LD>;
-    int r = cuda_allow_shared(c, (const void *)kernel, (int)bytes);
+    int r = bytes <= SHARED_UNASKED ? 0 : cuda_allow_shared(c, (const void *)kernel, bytes);
     if (r < 0)
         return r;
     kernel<<<dim3(div_up(a.w.e, scan_shape<LANES>::CH), a.s.n_runs), THREADS, bytes, c->stream>>>(a);
@@ -240,11 +246,11 @@ template <int LANES, int PER, int LD> static int start(struct cuda_ctx *c, const
 
 int mamba_scan(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b)
 {
-    struct scan_args a = {m->w, s, b};
+    struct scan_args a = {m->w, s, b, 0};
     int lanes = mamba_lanes(m->w.n_state), per = mamba_states_a_lane(m->w.n_state);
     if (m->w.n_state == 16 && m->w.xp == 36) /* the defaults */
         return start<16, 1, 36>(c, a);
     if (lanes < 32)
         return lanes == 4 ? start<4, 1, 0>(c, a) : lanes == 8 ? start<8, 1, 0>(c, a) : start<16, 1, 0>(c, a);
-    return per == 1 ? start<32, 1, 0>(c, a) : per == 2 ? start<32, 2, 0>(c, a) : start<32, 8, 0>(c, a);
+    return per == 1 ? start<32, 1, 0>(c, a) : per == 2 ? start<32, 2, 0>(c, a) : start<32, 4, 0>(c, a);
 }
