@@ -4,10 +4,14 @@
 #include "common/utf8.h"
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define MAX_DEPTH 64
 
@@ -64,9 +68,34 @@ static int outline(const char *text, size_t len, struct buf *out, struct outline
     return r;
 }
 
-static json_t *decode(const char *text, size_t len, json_error_t *e)
+/* jansson 2.14 goes on when some of its allocations fail, and says nothing of others; so they are counted here. */
+static _Thread_local bool out_of_memory;
+
+static void *allocate(size_t n)
 {
-    return json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, e);
+    void *p = malloc(n);
+    out_of_memory |= !p;
+    return p;
+}
+
+static void count_allocations(void)
+{
+    json_set_alloc_funcs(allocate, free);
+}
+
+/* ERR_INVALID leaves *e to be told; *ret is set on success alone. */
+static int decode(const char *text, size_t len, json_t **ret, json_error_t *e)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, count_allocations);
+    out_of_memory = false;
+    json_t *value = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, e);
+    if (value && !out_of_memory) {
+        *ret = value;
+        return 0;
+    }
+    json_decref(value);
+    return out_of_memory ? ERR_NOMEM : ERR_INVALID;
 }
 
 int json_parse(const char *text, size_t len, const char *what, json_t **ret, struct err *err)
@@ -74,24 +103,20 @@ int json_parse(const char *text, size_t len, const char *what, json_t **ret, str
     json_error_t e;
     struct outline o;
     struct buf copy;
-    json_t *value = NULL;
+    int r;
     outline(text, len, NULL, &o);
     if (o.too_deep)
         return err_set(err, ERR_INVALID, "%s: JSON is nested deeper than %d", what, MAX_DEPTH);
     if (o.long_integers == 0) {
-        value = decode(text, len, &e);
+        r = decode(text, len, ret, &e);
     } else {
         buf_init(&copy, SIZE_MAX / 4);
-        int r = outline(text, len, &copy, &o);
-        value = r < 0 ? NULL : decode(copy.data, copy.len, &e);
+        r = outline(text, len, &copy, &o) < 0 ? ERR_NOMEM : decode(copy.data, copy.len, ret, &e);
         buf_done(&copy);
-        if (r < 0)
-            return err_set(err, r, "no memory for %s", what);
     }
-    if (!value)
-        return err_set(err, ERR_INVALID, "%s is not valid JSON: %s at line %d, column %d", what, e.text, e.line, e.column);
-    *ret = value;
-    return 0;
+    if (r == ERR_NOMEM)
+        return err_set(err, r, "no memory to parse %s", what);
+    return r < 0 ? err_set(err, r, "%s is not valid JSON: %s at line %d, column %d", what, e.text, e.line, e.column) : 0;
 }
 
 static int read_all(FILE *f, const char *path, size_t max_bytes, struct buf *b, struct err *err)
@@ -108,11 +133,27 @@ static int read_all(FILE *f, const char *path, size_t max_bytes, struct buf *b, 
     return ferror(f) ? err_set(err, ERR_IO, "cannot read %s: %s", path, strerror(errno)) : 0;
 }
 
+/* A FIFO or a device is refused without waiting for it. */
+static int open_regular(const char *path, FILE **ret, struct err *err)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return err_set(err, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    bool regular = !fstat(fd, &st) && S_ISREG(st.st_mode);
+    *ret = regular ? fdopen(fd, "rb") : NULL;
+    if (*ret)
+        return 0;
+    close(fd);
+    return regular ? err_set(err, ERR_NOMEM, "no memory to read %s", path) : err_set(err, ERR_IO, "%s is not a regular file", path);
+}
+
 int json_parse_file(const char *path, size_t max_bytes, json_t **ret, struct err *err)
 {
-    FILE *f = fopen(path, "rbe");
-    if (!f)
-        return err_set(err, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    FILE *f = NULL;
+    int opened = open_regular(path, &f, err);
+    if (opened < 0)
+        return opened;
     struct buf b;
     buf_init(&b, max_bytes);
     int r = read_all(f, path, max_bytes, &b, err);

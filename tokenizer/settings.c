@@ -1,6 +1,7 @@
 /* Reading the JSON files beside a tokenizer. */
 #include "tokenizer/settings.h"
 #include "common/json.h"
+#include "common/mapfile.h"
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -312,22 +313,16 @@ static int read_generation(struct settings *s, const char *dir, struct err *err)
 
 static int read_template_file(struct settings *s, const char *dir, struct err *err)
 {
-    char path[PATH_MAX], chunk[4096];
-    struct buf text;
-    size_t n;
+    char path[PATH_MAX];
+    struct mapfile m;
     snprintf(path, sizeof(path), "%s/chat_template.jinja", dir);
-    FILE *f = fopen(path, "re");
-    if (!f)
+    if (mapfile_open(&m, path, NULL) < 0)
         return 0;
-    buf_init(&text, MAX_FILE_BYTES);
-    int r = 0;
-    while (r >= 0 && (n = fread(chunk, 1, sizeof(chunk), f)) > 0)
-        r = buf_append(&text, chunk, n);
-    fclose(f);
-    if (r >= 0)
-        s->chat_template = arena_strndup(&s->memory, text.data, text.len);
-    buf_done(&text);
-    return r < 0 ? err_set(err, ERR_CORRUPT, "%s is larger than %zu bytes", path, MAX_FILE_BYTES) : 0;
+    bool fits = m.len <= MAX_FILE_BYTES;
+    if (fits)
+        s->chat_template = arena_strndup(&s->memory, m.data ? (const char *)m.data : "", m.len);
+    mapfile_close(&m);
+    return fits ? 0 : err_set(err, ERR_CORRUPT, "%s is larger than %zu bytes", path, MAX_FILE_BYTES);
 }
 
 int settings_read(struct settings *s, const char *dir, bool spm, struct err *err)
