@@ -230,7 +230,7 @@ static void add_headers(struct http_exchange *x, struct MHD_Response *m, const s
         MHD_add_response_header(m, "WWW-Authenticate", "Bearer");
     if (resp->stream.next)
         MHD_add_response_header(m, "Cache-Control", "no-cache");
-    if (resp->close || connections_spare(x->connection) || atomic_load(&x->h->stopping))
+    if (resp->close || connections_last(x->connection) || atomic_load(&x->h->stopping))
         MHD_add_response_header(m, "Connection", "close");
 }
 
@@ -323,7 +323,7 @@ void exchange_on_completed(void *user, struct MHD_Connection *mhd, void **state,
     drop_body(x);
     connections_enter(h->connections, x->connection, CONNECTION_IDLE);
     if (x->handled) {
-        h->o.finished(h->o.user, &x->req, x->status, seconds_since(&x->begin));
+        h->o.finished(h->o.user, &x->req, x->status, seconds_since(&x->begin), why == MHD_REQUEST_TERMINATED_COMPLETED_OK);
         if (atomic_fetch_sub(&h->in_flight, 1) == 1 && atomic_load(&h->stopping))
             (void)!write(h->idle, &(uint64_t){1}, sizeof(uint64_t));
     }

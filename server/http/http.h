@@ -65,21 +65,23 @@ struct http_options {
     int (*admit)(void *user, struct http_request *req, struct err *err);
     /* Runs on the connection's thread once the body is complete, or with a body_error when it cannot be had. */
     void (*handle)(void *user, struct http_request *req, const struct err *body_error, struct http_response *resp);
-    /* The answer was sent (or the client had gone). */
-    void (*finished)(void *user, const struct http_request *req, int status, double seconds);
+    /* The answer was sent, or broken off (sent is then false). */
+    void (*finished)(void *user, const struct http_request *req, int status, double seconds, bool sent);
     void *user;
 };
 
 /* Binds and listens at once, so that a taken port is told before a model is loaded; connections wait until http_start. */
 int http_listen(const struct http_options *o, struct http_server **ret, struct err *err);
 int http_start(struct http_server *h, struct err *err);
+/* Reads the TLS files again: connections opened from now on use them, the others end after their answer. On an error all stays as it is. */
+int http_reload(struct http_server *h, struct err *err);
 int http_port(const struct http_server *h);
 /* Requests whose handler has begun and whose answer is not yet sent. */
 int http_in_flight(const struct http_server *h);
 void http_stop_accepting(struct http_server *h);
 /* A descriptor that can be read once accepting has stopped and no request is in flight; borrowed. */
 int http_idle_fd(const struct http_server *h);
-/* Tells every request that is watched, now and to come, that it is given up. */
+/* Tells every request that waits, now and to come, that it is given up. */
 void http_give_up(struct http_server *h);
 /* Closes every connection and waits for their threads; handlers that still run must be made to return first. NULL is valid. */
 void http_close(struct http_server *h);

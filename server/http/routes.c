@@ -15,11 +15,11 @@ static const struct route table[] = {
     {"GET", "/tokenizer_info", api_tokenizer_info},
     {"GET", "/v1/models", api_models},
     {"GET", "/v1/models/", api_model},
-    {"GET", "/health", api_health, .open = true, .quiet = true},
-    {"GET", "/ready", api_ready, .open = true, .quiet = true},
+    {"GET", "/health", api_health, .open = true, .quiet = true, .early = true},
+    {"GET", "/ready", api_ready, .open = true, .quiet = true, .early = true},
     {"GET", "/metrics", api_metrics, .open = true, .quiet = true},
     {"GET", "/version", api_version},
-    {"GET", "/openapi.json", api_openapi},
+    {"GET", "/openapi.json", api_openapi, .early = true},
 };
 #define N_ROUTES (int)(sizeof(table) / sizeof(table[0]))
 _Static_assert(sizeof(table) / sizeof(table[0]) < METRICS_ROUTES, "metrics.h has too few routes");
@@ -84,7 +84,9 @@ int routes_admit(void *user, struct http_request *req, struct err *err)
         return r < 0 ? r : 0;
     if (!route->open)
         r = authorise(s, req, err);
-    if (r >= 0 && atomic_load(&s->stopping) && route->has_body)
+    if (r >= 0 && !atomic_load(&s->loaded) && !route->early)
+        r = err_set(err, ERR_BUSY, "the model is being loaded");
+    if (r >= 0 && atomic_load(&s->draining) && route->has_body)
         r = err_set(err, ERR_DRAINING, "the server is shutting down");
     if (r >= 0 && !route->open && !http_take_place(req))
         r = err_set(err, ERR_BUSY, "all connections are in use, and as many wait as may");
@@ -142,11 +144,11 @@ void routes_handle(void *user, struct http_request *req, const struct err *body_
     arena_done(&c.arena);
 }
 
-void routes_finished(void *user, const struct http_request *req, int status, double seconds)
+void routes_finished(void *user, const struct http_request *req, int status, double seconds, bool sent)
 {
     struct server *s = user;
     bool quiet = req->route >= 0 && table[req->route].quiet;
     metrics_count(&s->metrics, req->route, status, seconds);
-    log_write(s->log, quiet ? LOG_DEBUG : LOG_INFO, req->id, "%.16s %.100s %d %.1f ms%s%s", req->method, req->path, status, 1e3 * seconds,
-              *req->client ? " " : "", req->client);
+    log_write(s->log, quiet ? LOG_DEBUG : LOG_INFO, req->id, "%.16s %.100s %d %.1f ms%s%s%s", req->method, req->path, status, 1e3 * seconds,
+              *req->client ? " " : "", req->client, sent ? "" : " (not sent to its end)");
 }

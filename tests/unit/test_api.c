@@ -8,7 +8,8 @@
 #include <stdlib.h>
 
 static struct server_settings settings;
-static struct server server = {.settings = &settings, .model_name = "double", .info = &fake_engine_info, .bos = FAKE_BOS, .eos = FAKE_EOS};
+static struct server server = {
+    .settings = &settings, .loaded = true, .model_name = "double", .info = &fake_engine_info, .bos = FAKE_BOS, .eos = FAKE_EOS};
 
 /* The handler's code; *ret is the parsed answer or NULL. */
 static int call(route_handler handler, const char *body, json_t **ret, struct err *err)
