@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -23,6 +24,7 @@
 struct outline {
     bool too_deep;
     size_t long_integers; /* that become reals: "1000...0" in model_max_length stands in half of all tokenizer configs */
+    size_t objects, arrays, members, elements, strings, string_bytes, longest, numbers;
 };
 
 /* Length of the number at s; *ret_long: an integer of more digits than fit. */
@@ -39,26 +41,52 @@ static size_t number_length(const char *s, size_t len, bool *ret_long)
     return n;
 }
 
+/* Length of the string at s, its quotes included, or up to the end of the text. */
+static size_t string_length(const char *s, size_t len)
+{
+    size_t n = 1;
+    while (n < len && s[n] != '"')
+        n += s[n] == '\\' ? 2 : 1;
+    return n < len ? n + 1 : len;
+}
+
+static void count_string(struct outline *o, size_t n)
+{
+    o->strings++;
+    o->string_bytes += n;
+    o->longest = n > o->longest ? n : o->longest;
+}
+
+static void count_mark(struct outline *o, char c, int *depth)
+{
+    o->objects += c == '{';
+    o->arrays += c == '[';
+    o->members += c == ':';
+    o->elements += c == ',' || c == '[';
+    if (c == '{' || c == '[')
+        o->too_deep |= ++*depth > MAX_DEPTH;
+    else if (c == '}' || c == ']')
+        --*depth;
+}
+
 /* Walks the text; `out` (may be NULL) receives a copy in which long integers end in ".0". */
 static int outline(const char *text, size_t len, struct buf *out, struct outline *ret)
 {
     int depth = 0, r = 0;
-    bool quoted = false;
     *ret = (struct outline){0};
     for (size_t i = 0, n; i < len && r >= 0; i += n) {
         char c = text[i];
         bool is_long = false;
         n = 1;
-        if (c == '"')
-            quoted = !quoted;
-        else if (quoted && c == '\\' && i + 1 < len)
-            n = 2;
-        else if (!quoted && (c == '-' || (c >= '0' && c <= '9')))
+        if (c == '"') {
+            n = string_length(text + i, len - i);
+            count_string(ret, n);
+        } else if (c == '-' || (c >= '0' && c <= '9')) {
             n = number_length(text + i, len - i, &is_long);
-        else if (!quoted && (c == '{' || c == '['))
-            ret->too_deep |= ++depth > MAX_DEPTH;
-        else if (!quoted && (c == '}' || c == ']'))
-            depth--;
+            ret->numbers++;
+        } else {
+            count_mark(ret, c, &depth);
+        }
         ret->long_integers += is_long;
         if (out)
             r = buf_append(out, text + i, n);
@@ -68,19 +96,37 @@ static int outline(const char *text, size_t len, struct buf *out, struct outline
     return r;
 }
 
-/* jansson 2.14 goes on when some of its allocations fail, and says nothing of others; so they are counted here. */
+/* What jansson 2.14 allocates on 64 bits, malloc's own bytes included: an object and its first buckets; a member and its share of buckets
+ * and keys; an array and its first places; an element's places, the ones before they grew included; a string's head; a number. */
+size_t json_estimate(const char *text, size_t len)
+{
+    struct outline o;
+    outline(text, len, NULL, &o);
+    return 224 * o.objects + 112 * o.members + 128 * o.arrays + 24 * o.elements + 80 * o.strings + o.string_bytes + 3 * o.longest +
+           32 * o.numbers + (o.long_integers ? len + 2 * o.long_integers : 0) + 4096;
+}
+
+/* jansson goes on when some of its allocations fail, and says nothing of others; so they are counted here. */
 static _Thread_local bool out_of_memory;
+static _Thread_local size_t allocated;
 
 static void *allocate(size_t n)
 {
     void *p = malloc(n);
     out_of_memory |= !p;
+    allocated += p ? malloc_usable_size(p) + sizeof(size_t) : 0;
     return p;
+}
+
+static void release(void *p)
+{
+    allocated -= p ? malloc_usable_size(p) + sizeof(size_t) : 0;
+    free(p);
 }
 
 static void count_allocations(void)
 {
-    json_set_alloc_funcs(allocate, free);
+    json_set_alloc_funcs(allocate, release);
 }
 
 /* ERR_INVALID leaves *e to be told; *ret is set on success alone. */
@@ -89,6 +135,7 @@ static int decode(const char *text, size_t len, json_t **ret, json_error_t *e)
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, count_allocations);
     out_of_memory = false;
+    allocated = 0;
     json_t *value = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, e);
     if (value && !out_of_memory) {
         *ret = value;
@@ -117,6 +164,11 @@ int json_parse(const char *text, size_t len, const char *what, json_t **ret, str
     if (r == ERR_NOMEM)
         return err_set(err, r, "no memory to parse %s", what);
     return r < 0 ? err_set(err, r, "%s is not valid JSON: %s at line %d, column %d", what, e.text, e.line, e.column) : 0;
+}
+
+size_t json_parsed_bytes(void)
+{
+    return allocated;
 }
 
 static int read_all(FILE *f, const char *path, size_t max_bytes, struct buf *b, struct err *err)
