@@ -57,10 +57,11 @@ int charge_error(const struct charge *c, struct err *err)
 {
     size_t limit = atomic_load(&c->budget->limit);
     if (c->refused > limit)
-        return err_set(err, ERR_TOO_LARGE,
-                       "the request needs over %zu MiB of memory, and all together may take %zu MiB (--request-memory); send fewer or shorter "
-                       "texts at once, or lower n, max_tokens or logprobs",
-                       c->refused >> 20, limit >> 20);
+        return err_set(
+            err, ERR_TOO_LARGE,
+            "the request needs over %zu MiB of memory, and all together may take %zu MiB (--request-memory); send fewer or shorter "
+            "texts at once, or lower n, max_tokens or logprobs",
+            c->refused >> 20, limit >> 20);
     return err_set(err, ERR_BUSY, "the request needs over %zu MiB of memory; requests under way hold %zu of %zu MiB (--request-memory)",
                    c->refused >> 20, atomic_load(&c->budget->used) >> 20, limit >> 20);
 }

@@ -10,12 +10,25 @@ static const int32_t *tokens_from(const struct sequence *s, int pos)
     return pos < s->req->n_tokens ? &s->req->tokens[pos] : &s->new_tokens[pos - s->req->n_tokens];
 }
 
+/* Words of 4 bytes that all outputs but the routing take. */
+static size_t output_words(const struct eval_request *req, const struct model *m)
+{
+    size_t scored = (size_t)(req->n_tokens - req->score_begin), fresh = (size_t)req->max_new, k1 = req->top_k > 1 ? (size_t)req->top_k : 1;
+    return (scored + fresh) * (1 + 2 * k1) + fresh + (size_t)m->config.n_layers;
+}
+
+size_t sequence_bytes(const struct eval_request *req, const struct model *m)
+{
+    size_t routing = req->want_routing ? (size_t)m->config.n_layers * (size_t)(req->n_tokens + req->max_new) : 0;
+    return sizeof(struct sequence) + 4 * output_words(req, m) + routing;
+}
+
 int sequence_prepare(struct sequence *s, const struct eval_request *req, const struct model *m, struct engine_ticket *ticket)
 {
-    size_t scored = (size_t)(req->n_tokens - req->score_begin), fresh = (size_t)req->max_new, layers = (size_t)m->config.n_layers;
+    size_t scored = (size_t)(req->n_tokens - req->score_begin), fresh = (size_t)req->max_new;
     *s = (struct sequence){.req = req, .ticket = ticket, .k1 = req->top_k > 1 ? req->top_k : 1, .table_off = -1};
     s->sampler = (struct sampler_params){req->temperature, req->sample_top_k, req->top_p, req->seed};
-    size_t k1 = (size_t)s->k1, words = (scored + fresh) * (1 + 2 * k1) + fresh + layers;
+    size_t k1 = (size_t)s->k1, words = output_words(req, m);
     float *at = s->block = calloc(words ? words : 1, 4);
     if (!at)
         return ERR_NOMEM;

@@ -58,6 +58,8 @@ struct step_run {
     int pos;
 };
 
+/* What sequence_prepare, and the routing that a request wants, take beside the struct. */
+size_t sequence_bytes(const struct eval_request *req, const struct model *m);
 /* Allocates the outputs; -1 = ERR_NOMEM. Any thread. */
 int sequence_prepare(struct sequence *s, const struct eval_request *req, const struct model *m, struct engine_ticket *ticket);
 void sequence_release(struct sequence *s); /* frees the outputs */

@@ -19,8 +19,7 @@ struct http_server {
     struct MHD_Daemon *daemon;                /* takes new connections */
     struct MHD_Daemon *older[HTTP_OLDER_MAX]; /* of certificates before, while they have connections */
     atomic_int in_flight;
-    int idle;                  /* eventfd: see http_idle_fd */
-    _Atomic size_t body_bytes; /* of all requests */
+    int idle; /* eventfd: see http_idle_fd */
     atomic_bool stopping;
     _Atomic uint64_t next_id;
 };

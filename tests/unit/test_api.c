@@ -22,6 +22,8 @@ static int call(route_handler handler, const char *body, json_t **ret, struct er
     arena_init(&c.arena, 1 << 24);
     c.body = body ? json_loads(body, 0, NULL) : NULL;
     int r = handler(&c, err);
+    while (r >= 0 && resp.stream.next && resp.stream.next(resp.stream.user, &resp.body) > 0)
+        ;
     if (r >= 0)
         CHECK((*ret = json_loads(resp.body.data, 0, NULL)) != NULL);
     if (resp.stream.done)
