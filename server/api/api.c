@@ -8,6 +8,21 @@ const char *api_request_id(const struct call *c)
     return c->req ? c->req->id : NULL;
 }
 
+void api_take_call(struct call *c, struct call *ret)
+{
+    *ret = *c;
+    ret->resp = NULL;
+    arena_init(&c->arena, 0);
+    c->body = NULL;
+}
+
+void api_drop_call(struct call *taken)
+{
+    json_decref(taken->body);
+    struct arena arena = taken->arena; /* `taken` may lie in it */
+    arena_done(&arena);
+}
+
 int api_check_model(struct call *c, struct err *err)
 {
     const char *name = NULL;
@@ -162,12 +177,37 @@ int api_wait(struct call *c, struct engine_ticket *t, int n, const char *what, s
     return r;
 }
 
+struct charge *api_charge(const struct call *c)
+{
+    return c->req ? &c->req->charge : NULL;
+}
+
+static size_t ticket_bytes(const struct call *c, const struct eval_request *reqs, int n)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < n; i++)
+        bytes += engine_request_bytes(c->server->engine, &reqs[i]);
+    return bytes;
+}
+
 int api_submit(struct call *c, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
 {
+    size_t bytes = ticket_bytes(c, reqs, n);
+    if (!charge_take(api_charge(c), bytes))
+        return charge_error(api_charge(c), err);
     int r = engine_submit(c->server->engine, reqs, n, ret, err);
-    if (r < 0)
+    if (r < 0) {
+        charge_give(api_charge(c), bytes);
         names_as_request_fields(err);
+    }
     return r;
+}
+
+void api_free(struct call *c, struct engine_ticket *t, const struct eval_request *reqs, int n)
+{
+    engine_ticket_free(t);
+    if (t)
+        charge_give(api_charge(c), ticket_bytes(c, reqs, n));
 }
 
 int api_run(struct call *c, const struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err)
@@ -178,7 +218,7 @@ int api_run(struct call *c, const struct eval_request *reqs, int n, const char *
         return r;
     r = api_wait(c, t, n, what, err);
     if (r < 0) {
-        engine_ticket_free(t);
+        api_free(c, t, reqs, n);
         return r;
     }
     *ret = t;

@@ -38,6 +38,12 @@ int api_metrics(struct call *c, struct err *err);
 int api_version(struct call *c, struct err *err);
 int api_openapi(struct call *c, struct err *err);
 
+/* An answer that is written after the handler has returned (http_stream) owns the call: it is moved to *ret, which may lie in its own arena, and the
+ * handler's is left empty. */
+void api_take_call(struct call *c, struct call *ret);
+void api_drop_call(struct call *taken);
+#define API_PIECE 65536 /* bytes that such an answer appends at once, about */
+
 const char *api_request_id(const struct call *c); /* NULL without HTTP */
 
 /* Refuses another `model` under --strict-model-name, and a `model` that is no string. */
@@ -58,10 +64,14 @@ int api_prefix_id(struct call *c, const char *name, int32_t *ret, struct err *er
 /* The spelling of a token in an answer: the tokenizer's, or "token_id:N" where there is none or `as_id` asks. */
 void api_write_token(struct call *c, struct writer *w, int32_t id, bool first, bool as_id);
 
-/* engine_submit; errors name the request's fields. */
+/* Memory of the request; NULL without HTTP. */
+struct charge *api_charge(const struct call *c);
+/* engine_submit, its memory charged; errors name the request's fields. */
 int api_submit(struct call *c, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err);
+/* Frees a ticket (NULL is valid) and gives back what api_submit charged for the same requests. */
+void api_free(struct call *c, struct engine_ticket *t, const struct eval_request *reqs, int n);
 /* Submits and waits; a client that leaves, or a server that gives up, cancels. On success every result's code is 0. `what` names
- * a sequence in errors ("prompt"). The ticket is the caller's: engine_ticket_free. */
+ * a sequence in errors ("prompt"). The ticket is the caller's: api_free. */
 int api_run(struct call *c, const struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err);
 /* The waiting half, for a ticket that was submitted before. On error the ticket remains the caller's too. */
 int api_wait(struct call *c, struct engine_ticket *t, int n, const char *what, struct err *err);

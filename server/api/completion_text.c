@@ -16,6 +16,7 @@ void completion_take(struct completion *p, struct engine_ticket *t, int i)
     struct completion_choice *c = &p->choices[i];
     const int32_t *tokens = engine_result(t, i)->new_tokens;
     int n = engine_tokens(t, i), r = c->code;
+    size_t was = c->text.text.cap_bytes;
     while (c->n_new < n && !c->text.hit && r >= 0) {
         size_t len;
         const char *text = token_text(p, tokens[c->n_new], &len);
@@ -24,6 +25,8 @@ void completion_take(struct completion *p, struct engine_ticket *t, int i)
         if (r)
             engine_stop(t, i);
     }
+    if (!charge_change(api_charge(p->call), was, c->text.text.cap_bytes))
+        r = ERR_NOMEM;
     c->code = r < 0 ? r : 0;
 }
 

@@ -64,7 +64,7 @@ static int open_engine(struct server *s, struct err *err)
     return r;
 }
 
-int server_open(const struct server_settings *settings, struct server **ret, struct err *err)
+int server_new(const struct server_settings *settings, struct server **ret, struct err *err)
 {
     struct server *s = calloc(1, sizeof(*s));
     if (!s)
@@ -76,20 +76,39 @@ int server_open(const struct server_settings *settings, struct server **ret, str
     pthread_mutex_init(&s->noted_lock, NULL);
     s->model_name = settings->model_name;
     int r = s->model_name ? 0 : default_name(s, err);
-    if (r >= 0)
-        r = open_tokenizer(s, err);
+    if (r < 0)
+        server_close(s);
+    else
+        *ret = s;
+    return r;
+}
+
+int server_load(struct server *s, struct err *err)
+{
+    int r = open_tokenizer(s, err);
     if (r >= 0)
         r = open_engine(s, err);
-    if (r < 0) {
-        server_close(s);
+    if (r < 0)
         return r;
-    }
     s->info = engine_info(s->engine);
     if (s->tokenizer && tokenizer_vocab_size(s->tokenizer) > s->info->config->vocab)
         log_warn(s->log, "the tokenizer has %d ids, the model %d: text with ids beyond the model's is refused",
                  tokenizer_vocab_size(s->tokenizer), s->info->config->vocab);
-    *ret = s;
+    atomic_store(&s->loaded, true);
     return 0;
+}
+
+int server_open(const struct server_settings *settings, struct server **ret, struct err *err)
+{
+    struct server *s = NULL;
+    int r = server_new(settings, &s, err);
+    if (r >= 0)
+        r = server_load(s, err);
+    if (r < 0)
+        server_close(s);
+    else
+        *ret = s;
+    return r;
 }
 
 void server_close(struct server *s)

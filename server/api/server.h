@@ -33,13 +33,19 @@ struct server {
     int32_t bos, eos;            /* -1: none. From the settings, else the tokenizer's files, else the checkpoint's */
     struct metrics metrics;
     time_t started;
+    atomic_bool loaded;         /* engine, info, tokenizer, bos and eos are there */
     atomic_bool stopping;       /* /ready says 503 */
+    atomic_bool draining;       /* new work is refused */
     pthread_mutex_t noted_lock; /* unknown request fields, told once each; innermost lock */
     const char *noted[SERVER_NOTED_NAMES];
     int n_noted;
 };
 
-/* Loads the checkpoint and its tokenizer. `settings` is borrowed and must outlive the server. Errors name the engine's fields. */
+/* A server that says it is loading. `settings` is borrowed and must outlive it. */
+int server_new(const struct server_settings *settings, struct server **ret, struct err *err);
+/* Loads the checkpoint and its tokenizer. Errors name the engine's fields; the server is then good for server_close alone. */
+int server_load(struct server *s, struct err *err);
+/* Both at once. */
 int server_open(const struct server_settings *settings, struct server **ret, struct err *err);
 void server_close(struct server *s); /* NULL is valid */
 

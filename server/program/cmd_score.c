@@ -97,7 +97,7 @@ static int score(struct options *o, struct arena *arena, struct log *log, struct
 {
     struct server_settings settings;
     struct server *s = NULL;
-    int r = settings_open_server(o, NULL, arena, log, &settings, &s, err);
+    int r = settings_open_server(o, arena, log, &settings, &s, err);
     if (r >= 0)
         r = score_lines(s, err);
     server_close(s);

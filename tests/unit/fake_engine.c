@@ -235,6 +235,11 @@ int engine_submit(struct engine *e, const struct eval_request *reqs, int n, stru
     return 0;
 }
 
+size_t engine_request_bytes(const struct engine *e, const struct eval_request *q)
+{
+    return sizeof(struct answer) + 12 * (size_t)(q->n_tokens + q->max_new) * (size_t)(1 + q->top_k);
+}
+
 bool engine_wait(struct engine_ticket *t, int timeout_ms)
 {
     pthread_mutex_lock(&lock);

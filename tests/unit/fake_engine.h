@@ -24,6 +24,7 @@ extern const struct engine_info fake_engine_info;
     {.settings = (settings_of_it),  \
      .model_name = "double",        \
      .info = &fake_engine_info,     \
+     .loaded = true,                \
      .bos = FAKE_BOS,               \
      .eos = FAKE_EOS,               \
      .noted_lock = PTHREAD_MUTEX_INITIALIZER}

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 
 static struct server_settings settings;
-static struct server server = {.settings = &settings, .model_name = "double", .info = &fake_engine_info, .bos = FAKE_BOS, .eos = FAKE_EOS};
+static struct server server = {
+    .settings = &settings, .loaded = true, .model_name = "double", .info = &fake_engine_info, .bos = FAKE_BOS, .eos = FAKE_EOS};
 
 /* The handler's code; *ret is the parsed answer or NULL. */
 static int call(route_handler handler, const char *body, json_t **ret, struct err *err)
@@ -21,6 +22,8 @@ static int call(route_handler handler, const char *body, json_t **ret, struct er
     arena_init(&c.arena, 1 << 24);
     c.body = body ? json_loads(body, 0, NULL) : NULL;
     int r = handler(&c, err);
+    while (r >= 0 && resp.stream.next && resp.stream.next(resp.stream.user, &resp.body) > 0)
+        ;
     if (r >= 0)
         CHECK((*ret = json_loads(resp.body.data, 0, NULL)) != NULL);
     if (resp.stream.done)
