@@ -373,6 +373,12 @@ static int read_tokens(struct settings *s, const json_t *kw, struct err *err)
     return r;
 }
 
+static const char *path_in(struct settings *s, const json_t *kw, const char *key)
+{
+    const json_t *v = json_object_get(kw, key);
+    return json_string_length(v) ? arena_strndup(&s->memory, json_string_value(v), json_string_length(v)) : NULL;
+}
+
 static int read_kwargs(struct settings *s, const char *dir, json_t *kw, const json_t *json, struct err *err)
 {
     size_t n_file = 0;
@@ -381,6 +387,9 @@ static int read_kwargs(struct settings *s, const char *dir, json_t *kw, const js
     s->add_eos = knob_of(kw, "add_eos_token");
     s->add_prefix_space = knob_of(kw, "add_prefix_space");
     s->from_slow = knob_of(kw, "from_slow");
+    s->no_tokenizer_file = knob_of(kw, "tokenizer_file") == KNOB_NULL;
+    s->tokenizer_file = path_in(s, kw, "tokenizer_file");
+    s->vocab_file = path_in(s, kw, "vocab_file");
     s->split_special = knob_of(kw, "split_special_tokens");
     if (s->split_special != KNOB_ABSENT && s->split_special != KNOB_TRUE && s->split_special != KNOB_FALSE)
         return bad(err, CONFIG, "split_special_tokens", "true or false");

@@ -69,6 +69,7 @@ class Maker:
 
     def __init__(self, seed: int) -> None:
         self.r = random.Random(seed)
+        self.later = random.Random(f"later {seed}")  # what came later does not change what a seed made before
         self.files: dict[str, bytes] = {}
         self.specials = self.r.sample(SPECIALS, self.r.randrange(3, 8)) + (["<|a b|>"] if self.chance(0.05) else [])
 
@@ -414,6 +415,10 @@ class Maker:
             "an_own_key": 3,
         }
         c.update({k: v for k, v in inert.items() if self.chance(0.15)})
+        if self.later.random() < (0.1 if "tokenizer.model" in self.files else 0.02):
+            c["tokenizer_file"] = None
+        if self.later.random() < 0.03:
+            c["vocab_file"] = None if self.later.random() < 0.5 else "/nowhere/tokenizer.model"
         items = list(c.items())
         self.r.shuffle(items)
         return dict(items)
