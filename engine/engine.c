@@ -1,98 +1,115 @@
-/* The engine's face: checks requests, owns tickets, and hides the scheduler. */
+/* The engine's face: puts executor, queue and worker together, checks requests, owns tickets. */
 #include "engine/engine.h"
-#include "engine/schedule/scheduler.h"
+#include "engine/engine_private.h"
+#include "engine/schedule/device_executor.h"
+#include "engine/schedule/ticket.h"
+#include "engine/schedule/worker.h"
 #include <assert.h>
-#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
 struct engine {
-    struct model m;
-    struct scheduler s;
+    struct device_executor *x;
+    struct queue queue;
+    struct worker worker;
     struct engine_info info;
 };
 
 /* ---- open and close ------------------------------------------------------------------------------------------- */
-/* Without a stated size the pool takes an eighth of free memory, but no more than 64 sequences of full length; it never takes more than is free. */
-static int pool_slots(const struct model *m, size_t wanted_bytes, struct err *err)
-{
-    size_t row = model_kv_row_bytes(m) + sizeof(int), one = (size_t)m->config.n_layers * (size_t)m->max_model_len, n = wanted_bytes / row;
-    struct backend_memory mem;
-    int r = m->k->backend->memory(m->k, &mem);
-    if (r < 0)
-        return err_set(err, r, "the device does not tell how much memory is free");
-    if (!wanted_bytes) {
-        n = mem.free_bytes / 8 / row;
-        n = n > 64 * one ? 64 * one : n;
-        n = n < one ? one : n;
-    }
-    if (n > mem.free_bytes / row)
-        return err_field(err, ERR_NOMEM, "kv-cache-memory",
-                         "the KV cache needs %zu MiB (--kv-cache-memory), and %zu of the %s device's %zu MiB are free", n * row >> 20,
-                         mem.free_bytes >> 20, m->k->backend->name, mem.total_bytes >> 20);
-    return n > INT32_MAX / 2 ? INT32_MAX / 2 : (int)n;
-}
-
 static void fill_info(struct engine *e)
 {
-    const struct model *m = &e->m;
+    const struct model *m = device_executor_model(e->x);
+    const struct executor_limits *l = &device_executor_face(e->x)->limits;
     e->info = (struct engine_info){.config = &m->config,
                                    .plan = m->plan,
                                    .device = m->k->backend->name,
                                    .dtype = dtype_name(m->k->act),
+                                   .host_memory = m->k->limits.host_memory,
                                    .numerics_class = m->k->backend->numerics_class(m->k),
                                    .model_hash = m->hash,
                                    .max_model_len = m->max_model_len,
-                                   .max_batch_tokens = e->s.max_rows,
+                                   .max_batch_tokens = l->max_rows,
                                    .n_threads = m->n_threads,
                                    .bos_id = m->config.bos_id,
                                    .eos_id = m->config.eos_id,
-                                   .kv_rows_total = (size_t)e->s.kv.n_slots,
-                                   .kv_row_bytes = e->s.kv.row_bytes,
+                                   .kv_rows_total = (size_t)l->n_kv_slots,
+                                   .kv_row_bytes = model_kv_row_bytes(m),
+                                   .state_slots_total = (size_t)l->n_state_slots,
+                                   .state_slot_bytes = model_state_bytes(m),
                                    .weight_bytes = m->weights.bytes,
-                                   .workspace_bytes = e->s.w.bytes};
+                                   .workspace_bytes = device_executor_workspace_bytes(e->x)};
 }
 
-int engine_open(const struct engine_options *o, struct engine **ret, struct err *err)
+static int open_executor(struct engine *e, const struct engine_options *o, const struct backend *backend, struct err *err)
+{
+    struct device_executor_options xo = {.model = {.dir = o->model_dir,
+                                                   .dtype = o->dtype,
+                                                   .n_threads = o->n_threads,
+                                                   .cpu_level = o->cpu_level,
+                                                   .cuda_level = o->cuda_level,
+                                                   .max_model_len = o->max_model_len,
+                                                   .overrides = {.rope_scaling = o->rope_scaling,
+                                                                 .dense_layers = o->dense_layers,
+                                                                 .bos_id = o->bos_id,
+                                                                 .eos_id = o->eos_id,
+                                                                 .expert_choice = o->expert_choice},
+                                                   .log = o->log},
+                                         .max_rows = o->max_batch_tokens,
+                                         .max_steps = o->steps_in_flight,
+                                         .kv_cache_bytes = o->kv_cache_bytes,
+                                         .state_slots = o->state_slots};
+    assert(o->steps_in_flight >= 0 && o->steps_in_flight <= EXECUTOR_STEPS_MAX);
+    return device_executor_open(&xo, backend, &e->x, err);
+}
+
+static int start_worker(struct engine *e, const struct engine_options *o, struct err *err)
+{
+    const struct model *m = device_executor_model(e->x);
+    struct executor *x = device_executor_face(e->x);
+    struct worker_options wo = {.prefix_cache = o->prefix_cache,
+                                .tree_bytes = (size_t)x->limits.n_kv_slots * model_kv_row_bytes(m) / 8 + (16u << 20),
+                                .eos_ids = m->config.eos_ids,
+                                .n_eos = m->config.n_eos,
+                                .log = o->log};
+    int r = worker_init(&e->worker, x, &e->queue, &wo, err);
+    return r < 0 ? r : worker_start(&e->worker, err);
+}
+
+int engine_open_on(const struct engine_options *o, const struct backend *backend, struct engine **ret, struct err *err)
 {
     struct engine *e = calloc(1, sizeof(*e));
     if (!e)
         return err_set(err, ERR_NOMEM, "no memory for the engine");
-    assert(o->steps_in_flight >= 0 && o->steps_in_flight <= STEPS_IN_FLIGHT_MAX);
-    int r = model_open(o, &e->m, err);
-    if (r >= 0)
-        r = pool_slots(&e->m, o->kv_cache_bytes, err);
+    queue_init(&e->queue, o->max_queue ? o->max_queue : 65536);
+    int r = open_executor(e, o, backend, err);
     if (r >= 0) {
-        bool cuda = !strcmp(e->m.k->backend->name, "cuda");
-        struct scheduler_options so = {.max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens
-                                                           : cuda              ? 16384
-                                                                               : 512,
-                                       .max_queue = o->max_queue ? o->max_queue : 65536,
-                                       .kv_slots = r,
-                                       .prefix_cache = o->prefix_cache,
-                                       .steps_in_flight = o->steps_in_flight ? o->steps_in_flight
-                                                          : cuda             ? 2
-                                                                             : 1,
-                                       .tree_bytes = (size_t)r * model_kv_row_bytes(&e->m) / 8 + (16u << 20),
-                                       .log = o->log};
-        r = scheduler_open(&e->s, &e->m, &so, err);
+        fill_info(e);
+        r = start_worker(e, o, err);
     }
     if (r < 0) {
         engine_close(e);
         return r;
     }
-    fill_info(e);
     *ret = e;
     return 0;
+}
+
+int engine_open(const struct engine_options *o, struct engine **ret, struct err *err)
+{
+    const struct backend *backend;
+    int r = backend_find(o->device ? o->device : "auto", &backend, err);
+    return r < 0 ? r : engine_open_on(o, backend, ret, err);
 }
 
 void engine_close(struct engine *e)
 {
     if (!e)
         return;
-    scheduler_close(&e->s);
-    model_close(&e->m);
+    worker_close(&e->worker);
+    if (e->x) {
+        struct executor *x = device_executor_face(e->x);
+        x->ops->close(x);
+    }
+    queue_done(&e->queue);
     free(e);
 }
 
@@ -103,33 +120,22 @@ const struct engine_info *engine_info(const struct engine *e)
 
 void engine_stats(struct engine *e, struct engine_stats *ret)
 {
-    pthread_mutex_lock(&e->s.lock);
-    *ret = e->s.published;
-    ret->queued = e->s.n_queued;
-    ret->running = e->s.n_running;
-    pthread_mutex_unlock(&e->s.lock);
+    queue_stats(&e->queue, ret);
 }
 
 int engine_health(struct engine *e, struct err *err)
 {
-    pthread_mutex_lock(&e->s.lock);
-    int code = e->s.failure.code;
-    if (code < 0 && err)
-        *err = e->s.failure;
-    pthread_mutex_unlock(&e->s.lock);
-    return code;
+    return queue_health(&e->queue, err);
 }
 
 void engine_drain(struct engine *e)
 {
-    pthread_mutex_lock(&e->s.lock);
-    e->s.draining = true;
-    pthread_mutex_unlock(&e->s.lock);
+    queue_drain(&e->queue);
 }
 
 void engine_cache_clear(struct engine *e)
 {
-    scheduler_clear_cache(&e->s);
+    queue_clear_cache(&e->queue);
 }
 
 /* ---- requests ---------------------------------------------------------------------------------------------------- */
@@ -142,6 +148,23 @@ static int check_ids(const struct eval_request *q, int i, int vocab, struct err 
     return 0;
 }
 
+/* Selectors that see the whole sequence: its prompt must fit into one step, and tokens that come later need stored thresholds. */
+static int check_whole(const struct engine *e, const struct eval_request *q, int i, struct err *err)
+{
+    const struct engine_info *f = &e->info;
+    int rows = q->n_tokens - (q->max_new ? 0 : 1);
+    if (rows > f->max_batch_tokens)
+        return err_field(err, ERR_TOO_LARGE, "tokens",
+                         "sequence %d feeds %d tokens, and expert choice \"exact\" needs them in one step; max_batch_tokens is %d", i, rows,
+                         f->max_batch_tokens);
+    for (int l = 0; l < f->config->n_layers; l++)
+        if (q->max_new > 1 && f->plan[l].decide == DECIDE_TOP && !f->plan[l].has_threshold)
+            return err_field(err, ERR_UNSUPPORTED, "max_new",
+                             "max_new is %d, and this expert-choice checkpoint stores no thresholds: at most 1 token can be generated",
+                             q->max_new);
+    return 0;
+}
+
 static int check_request(const struct engine *e, const struct eval_request *q, int i, struct err *err)
 {
     const struct engine_info *f = &e->info;
@@ -151,53 +174,23 @@ static int check_request(const struct engine *e, const struct eval_request *q, i
         return err_field(err, ERR_INVALID, "score_begin", "score_begin of sequence %d is %d; it must be in 1..%d", i, q->score_begin,
                          q->n_tokens);
     if (q->max_new < 0 || q->max_new > f->max_model_len)
-        return err_field(err, ERR_INVALID, "max_tokens", "max_tokens is %d; it must be in 0..%d (max-model-len)", q->max_new,
-                         f->max_model_len);
+        return err_field(err, ERR_INVALID, "max_new", "max_new is %d; it must be in 0..%d (max_model_len)", q->max_new, f->max_model_len);
     if (q->n_tokens - 1 > f->max_model_len - q->max_new)
         return err_field(err, ERR_INVALID, "tokens",
                          "sequence %d has %d tokens and asks for %d more, which computes %lld positions; "
-                         "max-model-len is %d",
+                         "max_model_len is %d",
                          i, q->n_tokens, q->max_new, (long long)q->n_tokens - 1 + q->max_new, f->max_model_len);
+    int r = device_executor_face(e->x)->limits.whole_prompts ? check_whole(e, q, i, err) : 0;
+    if (r < 0)
+        return r;
     int top = f->config->vocab < ENGINE_TOP_K_MAX ? f->config->vocab : ENGINE_TOP_K_MAX;
     if (q->top_k < 0 || q->top_k > top)
-        return err_field(err, ERR_INVALID, "logprobs", "logprobs is %d; it must be in 0..%d", q->top_k, top);
+        return err_field(err, ERR_INVALID, "top_k", "top_k is %d; it must be in 0..%d", q->top_k, top);
     if (!(q->temperature >= 0) || !(q->top_p > 0 && q->top_p <= 1) || q->sample_top_k < 0)
-        return err_field(err, ERR_INVALID, "temperature", "temperature %g must be at least 0, top_p %g in (0, 1], top_k %d at least 0",
-                         (double)q->temperature, (double)q->top_p, q->sample_top_k);
+        return err_field(err, ERR_INVALID, "temperature",
+                         "temperature %g must be at least 0, top_p %g in (0, 1], sample_top_k %d at least 0", (double)q->temperature,
+                         (double)q->top_p, q->sample_top_k);
     return check_ids(q, i, f->config->vocab, err);
-}
-
-static void free_ticket(struct engine_ticket *t)
-{
-    for (int i = 0; t->seqs && i < t->n; i++)
-        sequence_release(&t->seqs[i]);
-    free(t->seqs);
-    pthread_cond_destroy(&t->done);
-    free(t);
-}
-
-static int new_ticket(struct engine *e, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
-{
-    struct engine_ticket *t = calloc(1, sizeof(*t));
-    if (!t)
-        return err_set(err, ERR_NOMEM, "no memory for %d requests", n);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&t->done, &attr);
-    pthread_condattr_destroy(&attr);
-    t->owner = &e->s;
-    t->n = t->remaining = n;
-    t->seqs = calloc((size_t)n, sizeof(*t->seqs));
-    int r = t->seqs ? 0 : ERR_NOMEM;
-    for (int i = 0; r >= 0 && i < n; i++)
-        r = sequence_prepare(&t->seqs[i], &reqs[i], &e->m, t);
-    if (r < 0) {
-        free_ticket(t);
-        return err_set(err, ERR_NOMEM, "no memory for the results of %d requests", n);
-    }
-    *ret = t;
-    return 0;
 }
 
 int engine_submit(struct engine *e, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
@@ -210,12 +203,12 @@ int engine_submit(struct engine *e, const struct eval_request *reqs, int n, stru
         if (r < 0)
             return r;
     }
-    int r = new_ticket(e, reqs, n, &t, err);
+    int r = ticket_new(&e->queue, reqs, n, e->info.config->n_layers, device_executor_face(e->x)->limits.whole_prompts, &t);
     if (r < 0)
-        return r;
-    r = scheduler_submit(&e->s, t, err);
+        return err_set(err, r, "no memory for the results of %d requests", n);
+    r = queue_submit(&e->queue, t, err);
     if (r < 0)
-        free_ticket(t);
+        ticket_free(t);
     else
         *ret = t;
     return r;
@@ -223,21 +216,7 @@ int engine_submit(struct engine *e, const struct eval_request *reqs, int n, stru
 
 bool engine_wait(struct engine_ticket *t, int timeout_ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-    pthread_mutex_lock(&t->owner->lock);
-    int r = 0;
-    while (t->remaining && r != ETIMEDOUT)
-        r = timeout_ms < 0 ? pthread_cond_wait(&t->done, &t->owner->lock) : pthread_cond_timedwait(&t->done, &t->owner->lock, &until);
-    bool done = !t->remaining;
-    pthread_mutex_unlock(&t->owner->lock);
-    return done;
+    return queue_wait(t->queue, t, timeout_ms);
 }
 
 const struct eval_result *engine_result(const struct engine_ticket *t, int i)
@@ -245,9 +224,19 @@ const struct eval_result *engine_result(const struct engine_ticket *t, int i)
     return &t->seqs[i].result;
 }
 
+int engine_tokens(const struct engine_ticket *t, int i)
+{
+    return atomic_load_explicit(&t->seqs[i].n_shown, memory_order_acquire);
+}
+
+void engine_stop(struct engine_ticket *t, int i)
+{
+    atomic_store(&t->seqs[i].stopped, true);
+}
+
 void engine_cancel(struct engine_ticket *t)
 {
-    scheduler_cancel(t->owner, t);
+    queue_cancel(t->queue, t);
 }
 
 void engine_ticket_free(struct engine_ticket *t)
@@ -258,5 +247,5 @@ void engine_ticket_free(struct engine_ticket *t)
         engine_cancel(t);
         engine_wait(t, -1);
     }
-    free_ticket(t);
+    ticket_free(t);
 }

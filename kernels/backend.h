@@ -1,17 +1,19 @@
 /* Backends by name: opening one, its memory, and copies to and from it.
  *
- * Calls on one kern_ctx come from one thread. Copies are ordered with the ops of kernels.h. */
+ * A process may have several contexts, of one device or of many. Calls on one context come from one thread at a time, which need not
+ * always be the same. Copies are ordered with the ops of kernels.h. */
 #pragma once
 #include "common/log.h"
 #include "kernels/kernels.h"
 
 struct backend_config {
     enum dtype dtype;       /* compute dtype */
+    int device_index;       /* which device of the kind, from 0; the CPU is one */
     int n_threads;          /* CPU: threads that compute, >= 1 */
-    const char *cpu_level;  /* CPU: highest level to use ("scalar", "avx2", "avx512", "amx"); NULL: what the machine has */
+    const char *cpu_level;  /* CPU: highest of its levels to use (struct backend_limits); NULL: the highest that the machine has */
     const char *cpu_matmul; /* CPU, for tests and comparisons: who multiplies ("panel", "scalar"); NULL: the best that there is */
-    const char *cuda_level; /* CUDA: highest level to use ("simt", "mma", "wgmma"); NULL: what the device has */
-    struct log *log;
+    const char *cuda_level; /* CUDA: likewise; NULL: the highest that the device has */
+    struct log *log;        /* borrowed; NULL: silent */
 };
 
 #define BACKEND_MARKS 4
@@ -21,26 +23,47 @@ struct backend_memory {
     size_t total_bytes, free_bytes;
 };
 
+/* What an opened device is like. Those above kernels/ go by these fields, and name a device only to open it. */
+struct backend_limits {
+    int step_rows;             /* rows that a step should hold if nobody says otherwise */
+    int steps_in_flight;       /* steps to issue before the first is waited for; 1 where an op is done when it returns */
+    bool host_memory;          /* its memory is the host's own; copies to memory of alloc_host are then no faster than others */
+    const char *const *levels; /* [n_levels] names of the levels of this kind of device, lowest first; a level includes those below it */
+    int n_levels, level;       /* level: index of the highest in use */
+};
+
+struct backend;
+
+/* An opened backend. `ops` is complete but for what kernels.h calls optional. */
+struct kern_ctx {
+    const struct kern_ops *ops;
+    const struct backend *backend;
+    enum dtype act; /* the compute dtype */
+    struct backend_limits limits;
+    void *impl;             /* the backend's own state */
+    struct op_times *times; /* op_times.h; NULL: no step is being sampled */
+};
+
 struct backend {
-    const char *name;                /* "cpu", "cuda" */
-    int (*present)(struct err *err); /* a device of this kind can be opened; else ERR_UNSUPPORTED: not built, ERR_DEVICE: why not */
+    const char *name;                /* what `--device` calls it: "cpu", "cuda" */
+    int (*present)(struct err *err); /* device 0 of this kind can be opened; else ERR_UNSUPPORTED: not built, ERR_DEVICE: why not */
     /* The dtype that `auto` means for weights stored as `stored`: that one where the device is fast at it, else f32. */
     enum dtype (*auto_dtype)(enum dtype stored);
     int (*open)(const struct backend_config *c, struct kern_ctx **ret, struct err *err);
     void (*close)(struct kern_ctx *k); /* NULL is valid; everything allocated must be freed before */
 
-    void *(*alloc)(struct kern_ctx *k, size_t bytes); /* 64-byte aligned, uninitialised; NULL: no memory */
-    void (*free)(struct kern_ctx *k, void *p);        /* NULL is valid */
+    struct dev_bytes *(*alloc)(struct kern_ctx *k, size_t bytes); /* 64-byte aligned, uninitialised; NULL: no memory */
+    void (*free)(struct kern_ctx *k, struct dev_bytes *p);        /* NULL is valid */
     /* src may be reused when upload returns; dst of download may be read after the next sync. */
-    int (*upload)(struct kern_ctx *k, void *dst, const void *src, size_t bytes);
-    int (*download)(struct kern_ctx *k, void *dst, const void *src, size_t bytes);
+    int (*upload)(struct kern_ctx *k, struct dev_bytes *dst, const void *src, size_t bytes);
+    int (*download)(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes);
     int (*sync)(struct kern_ctx *k, struct err *err);
     /* Copies that the device makes while the host goes on. fetch's dst is memory of alloc_host, and may be read once wait has returned 0 for
      * a mark that was set after the fetch. mark notes how far the queue has come, under a number from 0 to BACKEND_MARKS - 1; wait returns when
      * everything before the mark's latest setting is done, and says as sync does when the device has failed. */
     void *(*alloc_host)(struct kern_ctx *k, size_t bytes); /* as alloc, and freed by free_host before close */
     void (*free_host)(struct kern_ctx *k, void *p);
-    int (*fetch)(struct kern_ctx *k, void *dst, const void *src, size_t bytes);
+    int (*fetch)(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes);
     int (*mark)(struct kern_ctx *k, int i);
     int (*wait)(struct kern_ctx *k, int i, struct err *err);
     /* stamp notes the time at which what was issued before it is done, under a number from 0 to BACKEND_STAMPS - 1; stamp_seconds: from stamp a to
@@ -48,7 +71,7 @@ struct backend {
     int (*stamp)(struct kern_ctx *k, int i);
     double (*stamp_seconds)(struct kern_ctx *k, int a, int b);
     int (*memory)(struct kern_ctx *k, struct backend_memory *ret);
-    /* What decides the bits of a result beside the dtype ("cpu avx512 amx-bf16 ..."), for /version. */
+    /* What decides the bits of a result beside the dtype ("cpu avx2", "cuda sm_90 bf16 wgmma"), for /version. */
     const char *(*numerics_class)(struct kern_ctx *k);
 };
 

@@ -13,71 +13,45 @@ static bool has_stamps(const struct op_times *t)
     return t->n_stamps + 2 < BACKEND_STAMPS;
 }
 
-static int before(struct op_times *t, enum op_kind kind)
+/* Around an op of a sampled step. Meanwhile the table is the backend's own, as an op may call others. */
+static int before(struct kern_ctx *k, enum op_kind kind)
 {
+    struct op_times *t = k->times;
+    k->ops = t->ops;
     if (!has_stamps(t))
         return 0;
     t->kind[t->n_stamps / 2] = kind;
     return stamp(t);
 }
 
-static int after(struct op_times *t, int r)
+static int after(struct kern_ctx *k, int r)
 {
+    struct op_times *t = k->times;
+    k->ops = &t->timed;
     return r < 0 || t->n_stamps % 2 ? r : stamp(t); /* an odd number: before() had none left */
 }
 
-static int matmul_timed(struct kern_ctx *k, void *y, enum dtype y_type, int ldy, const void *x, int ldx, const struct kern_matrix *w,
-                        struct rows n)
-{
-    int r = before(k->times, OP_MATMUL);
-    return r < 0 ? r : after(k->times, k->times->ops->matmul(k, y, y_type, ldy, x, ldx, w, n));
-}
+/* The ops of a kind that is told apart, with stamps around; what is OTHER stays as it is. */
+#define TIMED(name, kind, args, ...)                           \
+    static int name##_timed(__VA_ARGS__)                       \
+    {                                                          \
+        int r = before(k, kind);                               \
+        return after(k, r < 0 ? r : k->times->ops->name args); \
+    }
+#define TIMED_MATMUL(name, args, ...) TIMED(name, OP_MATMUL, args, __VA_ARGS__)
+#define TIMED_ATTENTION(name, args, ...) TIMED(name, OP_ATTENTION, args, __VA_ARGS__)
+#define TIMED_OTHER(name, args, ...)
+#define OP(name, kind, bits, args, ...) TIMED_##kind(name, args, __VA_ARGS__)
+#include "kernels/op_list.h"
 
-static int matmul_residual_timed(struct kern_ctx *k, float *x, const void *a, int lda, const struct kern_matrix *w, const float *gate,
-                                 struct rows n)
+static void fill_timed(struct kern_ops *o)
 {
-    int r = before(k->times, OP_MATMUL);
-    return r < 0 ? r : after(k->times, k->times->ops->matmul_residual(k, x, a, lda, w, gate, n));
-}
-
-static int matmul_swiglu_timed(struct kern_ctx *k, void *y, const void *x, const struct kern_matrix *w, struct rows n)
-{
-    int r = before(k->times, OP_MATMUL);
-    return r < 0 ? r : after(k->times, k->times->ops->matmul_swiglu(k, y, x, w, n));
-}
-
-static int matmul_accurate_timed(struct kern_ctx *k, float *y, const float *x, const struct kern_matrix *w, struct rows n)
-{
-    int r = before(k->times, OP_MATMUL);
-    return r < 0 ? r : after(k->times, k->times->ops->matmul_accurate(k, y, x, w, n));
-}
-
-static int matmul_bypass_timed(struct kern_ctx *k, const struct kern_heads *hs, void *out, void *qkv, const void *xn,
-                               const struct kern_matrix *w, int d, struct rows n)
-{
-    int r = before(k->times, OP_MATMUL);
-    return r < 0 ? r : after(k->times, k->times->ops->matmul_bypass(k, hs, out, qkv, xn, w, d, n));
-}
-
-/* Almost all of it is its matmul, which it may reach through the table. */
-static int route_dtrnet_timed(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, float *hid, const float *x,
-                              const struct kern_matrix *w1, const float *w2, const float *b2, int m, struct rows n)
-{
-    struct op_times *t = k->times;
-    int r = before(t, OP_MATMUL);
-    if (r < 0)
-        return r;
-    k->ops = t->ops;
-    r = k->ops->route_dtrnet(k, route, gate, prob, hid, x, w1, w2, b2, m, n);
-    k->ops = &t->timed;
-    return after(t, r);
-}
-
-static int attention_timed(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, const struct kern_step *s,
-                           int layer, const struct kern_place *p, float scale)
-{
-    int r = before(k->times, OP_ATTENTION);
-    return r < 0 ? r : after(k->times, k->times->ops->attention(k, hs, out, qkv, s, layer, p, scale));
+#define SET_MATMUL(name) o->name = name##_timed;
+#define SET_ATTENTION(name) o->name = name##_timed;
+#define SET_OTHER(name)
+#define OP(name, kind, bits, args, ...) SET_##kind(name)
+#include "kernels/op_list.h"
+    o->replay = NULL;
 }
 
 void op_times_init(struct op_times *t, struct kern_ctx *k)
@@ -86,14 +60,7 @@ void op_times_init(struct op_times *t, struct kern_ctx *k)
     t->k = k;
     t->ops = k->ops;
     t->timed = *k->ops;
-    t->timed.matmul = matmul_timed;
-    t->timed.matmul_residual = matmul_residual_timed;
-    t->timed.matmul_swiglu = matmul_swiglu_timed;
-    t->timed.matmul_accurate = matmul_accurate_timed;
-    t->timed.matmul_bypass = matmul_bypass_timed;
-    t->timed.route_dtrnet = route_dtrnet_timed;
-    t->timed.attention = attention_timed;
-    t->timed.replay = NULL;
+    fill_timed(&t->timed);
 }
 
 int op_times_begin(struct op_times *t, double now_s, bool *ret_sampled)

@@ -46,7 +46,8 @@ setup_transformers() {
     done
 }
 
-# setup_build DIR [MESON OPTION...]: configures once and builds; the compiler's output is shown only when it fails.
+# setup_build DIR [MESON OPTION...]: configures once and builds $build_targets, or everything; the compiler's output is shown only when
+# it fails.
 setup_build() {
     local dir=$1 log=$1/build.log
     shift
@@ -54,6 +55,6 @@ setup_build() {
     echo "building in ${dir#"$root"/}"
     {
         { [[ -f $dir/build.ninja ]] || meson setup "$dir" "$root" "$@"; } &&
-            ninja -C "$dir"
+            ninja -C "$dir" ${build_targets:+$build_targets}
     } >"$log" 2>&1 || { tail -n 40 "$log" >&2; die "the build failed; the whole output is in $log"; }
 }

@@ -6,7 +6,7 @@
 
 #define CHECK_SKIP 77 /* exit status of a test that cannot run here */
 
-static int check_failures;
+__attribute__((weak)) int check_failures; /* one for all files of a test */
 
 static inline bool check_that(bool ok, const char *file, int line, const char *text)
 {

@@ -2,6 +2,7 @@
 #include "engine/checkpoint/model_config.h"
 #include "engine/checkpoint/config_keys.h"
 #include "engine/checkpoint/rope_config.h"
+#include "engine/checkpoint/ultradeep_config.h"
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,9 +64,9 @@ static int read_heads(const json_t *c, struct model_config *m, struct err *err)
                          WHERE "hidden_size %d is not a multiple of num_attention_heads %d, and head_dim is not given", m->hidden,
                          m->n_heads);
     m->head_dim = m->hidden / m->n_heads;
-    r = get_int(c, "head_dim", 8, MODEL_MAX_HEAD_DIM, &m->head_dim, err);
-    if (r >= 0 && (m->head_dim % 8 || m->head_dim < 8 || m->head_dim > MODEL_MAX_HEAD_DIM))
-        r = err_field(err, ERR_UNSUPPORTED, "head_dim", WHERE "head_dim %d must be a multiple of 8 from 8 to %d", m->head_dim,
+    r = get_int(c, "head_dim", 2, MODEL_MAX_HEAD_DIM, &m->head_dim, err);
+    if (r >= 0 && (m->head_dim % 2 || m->head_dim < 2 || m->head_dim > MODEL_MAX_HEAD_DIM))
+        r = err_field(err, ERR_UNSUPPORTED, "head_dim", WHERE "head_dim %d must be an even number from 2 to %d", m->head_dim,
                       MODEL_MAX_HEAD_DIM);
     return r;
 }
@@ -158,8 +159,9 @@ static int read_dense_layers(const json_t *c, struct model_config *m, struct err
     if (r < 0)
         return r;
     m->has_dense_layers = given(c, "dtrnet_layers");
+    memset(m->layout, m->has_dense_layers ? 'D' : 'T', (size_t)m->n_layers);
     for (size_t i = 0; i < n; i++)
-        m->dense_layers[ids[i]] = true;
+        m->layout[ids[i]] = 'T';
     free(ids);
     return 0;
 }
@@ -217,9 +219,9 @@ static void warn_about_ids(struct log *log, const struct special_ids *config, co
                  config->n_eos ? config->eos[0] : -1, generation->n_eos ? generation->eos[0] : -1);
 }
 
-static int override_id(const char *flag, int id, int vocab, struct err *err)
+static int override_id(const char *field, int id, int vocab, struct err *err)
 {
-    return id < vocab ? 0 : err_field(err, ERR_INVALID, flag, "--%s %d must be below the vocabulary size %d", flag, id, vocab);
+    return id < vocab ? 0 : err_field(err, ERR_INVALID, field, "%s %d must be below the vocabulary size %d", field, id, vocab);
 }
 
 static int read_special_ids(const json_t *config, const json_t *generation, const struct model_overrides *o, struct log *log,
@@ -235,9 +237,9 @@ static int read_special_ids(const json_t *config, const json_t *generation, cons
     if (r >= 0 && generation)
         r = read_ids(generation, "generation_config.json: ", m->vocab, &ids, err);
     if (r >= 0 && o)
-        r = override_id("bos-id", o->bos_id, m->vocab, err);
+        r = override_id("bos_id", o->bos_id, m->vocab, err);
     if (r >= 0 && o)
-        r = override_id("eos-id", o->eos_id, m->vocab, err);
+        r = override_id("eos_id", o->eos_id, m->vocab, err);
     if (r < 0)
         return r;
     if (generation)
@@ -258,7 +260,7 @@ static int read_rope(const json_t *config, const struct model_overrides *o, stru
     json_t *override = NULL;
     int r = 0;
     if (o && o->rope_scaling)
-        r = json_parse(o->rope_scaling, strlen(o->rope_scaling), "--rope-scaling", &override, err);
+        r = json_parse(o->rope_scaling, strlen(o->rope_scaling), "rope_scaling_override", &override, err);
     if (r >= 0)
         r = rope_config_read(config, override, m->max_position_embeddings, log, &m->rope, err);
     if (r >= 0)
@@ -286,6 +288,8 @@ int model_config_from_json(const json_t *config, const json_t *generation, const
         r = read_switches(config, &m, err);
     if (r >= 0)
         r = read_dense_layers(config, &m, err);
+    if (r >= 0)
+        r = ultradeep_config_read(config, o, &m, err);
     if (r >= 0)
         r = read_special_ids(config, generation, o, log, &m, err);
     if (r >= 0)

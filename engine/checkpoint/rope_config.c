@@ -183,7 +183,7 @@ static int pick_source(const json_t *config, const json_t *override, struct sour
     if (has_old && has_new && !json_equal(old, new))
         return err_field(err, ERR_INVALID, "rope_parameters", "config.json: rope_scaling and rope_parameters are both given and differ");
     if (override)
-        *ret = (struct source){override, "--rope-scaling: ", true};
+        *ret = (struct source){override, "rope_scaling_override: ", true};
     else if (has_new)
         *ret = (struct source){new, "config.json: rope_parameters.", true};
     else if (has_old)

@@ -3,14 +3,14 @@
 #include <stdlib.h>
 
 /* ---- children by (parent, first token) -------------------------------------------------------------------- */
-static struct tree_node **bucket_of(const struct prefix_tree *t, const struct tree_node *parent, int32_t token)
+static struct tree_node **bucket_of(const struct tree *t, const struct tree_node *parent, int32_t token)
 {
     uint64_t h = ((uint64_t)(uintptr_t)parent >> 4) * 0x9e3779b97f4a7c15u ^ (uint64_t)(uint32_t)token * 0xc2b2ae3d27d4eb4fu;
     h ^= h >> 32;
     return &t->buckets[(size_t)(h * 0x9e3779b97f4a7c15u >> 20) & (t->n_buckets - 1)];
 }
 
-struct tree_node *tree_links_find(const struct prefix_tree *t, const struct tree_node *parent, int32_t token)
+struct tree_node *tree_links_find(const struct tree *t, const struct tree_node *parent, int32_t token)
 {
     struct tree_node *c = *bucket_of(t, parent, token);
     while (c && (c->parent != parent || c->tokens[0] != token))
@@ -18,7 +18,7 @@ struct tree_node *tree_links_find(const struct prefix_tree *t, const struct tree
     return c;
 }
 
-static void hash_add(struct prefix_tree *t, struct tree_node *node)
+static void hash_add(struct tree *t, struct tree_node *node)
 {
     struct tree_node **b = bucket_of(t, node->parent, node->tokens[0]);
     node->hash_next = *b;
@@ -26,7 +26,7 @@ static void hash_add(struct prefix_tree *t, struct tree_node *node)
 }
 
 /* first: the token by which the node was added. */
-static void hash_remove(struct prefix_tree *t, struct tree_node *node, int32_t first)
+static void hash_remove(struct tree *t, struct tree_node *node, int32_t first)
 {
     struct tree_node **b = bucket_of(t, node->parent, first);
     while (*b != node)
@@ -35,7 +35,7 @@ static void hash_remove(struct prefix_tree *t, struct tree_node *node, int32_t f
 }
 
 /* Doubles the buckets when chains get long; without memory the chains just get longer. */
-static void hash_grow(struct prefix_tree *t)
+static void hash_grow(struct tree *t)
 {
     if (t->n_linked < 2 * t->n_buckets)
         return;
@@ -50,13 +50,13 @@ static void hash_grow(struct prefix_tree *t)
 }
 
 /* ---- the list by last use ------------------------------------------------------------------------------------ */
-static void list_unlink(struct prefix_tree *t, struct tree_node *n)
+static void list_unlink(struct tree *t, struct tree_node *n)
 {
     *(n->lru_newer ? &n->lru_newer->lru_older : &t->newest) = n->lru_older;
     *(n->lru_older ? &n->lru_older->lru_newer : &t->oldest) = n->lru_newer;
 }
 
-static void list_link_newest(struct prefix_tree *t, struct tree_node *n)
+static void list_link_newest(struct tree *t, struct tree_node *n)
 {
     n->lru_newer = NULL;
     n->lru_older = t->newest;
@@ -64,7 +64,7 @@ static void list_link_newest(struct prefix_tree *t, struct tree_node *n)
     t->newest = n;
 }
 
-static void list_link_above(struct prefix_tree *t, struct tree_node *n, struct tree_node *below)
+static void list_link_above(struct tree *t, struct tree_node *n, struct tree_node *below)
 {
     n->lru_older = below;
     n->lru_newer = below->lru_newer;
@@ -73,7 +73,7 @@ static void list_link_above(struct prefix_tree *t, struct tree_node *n, struct t
 }
 
 /* ---- both ------------------------------------------------------------------------------------------------------- */
-void tree_links_add(struct prefix_tree *t, struct tree_node *n)
+void tree_links_add(struct tree *t, struct tree_node *n)
 {
     n->linked = true;
     hash_grow(t);
@@ -83,7 +83,7 @@ void tree_links_add(struct prefix_tree *t, struct tree_node *n)
     t->n_linked++;
 }
 
-void tree_links_remove(struct prefix_tree *t, struct tree_node *n)
+void tree_links_remove(struct tree *t, struct tree_node *n)
 {
     hash_remove(t, n, n->tokens[0]);
     list_unlink(t, n);
@@ -91,7 +91,7 @@ void tree_links_remove(struct prefix_tree *t, struct tree_node *n)
     t->n_linked--;
 }
 
-void tree_links_insert_above(struct prefix_tree *t, struct tree_node *upper, struct tree_node *lower)
+void tree_links_insert_above(struct tree *t, struct tree_node *upper, struct tree_node *lower)
 {
     hash_remove(t, lower, upper->tokens[0]); /* cutting changed lower's first token */
     upper->parent = lower->parent;
@@ -104,7 +104,7 @@ void tree_links_insert_above(struct prefix_tree *t, struct tree_node *upper, str
     list_link_above(t, upper, lower);
 }
 
-void tree_links_touch(struct prefix_tree *t, struct tree_node *leaf)
+void tree_links_touch(struct tree *t, struct tree_node *leaf)
 {
     for (struct tree_node *n = leaf; n != t->root; n = n->parent) {
         if (!n->linked)

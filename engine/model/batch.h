@@ -1,47 +1,31 @@
-/* The rows of one step, packed without padding: ids, positions, runs, key bases, reserved slots and wanted rows.
- * The scheduler fills the host side; batch_upload copies what is used to the device in one piece. */
+/* The rows of one step on a device: a copy of step_rows.h, made in one piece. */
 #pragma once
+#include "engine/model/kv_memory.h"
+#include "engine/model/model.h"
+#include "engine/model/step_rows.h"
 #include "kernels/backend.h"
 
 struct batch {
-    int max_rows, n_layers;
-    int n_rows, n_runs, n_append, n_want;
-    /* host, capacity max_rows unless noted */
-    int *ids, *pos, *run_of;
-    struct kern_run *runs;       /* n_runs <= n_rows */
-    int *base;                   /* [n_layers][max_rows]: keys of run i's sequence in layer l before the run, at base[l * max_rows + i] */
-    int *reserved;               /* [n_layers * n_append]: layer l may place its rows in reserved[l * n_append ..] */
-    int *want_row, *want_target; /* rows whose logits are wanted, ascending; the target token or -1 */
-    /* device, valid after batch_upload */
+    int n_layers, n_rows, n_runs, n_append, n_want; /* of the latest upload */
     struct kern_ctx *k;
-    char *device;
-    char *staging;
-    const int *d_ids, *d_base, *d_reserved, *d_want_row;
-    int *d_want_target;
+    struct dev_bytes *device; /* all of it */
+    char *staging;            /* on the host */
+    const struct dev_i32 *d_ids, *d_base, *d_reserved, *d_want_row;
+    struct dev_i32 *d_want_target;
     struct kern_step step;
 };
 
 int batch_init(struct batch *b, struct kern_ctx *k, int max_rows, int n_layers, struct err *err);
-void batch_done(struct batch *b); /* copes with half-built */
-void batch_clear(struct batch *b);
+void batch_done(struct batch *b); /* copes with half-built and with a zeroed struct */
 
-/* Adds a run of n rows at position pos0; base is filled by the caller at batch_base(b, layer, run). Returns the run. */
-struct kern_run *batch_add_run(struct batch *b, const int32_t *ids, int n, int pos0, bool append, int64_t table_off, int table_cap);
-static inline int *batch_base(struct batch *b, int layer, int run)
-{
-    return &b->base[(size_t)layer * (size_t)b->max_rows + (size_t)run];
-}
-/* Rows must be added in ascending order; returns the index of the wanted row. */
-int batch_want(struct batch *b, int row, int target);
-
-/* Copies to the device and fills b->step; tables: the KV cache's slot tables. */
-int batch_upload(struct batch *b, int *tables);
+/* Copies the rows to the device and fills b->step for a model on its memory. `rows` may be changed afterwards. */
+int batch_upload(struct batch *b, const struct step_rows *rows, const struct model *m, const struct kv_memory *kv);
 /* Device pointers of one layer. */
-static inline const int *batch_layer_base(const struct batch *b, int layer)
+static inline const struct dev_i32 *batch_layer_base(const struct batch *b, int layer)
 {
-    return b->d_base + (size_t)layer * (size_t)b->n_runs;
+    return dev_i32_at(b->d_base, (size_t)layer * (size_t)b->n_runs);
 }
-static inline const int *batch_layer_reserved(const struct batch *b, int layer)
+static inline const struct dev_i32 *batch_layer_reserved(const struct batch *b, int layer)
 {
-    return b->d_reserved + (size_t)layer * (size_t)b->n_append;
+    return dev_i32_at(b->d_reserved, (size_t)layer * (size_t)b->n_append);
 }

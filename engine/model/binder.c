@@ -1,70 +1,70 @@
-/* A tensor is asked for by name, checked, marked as used, and given to the backend. */
+/* A tensor is asked for by its row of the schema, laid out as kernels want it, and given to the backend. */
 #include "engine/model/binder.h"
+#include "engine/checkpoint/tensor_match.h"
+#include "engine/model/head_pad.h"
+#include <assert.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- one tensor -------------------------------------------------------------------------------------------- */
 
-int binder_dtype(const struct tensor *t, enum dtype *ret, struct err *err)
+struct source {
+    const struct tensor *t; /* NULL: this layer has none */
+    struct tensor_spec spec;
+    enum dtype type;
+    struct head_pad pad; /* of its heads; hp = hd: nothing to do */
+    const void *data;    /* the tensor's bytes, or those of a copy: aligned, heads padded */
+    size_t rows, cols;   /* of data; a vector has one column */
+};
+
+static struct source take(struct binder *b, enum schema_row row)
 {
-    switch (t->type) {
-    case TENSOR_F32: *ret = DTYPE_F32; return 0;
-    case TENSOR_BF16: *ret = DTYPE_BF16; return 0;
-    case TENSOR_F16: *ret = DTYPE_F16; return 0;
-    default: return err_set(err, ERR_UNSUPPORTED, "tensor %s has dtype %s; F32, BF16 and F16 are implemented", t->name, t->dtype);
+    struct source s = {0};
+    if (!schema_find(b->c, b->of, row, &s.spec))
+        return s;
+    s.t = safetensors_find(b->s, s.spec.name);
+    assert(s.t); /* tensor_match saw it */
+    (void)tensor_match_dtype(s.t, &s.type, NULL);
+    s.rows = (size_t)s.t->shape[0];
+    s.cols = (size_t)tensor_elements(s.t) / s.rows;
+    int hd = b->c->head_dim;
+    s.pad = (struct head_pad){hd, s.spec.heads == HEADS_NONE ? hd : model_config_padded_head_dim(b->c), s.spec.heads == HEADS_HALVES};
+    return s;
+}
+
+static void *padded(struct source *s)
+{
+    size_t hd = (size_t)s->pad.hd, hp = (size_t)s->pad.hp, size = dtype_size(s->type);
+    void *copy;
+    if (s->spec.slice == SLICE_IN_HEADS) {
+        copy = head_pad_columns(&s->pad, s->t->data, s->rows, s->cols / hd, size);
+        s->cols = s->cols / hd * hp;
+    } else {
+        copy = head_pad_rows(&s->pad, s->t->data, s->rows / hd, s->cols, size);
+        s->rows = s->rows / hd * hp;
     }
+    return copy;
 }
 
-static void shape_text(char *out, size_t size, const int64_t *shape, int n)
+/* Fills s->data: the values where the compiler may assume aligned loads, heads padded. */
+static int lay_out(struct binder *b, struct source *s)
 {
-    size_t at = (size_t)snprintf(out, size, "[");
-    for (int i = 0; i < n && at < size; i++)
-        at += (size_t)snprintf(out + at, size - at, "%s%lld", i ? "," : "", (long long)shape[i]);
-    if (at < size)
-        snprintf(out + at, size - at, "]");
-}
-
-static int check_shape(const struct tensor *t, const int64_t *want, int n, struct err *err)
-{
-    if (t->n_dims == n && !memcmp(t->shape, want, (size_t)n * sizeof(*want)))
+    void *copy;
+    s->data = s->t->data;
+    if (s->pad.hp != s->pad.hd) {
+        copy = padded(s);
+    } else if ((uintptr_t)s->t->data % dtype_size(s->type)) {
+        copy = malloc(s->t->n_bytes);
+        if (copy)
+            memcpy(copy, s->t->data, s->t->n_bytes);
+    } else {
         return 0;
-    char is[192], expected[64];
-    shape_text(is, sizeof(is), t->shape, t->n_dims);
-    shape_text(expected, sizeof(expected), want, n);
-    return err_set(err, ERR_CORRUPT, "tensor %s has shape %s; the config asks for %s", t->name, is, expected);
-}
-
-/* Finds, checks and marks `name` of shape [rows, cols], or [rows] if cols is 0. */
-static int take(struct binder *b, const char *name, int64_t rows, int64_t cols, const struct tensor **ret, enum dtype *ret_type)
-{
-    const struct tensor *t = safetensors_find(b->s, name);
-    if (!t)
-        return err_set(b->err, ERR_CORRUPT, "tensor %s is missing", name);
-    int64_t want[2] = {rows, cols};
-    int r = check_shape(t, want, cols ? 2 : 1, b->err);
-    if (r >= 0)
-        r = binder_dtype(t, ret_type, b->err);
-    if (r < 0)
-        return r;
-    b->used[t - safetensors_at(b->s, 0)] = true;
-    *ret = t;
-    return 0;
-}
-
-/* The tensor's values where the compiler may assume aligned loads. */
-static int aligned_data(struct binder *b, const struct tensor *t, enum dtype type, const void **ret)
-{
-    *ret = t->data;
-    if ((uintptr_t)t->data % dtype_size(type) == 0)
-        return 0;
-    void *copy = malloc(t->n_bytes);
+    }
     if (!copy)
-        return err_set(b->err, ERR_NOMEM, "tensor %s: no memory for an aligned copy", t->name);
-    memcpy(copy, t->data, t->n_bytes);
+        return err_set(b->err, ERR_NOMEM, "tensor %s: no memory for a copy", s->t->name);
     b->copies[b->n_copies++] = copy;
-    *ret = copy;
+    s->data = copy;
     return 0;
 }
 
@@ -76,79 +76,79 @@ static void drop_copies(struct binder *b)
 
 /* ---- vectors ----------------------------------------------------------------------------------------------- */
 
-/* Converts tensor `name` of n values to f32. */
-static int read_f32(struct binder *b, const char *name, int64_t rows, int64_t cols, float *dst)
+/* Appends a tensor's values to `values`, of which there are *n. */
+static int append_f32(struct binder *b, enum schema_row row, float scale, float **values, size_t *n)
 {
-    const struct tensor *t = NULL;
-    enum dtype type = DTYPE_F32;
-    const void *data = NULL;
-    int r = take(b, name, rows, cols, &t, &type);
-    if (r >= 0)
-        r = aligned_data(b, t, type, &data);
-    if (r < 0)
+    struct source s = take(b, row);
+    int r = s.t ? lay_out(b, &s) : 0;
+    if (r < 0 || !s.t)
         return r;
-    size_t n = (size_t)(rows * (cols ? cols : 1));
-    dtype_to_f32(dst, data, type, n);
+    size_t more = s.rows * s.cols;
+    float *grown = realloc(*values, (*n + more) * sizeof(float)), *to = grown + *n;
+    if (!grown)
+        return err_set(b->err, ERR_NOMEM, "tensor %s: no memory for a copy", s.t->name);
+    *values = grown;
+    *n += more;
+    dtype_to_f32(to, s.data, s.type, more);
     drop_copies(b);
-    for (size_t i = 0; i < n; i++)
-        if (!isfinite(dst[i]))
-            return err_set(b->err, ERR_CORRUPT, "tensor %s: value %zu is not finite", name, i);
+    for (size_t i = 0; i < more; i++) {
+        if (!isfinite(to[i]))
+            return err_set(b->err, ERR_CORRUPT, "tensor %s: value %zu is not finite", s.t->name, i);
+        to[i] *= scale;
+    }
     return 0;
 }
 
-static int upload(struct binder *b, const float *values, size_t n, float **ret)
+static int upload(struct binder *b, const float *values, size_t n, struct dev_f32 **ret)
 {
     const struct backend *be = b->k->backend;
-    float *p = be->alloc(b->k, n * sizeof(*p));
+    size_t bytes = n * sizeof(*values);
+    struct dev_bytes *p = be->alloc(b->k, bytes);
     if (!p)
         return err_set(b->err, ERR_NOMEM, "no %s memory for weights", be->name);
-    *ret = p; /* owned by the weights from here on, also when the upload fails */
-    b->bytes += n * sizeof(*p);
-    int r = be->upload(b->k, p, values, n * sizeof(*p));
+    *ret = dev_f32_in(p, 0); /* owned by the weights from here on, also when the upload fails */
+    b->bytes += bytes;
+    int r = be->upload(b->k, p, values, bytes);
     return r < 0 ? err_set(b->err, r, "upload of weights to %s failed", be->name) : 0;
 }
 
-int binder_stacked(struct binder *b, const char *const *names, int n_names, int64_t rows, int64_t cols, float **ret)
+int binder_vector(struct binder *b, const enum schema_row *rows, int n_rows, float scale, struct dev_f32 **ret)
 {
-    size_t each = (size_t)(rows * (cols ? cols : 1));
-    float *values = malloc(each * (size_t)n_names * sizeof(*values));
-    int r = values ? 0 : err_set(b->err, ERR_NOMEM, "tensor %s: no memory", names[0]);
-    for (int i = 0; i < n_names && r >= 0; i++)
-        r = read_f32(b, names[i], rows, cols, values + (size_t)i * each);
-    if (r >= 0)
-        r = upload(b, values, each * (size_t)n_names, ret);
+    float *values = NULL;
+    size_t n = 0;
+    int r = 0;
+    for (int i = 0; i < n_rows && r >= 0; i++)
+        r = append_f32(b, rows[i], scale, &values, &n);
+    if (r >= 0 && n)
+        r = upload(b, values, n, ret);
+    drop_copies(b);
     free(values);
     return r;
 }
 
-int binder_vector(struct binder *b, const char *name, int64_t n, float **ret)
-{
-    return binder_stacked(b, &name, 1, n, 0, ret);
-}
-
 /* ---- matrices ------------------------------------------------------------------------------------------------ */
 
-static int fill_part(struct binder *b, const struct part_spec *p, int64_t cols, struct matrix_part *ret)
+struct part {
+    struct source weight, bias;
+};
+
+static int fill_part(struct binder *b, enum schema_row row, struct part *p, struct matrix_part *ret)
 {
-    char name[192];
-    const struct tensor *t = NULL;
-    ret->n = (int)p->n;
-    snprintf(name, sizeof(name), "%s%s.weight", b->prefix, p->name);
-    int r = take(b, name, p->n, cols, &t, &ret->type);
-    if (r >= 0)
-        r = aligned_data(b, t, ret->type, &ret->data);
-    if (r < 0 || !p->bias)
-        return r;
-    snprintf(name, sizeof(name), "%s%s.bias", b->prefix, p->name);
-    r = take(b, name, p->n, 0, &t, &ret->bias_type);
-    return r >= 0 ? aligned_data(b, t, ret->bias_type, &ret->bias) : r;
+    p->weight = take(b, row);
+    p->bias = row + 1 < SCHEMA_ROWS && schema_is_bias(row + 1) ? take(b, row + 1) : (struct source){0};
+    int r = lay_out(b, &p->weight);
+    if (r >= 0 && p->bias.t)
+        r = lay_out(b, &p->bias);
+    *ret = (struct matrix_part){
+        .data = p->weight.data, .type = p->weight.type, .n = (int)p->weight.rows, .bias = p->bias.data, .bias_type = p->bias.type};
+    return r;
 }
 
-static bool all_finite(const void *data, enum dtype type, size_t n)
+static bool all_finite(const struct source *s)
 {
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < s->rows * s->cols; i++) {
         float v;
-        dtype_to_f32(&v, (const char *)data + i * dtype_size(type), type, 1);
+        dtype_to_f32(&v, (const char *)s->data + i * dtype_size(s->type), s->type, 1);
         if (!isfinite(v))
             return false;
     }
@@ -156,33 +156,58 @@ static bool all_finite(const void *data, enum dtype type, size_t n)
 }
 
 /* The backend refused a matrix: says which tensor it was, where one of several holds a value that is not finite. */
-static int blame(struct binder *b, int code, const struct part_spec *specs, const struct matrix_part *parts, int n_parts, int64_t cols,
-                 const struct err *cause)
+static int blame(struct binder *b, int code, const struct part *parts, int n, const struct err *cause)
 {
-    for (int i = 0; i < n_parts && code == ERR_CORRUPT; i++) {
-        if (!all_finite(parts[i].data, parts[i].type, (size_t)(specs[i].n * cols)))
-            return err_set(b->err, code, "tensor %s%s.weight holds a value that is not finite", b->prefix, specs[i].name);
-        if (parts[i].bias && !all_finite(parts[i].bias, parts[i].bias_type, (size_t)specs[i].n))
-            return err_set(b->err, code, "tensor %s%s.bias holds a value that is not finite", b->prefix, specs[i].name);
+    for (int i = 0; i < n && code == ERR_CORRUPT; i++) {
+        const struct source *s = !all_finite(&parts[i].weight) ? &parts[i].weight : &parts[i].bias;
+        if (s->t && !all_finite(s))
+            return err_set(b->err, code, "tensor %s holds a value that is not finite", s->t->name);
     }
-    return err_set(b->err, code, "%s%s.weight%s: %s", b->prefix, specs[0].name, n_parts > 1 ? " and its neighbours" : "", cause->text);
+    return err_set(b->err, code, "%s%s: %s", parts[0].weight.t->name, n > 1 ? " and its neighbours" : "", cause->text);
 }
 
-int binder_matrix(struct binder *b, enum matrix_kind kind, const struct part_spec *specs, int n_parts, int64_t cols,
-                  struct kern_matrix **ret)
+int binder_matrix(struct binder *b, enum matrix_kind kind, const enum schema_row *rows, int n, struct kern_matrix **ret)
 {
-    struct matrix_part parts[BINDER_MAX_PARTS] = {0};
+    struct matrix_part as_given[BINDER_MAX_PARTS] = {0};
+    struct part parts[BINDER_MAX_PARTS];
     struct err cause = {0};
     int r = 0;
-    for (int i = 0; i < n_parts && r >= 0; i++)
-        r = fill_part(b, &specs[i], cols, &parts[i]);
+    assert(n > 0 && n <= BINDER_MAX_PARTS);
+    for (int i = 0; i < n && r >= 0; i++)
+        r = fill_part(b, rows[i], &parts[i], &as_given[i]);
     if (r >= 0) {
-        r = b->k->ops->matrix_new(b->k, kind, parts, n_parts, (int)cols, ret, &cause);
+        r = b->k->ops->matrix_new(b->k, kind, as_given, n, (int)parts[0].weight.cols, ret, &cause);
         if (r >= 0)
             b->bytes += b->k->ops->matrix_bytes(*ret);
         else
-            r = blame(b, r, specs, parts, n_parts, cols, &cause);
+            r = blame(b, r, parts, n, &cause);
     }
+    drop_copies(b);
+    return r;
+}
+
+/* ---- Mamba routers ------------------------------------------------------------------------------------------- */
+
+int binder_tensor(struct binder *b, enum schema_row row, struct kern_tensor *ret)
+{
+    struct source s = take(b, row);
+    assert(s.t && b->n_copies < BINDER_MAX_COPIES);
+    int r = lay_out(b, &s);
+    if (r >= 0 && !all_finite(&s))
+        r = err_set(b->err, ERR_CORRUPT, "tensor %s holds a value that is not finite", s.t->name);
+    *ret = (struct kern_tensor){s.data, s.type};
+    return r;
+}
+
+/* The backend names a tensor by its part of the name. */
+int binder_mamba(struct binder *b, const struct mamba_parts *parts, struct kern_mamba **ret)
+{
+    struct err cause = {0};
+    int r = b->k->ops->mamba_new(b->k, parts, ret, &cause);
+    if (r >= 0)
+        b->bytes += b->k->ops->mamba_bytes(*ret);
+    else
+        err_set(b->err, r, "model.layers.%d.%s: %s", b->of.layer, b->of.skip ? "skip_router" : "router", cause.text);
     drop_copies(b);
     return r;
 }

@@ -1,37 +1,30 @@
-/* Tensors of a checkpoint bound to backend memory: each one's name, dtype and shape is checked, values that are not finite are refused,
- * and what was asked for is marked as used. */
+/* Tensors of a checkpoint, found by their row of the schema and given to a backend, heads padded to the size that kernels take. Names, shapes
+ * and dtypes must have been checked (tensor_match.h); values that are not finite are refused here, where they are read. */
 #pragma once
-#include "engine/checkpoint/model_config.h"
 #include "engine/checkpoint/safetensors.h"
+#include "engine/checkpoint/tensor_schema.h"
 #include "kernels/backend.h"
 
 #define BINDER_MAX_PARTS 3
+#define BINDER_MAX_COPIES 14 /* a Mamba router has as many tensors */
 
 struct binder {
     struct kern_ctx *k;
     const struct model_config *c;
     const struct safetensors *s;
-    bool *used;                         /* [safetensors_count] */
-    size_t bytes;                       /* in backend memory so far */
-    char prefix[64];                    /* of the names of a matrix's parts: "model.layers.3." or with "expert1." */
-    void *copies[2 * BINDER_MAX_PARTS]; /* aligned copies of misaligned tensors, while one matrix is packed */
+    struct schema_of of;             /* whose tensors are bound */
+    size_t bytes;                    /* in backend memory so far */
+    void *copies[BINDER_MAX_COPIES]; /* aligned or padded copies of tensors, while one matrix or router is packed */
     int n_copies;
     struct err *err;
 };
 
-/* One part of a matrix: tensors `name`.weight [n, cols] and, if asked for, `name`.bias [n]. */
-struct part_spec {
-    const char *name;
-    int64_t n;
-    bool bias;
-};
-
-/* A matrix of n_parts (at most BINDER_MAX_PARTS) side by side, of `cols` columns, packed by the backend. */
-int binder_matrix(struct binder *b, enum matrix_kind kind, const struct part_spec *specs, int n_parts, int64_t cols,
-                  struct kern_matrix **ret);
-/* f32 [n] in backend memory. On an error too, what is in *ret is owned by the caller. */
-int binder_vector(struct binder *b, const char *name, int64_t n, float **ret);
-/* One f32 array from n_names tensors of [rows, cols] each ([rows] if cols is 0), one after the other. */
-int binder_stacked(struct binder *b, const char *const *names, int n_names, int64_t rows, int64_t cols, float **ret);
-/* Other dtypes than F32, BF16 and F16 are an error. */
-int binder_dtype(const struct tensor *t, enum dtype *ret, struct err *err);
+/* The matrices of n rows of the schema (at most BINDER_MAX_PARTS) side by side, each with its bias if it has one, packed by the backend. */
+int binder_matrix(struct binder *b, enum matrix_kind kind, const enum schema_row *rows, int n, struct kern_matrix **ret);
+/* The values of n tensors times `scale`, one after the other, as f32 in backend memory. On an error too, what is in *ret is owned by the
+ * caller. A row that this layer does not have leaves *ret alone. */
+int binder_vector(struct binder *b, const enum schema_row *rows, int n, float scale, struct dev_f32 **ret);
+/* A tensor as it is stored, all values finite; borrowed until the next binder_matrix, binder_vector or binder_mamba. */
+int binder_tensor(struct binder *b, enum schema_row row, struct kern_tensor *ret);
+/* A Mamba router of tensors that binder_tensor gave. */
+int binder_mamba(struct binder *b, const struct mamba_parts *parts, struct kern_mamba **ret);

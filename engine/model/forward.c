@@ -4,109 +4,143 @@
 
 /* The rows of a step as a layer divides them. */
 struct layer_rows {
-    struct rows all, selected;
-    struct rows executed; /* rows that the layer changes: everyone, or the selected where the others skip it */
-    struct rows normed;   /* rows whose normed input something reads */
+    struct rows all, executed, attending;
+    struct rows normed;   /* rows whose input attention's projections read */
+    struct rows finished; /* executed rows whose output something reads */
 };
 
-/* After the last layer only wanted rows are read, so only they need its output projection and MLP. */
+/* After the last layer only wanted rows are read, so where all are executed only they need its output projection and MLP. */
 static struct layer_rows divide_rows(const struct layer_plan *p, const struct workspace *w, const struct batch *b, bool last)
 {
-    struct layer_rows r = {.all = b->step.all};
-    if (p->kind == LAYER_DENSE) {
-        r.selected = r.executed = r.normed = r.all;
-    } else {
-        r.selected = (struct rows){w->place.sel, w->place.sel_n, b->n_rows};
-        r.executed = p->unselected == UNSELECTED_SKIP ? r.selected : r.all;
-        r.normed = p->kv_all ? r.all : r.executed;
-    }
-    if (last && p->unselected != UNSELECTED_SKIP)
-        r.executed = (struct rows){.idx = b->d_want_row, .n_max = b->n_want};
+    struct layer_rows r = {.all = b->step.all, .executed = b->step.all, .attending = b->step.all};
+    if (layer_is_routed(p))
+        r.attending = (struct rows){w->place.sel, w->place.sel_n, b->n_rows};
+    if (layer_can_skip(p))
+        r.executed = (struct rows){w->place.exec, w->place.exec_n, b->n_rows};
+    r.normed = p->kv == KV_ALL ? r.all : r.executed;
+    r.finished = last && !layer_can_skip(p) ? (struct rows){.idx = b->d_want_row, .n_max = b->n_want} : r.executed;
     return r;
 }
 
-int forward_router(const struct model *m, struct workspace *w, const struct batch *b, int layer)
+/* What a layer works on. */
+struct layer {
+    const struct model *m;
+    struct workspace *w;
+    const struct batch *b;
+    const struct layer_plan *p;
+    const struct layer_weights *lw;
+    struct kern_heads heads;
+    struct layer_rows rows;
+    int index, width; /* width: of a row of qkv */
+};
+
+static int attention_input(const struct layer *l)
 {
-    const struct layer_weights *lw = &m->weights.layers[layer];
-    const struct layer_plan *p = &m->plan[layer];
+    const struct model_config *c = &l->m->config;
+    struct kern_ctx *k = l->m->k;
+    if (l->p->no_attn_norm)
+        return k->ops->cast_rows(k, l->w->xn, l->w->x, l->rows.normed, c->hidden);
+    return k->ops->rmsnorm(k, l->w->xn, NULL, l->w->x, l->lw->attn_norm, l->rows.normed, c->hidden, c->rms_eps);
+}
+
+static int project(const struct layer *l)
+{
+    struct kern_ctx *k = l->m->k;
+    struct workspace *w = l->w;
+    int d = l->m->config.hidden, r = 0;
+    for (int i = 0; r >= 0 && i < l->lw->n_proj; i++) {
+        const struct projection *p = &l->lw->proj[i];
+        struct rows of = p->rows == ROWS_ATTENDING ? l->rows.attending : p->rows == ROWS_EXECUTED ? l->rows.executed : l->rows.all;
+        r = p->bypass ? k->ops->matmul_bypass(k, &l->heads, w->attn, w->qkv, w->xn, p->w, d, of)
+                      : k->ops->matmul(k, w->qkv, p->col, l->width, w->xn, d, p->w, of);
+    }
+    return r;
+}
+
+/* Norms of heads, before the rotation; then the linear path's values, which the norm belongs to. */
+static int norm_heads(const struct layer *l)
+{
+    const struct kern_heads *h = &l->heads;
+    const struct {
+        int heads;
+        const struct dev_f32 *w;
+        struct rows rows;
+    } parts[] = {
+        {h->h, l->lw->q_norm, l->rows.attending},
+        {h->hk, l->lw->k_norm, l->rows.attending},
+        {h->hk, l->lw->v_norm, l->rows.executed},
+    };
+    struct kern_ctx *k = l->m->k;
+    int col = 0, hd = l->m->config.head_dim, r = 0;
+    for (int i = 0; i < 3 && r >= 0; col += parts[i++].heads * h->hd)
+        r = k->ops->head_norm(k, l->w->qkv, col, l->width, parts[i].heads, h->hd, hd, parts[i].w, parts[i].rows, l->m->config.rms_eps);
+    return r >= 0 && layer_has_linear(l->p) ? k->ops->spread_values(k, h, l->w->attn, l->w->qkv, l->rows.executed) : r;
+}
+
+/* x += o(attention of its input), or o(its own values) for executed rows that do not attend. */
+static int attention_block(const struct layer *l)
+{
+    const struct model *m = l->m;
+    struct workspace *w = l->w;
     struct kern_ctx *k = m->k;
-    struct rows all = b->step.all;
-    int r = 0;
-    unsigned char *route = w->route + (size_t)layer * (size_t)b->n_rows;
-    float *prob = w->prob + (size_t)layer * (size_t)b->n_rows;
-    switch (p->kind) {
-    case LAYER_DTRNET:
-        return k->ops->route_dtrnet(k, route, w->gate, prob, w->router, w->x, lw->router_in, lw->router_out, lw->router_out_bias,
-                                    lw->router_dim, all);
-    case LAYER_MOD: return k->ops->route_mod(k, route, w->gate, prob, w->x, lw->router_out, lw->router_out_bias, lw->router_dim, all);
-    case LAYER_DLLM:
-        r = k->ops->matmul_accurate(k, w->router, w->x, lw->router_in, all);
-        if (r >= 0) /* the norm inside D-LLM's router has its own fixed eps (golden section 8) */
-            r = k->ops->route_dllm(k, route, prob, w->router, lw->router_norm, 1e-5f, lw->router_out, lw->router_out_bias, lw->router_dim,
-                                   b->step.pos, p->forced, all);
-        break;
-    case LAYER_DENSE: break;
-    }
+    int r = attention_input(l);
+    if (r >= 0)
+        r = project(l);
+    if (r >= 0 && l->p->qkv_norm)
+        r = norm_heads(l);
+    if (r >= 0)
+        r = k->ops->rope_store(k, &l->heads, w->qkv, m->rope_cos, m->rope_sin, &l->b->step, w->place.slot, l->rows.attending);
+    if (r >= 0)
+        r = k->ops->attention(k, &l->heads, w->attn, w->qkv, &l->b->step, l->index, &w->place, 1.0f / sqrtf((float)m->config.head_dim));
+    if (r >= 0)
+        r = k->ops->matmul_residual(k, w->x, w->attn, l->heads.h * l->heads.hd, l->lw->o, l->p->attn_gate == GATE_CHOSEN ? w->gate : NULL,
+                                    l->rows.finished);
     return r;
 }
 
-static int attention_block(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_cache *kv, int layer,
-                           const struct layer_rows *rows)
+/* x = x + mlp(norm(x)), or norm(x) + mlp(norm(x)). */
+static int mlp_block(const struct layer *l)
 {
+    const struct model_config *c = &l->m->config;
+    struct workspace *w = l->w;
+    struct kern_ctx *k = l->m->k;
+    int r = k->ops->rmsnorm(k, w->xn, l->p->mlp_from_norm ? w->x : NULL, w->x, l->lw->mlp_norm, l->rows.finished, c->hidden, c->rms_eps);
+    if (r >= 0)
+        r = k->ops->matmul_swiglu(k, w->ffn, w->xn, l->lw->gate_up, l->rows.finished);
+    if (r >= 0)
+        r = k->ops->matmul_residual(k, w->x, w->ffn, c->ffn, l->lw->down, NULL, l->rows.finished);
+    return r;
+}
+
+static int blend(const struct layer *l)
+{
+    struct workspace *w = l->w;
+    bool towards = l->p->layer_gate == GATE_TOWARDS;
+    return l->m->k->ops->blend(l->m->k, w->x, w->x0, towards ? w->skip_gate : w->gate, towards ? BLEND_TOWARDS : BLEND_ADD,
+                               l->m->config.hidden, l->rows.executed);
+}
+
+int forward_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv, int layer)
+{
+    const struct layer_plan *p = &m->plan[layer];
     const struct model_config *c = &m->config;
-    const struct layer_weights *lw = &m->weights.layers[layer];
-    const struct layer_plan *p = &m->plan[layer];
     struct kern_ctx *k = m->k;
-    struct kern_heads heads = {.h = c->n_heads, .hk = c->n_kv_heads, .hd = c->head_dim, .kv = kv->kv};
-    int width = (c->n_heads + 2 * c->n_kv_heads) * c->head_dim, r;
-    r = k->ops->rmsnorm(k, w->xn, w->x, lw->attn_norm, rows->normed, c->hidden, c->rms_eps);
-    for (int i = 0; r >= 0 && i < lw->n_proj; i++) {
-        const struct projection *proj = &lw->proj[i];
-        struct rows of = proj->rows == ROWS_ALL ? rows->all : rows->selected;
-        char *to = (char *)w->qkv + (size_t)proj->col * dtype_size(k->act);
-        r = proj->bypass ? k->ops->matmul_bypass(k, &heads, w->attn, w->qkv, w->xn, proj->w, c->hidden, of)
-                         : k->ops->matmul(k, to, k->act, width, w->xn, c->hidden, proj->w, of);
-    }
+    const struct dev_u8 *route = layer_is_routed(p) ? dev_u8_at(w->route, (size_t)layer * (size_t)b->n_rows) : NULL;
+    struct layer l = {.m = m, .w = w, .b = b, .p = p, .lw = &m->weights.layers[layer], .index = layer};
+    l.heads = (struct kern_heads){.h = c->n_heads, .hk = c->n_kv_heads, .hd = model_config_padded_head_dim(c), .kv = kv->kv};
+    l.width = (c->n_heads + 2 * c->n_kv_heads) * l.heads.hd;
+    l.rows = divide_rows(p, w, b, layer == c->n_layers - 1);
+    int r = forward_router(m, w, b, layer);
     if (r >= 0)
-        r = k->ops->rope_store(k, &heads, w->qkv, m->rope_cos, m->rope_sin, &b->step, w->place.slot, rows->selected);
+        r = k->ops->place(k, &b->step, layer, route, p->kv == KV_ALL, batch_layer_base(b, layer), batch_layer_reserved(b, layer),
+                          &w->place);
+    if (r >= 0 && p->layer_gate != GATE_NONE)
+        r = k->ops->copy_rows(k, w->x0, w->x, c->hidden, l.rows.executed);
     if (r >= 0)
-        r = k->ops->attention(k, &heads, w->attn, w->qkv, &b->step, layer, &w->place, 1.0f / sqrtf((float)c->head_dim));
+        r = attention_block(&l);
     if (r >= 0)
-        r = k->ops->matmul_residual(k, w->x, w->attn, c->n_heads * c->head_dim, lw->o, p->gate == GATE_ATTENTION ? w->gate : NULL,
-                                    rows->executed);
-    return r;
-}
-
-static int mlp_block(const struct model *m, struct workspace *w, int layer, struct rows rows)
-{
-    const struct layer_weights *lw = &m->weights.layers[layer];
-    struct kern_ctx *k = m->k;
-    int r = k->ops->rmsnorm(k, w->xn, w->x, lw->mlp_norm, rows, m->config.hidden, m->config.rms_eps);
-    if (r >= 0)
-        r = k->ops->matmul_swiglu(k, w->ffn, w->xn, lw->gate_up, rows);
-    if (r >= 0)
-        r = k->ops->matmul_residual(k, w->x, w->ffn, m->config.ffn, lw->down, NULL, rows);
-    return r;
-}
-
-int forward_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_cache *kv, int layer)
-{
-    const struct layer_plan *p = &m->plan[layer];
-    struct kern_ctx *k = m->k;
-    const unsigned char *route = p->kind == LAYER_DENSE ? NULL : w->route + (size_t)layer * (size_t)b->n_rows;
-    int d = m->config.hidden, r = forward_router(m, w, b, layer);
-    if (r >= 0)
-        r = k->ops->place(k, &b->step, layer, route, p->kv_all, batch_layer_base(b, layer), batch_layer_reserved(b, layer), &w->place);
-    struct layer_rows rows = divide_rows(p, w, b, layer == m->config.n_layers - 1);
-    if (r >= 0 && p->gate == GATE_LAYER)
-        r = k->ops->copy_rows(k, w->x0, w->x, d, rows.executed);
-    if (r >= 0)
-        r = attention_block(m, w, b, kv, layer, &rows);
-    if (r >= 0)
-        r = mlp_block(m, w, layer, rows.executed);
-    if (r >= 0 && p->gate == GATE_LAYER)
-        r = k->ops->blend(k, w->x, w->x0, w->gate, d, rows.executed);
-    return r;
+        r = mlp_block(&l);
+    return r >= 0 && p->layer_gate != GATE_NONE ? blend(&l) : r;
 }
 
 int forward_embed(const struct model *m, struct workspace *w, const struct batch *b)
@@ -114,7 +148,7 @@ int forward_embed(const struct model *m, struct workspace *w, const struct batch
     return m->k->ops->embed(m->k, w->x, m->weights.embed, b->d_ids, b->step.all);
 }
 
-int forward_layers(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_cache *kv)
+int forward_layers(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv)
 {
     int r = forward_embed(m, w, b);
     for (int l = 0; r >= 0 && l < m->config.n_layers; l++)
@@ -122,19 +156,22 @@ int forward_layers(const struct model *m, struct workspace *w, const struct batc
     return r;
 }
 
+int forward_scores(const struct model *m, struct workspace *w, const struct batch *b, int first, int n, int top_k)
+{
+    struct kern_scores to = {
+        .target = b->d_want_target, .target_lp = w->target_lp, .top_k = top_k, .top_id = w->top_id, .top_lp = w->top_lp, .bad = w->bad};
+    return m->k->ops->logprobs(m->k, &to, first, w->logits, (size_t)m->config.vocab, n, m->config.vocab);
+}
+
 int forward_head(const struct model *m, struct workspace *w, const struct batch *b, int first, int n, int top_k)
 {
     const struct model_config *c = &m->config;
     struct kern_ctx *k = m->k;
-    struct rows wanted = {.idx = b->d_want_row + first, .n_max = n}, compact = {.n_max = n};
-    size_t at = (size_t)first, top_at = at * (size_t)top_k;
+    struct rows wanted = {.idx = dev_i32_at(b->d_want_row, (size_t)first), .n_max = n}, compact = {.n_max = n};
     int r = k->ops->gather_rows(k, w->want_x, w->x, c->hidden, wanted);
     if (r >= 0)
-        r = k->ops->rmsnorm(k, w->want_xn, w->want_x, m->weights.final_norm, compact, c->hidden, c->rms_eps);
+        r = k->ops->rmsnorm(k, w->want_xn, NULL, w->want_x, m->weights.final_norm, compact, c->hidden, c->rms_eps);
     if (r >= 0)
-        r = k->ops->matmul(k, w->logits, DTYPE_F32, c->vocab, w->want_xn, c->hidden, m->weights.head, compact);
-    if (r >= 0)
-        r = k->ops->logprobs(k, w->logits, (size_t)c->vocab, n, c->vocab, b->d_want_target + first, top_k, w->target_lp + at,
-                             w->top_id + top_at, w->top_lp + top_at, w->bad + at);
-    return r;
+        r = k->ops->matmul_f32(k, w->logits, w->want_xn, m->weights.head, compact);
+    return r < 0 ? r : forward_scores(m, w, b, first, n, top_k);
 }

@@ -64,19 +64,19 @@ static int load_weights_and_hash(struct model *m, const char *dir, const struct 
 
 static int upload_rope(struct model *m, struct err *err)
 {
-    size_t n = (size_t)m->max_model_len * (size_t)(m->config.head_dim / 2), bytes = n * sizeof(float);
+    size_t n = (size_t)m->max_model_len * (size_t)(model_config_padded_head_dim(&m->config) / 2), bytes = n * sizeof(float);
     const struct backend *b = m->k->backend;
     float *cos = malloc(bytes), *sin = malloc(bytes);
-    m->rope_cos = b->alloc(m->k, bytes);
-    m->rope_sin = b->alloc(m->k, bytes);
+    m->rope_cos = dev_f32_in(b->alloc(m->k, bytes), 0);
+    m->rope_sin = dev_f32_in(b->alloc(m->k, bytes), 0);
     int r = cos && sin && m->rope_cos && m->rope_sin
                 ? 0
                 : err_set(err, ERR_NOMEM, "no memory for rotary tables of %d positions", m->max_model_len);
     if (r >= 0) {
-        rope_tables(&m->config.rope, m->config.head_dim, m->max_model_len, cos, sin);
-        r = b->upload(m->k, m->rope_cos, cos, bytes);
+        rope_tables(&m->config.rope, m->config.head_dim, model_config_padded_head_dim(&m->config) / 2, m->max_model_len, cos, sin);
+        r = b->upload(m->k, DEV_BYTES(m->rope_cos), cos, bytes);
         if (r >= 0)
-            r = b->upload(m->k, m->rope_sin, sin, bytes);
+            r = b->upload(m->k, DEV_BYTES(m->rope_sin), sin, bytes);
         if (r < 0)
             err_set(err, r, "copying the rotary tables to the device failed");
     }
@@ -85,11 +85,11 @@ static int upload_rope(struct model *m, struct err *err)
     return r;
 }
 
-static void choose_length(struct model *m, const struct engine_options *o)
+static void choose_length(struct model *m, const struct model_options *o)
 {
     m->max_model_len = o->max_model_len ? o->max_model_len : m->config.default_max_model_len;
     if (m->max_model_len > m->config.default_max_model_len)
-        log_warn(o->log, "max-model-len %d is above the %d positions that the model was made for", m->max_model_len,
+        log_warn(o->log, "max_model_len %d is above the %d positions that the model was made for", m->max_model_len,
                  m->config.default_max_model_len);
 }
 
@@ -97,12 +97,12 @@ static void choose_length(struct model *m, const struct engine_options *o)
 static int check_length(const struct model *m, struct err *err)
 {
     struct backend_memory memory;
-    size_t n = (size_t)m->max_model_len, rope = (size_t)m->config.head_dim * sizeof(float);
+    size_t n = (size_t)m->max_model_len, rope = (size_t)model_config_padded_head_dim(&m->config) * sizeof(float);
     size_t need = n * ((size_t)m->config.n_layers * (model_kv_row_bytes(m) + sizeof(int)) + rope);
     if (m->k->backend->memory(m->k, &memory) < 0 || need <= memory.free_bytes)
         return 0;
-    return err_field(err, ERR_INVALID, "max-model-len",
-                     "a sequence of max-model-len %d needs %zu MiB for K and V, and %zu MiB are free; lower --max-model-len",
+    return err_field(err, ERR_INVALID, "max_model_len",
+                     "a sequence of max_model_len %d needs %zu MiB for K and V, and %zu MiB are free; lower max_model_len",
                      m->max_model_len, need >> 20, memory.free_bytes >> 20);
 }
 
@@ -119,42 +119,27 @@ static int check_weights(const struct model *m, const struct safetensors *files,
                      need >> 20, dtype_name(m->k->act), memory.free_bytes >> 20, m->k->backend->name, memory.total_bytes >> 20);
 }
 
-static int check_scopes(const struct model *m, struct err *err)
-{
-    for (int i = 0; i < m->config.n_layers; i++)
-        if (m->plan[i].scope != SCOPE_TOKEN)
-            return err_set(err, ERR_UNSUPPORTED, "layer %d selects by more than its own token, which is not implemented", i);
-    return 0;
-}
-
-int model_open(const struct engine_options *o, struct model *m, struct err *err)
+int model_open(const struct model_options *o, const struct backend *backend, struct model *m, struct err *err)
 {
     memset(m, 0, sizeof(*m));
-    struct model_overrides overrides = {
-        .rope_scaling = o->rope_scaling, .dense_layers = o->dense_layers, .bos_id = o->bos_id, .eos_id = o->eos_id};
     struct safetensors *files = NULL;
-    const struct backend *backend;
     struct backend_config bc = {.cpu_level = o->cpu_level, .cuda_level = o->cuda_level, .log = o->log};
-    int r = model_config_load(o->model_dir, &overrides, o->log, &m->config, err);
+    int r = model_config_load(o->dir, &o->overrides, o->log, &m->config, err);
     if (r >= 0)
-        r = backend_find(o->device ? o->device : "auto", &backend, err);
-    if (r >= 0)
-        r = safetensors_open_dir(o->model_dir, &files, err);
+        r = safetensors_open_dir(o->dir, &files, err);
     if (r >= 0)
         r = pick_dtype(o->dtype, backend, weights_stored_dtype(files), &bc.dtype, err);
     if (r >= 0) {
         m->n_threads = bc.n_threads = o->n_threads ? o->n_threads : thread_usable_count();
         m->plan = calloc((size_t)m->config.n_layers, sizeof(*m->plan));
-        r = m->plan ? layer_plan_fill(&m->config, files, o->dense_layers, m->plan, err) : err_set(err, ERR_NOMEM, "layer plan");
+        r = m->plan ? layer_plan_fill(&m->config, files, o->overrides.dense_layers, m->plan, err) : err_set(err, ERR_NOMEM, "layer plan");
     }
-    if (r >= 0)
-        r = check_scopes(m, err);
     if (r >= 0)
         r = backend->open(&bc, &m->k, err);
     if (r >= 0)
         r = check_weights(m, files, err);
     if (r >= 0)
-        r = load_weights_and_hash(m, o->model_dir, files, err);
+        r = load_weights_and_hash(m, o->dir, files, err);
     if (r >= 0) {
         choose_length(m, o);
         r = check_length(m, err);
@@ -174,8 +159,8 @@ void model_close(struct model *m)
     if (m->k) {
         const struct backend *b = m->k->backend;
         weights_free(m->k, &m->weights);
-        b->free(m->k, m->rope_cos);
-        b->free(m->k, m->rope_sin);
+        b->free(m->k, DEV_BYTES(m->rope_cos));
+        b->free(m->k, DEV_BYTES(m->rope_sin));
         b->close(m->k);
     }
     free(m->plan);
@@ -184,5 +169,10 @@ void model_close(struct model *m)
 
 size_t model_kv_row_bytes(const struct model *m)
 {
-    return 2 * (size_t)m->config.n_kv_heads * (size_t)m->config.head_dim * dtype_size(m->k->act);
+    return 2 * (size_t)m->config.n_kv_heads * (size_t)model_config_padded_head_dim(&m->config) * dtype_size(m->k->act);
+}
+
+size_t model_state_bytes(const struct model *m)
+{
+    return (size_t)m->weights.n_states * model_config_state_floats(&m->config) * sizeof(float);
 }

@@ -2,23 +2,34 @@
 #pragma once
 #include "engine/checkpoint/layer_plan.h"
 #include "engine/checkpoint/model_config.h"
-#include "engine/engine.h"
 #include "engine/model/weights.h"
+
+struct model_options {
+    const char *dir;                    /* required */
+    const char *dtype;                  /* "auto", "f32", "bf16", "f16"; NULL: auto */
+    int n_threads;                      /* 0: all that the process may use */
+    const char *cpu_level, *cuda_level; /* NULL: the machine's, the device's */
+    int max_model_len;                  /* 0: the model's default */
+    struct model_overrides overrides;   /* of config.json */
+    struct log *log;                    /* borrowed; NULL: silent */
+};
 
 struct model {
     struct kern_ctx *k;
     struct model_config config;
     struct layer_plan *plan; /* [config.n_layers] */
     struct weights weights;
-    int max_model_len;          /* positions that may be computed */
-    float *rope_cos, *rope_sin; /* backend memory, f32 [max_model_len, head_dim/2] */
+    int max_model_len;                   /* positions that may be computed */
+    struct dev_f32 *rope_cos, *rope_sin; /* [max_model_len, padded head_dim/2] */
     char hash[65];
     int n_threads;
 };
 
-/* Opens device and checkpoint as `o` says. On error *ret is empty. */
-int model_open(const struct engine_options *o, struct model *ret, struct err *err);
+/* Opens the checkpoint on a device of `backend`. On error *ret is empty. */
+int model_open(const struct model_options *o, const struct backend *backend, struct model *ret, struct err *err);
 void model_close(struct model *m); /* copes with half-opened */
 
 /* Bytes of one KV row slot: K and V of one token in one layer. */
 size_t model_kv_row_bytes(const struct model *m);
+/* Bytes of one state slot: the states of all recurrent routers after one prefix; 0: there are none. */
+size_t model_state_bytes(const struct model *m);

@@ -51,17 +51,17 @@ void rope_frequencies(const struct rope_config *c, int head_dim, float *inv_freq
         yarn(c, head_dim, half, inv_freq);
 }
 
-void rope_tables(const struct rope_config *c, int head_dim, int n_pos, float *cos_table, float *sin_table)
+void rope_tables(const struct rope_config *c, int head_dim, int width, int n_pos, float *cos_table, float *sin_table)
 {
     int half = head_dim / 2;
     float freq[MODEL_MAX_HEAD_DIM / 2];
-    assert(head_dim <= MODEL_MAX_HEAD_DIM);
+    assert(head_dim <= MODEL_MAX_HEAD_DIM && width >= half);
     float m = (float)c->attention_factor;
     rope_frequencies(c, head_dim, freq);
     for (int t = 0; t < n_pos; t++)
-        for (int j = 0; j < half; j++) {
-            float angle = (float)t * freq[j];
-            cos_table[(size_t)t * half + j] = (float)cos(angle) * m;
-            sin_table[(size_t)t * half + j] = (float)sin(angle) * m;
+        for (int j = 0; j < width; j++) {
+            float angle = j < half ? (float)t * freq[j] : 0;
+            cos_table[(size_t)t * width + j] = j < half ? (float)cos(angle) * m : 1;
+            sin_table[(size_t)t * width + j] = j < half ? (float)sin(angle) * m : 0;
         }
 }

@@ -13,18 +13,19 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
 {
     const struct model_config *c = &m->config;
     size_t n = (size_t)max_rows, d = (size_t)c->hidden, l = (size_t)c->n_layers, act = dtype_size(m->k->act), router = 0;
-    size_t q = (size_t)c->n_heads * (size_t)c->head_dim, kv = (size_t)c->n_kv_heads * (size_t)c->head_dim;
-    bool gated = false;
+    size_t hd = (size_t)model_config_padded_head_dim(c), q = (size_t)c->n_heads * hd, kv = (size_t)c->n_kv_heads * hd;
+    bool gated = false, nested = false;
     for (int i = 0; i < c->n_layers; i++) {
         const struct layer_weights *lw = &m->weights.layers[i];
-        if (lw->router_in && (size_t)lw->router_dim > router)
-            router = (size_t)lw->router_dim;
-        gated |= m->plan[i].gate == GATE_LAYER;
+        if (lw->router.in && (size_t)lw->router.dim > router)
+            router = (size_t)lw->router.dim;
+        gated |= m->plan[i].layer_gate != GATE_NONE;
+        nested |= layer_is_nested(&m->plan[i]);
     }
     *w = (struct workspace){.k = m->k, .max_rows = max_rows, .head_rows = head_rows(max_rows)};
     size_t hr = (size_t)w->head_rows;
     const struct {
-        void *field; /* the address of a pointer field */
+        void *field; /* the address of a field of a type of dev.h */
         size_t bytes;
     } plan[] = {
         {&w->x, n * d * 4},
@@ -37,10 +38,14 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         {&w->route, l * n},
         {&w->prob, l * n * 4},
         {&w->gate, n * 4},
+        {&w->margin, n * 4},
+        {&w->skip_gate, nested ? n * 4 : 0},
+        {&w->skip_prob, nested ? n * 4 : 0},
+        {&w->router_bad, (size_t)m->weights.n_states * n},
         {&w->place.sel, n * 4},
         {&w->place.sel_n, 4},
-        {&w->place.rest, n * 4},
-        {&w->place.rest_n, 4},
+        {&w->place.exec, n * 4},
+        {&w->place.exec_n, 4},
         {&w->place.run_start, (n + 1) * 4},
         {&w->place.visible, n * 4},
         {&w->place.slot, n * 4},
@@ -56,11 +61,11 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         w->bytes += plan[i].bytes;
     size_t bytes = w->bytes;
     for (size_t i = 0; i < sizeof(plan) / sizeof(plan[0]); i++) {
-        void *p = plan[i].bytes ? m->k->backend->alloc(m->k, plan[i].bytes) : NULL;
+        struct dev_bytes *p = plan[i].bytes ? m->k->backend->alloc(m->k, plan[i].bytes) : NULL;
         memcpy(plan[i].field, &p, sizeof(p));
         if (plan[i].bytes && !p) {
             workspace_done(w);
-            return err_set(err, ERR_NOMEM, "no memory for the activations of %d rows (%zu MiB); lower max-batch-tokens", max_rows,
+            return err_set(err, ERR_NOMEM, "no memory for the activations of %d rows (%zu MiB); lower max_batch_tokens", max_rows,
                            bytes >> 20);
         }
     }
@@ -71,10 +76,34 @@ void workspace_done(struct workspace *w)
 {
     if (!w->k)
         return;
-    void *all[] = {
-        w->x,          w->x0,     w->xn,        w->qkv,         w->attn,       w->ffn,          w->router,          w->route,
-        w->prob,       w->gate,   w->place.sel, w->place.sel_n, w->place.rest, w->place.rest_n, w->place.run_start, w->place.visible,
-        w->place.slot, w->want_x, w->want_xn,   w->logits,      w->target_lp,  w->top_id,       w->top_lp,          w->bad};
+    struct dev_bytes *all[] = {DEV_BYTES(w->x),
+                               DEV_BYTES(w->x0),
+                               DEV_BYTES(w->xn),
+                               DEV_BYTES(w->qkv),
+                               DEV_BYTES(w->attn),
+                               DEV_BYTES(w->ffn),
+                               DEV_BYTES(w->router),
+                               DEV_BYTES(w->route),
+                               DEV_BYTES(w->prob),
+                               DEV_BYTES(w->gate),
+                               DEV_BYTES(w->margin),
+                               DEV_BYTES(w->skip_gate),
+                               DEV_BYTES(w->skip_prob),
+                               DEV_BYTES(w->router_bad),
+                               DEV_BYTES(w->place.sel),
+                               DEV_BYTES(w->place.sel_n),
+                               DEV_BYTES(w->place.exec),
+                               DEV_BYTES(w->place.exec_n),
+                               DEV_BYTES(w->place.run_start),
+                               DEV_BYTES(w->place.visible),
+                               DEV_BYTES(w->place.slot),
+                               DEV_BYTES(w->want_x),
+                               DEV_BYTES(w->want_xn),
+                               DEV_BYTES(w->logits),
+                               DEV_BYTES(w->target_lp),
+                               DEV_BYTES(w->top_id),
+                               DEV_BYTES(w->top_lp),
+                               DEV_BYTES(w->bad)};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         w->k->backend->free(w->k, all[i]);
     memset(w, 0, sizeof(*w));

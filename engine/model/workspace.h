@@ -5,27 +5,31 @@
 struct workspace {
     struct kern_ctx *k;
     int max_rows;
-    size_t bytes;            /* of all of them */
-    float *x;                /* f32 [max_rows, hidden] residual stream */
-    float *x0;               /* f32 [max_rows, hidden] a gated layer's input; NULL where no layer needs it */
-    void *xn;                /* act [max_rows, hidden] */
-    void *qkv;               /* act [max_rows, (h + 2 hk) * hd] */
-    void *attn;              /* act [max_rows, h * hd] */
-    void *ffn;               /* act [max_rows, ffn] */
-    float *router;           /* f32 [max_rows, widest router]; NULL without routers */
-    unsigned char *route;    /* [n_layers, n] decisions, n the rows of the step; dense layers' are not written */
-    float *prob;             /* f32 [n_layers, n] compared probabilities */
-    float *gate;             /* f32 [max_rows] */
-    struct kern_place place; /* row lists of the layer under way */
+    size_t bytes;           /* of all of them */
+    struct dev_f32 *x;      /* [max_rows, hidden] residual stream */
+    struct dev_f32 *x0;     /* [max_rows, hidden] a gated layer's input; NULL where no layer needs it */
+    struct dev_act *xn;     /* [max_rows, hidden] */
+    struct dev_act *qkv;    /* [max_rows, (h + 2 hk) * hd] */
+    struct dev_act *attn;   /* [max_rows, h * hd] */
+    struct dev_act *ffn;    /* [max_rows, ffn] */
+    struct dev_f32 *router; /* [max_rows, widest router]; NULL without routers */
+    struct dev_u8 *route;   /* [n_layers, n] enum decision, n the rows of the step; dense layers' are not written */
+    struct dev_f32 *prob;   /* [n_layers, n] compared probabilities */
+    struct dev_f32 *gate;   /* [max_rows] */
+    struct dev_f32 *margin; /* [max_rows] of the last router asked, where it has one */
+    /* of nested layers; NULL without */
+    struct dev_f32 *skip_gate, *skip_prob; /* [max_rows] */
+    struct dev_u8 *router_bad;             /* [recurrent routers, n] 1: the router's state is not finite at that row; NULL without */
+    struct kern_place place;               /* row lists of the layer under way */
     /* the head, in chunks */
-    int head_rows;    /* wanted rows of one chunk */
-    float *want_x;    /* f32 [head_rows, hidden] */
-    void *want_xn;    /* act [head_rows, hidden] */
-    float *logits;    /* f32 [head_rows, vocab] */
-    float *target_lp; /* f32 [max_rows] */
-    int *top_id;      /* [max_rows, KERN_TOP_K_MAX], packed to the k of the step */
-    float *top_lp;
-    unsigned char *bad; /* [max_rows] */
+    int head_rows;             /* wanted rows of one chunk */
+    struct dev_f32 *want_x;    /* [head_rows, hidden] */
+    struct dev_act *want_xn;   /* [head_rows, hidden] */
+    struct dev_f32 *logits;    /* [head_rows, vocab] */
+    struct dev_f32 *target_lp; /* [max_rows] */
+    struct dev_i32 *top_id;    /* [max_rows, KERN_TOP_K_MAX], packed to the k of the step */
+    struct dev_f32 *top_lp;
+    struct dev_u8 *bad; /* [max_rows] */
 };
 
 int workspace_init(struct workspace *w, const struct model *m, int max_rows, struct err *err);

@@ -1,136 +1,154 @@
-/* From a step's read-backs to rows and scores of sequences. */
+/* From a step's results to rows and scores of sequences. */
 #include "engine/schedule/commit.h"
-#include "engine/schedule/scheduler.h"
 #include <stdlib.h>
 #include <string.h>
 
-int commit_init(struct commit *c, const struct model *m, const struct prefix_tree *t, struct err *err)
+int commit_init(struct commit *c, const struct route_bits *b, struct err *err)
 {
-    size_t layers = (size_t)t->n_layers, rb = (size_t)t->route_bytes;
-    c->dense = calloc(rb, 1);
-    c->bits = malloc(COMMIT_ROWS * rb);
-    c->slots = malloc(COMMIT_ROWS * layers * sizeof(int));
-    c->taken = malloc(layers * sizeof(int));
-    if (!c->dense || !c->bits || !c->slots || !c->taken)
-        return err_set(err, ERR_NOMEM, "no memory for the scheduler");
-    for (int l = 0; l < t->n_layers; l++)
-        if (m->plan[l].kind == LAYER_DENSE)
-            c->dense[l >> 3] |= (uint8_t)(1 << (l & 7));
-    return 0;
+    c->bits = malloc(COMMIT_ROWS * (size_t)b->n_bytes);
+    c->slots = malloc(COMMIT_ROWS * (size_t)b->n_layers * sizeof(int));
+    c->taken = malloc((size_t)b->n_layers * sizeof(int));
+    return c->bits && c->slots && c->taken ? 0 : err_set(err, ERR_NOMEM, "no memory to take in steps");
 }
 
 void commit_done(struct commit *c)
 {
-    free(c->dense);
     free(c->bits);
     free(c->slots);
     free(c->taken);
+    memset(c, 0, sizeof(*c));
 }
 
 /* Rows row .. row+n-1 of a step, n <= COMMIT_ROWS, all of one sequence. */
 struct block {
-    struct scheduler *s;
-    struct flight *f;
+    struct commit *c;
+    const struct sequence_env *e;
+    const struct step *step;
     struct sequence *q;
     int row, n;
-    int at[COMMIT_ROWS]; /* where the next slot of a row goes in s->commit.slots */
+    int at[COMMIT_ROWS]; /* where the next slot of a row goes in c->slots */
     int n_slots;
 };
 
-static void read_bits(struct block *b)
+static uint8_t *row_bits(const struct block *b, int i)
 {
-    struct scheduler *s = b->s;
-    size_t rb = (size_t)s->tree.route_bytes;
+    return b->c->bits + (size_t)i * (size_t)b->e->bits->n_bytes;
+}
+
+static void read_decisions(struct block *b, struct engine_stats *counts)
+{
+    const struct route_bits *bits = b->e->bits;
     for (int i = 0; i < b->n; i++)
-        memcpy(s->commit.bits + (size_t)i * rb, s->commit.dense, rb);
-    for (int l = 0; l < s->tree.n_layers; l++) {
-        const unsigned char *route = b->f->route + (size_t)l * (size_t)b->f->batch.n_rows + (size_t)b->row;
-        if (s->m->plan[l].kind == LAYER_DENSE) {
-            s->counts.rows_routed[l] += (uint64_t)b->n;
+        memcpy(row_bits(b, i), bits->unrouted, (size_t)bits->n_bytes);
+    for (int l = 0; l < bits->n_layers; l++) {
+        const unsigned char *route = b->step->results.route + (size_t)l * (size_t)b->step->rows.n_rows + (size_t)b->row;
+        if (route_bits_get(bits->unrouted, l) == DECISION_ATTEND) {
+            counts->rows_routed[l] += (uint64_t)b->n;
+            counts->rows_executed[l] += (uint64_t)b->n;
             continue;
         }
         for (int i = 0; i < b->n; i++) {
-            s->commit.bits[(size_t)i * rb + (size_t)(l >> 3)] |= (uint8_t)((route[i] != 0) << (l & 7));
-            s->counts.rows_routed[l] += route[i] != 0;
+            route_bits_set(row_bits(b, i), l, (enum decision)route[i]);
+            counts->rows_routed[l] += route[i] == DECISION_ATTEND;
+            counts->rows_executed[l] += route[i] != DECISION_SKIP;
         }
     }
 }
 
 static void place_slots(struct block *b)
 {
-    const struct prefix_tree *t = &b->s->tree;
     b->n_slots = 0;
     for (int i = 0; i < b->n; i++) {
         b->at[i] = b->n_slots;
-        b->n_slots += tree_count_slots(t, b->s->commit.bits + (size_t)i * (size_t)t->route_bytes, 1);
+        b->n_slots += route_bits_count_kv(b->e->bits, row_bits(b, i), 1);
     }
 }
 
 /* The slots that the device gave to the block's rows in layer l. Returns how many. */
 static int read_layer_slots(struct block *b, int l, const int *next)
 {
-    const struct prefix_tree *t = &b->s->tree;
-    int *slots = b->s->commit.slots, taken = 0;
-    if (b->n_slots == b->n * t->n_layers) { /* every row has K and V in every layer */
+    int *slots = b->c->slots, taken = 0, n_layers = b->e->bits->n_layers;
+    if (b->n_slots == b->n * n_layers) { /* every row has K and V in every layer */
         for (int i = 0; i < b->n; i++)
-            slots[i * t->n_layers + l] = next[i];
+            slots[i * n_layers + l] = next[i];
         return b->n;
     }
     for (int i = 0; i < b->n; i++)
-        if (tree_has_kv(t, b->s->commit.bits + (size_t)i * (size_t)t->route_bytes, l))
+        if (route_bits_has_kv(b->e->bits, row_bits(b, i), l))
             slots[b->at[i]++] = next[taken++];
     return taken;
 }
 
 static void read_slots(struct block *b)
 {
-    const struct batch *batch = &b->f->batch;
-    int *taken = b->s->commit.taken;
-    for (int l = 0; l < batch->n_layers; l++) {
-        int n = read_layer_slots(b, l, batch->reserved + (size_t)l * (size_t)batch->n_append + (size_t)taken[l]);
+    const struct step_rows *rows = &b->step->rows;
+    int *taken = b->c->taken;
+    for (int l = 0; l < rows->n_layers; l++) {
+        int n = read_layer_slots(b, l, rows->reserved + (size_t)l * (size_t)rows->n_append + (size_t)taken[l]);
         taken[l] += n;
         if (!b->q->done)
             b->q->kv_count[l] += n;
     }
 }
 
-static void commit_block(struct block *b)
+static void commit_block(struct block *b, struct engine_stats *counts)
 {
-    struct scheduler *s = b->s;
-    read_bits(b);
+    read_decisions(b, counts);
     place_slots(b);
     read_slots(b);
-    int kept = b->q->done ? 0 : sequence_commit_rows(b->q, &s->env, b->n, s->commit.bits, s->commit.slots);
+    int kept = b->q->done ? 0 : sequence_commit_rows(b->q, b->e, b->n, b->c->bits, b->c->slots);
     if (kept == b->n)
         return;
-    int used = tree_count_slots(&s->tree, s->commit.bits, kept);
-    kv_cache_give(&s->kv, s->commit.slots + used, b->n_slots - used);
+    int used = route_bits_count_kv(b->e->bits, b->c->bits, kept);
+    slots_give(b->e->tree->kv, b->c->slots + used, b->n_slots - used);
     if (!b->q->done) {
         struct err err;
         err_set(&err, ERR_NOMEM, "no memory to keep the request's computed rows");
-        sequence_finish(b->q, &s->env, ERR_NOMEM, &err);
+        sequence_finish(b->q, b->e, ERR_NOMEM, &err);
     }
 }
 
-static void commit_run(struct scheduler *s, struct flight *f, int i)
+/* A router's state that is not finite ends its sequence. */
+static void check_states(const struct sequence_env *e, const struct step *step, int i_run)
 {
-    const struct kern_run *run = &f->batch.runs[i];
-    *(run->append ? &s->counts.rows_computed : &s->counts.rows_rescored) += (uint64_t)run->n;
+    const struct kern_run *run = &step->rows.runs[i_run];
+    const struct step_owner *owner = &step->runs[i_run];
+    const unsigned char *bad = step->results.bad_states;
+    for (int l = 0; l < e->bits->n_layers; l++)
+        for (int i = 0; i < e->x->limits.layers[l].n_states; i++, bad += step->rows.n_rows) {
+            const unsigned char *at = memchr(bad + run->row0, 1, (size_t)run->n);
+            if (!at || owner->seq->done)
+                continue;
+            struct err err;
+            err_set(&err, ERR_NUMERIC, "the state of a router of layer %d is not finite at position %d", l,
+                    owner->pos + (int)(at - bad) - run->row0);
+            sequence_finish(owner->seq, e, ERR_NUMERIC, &err);
+        }
+}
+
+static void commit_run(struct commit *c, const struct sequence_env *e, const struct step *step, int i, struct engine_stats *counts)
+{
+    const struct kern_run *run = &step->rows.runs[i];
+    *(run->append ? &counts->rows_computed : &counts->rows_rescored) += (uint64_t)run->n;
+    if (step->results.bad_states)
+        check_states(e, step, i);
     for (int done = 0; run->append && done < run->n; done += COMMIT_ROWS) {
         int n = run->n - done < COMMIT_ROWS ? run->n - done : COMMIT_ROWS;
-        commit_block(&(struct block){.s = s, .f = f, .q = f->runs[i].seq, .row = run->row0 + done, .n = n});
+        struct block b = {.c = c, .e = e, .step = step, .q = step->runs[i].seq, .row = run->row0 + done, .n = n};
+        commit_block(&b, counts);
     }
 }
 
-void commit_step(struct scheduler *s, struct flight *f)
+void commit_step(struct commit *c, const struct sequence_env *e, const struct step *step, struct engine_stats *counts)
 {
-    const struct batch *b = &f->batch;
-    int *taken = s->commit.taken;
-    memset(taken, 0, (size_t)b->n_layers * sizeof(int));
-    for (int i = 0; i < b->n_runs; i++)
-        commit_run(s, f, i);
-    for (int l = b->n_layers - 1; l >= 0; l--)
-        kv_cache_give(&s->kv, b->reserved + (size_t)l * (size_t)b->n_append + taken[l], b->n_append - taken[l]);
-    for (int i = 0; i < b->n_want; i++)
-        sequence_commit_score(f->wants[i].seq, &s->env, f->wants[i].pos, b->want_target[i], &f->scores, i);
+    const struct step_rows *rows = &step->rows;
+    memset(c->taken, 0, (size_t)rows->n_layers * sizeof(int));
+    for (int i = 0; i < rows->n_runs; i++)
+        commit_run(c, e, step, i, counts);
+    for (int l = rows->n_layers - 1; l >= 0; l--)
+        slots_give(e->tree->kv, rows->reserved + (size_t)l * (size_t)rows->n_append + c->taken[l], rows->n_append - c->taken[l]);
+    for (int i = 0; i < rows->n_saves; i++)
+        sequence_commit_state(step->saves[i].seq, e, step->saves[i].pos, rows->saves[i].slot);
+    for (int i = 0; i < rows->n_want; i++)
+        sequence_commit_score(step->wants[i].seq, e, step->wants[i].pos, &step->results, i);
 }

@@ -2,15 +2,19 @@
  *
  * Rows are positions 0 .. : row p predicts token p+1. Rows whose K and V the tree has are run again only where a score is missing ("rerun":
  * queries over the cached keys, appending nothing); the others are computed in order ("append").
- * Used by the worker thread only, but for sequence_prepare. */
+ * Used by the worker thread only, but for sequence_prepare and sequence_release. */
 #pragma once
-#include "engine/engine.h"
-#include "engine/memory/prefix_tree.h"
-#include "engine/model/batch.h"
-#include "engine/model/logprobs.h"
+#include "engine/memory/extents.h"
+#include "engine/memory/tree.h"
+#include "engine/model/sampler.h"
+#include "engine/request.h"
+#include "engine/schedule/step.h"
+#include <stdatomic.h>
+
+struct engine_ticket;
 
 struct sequence {
-    struct sequence *prev, *next; /* in one of the scheduler's lists */
+    struct sequence *prev, *next; /* in one list at a time (seq_list.h) */
     struct engine_ticket *ticket;
     const struct eval_request *req;
     struct eval_result result;
@@ -23,59 +27,83 @@ struct sequence {
     void *block;
     float *logprobs, *top_logprobs, *new_logprobs, *new_top_logprobs;
     int32_t *top_ids, *new_tokens, *new_top_ids;
-    int *rows_routed;
+    int *rows_routed, *rows_executed;
     uint8_t *routing;
     /* while it runs */
     struct tree_path path;
-    int64_t table_off;
+    int64_t table_off;           /* of its block tables; -1: none */
     int table_cap;               /* positions that may be computed */
     int64_t promised;            /* KV slots set aside for rows still to come */
     int n_prompt_rows;           /* rows of the prompt that must be computed */
     int n_kv;                    /* positions computed, 0 .. n_kv-1 */
     int n_cached;                /* of them, taken from the tree */
     int n_rerun_left, rerun_pos; /* rows to run again, and the position from which on to look for them */
+    int state_slot, state_pos;   /* routers with a state: the slot of its own, and the position whose states are in it; -1: none */
     int rows_run;
     int n_new;
+    atomic_int n_shown;          /* of them, those that other threads may read */
+    atomic_bool stopped;         /* set by other threads: the next token is the last */
     int *kv_count, *rerun_count; /* [n_layers] keys before position n_kv, and before rerun_pos */
-    uint8_t *route;              /* [table_cap, route_bytes] */
-    uint8_t *need;               /* [n_prompt_rows] the row's logits are wanted and not in the tree */
+    uint8_t *route;              /* [table_cap, bits->n_bytes] */
+    uint8_t *need;               /* [table_cap] enum row_need */
 };
 
-/* The engine's state that a sequence works on. */
+/* Why a row must run, or run again. */
+enum row_need {
+    NEED_SCORE = 1, /* its logits are wanted and not in the tree */
+    NEED_STATE = 2, /* it leads from a kept copy of the router states to a row that must run */
+};
+
+/* What a sequence works on, all of it the worker's. */
 struct sequence_env {
-    const struct model *m;
-    struct prefix_tree *tree;
-    struct kv_cache *kv;
-    int *table_host; /* [n_layers * max_model_len] scratch for building slot tables */
+    struct executor *x;
+    struct tree *tree;
+    struct extents *tables; /* of the block tables */
+    const struct route_bits *bits;
+    int *table_host;        /* [n_layers * max_positions] scratch for building block tables */
+    const int32_t *eos_ids; /* [n_eos] */
+    int n_eos;
+    bool whole_prompts; /* executor.h */
+    int state_every;    /* routers with a state: positions between copies that the tree keeps; 0: routers have none */
 };
 
-/* A run of a step belongs to a sequence, and so does a wanted row. */
-struct step_run {
-    struct sequence *seq;
-    int pos;
-};
-
-/* Allocates the outputs; -1 = ERR_NOMEM. Any thread. */
-int sequence_prepare(struct sequence *s, const struct eval_request *req, const struct model *m, struct engine_ticket *ticket);
+/* Allocates the outputs; 0 or ERR_NOMEM. Any thread. */
+int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_layers, struct engine_ticket *ticket);
 void sequence_release(struct sequence *s); /* frees the outputs */
 
-enum admission { ADMIT_DONE, ADMIT_WAIT_PREFIX, ADMIT_WAIT_ROOM, ADMIT_FAILED };
-/* Enters the tree, takes what it has, reserves slots (promised: sum over the running sequences) and a slot table.
- * ADMIT_FAILED: s->result holds the error. */
+/* ---- sequence_admit.c ---------------------------------------------------------------------------------------- */
+enum admission {
+    ADMIT_DONE,
+    ADMIT_WAIT_PREFIX, /* another sequence is computing the next row that this one needs */
+    ADMIT_WAIT_ROOM,   /* too few KV slots or table entries are free */
+    ADMIT_FAILED,      /* s->result holds the error */
+    ADMIT_LOST,        /* the same, and it is the executor that failed */
+};
+/* Enters the tree, takes what it has, reserves slots (promised: those set aside for others) and block tables. */
 enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, int64_t promised);
 
+/* ---- sequence_pack.c ----------------------------------------------------------------------------------------- */
 /* Rows that can run now; 0: the sequence has all it needs, or what it needs next depends on a step in flight. */
 int sequence_due(const struct sequence *s);
 /* Does a sequence in flight need more rows than those under way? */
 bool sequence_goes_on(const struct sequence *s);
-/* Adds n <= sequence_due rows to the batch, with which the sequence is in flight; runs[] and wants[] are parallel to the batch's runs and wanted rows. */
-void sequence_pack(struct sequence *s, const struct sequence_env *e, struct batch *b, int n, struct step_run *runs, struct step_run *wants);
+/* Adds n <= sequence_due rows to the step, with which the sequence is in flight. If routers have states, copies to be kept are added too. */
+void sequence_pack(struct sequence *s, const struct sequence_env *e, struct step *step, int n);
 
-/* The next n appended rows came back: routing bits [n, route_bytes], and their slots as tree_append takes them; the caller adds to kv_count.
+/* ---- sequence.c ---------------------------------------------------------------------------------------------- */
+/* The next n appended rows came back: decisions [n, bits->n_bytes], and their slots as tree_append takes them; the caller adds to kv_count.
  * Returns how many rows were kept; where that is fewer than n memory is short, and the slots of the others remain the caller's. */
 int sequence_commit_rows(struct sequence *s, const struct sequence_env *e, int n, const uint8_t *route, const int *slots);
-/* Wanted row i of the scores: a prompt token's score, or the next generated token. */
-void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int pos, int target, const struct scores *sc, int i);
+/* The step left a copy of the router states at position `pos` in `slot`. The tree keeps it, or the slot goes back. */
+void sequence_commit_state(struct sequence *s, const struct sequence_env *e, int pos, int slot);
+/* Wanted row i of the results: the score of the token after position pos, or the next generated token. */
+void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int pos, const struct step_results *results, int i);
 
-/* Leaves the tree, gives the table back and completes the result; code: 0 or why it failed. */
+/* Leaves the tree, gives the tables back and completes the result; code: 0 or why it failed. */
 void sequence_finish(struct sequence *s, const struct sequence_env *e, int code, const struct err *err);
+
+/* Tokens from position pos on, as far as the prompt or what was generated goes. */
+static inline const int32_t *sequence_tokens(const struct sequence *s, int pos)
+{
+    return pos < s->req->n_tokens ? &s->req->tokens[pos] : &s->new_tokens[pos - s->req->n_tokens];
+}

@@ -1,14 +1,25 @@
-/* One step of the engine in two halves: launch packs granted rows and issues everything that the device does with them; collect waits for that
- * and takes in what came back. Another step may be launched in between, of sequences that are not in flight. */
+/* A step as the worker sees it: rows to compute, and whose they are. */
 #pragma once
-#include "engine/schedule/scheduler.h"
+#include "engine/model/step_rows.h"
+#include "engine/schedule/executor.h"
 
-/* On an error the device has failed (err may not say how); the flight is then busy and must be dropped. */
-int step_launch(struct scheduler *s, struct flight *f, const struct grant *grants, int n, struct err *err);
-/* Steps are collected in the order in which they were launched. Afterwards the flight is free, its sequences are no longer in flight, and those
- * that failed by themselves are finished with their own error. On an error the device has failed and nothing was taken in. */
-int step_collect(struct scheduler *s, struct flight *f, struct err *err);
-/* Seconds on a clock that never goes back. */
-double step_clock(void);
-/* Forgets a launched step whose device is idle or lost. */
-void step_drop(struct scheduler *s, struct flight *f);
+struct sequence;
+
+/* A run of a step belongs to a sequence, and so does a wanted row. */
+struct step_owner {
+    struct sequence *seq;
+    int pos; /* of the run's first row, or of the wanted row */
+};
+
+struct step {
+    int id;          /* its number for the executor */
+    uint64_t number; /* counted from 1 in the order of launches; 0: it is free */
+    bool overlapped; /* another step was in flight when it was launched */
+    struct step_rows rows;
+    /* [max_rows] parallel to the rows' runs, wanted rows and saves; a save's pos is the position whose states it keeps */
+    struct step_owner *runs, *wants, *saves;
+    struct step_results results; /* once the executor has waited for it */
+};
+
+int step_init(struct step *s, int id, const struct executor_limits *l, struct err *err);
+void step_done(struct step *s); /* copes with half-built and with a zeroed struct */

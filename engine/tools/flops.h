@@ -1,27 +1,47 @@
-/* What a token costs: floating-point operations (2 a multiply-add) and KV bytes, from the config and the plan.
+/* What sequences cost: floating-point operations (2 a multiply-add), rows of K and V, and router states, from the config and the plan.
  *
- * A routed layer is taken to select the share `route_rate` of the tokens, evenly over positions. Matrix products and attention's two
- * products count; norms, activations and rotation do not. Two labels for attention over T tokens of context: *causal* is what is
- * computed, T/2 keys a token; *full* takes T, as the papers do. The head is kept apart from both. */
+ * Matrix products, attention's two products and routers count; norms, activations, rotation and gates do not, and the head is kept apart. Two labels
+ * for attention: *causal* counts the keys that a position sees, m(m+1)/2 pairs for m keys; *full* m^2, as the papers do. */
 #pragma once
 #include "engine/checkpoint/layer_plan.h"
 #include "engine/checkpoint/model_config.h"
 
-struct token_cost {
-    double causal, full; /* FLOPs of all layers a token, head excluded */
-    double head;         /* FLOPs of one row of logits */
-    double kv_rows;      /* rows of K and V that a token leaves, summed over layers */
+/* Shares that are taken for every layer, evenly over positions. */
+struct rates {
+    double attend;  /* D and S layers: of the executed tokens, those that attend; MoD and D-LLM: of all, those that are selected */
+    double execute; /* S layers: of all tokens, those that are executed */
 };
 
-/* What sequences cost together, each computed once from its first token on, heads excluded; the same with every layer dense. */
+struct flops {
+    double vo, qk, mlp, router; /* projections of values and outputs, of queries and keys; the MLP; routers */
+    double causal, full;        /* scores and their products with values */
+};
+
+struct sequence_cost {
+    struct flops flops;
+    double kv_rows;     /* rows of K and V, summed over layers */
+    double state_bytes; /* of router states; a sequence has them whatever its length */
+};
+
+/* A sequence of n positions from its first token on. */
+void sequence_cost(const struct model_config *c, const struct layer_plan *plan, struct rates rates, double n, struct sequence_cost *ret);
+/* The same of a sequence whose rows are counted: attended[l] of n attended (were selected) in layer l, executed[l] were executed; NULL: all
+ * of them, or where a layer skips those that attended. */
+void sequence_cost_counted(const struct model_config *c, const struct layer_plan *plan, const int *attended, const int *executed, int n,
+                           struct sequence_cost *ret);
+/* The same with every layer dense. */
+void sequence_cost_dense(const struct model_config *c, double n, struct sequence_cost *ret);
+
+double flops_causal(const struct flops *f); /* of all parts */
+double flops_full(const struct flops *f);
+double flops_head(const struct model_config *c); /* of one row of logits */
+
+/* Sums over sequences, heads excluded, beside those of the same sequences with every layer dense. */
 struct sequences_cost {
     double causal, full, kv_rows;
     double dense_causal, dense_full, dense_kv_rows;
 };
 
-void token_cost(const struct model_config *c, const struct layer_plan *plan, double route_rate, int context, struct token_cost *ret);
-/* The same with every layer dense. */
-void token_cost_dense(const struct model_config *c, int context, struct token_cost *ret);
-/* Adds a sequence of n positions, of which rows_routed[l] attended in layer l. rows_routed: [n_layers]. */
-void sequences_cost_add(struct sequences_cost *sum, const struct model_config *c, const struct layer_plan *plan, const int *rows_routed,
-                        int n);
+/* Adds a sequence as sequence_cost_counted takes it. */
+void sequences_cost_add(struct sequences_cost *sum, const struct model_config *c, const struct layer_plan *plan, const int *attended,
+                        const int *executed, int n);

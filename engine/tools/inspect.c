@@ -3,8 +3,11 @@
 #include "engine/checkpoint/layer_plan.h"
 #include "engine/checkpoint/model_config.h"
 #include "engine/checkpoint/safetensors.h"
-#include "engine/checkpoint/tensor_list.h"
+#include "engine/checkpoint/tensor_match.h"
+#include "engine/checkpoint/tensor_schema.h"
+#include "engine/checkpoint/ultradeep_config.h"
 #include "engine/tools/flops.h"
+#include "engine/tools/inspect_plan.h"
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +17,7 @@
 struct subject {
     struct model_config config;
     struct layer_plan plan[MODEL_MAX_LAYERS];
-    struct layer_plan stored[MODEL_MAX_LAYERS]; /* before --dense-layers: what the files hold */
+    struct layer_plan stored[MODEL_MAX_LAYERS]; /* before dense_layers: what the files hold */
     struct safetensors *tensors;                /* NULL: a config alone */
 };
 
@@ -32,9 +35,9 @@ static bool has_file(const char *dir, const char *name)
 
 static int plan_without_tensors(const struct inspect_options *o, struct subject *s, struct err *err)
 {
-    enum layer_kind family = s->config.has_dense_layers ? LAYER_DTRNET : LAYER_DENSE;
-    if (o->family && layer_kind_find(o->family, &family) < 0)
-        return err_field(err, ERR_INVALID, "family", "--family must be dense, dtrnet, mod or dllm, but is '%.40s'", o->family);
+    enum family family = layer_plan_default_family(&s->config);
+    if (o->family && layer_plan_find_family(o->family, &family) < 0)
+        return err_field(err, ERR_INVALID, "family", "family must be dense, dtrnet, mod or dllm, but is '%.40s'", o->family);
     int r = layer_plan_derive(&s->config, family, s->plan, err);
     if (r >= 0)
         memcpy(s->stored, s->plan, sizeof(s->plan));
@@ -45,7 +48,8 @@ static int plan_without_tensors(const struct inspect_options *o, struct subject 
 
 static int load(const struct inspect_options *o, struct subject *s, struct err *err)
 {
-    const struct model_overrides overrides = {.rope_scaling = o->rope_scaling, .bos_id = -1, .eos_id = -1};
+    const struct model_overrides overrides = {
+        .rope_scaling = o->rope_scaling, .bos_id = -1, .eos_id = -1, .expert_choice = o->expert_choice};
     struct stat st;
     if (stat(o->model, &st) < 0)
         return err_field(err, ERR_NOT_FOUND, "model", "%s is not there", o->model);
@@ -77,28 +81,10 @@ static int count_one(void *user, const struct tensor_spec *t)
     return 0;
 }
 
-struct comparison {
-    const struct safetensors *tensors;
-    struct err *err;
-};
-
-static int compare_one(void *user, const struct tensor_spec *t)
-{
-    const struct comparison *c = user;
-    const struct tensor *have = safetensors_find(c->tensors, t->name);
-    if (!have)
-        return err_set(c->err, ERR_CORRUPT, "tensor %s is missing", t->name);
-    if (have->n_dims != (t->cols ? 2 : 1) || have->shape[0] != t->rows || (t->cols && have->shape[1] != t->cols))
-        return err_set(c->err, ERR_CORRUPT, "tensor %s does not have the shape [%lld%s%.0lld] that the config asks for", t->name,
-                       (long long)t->rows, t->cols ? "," : "", (long long)t->cols);
-    return 0;
-}
-
 static int count(const struct subject *s, struct counts *ret, struct err *err)
 {
-    struct comparison c = {s->tensors, err};
-    int r = s->tensors ? tensor_list(&s->config, s->stored, compare_one, &c) : 0;
-    return r >= 0 ? tensor_list(&s->config, s->stored, count_one, ret) : r;
+    int r = s->tensors ? tensor_match(&s->config, s->stored, s->tensors, NULL, err) : 0;
+    return r >= 0 ? schema_walk(&s->config, s->stored, count_one, ret) : r;
 }
 
 /* ---- the report ------------------------------------------------------------------------------------------------ */
@@ -113,10 +99,12 @@ static const char *stored_dtype(const struct subject *s)
 
 static json_t *config_json(const struct model_config *c)
 {
-    return json_pack("{si si si si si si si sf sb sb sb si}", "hidden_size", c->hidden, "intermediate_size", c->ffn, "num_hidden_layers",
-                     c->n_layers, "num_attention_heads", c->n_heads, "num_key_value_heads", c->n_kv_heads, "head_dim", c->head_dim,
-                     "vocab_size", c->vocab, "rms_norm_eps", (double)c->rms_eps, "tie_word_embeddings", c->tied, "attention_bias",
-                     c->attention_bias, "mlp_bias", c->mlp_bias, "max_position_embeddings", c->max_position_embeddings);
+    return json_pack("{si si si si si si si sf sb sb sb si ss ss ss}", "hidden_size", c->hidden, "intermediate_size", c->ffn,
+                     "num_hidden_layers", c->n_layers, "num_attention_heads", c->n_heads, "num_key_value_heads", c->n_kv_heads, "head_dim",
+                     c->head_dim, "vocab_size", c->vocab, "rms_norm_eps", (double)c->rms_eps, "tie_word_embeddings", c->tied,
+                     "attention_bias", c->attention_bias, "mlp_bias", c->mlp_bias, "max_position_embeddings", c->max_position_embeddings,
+                     "norm_method", norm_method_name(c->norm_method), "routing", c->expert_choice ? "expert_choice" : "token_choice",
+                     "expert_choice_inference", expert_inference_name(c));
 }
 
 static json_t *rope_json(const struct rope_config *r)
@@ -125,37 +113,30 @@ static json_t *rope_json(const struct rope_config *r)
                      "original_length", r->original_length, "attention_factor", r->attention_factor);
 }
 
-static json_t *plan_json(const struct layer_plan *plan, int n_layers)
-{
-    static const char *const unselected[] = {"none", "bypass", "skip"}, *const gate[] = {"none", "attention", "layer"};
-    json_t *list = json_array();
-    for (int l = 0; list && l < n_layers; l++) {
-        const struct layer_plan *p = &plan[l];
-        json_array_append_new(list, json_pack("{si ss sb ss ss ss}", "layer", l, "kind", layer_kind_name(p->kind), "forced_dense",
-                                              p->forced_dense, "unselected", unselected[p->unselected], "gate", gate[p->gate], "kv",
-                                              p->kv_all || p->kind == LAYER_DENSE ? "all" : "routed"));
-    }
-    return list;
-}
-
 static json_t *ratio_json(double model, double dense)
 {
     return json_pack("{sf sf sf}", "model", model, "dense", dense, "ratio", model / dense);
 }
 
-static json_t *flops_json(const struct inspect_options *o, int context, const struct token_cost *model, const struct token_cost *dense)
+/* Of a sequence of `context` tokens, a token's share. */
+static json_t *flops_json(const struct inspect_options *o, const struct model_config *c, int context, const struct sequence_cost *model,
+                          const struct sequence_cost *dense)
 {
-    return json_pack("{sf si sf so so}", "route_rate", o->route_rate, "context", context, "head", model->head, "causal",
-                     ratio_json(model->causal, dense->causal), "full", ratio_json(model->full, dense->full));
+    const struct flops *f = &model->flops, *d = &dense->flops;
+    double n = context;
+    return json_pack("{sf sf si sf s{sf sf sf sf} so so}", "route_rate", o->route_rate, "execute_rate", o->execute_rate, "context", context,
+                     "head", flops_head(c), "parts", "values_and_outputs", f->vo / n, "queries_and_keys", f->qk / n, "mlp", f->mlp / n,
+                     "routers", f->router / n, "causal", ratio_json(flops_causal(f) / n, flops_causal(d) / n), "full",
+                     ratio_json(flops_full(f) / n, flops_full(d) / n));
 }
 
-static json_t *kv_json(const struct inspect_options *o, const struct subject *s, const struct token_cost *model,
-                       const struct token_cost *dense)
+static json_t *kv_json(const struct inspect_options *o, const struct subject *s, int context, const struct sequence_cost *model,
+                       const struct sequence_cost *dense)
 {
     const char *name = o->kv_dtype >= 0 ? dtype_name((enum dtype)o->kv_dtype) : stored_dtype(s);
     double row = 2.0 * s->config.n_kv_heads * s->config.head_dim * (strcmp(name, "f32") ? 2 : 4);
-    return json_pack("{ss sf sf sf sf}", "dtype", name, "row", row, "model", row * model->kv_rows, "dense", row * dense->kv_rows, "ratio",
-                     model->kv_rows / dense->kv_rows);
+    return json_pack("{ss sf sf sf sf sf}", "dtype", name, "row", row, "rows", model->kv_rows / context, "model",
+                     row * model->kv_rows / context, "dense", row * dense->kv_rows / context, "ratio", model->kv_rows / dense->kv_rows);
 }
 
 static json_t *eos_json(const struct model_config *c)
@@ -170,30 +151,38 @@ static json_t *make_report(const struct inspect_options *o, const struct subject
 {
     const struct model_config *c = &s->config;
     int context = o->context ? o->context : c->max_position_embeddings;
-    struct token_cost model, dense;
-    token_cost(c, s->plan, o->route_rate, context, &model);
-    token_cost_dense(c, context, &dense);
-    return json_pack("{ss ss sb ss so so si si so so sI s{sI sI sI} so so}", "model", o->model, "family",
+    struct sequence_cost model, dense;
+    sequence_cost(c, s->plan, (struct rates){o->route_rate, o->execute_rate}, context, &model);
+    sequence_cost_dense(c, context, &dense);
+    return json_pack("{ss ss sb ss so so si si so so sI s{sI sI sI} so so sf}", "model", o->model, "family",
                      layer_plan_family(s->stored, c->n_layers), "has_weights", s->tensors != NULL, "stored_dtype", stored_dtype(s),
                      "config", config_json(c), "rope", rope_json(&c->rope), "default_max_model_len", c->default_max_model_len,
-                     "bos_token_id", c->bos_id, "eos_token_ids", eos_json(c), "plan", plan_json(s->plan, c->n_layers), "tensors",
+                     "bos_token_id", c->bos_id, "eos_token_ids", eos_json(c), "plan", inspect_plan_json(s->plan, c->n_layers), "tensors",
                      (json_int_t)n->tensors, "parameters", "total", (json_int_t)n->total, "router", (json_int_t)n->router, "embedding",
-                     (json_int_t)n->embedding, "flops_per_token", flops_json(o, context, &model, &dense), "kv_bytes_per_token",
-                     kv_json(o, s, &model, &dense));
+                     (json_int_t)n->embedding, "flops_per_token", flops_json(o, c, context, &model, &dense), "kv_bytes_per_token",
+                     kv_json(o, s, context, &model, &dense), "router_state_bytes", model.state_bytes);
+}
+
+static int check_rate(const char *flag, double rate, struct err *err)
+{
+    return rate >= 0 && rate <= 1 ? 0 : err_field(err, ERR_INVALID, flag, "%s must be from 0 to 1, but is %g", flag, rate);
 }
 
 int inspect_report(const struct inspect_options *o, json_t **ret, struct err *err)
 {
-    if (!(o->route_rate >= 0 && o->route_rate <= 1))
-        return err_field(err, ERR_INVALID, "route-rate", "--route-rate must be from 0 to 1, but is %g", o->route_rate);
+    int r = check_rate("route_rate", o->route_rate, err);
+    if (r >= 0)
+        r = check_rate("execute_rate", o->execute_rate, err);
+    if (r < 0)
+        return r;
     if (o->context < 0)
-        return err_field(err, ERR_INVALID, "context", "--context must be at least 1, but is %d", o->context);
+        return err_field(err, ERR_INVALID, "context", "context must be at least 1, but is %d", o->context);
     struct subject *s = calloc(1, sizeof(*s));
     if (!s)
         return err_set(err, ERR_NOMEM, "no memory to inspect %s", o->model);
     struct counts n = {0};
     json_t *report = NULL;
-    int r = load(o, s, err);
+    r = load(o, s, err);
     if (r >= 0)
         r = count(s, &n, err);
     if (r >= 0 && !(report = make_report(o, s, &n)))

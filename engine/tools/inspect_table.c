@@ -1,5 +1,6 @@
 /* The report of inspect.h as lines of text. */
 #include "engine/tools/inspect.h"
+#include "engine/tools/inspect_plan.h"
 #include <string.h>
 
 static const json_t *at(const json_t *report, const char *a, const char *b)
@@ -32,38 +33,13 @@ static int put_grouped(struct buf *out, const char *label, json_int_t v)
     return buf_printf(out, "%-22s%.*s\n", label, k, grouped);
 }
 
-static bool same_layer(const json_t *a, const json_t *b)
-{
-    static const char *const keys[] = {"kind", "forced_dense"};
-    for (int i = 0; i < 2; i++)
-        if (!json_equal(json_object_get(a, keys[i]), json_object_get(b, keys[i])))
-            return false;
-    return true;
-}
-
-/* Layers of one kind in a row share a line. */
-static int put_plan(const json_t *plan, struct buf *out)
-{
-    int r = buf_puts(out, "\nlayers     kind     unselected  gate       K and V\n");
-    size_t n = json_array_size(plan);
-    for (size_t i = 0, end; i < n && r >= 0; i = end) {
-        const json_t *p = json_array_get(plan, i);
-        char range[32];
-        for (end = i + 1; end < n && same_layer(p, json_array_get(plan, end)); end++)
-            ;
-        snprintf(range, sizeof(range), end - i > 1 ? "%zu-%zu" : "%zu", i, end - 1);
-        r = buf_printf(out, "%-11s%-9s%-12s%-11s%s%s\n", range, text(p, "kind", NULL), text(p, "unselected", NULL), text(p, "gate", NULL),
-                       text(p, "kv", NULL), json_is_true(json_object_get(p, "forced_dense")) ? "  (forced dense)" : "");
-    }
-    return r;
-}
-
 static int put_costs(const json_t *report, struct buf *out)
 {
     const json_t *f = at(report, "flops_per_token", NULL), *kv = at(report, "kv_bytes_per_token", NULL);
-    int r = buf_printf(
-        out, "\na token at routing rate %g with %g tokens of context\n                      model          dense          ratio\n",
-        number(f, "route_rate", NULL), number(f, "context", NULL));
+    int r = buf_printf(out,
+                       "\na token at routing rate %g (nested layers execute %g) with %g tokens of context\n                      model     "
+                       "     dense          ratio\n",
+                       number(f, "route_rate", NULL), number(f, "execute_rate", NULL), number(f, "context", NULL));
     static const char *const labels[] = {"causal", "full"};
     for (int i = 0; i < 2 && r >= 0; i++)
         r = buf_printf(out, "MFLOPs, %-14s%-15.2f%-15.2f%.3f\n", labels[i], number(f, labels[i], "model") / 1e6,
@@ -71,6 +47,8 @@ static int put_costs(const json_t *report, struct buf *out)
     if (r >= 0)
         r = buf_printf(out, "KV bytes (%s)%*s%-15.0f%-15.0f%.3f\n", text(kv, "dtype", NULL), 10 - (int)strlen(text(kv, "dtype", NULL)), "",
                        number(kv, "model", NULL), number(kv, "dense", NULL), number(kv, "ratio", NULL));
+    if (r >= 0 && number(report, "router_state_bytes", NULL) > 0)
+        r = buf_printf(out, "router states         %.0f bytes a sequence\n", number(report, "router_state_bytes", NULL));
     if (r >= 0)
         r = buf_printf(out, "head, one row         %.2f MFLOPs, not in the lines above\n", number(f, "head", NULL) / 1e6);
     return r;
@@ -105,6 +83,6 @@ int inspect_table(const json_t *report, struct buf *out)
     for (int i = 0; i < 3 && r >= 0; i++)
         r = put_grouped(out, rows[i][1], json_integer_value(at(report, "parameters", rows[i][0])));
     if (r >= 0)
-        r = put_plan(at(report, "plan", NULL), out);
+        r = inspect_plan_table(at(report, "plan", NULL), out);
     return r >= 0 ? put_costs(report, out) : r;
 }

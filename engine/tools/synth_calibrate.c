@@ -1,67 +1,89 @@
-/* Sets the routers' biases of a written checkpoint. All sequences are taken through the model together, one layer at a time: their residual
- * streams rest on the host between layers, so a layer's bias is known before any row passes it, and one pass is enough. */
-#include "engine/checkpoint/safetensors.h"
+/* Sets what a written checkpoint's routers decide by: biases, or with expert choice thresholds. All sequences are taken through the model together, one
+ * layer at a time: their residual streams rest on the host between layers, so a layer's routers are set before any row passes it, and
+ * one pass is enough. */
 #include "engine/tools/synth.h"
+#include "engine/tools/synth_router.h"
 #include "engine/tools/trace.h"
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #define BATCH_ROWS 2048
 
 struct calibration {
     const struct synth_options *o;
+    const char *path; /* of the tensors */
     struct model m;
     struct trace t;
     int len, n_seqs, n_batches; /* tokens of a sequence, sequences of a batch */
     float *x;                   /* [n_batches, n_seqs * len, hidden] residual streams between layers */
-    float *margin;              /* [n_batches * n_seqs * len] how far each row is above the threshold, in logits */
-    struct {
-        char name[96];
-        float value[2];
-        int n;
-    } bias[2 * MODEL_MAX_LAYERS]; /* to be written back */
-    int n_bias;
+    float *margin;              /* [n_batches * n_seqs * len] how far rows are above what decides, in logits; infinite: the row is forced */
+    long n_margins;
+    float *values;          /* [n_seqs * len] a batch's */
+    unsigned char *decided; /* the same */
 };
+
+static int batch_rows(const struct calibration *c)
+{
+    return c->n_seqs * c->len;
+}
 
 static size_t batch_floats(const struct calibration *c)
 {
-    return (size_t)c->n_seqs * (size_t)c->len * (size_t)c->m.config.hidden;
+    return (size_t)batch_rows(c) * (size_t)c->m.config.hidden;
 }
 
-/* ---- one layer ----------------------------------------------------------------------------------------------- */
+/* ---- one router ------------------------------------------------------------------------------------------------ */
 
 static int batch_in(struct calibration *c, int i)
 {
-    return c->m.k->backend->upload(c->m.k, c->t.w.x, c->x + (size_t)i * batch_floats(c), batch_floats(c) * sizeof(float));
+    return c->m.k->backend->upload(c->m.k, DEV_BYTES(c->t.w.x), c->x + (size_t)i * batch_floats(c), batch_floats(c) * sizeof(float));
 }
 
 static int batch_out(struct calibration *c, int i)
 {
-    int r = c->m.k->backend->download(c->m.k, c->x + (size_t)i * batch_floats(c), c->t.w.x, batch_floats(c) * sizeof(float));
+    int r = c->m.k->backend->download(c->m.k, c->x + (size_t)i * batch_floats(c), DEV_BYTES(c->t.w.x), batch_floats(c) * sizeof(float));
     return r >= 0 ? c->m.k->backend->sync(c->m.k, NULL) : r;
 }
 
-/* margin = the argument of the sigmoid, or the difference of the two logits, that the probability came from. */
-static int read_margins(struct calibration *c, int layer)
+/* Routers of MoD and D-LLM tell the probability alone: the argument of its sigmoid. */
+static double logit(double p)
 {
-    int n = c->n_seqs * c->len, r = 0;
+    p = fmin(fmax(p, 1e-30), 1 - 6e-8);
+    return log(p / (1 - p));
+}
+
+/* Asks the router about a batch and downloads its margins and what it decided. */
+static int ask(struct calibration *c, int layer, bool skip, bool has_margin)
+{
+    struct workspace *w = &c->t.w;
+    const struct backend *be = c->m.k->backend;
+    size_t n = (size_t)batch_rows(c), at = (size_t)layer * n;
+    const struct dev_f32 *from = has_margin ? w->margin : dev_f32_at(w->prob, at);
+    int r = skip ? forward_router_skip(&c->m, w, &c->t.b, layer) : forward_router(&c->m, w, &c->t.b, layer);
+    if (r >= 0)
+        r = be->download(c->m.k, c->values, DEV_BYTES(from), n * sizeof(float));
+    if (r >= 0)
+        r = be->download(c->m.k, c->decided, DEV_BYTES(dev_u8_at(w->route, at)), n);
+    return r >= 0 ? be->sync(c->m.k, NULL) : r;
+}
+
+/* Margins of the rows that the router has a say about: all, or in a nested layer's second router the executed ones. */
+static int read_margins(struct calibration *c, int layer, bool skip)
+{
+    const struct layer_plan *p = &c->m.plan[layer];
+    enum router kind = skip ? p->skip_router : p->router;
+    bool has_margin = kind == ROUTER_MLP || kind == ROUTER_MAMBA, executed_only = !skip && p->skip_router != ROUTER_NONE;
+    int r = 0;
+    c->n_margins = 0;
     for (int i = 0; i < c->n_batches && r >= 0; i++) {
-        float *m = c->margin + (size_t)i * n;
         r = batch_in(c, i);
         if (r >= 0)
-            r = forward_router(&c->m, &c->t.w, &c->t.b, layer);
-        if (r >= 0)
-            r = c->m.k->backend->download(c->m.k, m, c->t.w.prob + (size_t)layer * n, (size_t)n * sizeof(*m));
-        if (r >= 0)
-            r = c->m.k->backend->sync(c->m.k, NULL);
-        for (int j = 0; j < n && r >= 0; j++) {
-            double p = fmin(fmax(m[j], 1e-30), 1 - 6e-8);
-            m[j] = j % c->len < c->m.plan[layer].forced ? INFINITY : (float)log(p / (1 - p));
+            r = ask(c, layer, skip, has_margin);
+        for (int j = 0; j < batch_rows(c) && r >= 0; j++) {
+            bool forced = j % c->len < p->forced;
+            if (!executed_only || c->decided[j] != DECISION_SKIP)
+                c->margin[c->n_margins++] = forced ? INFINITY : has_margin ? c->values[j] : (float)logit(c->values[j]);
         }
     }
     return r;
@@ -73,65 +95,38 @@ static int descending(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-/* What to add to every margin so that the wanted share lies above 0. Forced rows (infinite) count as selected. */
-static double shift_for(struct calibration *c)
+/* The value above which the wanted share of margins lies. Forced rows count as selected. */
+static double cut_for(struct calibration *c, double rate)
 {
-    long n = (long)c->n_batches * c->n_seqs * c->len, k = lrint(c->o->route_rate * (double)n), forced = 0;
+    long n = c->n_margins, k = lrint(rate * (double)n), forced = 0;
     qsort(c->margin, (size_t)n, sizeof(*c->margin), descending);
     while (forced < n && !isfinite(c->margin[forced]))
         forced++;
     if (forced == n)
         return 0;
     if (k <= forced)
-        return -(c->margin[forced] + 1);
+        return c->margin[forced] + 1;
     if (k == n)
-        return -(c->margin[n - 1] - 1);
-    return -((double)c->margin[k - 1] + c->margin[k]) / 2;
+        return c->margin[n - 1] - 1;
+    return ((double)c->margin[k - 1] + c->margin[k]) / 2;
 }
 
-static double round_to(enum dtype t, double v)
+static int calibrate_router(struct calibration *c, int layer, bool skip, struct err *err)
 {
-    float f = (float)v;
-    unsigned char stored[sizeof(float)];
-    dtype_from_f32(stored, t, &f, 1);
-    dtype_to_f32(&f, stored, t, 1);
-    return f;
+    int r = read_margins(c, layer, skip);
+    if (r < 0)
+        return err_set(err, r, "calibration failed with %s", err_name(r));
+    return synth_router_set(&c->m, c->path, layer, skip, cut_for(c, skip ? c->o->execute_rate : c->o->route_rate), err);
 }
 
-static void note(struct calibration *c, int layer, const char *tail, int n, const float *value)
+static int calibrate_layer(struct calibration *c, int layer, struct err *err)
 {
-    snprintf(c->bias[c->n_bias].name, sizeof(c->bias[0].name), "model.layers.%d.%s", layer, tail);
-    c->bias[c->n_bias].n = n;
-    memcpy(c->bias[c->n_bias].value, value, (size_t)n * sizeof(*value));
-    c->n_bias++;
-}
-
-/* With two biases the second takes what the stored dtype cannot hold of the first. */
-static int set_bias(struct calibration *c, int layer, double shift)
-{
-    enum dtype t = c->m.config.save_dtype;
-    enum layer_kind kind = c->m.plan[layer].kind;
-    float b[2] = {(float)round_to(t, shift), 0};
-    if (kind == LAYER_MOD) {
-        note(c, layer, "aux_router.predictor.bias", 1, b);
-    } else {
-        int up = kind == LAYER_DTRNET ? 0 : 1; /* which logit stands for attention or execution */
-        float coarse = b[0], rest = (float)round_to(t, coarse - shift);
-        b[up] = coarse;
-        b[1 - up] = rest;
-        note(c, layer, kind == LAYER_DTRNET ? "router.weight_predictor.2.bias" : "router.linear_2.bias", 2, b);
-    }
-    return c->m.k->backend->upload(c->m.k, c->m.weights.layers[layer].router_out_bias, b, sizeof(b));
-}
-
-static int calibrate_layer(struct calibration *c, int layer)
-{
-    int r = 0;
-    if (c->m.plan[layer].kind != LAYER_DENSE) {
-        r = read_margins(c, layer);
-        if (r >= 0)
-            r = set_bias(c, layer, shift_for(c));
-    }
+    const struct layer_plan *p = &c->m.plan[layer];
+    int r = p->skip_router != ROUTER_NONE ? calibrate_router(c, layer, true, err) : 0;
+    if (r >= 0 && layer_is_routed(p))
+        r = calibrate_router(c, layer, false, err);
+    if (r < 0)
+        return r;
     for (int i = 0; i < c->n_batches && r >= 0 && layer + 1 < c->m.config.n_layers; i++) {
         r = batch_in(c, i);
         if (r >= 0)
@@ -139,7 +134,7 @@ static int calibrate_layer(struct calibration *c, int layer)
         if (r >= 0)
             r = batch_out(c, i);
     }
-    return r;
+    return r < 0 ? err_set(err, r, "calibration failed with %s", err_name(r)) : 0;
 }
 
 /* ---- the whole -------------------------------------------------------------------------------------------------- */
@@ -191,52 +186,40 @@ static int embed_all(struct calibration *c)
 static int run_layers(struct calibration *c, struct err *err)
 {
     int r = embed_all(c);
+    if (r < 0)
+        return err_set(err, r, "calibration failed with %s", err_name(r));
     for (int l = 0; l < c->m.config.n_layers && r >= 0; l++) {
-        r = calibrate_layer(c, l);
+        r = calibrate_layer(c, l, err);
         log_debug(c->o->log, "calibrated layer %d of %d", l + 1, c->m.config.n_layers);
     }
-    return r < 0 ? err_set(err, r, "calibration failed with %s", err_name(r)) : 0;
-}
-
-static int write_back(const struct calibration *c, const char *path, struct err *err)
-{
-    struct safetensors *s = NULL;
-    size_t len;
-    int r = safetensors_open_file(path, &s, err);
-    int fd = r >= 0 ? open(path, O_WRONLY | O_CLOEXEC) : -1;
-    if (r >= 0 && fd < 0)
-        r = err_set(err, ERR_IO, "%s cannot be written: %s", path, strerror(errno));
-    for (int i = 0; i < c->n_bias && r >= 0; i++) {
-        const struct tensor *t = safetensors_find(s, c->bias[i].name);
-        unsigned char stored[2 * sizeof(float)];
-        dtype_from_f32(stored, c->m.config.save_dtype, c->bias[i].value, (size_t)c->bias[i].n);
-        off_t at = (const unsigned char *)t->data - safetensors_file_bytes(s, 0, &len);
-        if (pwrite(fd, stored, t->n_bytes, at) != (ssize_t)t->n_bytes)
-            r = err_set(err, ERR_IO, "%s cannot be written: %s", path, strerror(errno));
-    }
-    if (fd >= 0 && close(fd) && r >= 0)
-        r = err_set(err, ERR_IO, "%s cannot be written: %s", path, strerror(errno));
-    safetensors_close(s);
     return r;
 }
 
-static int open_model(struct calibration *c, struct err *err)
+static int open_all(struct calibration *c, struct err *err)
 {
-    const struct synth_options *o = c->o;
-    const struct engine_options eo = {
-        .model_dir = o->out, .n_threads = o->n_threads, .max_model_len = SYNTH_SEQUENCE, .bos_id = -1, .eos_id = -1};
-    int r = model_open(&eo, &c->m, err);
+    int wanted = c->o->n_tokens ? c->o->n_tokens : 32768, r = synth_open(c->o, &c->m, &c->len, err);
     if (r < 0)
         return r;
-    int longest = c->m.config.default_max_model_len, wanted = o->n_tokens ? o->n_tokens : 32768;
-    c->len = longest < SYNTH_SEQUENCE ? longest : SYNTH_SEQUENCE;
     c->n_seqs = BATCH_ROWS / c->len;
-    c->n_batches = (wanted + c->n_seqs * c->len - 1) / (c->n_seqs * c->len);
+    c->n_batches = (wanted + batch_rows(c) - 1) / batch_rows(c);
     c->x = malloc((size_t)c->n_batches * batch_floats(c) * sizeof(*c->x));
-    c->margin = malloc((size_t)c->n_batches * (size_t)(c->n_seqs * c->len) * sizeof(*c->margin));
-    if (!c->x || !c->margin)
+    c->margin = malloc((size_t)c->n_batches * (size_t)batch_rows(c) * sizeof(*c->margin));
+    c->values = malloc((size_t)batch_rows(c) * sizeof(*c->values));
+    c->decided = malloc((size_t)batch_rows(c));
+    if (!c->x || !c->margin || !c->values || !c->decided)
         return err_set(err, ERR_NOMEM, "no memory to calibrate on %d tokens; ask for fewer", wanted);
-    return trace_open(&c->t, &c->m, c->n_seqs * c->len, err);
+    return trace_open(&c->t, &c->m, batch_rows(c), err);
+}
+
+static void close_all(struct calibration *c)
+{
+    trace_close(&c->t);
+    model_close(&c->m);
+    free(c->x);
+    free(c->margin);
+    free(c->values);
+    free(c->decided);
+    free(c);
 }
 
 int synth_calibrate(const struct synth_options *o, struct err *err)
@@ -247,15 +230,10 @@ int synth_calibrate(const struct synth_options *o, struct err *err)
     if (!c)
         return err_set(err, ERR_NOMEM, "no memory to calibrate");
     c->o = o;
-    int r = open_model(c, err);
+    c->path = path;
+    int r = open_all(c, err);
     if (r >= 0)
         r = run_layers(c, err);
-    if (r >= 0)
-        r = write_back(c, path, err);
-    trace_close(&c->t);
-    model_close(&c->m);
-    free(c->x);
-    free(c->margin);
-    free(c);
+    close_all(c);
     return r;
 }

@@ -37,10 +37,30 @@ for path in "$golden"/*/expected.safetensors; do
     for type in f32 bf16 f16; do echo "golden-$model-$type - $build/tests/golden/test_golden $golden/$model $type"; done
     for type in bf16 f16; do echo "golden-$model-$type-mma mma $build/tests/golden/test_golden $golden/$model $type"; done
 done | many | awk '{n[$2]++} $2 {print}; END {for (s in n) printf "status %s: %d\n", s, n[s]}'
+echo "== UltraDeep's golden models"
+for path in "$root"/tests/ultradeep/*/expected.safetensors; do
+    folder=$(dirname "$path") model=$(basename "$(dirname "$path")")
+    modes=none
+    [ "${model#expert}" = "$model" ] || modes="exact threshold"
+    for mode in $modes; do
+        words=${mode#none}
+        echo "layers-$model-$mode - $build/tests/golden/test_layers $folder $words"
+        for type in f32 bf16 f16; do
+            for level in wgmma mma simt; do
+                [ "$type-$level" = f32-mma ] || echo "golden-$model-$mode-$type-$level $level $build/tests/golden/test_golden $folder $type - $words"
+            done
+        done
+    done
+done | many | awk '{n[$2]++} $2 {print}; END {for (s in n) printf "status %s: %d\n", s, n[s]}'
 echo "== processes"
 one device "" python3 "$root/tests/e2e/test_device.py"
 echo "== traffic of $requests requests"
 for model in dense-gqa-tied dtrnet-bilayer; do
     for type in f32 bf16; do echo "traffic-$model-$type - $build/tests/engine/test_traffic $golden/$model $type $requests"; done
     echo "traffic-$model-bf16-mma mma $build/tests/engine/test_traffic $golden/$model bf16 $requests"
+done | many
+for model in hybridnorm-nested-mamba-bf16 lns-nested-sharded-f16 deep92-lns-bf16 expert-nested-mamba-lns-bf16; do
+    words=
+    [ "${model#expert}" = "$model" ] || words="- threshold"
+    for type in f32 bf16; do echo "traffic-$model-$type - $build/tests/engine/test_traffic $root/tests/ultradeep/$model $type $requests $words"; done
 done | many

@@ -83,7 +83,7 @@ class Clock:
 def make_model(a: argparse.Namespace, dtype: str) -> Any:
     """The harness's model object for a client."""
     if a.worker == "plugin":
-        from dtrnet_eval.__main__ import keep_templates
+        from dtrnet_eval.harness import keep_templates
         from dtrnet_eval.lm import DtrnetLM
 
         keep_templates()
@@ -151,7 +151,7 @@ def worker(a: argparse.Namespace) -> dict[str, Any]:
     import lm_eval.evaluator  # noqa: F401  (what a run imports first)
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=str(ROOT / "eval" / "tasks"), include_defaults=False)
+    manager = TaskManager(include_path=str(ROOT / "eval" / "src" / "dtrnet_eval" / "data" / "tasks"), include_defaults=False)
     start = time.perf_counter() - BEGIN
     if a.worker == "hf":
         model, extra = tuned_hf(a, manager)

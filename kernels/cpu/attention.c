@@ -3,6 +3,7 @@
  * A task is a few selected rows and the query heads of one KV head; the rows of one run walk the keys of their sequence in blocks of KEYS, aligned
  * to the key's index, and each block is laid out in f32 (K transposed) once for all of them. A row takes from a block the keys
  * it sees. So what a row computes - blocks, order of keys, order of sums - follows from its own `visible` count alone. */
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/ops.h"
 #include <assert.h>
@@ -12,11 +13,9 @@ enum { KEYS = 32, ITEMS = 32, MAX_HEAD = 256 };
 struct attention {
     const struct kern_heads *hs;
     void *out;
-    const void *qkv;
+    const void *qkv, *kv;
     enum dtype type;
-    const struct kern_step *s;
-    const struct kern_place *p;
-    int layer;
+    struct attention_lists lists;
     float scale;
     int rows, heads, n_chunks; /* of a task: selected rows, query heads that share a KV head, rows * heads <= ITEMS; row chunks */
 };
@@ -38,7 +37,7 @@ static void load_block(struct block *b, const struct attention *a, const int *ta
     size_t hk = a->hs->hk, hd = a->hs->hd;
     for (int j = 0; j < n; j++) {
         size_t at = (size_t)table[j] * 2 * hk * hd + kv_head * hd;
-        const void *k = act_at(a->hs->kv, a->type, at), *v = act_at(a->hs->kv, a->type, at + hk * hd);
+        const void *k = act_at(a->kv, a->type, at), *v = act_at(a->kv, a->type, at + hk * hd);
         for (size_t i = 0; i < hd; i++)
             b->k[i][j] = act_get(k, a->type, i);
         for (size_t i = 0; i < hd; i++)
@@ -95,19 +94,19 @@ static void finish(const struct state *st, const struct attention *a, int r, int
         act_put(out, a->type, i, st->acc[i] / st->sum);
 }
 
-/* Rows sel[0..n_rows-1], all of `run`, for the query heads head0 .. head0+n_heads-1, which share a KV head. */
-static void run_tile(const struct attention *a, const struct kern_run *run, const int *sel, int n_rows, int head0, int n_heads)
+/* Rows sel[0..n_rows-1], all of one run, for the query heads head0 .. head0+n_heads-1, which share a KV head. */
+static void run_tile(const struct attention *a, const int *sel, int n_rows, int head0, int n_heads)
 {
     struct state st[ITEMS];
     struct block b;
-    const int *table = a->s->tables + run->table_off + (int64_t)a->layer * run->table_cap;
-    int last = a->p->visible[sel[n_rows - 1]], kv_head = head0 / (a->hs->h / a->hs->hk);
+    const int *table = attention_table(&a->lists, *sel);
+    int last = a->lists.visible[sel[n_rows - 1]], kv_head = head0 / (a->hs->h / a->hs->hk);
     for (int i = 0; i < n_rows * n_heads; i++)
         begin(&st[i], a, sel[i / n_heads], head0 + i % n_heads);
     for (int j = 0; j < last; j += KEYS) {
         load_block(&b, a, table + j, min_int(last - j, KEYS), kv_head);
         for (int i = 0; i < n_rows * n_heads; i++) {
-            int n = a->p->visible[sel[i / n_heads]] - j;
+            int n = a->lists.visible[sel[i / n_heads]] - j;
             if (n > 0)
                 fold(&st[i], &b, min_int(n, KEYS), a->hs->hd, a->scale);
         }
@@ -123,24 +122,29 @@ static void run_task(void *arg, int task, int thread)
     int kv_head = task % (a->hs->hk * n_blocks) / n_blocks, head0 = task % n_blocks * a->heads;
     /* Later rows see more keys: they go first, so that no long task is left to the end. */
     int chunk = a->n_chunks - 1 - task / (a->hs->hk * n_blocks);
-    const int *sel = a->p->sel + chunk * a->rows, *end = a->p->sel + min_int((chunk + 1) * a->rows, *a->p->sel_n);
+    const int *sel = a->lists.sel + chunk * a->rows, *end = a->lists.sel + min_int((chunk + 1) * a->rows, a->lists.n_sel);
     while (sel < end) {
-        int n = 1, run = a->s->run_of[*sel];
-        while (sel + n < end && a->s->run_of[sel[n]] == run)
-            n++;
-        run_tile(a, &a->s->runs[run], sel, n, kv_head * group + head0, min_int(a->heads, group - head0));
+        int n = attention_same_run(&a->lists, sel, end);
+        run_tile(a, sel, n, kv_head * group + head0, min_int(a->heads, group - head0));
         sel += n;
     }
 }
 
-static int attention_c(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, const struct kern_step *s, int layer,
-                       const struct kern_place *p, float scale)
+static int attention_c(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, const struct dev_act *qkv,
+                       const struct kern_step *s, int layer, const struct kern_place *p, float scale)
 {
-    int n = *p->sel_n, group = hs->h / hs->hk, threads = cpu_of(k)->n_threads;
+    int n = *i32_of(p->sel_n), group = hs->h / hs->hk, threads = cpu_of(k)->n_threads;
     if (!n)
         return 0;
     assert(hs->hd <= MAX_HEAD && hs->h % hs->hk == 0);
-    struct attention a = {hs, out, qkv, k->act, s, p, layer, .scale = scale, .heads = min_int(group, ITEMS)};
+    struct attention a = {.hs = hs,
+                          .out = act_of(out),
+                          .qkv = act_of(qkv),
+                          .kv = act_of(hs->kv),
+                          .type = k->act,
+                          .lists = attention_lists(s, layer, p),
+                          .scale = scale,
+                          .heads = min_int(group, ITEMS)};
     a.rows = min_int(ITEMS / a.heads, (n + threads - 1) / threads);
     a.n_chunks = (n + a.rows - 1) / a.rows;
     parallel_for(cpu_of(k)->pool, a.n_chunks * hs->hk * ((group + a.heads - 1) / a.heads), run_task, &a);

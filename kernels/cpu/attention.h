@@ -12,9 +12,43 @@ struct attention_item {
     int row, head, visible; /* head: of all query heads */
 };
 
+/* Who attends, and where the keys are. */
+struct attention_lists {
+    const int *sel, *visible, *run_of, *tables;
+    const struct kern_run *runs;
+    int n_sel, layer;
+};
+
+static inline struct attention_lists attention_lists(const struct kern_step *s, int layer, const struct kern_place *p)
+{
+    return (struct attention_lists){.sel = i32_of(p->sel),
+                                    .visible = i32_of(p->visible),
+                                    .run_of = i32_of(s->run_of),
+                                    .tables = i32_of(s->tables),
+                                    .runs = runs_of(s->runs),
+                                    .n_sel = *i32_of(p->sel_n),
+                                    .layer = layer};
+}
+
+/* The slots of the keys of a row's sequence. */
+static inline const int *attention_table(const struct attention_lists *l, int row)
+{
+    const struct kern_run *run = &l->runs[l->run_of[row]];
+    return l->tables + run->table_off + (int64_t)l->layer * run->table_cap;
+}
+
+/* How many of the rows from *sel on, up to `end`, are of one run. */
+static inline int attention_same_run(const struct attention_lists *l, const int *sel, const int *end)
+{
+    int n = 1, run = l->run_of[*sel];
+    while (sel + n < end && l->run_of[sel[n]] == run)
+        n++;
+    return n;
+}
+
 struct attention_task {
     const struct kern_heads *hs;
-    const void *qkv;
+    const void *qkv, *kv;
     void *out;
     enum dtype type;                                   /* of qkv, out and the pool */
     float scale;                                       /* of scores, so that a weight is 2^(scale * score) */
@@ -55,10 +89,10 @@ static inline void *attention_out(const struct attention_task *t, const struct a
 
 static inline const void *attention_key(const struct attention_task *t, int slot)
 {
-    return act_at(t->hs->kv, t->type, ((size_t)slot * 2 * t->hs->hk + t->kv_head) * t->hs->hd);
+    return act_at(t->kv, t->type, ((size_t)slot * 2 * t->hs->hk + t->kv_head) * t->hs->hd);
 }
 
 static inline const void *attention_value(const struct attention_task *t, int slot)
 {
-    return act_at(t->hs->kv, t->type, (((size_t)slot * 2 + 1) * t->hs->hk + t->kv_head) * t->hs->hd);
+    return act_at(t->kv, t->type, (((size_t)slot * 2 + 1) * t->hs->hk + t->kv_head) * t->hs->hd);
 }

@@ -15,10 +15,9 @@ struct cpu_attention {
 
 struct call {
     struct cpu *c;
-    const struct kern_step *s;
-    const struct kern_place *p;
+    struct attention_lists lists;
     struct attention_task common;
-    int layer, rows; /* selected rows of a task */
+    int rows;        /* selected rows of a task */
     int group, part; /* query heads of a KV head, and at most how many of them a task takes */
 };
 
@@ -27,7 +26,7 @@ static void list_items(struct attention_task *t, const struct call *a, const int
     t->n_items = n * heads;
     for (int i = 0; i < t->n_items; i++) {
         int row = sel[i / heads];
-        t->items[i] = (struct attention_item){row, head0 + i % heads, a->p->visible[row]};
+        t->items[i] = (struct attention_item){row, head0 + i % heads, a->lists.visible[row]};
     }
 }
 
@@ -48,9 +47,8 @@ static void prefetch_keys(const struct attention_task *t, const int *table, int 
 static void run_rows(const struct call *a, struct attention_task *t, void *work, const int *sel, int n)
 {
     const struct attention_kernel *kernel = a->c->attention->kernel;
-    const struct kern_run *run = &a->s->runs[a->s->run_of[*sel]];
-    const int *table = a->s->tables + run->table_off + (int64_t)a->layer * run->table_cap;
-    int last = a->p->visible[sel[n - 1]], tile = 0;
+    const int *table = attention_table(&a->lists, *sel);
+    int last = a->lists.visible[sel[n - 1]], tile = 0;
     kernel->begin(work, t);
     for (int j = 0; j < last; j += kernel->block_keys) {
         int n_keys = min_int(last - j, kernel->block_keys), next = j + n_keys;
@@ -68,12 +66,13 @@ static void run_task(void *arg, int i, int thread)
     const struct call *a = arg;
     struct attention_task *t = a->c->attention->task[thread];
     int parts = (a->group + a->part - 1) / a->part, per_chunk = a->common.hs->hk * parts;
-    int count = *a->p->sel_n, chunks = (count + a->rows - 1) / a->rows, head0 = i % parts * a->part;
+    int count = a->lists.n_sel, chunks = (count + a->rows - 1) / a->rows, head0 = i % parts * a->part;
     /* Later rows see more keys: they go first, so that no long task is left to the end. */
     int first = (chunks - 1 - i / per_chunk) * a->rows;
-    const int *sel = a->p->sel + first, *end = sel + min_int(a->rows, count - first);
+    const int *sel = a->lists.sel + first, *end = sel + min_int(a->rows, count - first);
     t->hs = a->common.hs;
     t->qkv = a->common.qkv;
+    t->kv = a->common.kv;
     t->out = a->common.out;
     t->type = a->common.type;
     t->scale = a->common.scale;
@@ -81,24 +80,23 @@ static void run_task(void *arg, int i, int thread)
     if (a->c->attention->kernel->start)
         a->c->attention->kernel->start();
     while (sel < end) {
-        int n = 1, run = a->s->run_of[*sel];
-        while (sel + n < end && a->s->run_of[sel[n]] == run)
-            n++;
+        int n = attention_same_run(&a->lists, sel, end);
         list_items(t, a, sel, n, t->kv_head * a->group + head0, min_int(a->part, a->group - head0));
         run_rows(a, t, a->c->attention->work[thread], sel, n);
         sel += n;
     }
 }
 
-static int attention_blocked(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, const struct kern_step *s,
-                             int layer, const struct kern_place *p, float scale)
+static int attention_blocked(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, const struct dev_act *qkv,
+                             const struct kern_step *s, int layer, const struct kern_place *p, float scale)
 {
-    int n = *p->sel_n;
+    int n = *i32_of(p->sel_n);
     if (!n)
         return 0;
     assert(hs->hd % 8 == 0 && hs->hd <= ATTENTION_MAX_HEAD && hs->h % hs->hk == 0 && scale > 0);
-    struct call a = {.c = cpu_of(k), .s = s, .p = p, .layer = layer, .group = hs->h / hs->hk};
-    a.common = (struct attention_task){.hs = hs, .qkv = qkv, .out = out, .type = k->act, .scale = scale * (float)M_LOG2E};
+    struct call a = {.c = cpu_of(k), .lists = attention_lists(s, layer, p), .group = hs->h / hs->hk};
+    a.common = (struct attention_task){
+        .hs = hs, .qkv = act_of(qkv), .kv = act_of(hs->kv), .out = act_of(out), .type = k->act, .scale = scale * (float)M_LOG2E};
     a.part = min_int(a.group, ATTENTION_TASK_ITEMS);
     int heads = hs->hk * ((a.group + a.part - 1) / a.part), shares = (TASKS_PER_THREAD * a.c->n_threads + heads - 1) / heads;
     int most = min_int(ATTENTION_TASK_ITEMS / a.part, (n + shares - 1) / shares), chunks = (n + most - 1) / most;

@@ -23,6 +23,8 @@ static void fill_table(struct kern_ops *o, enum cpu_level level)
 {
     portable_init_c(o);
     place_init(o);
+    select_init(o);
+    mamba_weights_init(o);
     matrix_init(o);
     matmul_init(o);
 #if defined(__x86_64__)
@@ -54,12 +56,15 @@ static void close_cpu(struct kern_ctx *k)
     attention_blocked_free(c);
 #endif
     cpu_matmul_free(c);
+    free(c->mamba.memory);
     thread_pool_free(c->pool);
     free(c);
 }
 
 static int check_config(const struct backend_config *c, struct err *err)
 {
+    if (c->device_index)
+        return err_field(err, ERR_INVALID, "device", "there is no cpu device %d: the cpu is one device, number 0", c->device_index);
     if (c->dtype == DTYPE_F16)
         return err_field(err, ERR_UNSUPPORTED, "dtype", "dtype f16 needs the cuda backend; the cpu computes in f32 or bf16");
     if (c->n_threads < 1 || c->n_threads > CPU_MAX_THREADS)
@@ -78,7 +83,13 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
     struct cpu *c = calloc(1, sizeof(*c));
     if (!c)
         return err_set(err, ERR_NOMEM, "out of memory for the cpu backend");
-    c->base = (struct kern_ctx){&c->ops, backend_cpu(), config->dtype, c};
+    c->base = (struct kern_ctx){.ops = &c->ops, .backend = backend_cpu(), .act = config->dtype, .impl = c};
+    c->base.limits = (struct backend_limits){.step_rows = 512,
+                                             .steps_in_flight = 1,
+                                             .host_memory = true,
+                                             .levels = cpu_level_names,
+                                             .n_levels = CPU_LEVEL_COUNT,
+                                             .level = level};
     c->level = level;
     c->n_threads = config->n_threads;
     c->log = config->log;
@@ -92,25 +103,42 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
         close_cpu(&c->base);
         return r;
     }
-    snprintf(c->numerics, sizeof(c->numerics), "cpu %s%s%s", cpu_level_name(level), c->only ? " " : "", c->only ? config->cpu_matmul : "");
+    snprintf(c->numerics, sizeof(c->numerics), "cpu %s%s%s", cpu_level_names[level], c->only ? " " : "", c->only ? config->cpu_matmul : "");
     *ret = &c->base;
     return 0;
 }
 
-static void *alloc_cpu(struct kern_ctx *k, size_t bytes)
+static void *alloc_host_cpu(struct kern_ctx *k, size_t bytes)
 {
     return bytes > SIZE_MAX - 64 ? NULL : aligned_alloc(64, bytes ? (bytes + 63) / 64 * 64 : 64);
 }
 
-static void free_cpu(struct kern_ctx *k, void *p)
+static void free_host_cpu(struct kern_ctx *k, void *p)
 {
     free(p);
 }
 
-static int copy(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
+static struct dev_bytes *alloc_cpu(struct kern_ctx *k, size_t bytes)
+{
+    return alloc_host_cpu(k, bytes);
+}
+
+static void free_cpu(struct kern_ctx *k, struct dev_bytes *p)
+{
+    free(bytes_of(p));
+}
+
+static int upload_cpu(struct kern_ctx *k, struct dev_bytes *dst, const void *src, size_t bytes)
 {
     if (bytes)
-        memcpy(dst, src, bytes);
+        memcpy(bytes_of(dst), src, bytes);
+    return 0;
+}
+
+static int download_cpu(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes)
+{
+    if (bytes)
+        memcpy(dst, bytes_of(src), bytes);
     return 0;
 }
 
@@ -159,12 +187,12 @@ const struct backend *backend_cpu(void)
         .close = close_cpu,
         .alloc = alloc_cpu,
         .free = free_cpu,
-        .upload = copy,
-        .download = copy,
+        .upload = upload_cpu,
+        .download = download_cpu,
         .sync = sync_cpu,
-        .alloc_host = alloc_cpu,
-        .free_host = free_cpu,
-        .fetch = copy,
+        .alloc_host = alloc_host_cpu,
+        .free_host = free_host_cpu,
+        .fetch = download_cpu,
         .mark = mark_cpu,
         .wait = wait_cpu,
         .stamp = stamp_cpu,

@@ -2,12 +2,13 @@
  *
  * How an op is made: <op>.c holds its plain C form and fills its slots. Most of these files are compiled for several levels (ops.h), at
  * -O3 without contraction or fast-math, so loops are vectorised only where that keeps the order of every sum as written. A form that
- * must be written by hand for a level lives in <op>_<level>.c and overrides slots in its own <op>_init_<level>(struct kern_ops *), which
- * backend_cpu.c calls after the plain forms, lowest level first. */
+ * must be written by hand for a level lives in <op>_<level>.c. For attention and the matmuls these files hold the inner loops, which
+ * attention_blocked.c and matmul_panel.c choose by the level when a context is opened and when a matrix is made. */
 #pragma once
 #include "common/thread.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu_level.h"
+#include "kernels/dev_ptr.h"
 
 enum { CPU_MAX_THREADS = 1024 };
 
@@ -23,8 +24,12 @@ struct cpu {
     int n_threads;
     struct log *log;                   /* borrowed; may be NULL */
     const struct cpu_matrix_ops *only; /* who packs every matrix; NULL: the first that accepts it */
-    struct cpu_matmul *matmul;         /* scratch and library state of the matmuls */
+    struct cpu_matmul *matmul;         /* scratch of the matmuls */
     struct cpu_attention *attention;   /* work memory of its fast forms; NULL at level scalar */
+    struct {
+        float *memory;
+        size_t floats;
+    } mamba; /* scratch of route_mamba, grown when a router is made */
     double stamps[BACKEND_STAMPS];
     char numerics[128];
 };
@@ -41,11 +46,11 @@ static inline int min_int(int a, int b)
 
 static inline int rows_count(struct rows n)
 {
-    return n.n_dev ? *n.n_dev : n.n_max;
+    return n.n_dev ? *i32_of(n.n_dev) : n.n_max;
 }
 static inline int rows_at(const struct rows *n, int i)
 {
-    return n->idx ? n->idx[i] : i;
+    return n->idx ? i32_of(n->idx)[i] : i;
 }
 
 /* Element i of an array of type t (f32 or bf16). With t a constant, nothing is left of the branch. */

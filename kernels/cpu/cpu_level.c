@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-static const char *const names[CPU_LEVEL_COUNT] = {"scalar", "avx2", "avx512", "avx512bf16", "amx"};
+const char *const cpu_level_names[CPU_LEVEL_COUNT] = {"scalar", "avx2", "avx512", "avx512bf16", "amx"};
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -68,14 +68,9 @@ enum cpu_level cpu_level_detect(void)
 }
 #endif
 
-const char *cpu_level_name(enum cpu_level l)
-{
-    return names[l];
-}
-
 int cpu_level_parse(const char *name, enum cpu_level *ret, struct err *err)
 {
-    int l, r = level_parse("cpu_level", "machine", names, CPU_LEVEL_COUNT, cpu_level_detect(), name, &l, err);
+    int l, r = level_parse("cpu_level", "machine", cpu_level_names, CPU_LEVEL_COUNT, cpu_level_detect(), name, &l, err);
     if (r >= 0)
         *ret = l;
     return r;

@@ -13,6 +13,6 @@ enum cpu_level {
 
 /* The highest level that works here. The first call asks the kernel for the tile registers. */
 enum cpu_level cpu_level_detect(void);
-const char *cpu_level_name(enum cpu_level l); /* "scalar", "avx2", "avx512", "avx512bf16", "amx" */
+extern const char *const cpu_level_names[CPU_LEVEL_COUNT]; /* "scalar", "avx2", "avx512", "avx512bf16", "amx" */
 /* NULL: what the machine has. ERR_INVALID for an unknown name, ERR_UNSUPPORTED for a level above the machine's. */
 int cpu_level_parse(const char *name, enum cpu_level *ret, struct err *err);

@@ -5,6 +5,7 @@ struct blend {
     float *x;
     const float *x0, *gate;
     int d;
+    enum blend_mode mode;
 };
 
 struct gather {
@@ -20,9 +21,9 @@ static void copy_row(void *arg, int r)
     memcpy(a->x + (size_t)r * a->d, a->x0 + (size_t)r * a->d, sizeof(float) * a->d);
 }
 
-static int copy_rows_c(struct kern_ctx *k, float *dst, const float *src, int d, struct rows n)
+static int copy_rows_c(struct kern_ctx *k, struct dev_f32 *dst, const struct dev_f32 *src, int d, struct rows n)
 {
-    struct blend a = {dst, src, NULL, d};
+    struct blend a = {.x = f32_of(dst), .x0 = f32_of(src), .d = d};
     cpu_for_rows(k, n, d, copy_row, &a);
     return 0;
 }
@@ -33,9 +34,9 @@ static void gather_row(void *arg, int i)
     memcpy(a->dst + (size_t)i * a->d, a->src + (size_t)rows_at(&a->from, i) * a->d, sizeof(float) * a->d);
 }
 
-static int gather_rows_c(struct kern_ctx *k, float *dst, const float *src, int d, struct rows n)
+static int gather_rows_c(struct kern_ctx *k, struct dev_f32 *dst, const struct dev_f32 *src, int d, struct rows n)
 {
-    struct gather a = {dst, src, d, n};
+    struct gather a = {f32_of(dst), f32_of(src), d, n};
     cpu_for_rows(k, (struct rows){NULL, NULL, rows_count(n)}, d, gather_row, &a);
     return 0;
 }
@@ -45,13 +46,18 @@ static void blend_row(void *arg, int r)
     const struct blend *a = arg;
     float *x = a->x + (size_t)r * a->d, gate = a->gate[r];
     const float *x0 = a->x0 + (size_t)r * a->d;
-    for (int i = 0; i < a->d; i++)
-        x[i] = x0[i] + gate * x[i];
+    if (a->mode == BLEND_ADD)
+        for (int i = 0; i < a->d; i++)
+            x[i] = x0[i] + gate * x[i];
+    else
+        for (int i = 0; i < a->d; i++)
+            x[i] = x0[i] + gate * (x[i] - x0[i]);
 }
 
-static int blend_c(struct kern_ctx *k, float *x, const float *x0, const float *gate, int d, struct rows n)
+static int blend_c(struct kern_ctx *k, struct dev_f32 *x, const struct dev_f32 *x0, const struct dev_f32 *gate, enum blend_mode mode, int d,
+                   struct rows n)
 {
-    struct blend a = {x, x0, gate, d};
+    struct blend a = {f32_of(x), f32_of(x0), f32_of(gate), d, mode};
     cpu_for_rows(k, n, d, blend_row, &a);
     return 0;
 }
@@ -73,15 +79,18 @@ static void bypass_row(void *arg, int r)
                hd * dtype_size(a->type));
 }
 
-static int matmul_bypass_c(struct kern_ctx *k, const struct kern_heads *hs, void *out, void *qkv, const void *xn,
-                           const struct kern_matrix *w, int d, struct rows n)
+static int spread_values_c(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, const struct dev_act *qkv, struct rows n)
 {
-    int qk = (hs->h + hs->hk) * hs->hd, r = k->ops->matmul(k, act_at_mut(qkv, k->act, qk), k->act, qk + hs->hk * hs->hd, xn, d, w, n);
-    if (r < 0)
-        return r;
-    struct bypass a = {hs, out, qkv, k->act};
+    struct bypass a = {hs, act_of(out), act_of(qkv), k->act};
     cpu_for_rows(k, n, hs->h * hs->hd, bypass_row, &a);
     return 0;
+}
+
+static int matmul_bypass_c(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
+                           const struct dev_act *xn, const struct kern_matrix *w, int d, struct rows n)
+{
+    int qk = (hs->h + hs->hk) * hs->hd, r = k->ops->matmul(k, qkv, qk, qk + hs->hk * hs->hd, xn, d, w, n);
+    return r < 0 ? r : spread_values_c(k, hs, out, qkv, n);
 }
 
 void CPU_NAME(gates_init)(struct kern_ops *o)
@@ -90,4 +99,5 @@ void CPU_NAME(gates_init)(struct kern_ops *o)
     o->gather_rows = gather_rows_c;
     o->blend = blend_c;
     o->matmul_bypass = matmul_bypass_c;
+    o->spread_values = spread_values_c;
 }

@@ -90,10 +90,18 @@ static void row(void *arg, int i)
     a->target_lp[i] = a->target[i] < 0 ? 0 : x[a->target[i]] - lse;
 }
 
-static int logprobs_c(struct kern_ctx *k, const float *logits, size_t ld, int n, int v, const int *target, int top_k, float *target_lp,
-                      int *top_id, float *top_lp, unsigned char *bad)
+static int logprobs_c(struct kern_ctx *k, const struct kern_scores *to, int first, const struct dev_f32 *logits, size_t ld, int n, int v)
 {
-    struct logprobs a = {logits, ld, v, top_k, target, target_lp, top_lp, top_id, bad};
+    size_t top = (size_t)first * to->top_k;
+    struct logprobs a = {.logits = f32_of(logits),
+                         .ld = ld,
+                         .v = v,
+                         .top_k = to->top_k,
+                         .target = i32_of(to->target) + first,
+                         .target_lp = f32_of(to->target_lp) + first,
+                         .top_lp = f32_of(to->top_lp) + top,
+                         .top_id = i32_of(to->top_id) + top,
+                         .bad = u8_of(to->bad) + first};
     cpu_for_rows(k, (struct rows){NULL, NULL, n}, 16 * v, row, &a);
     return 0;
 }

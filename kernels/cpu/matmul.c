@@ -120,54 +120,74 @@ static int run(struct kern_ctx *k, struct matmul_job job)
     return 0;
 }
 
-static int matmul_c(struct kern_ctx *k, void *y, enum dtype y_type, int ldy, const void *x, int ldx, const struct kern_matrix *w,
+static int matmul_c(struct kern_ctx *k, struct dev_act *y, int col, int ldy, const struct dev_act *x, int ldx, const struct kern_matrix *w,
                     struct rows n)
 {
     assert(w->kind == MATRIX_LINEAR || w->kind == MATRIX_EMBED);
-    return run(
-        k, (struct matmul_job){
-               .w = w, .x = x, .x_type = k->act, .ldx = ldx, .epilogue = MATMUL_STORE, .y = y, .y_type = y_type, .ldy = ldy, .rows = n});
-}
-
-static int matmul_residual_c(struct kern_ctx *k, float *x, const void *a, int lda, const struct kern_matrix *w, const float *gate,
-                             struct rows n)
-{
-    assert(w->kind == MATRIX_LINEAR);
     return run(k, (struct matmul_job){.w = w,
-                                      .x = a,
+                                      .x = act_of(x),
                                       .x_type = k->act,
-                                      .ldx = lda,
-                                      .epilogue = MATMUL_RESIDUAL,
-                                      .y = x,
-                                      .y_type = DTYPE_F32,
-                                      .ldy = w->n,
-                                      .gate = gate,
+                                      .ldx = ldx,
+                                      .epilogue = MATMUL_STORE,
+                                      .y = act_at_mut(act_of(y), k->act, col),
+                                      .y_type = k->act,
+                                      .ldy = ldy,
                                       .rows = n});
 }
 
-static int matmul_swiglu_c(struct kern_ctx *k, void *y, const void *x, const struct kern_matrix *w, struct rows n)
+static int matmul_f32_c(struct kern_ctx *k, struct dev_f32 *y, const struct dev_act *x, const struct kern_matrix *w, struct rows n)
+{
+    assert(w->kind == MATRIX_LINEAR || w->kind == MATRIX_EMBED);
+    return run(k, (struct matmul_job){.w = w,
+                                      .x = act_of(x),
+                                      .x_type = k->act,
+                                      .ldx = w->k,
+                                      .epilogue = MATMUL_STORE,
+                                      .y = f32_of(y),
+                                      .y_type = DTYPE_F32,
+                                      .ldy = w->n,
+                                      .rows = n});
+}
+
+static int matmul_residual_c(struct kern_ctx *k, struct dev_f32 *x, const struct dev_act *a, int lda, const struct kern_matrix *w,
+                             const struct dev_f32 *gate, struct rows n)
+{
+    assert(w->kind == MATRIX_LINEAR);
+    return run(k, (struct matmul_job){.w = w,
+                                      .x = act_of(a),
+                                      .x_type = k->act,
+                                      .ldx = lda,
+                                      .epilogue = MATMUL_RESIDUAL,
+                                      .y = f32_of(x),
+                                      .y_type = DTYPE_F32,
+                                      .ldy = w->n,
+                                      .gate = f32_of(gate),
+                                      .rows = n});
+}
+
+static int matmul_swiglu_c(struct kern_ctx *k, struct dev_act *y, const struct dev_act *x, const struct kern_matrix *w, struct rows n)
 {
     assert(w->kind == MATRIX_GATE_UP);
     return run(k, (struct matmul_job){.w = w,
-                                      .x = x,
+                                      .x = act_of(x),
                                       .x_type = k->act,
                                       .ldx = w->k,
                                       .epilogue = MATMUL_SWIGLU,
-                                      .y = y,
+                                      .y = act_of(y),
                                       .y_type = k->act,
                                       .ldy = w->n / 2,
                                       .rows = n});
 }
 
-static int matmul_accurate_c(struct kern_ctx *k, float *y, const float *x, const struct kern_matrix *w, struct rows n)
+static int matmul_accurate_c(struct kern_ctx *k, struct dev_f32 *y, const struct dev_f32 *x, const struct kern_matrix *w, struct rows n)
 {
     assert(w->kind == MATRIX_ACCURATE);
     return run(k, (struct matmul_job){.w = w,
-                                      .x = x,
+                                      .x = f32_of(x),
                                       .x_type = DTYPE_F32,
                                       .ldx = w->k,
                                       .epilogue = MATMUL_STORE,
-                                      .y = y,
+                                      .y = f32_of(y),
                                       .y_type = DTYPE_F32,
                                       .ldy = w->n,
                                       .rows = n});
@@ -176,6 +196,7 @@ static int matmul_accurate_c(struct kern_ctx *k, float *y, const float *x, const
 void matmul_init(struct kern_ops *o)
 {
     o->matmul = matmul_c;
+    o->matmul_f32 = matmul_f32_c;
     o->matmul_residual = matmul_residual_c;
     o->matmul_swiglu = matmul_swiglu_c;
     o->matmul_accurate = matmul_accurate_c;

@@ -213,9 +213,9 @@ static void embed_row(void *arg, int r)
     w->ops->read_column(w, a->ids[r] / w->panel, a->ids[r] % w->panel, a->x + (size_t)r * w->k);
 }
 
-static int embed_c(struct kern_ctx *k, float *x, const struct kern_matrix *table, const int *ids, struct rows n)
+static int embed_c(struct kern_ctx *k, struct dev_f32 *x, const struct kern_matrix *table, const struct dev_i32 *ids, struct rows n)
 {
-    struct embed a = {x, table, ids};
+    struct embed a = {f32_of(x), table, i32_of(ids)};
     assert(table->kind == MATRIX_EMBED);
     cpu_for_rows(k, n, 4 * table->k, embed_row, &a);
     return 0;

@@ -73,7 +73,7 @@ static inline int matrix_source_row(const struct kern_matrix *w, int p, int c)
     return c < half ? first / 2 + c : w->n / 2 + first / 2 + c - half;
 }
 
-/* State that all matmuls of a context share: gathered rows and tile results, grown when a matrix is made. */
+/* Scratch that all matmuls of a context share: gathered rows and tile results, grown when a matrix is made. */
 struct cpu_matmul {
     void *x; /* gathered rows of one block: [MATMUL_BLOCK_ROWS, k], or what `run` makes of them */
     size_t x_bytes;

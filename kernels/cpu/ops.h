@@ -19,6 +19,10 @@ void CPU_NAME(rope_init)(struct kern_ops *o);
 void CPU_NAME(attention_init)(struct kern_ops *o);
 void CPU_NAME(gates_init)(struct kern_ops *o);
 void CPU_NAME(logprob_init)(struct kern_ops *o);
+void CPU_NAME(mamba_init)(struct kern_ops *o); /* route_mamba */
+
+struct mamba_block;
+void CPU_NAME(mamba_scan)(struct mamba_block *b);
 
 /* All of the above, by level: plain C, and on x86-64 with AVX2 or AVX-512. */
 void portable_init_c(struct kern_ops *o);
@@ -26,5 +30,7 @@ void portable_init_avx2(struct kern_ops *o);
 void portable_init_avx512(struct kern_ops *o);
 
 void place_init(struct kern_ops *o);
+void select_init(struct kern_ops *o);
+void mamba_weights_init(struct kern_ops *o);
 void matrix_init(struct kern_ops *o); /* matrix_new, matrix_free, matrix_bytes, embed */
 void matmul_init(struct kern_ops *o);

@@ -2,50 +2,63 @@
 #include "kernels/cpu/ops.h"
 
 struct placer {
-    const struct kern_step *s;
-    struct kern_place *out;
-    int layer, n_sel, n_rest, n_taken;
+    const struct kern_run *runs;
+    const unsigned char *route; /* NULL: every row attends */
+    bool keep_all;
     const int *reserved;
+    int *tables;
+    int layer, n_sel, n_exec, n_taken;
+    int *sel, *exec, *run_start, *visible, *slot;
 };
 
 /* Row r of `run` leaves K and V, or has them, as key number `key` of its sequence. */
 static void place_key(struct placer *p, const struct kern_run *run, int r, int key)
 {
-    p->out->visible[r] = key + 1;
-    p->out->slot[r] = -1;
+    p->visible[r] = key + 1;
+    p->slot[r] = -1;
     if (!run->append)
         return;
     int slot = p->reserved[p->n_taken++];
-    p->out->slot[r] = slot;
-    p->s->tables[run->table_off + (int64_t)p->layer * run->table_cap + key] = slot;
+    p->slot[r] = slot;
+    p->tables[run->table_off + (int64_t)p->layer * run->table_cap + key] = slot;
 }
 
-static void place_run(struct placer *p, int i, const unsigned char *route, bool kv_all, int base)
+static void place_run(struct placer *p, int i, int base)
 {
-    const struct kern_run *run = &p->s->runs[i];
-    p->out->run_start[i] = p->n_sel;
+    const struct kern_run *run = &p->runs[i];
+    p->run_start[i] = p->n_sel;
     for (int r = run->row0, keys = base; r < run->row0 + run->n; r++) {
-        bool selected = !route || route[r];
-        if (selected)
-            p->out->sel[p->n_sel++] = r;
-        else
-            p->out->rest[p->n_rest++] = r;
-        if (selected || kv_all)
+        int decision = p->route ? p->route[r] : DECISION_ATTEND;
+        if (decision == DECISION_ATTEND)
+            p->sel[p->n_sel++] = r;
+        if (decision != DECISION_SKIP)
+            p->exec[p->n_exec++] = r;
+        if (decision == DECISION_ATTEND || p->keep_all)
             place_key(p, run, r, keys++);
         else
-            p->out->slot[r] = -1;
+            p->slot[r] = -1;
     }
 }
 
-static int place_c(struct kern_ctx *k, const struct kern_step *s, int layer, const unsigned char *route, bool kv_all, const int *base,
-                   const int *reserved, struct kern_place *ret)
+static int place_c(struct kern_ctx *k, const struct kern_step *s, int layer, const struct dev_u8 *route, bool keep_all,
+                   const struct dev_i32 *base, const struct dev_i32 *reserved, const struct kern_place *to)
 {
-    struct placer p = {.s = s, .out = ret, .layer = layer, .reserved = reserved};
+    struct placer p = {.runs = runs_of(s->runs),
+                       .route = u8_of(route),
+                       .keep_all = keep_all,
+                       .reserved = i32_of(reserved),
+                       .tables = i32_of(s->tables),
+                       .layer = layer,
+                       .sel = i32_of(to->sel),
+                       .exec = i32_of(to->exec),
+                       .run_start = i32_of(to->run_start),
+                       .visible = i32_of(to->visible),
+                       .slot = i32_of(to->slot)};
     for (int i = 0; i < s->n_runs; i++)
-        place_run(&p, i, route, kv_all, base[i]);
-    ret->run_start[s->n_runs] = p.n_sel;
-    *ret->sel_n = p.n_sel;
-    *ret->rest_n = p.n_rest;
+        place_run(&p, i, i32_of(base)[i]);
+    p.run_start[s->n_runs] = p.n_sel;
+    *i32_of(to->sel_n) = p.n_sel;
+    *i32_of(to->exec_n) = p.n_exec;
     return 0;
 }
 

@@ -9,4 +9,5 @@ void CPU_NAME(portable_init)(struct kern_ops *o)
     CPU_NAME(attention_init)(o);
     CPU_NAME(gates_init)(o);
     CPU_NAME(logprob_init)(o);
+    CPU_NAME(mamba_init)(o);
 }

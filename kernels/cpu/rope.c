@@ -5,7 +5,7 @@
 
 struct rope {
     const struct kern_heads *hs;
-    void *qkv;
+    void *qkv, *kv;
     enum dtype type;
     const float *cos, *sin;
     const int *pos, *slot;
@@ -49,15 +49,15 @@ static void store_row(void *arg, int r)
         return;
     size_t h = a->hs->h, hk = a->hs->hk, hd = a->hs->hd;
     const void *key = act_at(a->qkv, a->type, r * (h + 2 * hk) * hd + h * hd);
-    void *place = act_at_mut(a->hs->kv, a->type, a->slot[r] * 2 * hk * hd);
+    void *place = act_at_mut(a->kv, a->type, a->slot[r] * 2 * hk * hd);
     rotate_heads(a, place, key, r, (int)hk);
     memcpy(act_at_mut(place, a->type, hk * hd), act_at(key, a->type, hk * hd), hk * hd * dtype_size(a->type));
 }
 
-static int rope_store_c(struct kern_ctx *k, const struct kern_heads *hs, void *qkv, const float *cos, const float *sin,
-                        const struct kern_step *s, const int *slot, struct rows q_rows)
+static int rope_store_c(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *qkv, const struct dev_f32 *cos,
+                        const struct dev_f32 *sin, const struct kern_step *s, const struct dev_i32 *slot, struct rows q_rows)
 {
-    struct rope a = {hs, qkv, k->act, cos, sin, s->pos, slot};
+    struct rope a = {hs, act_of(qkv), act_of(hs->kv), k->act, f32_of(cos), f32_of(sin), i32_of(s->pos), i32_of(slot)};
     cpu_for_rows(k, q_rows, 4 * hs->h * hs->hd, query_row, &a);
     cpu_for_rows(k, s->all, 6 * hs->hk * hs->hd, store_row, &a);
     return 0;

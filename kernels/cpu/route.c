@@ -1,20 +1,14 @@
 /* Routing decisions: scalar form. A row's decision hangs on few sums, so these are taken in double. */
-#include "kernels/cpu/cpu_math.h"
+#include "kernels/cpu/route.h"
 #include "kernels/cpu/ops.h"
 
 struct route {
-    unsigned char *route;
-    float *gate, *prob;
+    struct decisions to;
     const float *x, *w, *b, *norm_w;
     float eps;
     int m, forced;
     const int *pos;
 };
-
-static float sigmoid(double z)
-{
-    return (float)(1.0 / (1.0 + exp(-z)));
-}
 
 enum { CHUNK = 256 };
 
@@ -36,23 +30,23 @@ static double two_way_silu(const struct route *a, const float *hid, float scale)
     return z;
 }
 
-static void dtrnet_row(void *arg, int r)
+static void mlp_row(void *arg, int r)
 {
     const struct route *a = arg;
-    double z = two_way_silu(a, a->x + (size_t)r * a->m, 1);
-    a->prob[r] = sigmoid(z);
-    a->route[r] = a->prob[r] > 0.5f;
-    a->gate[r] = a->route[r] ? a->prob[r] : sigmoid(-z);
+    route_decide(&a->to, r, two_way_silu(a, a->x + (size_t)r * a->m, 1));
 }
 
-static int route_dtrnet_c(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, float *hid, const float *x,
-                          const struct kern_matrix *w1, const float *w2, const float *b2, int m, struct rows n)
+static int route_mlp_c(struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p, const struct dev_f32 *x, struct rows n)
 {
-    int r = k->ops->matmul_accurate(k, hid, x, w1, n);
+    int r = k->ops->matmul_accurate(k, p->hid, x, p->w1, n);
     if (r < 0)
         return r;
-    struct route a = {.route = route, .gate = gate, .prob = prob, .x = hid, .w = w2, .b = b2, .m = m};
-    cpu_for_rows(k, n, 16 * m, dtrnet_row, &a);
+    struct route a = {.to = decisions_of(to)};
+    a.x = f32_of(p->hid);
+    a.w = f32_of(p->w2);
+    a.b = f32_of(p->b2);
+    a.m = p->m;
+    cpu_for_rows(k, n, 16 * a.m, mlp_row, &a);
     return 0;
 }
 
@@ -60,15 +54,19 @@ static void mod_row(void *arg, int r)
 {
     const struct route *a = arg;
     const float *x = a->x + (size_t)r * a->m;
-    a->prob[r] = sigmoid(dot_double(x, a->w, a->m) + a->b[0]);
-    a->gate[r] = sigmoid(dot_double(x, a->w + a->m, a->m) + a->b[1]);
-    a->route[r] = a->prob[r] > 0.5f;
+    a->to.prob[r] = route_sigmoid(dot_double(x, a->w, a->m) + a->b[0]);
+    a->to.gate[r] = route_sigmoid(dot_double(x, a->w + a->m, a->m) + a->b[1]);
+    a->to.route[r] = a->to.code[a->to.prob[r] > 0.5f];
 }
 
-static int route_mod_c(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, const float *x, const float *w, const float *b,
-                       int d, struct rows n)
+static int route_mod_c(struct kern_ctx *k, const struct route_out *to, const struct dev_f32 *x, const struct dev_f32 *w,
+                       const struct dev_f32 *b, int d, struct rows n)
 {
-    struct route a = {.route = route, .gate = gate, .prob = prob, .x = x, .w = w, .b = b, .m = d};
+    struct route a = {.to = decisions_of(to)};
+    a.x = f32_of(x);
+    a.w = f32_of(w);
+    a.b = f32_of(b);
+    a.m = d;
     cpu_for_rows(k, n, 4 * d, mod_row, &a);
     return 0;
 }
@@ -77,22 +75,29 @@ static void dllm_row(void *arg, int r)
 {
     const struct route *a = arg;
     const float *hid = a->x + (size_t)r * a->m;
-    a->prob[r] = sigmoid(-two_way_silu(a, hid, rms_scale_c(hid, a->m, a->eps)));
-    a->route[r] = a->prob[r] >= 0.5f || a->pos[r] < a->forced;
+    a->to.prob[r] = route_sigmoid(-two_way_silu(a, hid, rms_scale_c(hid, a->m, a->eps)));
+    a->to.route[r] = a->to.code[a->to.prob[r] >= 0.5f || a->pos[r] < a->forced];
 }
 
-static int route_dllm_c(struct kern_ctx *k, unsigned char *route, float *prob, const float *hid, const float *norm_w, float eps,
-                        const float *w2, const float *b2, int m, const int *pos, int forced, struct rows n)
+static int route_dllm_c(struct kern_ctx *k, const struct route_out *to, const struct route_dllm *p, const struct dev_f32 *hid,
+                        const struct dev_i32 *pos, struct rows n)
 {
-    struct route a = {
-        .route = route, .prob = prob, .x = hid, .w = w2, .b = b2, .norm_w = norm_w, .eps = eps, .m = m, .forced = forced, .pos = pos};
-    cpu_for_rows(k, n, 16 * m, dllm_row, &a);
+    struct route a = {.to = decisions_of(to)};
+    a.x = f32_of(hid);
+    a.w = f32_of(p->w2);
+    a.b = f32_of(p->b2);
+    a.norm_w = f32_of(p->norm_w);
+    a.eps = p->eps;
+    a.m = p->m;
+    a.forced = p->forced;
+    a.pos = i32_of(pos);
+    cpu_for_rows(k, n, 16 * a.m, dllm_row, &a);
     return 0;
 }
 
 void CPU_NAME(route_init)(struct kern_ops *o)
 {
-    o->route_dtrnet = route_dtrnet_c;
+    o->route_mlp = route_mlp_c;
     o->route_mod = route_mod_c;
     o->route_dllm = route_dllm_c;
 }

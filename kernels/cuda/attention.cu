@@ -141,14 +141,29 @@ int attention_simt(struct cuda_ctx *c, const struct attention_args *a)
     });
 }
 
-static int attention_cuda(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, const struct kern_step *s, int layer,
-                          const struct kern_place *p, float scale)
+static int attention_cuda(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, const struct dev_act *qkv,
+                          const struct kern_step *s, int layer, const struct kern_place *p, float scale)
 {
     struct cuda_ctx *c = ctx_of(k);
     if (s->all.n_max == 0)
         return 0;
-    struct attention_args a = {qkv,       hs->kv, out,   s->runs, s->tables, p->sel,    p->sel_n,     p->run_start, p->visible,
-                               s->run_of, layer,  hs->h, hs->hk,  hs->hd,    s->n_runs, s->all.n_max, scale};
+    struct attention_args a = {.qkv = act_of(qkv),
+                               .kv = act_of(hs->kv),
+                               .out = act_of(out),
+                               .runs = runs_of(s->runs),
+                               .tables = i32_of(s->tables),
+                               .sel = i32_of(p->sel),
+                               .sel_n = i32_of(p->sel_n),
+                               .run_start = i32_of(p->run_start),
+                               .visible = i32_of(p->visible),
+                               .run_of = i32_of(s->run_of),
+                               .layer = layer,
+                               .h = hs->h,
+                               .hk = hs->hk,
+                               .hd = hs->hd,
+                               .n_runs = s->n_runs,
+                               .n_max = s->all.n_max,
+                               .scale = scale};
     if (k->act == DTYPE_F32 || c->level == CUDA_SIMT)
         return attention_simt(c, &a);
     return c->level == CUDA_MMA ? attention_mma(c, &a) : attention_sm90(c, &a);

@@ -320,12 +320,10 @@ __global__ void __launch_bounds__(mma_attention_shape<HD, MT, BN>::THREADS, mma_
 template <typename T, int HD, int MT, int BN> static int start(struct cuda_ctx *c, const struct attention_args *a)
 {
     typedef mma_attention_shape<HD, MT, BN> S;
-    static bool ready;
     auto kernel = attention_mma_pieces<T, HD, MT, BN>;
-    int r = ready ? 0 : CU(c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM_BYTES));
+    int r = cuda_allow_shared(c, (const void *)kernel, S::SMEM_BYTES);
     if (r < 0)
         return r;
-    ready = true;
     struct mma_attention_args p = {*a};
     r = attention_list_tiles(c, a, S::ROWS, &p.tiles);
     if (r < 0)

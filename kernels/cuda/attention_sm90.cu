@@ -50,12 +50,10 @@ __global__ void __launch_bounds__(128 * (WGS + 1), 1)
 template <typename T, int HD, int WGS, int BN> static int start(struct cuda_ctx *c, const struct attention_args *a)
 {
     typedef attention_shape<HD, WGS, BN> S;
-    static bool ready;
     auto kernel = attention_sm90_pieces<T, HD, WGS, BN>;
-    int r = ready ? 0 : CU(c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM_BYTES));
+    int r = cuda_allow_shared(c, (const void *)kernel, S::SMEM_BYTES);
     if (r < 0)
         return r;
-    ready = true;
     struct sm90_attention_args p = {*a};
     r = attention_list_tiles(c, a, S::ROWS, &p.tiles);
     if (r < 0)

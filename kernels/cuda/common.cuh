@@ -3,17 +3,18 @@
  * Everything is compiled without FP contraction: a fused multiply-add stands where it is written (fmaf). */
 #pragma once
 #include "kernels/cuda/cuda_ctx.cuh"
+#include "kernels/dev_ptr.h"
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 /* ---- row sets ---- */
 __device__ __forceinline__ int rows_count(const struct rows &n)
 {
-    return n.n_dev ? *n.n_dev : n.n_max;
+    return n.n_dev ? *i32_of(n.n_dev) : n.n_max;
 }
 __device__ __forceinline__ int row_at(const struct rows &n, int i)
 {
-    return n.idx ? n.idx[i] : i;
+    return n.idx ? i32_of(n.idx)[i] : i;
 }
 
 /* ---- element types ---- */

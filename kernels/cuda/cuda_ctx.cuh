@@ -1,7 +1,7 @@
 /* State of the opened CUDA backend, and how its files report failures.
  *
  * The first failed CUDA call is remembered with its text; from then on every op returns ERR_DEVICE, and sync() hands the text
- * out. Every runtime call goes through CU(), so a test can make the n-th one fail (inject.h). */
+ * out. What a runtime call returns goes through CU(). */
 #pragma once
 #include <cuda.h>
 #include <cuda_runtime.h>
@@ -40,13 +40,28 @@ struct recording {
     cudaGraphExec_t graph; /* NULL: asked for once, not recorded */
 };
 
-enum scratch_use { SCRATCH_GATHER, SCRATCH_TILES, SCRATCH_ROUTE, SCRATCH_COUNTERS, SCRATCH_USES };
+enum scratch_use { SCRATCH_GATHER, SCRATCH_TILES, SCRATCH_ROUTE, SCRATCH_COUNTERS, SCRATCH_MAMBA, SCRATCH_USES };
+
+/* A kernel that may have `bytes` of shared memory on this device. */
+enum { ALLOWED_MAX = 64 };
+struct shared_allowed {
+    const void *kernel;
+    int bytes;
+};
 
 struct cuda_ctx {
-    struct kern_ctx k; /* first: a kern_ctx of this backend is a cuda_ctx */
+    struct kern_ctx k;         /* first: a kern_ctx of this backend is a cuda_ctx */
+    struct kern_ops ops;       /* k.ops: how the launchers are entered (entry.cu) */
+    struct kern_ops launchers; /* of the op files */
     cudaStream_t stream;
     int device, n_sm, smem_bytes; /* shared memory of a multiprocessor */
     enum cuda_level level;        /* the best kernels to use */
+    struct {
+        const void *kernel;
+        int bytes;
+    } allowed[ALLOWED_MAX]; /* kernels whose shared memory was asked for on this device, and how much */
+    int n_allowed;
+    void *encode_tensor_map; /* the driver's function; NULL: not asked for yet */
     struct stage_ring up;
     cudaEvent_t marks[BACKEND_MARKS];
     cudaEvent_t stamps[BACKEND_STAMPS]; /* made when first used */
@@ -70,11 +85,9 @@ static inline struct cuda_ctx *ctx_of(struct kern_ctx *k)
 
 /* Remembers the first failure; returns ERR_DEVICE (ERR_NOMEM for an allocation that failed, which is no device failure). */
 int cuda_failed(struct cuda_ctx *c, cudaError_t e, const char *what);
-/* True when a test asked for this call to fail. */
-bool cuda_injected(void);
 
 /* 0 or a negative code. */
-#define CU(c, call) (cuda_injected() ? cuda_failed((c), cudaErrorUnknown, #call " (injected)") : cuda_check((c), (call), #call))
+#define CU(c, call) cuda_check((c), (call), #call)
 static inline int cuda_check(struct cuda_ctx *c, cudaError_t e, const char *what)
 {
     return e == cudaSuccess ? 0 : cuda_failed(c, e, what);
@@ -85,12 +98,21 @@ static inline int launched(struct kern_ctx *k, const char *kernel)
 {
     struct cuda_ctx *c = ctx_of(k);
     cudaError_t e = cudaGetLastError();
-    if (cuda_injected())
-        e = cudaErrorUnknown;
     if (e != cudaSuccess)
         return cuda_failed(c, e, kernel);
     return c->failed.code;
 }
+
+/* Makes the context's device that of the calling thread: each call from outside begins with it. */
+int cuda_bind(struct cuda_ctx *c);
+/* The same where nothing is to be done once the device has failed: 0, or the code of the failure. */
+static inline int cuda_enter(struct cuda_ctx *c)
+{
+    return c->failed.code < 0 ? c->failed.code : cuda_bind(c);
+}
+
+/* Before a launch with more shared memory than any kernel may have unasked. It costs a call the first time, and when `bytes` grows. */
+int cuda_allow_shared(struct cuda_ctx *c, const void *kernel, int bytes);
 
 /* At least `bytes` of device memory that the op may use until it is asked for again; NULL: no memory (the failure is remembered). */
 void *cuda_scratch(struct cuda_ctx *c, enum scratch_use use, size_t bytes);
@@ -99,12 +121,18 @@ int *cuda_counters(struct cuda_ctx *c, size_t n);
 
 void cuda_drop_recordings(struct cuda_ctx *c);
 
+/* Fills c->ops and c->launchers. */
+void entry_cuda_init(struct cuda_ctx *c);
+
 /* Each op file fills its slots. */
 void matrix_cuda_init(struct kern_ops *o);
 void matmul_cuda_init(struct kern_ops *o);
 void rmsnorm_cuda_init(struct kern_ops *o);
 void gates_cuda_init(struct kern_ops *o);
 void route_cuda_init(struct kern_ops *o);
+void mamba_cuda_init(struct kern_ops *o);
+void select_cuda_init(struct kern_ops *o);
+void heads_cuda_init(struct kern_ops *o);
 void place_cuda_init(struct kern_ops *o);
 void rope_cuda_init(struct kern_ops *o);
 void attention_cuda_init(struct kern_ops *o);

@@ -9,6 +9,6 @@ enum cuda_level {
     CUDA_LEVEL_COUNT
 };
 
-const char *cuda_level_name(enum cuda_level l); /* "simt", "mma", "wgmma" */
+extern const char *const cuda_level_names[CUDA_LEVEL_COUNT]; /* "simt", "mma", "wgmma" */
 /* NULL: `have`. ERR_INVALID for an unknown name, ERR_UNSUPPORTED for a level above `have`. */
 int cuda_level_parse(const char *name, enum cuda_level have, enum cuda_level *ret, struct err *err);

@@ -12,11 +12,11 @@ __global__ static void copy_row(float *dst, const float *src, int d, struct rows
         dst[row + j] = src[row + j];
 }
 
-static int copy_rows_cuda(struct kern_ctx *k, float *dst, const float *src, int d, struct rows n)
+static int copy_rows_cuda(struct kern_ctx *k, struct dev_f32 *dst, const struct dev_f32 *src, int d, struct rows n)
 {
     if (n.n_max == 0)
         return 0;
-    copy_row<<<n.n_max, THREADS, 0, ctx_of(k)->stream>>>(dst, src, d, n);
+    copy_row<<<n.n_max, THREADS, 0, ctx_of(k)->stream>>>(f32_of(dst), f32_of(src), d, n);
     return launched(k, "copy_rows");
 }
 
@@ -29,30 +29,32 @@ __global__ static void gather_row(float *dst, const float *src, int d, struct ro
         dst[to + j] = src[from + j];
 }
 
-static int gather_rows_cuda(struct kern_ctx *k, float *dst, const float *src, int d, struct rows n)
+static int gather_rows_cuda(struct kern_ctx *k, struct dev_f32 *dst, const struct dev_f32 *src, int d, struct rows n)
 {
     if (n.n_max == 0)
         return 0;
-    gather_row<<<n.n_max, THREADS, 0, ctx_of(k)->stream>>>(dst, src, d, n);
+    gather_row<<<n.n_max, THREADS, 0, ctx_of(k)->stream>>>(f32_of(dst), f32_of(src), d, n);
     return launched(k, "gather_rows");
 }
 
-__global__ static void blend_row(float *x, const float *x0, const float *gate, int d, struct rows n)
+template <enum blend_mode MODE> __global__ void blend_row(float *x, const float *x0, const float *gate, int d, struct rows n)
 {
     if (blockIdx.x >= rows_count(n))
         return;
     int r = row_at(n, blockIdx.x);
     for (int j = threadIdx.x; j < d; j += THREADS) {
         size_t at = (size_t)r * d + j;
-        x[at] = x0[at] + gate[r] * x[at];
+        x[at] = x0[at] + gate[r] * (MODE == BLEND_ADD ? x[at] : x[at] - x0[at]);
     }
 }
 
-static int blend_cuda(struct kern_ctx *k, float *x, const float *x0, const float *gate, int d, struct rows n)
+static int blend_cuda(struct kern_ctx *k, struct dev_f32 *x, const struct dev_f32 *x0, const struct dev_f32 *gate, enum blend_mode mode,
+                      int d, struct rows n)
 {
     if (n.n_max == 0)
         return 0;
-    blend_row<<<n.n_max, THREADS, 0, ctx_of(k)->stream>>>(x, x0, gate, d, n);
+    auto kernel = mode == BLEND_ADD ? blend_row<BLEND_ADD> : blend_row<BLEND_TOWARDS>;
+    kernel<<<n.n_max, THREADS, 0, ctx_of(k)->stream>>>(f32_of(x), f32_of(x0), f32_of(gate), d, n);
     return launched(k, "blend");
 }
 

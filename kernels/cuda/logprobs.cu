@@ -95,12 +95,20 @@ __global__ void __launch_bounds__(THREADS) logprobs_row(struct logprobs_args a)
     }
 }
 
-static int logprobs_cuda(struct kern_ctx *k, const float *logits, size_t ld, int n, int v, const int *target, int top_k, float *target_lp,
-                         int *top_id, float *top_lp, unsigned char *bad)
+static int logprobs_cuda(struct kern_ctx *k, const struct kern_scores *to, int first, const struct dev_f32 *logits, size_t ld, int n, int v)
 {
     if (n == 0)
         return 0;
-    struct logprobs_args a = {logits, ld, v, top_k, target, target_lp, top_lp, top_id, bad};
+    size_t top = (size_t)first * to->top_k;
+    struct logprobs_args a = {.logits = f32_of(logits),
+                              .ld = ld,
+                              .v = v,
+                              .top_k = to->top_k,
+                              .target = i32_of(to->target) + first,
+                              .target_lp = f32_of(to->target_lp) + first,
+                              .top_lp = f32_of(to->top_lp) + top,
+                              .top_id = i32_of(to->top_id) + top,
+                              .bad = u8_of(to->bad) + first};
     logprobs_row<<<n, THREADS, 0, ctx_of(k)->stream>>>(a);
     return launched(k, "logprobs");
 }

@@ -4,10 +4,10 @@
 /* dst[i] = src[idx[i]], rows of `chunks` 16-byte pieces. */
 __global__ static void gather_rows(uint4 *dst, const uint4 *src, int chunks, size_t ld_chunks, struct rows n)
 {
-    int m = rows_count(n);
+    const int m = rows_count(n), *idx = i32_of(n.idx);
     for (int i = blockIdx.x * blockDim.y + threadIdx.y; i < m; i += gridDim.x * blockDim.y)
         for (int j = threadIdx.x; j < chunks; j += 32)
-            dst[(size_t)i * chunks + j] = src[(size_t)n.idx[i] * ld_chunks + j];
+            dst[(size_t)i * chunks + j] = src[(size_t)idx[i] * ld_chunks + j];
 }
 
 int matmul_gather(struct cuda_ctx *c, struct matmul_in *in, int k, size_t size, struct rows n)
@@ -45,53 +45,66 @@ static int run(struct kern_ctx *k, struct matmul_in in, const struct kern_matrix
     return accurate ? matmul_accurate_sm90(c, &in, w, &out) : matmul_sm90(c, &in, w, &out);
 }
 
-static int matmul_cuda(struct kern_ctx *k, void *y, enum dtype y_type, int ldy, const void *x, int ldx, const struct kern_matrix *w,
-                       struct rows n)
+/* Where column `col` of the first row is. */
+static void *act_column(struct kern_ctx *k, const struct dev_act *y, int col)
 {
-    struct matmul_out out = {y_type == k->act && y_type != DTYPE_F32 ? END_ACT : END_F32, y, ldy, w->n};
-    out.rows = n;
-    return run(k, {x, ldx}, w, out);
+    return (char *)act_of(y) + (size_t)col * dtype_size(k->act);
 }
 
-static int matmul_residual_cuda(struct kern_ctx *k, float *x, const void *a, int lda, const struct kern_matrix *w, const float *gate,
-                                struct rows n)
+static int matmul_cuda(struct kern_ctx *k, struct dev_act *y, int col, int ldy, const struct dev_act *x, int ldx,
+                       const struct kern_matrix *w, struct rows n)
 {
-    struct matmul_out out = {END_RESIDUAL, x, w->n, w->n};
-    out.gate = gate;
+    struct matmul_out out = {k->act == DTYPE_F32 ? END_F32 : END_ACT, act_column(k, y, col), ldy, w->n};
     out.rows = n;
-    return run(k, {a, lda}, w, out);
+    return run(k, {act_of(x), ldx}, w, out);
 }
 
-static int matmul_swiglu_cuda(struct kern_ctx *k, void *y, const void *x, const struct kern_matrix *w, struct rows n)
+static int matmul_f32_cuda(struct kern_ctx *k, struct dev_f32 *y, const struct dev_act *x, const struct kern_matrix *w, struct rows n)
 {
-    struct matmul_out out = {END_SWIGLU, y, w->n, w->n};
+    struct matmul_out out = {END_F32, f32_of(y), w->n, w->n};
     out.rows = n;
-    return run(k, {x, w->k}, w, out);
+    return run(k, {act_of(x), w->k}, w, out);
 }
 
-static int matmul_accurate_cuda(struct kern_ctx *k, float *y, const float *x, const struct kern_matrix *w, struct rows n)
+static int matmul_residual_cuda(struct kern_ctx *k, struct dev_f32 *x, const struct dev_act *a, int lda, const struct kern_matrix *w,
+                                const struct dev_f32 *gate, struct rows n)
 {
-    struct matmul_out out = {END_F32, y, w->n, w->n};
+    struct matmul_out out = {END_RESIDUAL, f32_of(x), w->n, w->n};
+    out.gate = f32_of(gate);
     out.rows = n;
-    return run(k, {x, w->k}, w, out);
+    return run(k, {act_of(a), lda}, w, out);
 }
 
-static int matmul_bypass_cuda(struct kern_ctx *k, const struct kern_heads *hs, void *out, void *qkv, const void *xn,
-                              const struct kern_matrix *w, int d, struct rows n)
+static int matmul_swiglu_cuda(struct kern_ctx *k, struct dev_act *y, const struct dev_act *x, const struct kern_matrix *w, struct rows n)
+{
+    struct matmul_out out = {END_SWIGLU, act_of(y), w->n, w->n};
+    out.rows = n;
+    return run(k, {act_of(x), w->k}, w, out);
+}
+
+static int matmul_accurate_cuda(struct kern_ctx *k, struct dev_f32 *y, const struct dev_f32 *x, const struct kern_matrix *w, struct rows n)
+{
+    struct matmul_out out = {END_F32, f32_of(y), w->n, w->n};
+    out.rows = n;
+    return run(k, {f32_of(x), w->k}, w, out);
+}
+
+static int matmul_bypass_cuda(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
+                              const struct dev_act *xn, const struct kern_matrix *w, int d, struct rows n)
 {
     int qk = (hs->h + hs->hk) * hs->hd;
-    struct matmul_out to = {k->act == DTYPE_F32 ? END_F32 : END_ACT, (char *)qkv + (size_t)qk * dtype_size(k->act), qk + hs->hk * hs->hd,
-                            w->n};
-    to.fan = out;
+    struct matmul_out to = {k->act == DTYPE_F32 ? END_F32 : END_ACT, act_column(k, qkv, qk), qk + hs->hk * hs->hd, w->n};
+    to.fan = act_of(out);
     to.fan_group = hs->h / hs->hk;
     to.hd = hs->hd;
     to.rows = n;
-    return run(k, {xn, d}, w, to);
+    return run(k, {act_of(xn), d}, w, to);
 }
 
 void matmul_cuda_init(struct kern_ops *o)
 {
     o->matmul = matmul_cuda;
+    o->matmul_f32 = matmul_f32_cuda;
     o->matmul_bypass = matmul_bypass_cuda;
     o->matmul_residual = matmul_residual_cuda;
     o->matmul_swiglu = matmul_swiglu_cuda;

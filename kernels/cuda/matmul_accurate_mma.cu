@@ -107,11 +107,9 @@ __global__ static void __launch_bounds__(ACC_THREADS, ACC_BLOCKS)
 
 int matmul_accurate_mma(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
 {
-    static bool ready;
-    int r = ready ? 0 : CU(c, cudaFuncSetAttribute(matmul_accurate_mma_tile, cudaFuncAttributeMaxDynamicSharedMemorySize, ACC_SMEM_BYTES));
+    int r = cuda_allow_shared(c, (const void *)matmul_accurate_mma_tile, ACC_SMEM_BYTES);
     if (r < 0)
         return r;
-    ready = true;
     struct accurate_mma_args a = {
         {w->k, w->rows, *out}, (const float *)in->x, (const __nv_bfloat16 *)w->terms, in->ldx, w->n_terms, w->term_ld};
     matmul_accurate_mma_tile<<<div_up(out->rows.n_max, ACC_BM) * div_up(w->rows, ACC_BN), ACC_THREADS, ACC_SMEM_BYTES, c->stream>>>(a);

@@ -7,11 +7,10 @@
  * only, and those sums are added in plain float32.
  *
  * A tile is as wide as the registers allow, since each tile reads and splits its rows of x anew; its columns are multiplied PART at a time. */
-#include "kernels/cuda/matmul_sm90.cuh"
+#include "kernels/cuda/accurate_sm90.cuh"
 #include "kernels/cuda/route.cuh"
-#include "kernels/cuda/terms.cuh"
 
-enum { ACC_WGS = 2, ACC_BM = 64 * ACC_WGS, PART = 64 };
+enum { ACC_WGS = 2, ACC_BM = 64 * ACC_WGS };
 static constexpr int X_BYTES = ACC_BM * 64 * 4; /* two boxes of 32 columns a warpgroup */
 
 template <int BN, int STAGES> struct accurate_shape {
@@ -46,59 +45,6 @@ __device__ static void feed_accurate(const CUtensorMap *mx, const CUtensorMap *m
                 tma_load(dst + X_BYTES + i * 64 * 128, mw, k0, tn * BN + i * 64, bar);
         }
     }
-}
-
-/* A thread's share of 64 columns of x as operands, the larger term first; unscale: of its two rows. */
-struct x_terms {
-    uint32_t t[4][2][4];
-    float unscale[2];
-    __device__ __forceinline__ void split(const char *x)
-    {
-        int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-        float2 v[4][4];
-        float scale[2];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            load_x<64>(v[i], x, warp * 16 + lane / 4, i * 16 + lane % 4 * 2);
-#pragma unroll
-        for (int h = 0; h < 2; h++)
-            scale[h] = scale_of(v, h, &unscale[h]);
-#pragma unroll
-        for (int i = 0; i < 16; i++)
-            split_pair(make_float2(v[i / 4][i % 4].x * scale[i % 2], v[i / 4][i % 4].y * scale[i % 2]), &t[i / 4][0][i % 4],
-                       &t[i / 4][1][i % 4]);
-    }
-    /* Of row h of the two: columns of one row lie in the four lanes of a quad. */
-    static __device__ __forceinline__ float scale_of(const float2 (&v)[4][4], int h, float *unscale)
-    {
-        float top = 0;
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            top = fmaxf(top, fmaxf(fmaxf(fabsf(v[i][h].x), fabsf(v[i][h].y)), fmaxf(fabsf(v[i][h + 2].x), fabsf(v[i][h + 2].y))));
-        top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-        top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-        return half_scale(top, unscale);
-    }
-    /* These registers are not overwritten before the wait that came before. */
-    __device__ __forceinline__ void ready()
-    {
-#pragma unroll
-        for (int i = 0; i < 32; i++)
-            asm volatile("" : "+r"(t[i / 8][i / 4 % 2][i % 4])::"memory");
-    }
-};
-
-/* Starts part = x times one term of PART columns of the weights, at `w`: both terms of x, the smaller first, or the larger alone. */
-template <bool BOTH> __device__ __forceinline__ void multiply_terms(float (&part)[PART / 2], const struct x_terms &x, uint32_t w)
-{
-    wgmma_fence();
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        if constexpr (BOTH)
-            wgmma<__half, PART>::rs<0>(part, x.t[i][1], tile_k_major(w) + i * 2, i > 0);
-        wgmma<__half, PART>::rs<0>(part, x.t[i][0], tile_k_major(w) + i * 2, BOTH || i > 0);
-    }
-    wgmma_commit();
 }
 
 /* The product that was waited for joins the sums of columns `from` / 2 .. */
@@ -233,10 +179,10 @@ __device__ static void compute_accurate(const struct accurate_args &p, struct ti
     for (int t = blockIdx.x; t < order.m_tiles * order.n_tiles; t += gridDim.x) {
         int tm, tn;
         order.at(t, &tm, &tn);
-        if (p.router.route)
+        if (p.router.to.route)
             load_columns<BN>(p, (struct router_column *)smem.staging, tn * BN);
         compute_tile<BN, STAGES>(acc, smem, &at, p.term_ld / TILE_K, p.n_terms);
-        if (p.router.route) {
+        if (p.router.to.route) {
             decide_tile<BN>(p, acc, order, tm, tn, m, smem);
             continue;
         }
@@ -292,13 +238,12 @@ template <int BN, int STAGES>
 static int start(struct cuda_ctx *c, const CUtensorMap *mx, const struct kern_matrix *w, const struct accurate_args *p)
 {
     const int bytes = accurate_shape<BN, STAGES>::SMEM_BYTES;
-    static bool ready;
-    int r = ready ? 0 : CU(c, cudaFuncSetAttribute(matmul_accurate_tiles<BN, STAGES>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    auto kernel = matmul_accurate_tiles<BN, STAGES>;
+    int r = cuda_allow_shared(c, (const void *)kernel, bytes);
     if (r < 0)
         return r;
-    ready = true;
-    int n_tiles = tiles_of(w, p->a.out.rows.n_max, BN);
-    matmul_accurate_tiles<BN, STAGES> < <<n_tiles<c->n_sm ? n_tiles : c->n_sm, 128 * (ACC_WGS + 1), bytes, c->stream>>>(*mx, w->box64, *p);
+    int n_tiles = tiles_of(w, p->a.out.rows.n_max, BN), blocks = n_tiles < c->n_sm ? n_tiles : c->n_sm;
+    kernel<<<blocks, 128 * (ACC_WGS + 1), bytes, c->stream>>>(*mx, w->box64, *p);
     return launched(&c->k, "matmul_accurate_sm90");
 }
 
@@ -322,7 +267,7 @@ int matmul_accurate_sm90(struct cuda_ctx *c, const struct matmul_in *in, const s
     return choose(c, in, w, out, &none);
 }
 
-int route_dtrnet_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, struct rows n, struct router_end end)
+int route_mlp_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, struct rows n, struct router_end end)
 {
     end.parts = (double *)cuda_scratch(c, SCRATCH_ROUTE, (size_t)div_up(w->rows, PART) * n.n_max * sizeof(double));
     end.arrived = cuda_counters(c, (size_t)div_up(n.n_max, ACC_BM) * ACC_WGS);

@@ -163,12 +163,10 @@ __global__ void __launch_bounds__(S::THREADS, S::N_BLOCKS) matmul_mma_tile(const
 template <typename T, typename S>
 static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
 {
-    static bool ready;
     auto kernel = matmul_mma_tile<T, S>;
-    int r = ready ? 0 : CU(c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM_BYTES));
+    int r = cuda_allow_shared(c, (const void *)kernel, S::SMEM_BYTES);
     if (r < 0)
         return r;
-    ready = true;
     struct mma_args a = {{w->k, w->rows, *out}, in->x, w->data, in->ldx, w->ld};
     kernel<<<div_up(out->rows.n_max, S::BM) * div_up(w->rows, S::BN), S::THREADS, S::SMEM_BYTES, c->stream>>>(a);
     return launched(&c->k, "matmul_mma");

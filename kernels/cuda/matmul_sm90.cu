@@ -100,19 +100,17 @@ template <typename T, int WGS, int BN, int STAGES, bool FAN = false>
 static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
 {
     typedef sm90_shape<WGS, BN, STAGES> S;
-    static bool ready;
     auto kernel = matmul_sm90_tiles<T, WGS, BN, STAGES, FAN>;
-    int r = ready ? 0 : CU(c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM_BYTES));
+    int r = cuda_allow_shared(c, (const void *)kernel, S::SMEM_BYTES);
     if (r < 0)
         return r;
-    ready = true;
     CUtensorMap ma;
     r = tensor_map(c, &ma, c->k.act, in->x, out->rows.n_max, w->k, in->ldx, 64);
     if (r < 0)
         return r;
     struct tile_args a = {w->k, w->rows, *out};
-    int n_tiles = div_up(out->rows.n_max, S::BM) * div_up(w->rows, BN);
-    kernel < <<n_tiles<c->n_sm ? n_tiles : c->n_sm, S::THREADS, S::SMEM_BYTES, c->stream>>>(ma, S::B_BOX == 32 ? w->box32 : w->box64, a);
+    int n_tiles = div_up(out->rows.n_max, S::BM) * div_up(w->rows, BN), blocks = n_tiles < c->n_sm ? n_tiles : c->n_sm;
+    kernel<<<blocks, S::THREADS, S::SMEM_BYTES, c->stream>>>(ma, S::B_BOX == 32 ? w->box32 : w->box64, a);
     return launched(&c->k, "matmul_sm90");
 }
 

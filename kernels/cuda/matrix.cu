@@ -76,7 +76,7 @@ static int pack_part(struct packer *p, const struct matrix_part *part, int index
     int step = (int)(p->raw_bytes / row_bytes), r = 0;
     for (int i = 0; r >= 0 && i < part->n; i += step) {
         int n = part->n - i < step ? part->n - i : step;
-        r = p->c->k.backend->upload(&p->c->k, p->raw, (const char *)part->data + i * row_bytes, n * row_bytes);
+        r = p->c->k.backend->upload(&p->c->k, to_dev(p->raw), (const char *)part->data + i * row_bytes, n * row_bytes);
         if (r < 0)
             break;
         bool gate_up = w->kind == MATRIX_GATE_UP;
@@ -108,8 +108,8 @@ static int pack_bias(struct packer *p, const struct matrix_part *parts, int n_pa
     if (!host)
         return ERR_NOMEM;
     if (r >= 0 && any) {
-        w->bias = (float *)p->c->k.backend->alloc(&p->c->k, w->rows * sizeof(float));
-        r = w->bias ? p->c->k.backend->upload(&p->c->k, w->bias, host, w->rows * sizeof(float)) : ERR_NOMEM;
+        w->bias = (float *)bytes_of(p->c->k.backend->alloc(&p->c->k, w->rows * sizeof(float)));
+        r = w->bias ? p->c->k.backend->upload(&p->c->k, to_dev(w->bias), host, w->rows * sizeof(float)) : ERR_NOMEM;
         w->bytes += w->rows * sizeof(float);
     }
     free(host);
@@ -124,7 +124,7 @@ static int make_terms(struct packer *p, unsigned flags)
     w->n_terms = flags & FLAG_THREE_TERMS ? 3 : flags & FLAG_TWO_TERMS ? 2 : 1;
     w->term_ld = round_up(w->k, 64);
     size_t bytes = (size_t)w->rows * w->n_terms * w->term_ld * 2;
-    w->terms = c->k.backend->alloc(&c->k, bytes);
+    w->terms = bytes_of(c->k.backend->alloc(&c->k, bytes));
     if (!w->terms)
         return ERR_NOMEM;
     int r = CU(c, cudaMemsetAsync(w->terms, 0, bytes, c->stream));
@@ -160,10 +160,10 @@ static int pack(struct packer *p, const struct matrix_part *parts, int n_parts)
     struct kern_matrix *w = p->w;
     size_t size = w->kind == MATRIX_ACCURATE ? 4 : dtype_size(c->k.act), bytes = (size_t)w->rows * w->ld * size;
     unsigned flags = 0;
-    w->data = c->k.backend->alloc(&c->k, bytes);
+    w->data = bytes_of(c->k.backend->alloc(&c->k, bytes));
     p->raw_bytes = (size_t)w->k * 4 > RAW_BYTES ? (size_t)w->k * 4 : RAW_BYTES;
-    p->raw = (char *)c->k.backend->alloc(&c->k, p->raw_bytes);
-    p->flags = (unsigned *)c->k.backend->alloc(&c->k, sizeof(unsigned));
+    p->raw = (char *)bytes_of(c->k.backend->alloc(&c->k, p->raw_bytes));
+    p->flags = (unsigned *)bytes_of(c->k.backend->alloc(&c->k, sizeof(unsigned)));
     if (!w->data || !p->raw || !p->flags)
         return ERR_NOMEM;
     w->bytes = bytes;
@@ -175,7 +175,7 @@ static int pack(struct packer *p, const struct matrix_part *parts, int n_parts)
     if (r >= 0)
         r = pack_bias(p, parts, n_parts);
     if (r >= 0)
-        r = c->k.backend->download(&c->k, &flags, p->flags, sizeof(flags));
+        r = c->k.backend->download(&c->k, &flags, to_dev(p->flags), sizeof(flags));
     if (r >= 0)
         r = c->k.backend->sync(&c->k, NULL);
     if (r >= 0 && flags & FLAG_NOT_FINITE)
@@ -187,9 +187,9 @@ static void matrix_free_cuda(struct kern_ctx *k, struct kern_matrix *w)
 {
     if (!w)
         return;
-    k->backend->free(k, w->data);
-    k->backend->free(k, w->bias);
-    k->backend->free(k, w->terms);
+    k->backend->free(k, to_dev(w->data));
+    k->backend->free(k, to_dev(w->bias));
+    k->backend->free(k, to_dev(w->terms));
     free(w);
 }
 
@@ -223,8 +223,8 @@ static int matrix_new_cuda(struct kern_ctx *k, enum matrix_kind kind, const stru
     int r = pack(&p, parts, n_parts);
     if (r >= 0)
         r = c->k.backend->sync(&c->k, NULL);
-    k->backend->free(k, p.raw);
-    k->backend->free(k, p.flags);
+    k->backend->free(k, to_dev(p.raw));
+    k->backend->free(k, to_dev(p.flags));
     if (r < 0) {
         matrix_free_cuda(k, w);
         return fail(c, r, err);
@@ -247,8 +247,7 @@ typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, vo
 /* The driver's encoder, looked up so that the program starts on machines without a driver. */
 static int find_encoder(struct cuda_ctx *c, encode_fn *ret)
 {
-    static encode_fn found;
-    if (!found) {
+    if (!c->encode_tensor_map) {
         cudaDriverEntryPointQueryResult q;
         void *fn = NULL;
         int r = CU(c, cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &fn, 12000, cudaEnableDefault, &q));
@@ -256,9 +255,9 @@ static int find_encoder(struct cuda_ctx *c, encode_fn *ret)
             return r;
         if (q != cudaDriverEntryPointSuccess)
             return cuda_failed(c, cudaErrorNotSupported, "cuTensorMapEncodeTiled");
-        found = (encode_fn)fn;
+        c->encode_tensor_map = fn;
     }
-    *ret = found;
+    *ret = (encode_fn)c->encode_tensor_map;
     return 0;
 }
 
@@ -295,12 +294,12 @@ template <typename T> __global__ void embed_row(float *x, const T *table, int d,
         x[r * d + j] = to_f32(table[id * ld + j]);
 }
 
-static int embed_cuda(struct kern_ctx *k, float *x, const struct kern_matrix *table, const int *ids, struct rows n)
+static int embed_cuda(struct kern_ctx *k, struct dev_f32 *x, const struct kern_matrix *table, const struct dev_i32 *ids, struct rows n)
 {
     if (n.n_max == 0)
         return 0;
     return with_type(k->act, [&](auto t) {
-        embed_row<<<n.n_max, 128, 0, ctx_of(k)->stream>>>(x, (const decltype(t) *)table->data, table->k, table->ld, ids, n);
+        embed_row<<<n.n_max, 128, 0, ctx_of(k)->stream>>>(f32_of(x), (const decltype(t) *)table->data, table->k, table->ld, i32_of(ids), n);
         return launched(k, "embed");
     });
 }

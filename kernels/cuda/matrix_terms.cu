@@ -68,7 +68,7 @@ static int split(struct cuda_ctx *c, struct kern_matrix *w, struct term_facts *d
     find_terms<<<blocks, 256, 0, c->stream>>>((const float *)w->data, n, w->k, w->ld, dev);
     r = launched(k, "find_terms");
     if (r >= 0)
-        r = k->backend->download(k, &f, dev, sizeof(f));
+        r = k->backend->download(k, &f, to_dev(dev), sizeof(f));
     if (r >= 0)
         r = k->backend->sync(k, NULL);
     if (r < 0)
@@ -76,7 +76,7 @@ static int split(struct cuda_ctx *c, struct kern_matrix *w, struct term_facts *d
     w->n_terms = f.two ? 2 : 1;
     w->term_unscale = unscale_of(f.top);
     size_t bytes = (size_t)w->rows * w->n_terms * w->term_ld * sizeof(__half);
-    w->terms = k->backend->alloc(k, bytes);
+    w->terms = bytes_of(k->backend->alloc(k, bytes));
     if (!w->terms)
         return ERR_NOMEM;
     w->bytes += bytes;
@@ -89,11 +89,11 @@ static int split(struct cuda_ctx *c, struct kern_matrix *w, struct term_facts *d
 
 int matrix_terms_f16(struct cuda_ctx *c, struct kern_matrix *w)
 {
-    struct term_facts *dev = (struct term_facts *)c->k.backend->alloc(&c->k, sizeof(*dev));
+    struct term_facts *dev = (struct term_facts *)bytes_of(c->k.backend->alloc(&c->k, sizeof(*dev)));
     if (!dev)
         return ERR_NOMEM;
     w->term_ld = (w->k + 63) / 64 * 64;
     int r = split(c, w, dev);
-    c->k.backend->free(&c->k, dev);
+    c->k.backend->free(&c->k, to_dev(dev));
     return r;
 }

@@ -1,6 +1,6 @@
 /* Row lists and key places of one layer, in one pass: a block counts its 256 rows, tells its counts, and adds up what the blocks before it told.
  *
- * Three running counts a row: selected rows, rows with K and V, and rows that take a reserved slot. Keys count within a run only: a block tells
+ * Four running counts a row: rows that attend, rows that do not skip, rows with K and V, and rows that take a reserved slot. Keys count within a run only: a block tells
  * how many its last run has in it, and a block whose first row lies inside a run adds those up back to the block where the run starts. Blocks are
  * numbered in the order in which they start, so those that a block waits for are running or done. */
 #include "kernels/cuda/common.cuh"
@@ -9,29 +9,41 @@ enum { THREADS = 256, WARPS = THREADS / 32 };
 
 /* Of a block's rows; each at most THREADS. */
 struct counts {
-    int sel, key, take;
+    int sel, exec, key, take;
+
+    __device__ __forceinline__ struct counts operator+(const struct counts &o) const
+    {
+        return {sel + o.sel, exec + o.exec, key + o.key, take + o.take};
+    }
 };
 
-/* What a block tells, in one word: selected rows, rows that take a slot, keys of its last run; nonzero once told. */
-enum { TOLD_BITS = 10, TOLD_MASK = (1 << TOLD_BITS) - 1 };
-static __device__ __forceinline__ int told_word(int sel, int take, int last_keys)
+/* What a block tells, in one word: the counts of its rows, but of the keys those of its last run; nonzero once told. */
+typedef unsigned long long told_word;
+enum { TOLD_BITS = 16, TOLD_MASK = (1 << TOLD_BITS) - 1 };
+static constexpr told_word TOLD = 1ull << 15; /* a bit that no count needs */
+static_assert(THREADS < 1 << 15, "a count leaves it free");
+
+static __device__ __forceinline__ told_word told_counts(const struct counts &c)
 {
-    return 1 << 30 | sel << 2 * TOLD_BITS | take << TOLD_BITS | last_keys;
+    return TOLD | (told_word)c.sel << 3 * TOLD_BITS | (told_word)c.exec << 2 * TOLD_BITS | (told_word)c.take << TOLD_BITS |
+           (told_word)c.key;
 }
 
 struct place_args {
-    struct kern_step s;
-    const unsigned char *route;
-    bool kv_all;
-    const int *base, *reserved;
-    struct kern_place out;
+    struct rows all;
+    const int *run_of, *base, *reserved;
+    const struct kern_run *runs;
+    const unsigned char *route; /* NULL: every row attends */
+    bool keep_all;
+    int n_runs, layer;
+    int *tables, *sel, *sel_n, *exec, *exec_n, *run_start, *visible, *slot;
     int *started, *finished; /* counters of blocks, and */
-    int *told;               /* [blocks]; all zero before and after */
-    int layer;
+    told_word *told;         /* [blocks]; all zero before and after */
 };
 
 struct row_facts {
-    int run, sel, key, take;
+    int run;
+    struct counts is; /* each 0 or 1 */
     struct kern_run of;
 };
 
@@ -40,11 +52,13 @@ __device__ __forceinline__ struct row_facts row_flags(const struct place_args &a
     struct row_facts f = {};
     if (r >= n)
         return f;
-    f.run = a.s.run_of[r];
-    f.of = a.s.runs[f.run];
-    f.sel = !a.route || a.route[r];
-    f.key = f.sel || a.kv_all;
-    f.take = f.key && f.of.append;
+    int decision = a.route ? a.route[r] : DECISION_ATTEND;
+    f.run = a.run_of[r];
+    f.of = a.runs[f.run];
+    f.is.sel = decision == DECISION_ATTEND;
+    f.is.exec = decision != DECISION_SKIP;
+    f.is.key = f.is.sel || a.keep_all;
+    f.is.take = f.is.key && f.of.append;
     return f;
 }
 
@@ -52,17 +66,17 @@ __device__ __forceinline__ struct row_facts row_flags(const struct place_args &a
 __device__ static struct counts rows_before(const struct row_facts &f, struct counts *all)
 {
     __shared__ struct counts warp[WARPS];
-    unsigned sel = __ballot_sync(~0u, f.sel), key = __ballot_sync(~0u, f.key), take = __ballot_sync(~0u, f.take),
-             below = (1u << threadIdx.x % 32) - 1;
+    unsigned sel = __ballot_sync(~0u, f.is.sel), exec = __ballot_sync(~0u, f.is.exec), key = __ballot_sync(~0u, f.is.key),
+             take = __ballot_sync(~0u, f.is.take), below = (1u << threadIdx.x % 32) - 1;
     if (threadIdx.x % 32 == 0)
-        warp[threadIdx.x / 32] = {__popc(sel), __popc(key), __popc(take)};
+        warp[threadIdx.x / 32] = {__popc(sel), __popc(exec), __popc(key), __popc(take)};
     __syncthreads();
-    struct counts c = {__popc(sel & below), __popc(key & below), __popc(take & below)};
-    *all = {0, 0, 0};
+    struct counts c = {__popc(sel & below), __popc(exec & below), __popc(key & below), __popc(take & below)};
+    *all = {};
     for (int w = 0; w < WARPS; w++) {
         if (w < threadIdx.x / 32)
-            c = {c.sel + warp[w].sel, c.key + warp[w].key, c.take + warp[w].take};
-        *all = {all->sel + warp[w].sel, all->key + warp[w].key, all->take + warp[w].take};
+            c = c + warp[w];
+        *all = *all + warp[w];
     }
     return c;
 }
@@ -70,33 +84,35 @@ __device__ static struct counts rows_before(const struct row_facts &f, struct co
 /* Sums of what the blocks before `block` told; `key`: from block `run_block` on. One warp. */
 __device__ static struct counts blocks_before(const struct place_args &a, int block, int run_block)
 {
-    struct counts c = {0, 0, 0};
+    struct counts c = {};
     for (int b = threadIdx.x; b < block; b += 32) {
-        int word;
-        while (!(word = *(volatile int *)&a.told[b]))
+        told_word word;
+        while (!(word = *(volatile told_word *)&a.told[b]))
             ;
-        c.sel += word >> 2 * TOLD_BITS & TOLD_MASK;
-        c.take += word >> TOLD_BITS & TOLD_MASK;
-        c.key += b >= run_block ? word & TOLD_MASK : 0;
+        c.sel += (int)(word >> 3 * TOLD_BITS & TOLD_MASK);
+        c.exec += (int)(word >> 2 * TOLD_BITS & TOLD_MASK);
+        c.take += (int)(word >> TOLD_BITS & TOLD_MASK);
+        c.key += b >= run_block ? (int)(word & (TOLD - 1)) : 0;
     }
-    return {__reduce_add_sync(~0u, c.sel), __reduce_add_sync(~0u, c.key), __reduce_add_sync(~0u, c.take)};
+    return {__reduce_add_sync(~0u, c.sel), __reduce_add_sync(~0u, c.exec), __reduce_add_sync(~0u, c.key), __reduce_add_sync(~0u, c.take)};
 }
 
-__device__ __forceinline__ void write_row(const struct place_args &a, int r, const struct row_facts &f, struct counts at, int key)
+/* at: counts of the rows before r, of the keys those of its run. */
+__device__ __forceinline__ void write_row(const struct place_args &a, int r, const struct row_facts &f, struct counts at)
 {
-    int slot = f.take ? a.reserved[at.take] : -1;
-    if (f.sel)
-        a.out.sel[at.sel] = r;
-    else
-        a.out.rest[r - at.sel] = r;
-    a.out.slot[r] = slot;
+    int slot = f.is.take ? a.reserved[at.take] : -1;
+    if (f.is.sel)
+        a.sel[at.sel] = r;
+    if (f.is.exec)
+        a.exec[at.exec] = r;
+    a.slot[r] = slot;
     if (r == f.of.row0)
-        a.out.run_start[f.run] = at.sel;
-    if (!f.key)
+        a.run_start[f.run] = at.sel;
+    if (!f.is.key)
         return;
-    a.out.visible[r] = a.base[f.run] + key + 1;
+    a.visible[r] = a.base[f.run] + at.key + 1;
     if (f.of.append)
-        a.s.tables[f.of.table_off + (int64_t)a.layer * f.of.table_cap + a.base[f.run] + key] = slot;
+        a.tables[f.of.table_off + (int64_t)a.layer * f.of.table_cap + a.base[f.run] + at.key] = slot;
 }
 
 /* The last block to finish leaves zeros for the next launch. */
@@ -127,7 +143,9 @@ __device__ static void place_block(const struct place_args &a, int block, int n)
     __syncthreads();
     if (threadIdx.x == end - 1) { /* knows the block's last run */
         int first = f.of.row0 > row0 ? f.of.row0 - row0 : 0;
-        *(volatile int *)&a.told[block] = told_word(all.sel, all.take, all.key - keys_before[first]);
+        struct counts tell = all;
+        tell.key -= keys_before[first];
+        *(volatile told_word *)&a.told[block] = told_counts(tell);
     }
     if (threadIdx.x < 32) {
         struct counts c = blocks_before(a, block, __shfl_sync(~0u, f.of.row0, 0) / THREADS);
@@ -135,12 +153,13 @@ __device__ static void place_block(const struct place_args &a, int block, int n)
             before = c;
     }
     __syncthreads();
-    struct counts at = {before.sel + mine.sel, 0, before.take + mine.take};
+    struct counts at = before + mine;
+    at.key = mine.key + (f.of.row0 < row0 ? before.key : -keys_before[f.of.row0 - row0]);
     if (r < n)
-        write_row(a, r, f, at, mine.key + (f.of.row0 < row0 ? before.key : -keys_before[f.of.row0 - row0]));
+        write_row(a, r, f, at);
     if (r == n - 1) {
-        *a.out.sel_n = a.out.run_start[a.s.n_runs] = before.sel + all.sel;
-        *a.out.rest_n = n - before.sel - all.sel;
+        *a.sel_n = a.run_start[a.n_runs] = before.sel + all.sel;
+        *a.exec_n = before.exec + all.exec;
     }
 }
 
@@ -150,23 +169,42 @@ __global__ void __launch_bounds__(THREADS) place_rows(struct place_args a)
     if (threadIdx.x == 0)
         number = atomicAdd(a.started, 1);
     __syncthreads();
-    int n = rows_count(a.s.all), block = number;
+    int n = rows_count(a.all), block = number;
     if (block * THREADS < n)
         place_block(a, block, n);
     else if (n == 0 && block == 0 && threadIdx.x == 0)
-        *a.out.sel_n = *a.out.rest_n = a.out.run_start[a.s.n_runs] = 0;
+        *a.sel_n = *a.exec_n = a.run_start[a.n_runs] = 0;
     leave(a);
 }
 
-static int place_cuda(struct kern_ctx *k, const struct kern_step *s, int layer, const unsigned char *route, bool kv_all, const int *base,
-                      const int *reserved, struct kern_place *ret)
+static int place_cuda(struct kern_ctx *k, const struct kern_step *s, int layer, const struct dev_u8 *route, bool keep_all,
+                      const struct dev_i32 *base, const struct dev_i32 *reserved, const struct kern_place *to)
 {
     struct cuda_ctx *c = ctx_of(k);
     int blocks = s->all.n_max > THREADS ? div_up(s->all.n_max, THREADS) : 1;
-    int *counters = cuda_counters(c, (size_t)blocks + 2);
+    int *counters = cuda_counters(c, 2 + (size_t)blocks * (sizeof(told_word) / sizeof(int)));
     if (!counters)
         return c->failed.code ? c->failed.code : ERR_NOMEM;
-    struct place_args a = {*s, route, kv_all, base, reserved, *ret, counters, counters + 1, counters + 2, layer};
+    struct place_args a = {.all = s->all,
+                           .run_of = i32_of(s->run_of),
+                           .base = i32_of(base),
+                           .reserved = i32_of(reserved),
+                           .runs = runs_of(s->runs),
+                           .route = u8_of(route),
+                           .keep_all = keep_all,
+                           .n_runs = s->n_runs,
+                           .layer = layer,
+                           .tables = i32_of(s->tables),
+                           .sel = i32_of(to->sel),
+                           .sel_n = i32_of(to->sel_n),
+                           .exec = i32_of(to->exec),
+                           .exec_n = i32_of(to->exec_n),
+                           .run_start = i32_of(to->run_start),
+                           .visible = i32_of(to->visible),
+                           .slot = i32_of(to->slot),
+                           .started = counters,
+                           .finished = counters + 1,
+                           .told = (told_word *)(counters + 2)};
     place_rows<<<blocks, THREADS, 0, c->stream>>>(a);
     return launched(k, "place");
 }

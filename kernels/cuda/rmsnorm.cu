@@ -1,10 +1,12 @@
-/* RMSNorm: one warp a row. The row stays in registers between the sum and the scaling where it fits. */
+/* RMSNorm: one warp a row. The row stays in registers between the sum and the scaling where it fits. Z: the result is wanted in f32 as well, at z,
+ * which may be x. */
 #include "kernels/cuda/common.cuh"
 
 enum { ROWS_A_BLOCK = 8 };
 
 /* Row length 4 * d4 <= 128 * CHUNKS. */
-template <typename T, int CHUNKS> __global__ void rmsnorm_rows(T *y, const float *x, const float *w, struct rows n, int d4, float eps)
+template <typename T, int CHUNKS, bool Z>
+__global__ void rmsnorm_rows(T *y, float *z, const float *x, const float *w, struct rows n, int d4, float eps)
 {
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y, lane = threadIdx.x;
     if (i >= rows_count(n))
@@ -30,10 +32,12 @@ template <typename T, int CHUNKS> __global__ void rmsnorm_rows(T *y, const float
         float4 g = ((const float4 *)w)[j];
         float out[4] = {v[c].x * scale * g.x, v[c].y * scale * g.y, v[c].z * scale * g.z, v[c].w * scale * g.w};
         store4(y + (row + j) * 4, out);
+        if (Z)
+            store4(z + (row + j) * 4, out);
     }
 }
 
-template <typename T> __global__ void rmsnorm_any(T *y, const float *x, const float *w, struct rows n, int d, float eps)
+template <typename T> __global__ void rmsnorm_any(T *y, float *z, const float *x, const float *w, struct rows n, int d, float eps)
 {
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y;
     if (i >= rows_count(n))
@@ -43,24 +47,38 @@ template <typename T> __global__ void rmsnorm_any(T *y, const float *x, const fl
     for (int j = threadIdx.x; j < d; j += 32)
         sum = fmaf(x[row + j], x[row + j], sum);
     float scale = 1.0f / sqrtf(warp_sum(sum) / (float)d + eps);
-    for (int j = threadIdx.x; j < d; j += 32)
-        y[row + j] = from_f32<T>(x[row + j] * scale * w[j]);
+    for (int j = threadIdx.x; j < d; j += 32) {
+        float v = x[row + j] * scale * w[j];
+        y[row + j] = from_f32<T>(v);
+        if (z)
+            z[row + j] = v;
+    }
 }
 
-static int rmsnorm_cuda(struct kern_ctx *k, void *y, const float *x, const float *w, struct rows n, int d, float eps)
+template <bool Z, typename T>
+static void start(T *y, float *z, const float *x, const float *w, struct rows n, int d, float eps, cudaStream_t s)
+{
+    dim3 grid(div_up(n.n_max, ROWS_A_BLOCK)), block(32, ROWS_A_BLOCK);
+    if (d % 4 == 0 && d <= 1024)
+        rmsnorm_rows<T, 8, Z><<<grid, block, 0, s>>>(y, z, x, w, n, d / 4, eps);
+    else if (d % 4 == 0 && d <= 2048)
+        rmsnorm_rows<T, 16, Z><<<grid, block, 0, s>>>(y, z, x, w, n, d / 4, eps);
+    else
+        rmsnorm_any<T><<<grid, block, 0, s>>>(y, z, x, w, n, d, eps);
+}
+
+static int rmsnorm_cuda(struct kern_ctx *k, struct dev_act *y, struct dev_f32 *z, const struct dev_f32 *x, const struct dev_f32 *w,
+                        struct rows n, int d, float eps)
 {
     if (n.n_max == 0)
         return 0;
-    dim3 grid(div_up(n.n_max, ROWS_A_BLOCK)), block(32, ROWS_A_BLOCK);
     cudaStream_t s = ctx_of(k)->stream;
     return with_type(k->act, [&](auto t) {
         typedef decltype(t) T;
-        if (d % 4 == 0 && d <= 1024)
-            rmsnorm_rows<T, 8><<<grid, block, 0, s>>>((T *)y, x, w, n, d / 4, eps);
-        else if (d % 4 == 0 && d <= 2048)
-            rmsnorm_rows<T, 16><<<grid, block, 0, s>>>((T *)y, x, w, n, d / 4, eps);
+        if (z)
+            start<true>((T *)act_of(y), f32_of(z), f32_of(x), f32_of(w), n, d, eps, s);
         else
-            rmsnorm_any<T><<<grid, block, 0, s>>>((T *)y, x, w, n, d, eps);
+            start<false>((T *)act_of(y), (float *)NULL, f32_of(x), f32_of(w), n, d, eps, s);
         return launched(k, "rmsnorm");
     });
 }

@@ -68,18 +68,18 @@ template <typename T, bool FEW> __global__ void rope_rows(struct rope_args a, T 
     } while (FEW);
 }
 
-static int rope_store_cuda(struct kern_ctx *k, const struct kern_heads *hs, void *qkv, const float *cos, const float *sin,
-                           const struct kern_step *s, const int *slot, struct rows q_rows)
+static int rope_store_cuda(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *qkv, const struct dev_f32 *cos,
+                           const struct dev_f32 *sin, const struct kern_step *s, const struct dev_i32 *slot, struct rows q_rows)
 {
     int n = s->all.n_max > q_rows.n_max ? s->all.n_max : q_rows.n_max, resident = 16 * ctx_of(k)->n_sm;
     bool few = q_rows.n_dev && n > resident;
     if (n == 0)
         return 0;
-    struct rope_args a = {cos, sin, s->pos, slot, q_rows, s->all, hs->h, hs->hk, hs->hd};
+    struct rope_args a = {f32_of(cos), f32_of(sin), i32_of(s->pos), i32_of(slot), q_rows, s->all, hs->h, hs->hk, hs->hd};
     return with_type(k->act, [&](auto t) {
         typedef decltype(t) T;
         auto kernel = few ? rope_rows<T, true> : rope_rows<T, false>;
-        kernel<<<dim3(few ? resident : n, 2), THREADS, 0, ctx_of(k)->stream>>>(a, (T *)qkv, (T *)hs->kv);
+        kernel<<<dim3(few ? resident : n, 2), THREADS, 0, ctx_of(k)->stream>>>(a, (T *)act_of(qkv), (T *)act_of(hs->kv));
         return launched(k, "rope_store");
     });
 }

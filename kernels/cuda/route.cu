@@ -21,8 +21,7 @@ __device__ static double two_way_silu(const float *hid, float scale, const float
     return warp_sum_double(z) + ((double)b[0] - b[1]);
 }
 
-__global__ static void route_dtrnet_rows(unsigned char *route, float *gate, float *prob, const float *hid, const float *w2, const float *b2,
-                                         int m, struct rows n)
+__global__ static void route_mlp_rows(struct decisions to, const float *hid, const float *w2, const float *b2, int m, struct rows n)
 {
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y;
     if (i >= rows_count(n))
@@ -31,11 +30,10 @@ __global__ static void route_dtrnet_rows(unsigned char *route, float *gate, floa
     double z = two_way_silu(hid + (size_t)r * m, 1, NULL, w2, b2, m);
     if (threadIdx.x)
         return;
-    decide_dtrnet(route, gate, prob, r, z);
+    decide_margin(to, r, z);
 }
 
-__global__ static void route_mod_rows(unsigned char *route, float *gate, float *prob, const float *x, const float *w, const float *b, int d,
-                                      struct rows n)
+__global__ static void route_mod_rows(struct decisions to, const float *x, const float *w, const float *b, int d, struct rows n)
 {
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y;
     if (i >= rows_count(n))
@@ -51,28 +49,36 @@ __global__ static void route_mod_rows(unsigned char *route, float *gate, float *
     zg = warp_sum_double(zg) + b[1];
     if (threadIdx.x)
         return;
-    prob[r] = sigmoid_double(za);
-    route[r] = prob[r] > 0.5f;
-    gate[r] = sigmoid_double(zg);
+    float p = sigmoid_double(za);
+    to.prob[r] = p;
+    to.route[r] = p > 0.5f ? to.above : to.below;
+    to.gate[r] = sigmoid_double(zg);
 }
 
-__global__ static void route_dllm_rows(unsigned char *route, float *prob, const float *hid, const float *norm_w, float eps, const float *w2,
-                                       const float *b2, int m, const int *pos, int forced, struct rows n)
+/* f32 [m], [2,m], [2] */
+struct dllm_args {
+    const float *norm_w, *w2, *b2;
+    float eps;
+    int m, forced;
+};
+
+__global__ static void route_dllm_rows(struct decisions to, struct dllm_args p, const float *hid, const int *pos, struct rows n)
 {
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y;
     if (i >= rows_count(n))
         return;
     int r = row_at(n, i);
-    const float *h = hid + (size_t)r * m;
+    const float *h = hid + (size_t)r * p.m;
     double squares = 0;
-    for (int j = threadIdx.x; j < m; j += 32)
+    for (int j = threadIdx.x; j < p.m; j += 32)
         squares += (double)h[j] * h[j];
-    float scale = (float)(1.0 / sqrt(warp_sum_double(squares) / m + eps));
-    double z = two_way_silu(h, scale, norm_w, w2, b2, m);
+    float scale = (float)(1.0 / sqrt(warp_sum_double(squares) / p.m + p.eps));
+    double z = two_way_silu(h, scale, p.norm_w, p.w2, p.b2, p.m);
     if (threadIdx.x)
         return;
-    prob[r] = sigmoid_double(-z);
-    route[r] = prob[r] >= 0.5f || pos[r] < forced;
+    float p1 = sigmoid_double(-z);
+    to.prob[r] = p1;
+    to.route[r] = p1 >= 0.5f || pos[r] < p.forced ? to.above : to.below;
 }
 
 static dim3 grid_of(struct rows n)
@@ -81,46 +87,47 @@ static dim3 grid_of(struct rows n)
 }
 static const dim3 block(32, ROWS_A_BLOCK);
 
-static int route_dtrnet_cuda(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, float *hid, const float *x,
-                             const struct kern_matrix *w1, const float *w2, const float *b2, int m, struct rows n)
+static int route_mlp_cuda(struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p, const struct dev_f32 *x, struct rows n)
 {
     struct cuda_ctx *c = ctx_of(k);
+    const struct kern_matrix *w1 = p->w1;
     if (n.n_max == 0)
         return 0;
-    if (k->act != DTYPE_F32 && c->level == CUDA_WGMMA && tensor_map_fits(x, (size_t)w1->k * sizeof(*x))) {
-        struct matmul_in in = {x, w1->k};
-        struct router_end end = {route, gate, prob, w2, b2};
-        int gathered = n.idx ? matmul_gather(c, &in, w1->k, sizeof(*x), n) : 0;
-        return gathered < 0 ? gathered : route_dtrnet_sm90(c, &in, w1, n, end);
+    if (k->act != DTYPE_F32 && c->level == CUDA_WGMMA && tensor_map_fits(f32_of(x), (size_t)w1->k * sizeof(float))) {
+        struct matmul_in in = {f32_of(x), w1->k};
+        struct router_end end = {decisions_of(to), f32_of(p->w2), f32_of(p->b2)};
+        int gathered = n.idx ? matmul_gather(c, &in, w1->k, sizeof(float), n) : 0;
+        return gathered < 0 ? gathered : route_mlp_sm90(c, &in, w1, n, end);
     }
-    int r = k->ops->matmul_accurate(k, hid, x, w1, n);
+    int r = k->ops->matmul_accurate(k, p->hid, x, w1, n);
     if (r < 0)
         return r;
-    route_dtrnet_rows<<<grid_of(n), block, 0, c->stream>>>(route, gate, prob, hid, w2, b2, m, n);
-    return launched(k, "route_dtrnet");
+    route_mlp_rows<<<grid_of(n), block, 0, c->stream>>>(decisions_of(to), f32_of(p->hid), f32_of(p->w2), f32_of(p->b2), p->m, n);
+    return launched(k, "route_mlp");
 }
 
-static int route_mod_cuda(struct kern_ctx *k, unsigned char *route, float *gate, float *prob, const float *x, const float *w,
-                          const float *b, int d, struct rows n)
+static int route_mod_cuda(struct kern_ctx *k, const struct route_out *to, const struct dev_f32 *x, const struct dev_f32 *w,
+                          const struct dev_f32 *b, int d, struct rows n)
 {
     if (n.n_max == 0)
         return 0;
-    route_mod_rows<<<grid_of(n), block, 0, ctx_of(k)->stream>>>(route, gate, prob, x, w, b, d, n);
+    route_mod_rows<<<grid_of(n), block, 0, ctx_of(k)->stream>>>(decisions_of(to), f32_of(x), f32_of(w), f32_of(b), d, n);
     return launched(k, "route_mod");
 }
 
-static int route_dllm_cuda(struct kern_ctx *k, unsigned char *route, float *prob, const float *hid, const float *norm_w, float eps,
-                           const float *w2, const float *b2, int m, const int *pos, int forced, struct rows n)
+static int route_dllm_cuda(struct kern_ctx *k, const struct route_out *to, const struct route_dllm *p, const struct dev_f32 *hid,
+                           const struct dev_i32 *pos, struct rows n)
 {
     if (n.n_max == 0)
         return 0;
-    route_dllm_rows<<<grid_of(n), block, 0, ctx_of(k)->stream>>>(route, prob, hid, norm_w, eps, w2, b2, m, pos, forced, n);
+    struct dllm_args a = {f32_of(p->norm_w), f32_of(p->w2), f32_of(p->b2), p->eps, p->m, p->forced};
+    route_dllm_rows<<<grid_of(n), block, 0, ctx_of(k)->stream>>>(decisions_of(to), a, f32_of(hid), i32_of(pos), n);
     return launched(k, "route_dllm");
 }
 
 void route_cuda_init(struct kern_ops *o)
 {
-    o->route_dtrnet = route_dtrnet_cuda;
+    o->route_mlp = route_mlp_cuda;
     o->route_mod = route_mod_cuda;
     o->route_dllm = route_dllm_cuda;
 }

@@ -13,23 +13,40 @@ __device__ __forceinline__ float silu_near(float z)
     return __fdividef(z, 1.0f + expf(-z));
 }
 
+/* Where a router's decisions go. */
+struct decisions {
+    unsigned char *route;
+    float *gate, *prob, *margin; /* gate and margin: NULL where they are not wanted */
+    const float *threshold;      /* or NULL */
+    unsigned char below, above;
+};
+
+static inline struct decisions decisions_of(const struct route_out *to)
+{
+    return {u8_of(to->route), f32_of(to->gate), f32_of(to->prob), f32_of(to->margin), f32_of(to->threshold), to->below, to->above};
+}
+
 /* DTRNet's decision as the end of the router's matmul: each 64 columns are summed into a part of z0 - z1, the last tile of a row adds the parts in the
  * order of the columns. */
 struct router_end {
-    unsigned char *route; /* outputs, by step row */
-    float *gate, *prob;
+    struct decisions to;
     const float *w2, *b2; /* f32 [2,m], [2] */
     double *parts;        /* [columns / 64, n_max] */
     int *arrived;         /* [row tiles x warpgroups] zero before and after */
 };
 
-/* prob, route and gate of step row r; z = z0 - z1. */
-__device__ __forceinline__ void decide_dtrnet(unsigned char *route, float *gate, float *prob, int r, double z)
+/* Everything of step row r from its margin z. One that is not a finite number is decided below, with NaN for the rest. */
+__device__ __forceinline__ void decide_margin(const struct decisions &to, int r, double z)
 {
-    float p0 = sigmoid_double(z);
-    prob[r] = p0;
-    route[r] = p0 > 0.5f;
-    gate[r] = p0 > 0.5f ? p0 : sigmoid_double(-z);
+    bool finite = z - z == 0;
+    float p0 = finite ? sigmoid_double(z) : NAN, margin = finite ? (float)z : NAN;
+    bool above = to.threshold ? margin > *to.threshold : p0 > 0.5f;
+    to.prob[r] = p0;
+    to.route[r] = above ? to.above : to.below;
+    if (to.gate)
+        to.gate[r] = above || !finite ? p0 : sigmoid_double(-z);
+    if (to.margin)
+        to.margin[r] = margin;
 }
 
 __device__ __forceinline__ void decide_row(const struct router_end &e, int n_parts, int n_max, int i, int r)
@@ -37,8 +54,8 @@ __device__ __forceinline__ void decide_row(const struct router_end &e, int n_par
     double z = (double)e.b2[0] - e.b2[1];
     for (int t = 0; t < n_parts; t++)
         z += __ldcg(&e.parts[(size_t)t * n_max + i]);
-    decide_dtrnet(e.route, e.gate, e.prob, r, z);
+    decide_margin(e.to, r, z);
 }
 
 /* 16-bit, level wgmma, x as tensor_map_fits. parts and arrived are filled in here. */
-int route_dtrnet_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, struct rows n, struct router_end end);
+int route_mlp_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, struct rows n, struct router_end end);

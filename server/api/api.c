@@ -1,8 +1,7 @@
 /* See api.h. */
 #include "server/api/api.h"
+#include "server/api/names.h"
 #include <string.h>
-
-#define POLL_MS 25 /* how soon a client that left is noticed */
 
 const char *api_request_id(const struct call *c)
 {
@@ -15,7 +14,7 @@ int api_check_model(struct call *c, struct err *err)
     int r = json_get_string(c->body, "", "model", &name, NULL, err);
     if (json_is_integer(json_object_get(c->body, "model")))
         r = 0; /* lm-evaluation-harness sends a name made of digits as a number */
-    if (r >= 0 && c->server->options->strict_model_name && (!name || strcmp(name, c->server->model_name)))
+    if (r >= 0 && c->server->settings->strict_model_name && (!name || strcmp(name, c->server->model_name)))
         return err_field(err, ERR_NOT_FOUND, "model", "model: \"%.100s\" is not served here; this is \"%s\"", name ? name : "",
                          c->server->model_name);
     return r;
@@ -128,38 +127,53 @@ void api_write_token(struct call *c, struct writer *w, int32_t id, bool first, b
 
 /* ---- the engine ---- */
 
-static int first_failure(struct engine_ticket *t, int n, const char *what, struct err *err)
+int api_sequence_error(const struct engine_ticket *t, int i, int n, const char *what, struct err *err)
 {
-    for (int i = 0; i < n; i++) {
-        const struct eval_result *r = engine_result(t, i);
-        if (r->code < 0) {
-            if (n > 1)
-                err_field(err, r->code, r->err.param, "%s %d: %s", what, i, r->err.text);
-            else if (err)
-                *err = r->err;
-            return r->code;
-        }
-    }
-    return 0;
+    const struct eval_result *r = engine_result(t, i);
+    if (n > 1)
+        return err_field(err, r->code, r->err.param, "%s %d: %s", what, i, r->err.text);
+    if (err)
+        *err = r->err;
+    return r->code;
+}
+
+int api_client_error(enum watch_state client, struct err *err)
+{
+    if (client == WATCH_GIVEN_UP)
+        return err_set(err, ERR_DRAINING, "the server is stopping at once");
+    return client == WATCH_GONE ? err_set(err, ERR_CANCELLED, "the client closed the connection") : 0;
+}
+
+static void cancel_ticket(void *user, enum watch_state state)
+{
+    if (state >= WATCH_GONE)
+        engine_cancel(user);
 }
 
 int api_wait(struct call *c, struct engine_ticket *t, int n, const char *what, struct err *err)
 {
-    bool abandoned = false;
-    while (!engine_wait(t, abandoned ? -1 : POLL_MS)) {
-        abandoned = (c->req && http_client_gone(c->req)) || atomic_load(&c->server->abandon);
-        if (abandoned)
-            engine_cancel(t);
-    }
-    if (abandoned)
-        return err_set(err, ERR_CANCELLED, "the client closed the connection, or the server is stopping at once");
-    return first_failure(t, n, what, err);
+    if (c->req)
+        http_watch(c->req, false, cancel_ticket, t);
+    engine_wait(t, -1);
+    int r = api_client_error(c->req ? http_unwatch(c->req) : WATCH_HERE, err);
+    for (int i = 0; i < n && r >= 0; i++)
+        if (engine_result(t, i)->code < 0)
+            r = api_sequence_error(t, i, n, what, err);
+    return r;
+}
+
+int api_submit(struct call *c, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
+{
+    int r = engine_submit(c->server->engine, reqs, n, ret, err);
+    if (r < 0)
+        names_as_request_fields(err);
+    return r;
 }
 
 int api_run(struct call *c, const struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err)
 {
     struct engine_ticket *t = NULL;
-    int r = engine_submit(c->server->engine, reqs, n, &t, err);
+    int r = api_submit(c, reqs, n, &t, err);
     if (r < 0)
         return r;
     r = api_wait(c, t, n, what, err);
@@ -171,20 +185,33 @@ int api_run(struct call *c, const struct eval_request *reqs, int n, const char *
     return 0;
 }
 
+bool api_has_nested(const struct call *c)
+{
+    const struct engine_info *info = c->server->info;
+    bool any = false;
+    for (int l = 0; l < info->config->n_layers; l++)
+        any |= layer_is_nested(&info->plan[l]);
+    return any;
+}
+
 int api_usage_sum(struct call *c, const struct engine_ticket *t, int n, struct api_usage *ret, struct err *err)
 {
     int layers = c->server->info->config->n_layers;
-    struct api_usage u = {.routed = arena_alloc(&c->arena, (size_t)layers, sizeof(int64_t))};
+    struct api_usage u = {.routed = arena_alloc(&c->arena, 2 * (size_t)layers, sizeof(int64_t))};
     if (!u.routed)
         return err_set(err, ERR_NOMEM, "no memory for the usage");
+    u.executed = u.routed + layers;
     for (int i = 0; i < n; i++) {
         const struct eval_result *r = engine_result(t, i);
         u.computed += r->rows_computed;
         u.cached += r->rows_cached;
-        for (int l = 0; l < layers && r->rows_routed; l++)
+        if (!r->rows_routed)
+            continue;
+        for (int l = 0; l < layers; l++) {
             u.routed[l] += r->rows_routed[l];
-        if (r->rows_routed)
-            sequences_cost_add(&u.cost, c->server->info->config, c->server->info->plan, r->rows_routed, r->n_rows);
+            u.executed[l] += r->rows_executed[l];
+        }
+        sequences_cost_add(&u.cost, c->server->info->config, c->server->info->plan, r->rows_routed, r->rows_executed, r->n_rows);
     }
     *ret = u;
     return 0;

@@ -58,18 +58,26 @@ int api_prefix_id(struct call *c, const char *name, int32_t *ret, struct err *er
 /* The spelling of a token in an answer: the tokenizer's, or "token_id:N" where there is none or `as_id` asks. */
 void api_write_token(struct call *c, struct writer *w, int32_t id, bool first, bool as_id);
 
+/* engine_submit; errors name the request's fields. */
+int api_submit(struct call *c, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err);
 /* Submits and waits; a client that leaves, or a server that gives up, cancels. On success every result's code is 0. `what` names
  * a sequence in errors ("prompt"). The ticket is the caller's: engine_ticket_free. */
 int api_run(struct call *c, const struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err);
 /* The waiting half, for a ticket that was submitted before. On error the ticket remains the caller's too. */
 int api_wait(struct call *c, struct engine_ticket *t, int n, const char *what, struct err *err);
+/* Why sequence i of n failed. */
+int api_sequence_error(const struct engine_ticket *t, int i, int n, const char *what, struct err *err);
+/* The error of a request whose client has left (WATCH_GONE) or which the server gives up (WATCH_GIVEN_UP); 0 for the others. */
+int api_client_error(enum watch_state client, struct err *err);
 
 /* Positions over n results: computed, cached, and routed in each layer ([n_layers]); what they cost without reuse. */
 struct api_usage {
     int64_t computed, cached;
-    int64_t *routed;
+    int64_t *routed, *executed; /* [n_layers] input positions that attended, and that did not skip the layer */
     struct sequences_cost cost;
 };
+/* Has the model nested layers, whose skipping is told apart? */
+bool api_has_nested(const struct call *c);
 int api_usage_sum(struct call *c, const struct engine_ticket *t, int n, struct api_usage *ret, struct err *err);
 
 /* {"error": {...}} */

@@ -1,34 +1,6 @@
 /* POST /v1/completions, and the pointer to it from /v1/chat/completions. */
 #include "server/api/completion.h"
-
-/* On the engine's thread: the text so far decides whether the sequence goes on. */
-static bool on_token(void *user, const struct eval_token *t)
-{
-    struct completion_choice *choice = user;
-    size_t len;
-    const char *text = completion_token_text(choice->of, t->id, &len);
-    int r = stop_text_add(&choice->text, text, len);
-    if (r < 0)
-        choice->code = r;
-    return r != 0;
-}
-
-/* Without stop strings the text is only put together at the end. */
-static int finish_texts(struct completion *p, const struct engine_ticket *t, struct err *err)
-{
-    for (int i = 0; i < p->n_choices; i++) {
-        struct completion_choice *choice = &p->choices[i];
-        const struct eval_result *r = engine_result(t, i);
-        for (int k = 0; !p->stop.n && k < r->n_new && choice->code >= 0; k++) {
-            size_t len;
-            const char *text = completion_token_text(p, r->new_tokens[k], &len);
-            choice->code = stop_text_add(&choice->text, text, len);
-        }
-        if (choice->code < 0)
-            return err_set(err, choice->code, "no memory for the text of choice %d", i);
-    }
-    return 0;
-}
+#include "server/api/progress.h"
 
 static int write_answer(struct completion *p, const struct engine_ticket *t, struct err *err)
 {
@@ -38,23 +10,58 @@ static int write_answer(struct completion *p, const struct engine_ticket *t, str
     writer_key(&w, "choices");
     writer_open(&w, '[');
     for (int i = 0; i < p->n_choices; i++)
-        completion_write_choice(p, &w, i, engine_result(t, i));
+        completion_write_choice(p, &w, t, i);
     writer_close(&w, ']');
     completion_write_usage(p, &w, t);
     writer_close(&w, '}');
     return w.code < 0 ? err_set(err, w.code, "the answer is too large") : 0;
 }
 
+/* Takes tokens as they come, until every sequence is done. */
+static int follow(struct completion *p, struct engine_ticket *t, struct progress *progress, struct err *err)
+{
+    enum progress_event event;
+    struct http_request *req = p->call->req;
+    if (req)
+        http_watch(req, false, progress_client, progress);
+    while ((event = progress_wait(progress)) < PROGRESS_GONE)
+        for (int i = 0; i < p->n_choices && event == PROGRESS_TOKENS; i++)
+            completion_take(p, t, i);
+    int r = api_client_error(req ? http_unwatch(req) : WATCH_HERE, err);
+    if (event == PROGRESS_FINISHED)
+        engine_wait(t, -1);
+    return r;
+}
+
+/* Stop strings end sequences, so their tokens must be looked at while the engine works. */
+static int run_with_stops(struct completion *p, struct engine_ticket **ret, struct err *err)
+{
+    struct progress progress;
+    progress_init(&progress, p->n_choices);
+    for (int i = 0; i < p->n_choices; i++) {
+        p->reqs[i].on_token = progress_token;
+        p->reqs[i].on_done = progress_end;
+        p->reqs[i].user = &progress;
+    }
+    int r = api_submit(p->call, p->reqs, p->n_choices, ret, err);
+    if (r >= 0)
+        r = follow(p, *ret, &progress, err);
+    if (r < 0) { /* nothing may call the progress any more */
+        engine_ticket_free(*ret);
+        *ret = NULL;
+    }
+    progress_done(&progress);
+    return r;
+}
+
 static int run(struct completion *p, struct err *err)
 {
     struct engine_ticket *t = NULL;
-    for (int i = 0; i < p->n_choices && p->stop.n; i++) {
-        p->reqs[i].on_token = on_token;
-        p->reqs[i].user = &p->choices[i];
-    }
-    int r = api_run(p->call, p->reqs, p->n_choices, "prompt", &t, err);
+    int r = p->stop.n ? run_with_stops(p, &t, err) : api_run(p->call, p->reqs, p->n_choices, "prompt", &t, err);
+    for (int i = 0; i < p->n_choices && r >= 0; i++)
+        completion_take(p, t, i);
     if (r >= 0)
-        r = finish_texts(p, t, err);
+        r = completion_check(p, t, err);
     if (r >= 0)
         r = write_answer(p, t, err);
     engine_ticket_free(t);

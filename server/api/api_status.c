@@ -3,6 +3,7 @@
 #include "engine/checkpoint/model_config.h"
 #include "server/api/api.h"
 #include "server/api/openapi.h"
+#include "server/commit.h"
 #include "server/http/routes.h"
 #include <string.h>
 
@@ -108,7 +109,7 @@ static void write_layers(struct call *c, struct writer *w)
     writer_key(w, "dense_layers");
     writer_open(w, '[');
     for (int l = 0; l < info->config->n_layers; l++)
-        if (info->plan[l].kind == LAYER_DENSE)
+        if (!layer_is_routed(&info->plan[l]))
             writer_int(w, l);
     writer_close(w, ']');
     writer_key(w, "forced_dense_layers");
@@ -119,14 +120,34 @@ static void write_layers(struct call *c, struct writer *w)
     writer_close(w, ']');
 }
 
+/* How far selectors see, and how expert choice selects. */
+static void write_selection(struct writer *w, const struct engine_info *info)
+{
+    static const char *const scopes[] = {[SCOPE_TOKEN] = "token", [SCOPE_PREFIX_STATE] = "prefix_state", [SCOPE_SEQUENCE] = "sequence"};
+    enum select_scope scope = SCOPE_TOKEN;
+    enum decide decide = DECIDE_HALF;
+    for (int l = 0; l < info->config->n_layers; l++) {
+        scope = info->plan[l].scope > scope ? info->plan[l].scope : scope;
+        decide = info->plan[l].decide > decide ? info->plan[l].decide : decide;
+    }
+    writer_key_text(w, "select_scope", scopes[scope]);
+    writer_key(w, "expert_choice");
+    if (decide == DECIDE_TOP || decide == DECIDE_THRESHOLD)
+        writer_text(w, decide == DECIDE_TOP ? "exact" : "threshold");
+    else
+        writer_null(w);
+}
+
 int api_version(struct call *c, struct err *err)
 {
     const struct engine_info *info = c->server->info;
     struct writer w = writer_on(&c->resp->body);
     writer_open(&w, '{');
     writer_key_text(&w, "version", DTRNET_VERSION);
+    writer_key_text(&w, "commit", DTRNET_COMMIT);
     writer_key_text(&w, "build", DTRNET_BUILD);
     writer_key_text(&w, "model", c->server->model_name);
+    writer_key_text(&w, "model_path", c->server->settings->engine.model_dir);
     writer_key_text(&w, "model_hash", info->model_hash);
     writer_key_text(&w, "family", layer_plan_family(info->plan, info->config->n_layers));
     writer_key_text(&w, "device", info->device);
@@ -135,12 +156,13 @@ int api_version(struct call *c, struct err *err)
     writer_key_int(&w, "threads", info->n_threads);
     writer_key_int(&w, "layers", info->config->n_layers);
     write_layers(c, &w);
+    write_selection(&w, info);
     write_rope(c, &w);
     writer_key_int(&w, "vocab_size", info->config->vocab);
     writer_key_int(&w, "max_model_len", info->max_model_len);
     writer_key_int(&w, "max_batch_tokens", info->max_batch_tokens);
     writer_key(&w, "prefix_cache");
-    writer_bool(&w, c->server->options->prefix_cache);
+    writer_bool(&w, c->server->settings->engine.prefix_cache);
     writer_key_int(&w, "bos_token_id", c->server->bos);
     writer_key_int(&w, "eos_token_id", c->server->eos);
     writer_key(&w, "tokenizer");

@@ -90,7 +90,7 @@ static void write_piece(struct call *c, struct writer *w, const char *key, int32
 int api_tokenizer_info(struct call *c, struct err *err)
 {
     const struct tokenizer *t = c->server->tokenizer;
-    if (!c->server->options->tokenizer_info)
+    if (!c->server->settings->tokenizer_info)
         return err_set(err, ERR_NOT_FOUND, "/tokenizer_info is switched off (--tokenizer-info off)");
     if (!t)
         return err_set(err, ERR_NOT_FOUND, "this model has no tokenizer");

@@ -1,7 +1,7 @@
 /* What the files of POST /v1/completions share: the request as it was understood, its sequences, and the pieces of its answer.
  *
  * completion_parse.c reads and checks; api_completions.c runs it and answers at once; completion_stream.c answers in events;
- * completion_write.c writes choices. */
+ * completion_text.c makes text of tokens; completion_write.c writes choices. */
 #pragma once
 #include "server/api/api.h"
 #include "server/api/stop.h"
@@ -19,12 +19,15 @@ struct completion_prompt {
     size_t hidden; /* leading ids that stand for no text of the prompt: BOS put in front */
 };
 
-/* One sequence: prompt i / n, repetition i % n. */
+/* One sequence: prompt i / n, repetition i % n. Used by the request's thread only.
+ *
+ * The engine runs ahead of the text: tokens behind the one that completes a stop string are dropped, and nothing of an answer depends on
+ * how many they were. */
 struct completion_choice {
     const struct completion_prompt *prompt;
-    struct stop_text text; /* generated text; while the ticket runs the engine's thread owns it (streams: under their lock) */
-    int code;              /* an error that the engine's thread met while decoding */
-    struct completion *of;
+    struct stop_text text; /* of the generated tokens that count */
+    int n_new;             /* so many they are, the one that completes a stop string included */
+    int code;              /* why decoding failed, or 0 */
 };
 
 struct completion {
@@ -44,12 +47,18 @@ struct completion {
     time_t created;
 };
 
-/* Reads c->body into *ret, in the arena; choices and requests are ready to be submitted, but for on_token. */
+/* Reads c->body into *ret, in the arena; choices and requests are ready to be submitted, but for on_token and on_done. */
 int completion_parse(struct call *c, struct completion *ret, struct err *err);
 void completion_done(struct completion *p); /* what is not in the arena; copes with a zeroed struct */
 
-/* What a generated token adds to the text; "" for the EOS that ends it, and where there is no tokenizer. */
-const char *completion_token_text(const struct completion *p, int32_t id, size_t *ret_len);
+/* Takes the tokens that choice i has got since the last call into its text. A complete stop string ends its sequence. */
+void completion_take(struct completion *p, struct engine_ticket *t, int i);
+/* The first reason why the finished ticket has no answer, or 0. What comes behind a complete stop string is no reason. */
+int completion_check(struct completion *p, const struct engine_ticket *t, struct err *err);
+/* "stop" or "length" */
+const char *completion_finish(const struct completion *p, const struct engine_ticket *t, int i);
+/* The echoed text of a prompt, appended to `out`. */
+int completion_prompt_text(const struct completion *p, const struct completion_prompt *prompt, struct buf *out);
 
 /* One entry of the logprobs lists. */
 struct completion_entry {
@@ -63,15 +72,14 @@ struct completion_entry {
 
 /* "logprobs": {...} or null for entries [n]; *chars is the offset of the first and is moved behind the last. */
 void completion_write_logprobs(struct completion *p, struct writer *w, const struct completion_entry *entries, size_t n, size_t *chars);
+/* The entry of generated token k of choice i. */
+struct completion_entry completion_new_entry(const struct completion *p, const struct engine_ticket *t, int i, int k);
 /* A whole choice of a finished sequence, as in the answer that is not streamed. */
-void completion_write_choice(struct completion *p, struct writer *w, int i, const struct eval_result *r);
-/* The echoed text of a prompt, appended to `out`. */
-int completion_prompt_text(const struct completion *p, const struct completion_prompt *prompt, struct buf *out);
+void completion_write_choice(struct completion *p, struct writer *w, const struct engine_ticket *t, int i);
 /* id, object, created, model: the members that begin an answer and every event of a stream. */
 void completion_write_head(struct completion *p, struct writer *w);
 /* "usage": {...} */
 void completion_write_usage(struct completion *p, struct writer *w, const struct engine_ticket *t);
-const char *completion_finish_name(enum finish f);
 
 /* Starts the streamed answer. On success the stream owns p's call (arena, body) and sets c->resp->stream. */
 int completion_stream(struct call *c, struct completion *p, struct err *err);

@@ -125,17 +125,14 @@ static int parse_scalars(struct call *c, struct completion *p, struct err *err)
 
 /* ---- stop ---- */
 
-static int add_stop(struct call *c, const json_t *v, const char **strings, size_t *lens, struct stop_set *set, struct err *err)
+static int add_stop(const json_t *v, struct stop_set *set, struct err *err)
 {
     size_t i = set->n, len = json_string_length(v);
     if (!json_is_string(v))
         return err_field(err, ERR_INVALID, "stop", "stop[%zu] must be a string", i);
     if (len < 1 || len > STOP_MAX_BYTES)
         return err_field(err, ERR_INVALID, "stop", "stop[%zu] has %zu bytes; 1 to %d are allowed", i, len, STOP_MAX_BYTES);
-    strings[i] = json_string_value(v);
-    lens[i] = len;
-    set->longest = len > set->longest ? len : set->longest;
-    set->n++;
+    stop_set_add(set, json_string_value(v), len);
     return 0;
 }
 
@@ -156,7 +153,7 @@ static int parse_stop(struct call *c, struct completion *p, struct err *err)
     p->stop = (struct stop_set){.strings = strings, .lens = lens};
     int r = n ? api_need_tokenizer(c, "stop", err) : 0;
     for (size_t i = 0; i < n && r >= 0; i++)
-        r = add_stop(c, json_is_array(v) ? json_array_get(v, i) : v, strings, lens, &p->stop, err);
+        r = add_stop(json_is_array(v) ? json_array_get(v, i) : v, &p->stop, err);
     return r;
 }
 
@@ -258,7 +255,6 @@ static int fill_requests(struct call *c, struct completion *p, struct err *err)
     for (int i = 0; i < p->n_choices; i++) {
         const struct completion_prompt *prompt = &p->prompts[i / p->n];
         p->choices[i].prompt = prompt;
-        p->choices[i].of = p;
         stop_text_init(&p->choices[i].text, &p->stop, (size_t)1 << 30);
         p->reqs[i] = (struct eval_request){
             .tokens = prompt->ids,
@@ -290,6 +286,5 @@ int completion_parse(struct call *c, struct completion *p, struct err *err)
 void completion_done(struct completion *p)
 {
     for (int i = 0; i < p->n_choices && p->choices; i++)
-        if (p->choices[i].of)
-            stop_text_done(&p->choices[i].text);
+        stop_text_done(&p->choices[i].text);
 }

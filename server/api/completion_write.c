@@ -4,20 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *completion_finish_name(enum finish f)
-{
-    return f == FINISH_EOS || f == FINISH_STOP ? "stop" : "length";
-}
-
-const char *completion_token_text(const struct completion *p, int32_t id, size_t *ret_len)
-{
-    const struct server *s = p->call->server;
-    *ret_len = 0;
-    if (!s->tokenizer || id >= tokenizer_vocab_size(s->tokenizer) || (!p->ignore_eos && model_config_is_eos(s->info->config, id)))
-        return "";
-    return tokenizer_token_bytes(s->tokenizer, id, false, ret_len);
-}
-
 static const char *entry_text(struct completion *p, const struct completion_entry *e, size_t *len)
 {
     const struct tokenizer *t = p->call->server->tokenizer;
@@ -99,23 +85,22 @@ void completion_write_logprobs(struct completion *p, struct writer *w, const str
     writer_close(w, '}');
 }
 
-int completion_prompt_text(const struct completion *p, const struct completion_prompt *prompt, struct buf *out)
+struct completion_entry completion_new_entry(const struct completion *p, const struct engine_ticket *t, int i, int k)
 {
-    const struct tokenizer *t = p->call->server->tokenizer;
-    if (prompt->text)
-        return buf_append(out, prompt->text, prompt->text_len);
-    int r = 0;
-    for (size_t i = prompt->hidden; t && i < prompt->n && r >= 0; i++) {
-        size_t len = 0;
-        const char *s = prompt->ids[i] < tokenizer_vocab_size(t) ? tokenizer_token_bytes(t, prompt->ids[i], i == prompt->hidden, &len) : "";
-        r = buf_append(out, s, len);
-    }
-    return r;
+    const struct eval_result *r = engine_result(t, i);
+    size_t top = (size_t)k * (size_t)(p->logprobs > 1 ? p->logprobs : 1);
+    return (struct completion_entry){.id = r->new_tokens[k],
+                                     .scored = true,
+                                     .logprob = r->new_logprobs[k],
+                                     .top_ids = r->new_top_ids + top,
+                                     .top_logprobs = r->new_top_logprobs + top,
+                                     .silent = !p->ignore_eos && model_config_is_eos(p->call->server->info->config, r->new_tokens[k])};
 }
 
-static size_t fill_entries(struct completion *p, const struct completion_prompt *prompt, const struct eval_result *r,
-                           struct completion_entry *e)
+static size_t fill_entries(struct completion *p, const struct engine_ticket *t, int c, struct completion_entry *e)
 {
+    const struct completion_prompt *prompt = p->choices[c].prompt;
+    const struct eval_result *r = engine_result(t, c);
     int k1 = p->logprobs > 1 ? p->logprobs : 1;
     size_t n = 0;
     for (size_t i = 0; p->echo && i < prompt->n; i++, n++) {
@@ -126,17 +111,12 @@ static size_t fill_entries(struct completion *p, const struct completion_prompt 
             e[n].top_logprobs = r->top_logprobs + (i - 1) * (size_t)k1;
         }
     }
-    for (int i = 0; i < r->n_new; i++, n++)
-        e[n] = (struct completion_entry){.id = r->new_tokens[i],
-                                         .scored = true,
-                                         .logprob = r->new_logprobs[i],
-                                         .top_ids = r->new_top_ids + (size_t)i * (size_t)k1,
-                                         .top_logprobs = r->new_top_logprobs + (size_t)i * (size_t)k1,
-                                         .silent = i == r->n_new - 1 && r->finish == FINISH_EOS};
+    for (int i = 0; i < p->choices[c].n_new; i++, n++)
+        e[n] = completion_new_entry(p, t, c, i);
     return n;
 }
 
-void completion_write_choice(struct completion *p, struct writer *w, int i, const struct eval_result *r)
+void completion_write_choice(struct completion *p, struct writer *w, const struct engine_ticket *t, int i)
 {
     struct completion_choice *choice = &p->choices[i];
     struct completion_entry *entries = NULL;
@@ -144,9 +124,9 @@ void completion_write_choice(struct completion *p, struct writer *w, int i, cons
     struct buf text;
     buf_init(&text, w->buf->max_bytes);
     if (p->logprobs >= 0) {
-        entries = calloc(choice->prompt->n + (size_t)r->n_new, sizeof(*entries));
+        entries = calloc(choice->prompt->n + (size_t)choice->n_new, sizeof(*entries));
         w->code = entries ? w->code : ERR_NOMEM;
-        n = entries ? fill_entries(p, choice->prompt, r, entries) : 0;
+        n = entries ? fill_entries(p, t, i, entries) : 0;
     }
     if (p->echo && w->code >= 0)
         w->code = completion_prompt_text(p, choice->prompt, &text);
@@ -157,7 +137,7 @@ void completion_write_choice(struct completion *p, struct writer *w, int i, cons
     writer_key(w, "text");
     writer_string(w, text.data, text.len);
     completion_write_logprobs(p, w, entries, n, &chars);
-    writer_key_text(w, "finish_reason", completion_finish_name(r->finish));
+    writer_key_text(w, "finish_reason", completion_finish(p, t, i));
     writer_close(w, '}');
     buf_done(&text);
     free(entries);
@@ -176,16 +156,19 @@ void completion_write_head(struct completion *p, struct writer *w)
 
 void completion_write_usage(struct completion *p, struct writer *w, const struct engine_ticket *t)
 {
-    int64_t prompt = 0, made = 0, computed = 0, cached = 0;
+    int64_t prompt = 0, made = 0, dropped = 0, computed = 0, cached = 0;
     for (int i = 0; i < p->n_choices; i++) {
         const struct eval_result *r = engine_result(t, i);
+        int over = r->n_new - p->choices[i].n_new; /* generated behind a stop string; each took a row of its own */
         prompt += i % p->n ? 0 : (int64_t)p->choices[i].prompt->n;
-        made += r->n_new;
-        computed += r->rows_computed;
+        made += p->choices[i].n_new;
+        dropped += over;
+        computed += r->rows_computed - over;
         cached += r->rows_cached;
     }
     atomic_fetch_add(&p->call->server->metrics.prompt_tokens, (uint64_t)prompt);
     atomic_fetch_add(&p->call->server->metrics.completion_tokens, (uint64_t)made);
+    atomic_fetch_add(&p->call->server->metrics.dropped_tokens, (uint64_t)dropped);
     writer_key(w, "usage");
     writer_open(w, '{');
     writer_key_int(w, "prompt_tokens", prompt);

@@ -92,8 +92,14 @@ static void write_layers(struct page *p, const struct engine_info *info, const s
 {
     head(p, "layer_rows_routed_total", "counter", "Of dtrnet_rows_computed_total, rows that attended (were selected) in a layer.");
     for (int l = 0; l < info->config->n_layers; l++)
-        LINE(p, "dtrnet_layer_rows_routed_total{layer=\"%d\",kind=\"%s\"} %llu\n", l, layer_kind_name(info->plan[l].kind),
+        LINE(p, "dtrnet_layer_rows_routed_total{layer=\"%d\",kind=\"%s\"} %llu\n", l, layer_plan_kind(&info->plan[l]),
              (unsigned long long)s->rows_routed[l]);
+    head(p, "layer_rows_executed_total", "counter", "Of dtrnet_rows_computed_total, rows that did not skip a layer.");
+    for (int l = 0; l < info->config->n_layers; l++)
+        LINE(p, "dtrnet_layer_rows_executed_total{layer=\"%d\",kind=\"%s\"} %llu\n", l, layer_plan_kind(&info->plan[l]),
+             (unsigned long long)s->rows_executed[l]);
+    head(p, "router_states", "gauge", "Copies of router states that the prefix cache keeps.");
+    LINE(p, "dtrnet_router_states %llu\n", (unsigned long long)s->states_held);
 }
 
 static void write_times(struct page *p, const struct engine_stats *s)
@@ -113,6 +119,7 @@ static void write_memory(struct page *p, const struct engine_info *info, const s
                 {"free", s->memory_free_bytes},
                 {"weights", info->weight_bytes},
                 {"kv", info->kv_row_bytes * info->kv_rows_total},
+                {"router_states", info->state_slot_bytes * info->state_slots_total},
                 {"workspace", info->workspace_bytes}};
     head(p, "device_memory_bytes", "gauge",
          "Memory of the device (on the CPU, what the process may use): all, free at the latest sampled step, and what dtrnet holds.");
@@ -141,6 +148,8 @@ int metrics_write(struct metrics *m, const struct metrics_names *n, const struct
     write_latency(p, m, n->route);
     one(p, "prompt_tokens_total", "counter", "Tokens in prompts of answered requests.", (double)atomic_load(&m->prompt_tokens));
     one(p, "completion_tokens_total", "counter", "Tokens generated for answered requests.", (double)atomic_load(&m->completion_tokens));
+    one(p, "dropped_tokens_total", "counter", "Tokens generated behind a stop string before the engine was told, and delivered to nobody.",
+        (double)atomic_load(&m->dropped_tokens));
     one(p, "sequences_done_total", "counter", "Sequences that the engine finished.", (double)s->requests_done);
     one(p, "sequences_failed_total", "counter", "Sequences that failed in the engine.", (double)s->requests_failed);
     one(p, "sequences_cancelled_total", "counter", "Sequences whose client went away.", (double)s->requests_cancelled);

@@ -14,7 +14,7 @@ struct metrics {
     _Atomic uint64_t requests[METRICS_ROUTES][METRICS_STATUSES];
     _Atomic uint64_t buckets[METRICS_ROUTES][METRICS_BUCKETS + 1]; /* not cumulative; the last is +Inf */
     _Atomic uint64_t micros[METRICS_ROUTES];
-    _Atomic uint64_t prompt_tokens, completion_tokens;
+    _Atomic uint64_t prompt_tokens, completion_tokens, dropped_tokens;
 };
 
 void metrics_count(struct metrics *m, int route, int status, double seconds);

@@ -200,7 +200,7 @@ static void bucket_add(const struct rolling *q, struct buckets *b, size_t positi
     b->sum[i - 1] += r->logprobs[k];
     b->count[i - 1]++;
     for (int l = 0; b->routed && l < n_layers_of(q); l++)
-        b->routed[(size_t)l * q->n_edges + i - 1] += r->routing[(size_t)l * (size_t)r->n_routing + row];
+        b->routed[(size_t)l * q->n_edges + i - 1] += r->routing[(size_t)l * (size_t)r->n_routing + row] == DECISION_ATTEND;
 }
 
 static void write_counts(const struct rolling *q, struct writer *w, const int64_t *counts)

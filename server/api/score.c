@@ -217,7 +217,7 @@ int score_start(struct call *c, struct score_job *j, struct err *err)
     if (r < 0)
         return r;
     api_note_unknown(c, c->body, known);
-    return engine_submit(c->server->engine, j->reqs, j->n_pairs, &j->ticket, err);
+    return api_submit(c, j->reqs, j->n_pairs, &j->ticket, err);
 }
 
 void score_cancel(struct score_job *j)

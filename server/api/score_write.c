@@ -34,6 +34,13 @@ static int write_usage(struct call *c, struct writer *w, const struct engine_tic
     for (int l = 0; l < c->server->info->config->n_layers; l++)
         writer_int(w, u.routed[l]);
     writer_close(w, ']');
+    if (api_has_nested(c)) {
+        writer_key(w, "rows_executed");
+        writer_open(w, '[');
+        for (int l = 0; l < c->server->info->config->n_layers; l++)
+            writer_int(w, u.executed[l]);
+        writer_close(w, ']');
+    }
     write_cost(w, &u.cost);
     writer_close(w, '}');
     return 0;
@@ -54,7 +61,7 @@ int score_close_answer(struct call *c, struct writer *w, const struct engine_tic
     return r < 0 ? r : w->code < 0 ? err_set(err, w->code, "the answer is too large") : 0;
 }
 
-/* One string of 0 and 1 a layer: 1 where the position attends. */
+/* A string a layer: 1 where the position attends, 0 where it does not, - where it skips a nested layer. */
 static void write_routing(struct score_job *j, struct writer *w, const struct eval_result *r)
 {
     char *bits = arena_alloc(&j->call->arena, (size_t)r->n_routing + 1, 1);
@@ -64,9 +71,12 @@ static void write_routing(struct score_job *j, struct writer *w, const struct ev
     }
     writer_key(w, "routing");
     writer_open(w, '[');
-    for (int l = 0; l < j->call->server->info->config->n_layers; l++) {
+    const struct engine_info *info = j->call->server->info;
+    for (int l = 0; l < info->config->n_layers; l++) {
+        const char code[] = {
+            [DECISION_SKIP] = layer_is_nested(&info->plan[l]) ? '-' : '0', [DECISION_LINEAR] = '0', [DECISION_ATTEND] = '1'};
         for (int i = 0; i < r->n_routing; i++)
-            bits[i] = r->routing[(size_t)l * (size_t)r->n_routing + (size_t)i] ? '1' : '0';
+            bits[i] = code[r->routing[(size_t)l * (size_t)r->n_routing + (size_t)i]];
         writer_string(w, bits, (size_t)r->n_routing);
     }
     writer_close(w, ']');

@@ -1,9 +1,10 @@
 /* What every handler shares: the engine, the tokenizer, the settings, the metrics and the log. */
 #pragma once
+#include "common/arena.h"
 #include "common/log.h"
 #include "engine/engine.h"
+#include "server/api/keys.h"
 #include "server/api/metrics.h"
-#include "server/program/options.h"
 #include "tokenizer/tokenizer.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -11,29 +12,36 @@
 
 #define SERVER_NOTED_NAMES 64
 
+/* What the program decides. Strings are borrowed and outlive the server. */
+struct server_settings {
+    struct engine_options engine;         /* model_dir is needed; bos_id and eos_id -1: from the model's files; log: the server's too */
+    const char *model_name;               /* NULL: the last part of model_dir */
+    bool strict_model_name;               /* refuse requests whose `model` is another */
+    bool tokenizer_info;                  /* answer /tokenizer_info */
+    enum tokenizer_rules tokenizer_rules; /* whose reading of the tokenizer's files is followed */
+    struct keys *keys;                    /* borrowed; NULL: none is needed */
+};
+
 struct server {
-    const struct options *options;
+    const struct server_settings *settings;
     struct log *log;
     struct arena arena; /* as long as the server */
-    const char *model_dir, *model_name;
+    const char *model_name;
     struct engine *engine;
     const struct engine_info *info;
     struct tokenizer *tokenizer; /* NULL: the checkpoint has none, requests are made of ids */
-    int32_t bos, eos;            /* -1: none. From the flags, else the tokenizer's files, else the checkpoint's */
+    int32_t bos, eos;            /* -1: none. From the settings, else the tokenizer's files, else the checkpoint's */
     struct metrics metrics;
     time_t started;
     atomic_bool stopping;       /* /ready says 503 */
-    atomic_bool abandon;        /* handlers give up what they wait for */
     pthread_mutex_t noted_lock; /* unknown request fields, told once each; innermost lock */
     const char *noted[SERVER_NOTED_NAMES];
     int n_noted;
 };
 
-/* Loads the checkpoint and its tokenizer. `o` and `log` are borrowed and must outlive the server. */
-int server_open(const struct options *o, struct log *log, struct server **ret, struct err *err);
+/* Loads the checkpoint and its tokenizer. `settings` is borrowed and must outlive the server. Errors name the engine's fields. */
+int server_open(const struct server_settings *settings, struct server **ret, struct err *err);
 void server_close(struct server *s); /* NULL is valid */
 
 /* Logs once for each name that a request field is unknown and ignored. Any thread. */
 void server_note_unknown(struct server *s, const char *request_id, const char *field);
-/* The logger that the settings ask for, on stderr. */
-int server_log(const struct options *o, struct log **ret, struct err *err);

@@ -8,9 +8,10 @@
 #define STOP_MAX_BYTES 4096 /* of one string */
 
 struct stop_set {
-    const char *const *strings; /* [n], none empty; borrowed */
-    const size_t *lens;         /* [n] bytes */
+    const char **strings; /* [n], none empty; borrowed, as are the arrays */
+    size_t *lens;         /* [n] bytes */
     size_t n, longest;
+    bool first[256]; /* bytes that begin a string */
 };
 
 /* The text of one generation. */
@@ -19,7 +20,11 @@ struct stop_text {
     struct buf text;
     size_t cut; /* bytes of text that count, once hit: those before the stop string that begins first */
     bool hit;
+    size_t held; /* where the first stop string that the text may still complete begins; it never moves back */
 };
+
+/* Room for the string must be in set->strings and set->lens. */
+void stop_set_add(struct stop_set *set, const char *s, size_t len);
 
 void stop_text_init(struct stop_text *t, const struct stop_set *set, size_t max_bytes);
 void stop_text_done(struct stop_text *t);
@@ -29,4 +34,4 @@ int stop_text_add(struct stop_text *t, const char *bytes, size_t n);
 
 /* Bytes that no later token can take back: before the cut, or what can neither begin a stop string nor is an unfinished UTF-8
  * character. `ended`: no token follows. */
-size_t stop_text_settled(const struct stop_text *t, bool ended);
+size_t stop_text_settled(struct stop_text *t, bool ended);

@@ -2,6 +2,7 @@
  * times after one run to warm up, each with an empty prefix cache, and adds a row of medians to the report. */
 #pragma once
 #include "server/api/server.h"
+#include "server/program/options.h"
 #include <jansson.h>
 
 enum { BENCH_MAX_REPEATS = 99, BENCH_CONTEXT = 160, BENCH_CONTINUATIONS = 4, BENCH_CONTINUATION = 12 };

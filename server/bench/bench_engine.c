@@ -97,7 +97,7 @@ struct pace {
     double first, last, cpu_first, cpu_last;
 };
 
-static bool on_token(void *user, const struct eval_token *t)
+static void on_token(void *user)
 {
     struct pace *p = user;
     p->last = bench_seconds();
@@ -106,7 +106,6 @@ static bool on_token(void *user, const struct eval_token *t)
         p->first = p->last;
         p->cpu_first = p->cpu_last;
     }
-    return false;
 }
 
 /* One run: seconds, and seconds of processor time, from the first generated token of any sequence to the last. */

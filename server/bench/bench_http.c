@@ -313,7 +313,9 @@ int bench_http(struct bench *b, struct err *err)
     collect_words(h);
     struct http_options o = {.host = "127.0.0.1",
                              .max_connections = b->o->connections,
+                             .header_timeout_s = 3600,
                              .idle_timeout_s = 3600,
+                             .period_s = 3600,
                              .max_body_bytes = REQUEST_MAX,
                              .log = b->server->log,
                              .handle = routes_handle,

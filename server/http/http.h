@@ -6,23 +6,28 @@
 #include "common/buf.h"
 #include "common/err.h"
 #include "common/log.h"
+#include "server/http/watcher.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct http_server;
-struct http_connection;
+struct http_exchange;
 
 #define HTTP_ID_MAX 64
+#define HTTP_CLIENT_MAX 64
+#define HTTP_OTHER_DESCRIPTORS 384 /* beside max_connections: spare and closing connections, files, the device */
 
 /* One request; lives until `finished` returned. */
 struct http_request {
     const char *method, *path;
     const char *body; /* [body_len], NUL-terminated; "" when there is none */
     size_t body_len;
-    char id[HTTP_ID_MAX + 1]; /* the client's X-Request-Id where it is sane, else made here */
-    int route;                /* left to the handler; -1 at first */
-    struct http_connection *connection;
+    char id[HTTP_ID_MAX + 1];         /* the client's X-Request-Id where it is sane, else made here */
+    int route;                        /* left to the handler; -1 at first */
+    char client[HTTP_CLIENT_MAX + 1]; /* left to the handler: who asks; "" at first */
+    bool wants_body;                  /* left to `admit`: false drops what body there is */
+    struct http_exchange *exchange;
 };
 
 /* Pieces of a streamed answer. `next` blocks until it can append to `out`: 1 more follows, 0 the end, negative: break the connection.
@@ -48,9 +53,16 @@ struct http_options {
     const char *host;
     int port;                                 /* 0: a free one */
     const char *tls_cert_file, *tls_key_file; /* both or neither */
-    int max_connections, idle_timeout_s;
+    int max_connections;
+    int header_timeout_s;  /* headers take no longer in all */
+    int idle_timeout_s;    /* between requests, and while nothing of an answer is taken */
+    int period_s;          /* in every such period of a body or an answer under way */
+    size_t min_rate;       /* so many bytes a second must move, on average */
     size_t max_body_bytes; /* larger bodies never reach the handler */
     struct log *log;
+    /* Runs on the connection's thread when the headers are there. Negative: the request is refused, its body is not kept, and `handle`
+     * gets the error as body_error. NULL: all are let in. */
+    int (*admit)(void *user, struct http_request *req, struct err *err);
     /* Runs on the connection's thread once the body is complete, or with a body_error when it cannot be had. */
     void (*handle)(void *user, struct http_request *req, const struct err *body_error, struct http_response *resp);
     /* The answer was sent (or the client had gone). */
@@ -65,12 +77,21 @@ int http_port(const struct http_server *h);
 /* Requests whose handler has begun and whose answer is not yet sent. */
 int http_in_flight(const struct http_server *h);
 void http_stop_accepting(struct http_server *h);
+/* A descriptor that can be read once accepting has stopped and no request is in flight; borrowed. */
+int http_idle_fd(const struct http_server *h);
+/* Tells every request that is watched, now and to come, that it is given up. */
+void http_give_up(struct http_server *h);
 /* Closes every connection and waits for their threads; handlers that still run must be made to return first. NULL is valid. */
 void http_close(struct http_server *h);
 
 /* The value of a request header, or NULL; borrowed. */
 const char *http_header(const struct http_request *req, const char *name);
+/* To be called for every request but probes, which are served beyond max_connections: waits for a place if the connection has none. False:
+ * too many wait. */
+bool http_take_place(struct http_request *req);
 /* http_in_flight of the server that the request came to. */
 int http_in_flight_of(const struct http_request *req);
-/* True once the client has closed or reset its side. */
-bool http_client_gone(const struct http_request *req);
+/* While a request waits: what becomes of its client (watcher.h). One at a time; http_unwatch returns the last state. `streams`: an answer is
+ * being written, so that the watcher may not write. */
+void http_watch(struct http_request *req, bool streams, void (*changed)(void *user, enum watch_state state), void *user);
+enum watch_state http_unwatch(struct http_request *req);

@@ -4,24 +4,23 @@
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #define BACKLOG 4096
-#define POLL_MS 50 /* how soon the thread sees that it must stop */
+#define RETRY_MS 1000 /* how long accepting rests when descriptors or memory are short, unless it is woken before */
 
 struct listener {
     int fd, port;
     struct log *log;
-    sem_t slots; /* connections that may still be opened */
+    int wake; /* eventfd: listener_wake, or the listener stops */
     pthread_t thread;
     bool running;
     atomic_bool stopping;
-    bool (*on_accept)(void *user, int fd, const struct sockaddr *addr, socklen_t len);
+    struct listener_events events;
     void *user;
 };
 
@@ -32,7 +31,7 @@ union address {
 
 static int bind_one(const struct addrinfo *a)
 {
-    int one = 1, fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int one = 1, fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
@@ -66,15 +65,15 @@ static int bind_host(struct listener *l, const char *host, int port, struct err 
     return 0;
 }
 
-int listener_open(const char *host, int port, int max_connections, struct log *log, struct listener **ret, struct err *err)
+int listener_open(const char *host, int port, struct log *log, struct listener **ret, struct err *err)
 {
     struct listener *l = calloc(1, sizeof(*l));
     if (!l)
         return err_set(err, ERR_NOMEM, "no memory for the listener");
-    l->fd = -1;
+    l->fd = l->wake = -1;
     l->log = log;
-    sem_init(&l->slots, 0, (unsigned)max_connections);
-    int r = bind_host(l, host, port, err);
+    l->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int r = l->wake < 0 ? err_set(err, ERR_IO, "cannot make an eventfd: %s", strerror(errno)) : bind_host(l, host, port, err);
     if (r < 0) {
         listener_close(l);
         return r;
@@ -88,64 +87,55 @@ int listener_port(const struct listener *l)
     return l->port;
 }
 
-void listener_slot_free(struct listener *l)
+void listener_wake(struct listener *l)
 {
-    sem_post(&l->slots);
+    (void)!write(l->wake, &(uint64_t){1}, sizeof(uint64_t));
 }
 
-/* True with a slot in hand. */
-static bool take_slot(struct listener *l)
+/* Sleeps until a connection waits (if that is of interest), somebody wakes the listener, or the time is over. True: a connection waits. */
+static bool rest(struct listener *l, bool for_connections, int timeout_ms)
 {
-    while (!atomic_load(&l->stopping)) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += POLL_MS * 1000000L;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        if (!sem_timedwait(&l->slots, &until))
-            return true;
-    }
-    return false;
+    struct pollfd p[] = {{.fd = l->wake, .events = POLLIN}, {.fd = for_connections ? l->fd : -1, .events = POLLIN}};
+    uint64_t ignored;
+    if (poll(p, 2, timeout_ms) <= 0)
+        return false;
+    if (p[0].revents)
+        (void)!read(l->wake, &ignored, sizeof(ignored));
+    return p[1].revents != 0;
 }
 
-/* A connection, or -1 when the listener stops. */
-static int next_connection(struct listener *l, union address *addr, socklen_t *len)
+static void accept_one(struct listener *l)
 {
-    struct pollfd p = {.fd = l->fd, .events = POLLIN};
-    while (!atomic_load(&l->stopping)) {
-        if (poll(&p, 1, POLL_MS) <= 0)
-            continue;
-        *len = sizeof(*addr);
-        int fd = accept4(l->fd, &addr->any, len, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd >= 0)
-            return fd;
-        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-            log_warn(l->log, "cannot accept a connection: %s", strerror(errno));
-            poll(NULL, 0, 20 * POLL_MS);
-        }
+    union address addr = {0};
+    socklen_t len = sizeof(addr);
+    int fd = accept4(l->fd, &addr.any, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0) {
+        l->events.accept(l->user, fd, &addr.any, len);
+    } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+        log_warn(l->log, "cannot accept a connection: %s", strerror(errno));
+        l->events.short_of_descriptors(l->user);
+        rest(l, false, RETRY_MS);
     }
-    return -1;
 }
 
 static void *accept_all(void *user)
 {
     struct listener *l = user;
-    union address addr = {0};
-    socklen_t len;
-    while (take_slot(l)) {
-        int fd = next_connection(l, &addr, &len);
-        if (fd < 0)
+    bool room = true;
+    while (!atomic_load(&l->stopping)) {
+        bool waits = rest(l, room, -1);
+        if (atomic_load(&l->stopping))
             break;
-        if (!l->on_accept(l->user, fd, &addr.any, len))
-            listener_slot_free(l);
+        room = !waits || l->events.room(l->user);
+        if (waits && room)
+            accept_one(l);
     }
     return NULL;
 }
 
-int listener_start(struct listener *l, bool (*on_accept)(void *user, int fd, const struct sockaddr *addr, socklen_t len), void *user,
-                   struct err *err)
+int listener_start(struct listener *l, const struct listener_events *events, void *user, struct err *err)
 {
-    l->on_accept = on_accept;
+    l->events = *events;
     l->user = user;
     l->running = !pthread_create(&l->thread, NULL, accept_all, l);
     return l->running ? 0 : err_set(err, ERR_NOMEM, "cannot start the thread that accepts connections");
@@ -156,6 +146,7 @@ void listener_stop(struct listener *l)
     if (!l)
         return;
     atomic_store(&l->stopping, true);
+    listener_wake(l);
     if (l->running)
         pthread_join(l->thread, NULL);
     l->running = false;
@@ -169,6 +160,7 @@ void listener_close(struct listener *l)
     if (!l)
         return;
     listener_stop(l);
-    sem_destroy(&l->slots);
+    if (l->wake >= 0)
+        close(l->wake);
     free(l);
 }

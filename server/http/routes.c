@@ -60,27 +60,35 @@ static int find(struct http_request *req, struct http_response *resp, const stru
     return err_set(err, ERR_NOT_FOUND, "there is no %.100s here; /openapi.json lists what there is", req->path);
 }
 
-/* Compares in a time that depends on the given text's length alone. */
-static bool same_secret(const char *given, const char *secret)
-{
-    size_t n = strlen(given), m = strlen(secret);
-    unsigned char diff = n != m;
-    for (size_t i = 0; i < n; i++)
-        diff |= (unsigned char)(given[i] ^ secret[m ? i % m : 0]);
-    return !diff;
-}
-
-static int authorise(const struct server *s, const struct route *route, const struct http_request *req, struct err *err)
+static int authorise(struct server *s, struct http_request *req, struct err *err)
 {
     static const char scheme[] = "Bearer ";
-    const char *key = s->options->api_key;
-    if (!key || route->open)
+    if (!keys_needed(s->settings->keys))
         return 0;
     const char *given = http_header(req, "Authorization");
-    if (given && !strncasecmp(given, scheme, strlen(scheme)) && same_secret(given + strlen(scheme), key))
+    if (given && !strncasecmp(given, scheme, strlen(scheme)) && keys_find(s->settings->keys, given + strlen(scheme), req->client))
         return 0;
     return err_field(err, ERR_AUTH, "Authorization", "this server needs `Authorization: Bearer KEY`; the key is %s",
                      given ? "another" : "missing");
+}
+
+/* All that can be said without the body. */
+int routes_admit(void *user, struct http_request *req, struct err *err)
+{
+    struct server *s = user;
+    struct http_response ignored = {0};
+    const struct route *route = NULL;
+    int r = find(req, &ignored, &route, err);
+    req->wants_body = r == 0 && route->has_body;
+    if (r != 0)
+        return r < 0 ? r : 0;
+    if (!route->open)
+        r = authorise(s, req, err);
+    if (r >= 0 && atomic_load(&s->stopping) && route->has_body)
+        r = err_set(err, ERR_DRAINING, "the server is shutting down");
+    if (r >= 0 && !route->open && !http_take_place(req))
+        r = err_set(err, ERR_BUSY, "all connections are in use, and as many wait as may");
+    return r;
 }
 
 static int parse_body(struct call *c, struct err *err)
@@ -97,14 +105,11 @@ static int run_handler(struct call *c, const struct err *body_error, struct err 
     int r = find(c->req, c->resp, &route, err);
     if (r != 0)
         return r;
-    r = authorise(c->server, route, c->req, err);
-    if (r >= 0 && body_error) {
+    if (body_error) {
         *err = *body_error;
-        r = err->code;
+        return err->code;
     }
-    if (r >= 0 && atomic_load(&c->server->stopping) && route->has_body)
-        r = err_set(err, ERR_DRAINING, "the server is shutting down");
-    if (r >= 0 && route->has_body)
+    if (route->has_body)
         r = parse_body(c, err);
     return r < 0 ? r : route->handler(c, err);
 }
@@ -142,5 +147,6 @@ void routes_finished(void *user, const struct http_request *req, int status, dou
     struct server *s = user;
     bool quiet = req->route >= 0 && table[req->route].quiet;
     metrics_count(&s->metrics, req->route, status, seconds);
-    log_write(s->log, quiet ? LOG_DEBUG : LOG_INFO, req->id, "%.16s %.100s %d %.1f ms", req->method, req->path, status, 1e3 * seconds);
+    log_write(s->log, quiet ? LOG_DEBUG : LOG_INFO, req->id, "%.16s %.100s %d %.1f ms%s%s", req->method, req->path, status, 1e3 * seconds,
+              *req->client ? " " : "", req->client);
 }

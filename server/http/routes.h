@@ -16,6 +16,7 @@ struct route {
 
 const struct route *routes_table(int *ret_n);
 
-/* http_options.handle and .finished; `user` is the struct server. */
+/* http_options.admit, .handle and .finished; `user` is the struct server. */
+int routes_admit(void *user, struct http_request *req, struct err *err);
 void routes_handle(void *user, struct http_request *req, const struct err *body_error, struct http_response *resp);
 void routes_finished(void *user, const struct http_request *req, int status, double seconds);

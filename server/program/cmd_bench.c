@@ -2,6 +2,7 @@
 #include "common/json.h"
 #include "server/bench/bench.h"
 #include "server/program/commands.h"
+#include "server/program/settings.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,13 +101,13 @@ static int run_workloads(struct bench *b, const bool wanted[WORKLOADS], struct e
     return r;
 }
 
-static int run(struct server *s, const bool wanted[WORKLOADS], struct err *err)
+static int run(const struct options *o, struct server *s, const bool wanted[WORKLOADS], struct err *err)
 {
-    struct bench b = {.server = s, .o = s->options, .engine = s->engine, .info = s->info, .random = 88172645463325252ull};
+    struct bench b = {.server = s, .o = o, .engine = s->engine, .info = s->info, .random = 88172645463325252ull};
     b.report = json_pack("{s:[]}", "workloads");
     if (!b.report)
         return err_set(err, ERR_NOMEM, "no memory for the report");
-    double rate = wanted[2] && !strcmp(b.info->device, "cpu") ? bench_probe_read(b.info->n_threads) : 0;
+    double rate = wanted[2] && b.info->host_memory ? bench_probe_read(b.info->n_threads) : 0;
     int r = run_workloads(&b, wanted, err);
     if (r >= 0)
         r = add_totals(&b, rate, err);
@@ -116,13 +117,14 @@ static int run(struct server *s, const bool wanted[WORKLOADS], struct err *err)
 
 static int bench(struct options *o, struct arena *arena, struct log *log, struct err *err)
 {
+    struct server_settings settings;
     struct server *s = NULL;
     bool wanted[WORKLOADS];
     int r = read_workloads(o->workloads, wanted, err);
     if (r >= 0)
-        r = server_open(o, log, &s, err);
+        r = settings_open_server(o, NULL, arena, log, &settings, &s, err);
     if (r >= 0)
-        r = run(s, wanted, err);
+        r = run(o, s, wanted, err);
     server_close(s);
     return r;
 }

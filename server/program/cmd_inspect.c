@@ -1,7 +1,8 @@
 /* dtrnet inspect: what a checkpoint, or a config alone, amounts to. engine/tools/inspect.h makes the report; this prints it. */
 #include "engine/tools/inspect.h"
-#include "server/api/server.h"
+#include "server/api/names.h"
 #include "server/program/commands.h"
+#include "server/program/options.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,15 +37,19 @@ static int inspect(struct options *o, struct arena *arena, struct log *log, stru
     struct inspect_options i = {.model = o->model,
                                 .family = o->family,
                                 .route_rate = o->route_rate,
+                                .execute_rate = o->execute_rate,
                                 .context = o->context,
                                 .kv_dtype = dtype_of(o->dtype),
                                 .rope_scaling = o->rope_scaling,
                                 .dense_layers = o->dense_layers,
+                                .expert_choice = o->expert_choice,
                                 .log = log};
     if (r >= 0)
         r = inspect_report(&i, &report, err);
     if (r >= 0)
         r = print(report, o->json, err);
+    if (r < 0)
+        names_as_flags(err);
     json_decref(report);
     return r;
 }

@@ -3,6 +3,7 @@
  * line, and the exit status is 1. Up to IN_FLIGHT lines are in the engine at once. */
 #include "server/api/score.h"
 #include "server/program/commands.h"
+#include "server/program/settings.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,8 +95,9 @@ static int score_lines(struct server *s, struct err *err)
 
 static int score(struct options *o, struct arena *arena, struct log *log, struct err *err)
 {
+    struct server_settings settings;
     struct server *s = NULL;
-    int r = server_open(o, log, &s, err);
+    int r = settings_open_server(o, NULL, arena, log, &settings, &s, err);
     if (r >= 0)
         r = score_lines(s, err);
     server_close(s);

@@ -1,5 +1,6 @@
 /* dtrnet synth: a random checkpoint whose routers select a given share of tokens (engine/tools/synth.h). */
 #include "engine/tools/synth.h"
+#include "server/api/names.h"
 #include "server/program/commands.h"
 #include "server/program/option_rows.h"
 #include <stdio.h>
@@ -8,7 +9,7 @@
 
 struct synth_flags {
     const char *config, *out, *family;
-    double route_rate;
+    double route_rate, execute_rate;
     int seed, tokens, threads;
     const char *log_level;
 };
@@ -20,7 +21,9 @@ static const struct option_row rows[] = {
     {"out", OPTION_STRING, 1, AT(out), 0, 0, NULL, NULL, "DIR", "directory for the checkpoint; needed; must not hold one"},
     {"family", OPTION_CHOICE, 1, AT(family), 0, 0, "dense|dtrnet|mod|dllm", NULL, NULL,
      "default: dtrnet if the config has dtrnet_layers, else dense"},
-    {"route-rate", OPTION_DOUBLE, 1, AT(route_rate), 0, 1, NULL, "0.1", "SHARE", "share of tokens that every routed layer selects"},
+    {"route-rate", OPTION_DOUBLE, 1, AT(route_rate), 0, 1, NULL, "0.1", "SHARE",
+     "share of tokens that every routed layer selects; in nested layers, of those that are executed"},
+    {"execute-rate", OPTION_DOUBLE, 1, AT(execute_rate), 0, 1, NULL, "0.6", "SHARE", "share of tokens that every nested layer executes"},
     {"seed", OPTION_INT, 1, AT(seed), 0, 2147483647, NULL, "1", "N", "the same seed gives the same weights"},
     {"tokens", OPTION_INT, 1, AT(tokens), 1, 16777216, NULL, "32768", "N", "random tokens to calibrate on, and others to measure on"},
     {"threads", OPTION_INT, 1, AT(threads), 0, 1024, NULL, "0", "N", "CPU threads; 0: all that the process may use"},
@@ -54,11 +57,16 @@ static int open_log(const char *level, struct log **ret, struct err *err)
 static void print_report(const struct synth_flags *f, const struct synth_report *r)
 {
     printf("%s: %lld parameters\n", f->out, (long long)r->n_params);
-    for (int l = 0; l < r->n_layers; l++)
-        if (r->kind[l] != LAYER_DENSE)
-            printf("layer %-4d %-7s selects %.4f of other random tokens\n", l, layer_kind_name(r->kind[l]), r->rate[l]);
+    for (int l = 0; l < r->n_layers; l++) {
+        const struct layer_plan *p = &r->plan[l];
+        if (p->skip_router != ROUTER_NONE)
+            printf("layer %-4d %-7s executes %.4f of other random tokens, of which %.4f attend\n", l, layer_plan_kind(p), r->executed[l],
+                   r->rate[l]);
+        else if (layer_is_routed(p))
+            printf("layer %-4d %-7s selects %.4f of other random tokens\n", l, layer_plan_kind(p), r->rate[l]);
+    }
     if (r->worst > 0)
-        printf("largest distance from %g: %.4f\n", f->route_rate, r->worst);
+        printf("largest distance from what was asked for: %.4f\n", r->worst);
 }
 
 static int run(const struct synth_flags *f, struct log *log, struct err *err)
@@ -71,6 +79,7 @@ static int run(const struct synth_flags *f, struct log *log, struct err *err)
                                     .out = f->out,
                                     .family = f->family,
                                     .route_rate = f->route_rate,
+                                    .execute_rate = f->execute_rate,
                                     .seed = (uint64_t)f->seed,
                                     .n_tokens = f->tokens,
                                     .n_threads = f->threads,
@@ -78,6 +87,8 @@ static int run(const struct synth_flags *f, struct log *log, struct err *err)
     int r = report ? synth_run(&o, report, err) : err_set(err, ERR_NOMEM, "no memory for the report");
     if (r >= 0)
         print_report(f, report);
+    else
+        names_as_flags(err);
     free(report);
     return r;
 }

@@ -1,7 +1,6 @@
 /* What the subcommands share. */
-#include "server/api/server.h"
 #include "server/program/commands.h"
-#include "server/program/options.h"
+#include "server/program/settings.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -40,7 +39,7 @@ int command_run(int command, const char *about, int argc, char **argv,
         status = print_help(command, about, argv[0]);
     } else {
         if (r >= 0)
-            r = server_log(&o, &log, &err);
+            r = settings_open_log(&o, &log, &err);
         if (r >= 0)
             r = body(&o, &arena, log, &err);
         status = r < 0 ? command_fail(&err) : r ? EXIT_FAILED : EXIT_OK;

@@ -17,24 +17,27 @@ struct options {
     bool prefix_cache;
     const char *rope_scaling;    /* JSON text or NULL */
     const char *dense_layers;    /* "0,2,4", "all", "none" or NULL */
-    int bos_id, eos_id;          /* -1: from the model's files */
+    const char *expert_choice;   /* "exact", "threshold" or NULL */
     const char *tokenizer_rules; /* "4" or "5" */
+    int bos_id, eos_id;          /* -1: from the model's files */
     int max_queue;               /* sequences that wait at most */
     /* the server */
     const char *host;
     int port;                      /* 0: a free one */
     const char *served_model_name; /* NULL: the directory's name */
     bool strict_model_name;
-    const char *api_key; /* NULL: none needed */
+    const char *api_key, *api_key_file; /* NULL: none needed */
     const char *tls_cert, *tls_key;
-    int max_connections, idle_timeout_s;
+    int max_connections, header_timeout_s, idle_timeout_s, transfer_period_s;
+    size_t min_rate; /* bytes a second */
     size_t max_body_bytes;
     bool tokenizer_info;
     /* inspect, bench */
     bool json;
-    const char *family; /* NULL: as the tensors or the config say */
-    double route_rate;  /* share of rows that a routed layer attends, for FLOPs and KV bytes */
-    int context;        /* tokens of context for the cost of attention; 0: the model's limit */
+    const char *family;  /* NULL: as the tensors or the config say */
+    double execute_rate; /* share of rows that a nested layer executes */
+    double route_rate;   /* share of rows that a routed layer attends, for FLOPs and KV bytes */
+    int context;         /* tokens of context for the cost of attention; 0: the model's limit */
     /* bench */
     const char *workloads;         /* of "prefill,score,generate,http" */
     const char *lengths, *batches; /* "512,2048" */

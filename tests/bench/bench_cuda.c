@@ -39,13 +39,14 @@ static void *room(size_t bytes)
 static void *random_array(size_t n, enum dtype t)
 {
     size_t size = dtype_size(t), chunk = 1 << 20;
-    char *host = malloc(chunk * size), *dev = room(n * size);
+    char *host = malloc(chunk * size);
+    struct dev_bytes *dev = room(n * size);
     for (size_t i = 0; i < chunk; i++) {
         float v = (float)(rand() % 2001 + rand() % 2001 - 2000) / 1000;
         dtype_from_f32(host + i * size, t, &v, 1);
     }
     for (size_t i = 0; i < n; i += chunk)
-        must(b->upload(k, dev + i * size, host, (n - i < chunk ? n - i : chunk) * size), "upload");
+        must(b->upload(k, dev_bytes_in(dev, i * size), host, (n - i < chunk ? n - i : chunk) * size), "upload");
     free(host);
     return dev;
 }
@@ -75,14 +76,14 @@ static double now(void)
 struct run {
     const struct shape *s;
     struct rows all;
-    float *x, *norm, *router, *router_out, *decided, *prob, *cos, *sin, *gate;
-    void *xn, *qkv, *attn, *ffn;
+    struct dev_f32 *x, *norm, *router, *router_out, *decided, *prob, *cos, *sin, *gate;
+    struct dev_act *xn, *qkv, *attn, *ffn;
     struct kern_matrix *w_qkv, *w_qk, *w_v, *w_o, *w_gu, *w_down, *w_router;
     struct kern_heads heads;
     struct kern_step step;
     struct kern_place place, place_some;
-    int *base, *reserved;
-    unsigned char *route, *one_in_ten; /* decisions: as the router's op writes them, and as the others read them */
+    struct dev_i32 *base, *reserved;
+    struct dev_u8 *route, *one_in_ten; /* decisions: as the router's op writes them, and as the others read them */
     struct rows some;                  /* one row in ten */
     int n;
 };
@@ -111,11 +112,11 @@ static int width(const struct run *r)
 }
 static int op_norm(struct run *r)
 {
-    return k->ops->rmsnorm(k, r->xn, r->x, r->norm, r->all, r->s->d, 1e-5f);
+    return k->ops->rmsnorm(k, r->xn, NULL, r->x, r->norm, r->all, r->s->d, 1e-5f);
 }
 static int op_qkv(struct run *r)
 {
-    return k->ops->matmul(k, r->qkv, k->act, width(r), r->xn, r->s->d, r->w_qkv, r->all);
+    return k->ops->matmul(k, r->qkv, 0, width(r), r->xn, r->s->d, r->w_qkv, r->all);
 }
 static int op_rope(struct run *r)
 {
@@ -147,8 +148,9 @@ static int op_accurate(struct run *r)
 }
 static int op_router(struct run *r)
 {
-    return k->ops->route_dtrnet(k, r->route, r->decided, r->prob, r->router, r->x, r->w_router, r->router_out, r->norm, r->s->d / 2,
-                                r->all);
+    const struct route_out to = {r->route, r->decided, r->prob, DECISION_LINEAR, DECISION_ATTEND};
+    const struct route_mlp p = {r->w_router, r->router_out, r->norm, r->s->d / 2, r->router};
+    return k->ops->route_mlp(k, &to, &p, r->x, r->all);
 }
 static int op_values(struct run *r)
 {
@@ -156,7 +158,7 @@ static int op_values(struct run *r)
 }
 static int op_qk_some(struct run *r)
 {
-    return k->ops->matmul(k, r->qkv, k->act, width(r), r->xn, r->s->d, r->w_qk, r->some);
+    return k->ops->matmul(k, r->qkv, 0, width(r), r->xn, r->s->d, r->w_qk, r->some);
 }
 static int op_rope_some(struct run *r)
 {
@@ -184,12 +186,13 @@ static void report(const char *name, struct run *r, int (*op)(struct run *), dou
         *sum += s;
 }
 
-static int *ints(int n, int (*value)(int i, int arg), int arg)
+static struct dev_i32 *ints(int n, int (*value)(int i, int arg), int arg)
 {
-    int *host = malloc(sizeof(int) * (size_t)n), *dev = room(sizeof(int) * (size_t)n);
+    int *host = malloc(sizeof(int) * (size_t)n);
+    struct dev_i32 *dev = room(sizeof(int) * (size_t)n);
     for (int i = 0; i < n; i++)
         host[i] = value(i, arg);
-    must(b->upload(k, dev, host, sizeof(int) * (size_t)n), "upload");
+    must(b->upload(k, DEV_BYTES(dev), host, sizeof(int) * (size_t)n), "upload");
     free(host);
     return dev;
 }
@@ -221,10 +224,11 @@ static struct kern_place place_room(int n, int runs)
 static void make_step(struct run *r, int length)
 {
     int n = r->n, runs = (n + length - 1) / length;
-    struct kern_run *host = calloc((size_t)runs, sizeof(*host)), *dev = room((size_t)runs * sizeof(*host));
+    struct kern_run *host = calloc((size_t)runs, sizeof(*host));
+    struct dev_runs *dev = room((size_t)runs * sizeof(*host));
     for (int i = 0; i < runs; i++)
         host[i] = (struct kern_run){i * length, (i + 1) * length < n ? length : n - i * length, 1, length, (int64_t)i * length};
-    must(b->upload(k, dev, host, (size_t)runs * sizeof(*host)), "upload");
+    must(b->upload(k, DEV_BYTES(dev), host, (size_t)runs * sizeof(*host)), "upload");
     free(host);
     r->all = (struct rows){NULL, NULL, n};
     r->step = (struct kern_step){r->all, ints(n, in_sequence, length),           ints(n, in_run, length), dev,
@@ -233,12 +237,12 @@ static void make_step(struct run *r, int length)
     r->place_some = place_room(n, runs);
     r->base = ints(runs, none, 0);
     r->reserved = ints(n, same, 0);
-    unsigned char *decisions = calloc((size_t)n, 1);
-    for (int i = 9; i < n; i += 10)
-        decisions[i] = 1;
+    unsigned char *decisions = malloc((size_t)n);
+    for (int i = 0; i < n; i++)
+        decisions[i] = i % 10 == 9 ? DECISION_ATTEND : DECISION_LINEAR;
     r->route = room((size_t)n);
     r->one_in_ten = room((size_t)n);
-    must(b->upload(k, r->one_in_ten, decisions, (size_t)n), "upload");
+    must(b->upload(k, DEV_BYTES(r->one_in_ten), decisions, (size_t)n), "upload");
     free(decisions);
     r->some = (struct rows){r->place_some.sel, r->place_some.sel_n, n};
     must(op_place(r), "place");
@@ -274,35 +278,19 @@ static void make_arrays(struct run *r, int length)
 
 static void place_done(const struct kern_place *p)
 {
-    void *all[] = {p->sel, p->sel_n, p->rest, p->rest_n, p->run_start, p->visible, p->slot};
+    struct dev_i32 *all[] = {p->sel, p->sel_n, p->exec, p->exec_n, p->run_start, p->visible, p->slot};
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
-        b->free(k, all[i]);
+        b->free(k, DEV_BYTES(all[i]));
 }
 
 static void done(struct run *r)
 {
-    void *all[] = {r->x,
-                   r->norm,
-                   r->gate,
-                   r->cos,
-                   r->sin,
-                   r->router,
-                   r->router_out,
-                   r->decided,
-                   r->prob,
-                   r->xn,
-                   r->qkv,
-                   r->attn,
-                   r->ffn,
-                   r->heads.kv,
-                   (void *)r->step.pos,
-                   (void *)r->step.run_of,
-                   (void *)r->step.runs,
-                   r->step.tables,
-                   r->base,
-                   r->reserved,
-                   r->route,
-                   r->one_in_ten};
+    struct dev_bytes *all[] = {DEV_BYTES(r->x),         DEV_BYTES(r->norm),        DEV_BYTES(r->gate),       DEV_BYTES(r->cos),
+                               DEV_BYTES(r->sin),       DEV_BYTES(r->router),      DEV_BYTES(r->router_out), DEV_BYTES(r->decided),
+                               DEV_BYTES(r->prob),      DEV_BYTES(r->xn),          DEV_BYTES(r->qkv),        DEV_BYTES(r->attn),
+                               DEV_BYTES(r->ffn),       DEV_BYTES(r->heads.kv),    DEV_BYTES(r->step.pos),   DEV_BYTES(r->step.run_of),
+                               DEV_BYTES(r->step.runs), DEV_BYTES(r->step.tables), DEV_BYTES(r->base),       DEV_BYTES(r->reserved),
+                               DEV_BYTES(r->route),     DEV_BYTES(r->one_in_ten)};
     struct kern_matrix *matrices[] = {r->w_qkv, r->w_qk, r->w_v, r->w_o, r->w_gu, r->w_down, r->w_router};
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
         b->free(k, all[i]);

@@ -91,6 +91,7 @@ static void bench(struct kern_ctx *k, dnnl_engine_t engine, int m, int n, int d,
 {
     uint16_t *x = aligned_alloc(64, (size_t)m * d * 2), *w = aligned_alloc(64, (size_t)n * d * 2),
              *y = aligned_alloc(64, (size_t)m * n * 2 + 64);
+    struct dev_bytes *our_x = k->backend->alloc(k, (size_t)m * d * 2), *our_y = k->backend->alloc(k, (size_t)m * n * 2);
     struct matrix_part part = {.data = w, .type = DTYPE_BF16, .n = n};
     struct kern_matrix *packed;
     struct onednn o;
@@ -98,6 +99,7 @@ static void bench(struct kern_ctx *k, dnnl_engine_t engine, int m, int n, int d,
     double ours[MAX_REPEATS], theirs[MAX_REPEATS], flop = 2.0 * m * n * d;
     fill(x, (size_t)m * d);
     fill(w, (size_t)n * d);
+    k->backend->upload(k, our_x, x, (size_t)m * d * 2);
     if (k->ops->matrix_new(k, MATRIX_LINEAR, &part, 1, d, &packed, &e) < 0) {
         fprintf(stderr, "%s\n", e.text);
         exit(1);
@@ -105,7 +107,7 @@ static void bench(struct kern_ctx *k, dnnl_engine_t engine, int m, int n, int d,
     onednn_new(&o, engine, x, w, y, m, n, d);
     for (int i = -1; i < repeats; i++) {
         double t0 = seconds();
-        k->ops->matmul(k, y, DTYPE_BF16, n, x, d, packed, (struct rows){.n_max = m});
+        k->ops->matmul(k, dev_act_in(our_y, 0), 0, n, dev_act_in(our_x, 0), d, packed, (struct rows){.n_max = m});
         double t1 = seconds();
         CHECK(dnnl_primitive_execute(o.matmul, o.stream, 3, o.args));
         CHECK(dnnl_stream_wait(o.stream));
@@ -119,6 +121,8 @@ static void bench(struct kern_ctx *k, dnnl_engine_t engine, int m, int n, int d,
     printf("m %5d n %5d k %5d   ours %6.3f ms %6.3f TFLOP/s %5.1f GB/s   onednn %6.3f ms %6.3f TFLOP/s   ratio %.2f\n", m, n, d, 1e3 * a,
            flop / a * 1e-12, 2e-9 * n * d / a, 1e3 * b, flop / b * 1e-12, b / a);
     k->ops->matrix_free(k, packed);
+    k->backend->free(k, our_x);
+    k->backend->free(k, our_y);
     free(x);
     free(w);
     free(y);

@@ -3,10 +3,10 @@
  *
  *   bench_routing DENSE_DIR ROUTED_DIR LENGTH THREADS ROUNDS [ROWS]      ROWS: of a step; 0: the default
  *
- * Prints one JSON object: medians over the rounds. The backend is wrapped where the engine asks for it, so the ops are those that it issues. */
+ * Prints one JSON object: medians over the rounds. The engine is opened on a wrapped backend, so the ops are those that it issues. */
 #include "engine/checkpoint/layer_plan.h"
 #include "engine/checkpoint/model_config.h"
-#include "engine/engine.h"
+#include "engine/engine_private.h"
 #include "kernels/backend.h"
 #include <jansson.h>
 #include <stdio.h>
@@ -20,14 +20,10 @@ static const char *const kind_names[KINDS] = {"attention", "qkv", "router", "oth
 
 /* ---- ops with a clock ---- */
 
-int __real_backend_find(const char *name, const struct backend **ret, struct err *err);
-int __wrap_backend_find(const char *name, const struct backend **ret, struct err *err);
-
 static struct timed {
     struct kern_ctx *k;
     const struct kern_ops *real;
     struct kern_ops ops;
-    int qkv_columns;
     double seconds[KINDS];
 } timed[MODELS];
 static int n_timed;
@@ -46,46 +42,29 @@ static struct timed *timed_of(const struct kern_ctx *k)
     return &timed[timed[0].k != k];
 }
 
-static int add(struct timed *t, enum kind kind, double begin, int r)
+/* matmul gives q, k and v, or parts of them; matmul_bypass the values of the linear path. */
+static enum kind kind_of(const char *op)
 {
-    t->seconds[kind] += now() - begin;
-    return r;
+    return !strcmp(op, "attention")                                      ? ATTENTION
+           : !strncmp(op, "route_", 6) || !strcmp(op, "matmul_accurate") ? ROUTER
+           : !strcmp(op, "matmul") || !strcmp(op, "matmul_bypass")       ? QKV
+           : !strncmp(op, "matmul", 6)                                   ? MATMUL
+                                                                         : ALL;
 }
 
-/* Matmuls whose rows are as wide as the buffer of q, k and v, or parts of it. */
-static int matmul(struct kern_ctx *k, void *y, enum dtype y_type, int ldy, const void *x, int ldx, const struct kern_matrix *w,
-                  struct rows n)
-{
-    struct timed *t = timed_of(k);
-    double begin = now();
-    return add(t, ldy == t->qkv_columns ? QKV : MATMUL, begin, t->real->matmul(k, y, y_type, ldy, x, ldx, w, n));
-}
-
-static int matmul_residual(struct kern_ctx *k, float *x, const void *a, int lda, const struct kern_matrix *w, const float *gate,
-                           struct rows n)
-{
-    double begin = now();
-    return add(timed_of(k), MATMUL, begin, timed_of(k)->real->matmul_residual(k, x, a, lda, w, gate, n));
-}
-
-static int matmul_swiglu(struct kern_ctx *k, void *y, const void *x, const struct kern_matrix *w, struct rows n)
-{
-    double begin = now();
-    return add(timed_of(k), MATMUL, begin, timed_of(k)->real->matmul_swiglu(k, y, x, w, n));
-}
-
-static int matmul_accurate(struct kern_ctx *k, float *y, const float *x, const struct kern_matrix *w, struct rows n)
-{
-    double begin = now();
-    return add(timed_of(k), ROUTER, begin, timed_of(k)->real->matmul_accurate(k, y, x, w, n));
-}
-
-static int attention(struct kern_ctx *k, const struct kern_heads *hs, void *out, const void *qkv, const struct kern_step *s, int layer,
-                     const struct kern_place *p, float scale)
-{
-    double begin = now();
-    return add(timed_of(k), ATTENTION, begin, timed_of(k)->real->attention(k, hs, out, qkv, s, layer, p, scale));
-}
+/* The time of a whole op goes to its kind; the ops that it calls itself are the backend's. */
+#define OP(name, kind, bits, args, ...)              \
+    static int name##_timed(__VA_ARGS__)             \
+    {                                                \
+        struct timed *t = timed_of(k);               \
+        double begin = now();                        \
+        k->ops = t->real;                            \
+        int r = k->ops->name args;                   \
+        k->ops = &t->ops;                            \
+        t->seconds[kind_of(#name)] += now() - begin; \
+        return r;                                    \
+    }
+#include "kernels/op_list.h"
 
 static int open_timed(const struct backend_config *c, struct kern_ctx **ret, struct err *err)
 {
@@ -94,24 +73,20 @@ static int open_timed(const struct backend_config *c, struct kern_ctx **ret, str
         return r;
     struct timed *t = &timed[n_timed++];
     *t = (struct timed){.k = *ret, .real = (*ret)->ops, .ops = *(*ret)->ops};
-    t->ops.matmul = matmul;
-    t->ops.matmul_residual = matmul_residual;
-    t->ops.matmul_swiglu = matmul_swiglu;
-    t->ops.matmul_accurate = matmul_accurate;
-    t->ops.attention = attention;
+#define OP(name, kind, bits, args, ...) t->ops.name = name##_timed;
+#include "kernels/op_list.h"
     (*ret)->ops = &t->ops;
     return 0;
 }
 
-int __wrap_backend_find(const char *name, const struct backend **ret, struct err *err)
+static const struct backend *timed_backend(void)
 {
-    int r = __real_backend_find(name, &real_backend, err);
-    if (r >= 0) {
-        wrapped = *real_backend;
-        wrapped.open = open_timed;
-        *ret = &wrapped;
-    }
-    return r;
+    struct err err;
+    if (backend_find("cpu", &real_backend, &err) < 0)
+        return NULL;
+    wrapped = *real_backend;
+    wrapped.open = open_timed;
+    return &wrapped;
 }
 
 /* ---- rounds ---- */
@@ -135,7 +110,6 @@ static void open_model(struct contender *c, const char *dir, int length, int thr
 {
     struct err err;
     struct engine_options o = {.model_dir = dir,
-                               .device = "cpu",
                                .dtype = "bf16",
                                .n_threads = threads,
                                .bos_id = -1,
@@ -144,12 +118,11 @@ static void open_model(struct contender *c, const char *dir, int length, int thr
                                .max_batch_tokens = step_rows,
                                .max_model_len = length + 1};
     c->t = &timed[n_timed];
-    if (engine_open(&o, &c->e, &err) < 0)
+    if (engine_open_on(&o, timed_backend(), &c->e, &err) < 0)
         stop(&err);
     const struct model_config *m = engine_info(c->e)->config;
-    c->t->qkv_columns = (m->n_heads + 2 * m->n_kv_heads) * m->head_dim;
     for (int l = 0; l < m->n_layers; l++)
-        c->routed_layers += engine_info(c->e)->plan[l].kind != LAYER_DENSE;
+        c->routed_layers += layer_is_routed(&engine_info(c->e)->plan[l]);
 }
 
 static void take_counts(struct contender *c, const struct eval_result *res)
@@ -162,7 +135,7 @@ static void take_counts(struct contender *c, const struct eval_result *res)
     c->attended = 0;
     for (int l = 0; l < f->config->n_layers; l++) {
         c->rows += (uint64_t)res->rows_routed[l];
-        if (f->plan[l].kind != LAYER_DENSE)
+        if (layer_is_routed(&f->plan[l]))
             c->attended += (double)res->rows_routed[l] / res->n_rows / c->routed_layers;
     }
 }

@@ -96,9 +96,16 @@ float *check_floats(struct check *c, size_t n, double lo, double hi)
 
 /* ---- guarded memory --------------------------------------------------------------------------------------------- */
 
+/* What check_up allocated for an array. */
+static struct dev_bytes *before_guard(const void *dev)
+{
+    return (struct dev_bytes *)((char *)dev - GUARD);
+}
+
 void *check_up(struct check *c, const void *host, size_t bytes)
 {
-    char *image = malloc(bytes + 2 * GUARD), *dev = c->backend->alloc(c->k, bytes + 2 * GUARD);
+    char *image = malloc(bytes + 2 * GUARD);
+    struct dev_bytes *dev = c->backend->alloc(c->k, bytes + 2 * GUARD);
     if (!image || !dev) {
         fprintf(stderr, "out of memory\n");
         exit(1);
@@ -108,14 +115,14 @@ void *check_up(struct check *c, const void *host, size_t bytes)
         memcpy(image + GUARD, host, bytes);
     check_code(c, "upload", c->backend->upload(c->k, dev, image, bytes + 2 * GUARD));
     free(image);
-    return dev + GUARD;
+    return dev_bytes_in(dev, GUARD);
 }
 
 void check_down(struct check *c, const char *what, void *host, const void *dev, size_t bytes)
 {
     char *image = malloc(bytes + 2 * GUARD);
     struct err err;
-    check_code(c, what, c->backend->download(c->k, image, (const char *)dev - GUARD, bytes + 2 * GUARD));
+    check_code(c, what, c->backend->download(c->k, image, before_guard(dev), bytes + 2 * GUARD));
     check_code(c, what, c->backend->sync(c->k, &err));
     for (int i = 0; i < GUARD; i++)
         if ((unsigned char)image[i] != GUARD_BYTE || (unsigned char)image[GUARD + bytes + i] != GUARD_BYTE) {
@@ -130,7 +137,7 @@ void check_down(struct check *c, const char *what, void *host, const void *dev, 
 void check_drop(struct check *c, void *dev)
 {
     if (dev)
-        c->backend->free(c->k, (char *)dev - GUARD);
+        c->backend->free(c->k, before_guard(dev));
 }
 
 /* ---- row ops ---------------------------------------------------------------------------------------------------- */
@@ -280,7 +287,7 @@ static void bench_rows(struct check *c, const struct check_op *op)
     }
     struct bench b = {c, op, dev};
     double s = check_seconds(c, bench_once, &b);
-    printf("%-10s %-34s %5d rows %10.2f us %8.2f GB/s", c->op, op->what, op->n, s * 1e6, bytes / s * 1e-9);
+    printf("%-15s %-34s %5d rows %10.2f us %8.2f GB/s", c->op, op->what, op->n, s * 1e6, bytes / s * 1e-9);
     if (op->flops_per_row)
         printf(" %8.1f GFLOP/s", op->flops_per_row * op->n / s * 1e-9);
     putchar('\n');

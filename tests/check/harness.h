@@ -75,15 +75,6 @@ void check_drop(struct check *c, void *dev);
 /* Seconds of one call of fn(arg), the best of several. */
 double check_seconds(struct check *c, void (*fn)(void *arg), void *arg);
 
-/* One a file of tests/kernels. */
-void check_embed(struct check *c);
-void check_matmul(struct check *c);
-void check_rmsnorm(struct check *c);
-void check_route(struct check *c);
-void check_router(struct check *c);
-void check_bypass(struct check *c);
-void check_place(struct check *c);
-void check_rope(struct check *c);
-void check_attention(struct check *c);
-void check_gates(struct check *c);
-void check_logprob(struct check *c);
+/* Every op has its check in tests/kernels. */
+#define OP(name, kind, bits, args, ...) void check_##name(struct check *c);
+#include "kernels/op_list.h"

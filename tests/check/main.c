@@ -4,14 +4,14 @@
 #include "common/thread.h"
 #include "tests/check/harness.h"
 
+enum bits { ITS_LEVEL, ALL_LEVELS };
 static const struct {
     const char *name;
     void (*fn)(struct check *c);
-    bool portable; /* plain C at every CPU level: the bits are those of level scalar */
+    enum bits bits;
 } ops[] = {
-    {"embed", check_embed, true},     {"matmul", check_matmul, false}, {"rmsnorm", check_rmsnorm, true},      {"route", check_route, true},
-    {"place", check_place, true},     {"rope", check_rope, true},      {"attention", check_attention, false}, {"gates", check_gates, true},
-    {"logprob", check_logprob, true}, {"router", check_router, false}, {"bypass", check_bypass, false},
+#define OP(name, kind, bits, args, ...) {#name, check_##name, bits},
+#include "kernels/op_list.h"
 };
 enum { N_OPS = sizeof(ops) / sizeof(*ops) };
 
@@ -79,7 +79,7 @@ static int run_op(const struct options *o, int op, struct backend_config config,
         return r;
     ops[op].fn(&c);
     if (!o->bench)
-        printf("%-10s %-30s %d thread%s: %d cases, %d failures\n", c.op, c.backend->numerics_class(c.k), config.n_threads,
+        printf("%-15s %-30s %d thread%s: %d cases, %d failures\n", c.op, c.backend->numerics_class(c.k), config.n_threads,
                config.n_threads > 1 ? "s" : "", c.cases, c.failures);
     c.backend->close(c.k);
     *ret_digest = c.digest;
@@ -114,7 +114,7 @@ static int check_one(const struct options *o, int op, struct err *err)
     r = 0;
     config.cpu_level = "scalar";
     config.cpu_matmul = NULL;
-    if (ops[op].portable && !strcmp(o->backend, "cpu"))
+    if (ops[op].bits == ALL_LEVELS && !strcmp(o->backend, "cpu"))
         r = run_again(o, op, config, "the CPU level", digest, err);
     return r < 0 ? r : failures + r;
 }

@@ -16,7 +16,7 @@ from typing import Any
 
 from server_process import ROOT, SHIPPED, ServerProcess
 
-OPENAPI = json.loads((ROOT / "server" / "openapi.json").read_text())
+OPENAPI = json.loads((ROOT / "server" / "api" / "openapi.json").read_text())
 TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from server_process import ROOT, SHARED, SHIPPED, ServerProcess
 
-TASKS = ROOT / "eval" / "tasks"
+TASKS = ROOT / "eval" / "src" / "dtrnet_eval" / "data" / "tasks"
 PACKAGES = ("lm_eval", "matplotlib", "numpy", "openai", "requests", "sentencepiece", "tenacity")
 
 

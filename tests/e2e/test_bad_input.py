@@ -277,6 +277,32 @@ def test_disconnect_frees_the_work() -> None:
     still_serves()
 
 
+def ask_half_closed(body: dict[str, Any], version: str = "1.1") -> bytes:
+    """Sends a request, closes the sending half, and reads to the end."""
+    data = json.dumps(body).encode()
+    with socket.create_connection((client.host, int(client.port)), timeout=60) as s:
+        s.sendall(b"POST /v1/completions HTTP/%s\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (version.encode(), len(data)) + data)
+        s.shutdown(socket.SHUT_WR)
+        got = b""
+        while piece := s.recv(65536):
+            got += piece
+    return got
+
+
+def test_half_closed_clients_get_their_answer() -> None:
+    long = {"prompt": [5, 6], "max_tokens": 40, "ignore_eos": True, "temperature": 0}
+    want = client.post("/v1/completions", long)["choices"][0]["text"]
+    for version in ("1.1", "1.0"):
+        for more in ({}, {"stop": ["never there"]}):
+            head, _, data = ask_half_closed({**long, **more}, version).rpartition(b"\r\n\r\n")
+            assert head.count(b" 200 OK") == 1 and json.loads(data)["choices"][0]["text"] == want, (version, head)
+            assert version == "1.1" or b"100 Continue" not in head
+        streamed = ask_half_closed({**long, "stream": True}, version)
+        assert b" 200 OK" in streamed and b"data: [DONE]" in streamed, streamed[-200:]
+    whole = ask_half_closed({**long, "stream": True, "echo": True, "logprobs": 1})
+    assert b"\n:\n" in whole and b"data: [DONE]" in whole, "a comment asks whether the client still reads"
+
+
 if __name__ == "__main__":
     with Process("--dtype", "f32") as server:
         client = server.client

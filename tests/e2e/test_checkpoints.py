@@ -117,7 +117,7 @@ def test_tensors() -> None:
         done = score(folder)  # square in this model: the same shape
         assert done.returncode == 0, done.stderr
         write(folder / WEIGHTS, {k: {**v, "shape": [v["shape"][0] * v["shape"][1]]} if k == q else v for k, v in header.items()}, data)
-        refused(folder, q, "shape")
+        refused(folder, q, "must be [96,96]")
         write(folder / WEIGHTS, {k: {**v, "dtype": "I32"} if k == q else v for k, v in header.items()}, data)
         refused(folder, q, "I32")
         write(

@@ -43,7 +43,7 @@ def check_plugin(server: Server, pairs: list[tuple[str, str]], want: list[tuple[
     asked = instances("loglikelihood", pairs)
     assert same(ours.loglikelihood(asked), want), "the plugin's scores differ"
     info = ours.get_model_info()
-    assert info["dtrnet_server"]["model_hash"] and info["dtrnet_run"]["scored_tokens"] > 0
+    assert ours.server.model_hash and info["dtrnet_run"]["scored_tokens"] > 0
     print(f"plugin: {len(want)} scores equal; routed share {info['dtrnet_run']['routed_share']}")
 
     short = DtrnetLM(base_url=server.url, max_length=SHORT)
@@ -53,7 +53,7 @@ def check_plugin(server: Server, pairs: list[tuple[str, str]], want: list[tuple[
     assert short.truncated > 0
     print(f"plugin: {len(fits)} scores equal at {SHORT} positions, {short.truncated} of them cut")
 
-    text = (support.ROOT / "eval" / "samples" / "passage.jsonl").read_text()
+    text = (support.TASKS.parent / "samples" / "passage.jsonl").read_text()
     asked = instances("loglikelihood_rolling", [(text,), (text[:500],), ("A",)])
     wide = DtrnetLM(base_url=server.url, max_length=200)
     for got, expected in zip(wide.loglikelihood_rolling(asked), stock(202).loglikelihood_rolling(asked)):

@@ -22,22 +22,6 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, env=ENV, capture_output=True, text=True, timeout=600, check=False)
 
 
-# File name and content of a result folder that cannot be used -> what is said.
-DAMAGED = [
-    ("results_a.json", '{"results": ', "not readable as JSON"),
-    ("results_a.json", "[]", "not a JSON object"),
-    ("results_a.json", '{"results": []}', "not a results file of lm-evaluation-harness"),
-    ("results_a.json", '{"results": {"t": 1}, "config": {}}', "not a results file of lm-evaluation-harness"),
-    ("results_a.json", '{"results": {"t": {"acc": 0.5}}, "config": {}}', "was it another version?"),
-    ("results_a.json", '{"results": {"t": {"acc,none": 1}}, "config": {"dtrnet_run": 5}}', "not as this version writes them"),
-    ("samples_t_1.jsonl", '{"acc": 1}', "not a samples file"),
-    ("samples_t_1.jsonl", "[1]", "not a samples file"),
-    ("samples_t_1.jsonl", "nonsense", "not a samples file"),
-    ("long.json", '{"kind": "dtrnet-long", "by_length": [{"length": 2048, "nll": 3.5}]}', "not as this version of `dtrnet-eval long`"),
-    ("long.json", '{"kind": "dtrnet-long"}', "not as this version of `dtrnet-eval long`"),
-    ("long.json", "\udcff", "not readable as JSON"),
-    ("other.json", "{}", "no results of the harness and none of"),
-]
 # What another server, or an older one of ours, answers to every request -> the commands' answer.
 SERVERS = [
     ("<html>", "is not a dtrnet server"),
@@ -48,7 +32,7 @@ SERVERS = [
             {"model_hash": "x", "max_model_len": 4096, "model": "m", "tokens": [5] * 4096}
             | {"results": [{"buckets": {"by_position": {"logprob": [], "num_tokens": []}}}], "usage": {}}
         ),
-        "the server is too old",
+        "and not too old",
     ),
 ]
 
@@ -109,8 +93,9 @@ def check_runs(folder: Path) -> int:
         is_refused("the server takes 2048 positions; for 4096 start it with --max-model-len 4096", *long, "4096")
         is_refused("no document has 64 tokens", *long, "64")
         is_refused("must be numbers from 2 on", *long, "none")
-        is_refused("expected one JSON object with `text` a line", "long", str(folder), *long[2:], "64")
-    return 8
+        is_refused("Is a directory", "long", str(folder), *long[2:], "64")
+        is_refused("--output_path /proc/nowhere: ", *run, "sample_twoway", "--model_args", where, "--output_path", "/proc/nowhere")
+    return 9
 
 
 def check_arguments(folder: Path) -> int:
@@ -126,6 +111,9 @@ def check_arguments(folder: Path) -> int:
         "must begin with http": ["suite", "smoke", "--base_url", "ftp://x"],
         "is not a folder": ["report", str(folder / "nothing")],
         "is no checkpoint": ["sweep", "smoke", str(folder), "--output", str(folder / "o")],
+        "cannot start": ["sweep", "smoke", str(support.SHIPPED), "--output", str(folder / "o"), "--dtrnet", "/nowhere"],
+        "--limit must be a number": ["suite", "smoke", "--limit", "few", "--base_url", "http://127.0.0.1:9"],
+        "there is no such folder": ["local", "--include_path", "/nowhere"],
     }
     ENV.pop("LOCAL_EVAL_DATA", None)
     for expected, arguments in cases.items():
@@ -134,19 +122,10 @@ def check_arguments(folder: Path) -> int:
     return len(cases)
 
 
-def check_folders(folder: Path) -> int:
-    """Result folders that are damaged or of another version."""
-    for number, (name, content, expected) in enumerate(DAMAGED):
-        (folder / f"damaged-{number}").mkdir()
-        (folder / f"damaged-{number}" / name).write_text(content, errors="surrogateescape")
-        is_refused(expected, "report", str(folder / f"damaged-{number}"))
-    return len(DAMAGED)
-
-
 def main() -> int:
     """All parts."""
     with tempfile.TemporaryDirectory() as name:
-        for check in (check_arguments, check_folders, check_servers, check_runs):
+        for check in (check_arguments, check_servers, check_runs):
             print(f"{check.__name__}: {check(Path(name))} mistakes, one line each", flush=True)
     return 0
 

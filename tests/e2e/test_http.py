@@ -340,12 +340,13 @@ def test_cost() -> None:
             router = n * (hidden * hidden // 2 + hidden) if layer not in (2, 4, 6, 8, 10) else 0
             fixed = rows * hidden * head * (heads + kv_heads) + n * hidden * (head * (kv_heads + heads) + 3 * ffn) + router
             keys = rows * rows * 2 * heads * head
-            causal, full = causal + 2 * (fixed + keys / 2), full + 2 * (fixed + keys)
+            causal += 2 * (fixed + (rows * rows + rows) * heads * head)
+            full += 2 * (fixed + keys)
         assert abs(cost["flops_causal"] - causal) < 2 and abs(cost["flops_full"] - full) < 2, (cost, causal, full)
         assert cost["kv_rows"] == sum(usage["rows_routed"]) and cost["dense_kv_rows"] == 12 * n
         dense = 12 * n * (hidden * head * 2 * (heads + kv_heads) + 3 * hidden * ffn)
         assert cost["dense_flops_full"] == 2 * (dense + 12 * n * n * 2 * heads * head)
-        assert cost["dense_flops_causal"] == 2 * (dense + 12 * n * n * heads * head)
+        assert cost["dense_flops_causal"] == 2 * (dense + 12 * n * (n + 1) * heads * head)
     assert all(abs(both[key] - sum(usage["cost"][key] for usage in answers)) <= 2 for key in both)
 
 

@@ -5,9 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-int __real_backend_find(const char *name, const struct backend **ret, struct err *err);
-int __wrap_backend_find(const char *name, const struct backend **ret, struct err *err);
-
 struct copy {
     struct copy *next;
     struct kern_ctx *k;
@@ -20,7 +17,6 @@ struct copy {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct copy *first, **end = &first;
 static const struct backend *cpu;
-static struct backend late;
 static int fail_at, n_calls;
 
 void late_fail_at(int n)
@@ -37,7 +33,7 @@ static bool failed(void)
     return fail_at && ++n_calls >= fail_at;
 }
 
-static int upload_late(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
+static int upload_late(struct kern_ctx *k, struct dev_bytes *dst, const void *src, size_t bytes)
 {
     pthread_mutex_lock(&lock);
     bool bad = failed();
@@ -45,7 +41,7 @@ static int upload_late(struct kern_ctx *k, void *dst, const void *src, size_t by
     return bad ? ERR_DEVICE : cpu->upload(k, dst, src, bytes);
 }
 
-static int fetch_late(struct kern_ctx *k, void *dst, const void *src, size_t bytes)
+static int fetch_late(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes)
 {
     pthread_mutex_lock(&lock);
     bool bad = failed();
@@ -53,7 +49,7 @@ static int fetch_late(struct kern_ctx *k, void *dst, const void *src, size_t byt
     if (c) {
         *c = (struct copy){.k = k, .dst = dst, .n = bytes, .mark = -1};
         if (bytes) {
-            memcpy(c->bytes, src, bytes);
+            cpu->download(k, c->bytes, src, bytes);
             memset(dst, 0xa5, bytes);
         }
         *end = c;
@@ -114,7 +110,7 @@ static int open_late(const struct backend_config *config, struct kern_ctx **ret,
 {
     int r = cpu->open(config, ret, err);
     if (r >= 0)
-        (*ret)->backend = &late;
+        (*ret)->backend = late_backend();
     return r;
 }
 
@@ -126,22 +122,19 @@ static void close_late(struct kern_ctx *k)
     cpu->close(k);
 }
 
-int __wrap_backend_find(const char *name, const struct backend **ret, struct err *err)
+const struct backend *late_backend(void)
 {
-    int r = __real_backend_find(name, ret, err);
-    if (r < 0 || strcmp((*ret)->name, "cpu"))
-        return r;
-    if (!cpu) {
-        cpu = *ret;
-        late = *cpu;
-        late.open = open_late;
-        late.close = close_late;
-        late.upload = upload_late;
-        late.fetch = fetch_late;
-        late.mark = mark_late;
-        late.wait = wait_late;
-        late.sync = sync_late;
-    }
-    *ret = &late;
-    return r;
+    static struct backend late;
+    struct err err;
+    if (!cpu && backend_find("cpu", &cpu, &err) < 0)
+        return NULL;
+    late = *cpu;
+    late.open = open_late;
+    late.close = close_late;
+    late.upload = upload_late;
+    late.fetch = fetch_late;
+    late.mark = mark_late;
+    late.wait = wait_late;
+    late.sync = sync_late;
+    return &late;
 }

@@ -1,7 +1,7 @@
 /* The engine's face: what it refuses and how it says so, cancelling, draining, prefix reuse counted in rows, non-finite logits; with one and with two
  * steps in flight on a device whose results come late (late_backend.h), and with one that fails.
  *   test_engine GOLDEN_DIR SCRATCH_DIR */
-#include "engine/engine.h"
+#include "engine/engine_private.h"
 #include "tests/check.h"
 #include "tests/engine/late_backend.h"
 #include <stdio.h>
@@ -14,7 +14,6 @@ static int steps_in_flight;
 static struct engine *open_model(const char *dir, bool cache, int max_len)
 {
     struct engine_options o = {.model_dir = dir,
-                               .device = "cpu",
                                .dtype = "f32",
                                .n_threads = 2,
                                .max_model_len = max_len,
@@ -26,7 +25,7 @@ static struct engine *open_model(const char *dir, bool cache, int max_len)
                                .max_queue = 8};
     struct engine *e;
     struct err err;
-    if (engine_open(&o, &e, &err) < 0) {
+    if (engine_open_on(&o, late_backend(), &e, &err) < 0) {
         fprintf(stderr, "%s: %s\n", dir, err.text);
         exit(1);
     }
@@ -61,11 +60,11 @@ static void test_refusals(void)
     REFUSE("tokens", "-1", q.tokens = negative, q.n_tokens = 1);
     REFUSE("tokens", "102", q.n_tokens = 102);
     REFUSE("tokens", "100", q.n_tokens = 101, q.max_new = 1);
-    REFUSE("max_tokens", "101", q.max_new = 101);
-    REFUSE("max_tokens", "-2", q.max_new = -2);
+    REFUSE("max_new", "101", q.max_new = 101);
+    REFUSE("max_new", "-2", q.max_new = -2);
     REFUSE("score_begin", "0", q.score_begin = 0);
     REFUSE("score_begin", "4", q.score_begin = 4);
-    REFUSE("logprobs", "21", q.top_k = 21);
+    REFUSE("top_k", "21", q.top_k = 21);
     REFUSE("temperature", "-1", q.temperature = -1);
     REFUSE("temperature", "1.5", q.top_p = 1.5f);
     struct engine_ticket *t;
@@ -325,7 +324,7 @@ static void test_bad_options(void)
     struct engine *e;
     struct err err = {0};
     CHECK_INT(engine_open(&o, &e, &err), ERR_INVALID);
-    CHECK_STR(err.param, "kv-cache-memory");
+    CHECK_STR(err.param, "kv_cache_bytes");
     o.kv_cache_bytes = 0;
     o.dtype = "int3";
     CHECK_INT(engine_open(&o, &e, &err), ERR_INVALID);

@@ -4,7 +4,8 @@
  * pool so small that it evicts. On the CPU a step's results arrive as late as they may (late_backend.h).
  *
  *   test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED]     exits 1 at the first difference, naming the request */
-#include "engine/engine.h"
+#include "engine/engine_private.h"
+#include "tests/engine/late_backend.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,17 +35,19 @@ static void die(const char *what, const char *why)
     exit(1);
 }
 
+static const char *inference; /* of expert choice; NULL: the model's own */
+
 struct setting {
     const char *name;
     int threads, batch, in_flight;
     bool cache;
-    int pool; /* rows a layer; one sequence needs MAX_LEN + MAX_NEW; 0: the engine's choice */
+    int pool;   /* rows a layer; one sequence needs MAX_LEN + MAX_NEW; 0: the engine's choice */
+    int states; /* places for router states; 0: the engine's choice */
 };
 
 static struct engine *open_engine(const char *dir, const char *dtype, const struct setting *s, const struct engine_info *like)
 {
     struct engine_options o = {.model_dir = dir,
-                               .device = getenv("DTRNET_TEST_DEVICE") ? getenv("DTRNET_TEST_DEVICE") : "cpu",
                                .dtype = dtype,
                                .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL"),
                                .n_threads = s->threads,
@@ -52,13 +55,17 @@ static struct engine *open_engine(const char *dir, const char *dtype, const stru
                                .max_batch_tokens = s->batch,
                                .prefix_cache = s->cache,
                                .steps_in_flight = s->in_flight,
+                               .state_slots = s->states,
+                               .expert_choice = inference,
                                .bos_id = -1,
                                .eos_id = -1};
     if (s->pool)
         o.kv_cache_bytes = (size_t)s->pool * (size_t)like->config->n_layers * (like->kv_row_bytes + sizeof(int));
     struct engine *e;
     struct err err;
-    if (engine_open(&o, &e, &err) < 0)
+    const char *device = getenv("DTRNET_TEST_DEVICE"); /* the CPU as a late device unless another is named */
+    o.device = device;
+    if ((device ? engine_open(&o, &e, &err) : engine_open_on(&o, late_backend(), &e, &err)) < 0)
         die("open", err.text);
     return e;
 }
@@ -284,16 +291,17 @@ static void check_empty(struct engine *e)
 
 int main(int argc, char **argv)
 {
-    static const struct setting alone = {"one at a time", 1, 512, 1, false, 0};
+    static const struct setting alone = {"one at a time", 1, 512, 1, false, 0, 0};
     static const struct setting engines[] = {
-        {"cache on, one thread, steps of 40, two in flight", 1, 40, 2, true, 4096},
-        {"cache on, two threads, steps of 19, evicting, two in flight", 2, 19, 2, true, MAX_LEN + MAX_NEW + 90},
-        {"cache off, two threads, steps of 70, two in flight", 2, 70, 2, false, 1024},
-        {"cache on, two threads, steps of 512, evicting", 2, 512, 1, true, 700}};
+        {"cache on, one thread, steps of 40, two in flight", 1, 40, 2, true, 4096, 0},
+        {"cache on, two threads, steps of 19, evicting, two in flight", 2, 19, 2, true, MAX_LEN + MAX_NEW + 90, 6},
+        {"cache off, two threads, steps of 70, two in flight", 2, 70, 2, false, 1024, 20},
+        {"cache on, two threads, steps of 512, evicting", 2, 512, 1, true, 700, 40}};
     if (argc < 4)
-        die("usage", "test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED]");
+        die("usage", "test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED|- [exact|threshold]]");
     int n_requests = atoi(argv[3]);
-    rng_state = argc > 4 ? strtoull(argv[4], NULL, 10) : (uint64_t)time(NULL);
+    rng_state = argc > 4 && strcmp(argv[4], "-") ? strtoull(argv[4], NULL, 10) : (uint64_t)time(NULL);
+    inference = argc > 5 ? argv[5] : NULL;
     printf("seed %" PRIu64 "\n", rng_state);
     struct engine *ref = open_engine(argv[1], argv[2], &alone, NULL);
     int vocab = engine_info(ref)->config->vocab;

@@ -7,8 +7,8 @@
 #include "tests/unit/fake_engine.h"
 #include <stdlib.h>
 
-static struct options options = {.tokenizer_info = true};
-static struct server server = FAKE_SERVER(&options);
+static struct server_settings settings = {.tokenizer_info = true};
+static struct server server = FAKE_SERVER(&settings);
 
 static const struct {
     const char *name;

@@ -52,29 +52,40 @@ static bool fail_at(const char *dir, long n)
     return reached;
 }
 
+#define SHAPE                                                                                                                              \
+    "\"model_type\":\"llama\",\"hidden_size\":8,\"intermediate_size\":8,\"num_hidden_layers\":2,\"num_attention_heads\":1,\"vocab_size\":" \
+    "8"
+
+/* Writes a model of the config's text and fails each allocation of its life once. */
+static void fail_all(const char *root, const char *name, const char *text, struct synth_report *report)
+{
+    char config[96], dir[96];
+    struct err err = {0};
+    long n = 0;
+    snprintf(config, sizeof(config), "%s/%s.json", root, name);
+    snprintf(dir, sizeof(dir), "%s/%s", root, name);
+    FILE *f = fopen(config, "w");
+    fprintf(f, "%s", text);
+    fclose(f);
+    const struct synth_options o = {.config = config, .out = dir, .route_rate = 0.5, .execute_rate = 0.5, .n_tokens = 512, .n_threads = 1};
+    if (!CHECK_INT(synth_run(&o, report, &err), 0))
+        return;
+    while (fail_at(dir, n) && n < 100000)
+        n++;
+    printf("%s: %ld allocations failed, one at a time\n", name, n);
+    CHECK(n > 100);
+}
+
 int main(void)
 {
-    char root[] = "/tmp/test_fail_open.XXXXXX", config[64], dir[64], command[96];
+    char root[] = "/tmp/test_fail_open.XXXXXX", command[96];
     struct synth_report *report = calloc(1, sizeof(*report));
-    struct err err = {0};
     failing_init();
     if (!CHECK(mkdtemp(root) != NULL))
         return check_result();
-    snprintf(config, sizeof(config), "%s/config.json", root);
-    snprintf(dir, sizeof(dir), "%s/model", root);
-    FILE *f = fopen(config, "w");
-    fprintf(f, "{\"model_type\":\"llama\",\"hidden_size\":8,\"intermediate_size\":8,\"num_hidden_layers\":2,\"num_attention_heads\":1,"
-               "\"vocab_size\":8,"
-               "\"attention_bias\":true,\"dtrnet_layers\":[0]}");
-    fclose(f);
-    const struct synth_options o = {.config = config, .out = dir, .route_rate = 0.5, .n_tokens = 512, .n_threads = 1};
-    if (CHECK_INT(synth_run(&o, report, &err), 0)) {
-        long n = 0;
-        while (fail_at(dir, n) && n < 100000)
-            n++;
-        printf("%ld allocations failed, one at a time\n", n);
-        CHECK(n > 100);
-    }
+    fail_all(root, "bilayer", "{" SHAPE ",\"attention_bias\":true,\"dtrnet_layers\":[0]}", report);
+    fail_all(root, "nested", "{" SHAPE ",\"attention_bias\":true,\"head_dim\":6,\"layer_layout\":\"DS\",\"norm_method\":\"hybridnorm*\"}",
+             report);
     snprintf(command, sizeof(command), "rm -rf '%s'", root);
     CHECK_INT(system(command), 0);
     free(report);

@@ -25,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
                                    .rms_eps = 1e-5f,
                                    .tied = true,
                                    .has_dense_layers = true,
-                                   .dense_layers = {true}};
+                                   .layout = "TD"};
     struct layer_plan plan[2];
     struct weights w = {0};
     struct safetensors *s = NULL;

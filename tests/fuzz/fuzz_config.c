@@ -20,10 +20,18 @@ static void check(const struct model_config *c)
     for (int j = 0; j < c->head_dim / 2; j++)
         if (!isfinite(f[j]))
             abort();
-    if (c->n_layers < 1 || c->n_layers > MODEL_MAX_LAYERS || c->n_heads % c->n_kv_heads || c->head_dim % 8 ||
+    if (c->n_layers < 1 || c->n_layers > MODEL_MAX_LAYERS || c->n_heads % c->n_kv_heads || c->head_dim % 2 ||
         c->default_max_model_len < 1 || c->eos_id >= c->vocab || c->bos_id >= c->vocab || !(c->rope.attention_factor > 0))
         abort();
-    (void)layer_plan_derive(c, c->has_dense_layers ? LAYER_DTRNET : LAYER_DLLM, plan, NULL);
+    if (c->mamba.inner < c->mamba.dim || c->mamba.d_conv < 2 || c->mamba.dt_rank < 1 || !(c->exec_capacity <= 1) ||
+        !(c->attn_capacity <= 1))
+        abort();
+    for (int l = 0; l < c->n_layers; l++)
+        if (!c->layout[l] || !strchr("TDS", c->layout[l]))
+            abort();
+    if (layer_plan_derive(c, layer_plan_default_family(c), plan, NULL) < 0)
+        abort();
+    (void)layer_plan_derive(c, FAMILY_DLLM, plan, NULL);
 }
 
 /* The next piece of the input, NUL-terminated by nature or by the copy; NULL when there is none. */

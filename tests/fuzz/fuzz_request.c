@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct options options;
-static struct server server = FAKE_SERVER(&options);
+static struct server_settings settings;
+static struct server server = FAKE_SERVER(&settings);
 
 static int (*const handlers[])(struct call *c, struct err *err) = {api_completions, api_loglikelihood, api_loglikelihood_rolling,
                                                                    api_tokenize, api_detokenize};

@@ -1,7 +1,11 @@
 /* A golden model through the engine: log-probabilities within 2e-4 of the published modules', decisions, rows held and greedy tokens
  * equal, decoding step by step and in chunks bit-equal to the whole pass. bf16 arithmetic is measured, not judged.
  *
- *   test_golden MODEL_DIR f32|bf16 [CPU_LEVEL]       device: DTRNET_TEST_DEVICE, else cpu; its level: DTRNET_TEST_CUDA_LEVEL */
+ * Expert choice "exact" is compared in passes over the whole prompt, and its scores are those of a request that generates as well.
+ *
+ *   test_golden MODEL_DIR f32|bf16 [CPU_LEVEL|- [exact|threshold]]
+ *
+ * The device is DTRNET_TEST_DEVICE, else the CPU; its level DTRNET_TEST_CUDA_LEVEL. */
 #include "engine/engine.h"
 #include "tests/check.h"
 #include "tests/golden/expected.h"
@@ -14,7 +18,7 @@
 #define N_GEN 8
 #define MAX_TOKENS 512
 
-static const char *dir, *dtype, *level;
+static const char *dir, *dtype, *level, *inference;
 static bool judged; /* f32: differences are failures */
 static struct {
     double sum, worst;
@@ -33,6 +37,7 @@ static struct engine *open_engine(int max_batch_tokens, bool cache)
                                      .max_model_len = MAX_TOKENS,
                                      .max_batch_tokens = max_batch_tokens,
                                      .prefix_cache = cache,
+                                     .expert_choice = inference,
                                      .bos_id = -1,
                                      .eos_id = -1};
     struct engine *e = NULL;
@@ -49,11 +54,12 @@ static struct engine *open_engine(int max_batch_tokens, bool cache)
     return e;
 }
 
-static const struct eval_result *run(struct engine *e, const int32_t *tokens, int n, int max_new, struct engine_ticket **ret)
+static const struct eval_result *run_from(struct engine *e, const int32_t *tokens, int n, int score_begin, int max_new,
+                                          struct engine_ticket **ret)
 {
     const struct eval_request q = {.tokens = tokens,
                                    .n_tokens = n,
-                                   .score_begin = 1,
+                                   .score_begin = score_begin,
                                    .top_k = TOP,
                                    .max_new = max_new,
                                    .top_p = 1,
@@ -71,6 +77,11 @@ static const struct eval_result *run(struct engine *e, const int32_t *tokens, in
         exit(check_result());
     }
     return r;
+}
+
+static const struct eval_result *run(struct engine *e, const int32_t *tokens, int n, int max_new, struct engine_ticket **ret)
+{
+    return run_from(e, tokens, n, 1, max_new, ret);
 }
 
 /* ---- one row of logits ------------------------------------------------------------------------------------------- */
@@ -117,15 +128,22 @@ static bool check_row(const float *logits, int v, int32_t token, float logprob, 
     return ok;
 }
 
-static void check_scores(const struct expected *x, const struct eval_result *r)
+/* The last row's score is the first generated token's. */
+static bool check_prompt_scores(const struct expected *x, const struct eval_result *r)
 {
     bool ok = true;
     for (int i = 0; i < x->n_pos; i++) {
         int p = x->pos[i];
-        if (p + 1 < x->n_tokens) /* the last row is the first generated token's */
+        if (p + 1 < x->n_tokens)
             ok &= check_row(x->logits + (size_t)i * x->vocab, x->vocab, x->tokens[p + 1], r->logprobs[p], r->top_ids + p * TOP,
                             r->top_logprobs + p * TOP);
     }
+    return ok;
+}
+
+static bool check_generated(const struct expected *x, const struct eval_result *r)
+{
+    bool ok = true;
     for (int i = 0; i < x->n_gen; i++) {
         bool same = r->new_tokens[i] == x->gen_tokens[i];
         stats.tokens++;
@@ -137,6 +155,13 @@ static void check_scores(const struct expected *x, const struct eval_result *r)
         ok &= check_row(x->gen_logits + (size_t)i * x->vocab, x->vocab, x->gen_tokens[i], r->new_logprobs[i], r->new_top_ids + i * TOP,
                         r->new_top_logprobs + i * TOP);
     }
+    return ok;
+}
+
+static void check_scores(const struct expected *x, const struct eval_result *prompt, const struct eval_result *generated)
+{
+    bool ok = check_prompt_scores(x, prompt);
+    ok &= check_generated(x, generated);
     if (!ok)
         fprintf(stderr, "  scores of a prompt of %d tokens\n", x->n_tokens);
 }
@@ -146,16 +171,18 @@ static void check_scores(const struct expected *x, const struct eval_result *r)
 /* n_same: generated tokens that agree with the expected ones, so that their routing can be compared. */
 static void check_routing(const struct expected *x, const struct engine_info *info, const struct eval_result *r, int n_same)
 {
-    int routed = 0, T = x->n_tokens, n = T + (n_same < x->n_gen ? n_same : x->n_gen - 1);
+    int routed = 0, nested = 0, T = x->n_tokens, n = T + (n_same < x->n_gen ? n_same : x->n_gen - 1);
     CHECK_INT(r->n_routing, T + x->n_gen - 1);
     for (int l = 0; l < x->n_layers; l++) {
-        bool dense = info->plan[l].kind == LAYER_DENSE;
-        int wrong = 0, selected = 0;
+        bool dense = !layer_is_routed(&info->plan[l]), nests = info->plan[l].skip_router != ROUTER_NONE;
+        int wrong = 0, selected = 0, N = x->n_gen - 1;
         for (int t = 0; t < r->n_routing; t++) {
             int got = r->routing[l * r->n_routing + t];
-            selected += got;
+            selected += got == DECISION_ATTEND;
             if (t < n)
-                wrong += got != (dense ? 1 : t < T ? x->route[routed * T + t] : x->gen_route[routed * (x->n_gen - 1) + t - T]);
+                wrong += (got == DECISION_ATTEND) != (dense ? 1 : t < T ? x->route[routed * T + t] : x->gen_route[routed * N + t - T]);
+            if (t < n && nests)
+                wrong += (got != DECISION_SKIP) != (t < T ? x->exec[nested * T + t] : x->gen_exec[nested * N + t - T]);
         }
         CHECK_INT(r->rows_routed[l], selected);
         stats.flips += wrong;
@@ -163,8 +190,10 @@ static void check_routing(const struct expected *x, const struct engine_info *in
         if (judged && !CHECK_INT(wrong, 0))
             fprintf(stderr, "  decisions of layer %d in a prompt of %d tokens\n", l, T);
         routed += !dense;
+        nested += nests;
     }
     CHECK_INT(routed, x->n_routed);
+    CHECK_INT(nested, x->n_nested);
 }
 
 static int n_same_tokens(const struct expected *x, const struct eval_result *r)
@@ -226,7 +255,7 @@ static void check_prompt(struct engine *plain, struct engine *chunked, const str
     const struct eval_result *r = run(plain, x->tokens, x->n_tokens, N_GEN, &t);
     CHECK_INT(x->n_gen, N_GEN);
     CHECK_INT(r->n_new, N_GEN);
-    check_scores(x, r);
+    check_scores(x, r, r);
     check_routing(x, engine_info(plain), r, n_same_tokens(x, r));
     check_whole_pass(plain, x, r);
     check_whole_pass(chunked, x, r); /* cold, in chunks of 7 rows */
@@ -236,15 +265,44 @@ static void check_prompt(struct engine *plain, struct engine *chunked, const str
     engine_ticket_free(t);
 }
 
+/* Expert choice, exact: a pass over the prompt and one more token to score the prompt; a request that scores and generates gives the scores of one
+ * that scores alone, whose pass has one token less. */
+static void check_prompt_exact(struct engine *e, const struct expected *x)
+{
+    int32_t tokens[MAX_TOKENS + 1];
+    struct engine_ticket *whole = NULL, *alone = NULL, *both = NULL;
+    int n = x->n_tokens;
+    memcpy(tokens, x->tokens, (size_t)n * sizeof(*tokens));
+    tokens[n] = x->gen_tokens[0];
+    const struct eval_result *w = run(e, tokens, n + 1, 0, &whole), *b = run(e, tokens, n, N_GEN, &both);
+    check_scores(x, w, b);
+    check_routing(x, engine_info(e), b, n_same_tokens(x, b));
+    for (int l = 0; l < x->n_layers; l++)
+        CHECK_INT(w->rows_routed[l], x->kv_len[l]);
+    CHECK(w->logprobs[n - 1] == b->new_logprobs[0]);
+    if (n > 1) {
+        const struct eval_result *a = run(e, tokens, n, 0, &alone);
+        CHECK(!memcmp(a->logprobs, b->logprobs, (size_t)(n - 1) * sizeof(float)));
+        CHECK(!memcmp(a->top_logprobs, b->top_logprobs, (size_t)(n - 1) * TOP * sizeof(float)));
+        CHECK_INT(b->rows_computed, n - 1 + n + N_GEN - 1);
+        CHECK_INT(b->rows_cached, 0);
+    }
+    engine_ticket_free(whole);
+    engine_ticket_free(alone);
+    engine_ticket_free(both);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 3) {
-        fprintf(stderr, "usage: test_golden MODEL_DIR f32|bf16 [CPU_LEVEL]\n");
+        fprintf(stderr, "usage: test_golden MODEL_DIR f32|bf16 [CPU_LEVEL|- [exact|threshold]]\n");
         return 2;
     }
     dir = argv[1];
     dtype = argv[2];
-    level = argc > 3 ? argv[3] : NULL;
+    level = argc > 3 && strcmp(argv[3], "-") ? argv[3] : NULL;
+    inference = argc > 4 ? argv[4] : NULL;
+    bool exact = inference && !strcmp(inference, "exact");
     judged = !strcmp(dtype, "f32");
     char path[512];
     struct safetensors *s = NULL;
@@ -252,11 +310,14 @@ int main(int argc, char **argv)
     snprintf(path, sizeof(path), "%s/expected.safetensors", dir);
     if (!CHECK_INT(safetensors_open_file(path, &s, &err), 0))
         return check_result();
-    struct engine *plain = open_engine(0, false), *chunked = open_engine(7, true);
+    struct engine *plain = open_engine(0, false), *chunked = exact ? NULL : open_engine(7, true);
     struct expected x;
     int i = 0;
-    for (; expected_read(s, i, &x); i++)
-        check_prompt(plain, chunked, &x);
+    for (; expected_read(s, i, inference && !exact ? "thr_" : "", &x); i++)
+        if (exact)
+            check_prompt_exact(plain, &x);
+        else
+            check_prompt(plain, chunked, &x);
     CHECK(i >= 3);
     printf("%s %s, %s: %d prompts; |logprob difference| mean %.3g, worst %.3g of %ld; decisions that differ %ld of %ld; greedy tokens that "
            "differ %ld of %ld\n",

@@ -220,7 +220,7 @@ static void run(struct check *c, const struct problem *p, const struct arrangeme
         double s = check_seconds(c, call, &args), flops = 0;
         for (int i = 0; i < p->n; i++)
             flops += 4.0 * p->hs.h * p->hs.hd * p->queries[i].visible;
-        printf("%-10s %-34s %5d rows %10.2f us %26.1f GFLOP/s\n", c->op, p->what, p->n, s * 1e6, flops / s * 1e-9);
+        printf("%-15s %-34s %5d rows %10.2f us %26.1f GFLOP/s\n", c->op, p->what, p->n, s * 1e6, flops / s * 1e-9);
     } else {
         call(&args);
     }

@@ -86,7 +86,7 @@ static void bypass(struct check *c, int n, int h, int hk, int hd, int d)
     free(a.b);
 }
 
-void check_bypass(struct check *c)
+void check_matmul_bypass(struct check *c)
 {
     if (c->bench) {
         bypass(c, 512, 15, 5, 64, 960);

@@ -4,6 +4,7 @@
 
 struct arg {
     int d;
+    enum blend_mode mode;
 };
 
 static int run_copy(const struct check *c, const void *arg, void *const *dev, struct rows rows)
@@ -22,7 +23,7 @@ static void want_copy(const struct check *c, const void *arg, int r, const void 
 static int run_blend(const struct check *c, const void *arg, void *const *dev, struct rows rows)
 {
     const struct arg *a = arg;
-    return c->k->ops->blend(c->k, dev[1], dev[0], dev[2], a->d, rows);
+    return c->k->ops->blend(c->k, dev[1], dev[0], dev[2], a->mode, a->d, rows);
 }
 
 static void want_blend(const struct check *c, const void *arg, int r, const void *const *in, double *const *out)
@@ -30,12 +31,13 @@ static void want_blend(const struct check *c, const void *arg, int r, const void
     const struct arg *a = arg;
     const float *x0 = in[0], *x = in[1], *gate = in[2];
     for (int i = 0; i < a->d; i++)
-        out[1][i] = x0[i] + (double)gate[0] * x[i];
+        out[1][i] = x0[i] + (double)gate[0] * (a->mode == BLEND_ADD ? x[i] : (double)x[i] - x0[i]);
 }
 
-static void rows_of_floats(struct check *c, int n, int d)
+/* x0 and x [n,d] and a gate: what copy_rows and blend take. */
+static void one(struct check *c, const char *name, const struct check_op *of, int n, int d)
 {
-    struct arg a = {.d = d};
+    struct arg a = {.d = d, .mode = check_int(c, BLEND_ADD, BLEND_TOWARDS)};
     char what[64];
     struct check_array arrays[] = {
         {.name = "x0", .use = CHECK_IN, .type = CHECK_F32, .cols = d, .host = check_floats(c, (size_t)n * d, -3, 3)},
@@ -48,14 +50,20 @@ static void rows_of_floats(struct check *c, int n, int d)
          .host = check_floats(c, (size_t)n * d, -3, 3)},
         {.name = "gate", .use = CHECK_IN, .type = CHECK_F32, .cols = 1, .host = check_floats(c, n, 0, 1)},
     };
-    struct check_op op = {.what = what, .arrays = arrays, .n_arrays = 3, .n = n, .run = run_blend, .want = want_blend, .arg = &a};
-    snprintf(what, sizeof(what), "blend d %d", d);
-    check_rows(c, &op);
-    op.run = run_copy;
-    op.want = want_copy;
-    snprintf(what, sizeof(what), "copy_rows d %d", d);
-    check_rows(c, &op);
+    snprintf(what, sizeof(what), "%s d %d", name, d);
+    check_rows(c, &(struct check_op){.what = what, .arrays = arrays, .n_arrays = 3, .n = n, .run = of->run, .want = of->want, .arg = &a});
     check_arrays_done(arrays, 3);
+}
+
+static void rows_of_floats(struct check *c, const char *name, const struct check_op *of)
+{
+    if (c->bench) {
+        one(c, name, of, 512, 960);
+        return;
+    }
+    for (int n = 0; n <= 40; n = n * 3 + 1)
+        for (int d = 1; d < 400; d = d * 2 + 3)
+            one(c, name, of, n, d);
 }
 
 static void gather(struct check *c, int n, int d)
@@ -85,15 +93,18 @@ static void gather(struct check *c, int n, int d)
     free(idx);
 }
 
-void check_gates(struct check *c)
+void check_copy_rows(struct check *c)
 {
-    if (c->bench) {
-        rows_of_floats(c, 512, 960);
-        return;
-    }
-    for (int n = 0; n <= 40; n = n * 3 + 1) {
-        for (int d = 1; d < 400; d = d * 2 + 3)
-            rows_of_floats(c, n, d);
+    rows_of_floats(c, "copy_rows", &(struct check_op){.run = run_copy, .want = want_copy});
+}
+
+void check_blend(struct check *c)
+{
+    rows_of_floats(c, "blend", &(struct check_op){.run = run_blend, .want = want_blend});
+}
+
+void check_gather_rows(struct check *c)
+{
+    for (int n = 0; n <= 40 && !c->bench; n = n * 3 + 1)
         gather(c, n, 17);
-    }
 }

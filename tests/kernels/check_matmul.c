@@ -1,4 +1,4 @@
-/* matmul, matmul_residual, matmul_swiglu, matmul_accurate, and what matrix_new refuses. */
+/* matmul, matmul_f32, matmul_residual, matmul_swiglu, matmul_accurate, and what matrix_new refuses. */
 #include "tests/check/harness.h"
 #include <math.h>
 
@@ -9,7 +9,7 @@ enum { MAX_PARTS = 3 };
 
 struct arg {
     enum form form;
-    int n, k, ldx, ldy;
+    int n, k, ldx, ldy, col;
     bool gated;
     float *w, *b; /* [n,k], [n] as the op must use them; b NULL: none */
     struct kern_matrix *matrix;
@@ -22,8 +22,8 @@ static int run(const struct check *c, const void *arg, void *const *dev, struct 
     const struct arg *a = arg;
     const struct kern_ops *o = c->k->ops;
     switch (a->form) {
-    case PLAIN_ACT: return o->matmul(c->k, dev[Y], c->act, a->ldy, dev[X], a->ldx, a->matrix, rows);
-    case PLAIN_F32: return o->matmul(c->k, dev[Y], DTYPE_F32, a->ldy, dev[X], a->ldx, a->matrix, rows);
+    case PLAIN_ACT: return o->matmul(c->k, dev[Y], a->col, a->ldy, dev[X], a->ldx, a->matrix, rows);
+    case PLAIN_F32: return o->matmul_f32(c->k, dev[Y], dev[X], a->matrix, rows);
     case RESIDUAL: return o->matmul_residual(c->k, dev[Y], dev[X], a->ldx, a->matrix, a->gated ? dev[GATE] : NULL, rows);
     case SWIGLU: return o->matmul_swiglu(c->k, dev[Y], dev[X], a->matrix, rows);
     default: return o->matmul_accurate(c->k, dev[Y], dev[X], a->matrix, rows);
@@ -54,7 +54,7 @@ static void want(const struct check *c, const void *arg, int r, const void *cons
         else if (a->form == RESIDUAL)
             out[Y][j] += z * (a->gated ? ((const float *)in[GATE])[0] : 1);
         else
-            out[Y][j] = z;
+            out[Y][a->col + j] = z;
     }
     free(x);
 }
@@ -102,13 +102,14 @@ static void one(struct check *c, enum form form, int m, int n, int k, int n_part
 {
     /* between rows of x and y, where the op has strides: whole vectors, or what spoils their alignment */
     int between = c->bench ? 0 : check_int(c, 0, 1) ? 3 : 8;
-    bool act_out = form == PLAIN_ACT || form == SWIGLU, strided = form <= PLAIN_F32;
+    bool act_out = form == PLAIN_ACT || form == SWIGLU, strided = form == PLAIN_ACT;
     int width = form == SWIGLU ? n / 2 : n, pad = strided ? between : 0;
     struct arg a = {form,
                     n,
                     k,
-                    k + (form <= RESIDUAL ? between : 0),
+                    k + (strided || form == RESIDUAL ? between : 0),
                     width + pad,
+                    pad && check_int(c, 0, 1) ? pad : 0,
                     check_int(c, 0, 1),
                     check_floats(c, (size_t)n * k, -1, 1),
                     bias ? check_floats(c, n, -2, 2) : NULL};
@@ -163,38 +164,62 @@ static void refusals(struct check *c)
     }
 }
 
-static void bench(struct check *c)
+static void bench(struct check *c, enum form form)
 {
     static const int shapes[][3] = {{PLAIN_ACT, 1600, 960}, {RESIDUAL, 960, 960},    {SWIGLU, 5120, 960},   {RESIDUAL, 960, 2560},
                                     {ACCURATE, 480, 960},   {PLAIN_F32, 32000, 960}, {PLAIN_ACT, 640, 384}, {SWIGLU, 2048, 384},
                                     {RESIDUAL, 384, 1024},  {ACCURATE, 192, 384}};
     for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++)
-        for (int m = 1; m <= 512; m *= 8)
-            one(c, shapes[i][0], m, shapes[i][1], shapes[i][2], shapes[i][0] == SWIGLU ? 2 : 1, false);
+        for (int m = 1; m <= 512 && shapes[i][0] == (int)form; m *= 8)
+            one(c, form, m, shapes[i][1], shapes[i][2], form == SWIGLU ? 2 : 1, false);
 }
 
-void check_matmul(struct check *c)
+static void check_form(struct check *c, enum form form)
 {
     static const int shapes[][2] = {{2, 1}, {6, 8}, {16, 16}, {34, 31}, {66, 65}, {128, 64}, {258, 96}, {512, 33}, {770, 160}, {96, 385}};
     static const int rows[] = {0, 1, 5, 32, 33, 70};
     if (c->bench) {
-        bench(c);
+        bench(c, form);
         return;
     }
-    for (int form = 0; form < FORMS; form++)
-        for (size_t s = 0; s < sizeof(shapes) / sizeof(*shapes); s++)
-            for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
-                if (i % 3 == s % 3 || s % 2)
-                    one(c, form, rows[i], shapes[s][0], shapes[s][1], form == SWIGLU ? 2 : 1 + (int)(i % 2), check_int(c, 0, 1));
-    for (int form = 0; form < FORMS; form++) { /* sums longer than a kernel takes at once; more rows than one block holds */
-        one(c, form, 34, 66, 2561, form == SWIGLU ? 2 : 1, false);
-        one(c, form, 3, 1602, 960, form == SWIGLU ? 2 : 1, true);
-    }
-    one(c, PLAIN_F32, 515, 40, 24, 2, true);
-    one(c, RESIDUAL, 1030, 24, 16, 1, false);
+    for (size_t s = 0; s < sizeof(shapes) / sizeof(*shapes); s++)
+        for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
+            if (i % 3 == s % 3 || s % 2)
+                one(c, form, rows[i], shapes[s][0], shapes[s][1], form == SWIGLU ? 2 : 1 + (int)(i % 2), check_int(c, 0, 1));
+    one(c, form, 34, 66, 2561, form == SWIGLU ? 2 : 1, false); /* a sum longer than a kernel takes at once */
+    one(c, form, 3, 1602, 960, form == SWIGLU ? 2 : 1, true);
     if (!strcmp(c->backend->name, "cuda")) /* every tile shape, over several tiles */
-        for (int form = 0; form < FORMS; form++)
-            for (int wide = 0; wide < 2; wide++)
-                one(c, form, 1500, wide ? 2816 : 520, wide ? 64 : 200, form == SWIGLU ? 2 : 1, wide);
-    refusals(c);
+        for (int wide = 0; wide < 2; wide++)
+            one(c, form, 1500, wide ? 2816 : 520, wide ? 64 : 200, form == SWIGLU ? 2 : 1, wide);
+}
+
+void check_matmul(struct check *c)
+{
+    check_form(c, PLAIN_ACT);
+    if (!c->bench)
+        refusals(c);
+}
+
+void check_matmul_f32(struct check *c)
+{
+    check_form(c, PLAIN_F32);
+    if (!c->bench)
+        one(c, PLAIN_F32, 515, 40, 24, 2, true); /* more rows than one block holds */
+}
+
+void check_matmul_residual(struct check *c)
+{
+    check_form(c, RESIDUAL);
+    if (!c->bench)
+        one(c, RESIDUAL, 1030, 24, 16, 1, false);
+}
+
+void check_matmul_swiglu(struct check *c)
+{
+    check_form(c, SWIGLU);
+}
+
+void check_matmul_accurate(struct check *c)
+{
+    check_form(c, ACCURATE);
 }

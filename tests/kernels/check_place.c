@@ -8,18 +8,20 @@ struct problem {
     int n_runs, n, layer;
     int base[MAX_RUNS], reserved[MAX_ROWS], tables[MAX_RUNS * LAYERS * CAP];
     unsigned char route[MAX_ROWS];
-    bool all, kv_all;
+    bool all, keep_all;
 };
 
 struct result {
-    int sel[MAX_ROWS], rest[MAX_ROWS], visible[MAX_ROWS], slot[MAX_ROWS], run_start[MAX_RUNS + 1], n_sel, n_rest;
+    int sel[MAX_ROWS], exec[MAX_ROWS], visible[MAX_ROWS], slot[MAX_ROWS], run_start[MAX_RUNS + 1], n_sel, n_exec;
     int tables[MAX_RUNS * LAYERS * CAP];
 };
 
 static void make(struct check *c, struct problem *p, int n_runs, int longest)
 {
-    *p = (struct problem){.n_runs = n_runs, .layer = check_int(c, 0, LAYERS - 1), .all = !check_int(c, 0, 3), .kv_all = check_int(c, 0, 1)};
-    int bias = check_int(c, 0, 2); /* 0: nearly none routed, 2: nearly all */
+    *p = (struct problem){
+        .n_runs = n_runs, .layer = check_int(c, 0, LAYERS - 1), .all = !check_int(c, 0, 3), .keep_all = check_int(c, 0, 1)};
+    int bias = check_int(c, 0, 2);   /* 0: nearly none attend, 2: nearly all */
+    int others = check_int(c, 0, 2); /* what those do that do not: skip, the linear path, or either */
     for (int i = 0; i < n_runs; i++) {
         p->runs[i] = (struct kern_run){.row0 = p->n,
                                        .n = check_int(c, 1, longest),
@@ -31,7 +33,8 @@ static void make(struct check *c, struct problem *p, int n_runs, int longest)
     }
     for (int i = 0; i < MAX_ROWS; i++) {
         p->reserved[i] = 1000 + check_int(c, 0, 8) + 10 * i;
-        p->route[i] = bias == 1 ? check_int(c, 0, 1) : bias == 0 ? !check_int(c, 0, 9) : check_int(c, 0, 9) > 0;
+        bool attends = bias == 1 ? check_int(c, 0, 1) : bias == 0 ? !check_int(c, 0, 9) : check_int(c, 0, 9) > 0;
+        p->route[i] = attends ? DECISION_ATTEND : others < 2 ? others : check_int(c, DECISION_SKIP, DECISION_LINEAR);
     }
     for (int i = 0; i < MAX_RUNS * LAYERS * CAP; i++)
         p->tables[i] = -100 - i;
@@ -46,12 +49,12 @@ static void run(struct check *c, const struct problem *p, struct result *got)
         size_t bytes;
     } out[] = {
         {.host = got->sel, .bytes = sizeof(int) * rows},
-        {.host = got->rest, .bytes = sizeof(int) * rows},
+        {.host = got->exec, .bytes = sizeof(int) * rows},
         {.host = got->visible, .bytes = sizeof(int) * rows},
         {.host = got->slot, .bytes = sizeof(int) * rows},
         {.host = got->run_start, .bytes = sizeof(int) * (p->n_runs + 1)},
         {.host = &got->n_sel, .bytes = sizeof(int)},
-        {.host = &got->n_rest, .bytes = sizeof(int)},
+        {.host = &got->n_exec, .bytes = sizeof(int)},
         {.host = got->tables, .bytes = sizeof(got->tables)},
     };
     memcpy(got->tables, p->tables, sizeof(got->tables));
@@ -72,13 +75,13 @@ static void run(struct check *c, const struct problem *p, struct result *got)
     struct kern_step s = {
         .all = {NULL, NULL, p->n}, .pos = in[5], .run_of = in[4], .runs = in[0], .n_runs = p->n_runs, .tables = out[7].dev};
     struct kern_place place = {.sel = out[0].dev,
-                               .rest = out[1].dev,
+                               .exec = out[1].dev,
                                .visible = out[2].dev,
                                .slot = out[3].dev,
                                .run_start = out[4].dev,
                                .sel_n = out[5].dev,
-                               .rest_n = out[6].dev};
-    check_code(c, "place", c->k->ops->place(c->k, &s, p->layer, p->all ? NULL : in[3], p->kv_all, in[1], in[2], &place));
+                               .exec_n = out[6].dev};
+    check_code(c, "place", c->k->ops->place(c->k, &s, p->layer, p->all ? NULL : in[3], p->keep_all, in[1], in[2], &place));
     for (int i = 0; i < 8; i++) {
         check_down(c, "place", out[i].host, out[i].dev, out[i].bytes);
         check_drop(c, out[i].dev);
@@ -89,11 +92,15 @@ static void run(struct check *c, const struct problem *p, struct result *got)
 
 static bool selected(const struct problem *p, int r)
 {
-    return p->all || p->route[r];
+    return p->all || p->route[r] == DECISION_ATTEND;
+}
+static bool executed(const struct problem *p, int r)
+{
+    return p->all || p->route[r] != DECISION_SKIP;
 }
 static bool has_key(const struct problem *p, int r)
 {
-    return p->kv_all || selected(p, r);
+    return p->keep_all || selected(p, r);
 }
 
 /* Rows of [first, r) that satisfy fn. */
@@ -126,8 +133,8 @@ static void verify(struct check *c, const struct problem *p, const struct result
             }
             if (selected(p, r))
                 expect(c, "sel", before, got->sel[before], r);
-            else
-                expect(c, "rest", r - before, got->rest[r - before], r);
+            if (executed(p, r))
+                expect(c, "exec", count(p, 0, r, executed), got->exec[count(p, 0, r, executed)], r);
             if (has_key(p, r))
                 expect(c, "visible", r, got->visible[r], keys + 1);
             expect(c, "slot", r, got->slot[r], slot);
@@ -135,7 +142,7 @@ static void verify(struct check *c, const struct problem *p, const struct result
     }
     expect(c, "run_start", p->n_runs, got->run_start[p->n_runs], count(p, 0, p->n, selected));
     expect(c, "sel_n", 0, got->n_sel, count(p, 0, p->n, selected));
-    expect(c, "rest_n", 0, got->n_rest, p->n - count(p, 0, p->n, selected));
+    expect(c, "exec_n", 0, got->n_exec, count(p, 0, p->n, executed));
     for (int i = 0; i < MAX_RUNS * LAYERS * CAP; i++)
         expect(c, "tables", i, got->tables[i], tables[i]);
 }

@@ -16,7 +16,8 @@ static int width(const struct kern_heads *hs)
     return (hs->h + 2 * hs->hk) * hs->hd;
 }
 
-static int call(const struct check *c, const struct arg *a, void *const *dev, int n, const int *slot, void *kv, struct rows q_rows)
+static int call(const struct check *c, const struct arg *a, void *const *dev, int n, const struct dev_i32 *slot, struct dev_act *kv,
+                struct rows q_rows)
 {
     struct kern_heads hs = a->hs;
     struct kern_step s = {.all = {NULL, NULL, n}, .pos = dev[POS]};
@@ -34,16 +35,16 @@ static int run(const struct check *c, const void *arg, void *const *dev, struct 
         slot[i] = -1;
     }
     if (rows.n_dev)
-        c->backend->download(c->k, &count, rows.n_dev, sizeof(int));
+        c->backend->download(c->k, &count, DEV_BYTES(rows.n_dev), sizeof(int));
     c->backend->sync(c->k, &err);
     if (rows.idx)
-        c->backend->download(c->k, idx, rows.idx, sizeof(int) * count);
+        c->backend->download(c->k, idx, DEV_BYTES(rows.idx), sizeof(int) * count);
     c->backend->sync(c->k, &err);
     for (int i = 0; i < count && store; i++)
         slot[idx[i]] = idx[i];
-    void *dev_slot = c->backend->alloc(c->k, sizeof(int) * n + 1);
+    struct dev_bytes *dev_slot = c->backend->alloc(c->k, sizeof(int) * n + 1);
     c->backend->upload(c->k, dev_slot, slot, sizeof(int) * n);
-    int r = call(c, arg, dev, n, dev_slot, dev[KV], store ? (struct rows){NULL, NULL, 0} : rows);
+    int r = call(c, arg, dev, n, dev_i32_in(dev_slot, 0), dev[KV], store ? (struct rows){NULL, NULL, 0} : rows);
     c->backend->sync(c->k, &err);
     c->backend->free(c->k, dev_slot);
     free(slot);
@@ -132,7 +133,7 @@ static void one(struct check *c, int n, int h, int hk, int hd)
     free(a.sin);
 }
 
-void check_rope(struct check *c)
+void check_rope_store(struct check *c)
 {
     static const int heads[][3] = {{1, 1, 8}, {4, 2, 16}, {6, 2, 24}, {3, 3, 40}, {6, 2, 64}, {2, 1, 128}, {1, 1, 256}};
     if (c->bench) {

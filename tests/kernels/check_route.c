@@ -1,4 +1,4 @@
-/* route_dtrnet, route_mod, route_dllm. A decision may differ only where the reference's probability is within MARGIN of 0.5. */
+/* route_mlp, route_mod, route_dllm. A decision may differ only where the reference's probability is within MARGIN of 0.5. */
 #include "tests/check/harness.h"
 #include <math.h>
 
@@ -14,20 +14,31 @@ struct arg {
     float *w1, *b1;
     struct kern_matrix *matrix;
     float *w, *b, *norm; /* host */
-    void *dev_w, *dev_b, *dev_norm;
+    void *dev_w, *dev_b, *dev_norm, *dev_threshold;
+    enum decision below, above;
+    bool has_threshold, no_extras; /* of DTRNET; no_extras: neither gate nor margin is wanted */
+    float threshold;
 };
 
-enum { X, POS, HID, ROUTE, GATE, PROB, ARRAYS };
+enum { X, POS, HID, ROUTE, GATE, PROB, MARGINS, ARRAYS };
 
 static int run(const struct check *c, const void *arg, void *const *dev, struct rows rows)
 {
     const struct arg *a = arg;
     const struct kern_ops *o = c->k->ops;
+    const struct route_out to = {.route = dev[ROUTE],
+                                 .gate = a->no_extras ? NULL : dev[GATE],
+                                 .prob = dev[PROB],
+                                 .below = a->below,
+                                 .above = a->above,
+                                 .threshold = a->has_threshold ? a->dev_threshold : NULL,
+                                 .margin = a->no_extras ? NULL : dev[MARGINS]};
     if (a->family == DTRNET)
-        return o->route_dtrnet(c->k, dev[ROUTE], dev[GATE], dev[PROB], dev[HID], dev[X], a->matrix, a->dev_w, a->dev_b, a->m, rows);
+        return o->route_mlp(c->k, &to, &(struct route_mlp){a->matrix, a->dev_w, a->dev_b, a->m, dev[HID]}, dev[X], rows);
     if (a->family == MOD)
-        return o->route_mod(c->k, dev[ROUTE], dev[GATE], dev[PROB], dev[X], a->dev_w, a->dev_b, a->m, rows);
-    return o->route_dllm(c->k, dev[ROUTE], dev[PROB], dev[X], a->dev_norm, 1e-5f, a->dev_w, a->dev_b, a->m, dev[POS], FORCED, rows);
+        return o->route_mod(c->k, &to, dev[X], a->dev_w, a->dev_b, a->m, rows);
+    const struct route_dllm dllm = {a->dev_norm, 1e-5f, a->dev_w, a->dev_b, a->m, FORCED};
+    return o->route_dllm(c->k, &to, &dllm, dev[X], dev[POS], rows);
 }
 
 static double sigmoid(double z)
@@ -66,16 +77,20 @@ static void want(const struct check *c, const void *arg, int r, const void *cons
     const struct arg *a = arg;
     double z[2];
     logits(a, in[X], z);
-    double p0 = sigmoid(a->family == MOD ? z[0] : z[0] - z[1]), p = a->family == DLLM ? 1 - p0 : p0;
-    bool forced = a->family == DLLM && *(const int *)in[POS] < FORCED, near = fabs(p - 0.5) < MARGIN && !forced;
-    bool route = p > 0.5 || forced;
+    double margin = z[0] - z[1], p0 = sigmoid(a->family == MOD ? z[0] : margin), p = a->family == DLLM ? 1 - p0 : p0;
+    bool forced = a->family == DLLM && *(const int *)in[POS] < FORCED, route = p > 0.5 || forced, near = fabs(p - 0.5) < MARGIN && !forced;
+    if (a->has_threshold) {
+        route = margin > a->threshold;
+        near = fabs(margin - a->threshold) < 4 * MARGIN;
+    }
     out[PROB][0] = p;
     for (int i = 0; i < a->m; i++)
         out[HID][i] = NAN;
-    out[ROUTE][0] = near ? NAN : route;
-    if (a->family == DLLM)
-        return;
-    out[GATE][0] = a->family == MOD ? sigmoid(z[1]) : near ? NAN : route ? p0 : 1 - p0;
+    out[ROUTE][0] = near ? NAN : route ? a->above : a->below;
+    if (out[GATE])
+        out[GATE][0] = a->family == MOD ? sigmoid(z[1]) : near ? NAN : route ? p0 : 1 - p0;
+    if (out[MARGINS])
+        out[MARGINS][0] = margin;
 }
 
 /* DTRNET's first matrix, in bf16 as it is published or in float32. */
@@ -92,7 +107,7 @@ static void make_first(struct check *c, struct arg *a)
     dtype_to_f32(a->w1, stored, type, n);
     struct matrix_part part = {stored, type, a->m, a->b1, DTYPE_F32};
     if (c->k->ops->matrix_new(c->k, MATRIX_ACCURATE, &part, 1, a->d, &a->matrix, &err) < 0)
-        check_fail(c, "route_dtrnet", "%s", err.text);
+        check_fail(c, "route_mlp", "%s", err.text);
     free(stored);
 }
 
@@ -103,12 +118,18 @@ static void one(struct check *c, enum family f, int n, int m)
                     .d = f == DTRNET ? 2 * m : m,
                     .w = check_floats(c, 2 * (size_t)m, -0.3, 0.3),
                     .b = check_floats(c, 2, -0.2, 0.2),
-                    .norm = check_floats(c, m, 0.5, 1.5)};
+                    .norm = check_floats(c, m, 0.5, 1.5),
+                    .below = check_int(c, DECISION_SKIP, DECISION_LINEAR),
+                    .has_threshold = f == DTRNET && check_int(c, 0, 1),
+                    .no_extras = f == DTRNET && !check_int(c, 0, 3),
+                    .threshold = (float)check_real(c, -0.5, 0.5)};
+    a.above = check_int(c, a.below + 1, DECISION_ATTEND);
     char what[64];
     snprintf(what, sizeof(what), "%s m %d", names[f], m);
     a.dev_w = check_up(c, a.w, sizeof(float) * 2 * m);
     a.dev_b = check_up(c, a.b, sizeof(float) * 2);
     a.dev_norm = check_up(c, a.norm, sizeof(float) * m);
+    a.dev_threshold = check_up(c, &a.threshold, sizeof(float));
     if (f == DTRNET)
         make_first(c, &a);
     double tolerance = 1e-6 + 1e-8 * m;
@@ -118,17 +139,24 @@ static void one(struct check *c, enum family f, int n, int m)
         [HID] = {.name = "hid", .use = CHECK_OUT, .type = CHECK_F32, .cols = m, .host = check_floats(c, (size_t)n * m, -1, 1)},
         [ROUTE] = {.name = "route", .use = CHECK_OUT, .type = CHECK_U8, .cols = 1, .host = check_fill(c, CHECK_U8, n, 2, 9)},
         [GATE] = {.name = "gate",
-                  .use = f == DLLM ? CHECK_IN : CHECK_OUT,
+                  .use = f == DLLM || a.no_extras ? CHECK_IN : CHECK_OUT,
                   .type = CHECK_F32,
                   .cols = 1,
                   .abs = tolerance,
                   .host = check_floats(c, n, 2, 3)},
         [PROB] = {.name = "prob", .use = CHECK_OUT, .type = CHECK_F32, .cols = 1, .abs = tolerance, .host = check_floats(c, n, 2, 3)},
+        [MARGINS] = {.name = "margin",
+                     .use = f == DTRNET && !a.no_extras ? CHECK_OUT : CHECK_IN,
+                     .type = CHECK_F32,
+                     .cols = 1,
+                     .abs = 4 * tolerance,
+                     .rel = 1e-6,
+                     .host = check_floats(c, n, 2, 3)},
     };
     check_rows(c, &(struct check_op){.what = what, .arrays = arrays, .n_arrays = ARRAYS, .n = n, .run = run, .want = want, .arg = &a});
     check_arrays_done(arrays, ARRAYS);
-    void *dev[] = {a.dev_w, a.dev_b, a.dev_norm};
-    for (int i = 0; i < 3; i++)
+    void *dev[] = {a.dev_w, a.dev_b, a.dev_norm, a.dev_threshold};
+    for (int i = 0; i < 4; i++)
         check_drop(c, dev[i]);
     c->k->ops->matrix_free(c->k, a.matrix);
     free(a.w1);
@@ -150,14 +178,17 @@ static void family(struct check *c, enum family f)
             one(c, f, n, widths[i]);
 }
 
-void check_route(struct check *c)
+void check_route_mod(struct check *c)
 {
     family(c, MOD);
+}
+
+void check_route_dllm(struct check *c)
+{
     family(c, DLLM);
 }
 
-/* DTRNet's decision holds a matmul, whose bits are the level's. */
-void check_router(struct check *c)
+void check_route_mlp(struct check *c)
 {
     family(c, DTRNET);
     if (!strcmp(c->backend->name, "cuda")) /* several tiles of rows and columns */

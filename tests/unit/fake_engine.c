@@ -1,5 +1,7 @@
 /* See fake_engine.h. */
 #include "tests/unit/fake_engine.h"
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 struct fake_engine_plan fake_engine_plan;
@@ -16,7 +18,8 @@ static const struct model_config config = {.hidden = 8,
                                            .eos_id = FAKE_EOS,
                                            .eos_ids = {FAKE_EOS},
                                            .n_eos = 1};
-static const struct layer_plan plan[FAKE_LAYERS] = {{.kind = LAYER_DTRNET}, {.kind = LAYER_DENSE}, {.kind = LAYER_DTRNET}};
+static const struct layer_plan plan[FAKE_LAYERS] = {
+    {.router = ROUTER_MLP, .kv = KV_ATTENDING}, {0}, {.router = ROUTER_MLP, .kv = KV_ATTENDING}};
 const struct engine_info fake_engine_info = {.config = &config,
                                              .plan = plan,
                                              .device = "fake",
@@ -37,12 +40,21 @@ struct answer {
     int32_t *top_ids, *new_tokens, *new_top_ids;
     int routed[FAKE_LAYERS];
     uint8_t *routing;
-    bool ready;
+    const struct eval_request *req;
+    int n_made; /* tokens that the plan allows */
+    atomic_int n_shown;
+    atomic_bool stopped;
+    int n_seen; /* what engine_tokens said last */
+    bool ready, done;
 };
 struct engine_ticket {
-    int n;
+    int n, n_open;
     struct answer *answers;
 };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* n_open, n_seen and done of all tickets, and `latest` */
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static struct engine_ticket *latest;
 
 float fake_logprob(int32_t before, int32_t id)
 {
@@ -93,14 +105,11 @@ static void generate(const struct eval_request *q, struct answer *a, int k1)
     a->r.finish = FINISH_LENGTH;
     for (int i = 0; i < q->max_new && a->r.finish == FINISH_LENGTH; i++) {
         int32_t id = (before + 1) % FAKE_VOCAB;
-        struct eval_token t = {id, fake_logprob(before, id), a->new_top_ids + i * k1, a->new_top_logprobs + i * k1};
         fill_top(before, k1, a->new_top_ids + i * k1, a->new_top_logprobs + i * k1);
         a->new_tokens[i] = id;
-        a->new_logprobs[i] = t.logprob;
-        a->r.n_new++;
-        if (q->on_token && q->on_token(q->user, &t))
-            a->r.finish = FINISH_STOP;
-        else if (id == FAKE_EOS && !q->ignore_eos)
+        a->new_logprobs[i] = fake_logprob(before, id);
+        a->n_made++;
+        if (id == FAKE_EOS && !q->ignore_eos)
             a->r.finish = FINISH_EOS;
         before = id;
     }
@@ -108,6 +117,64 @@ static void generate(const struct eval_request *q, struct answer *a, int k1)
     a->r.new_logprobs = a->new_logprobs;
     a->r.new_top_ids = a->new_top_ids;
     a->r.new_top_logprobs = a->new_top_logprobs;
+}
+
+/* As the engine does it: on_done before the ticket is seen to be done. */
+static void end(struct engine_ticket *t, struct answer *a)
+{
+    a->r.n_new = atomic_load(&a->n_shown);
+    a->r.rows_computed += a->r.n_new ? a->r.n_new - 1 : 0;
+    if (a->req->on_done)
+        a->req->on_done(a->req->user);
+    pthread_mutex_lock(&lock);
+    a->done = true;
+    t->n_open--;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+}
+
+bool fake_engine_step(struct engine_ticket *t)
+{
+    int open = 0, n = t->n; /* with the last end the ticket may be gone */
+    for (int i = 0; i < n; i++) {
+        struct answer *a = &t->answers[i];
+        if (a->done)
+            continue;
+        if (a->n_made > 0) {
+            atomic_fetch_add_explicit(&a->n_shown, 1, memory_order_release);
+            if (a->req->on_token)
+                a->req->on_token(a->req->user);
+        }
+        if (atomic_load(&a->n_shown) < a->n_made && atomic_load(&a->stopped))
+            a->r.finish = FINISH_STOP;
+        if (a->r.finish == FINISH_STOP || atomic_load(&a->n_shown) == a->n_made)
+            end(t, a);
+        else
+            open++;
+    }
+    return open > 0;
+}
+
+void fake_engine_seen(struct engine_ticket *t)
+{
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < t->n;)
+        if (t->answers[i].n_seen < atomic_load(&t->answers[i].n_shown))
+            pthread_cond_wait(&changed, &lock);
+        else
+            i++;
+    pthread_mutex_unlock(&lock);
+}
+
+struct engine_ticket *fake_engine_next(void)
+{
+    pthread_mutex_lock(&lock);
+    while (!latest)
+        pthread_cond_wait(&changed, &lock);
+    struct engine_ticket *t = latest;
+    latest = NULL;
+    pthread_mutex_unlock(&lock);
+    return t;
 }
 
 /* What engine.h asks of its caller. */
@@ -141,7 +208,9 @@ int engine_submit(struct engine *e, const struct eval_request *reqs, int n, stru
         generate(&reqs[i], a, k1);
         a->r.n_rows = rows;
         a->r.rows_computed = rows;
-        a->r.rows_routed = a->routed;
+        a->r.rows_routed = a->r.rows_executed = a->routed;
+        a->req = &reqs[i];
+        t->n_open++;
         a->routed[1] = rows;
         a->r.routing = a->routing;
         a->r.n_routing = reqs[i].want_routing ? rows : 0;
@@ -150,16 +219,46 @@ int engine_submit(struct engine *e, const struct eval_request *reqs, int n, stru
             a->r.code = err_set(&a->r.err, fake_engine_plan.request_code, "failed as planned");
     }
     if (!t || !t->answers || !t->answers[n - 1].ready) {
+        for (int i = 0; t && t->answers && i < n; i++)
+            t->answers[i].ready = false; /* nothing is told of it */
         engine_ticket_free(t);
         return err_set(err, ERR_NOMEM, "no memory for %d requests", n);
     }
+    if (!fake_engine_plan.held)
+        while (fake_engine_step(t))
+            ;
+    pthread_mutex_lock(&lock);
+    latest = fake_engine_plan.held ? t : NULL;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
     *ret = t;
     return 0;
 }
 
 bool engine_wait(struct engine_ticket *t, int timeout_ms)
 {
-    return true;
+    pthread_mutex_lock(&lock);
+    while (t->n_open && timeout_ms < 0)
+        pthread_cond_wait(&changed, &lock);
+    bool done = !t->n_open;
+    pthread_mutex_unlock(&lock);
+    return done;
+}
+
+int engine_tokens(const struct engine_ticket *t, int i)
+{
+    struct answer *a = &t->answers[i];
+    int n = atomic_load_explicit(&a->n_shown, memory_order_acquire);
+    pthread_mutex_lock(&lock);
+    a->n_seen = n;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+    return n;
+}
+
+void engine_stop(struct engine_ticket *t, int i)
+{
+    atomic_store(&t->answers[i].stopped, true);
 }
 
 const struct eval_result *engine_result(const struct engine_ticket *t, int i)
@@ -167,10 +266,25 @@ const struct eval_result *engine_result(const struct engine_ticket *t, int i)
     return &t->answers[i].r;
 }
 
-void engine_cancel(struct engine_ticket *t) {}
+/* The worker is another thread, which must not step any more. */
+void engine_cancel(struct engine_ticket *t)
+{
+    for (int i = 0; i < t->n; i++) {
+        struct answer *a = &t->answers[i];
+        if (a->done || !a->ready)
+            continue;
+        a->r.code = err_set(&a->r.err, ERR_CANCELLED, "cancelled");
+        end(t, a);
+    }
+}
 
 void engine_ticket_free(struct engine_ticket *t)
 {
+    if (t)
+        engine_cancel(t);
+    pthread_mutex_lock(&lock);
+    latest = latest == t ? NULL : latest;
+    pthread_mutex_unlock(&lock);
     for (int i = 0; t && i < t->n; i++) {
         struct answer *a = &t->answers[i];
         void *all[] = {a->logprobs, a->top_logprobs, a->new_logprobs, a->new_top_logprobs,

@@ -13,17 +13,26 @@ struct fake_engine_plan {
     int submit_code;  /* engine_submit fails with it */
     int request_code; /* the last request of every ticket fails with it */
     int health_code;
+    bool
+        held; /* a ticket's tokens come by fake_engine_step, from a thread that stands for the worker; else all before engine_submit returns */
 };
 extern struct fake_engine_plan fake_engine_plan;
 extern const struct engine_info fake_engine_info;
 
 /* A server in front of it. */
-#define FAKE_SERVER(options_of_it) \
-    {.options = (options_of_it),   \
-     .model_name = "double",       \
-     .info = &fake_engine_info,    \
-     .bos = FAKE_BOS,              \
-     .eos = FAKE_EOS,              \
+#define FAKE_SERVER(settings_of_it) \
+    {.settings = (settings_of_it),  \
+     .model_name = "double",        \
+     .info = &fake_engine_info,     \
+     .bos = FAKE_BOS,               \
+     .eos = FAKE_EOS,               \
      .noted_lock = PTHREAD_MUTEX_INITIALIZER}
+
+/* Waits for a ticket to be submitted while the plan says held. */
+struct engine_ticket *fake_engine_next(void);
+/* One more token of each sequence that has not ended. False: all have. */
+bool fake_engine_step(struct engine_ticket *t);
+/* Waits until engine_tokens has told of every token so far. */
+void fake_engine_seen(struct engine_ticket *t);
 
 float fake_logprob(int32_t before, int32_t id); /* of id after `before` */

@@ -7,8 +7,8 @@
 #include "tests/unit/fake_engine.h"
 #include <stdlib.h>
 
-static struct options options;
-static struct server server = {.options = &options, .model_name = "double", .info = &fake_engine_info, .bos = FAKE_BOS, .eos = FAKE_EOS};
+static struct server_settings settings;
+static struct server server = {.settings = &settings, .model_name = "double", .info = &fake_engine_info, .bos = FAKE_BOS, .eos = FAKE_EOS};
 
 /* The handler's code; *ret is the parsed answer or NULL. */
 static int call(route_handler handler, const char *body, json_t **ret, struct err *err)

@@ -25,7 +25,7 @@ static void levels(void)
     CHECK_INT(cpu_level_parse(NULL, &l, &err), 0);
     CHECK_INT(l, have);
     for (int i = 0; i < CPU_LEVEL_COUNT; i++)
-        CHECK_INT(cpu_level_parse(cpu_level_name(i), &l, &err), i <= (int)have ? 0 : ERR_UNSUPPORTED);
+        CHECK_INT(cpu_level_parse(cpu_level_names[i], &l, &err), i <= (int)have ? 0 : ERR_UNSUPPORTED);
     CHECK_INT(cpu_level_parse("sse", &l, &err), ERR_INVALID);
     CHECK_STR(err.param, "cpu_level");
 }
@@ -47,12 +47,34 @@ static void settings(const struct backend *b)
     CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_BF16, .n_threads = 3, .cpu_level = "scalar"}), 0);
     CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F16, .n_threads = 1}), ERR_UNSUPPORTED);
     CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 0}), ERR_INVALID);
+    CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 1, .device_index = 1}), ERR_INVALID);
+    CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 1, .device_index = -1}), ERR_INVALID);
     CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 1 << 20}), ERR_INVALID);
     CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 1, .cpu_level = "x"}), ERR_INVALID);
     CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 1, .cpu_matmul = "x"}), ERR_INVALID);
     CHECK_INT(b->auto_dtype(DTYPE_F16), DTYPE_F32);
     CHECK_INT(b->auto_dtype(DTYPE_F32), DTYPE_F32);
     CHECK_INT(b->auto_dtype(DTYPE_BF16), cpu_level_detect() >= CPU_AVX512BF16 ? DTYPE_BF16 : DTYPE_F32);
+}
+
+/* What the device says of itself, and that its levels are the names that it takes. */
+static void limits(const struct backend *b)
+{
+    struct backend_config c = {.dtype = DTYPE_F32, .n_threads = 1};
+    struct kern_ctx *k;
+    struct err err;
+    if (!CHECK_INT(b->open(&c, &k, &err), 0))
+        return;
+    const struct backend_limits l = k->limits;
+    b->close(k);
+    CHECK(l.step_rows > 0);
+    CHECK_INT(l.steps_in_flight, 1);
+    CHECK(l.host_memory);
+    CHECK_INT(l.level, cpu_level_detect());
+    for (int i = 0; i < l.n_levels; i++) {
+        c.cpu_level = l.levels[i];
+        CHECK_INT(open_code(b, c), i <= l.level ? 0 : ERR_UNSUPPORTED);
+    }
 }
 
 static void memory(const struct backend *b)
@@ -66,14 +88,14 @@ static void memory(const struct backend *b)
     CHECK_INT(b->memory(k, &m), 0);
     CHECK(m.total_bytes > 0 && m.free_bytes <= m.total_bytes);
     for (size_t bytes = 0; bytes < 300; bytes += 37) {
-        char *p = b->alloc(k, bytes);
+        struct dev_bytes *p = b->alloc(k, bytes);
         CHECK(p && (uintptr_t)p % 64 == 0);
         b->free(k, p);
     }
     CHECK(b->alloc(k, SIZE_MAX) == NULL);
     b->free(k, NULL);
     int from[3] = {1, 2, 3}, to[3] = {0};
-    void *dev = b->alloc(k, sizeof(from));
+    struct dev_bytes *dev = b->alloc(k, sizeof(from));
     CHECK_INT(b->upload(k, dev, from, sizeof(from)), 0);
     CHECK_INT(b->download(k, to, dev, sizeof(to)), 0);
     CHECK_INT(b->sync(k, &err), 0);
@@ -100,6 +122,7 @@ int main(void)
     levels();
     if (CHECK_INT(backend_find("cpu", &cpu, &err), 0)) {
         settings(cpu);
+        limits(cpu);
         memory(cpu);
     }
     return check_result();

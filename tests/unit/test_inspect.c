@@ -8,7 +8,8 @@
 
 static json_t *report_on(const char *model, const char *family, double rate, int context)
 {
-    const struct inspect_options o = {.model = model, .family = family, .route_rate = rate, .context = context, .kv_dtype = -1};
+    const struct inspect_options o = {
+        .model = model, .family = family, .route_rate = rate, .execute_rate = 0.6, .context = context, .kv_dtype = -1};
     json_t *report = NULL;
     struct err e = {0};
     if (!CHECK_INT(inspect_report(&o, &report, &e), 0))

@@ -18,7 +18,7 @@ static bool routed_in(const json_t *list, int l)
 static void check_plan(const char *what, const struct layer_plan *plan, int n_layers, const json_t *routed, const char *family)
 {
     for (int l = 0; l < n_layers; l++)
-        if (!CHECK_INT(plan[l].kind != LAYER_DENSE, routed_in(routed, l)))
+        if (!CHECK_INT(layer_is_routed(&plan[l]), routed_in(routed, l)))
             fprintf(stderr, "  %s layer %d\n", what, l);
     if (!CHECK_STR(layer_plan_family(plan, n_layers), family))
         fprintf(stderr, "  %s\n", what);
@@ -69,10 +69,10 @@ static void test_real_configs(void)
         char path[512];
         struct model_config c;
         struct layer_plan plan[MODEL_MAX_LAYERS];
-        enum layer_kind family = LAYER_DENSE;
+        enum family family = FAMILY_DENSE;
         const char *variant = json_string_value(json_object_get(want, "variant"));
         snprintf(path, sizeof(path), GOLDEN_DIR "/configs/%s.json", name);
-        CHECK_INT(layer_kind_find(variant, &family), 0);
+        CHECK_INT(layer_plan_find_family(variant, &family), 0);
         if (CHECK_INT(model_config_load_file(path, NULL, NULL, &c, &e), 0) && CHECK_INT(layer_plan_derive(&c, family, plan, &e), 0))
             check_plan(name, plan, c.n_layers, json_object_get(want, "routed_layers"), variant);
         else
@@ -111,7 +111,7 @@ static struct safetensors *named(const char *names, struct buf *b)
 static void test_disagreements(void)
 {
     static const struct {
-        const char *names, *list /* dtrnet_layers */, *dense /* --dense-layers */;
+        const char *names, *list /* dtrnet_layers */, *dense /* dense_layers */;
         int code;
         const char *kinds /* or what the error says */;
     } cases[] = {
@@ -135,12 +135,12 @@ static void test_disagreements(void)
         {"1" DTR " 3" DTR, "02", "0,2", 0, "-t-t"},
         {"1" DTR " 3" DTR, "02", "0,1,2", 0, "-f-t"},
         {"1" DTR " 3" DTR, "02", "0,1", ERR_INVALID, "layer 2"},
-        {"1" DTR " 3" DTR, "02", "", ERR_INVALID, "--dense-layers"},
-        {"1" DTR " 3" DTR, "02", "0,", ERR_INVALID, "--dense-layers"},
+        {"1" DTR " 3" DTR, "02", "", ERR_INVALID, "dense_layers"},
+        {"1" DTR " 3" DTR, "02", "0,", ERR_INVALID, "dense_layers"},
         {"1" DTR " 3" DTR, "02", "0,4", ERR_INVALID, "0 to 3"},
-        {"1" DTR " 3" DTR, "02", "-1", ERR_INVALID, "--dense-layers"},
-        {"1" DTR " 3" DTR, "02", "0;2", ERR_INVALID, "--dense-layers"},
-        {"1" DTR " 3" DTR, "02", "99999999999999999999", ERR_INVALID, "--dense-layers"},
+        {"1" DTR " 3" DTR, "02", "-1", ERR_INVALID, "dense_layers"},
+        {"1" DTR " 3" DTR, "02", "0;2", ERR_INVALID, "dense_layers"},
+        {"1" DTR " 3" DTR, "02", "99999999999999999999", ERR_INVALID, "dense_layers"},
         {"0" DTR " 1" DTR " 2" DTR " 3" DTR, "", "none", 0, "tttt"},
         {"2" DLM " 3" DLM, NULL, "0,1,3", 0, "--df"},
         {"1" MOD " 3" MOD, NULL, "0,2,3", 0, "-m-f"},
@@ -151,13 +151,14 @@ static void test_disagreements(void)
         struct model_config c = {.n_layers = 4, .has_dense_layers = cases[i].list != NULL};
         struct layer_plan plan[4];
         struct err e = {0};
+        memset(c.layout, cases[i].list ? 'D' : 'T', 4);
         for (const char *p = cases[i].list; p && *p; p++)
-            c.dense_layers[*p - '0'] = true;
+            c.layout[*p - '0'] = 'T';
         struct safetensors *s = named(cases[i].names, &b);
         int r = layer_plan_fill(&c, s, cases[i].dense, plan, &e);
         bool ok = CHECK_INT(r, cases[i].code);
         for (int l = 0; ok && r == 0 && l < 4; l++)
-            ok = CHECK_INT(plan[l].forced_dense ? 'f' : "-tmd"[plan[l].kind], cases[i].kinds[l]);
+            ok = CHECK_INT(plan[l].forced_dense ? 'f' : "-t?md"[plan[l].router], cases[i].kinds[l]);
         if (ok && r < 0)
             ok = CHECK(strstr(e.text, cases[i].kinds) != NULL);
         if (!ok)

@@ -29,17 +29,21 @@ static void check_table(size_t i, const json_t *t)
     }
 }
 
+/* Heads of 6 in tables of 4 columns: the fourth turns nothing. */
 static void test_cos_sin(void)
 {
     struct rope_config c = {.type = ROPE_DEFAULT, .theta = 10000, .factor = 1, .attention_factor = 1.5};
     float f[4], cs[3 * 4], sn[3 * 4];
-    rope_frequencies(&c, 8, f);
-    rope_tables(&c, 8, 3, cs, sn);
-    for (int t = 0; t < 3; t++)
-        for (int j = 0; j < 4; j++) {
-            CHECK(fabs(cs[t * 4 + j] - 1.5 * cos(t * (double)f[j])) < 1e-6);
-            CHECK(fabs(sn[t * 4 + j] - 1.5 * sin(t * (double)f[j])) < 1e-6);
-        }
+    for (int hd = 6; hd <= 8; hd += 2) {
+        rope_frequencies(&c, hd, f);
+        rope_tables(&c, hd, 4, 3, cs, sn);
+        for (int t = 0; t < 3; t++)
+            for (int j = 0; j < 4; j++) {
+                bool turns = j < hd / 2;
+                CHECK(fabs(cs[t * 4 + j] - (turns ? 1.5 * cos(t * (double)f[j]) : 1)) < 1e-6);
+                CHECK(fabs(sn[t * 4 + j] - (turns ? 1.5 * sin(t * (double)f[j]) : 0)) < 1e-6);
+            }
+    }
 }
 
 int main(void)

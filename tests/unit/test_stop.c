@@ -20,13 +20,11 @@ static const struct {
     {"", {"a"}, ""},
 };
 
-static struct stop_set make_set(const char *const *stops, size_t *lens)
+static struct stop_set make_set(const char *const *stops, const char **strings, size_t *lens)
 {
-    struct stop_set set = {.strings = stops, .lens = lens};
-    for (; set.n < 4 && stops[set.n]; set.n++) {
-        lens[set.n] = strlen(stops[set.n]);
-        set.longest = lens[set.n] > set.longest ? lens[set.n] : set.longest;
-    }
+    struct stop_set set = {.strings = strings, .lens = lens};
+    while (set.n < 4 && stops[set.n])
+        stop_set_add(&set, stops[set.n], strlen(stops[set.n]));
     return set;
 }
 
@@ -57,7 +55,8 @@ static void test_cuts(void)
 {
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         size_t lens[4], n = strlen(cases[i].text);
-        struct stop_set set = make_set(cases[i].stops, lens);
+        const char *strings[4];
+        struct stop_set set = make_set(cases[i].stops, strings, lens);
         if (n == 0)
             continue;
         for (unsigned borders = 0; borders < 1u << (n - 1); borders++)

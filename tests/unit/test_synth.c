@@ -23,10 +23,18 @@ static int make(const char *family, const char *more, double rate, const char *n
     snprintf(config, sizeof(config), "%s/config.json", root);
     snprintf(out, sizeof(out), "%s/%s", root, name);
     put_config(config, more);
-    const struct synth_options o = {
-        .config = config, .out = out, .family = family, .route_rate = rate, .seed = 7, .n_tokens = 16384, .n_threads = 2};
+    const struct synth_options o = {.config = config,
+                                    .out = out,
+                                    .family = family,
+                                    .route_rate = rate,
+                                    .execute_rate = 0.6,
+                                    .seed = 7,
+                                    .n_tokens = 16384,
+                                    .n_threads = 2};
     return synth_run(&o, report, e);
 }
+
+#define EXPERT ",\"layer_layout\":\"TSDS\",\"routing\":\"expert_choice\",\"attn_capacity\":0.25,\"exec_capacity\":0.6"
 
 static void test_families(struct synth_report *report)
 {
@@ -46,6 +54,11 @@ static void test_families(struct synth_report *report)
         {"dllm", ",\"torch_dtype\":\"bfloat16\"", 0.3, 2},
         {"dtrnet", ",\"dtrnet_layers\":[1,3]", 0, 2},
         {"dtrnet", ",\"dtrnet_layers\":[1,3]", 1, 2},
+        {NULL, ",\"layer_layout\":\"TSDS\"", 0.25, 3},
+        {NULL, ",\"layer_layout\":\"TSDS\",\"router_type\":\"mamba\",\"torch_dtype\":\"bfloat16\"", 0.25, 3},
+        {NULL, ",\"layer_layout\":\"SDTS\",\"norm_method\":\"hybridnorm*\",\"head_dim\":10,\"torch_dtype\":\"float16\"", 0.25, 3},
+        {NULL, EXPERT ",\"expert_choice_inference\":\"threshold\",\"norm_method\":\"lns\",\"torch_dtype\":\"bfloat16\"", 0.25, 3},
+        {NULL, EXPERT ",\"router_type\":\"mamba\"", 0.25, 3}, /* selects exactly, by rank */
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char name[16];
@@ -54,7 +67,7 @@ static void test_families(struct synth_report *report)
         snprintf(name, sizeof(name), "%zu", i);
         bool ok = CHECK_INT(make(cases[i].family, cases[i].more, cases[i].rate, name, report, &e), 0);
         for (int l = 0; l < report->n_layers; l++)
-            n_routed += report->kind[l] != LAYER_DENSE;
+            n_routed += layer_is_routed(&report->plan[l]);
         if (ok)
             ok = CHECK_INT(n_routed, cases[i].n_routed) &&
                  CHECK(report->worst <= sqrt(cases[i].rate * (1 - cases[i].rate)) / 30); /* 0.01 for a tenth */

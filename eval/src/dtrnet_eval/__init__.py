@@ -1,3 +1,3 @@
 """Evaluation of models served by dtrnet. Speaks HTTP only; see the README of this folder."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -17,92 +17,132 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dtrnet_eval.client import Client, ServerError
+from dtrnet_eval import access, origin
+from dtrnet_eval.answers import Bucket, RollingAnswer, TokensAnswer
+from dtrnet_eval.client import Client
+from dtrnet_eval.errors import NotOursError, OriginError, UsageError
 
 LENGTHS = [2048, 4096, 8192, 16384, 20480]
 EDGES = [0, 64, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 10240, 12288, 14336, 16384, 18432, 20480]
+
+
+def _text_of(where: str, line: str) -> str:
+    try:
+        text = json.loads(line)["text"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{where}: expected one JSON object with `text` a line ({type(error).__name__}: {error})") from None
+    if not isinstance(text, str):
+        raise UsageError(f"{where}: `text` must be a string")
+    return text
 
 
 def read_documents(path: Path, limit: int | None) -> list[str]:
     """Field `text` of each line.
 
     Raises:
-        ServerError: the file is missing, or a line is not an object with `text`.
+        UsageError: the file is missing, or a line is not an object with `text`.
     """
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        texts = [row["text"] for row in rows[:limit]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ServerError(f"{path}: expected one JSON object with `text` a line ({type(error).__name__}: {error})") from None
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 ({error})") from None
+    texts = [_text_of(f"{path} line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
     if not texts:
-        raise ServerError(f"{path}: no documents")
-    return texts
+        raise UsageError(f"{path}: no documents")
+    return texts[:limit]
 
 
 def tokenize(client: Client, texts: list[str], longest: int) -> list[list[int]]:
-    """The first `longest` ids of each text; texts that are shorter are left out, which is said."""
-    ids = [client.post("/tokenize", {"prompt": text, "add_special_tokens": False})["tokens"] for text in texts]
+    """The first `longest` ids of each text; texts that are shorter are left out, which is said.
+
+    Raises:
+        UsageError: all are shorter; with the lengths to ask for.
+    """
+    bodies = ({"prompt": text, "add_special_tokens": False} for text in texts)
+    ids = [client.ask("/tokenize", body, TokensAnswer.read).tokens for body in bodies]
     kept = [one[:longest] for one in ids if len(one) >= longest]
     if len(kept) < len(ids):
         print(f"{len(ids) - len(kept)} of {len(ids)} documents have fewer than {longest} tokens and are left out")
     if not kept:
-        raise ServerError(f"no document has {longest} tokens")
+        most = max(map(len, ids))
+        fitting = [2**power for power in range(5, most.bit_length()) if 2**power <= most][-3:]
+        hint = f"; for these documents: --lengths {','.join(map(str, fitting))}" if fitting else ""
+        raise UsageError(f"no document has {longest} tokens, the longest has {most}{hint}")
     return kept
 
 
 class Sums:
-    """Answers of /v1/loglikelihood_rolling with buckets, added up."""
+    """Answers of /v1/loglikelihood_rolling with buckets, one for each document."""
 
-    def __init__(self, edges: list[int]) -> None:
+    def __init__(self, edges: list[int], documents: int) -> None:
         self.edges = edges
-        self.buckets: dict[str, dict[str, np.ndarray]] = {}
+        self.buckets: list[dict[str, Bucket]] = [{}] * documents
         self.cost: Counter[str] = Counter()
 
-    def add(self, answer: dict[str, Any]) -> None:
-        """One answer, of any number of documents.
+    def add(self, document: int, answer: RollingAnswer) -> None:
+        """One document's answer.
 
         Raises:
-            ServerError: the server does not count routing by bucket, or no cost.
+            NotOursError: the server does not count by bucket, or no cost.
         """
-        self.cost.update(answer["usage"].get("cost", {}))
-        for result in answer["results"]:
-            for kind, bucket in result["buckets"].items():
-                if "rows_routed" not in bucket or not self.cost:
-                    raise ServerError("the server is too old: its /v1/loglikelihood_rolling has no `routing` and no `usage.cost`")
-                sums = self.buckets.setdefault(kind, {})
-                for name, values in bucket.items():
-                    sums[name] = sums.get(name, 0) + np.array(values)
+        self.cost.update(answer.usage.cost)
+        self.buckets[document] = answer.results[0].buckets
+        if not self.cost or not self.buckets[document]:
+            raise NotOursError("the server is too old: its /v1/loglikelihood_rolling has no `buckets` and no `usage.cost`")
 
-    def nll(self) -> tuple[float, int]:
-        """Mean over all tokens, and their number."""
-        whole = self.buckets["by_position"]
-        return -float(whole["logprob"].sum() / whole["num_tokens"].sum()), int(whole["num_tokens"].sum())
+    def _arrays(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of log probabilities and numbers of tokens: documents x buckets."""
+        each = [one[kind] for one in self.buckets]
+        return np.array([one.logprob for one in each], float), np.array([one.num_tokens for one in each], float)
+
+    def nll(self) -> tuple[float, float | None, int]:
+        """Mean over all tokens, its standard error over documents, and the number of tokens."""
+        logprob, tokens = (array.sum(1, keepdims=True) for array in self._arrays("by_position"))
+        (mean,), (error,) = ratio(-logprob, tokens)
+        return mean, error, int(tokens.sum())
 
     def table(self, kind: str) -> list[dict[str, Any]]:
         """One row for each bucket that has tokens: nats a token, and the share of rows that attended in each layer."""
-        sums, rows = self.buckets[kind], []
-        for i, (edge, n) in enumerate(zip(self.edges, sums["num_tokens"].tolist())):
+        logprob, tokens = self._arrays(kind)
+        means, errors = ratio(-logprob, tokens)
+        routed = np.sum([one[kind].rows_routed for one in self.buckets], axis=0)
+        rows = []
+        for i, (edge, n) in enumerate(zip(self.edges, tokens.sum(0).astype(int).tolist())):
             if n:
-                share = [round(float(routed) / n, 4) for routed in sums["rows_routed"][:, i]]
-                rows.append({"from": edge, "nll": -float(sums["logprob"][i]) / n, "tokens": n, "routed_share": share})
+                share = [round(float(layer) / n, 4) for layer in routed[:, i]]
+                rows.append({"from": edge, "nll": means[i], "nll_stderr": errors[i], "tokens": n, "routed_share": share})
         return rows
+
+
+def ratio(sums: np.ndarray, counts: np.ndarray) -> tuple[list[float], list[float | None]]:
+    """For each column sum over sum, and its standard error by the spread of the rows; None where there are fewer than two rows."""
+    means, errors = [], []
+    for total, n in zip(sums.T, counts.T):
+        mean = float(total.sum() / n.sum()) if n.sum() else float("nan")
+        rows = int((n > 0).sum())
+        spread = float(np.sqrt(((total - mean * n) ** 2).sum() * rows / (rows - 1)) / n.sum()) if rows > 1 else None
+        means.append(mean)
+        errors.append(spread)
+    return means, errors
 
 
 def measure(client: Client, documents: list[list[int]], length: int, stride: int, edges: list[int]) -> dict[str, Any]:
     """All documents in windows of `length` tokens."""
-    sums = Sums(edges)
+    sums = Sums(edges, len(documents))
     bar = tqdm(total=len(documents), desc=f"{length} tokens of context")
 
-    def keep(_: int, answer: dict[str, Any]) -> None:
-        sums.add(answer)
+    def keep(document: int, answer: RollingAnswer) -> None:
+        sums.add(document, answer)
         bar.update(1)
 
     bodies = ({"texts": [ids], "max_length": length, "stride": stride, "bucket_edges": edges, "routing": True} for ids in documents)
-    client.post_all("/v1/loglikelihood_rolling", bodies, keep)
+    client.ask_all("/v1/loglikelihood_rolling", bodies, RollingAnswer.read, keep)
     bar.close()
-    nll, tokens = sums.nll()
+    nll, error, tokens = sums.nll()
     by = {kind: sums.table(kind) for kind in ("by_context", "by_position")}
-    return {"length": length, "stride": stride, "nll": nll, "tokens": tokens, "cost": dict(sums.cost), **by}
+    return {"length": length, "stride": stride, "nll": nll, "nll_stderr": error, "tokens": tokens, "cost": dict(sums.cost), **by}
 
 
 def as_lines(result: dict[str, Any]) -> str:
@@ -111,24 +151,57 @@ def as_lines(result: dict[str, Any]) -> str:
     return re.sub(r"\{\s+\"from\".*?\}", lambda found: " ".join(found[0].split()), text, flags=re.DOTALL) + "\n"
 
 
-def main(arguments: list[str]) -> int:
-    """`dtrnet-eval long`."""
+def _lengths(text: str, limit: int) -> list[int]:
+    """In order.
+
+    Raises:
+        UsageError: not numbers from 2 to the server's limit.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) >= 2 for part in parts):
+        raise UsageError(f"--lengths must be numbers from 2 on, separated by commas, but is {text!r}")
+    lengths = sorted({int(part) for part in parts})
+    if lengths[-1] > limit:
+        short = [str(length) for length in lengths if length <= limit]
+        other = f", or ask for --lengths {','.join(short)}" if short else ""
+        raise UsageError(f"the server takes {limit} positions; for {lengths[-1]} start it with --max-model-len {lengths[-1]}{other}")
+    return lengths
+
+
+def check_output(path: Path, record: origin.Origin) -> None:
+    """That a file written before is of the same server.
+
+    Raises:
+        OriginError: it is of another.
+    """
+    try:
+        old = origin.read(json.loads(path.read_text(encoding="utf-8")), path)
+    except (OSError, ValueError, AttributeError):
+        return
+    differs = origin.differences(old.settings(), record.settings()) if old else []
+    if differs:
+        raise OriginError(f"{path} is of another origin: {'; '.join(differs)}. Give another file, or remove this one")
+
+
+def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("dtrnet-eval long", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("documents", type=Path, help="JSON lines with a field `text`")
-    parser.add_argument("--base_url", default="http://127.0.0.1:8000", help="the server (%(default)s)")
+    access.add_arguments(parser)
     parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)), help="context lengths (%(default)s)")
     parser.add_argument("--limit", type=int, help="only so many documents")
     parser.add_argument("--label", help="what to call this in reports; default: the model's name and its rope")
     parser.add_argument("--output", type=Path, required=True, help="a .json file")
-    args = parser.parse_args(arguments)
-    client = Client(args.base_url, in_flight=2)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """`dtrnet-eval long`."""
+    args = _arguments(arguments)
+    client = Client(access.of_arguments(args), in_flight=2)
     info = client.version()
-    lengths = sorted(int(length) for length in args.lengths.split(",") if length.strip().isdigit())
-    if not lengths or lengths[0] < 2:
-        raise ServerError(f"--lengths must be numbers from 2 on, separated by commas, but is {args.lengths!r}")
-    if lengths[-1] > info["max_model_len"]:
-        limit = info["max_model_len"]
-        raise ServerError(f"the server takes {limit} positions; for {lengths[-1]} start it with --max-model-len {lengths[-1]}")
+    record = origin.Origin.now(info, "long", limit=args.limit)
+    check_output(args.output, record)
+    lengths = _lengths(args.lengths, info.max_model_len)
     documents = tokenize(client, read_documents(args.documents, args.limit), lengths[-1])
     edges = [edge for edge in EDGES if edge < lengths[-1]]
     longest = measure(client, documents, lengths[-1], lengths[-1], edges)
@@ -136,9 +209,8 @@ def main(arguments: list[str]) -> int:
     by_position = longest["by_position"]
     for one in (*others, longest):
         del one["by_position"]
-    rope = info.get("rope", {}).get("type", "default")
-    result = {"kind": "dtrnet-long", "label": args.label or f"{info['model']}, rope {rope}", "documents": len(documents)}
-    result |= {"server": info, "by_length": [*others, longest], "by_position": by_position}
+    result = {"kind": "dtrnet-long", "label": args.label or f"{info.model}, rope {info.rope.type}", "documents": len(documents)}
+    result |= {origin.KEY: record.as_json(), "by_length": [*others, longest], "by_position": by_position}
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(as_lines(result))
     for one in result["by_length"]:

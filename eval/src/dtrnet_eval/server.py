@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from dtrnet_eval.client import ServerError
+from dtrnet_eval.errors import EvalError, UsageError
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
+LOG_LINE = re.compile(r"^\S+ (info|warn|error)\s+(.*)$")
 
 
 def end_with_parent() -> None:
@@ -26,33 +27,52 @@ class LocalServer:
 
     Args:
         program: the dtrnet executable.
-        model: checkpoint directory.
+        model: checkpoint directory; None: the one that comes with the program.
         flags: more of the server's flags.
+        environment: of the process; None: this one's.
         timeout_s: how long loading may take.
+
+    Attributes:
+        url: where it listens.
+
+    Raises:
+        UsageError: the program cannot be started.
+        EvalError: it ended, or was not ready in time.
     """
 
-    def __init__(self, program: Path, model: Path, flags: list[str], timeout_s: float = 600) -> None:
+    def __init__(
+        self, program: Path, model: Path | None, flags: list[str], environment: dict[str, str] | None = None, timeout_s: float = 600
+    ) -> None:
         self.log = tempfile.NamedTemporaryFile("w+", prefix="dtrnet-", suffix=".log")  # noqa: SIM115  (lives as long as the server)
-        command = [str(program), "serve", "--port", "0", "--model", str(model), *flags]
+        self.name = str(model) if model else "the server"
+        command = [str(program), "serve", "--port", "0", *(["--model", str(model)] if model else []), *flags]
         try:
-            self.process = subprocess.Popen(command, stderr=self.log, preexec_fn=end_with_parent)
+            self.process = subprocess.Popen(command, stderr=self.log, preexec_fn=end_with_parent, env=environment)
         except OSError as error:
-            raise ServerError(f"cannot start {program}: {error.strerror}") from None
-        self.url = self._wait(model, timeout_s)
+            raise UsageError(f"cannot start {program}: {error.strerror}") from None
+        self.url = self._wait(timeout_s)
 
-    def _wait(self, model: Path, timeout_s: float) -> str:
+    def text(self) -> str:
+        """What the server has logged so far."""
+        return Path(self.log.name).read_text(errors="replace")
+
+    def said(self) -> list[str]:
+        """What a person wants to see of the log: no times, no requests."""
+        found = [LOG_LINE.match(line) for line in self.text().splitlines()]
+        return [f"{one[1]}: {one[2]}" if one[1] != "info" else one[2] for one in found if one]
+
+    def _wait(self, timeout_s: float) -> str:
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
-            text = Path(self.log.name).read_text(errors="replace")
-            found = re.search(r"listening on (https?:[^\s\"]*)", text)
+            found = re.search(r"listening on (https?:[^\s\"]*)", self.text())
             if found:
                 return found[1]
             if self.process.poll() is not None:
-                last = text.strip().splitlines()
-                raise ServerError(f"{model}: the server did not start: {last[-1] if last else 'it said nothing'}")
+                last = self.text().strip().splitlines()
+                raise EvalError(f"{self.name}: the server did not start: {last[-1] if last else 'it said nothing'}")
             time.sleep(0.05)
         self.stop()
-        raise ServerError(f"{model}: the server was not ready within {timeout_s:g} s")
+        raise EvalError(f"{self.name}: the server was not ready within {timeout_s:g} s")
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL after a minute."""

@@ -1,28 +1,35 @@
 """Suites: named lists of harness runs, read from YAML files.
 
 A suite file holds `about`, `runs` (each with `tasks` and optional harness arguments), and optionally `include` (a folder of task
-files, from the suite file's own place) and `needs` (environment variables that must be set).
+files, from the suite file's own place; `own` is this package's), `needs` (environment variables that must be set) and `positions`
+(what the server's max_model_len must be at least).
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dtrnet_eval.client import Client, ServerError
+from dtrnet_eval import access, origin, tasks
+from dtrnet_eval.access import Access
+from dtrnet_eval.answers import ServerInfo
+from dtrnet_eval.client import Client
+from dtrnet_eval.errors import EvalError, UsageError
+from dtrnet_eval.itemrouting import FILE as ROUTING_FILE
 from dtrnet_eval.server import end_with_parent
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-SUITES = REPOSITORY / "configs" / "suites"
-KEYS = {"about", "runs", "include", "needs"}
+SUITES = tasks.DATA / "suites"
+KEYS = {"about", "runs", "include", "needs", "positions"}
+FINISHED = "finished.json"
 
 
 @dataclass
@@ -34,16 +41,18 @@ class Suite:
         about: one line for people.
         runs: each with `name`, `tasks` (a list) and `args` (harness arguments).
         include: folder of task files, or None for the harness's own tasks.
+        positions: the least max_model_len of a server; 0: any.
     """
 
     name: str
     about: str
     runs: list[dict[str, Any]] = field(default_factory=list)
     include: Path | None = None
+    positions: int = 0
 
 
-def _fail(path: Path, what: str) -> ServerError:
-    return ServerError(f"suite {path}: {what}")
+def _fail(path: Path, what: str) -> UsageError:
+    return UsageError(f"suite {path}: {what}")
 
 
 def _read_run(path: Path, i: int, run: Any) -> dict[str, Any]:
@@ -52,35 +61,75 @@ def _read_run(path: Path, i: int, run: Any) -> dict[str, Any]:
     unknown = set(run) - {"name", "tasks", "args"}
     if unknown or not isinstance(run.get("args", {}), dict):
         raise _fail(path, f"runs[{i}] may have name, tasks and args (a mapping); it has {', '.join(sorted(run))}")
-    return {"name": run.get("name", f"run{i}"), "tasks": [str(task) for task in run["tasks"]], "args": run.get("args", {})}
+    return {"name": str(run.get("name", f"run{i}")), "tasks": [str(task) for task in run["tasks"]], "args": run.get("args", {})}
+
+
+def _include(path: Path, given: Any) -> Path | None:
+    if not given:
+        return None
+    folder = tasks.FOLDER if given == "own" else (path.parent / str(given)).resolve()
+    if not folder.is_dir():
+        raise _fail(path, f"include: there is no folder {folder}")
+    return folder
+
+
+def known() -> list[str]:
+    """Names of the suites that come with the package."""
+    return sorted(path.stem for path in SUITES.glob("*.yaml"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise _fail(path, f"not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(data, dict) or not isinstance(data.get("runs"), list) or not data["runs"] or set(data) - KEYS:
+        raise _fail(path, f"must have runs (a list), and may have {', '.join(sorted(KEYS - {'runs'}))}")
+    positions = data.get("positions", 0)
+    if not isinstance(positions, int) or not isinstance(data.get("needs", []), list):
+        raise _fail(path, "positions must be a whole number, needs a list")
+    return data
 
 
 def load(name: str) -> Suite:
     """Reads a suite by name, or by the path of its file.
 
     Raises:
-        ServerError: there is no such suite, the file is wrong, or something that it needs is missing.
+        UsageError: there is no such suite, the file is wrong, or something that it needs is missing.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else SUITES / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in SUITES.glob("*.yaml"))) or "none"
-        raise ServerError(f"there is no suite {name!r}; known suites: {known}; or give a .yaml file")
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise _fail(path, f"not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(data, dict) or not isinstance(data.get("runs"), list) or not data["runs"] or set(data) - KEYS:
-        raise _fail(path, f"must have runs (a list), and may have {', '.join(sorted(KEYS - {'runs'}))}")
+        raise UsageError(f"there is no suite {name!r}; known suites: {', '.join(known()) or 'none'}; or give a .yaml file")
+    data = _read(path)
     for variable in data.get("needs", []):
-        if not os.environ.get(variable):
+        if not os.environ.get(str(variable)):
             raise _fail(path, f"needs the environment variable {variable}")
-    include = (path.parent / data["include"]).resolve() if data.get("include") else None
-    return Suite(path.stem, data.get("about", ""), [_read_run(path, i, run) for i, run in enumerate(data["runs"])], include)
+    runs = [_read_run(path, i, run) for i, run in enumerate(data["runs"])]
+    if len({run["name"] for run in runs}) < len(runs):
+        raise _fail(path, "two runs have one name")
+    return Suite(path.stem, str(data.get("about", "")), runs, _include(path, data.get("include")), data.get("positions", 0))
 
 
-def command(suite: Suite, run: dict[str, Any], base_url: str, out: Path, extra: list[str]) -> list[str]:
-    """The command line of one run of a suite."""
-    line = [sys.executable, "-m", "dtrnet_eval", "run", "--model", "dtrnet", "--model_args", f"base_url={base_url}"]
+def _model_args(first: str, extra: list[str]) -> tuple[str, list[str]]:
+    """The harness's --model_args as one (its older command lines take the last only), and the arguments without them."""
+    values, rest, at = [first], [], 0
+    while at < len(extra):
+        name, equals, value = extra[at].partition("=")
+        if name != "--model_args":
+            rest.append(extra[at])
+        elif equals:
+            values.append(value)
+        else:
+            values += extra[at + 1 : at + 2]
+            at += 1
+        at += 1
+    return ",".join(values), rest
+
+
+def command(suite: Suite, run: dict[str, Any], server: Access, out: Path, extra: list[str]) -> list[str]:
+    """The command line of one run of a suite; the key is not in it."""
+    model_args, extra = _model_args(server.model_args(), extra)
+    line = [sys.executable, "-m", "dtrnet_eval", "run", "--model", "dtrnet", "--model_args", model_args]
     line += ["--tasks", ",".join(run["tasks"]), "--output_path", str(out / run["name"]), "--log_samples"]
     if suite.include:
         line += ["--include_path", str(suite.include)]
@@ -89,50 +138,123 @@ def command(suite: Suite, run: dict[str, Any], base_url: str, out: Path, extra: 
     return line + extra
 
 
-def _record(run: dict[str, Any], extra: list[str]) -> dict[str, Any]:
-    """What finished.json says: a run counts as finished only with the same tasks and arguments."""
-    return {"tasks": run["tasks"], "args": run["args"], "extra": extra}
+def _digest(folder: Path | None) -> str | None:
+    """Of all task files of a folder."""
+    if folder is None:
+        return None
+    sums = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+        sums.update(f"{path.relative_to(folder)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return sums.hexdigest()[:16]
 
 
-def finished(run: dict[str, Any], out: Path, extra: list[str]) -> bool:
-    """True if this run has left its results in `out`."""
-    mark = out / run["name"] / "finished.json"
+def record(suite: Suite, run: dict[str, Any], extra: list[str]) -> dict[str, Any]:
+    """What finished.json says: a run counts as finished only with the same tasks, arguments and task files."""
+    return {"tasks": run["tasks"], "args": run["args"], "extra": extra, "include": _digest(suite.include)}
+
+
+def finished(suite: Suite, run: dict[str, Any], out: Path, extra: list[str]) -> bool:
+    """True if this run has left its results in `out`. Whose they are is `check_origin`'s business."""
     try:
-        return json.loads(mark.read_text()) == _record(run, extra)
+        return json.loads((out / run["name"] / FINISHED).read_text()) == record(suite, run, extra)
     except (OSError, ValueError):
         return False
 
 
-def run_suite(suite: Suite, base_url: str, out: Path, extra: list[str]) -> None:
-    """Every run of a suite that is not finished in `out`; the finished ones leave `<run>/finished.json`.
+def check_server(suite: Suite, info: ServerInfo, flag: str = "--max-model-len {}") -> None:
+    """That the server's positions are enough.
 
     Raises:
-        ServerError: a run failed; what is finished stays, and the same command goes on behind it.
+        UsageError: they are not; with the flag to set.
+    """
+    if info.max_model_len < suite.positions:
+        need = f"start it with {flag.format(suite.positions)}"
+        raise UsageError(f"the suite {suite.name} needs {suite.positions} positions, but the server takes {info.max_model_len}; {need}")
+
+
+def _limit(arguments: list[str]) -> float | None:
+    """The harness's --limit, of several the last."""
+    found = None
+    for at, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in ("--limit", "-L") and (equals or at + 1 < len(arguments)):
+            found = value if equals else arguments[at + 1]
+    try:
+        return None if found is None else float(found)
+    except ValueError:
+        raise UsageError(f"--limit must be a number, but is {found!r}") from None
+
+
+def check_origin(suite: Suite, out: Path, info: ServerInfo, extra: list[str]) -> None:
+    """That what lies in `out` is of this server and this harness, and what a run of the suite left there of its limit.
+
+    Raises:
+        OriginError: it is not. The harness's seeds are checked when a run begins.
+    """
+    now = origin.Origin.now(info, "dtrnet", harness=origin.harness_version())
+    origin.check(out, now, without=("seeds", "limit"))
+    for run in suite.runs:
+        given = [part for name, value in run["args"].items() for part in (f"--{name}", str(value))]
+        origin.check(out / run["name"], replace(now, limit=_limit([*given, *extra])), without=("seeds",))
+
+
+def _run(suite: Suite, run: dict[str, Any], server: Access, out: Path, extra: list[str]) -> None:
+    status = subprocess.run(
+        command(suite, run, server, out, extra), check=False, preexec_fn=end_with_parent, env=server.environment()
+    ).returncode
+    if status != 0:
+        raise EvalError(f"{suite.name}: run {run['name']} ended with status {status}; start it again to go on from here")
+
+
+def run_suite(suite: Suite, server: Access, out: Path, extra: list[str], routing: bool = False) -> None:
+    """Every run of a suite that is not finished in `out`; the finished ones leave `<run>/finished.json`.
+
+    Args:
+        suite: the runs.
+        server: whom to ask.
+        out: folder of the results.
+        extra: more arguments for the harness.
+        routing: keep each item's routing beside the results.
+
+    Raises:
+        EvalError: a run failed; what is finished stays, and the same command goes on behind it.
     """
     for number, run in enumerate(suite.runs, 1):
-        if finished(run, out, extra):
-            print(f"{suite.name} {number}/{len(suite.runs)} {run['name']}: finished before", flush=True)
+        title, place = f"{suite.name} {number}/{len(suite.runs)} {run['name']}", out / run["name"]
+        if finished(suite, run, out, extra):
+            print(f"{title}: finished before", flush=True)
             continue
-        print(f"{suite.name} {number}/{len(suite.runs)} {run['name']}: {', '.join(run['tasks'])}", flush=True)
-        status = subprocess.run(command(suite, run, base_url, out, extra), check=False, preexec_fn=end_with_parent).returncode
-        if status != 0:
-            raise ServerError(f"{suite.name}: run {run['name']} ended with status {status}; start it again to go on from here")
-        (out / run["name"]).mkdir(parents=True, exist_ok=True)
-        (out / run["name"] / "finished.json").write_text(json.dumps(_record(run, extra)) + "\n")
+        print(f"{title}: {', '.join(run['tasks'])}", flush=True)
+        more = ["--model_args", f"routing_file={place / ROUTING_FILE}"] if routing else []
+        _run(suite, run, server, out, [*extra, *more])
+        place.mkdir(parents=True, exist_ok=True)
+        (place / FINISHED).write_text(json.dumps(record(suite, run, extra)) + "\n")
+
+
+def parser_of_suite() -> argparse.ArgumentParser:
+    """Arguments of `dtrnet-eval suite`; what it does not know goes to the harness."""
+    about = "Runs a suite against a server; finished runs are not repeated. Other arguments go to the harness."
+    parser = argparse.ArgumentParser("dtrnet-eval suite", description=about, allow_abbrev=False)
+    parser.add_argument("suite", help="a suite's name or file; `list` names the known ones")
+    access.add_arguments(parser)
+    parser.add_argument("--output", type=Path, help="folder of the results (results/NAME of the model)")
+    parser.add_argument("--item_routing", action="store_true", help="keep each item's routing, for the report's items")
+    return parser
 
 
 def main(arguments: list[str]) -> int:
     """`dtrnet-eval suite`."""
-    parser = argparse.ArgumentParser("dtrnet-eval suite", description="Runs a suite against a server; finished runs are not repeated.")
-    parser.add_argument("suite", help="a suite's name or file; `list` names the known ones")
-    parser.add_argument("--base_url", default="http://127.0.0.1:8000", help="the server (%(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the results (%(default)s)")
-    args, extra = parser.parse_known_args(arguments)
+    args, extra = parser_of_suite().parse_known_args(arguments)
     if args.suite == "list":
-        for path in sorted(SUITES.glob("*.yaml")):
-            print(f"{path.stem:12} {yaml.safe_load(path.read_text(encoding='utf-8')).get('about', '')}")
+        for name in known():
+            print(f"{name:12} {_read(SUITES / f'{name}.yaml').get('about', '')}")
         return 0
-    suite = load(args.suite)
-    Client(args.base_url).version()
-    run_suite(suite, args.base_url, args.output, extra)
+    access.refuse_secrets(extra)
+    _limit(extra)
+    suite, server = load(args.suite), access.of_arguments(args)
+    info = Client(server).version()
+    check_server(suite, info)
+    out = args.output or Path("results") / info.model
+    check_origin(suite, out, info, extra)
+    run_suite(suite, server, out, extra, args.item_routing)
     return 0

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import shlex
 import time
 from pathlib import Path
+from typing import Any
 
-from dtrnet_eval import suites
-from dtrnet_eval.client import ServerError
+from dtrnet_eval import serverflags, suites
+from dtrnet_eval.access import Access
+from dtrnet_eval.client import Client
+from dtrnet_eval.errors import EvalError, UsageError
 from dtrnet_eval.server import LocalServer
+from dtrnet_eval.serverflags import ServerFlags
+from dtrnet_eval.suites import Suite
+
+CHECKPOINT = "checkpoint.json"
 
 
 def _names(models: list[Path]) -> list[str]:
@@ -17,37 +27,91 @@ def _names(models: list[Path]) -> list[str]:
     return [name if last.count(name) == 1 else "-".join(model.resolve().parts[-2:]) for name, model in zip(last, models)]
 
 
-def main(arguments: list[str]) -> int:
-    """`dtrnet-eval sweep`."""
+def default_program() -> Path | None:
+    """build/dtrnet of the source tree that this package lies in, or dtrnet on the PATH."""
+    import shutil
+
+    built = [folder / "build" / "dtrnet" for folder in Path(__file__).resolve().parents]
+    found = next((path for path in built if os.access(path, os.X_OK) and path.is_file()), None) or shutil.which("dtrnet")
+    return Path(found) if found else None
+
+
+def _stamp(model: Path, program: Path, flags: ServerFlags) -> dict[str, Any]:
+    """Changes whenever a checkpoint's files, the program or its flags do; cheaper than loading the checkpoint to learn its hash."""
+    files = [path for path in sorted(model.iterdir()) if path.is_file()] + [program]
+    return {"files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files], "flags": flags.flags}
+
+
+def _unchanged(out: Path, stamp: dict[str, Any]) -> bool:
+    try:
+        return json.loads((out / CHECKPOINT).read_text()) == stamp
+    except (OSError, ValueError):
+        return False
+
+
+class Sweep:
+    """One suite, one program, one set of flags."""
+
+    def __init__(self, suite: Suite, program: Path, flags: ServerFlags, extra: list[str]) -> None:
+        self.suite, self.program, self.flags, self.extra = suite, program, flags, extra
+
+    def run(self, model: Path, out: Path) -> None:
+        """One checkpoint: nothing is started where all is finished and nothing has changed.
+
+        Raises:
+            EvalError: not finished, or `out` has results of another origin.
+        """
+        stamp = _stamp(model, self.program, self.flags)
+        if _unchanged(out, stamp) and all(suites.finished(self.suite, run, out, self.extra) for run in self.suite.runs):
+            return
+        with LocalServer(self.program, model, self.flags.flags, self.flags.environment()) as server:
+            access = Access(server.url, verify_certificate=not self.flags.tls)  # our own child on the loopback
+            info = Client(access).version()
+            suites.check_server(self.suite, info, "--server-flags '--max-model-len {}'")
+            suites.check_origin(self.suite, out, info, self.extra)
+            suites.run_suite(self.suite, access, out, self.extra)
+        (out / CHECKPOINT).write_text(json.dumps(stamp) + "\n")
+
+
+def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("dtrnet-eval sweep", description=__doc__)
     parser.add_argument("suite", help="a suite's name or file")
     parser.add_argument("models", nargs="+", type=Path, help="checkpoint directories")
     parser.add_argument("--output", type=Path, required=True, help="results, a folder for each checkpoint")
-    parser.add_argument("--dtrnet", type=Path, default=suites.REPOSITORY / "build" / "dtrnet", help="the server's program (%(default)s)")
+    parser.add_argument("--dtrnet", type=Path, default=default_program(), help="the server's program (%(default)s)")
     parser.add_argument("--server-flags", default="", help="more flags of the server, in one string")
     parser.add_argument("--limit", help="items of each task")
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """`dtrnet-eval sweep`."""
+    args = _arguments(arguments)
     suite = suites.load(args.suite)
+    if args.dtrnet is None:
+        raise UsageError("there is no dtrnet program in build/ or on the PATH; name it with --dtrnet")
+    if not args.dtrnet.is_file():
+        raise UsageError(f"cannot start {args.dtrnet}: there is no such program")
     for model in args.models:
         if not (model / "config.json").is_file():
-            raise ServerError(f"{model} is no checkpoint: it has no config.json")
-    extra = ["--limit", args.limit] if args.limit else []
+            raise UsageError(f"{model} is no checkpoint: it has no config.json")
     names = _names(args.models)
     if len(set(names)) < len(names):
-        raise ServerError("two checkpoints have the same name; give each its own directory name")
+        raise UsageError("two checkpoints have the same name; give each its own directory name")
+    flags = serverflags.read(shlex.split(args.server_flags))
+    os.environ.update({name: value for name, value in flags.environment().items() if name.endswith("_API_KEY")})
+    sweep = Sweep(suite, args.dtrnet, flags, ["--limit", args.limit] if args.limit else [])
     failed = []
     for number, (name, model) in enumerate(zip(names, args.models), 1):
-        out, start = args.output / name, time.monotonic()
-        print(f"[{number}/{len(names)}] {name}", flush=True)
+        start, where = time.monotonic(), f"[{number}/{len(names)}] {name}"
+        print(where, flush=True)
         try:
-            if not all(suites.finished(run, out, extra) for run in suite.runs):
-                with LocalServer(args.dtrnet, model, args.server_flags.split()) as server:
-                    suites.run_suite(suite, server.url, out, extra)
-            print(f"[{number}/{len(names)}] {name}: finished, {time.monotonic() - start:.0f} s", flush=True)
-        except ServerError as error:
+            sweep.run(model, args.output / name)
+            print(f"{where}: finished, {time.monotonic() - start:.0f} s", flush=True)
+        except EvalError as error:
             failed.append(name)
-            print(f"[{number}/{len(names)}] {name}: {error}", flush=True)
+            print(f"{where}: {error}", flush=True)
     if failed:
         which = ", ".join(failed)
-        raise ServerError(f"{len(failed)} of {len(names)} checkpoints are not finished: {which}; start the same command to go on")
+        raise EvalError(f"{len(failed)} of {len(names)} checkpoints are not finished: {which}; start the same command to go on")
     return 0

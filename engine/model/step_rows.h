@@ -1,0 +1,45 @@
+/* The rows of one step on the host, packed without padding: ids, positions, runs, key counts, reserved slots and wanted rows. The scheduler fills
+ * them; batch.h copies what is used to a device in one piece. */
+#pragma once
+#include "engine/model/sampler.h"
+#include "kernels/kernels.h"
+
+/* How the token after a wanted row is drawn. */
+struct draw {
+    const struct sampler_params *params; /* borrowed until the step is over; NULL: nothing is drawn */
+    uint64_t index;                      /* of the token in its generation */
+};
+
+struct step_rows {
+    int max_rows, n_layers;
+    int n_rows, n_runs, n_append, n_want, n_saves;
+    int top_k; /* alternatives that the wanted rows need, at least 1 */
+    /* capacity max_rows unless noted */
+    int *ids, *pos, *run_of;
+    struct kern_run *runs;       /* n_runs <= n_rows */
+    int *base;                   /* [n_layers][max_rows]: keys of run i's sequence in layer l before the run, at base[l * max_rows + i] */
+    int *reserved;               /* [n_layers * n_append]: layer l may place its rows in reserved[l * n_append ..] */
+    int *want_row, *want_target; /* rows whose logits are wanted, ascending; the target token or -1 */
+    struct draw *draws;          /* of the wanted rows */
+    struct kern_save *saves;     /* copies of router states to be kept, rows ascending */
+};
+
+int step_rows_init(struct step_rows *s, int max_rows, int n_layers, struct err *err);
+void step_rows_done(struct step_rows *s); /* copes with half-built and with a zeroed struct */
+void step_rows_clear(struct step_rows *s);
+
+/* Adds a run of n >= 1 rows at position pos0; the caller fills step_rows_base(s, layer, run). Returns the run. */
+struct kern_run *step_rows_add_run(struct step_rows *s, const int32_t *ids, int n, int pos0, bool append, int64_t table_off, int table_cap);
+/* Rows must be wanted in ascending order. target: a token or -1. Returns the index of the wanted row; its draw is empty. */
+int step_rows_want(struct step_rows *s, int row, int target, int top_k);
+
+static inline int *step_rows_base(const struct step_rows *s, int layer, int run)
+{
+    return &s->base[(size_t)layer * (size_t)s->max_rows + (size_t)run];
+}
+
+/* KV slots that the step takes: one for each row it appends, in every layer. */
+static inline int step_rows_slots(const struct step_rows *s)
+{
+    return s->n_append * s->n_layers;
+}

@@ -1,0 +1,52 @@
+/* What is asked of the engine and what it answers, sequence by sequence: token ids in, scores and tokens out. */
+#pragma once
+#include "common/err.h"
+#include "kernels/decision.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ENGINE_TOP_K_MAX 20
+
+enum finish_reason { FINISH_NONE, FINISH_LENGTH, FINISH_EOS, FINISH_STOP };
+
+/* One sequence to score and, or, to continue. Arrays are borrowed until the ticket is done. */
+struct eval_request {
+    const int32_t *tokens; /* [n_tokens], 1 <= n_tokens; n_tokens - 1 + max_new <= max_model_len (with max_new 0) */
+    int n_tokens;
+    int score_begin;   /* tokens score_begin .. n_tokens-1 get a logprob; 1 <= score_begin <= n_tokens (= none) */
+    int top_k;         /* best alternatives kept beside each logprob, 0..ENGINE_TOP_K_MAX */
+    int max_new;       /* tokens to generate, 0 = score only */
+    float temperature; /* 0: greedy */
+    int sample_top_k;  /* 0: off */
+    float top_p;       /* 1: off */
+    uint64_t seed;     /* a generated token depends on tokens, parameters, seed and its index alone */
+    bool ignore_eos;
+    bool want_routing;
+    /* Both run on the worker thread, so they must be short and wait for nothing; NULL: none. */
+    void (*on_token)(void *user); /* engine_tokens has grown */
+    void (*on_done)(void *user);  /* once: nothing more will come; engine_wait returns as soon as every request of the ticket has said so */
+    void *user;
+};
+
+/* Borrowed from the ticket. k1 = max(1, top_k). */
+struct eval_result {
+    int code; /* 0, or why the request failed; then only err is meaningful */
+    struct err err;
+    int n_scored;              /* n_tokens - score_begin */
+    const float *logprobs;     /* [n_scored] natural log of the token's probability */
+    const int32_t *top_ids;    /* [n_scored, k1] */
+    const float *top_logprobs; /* [n_scored, k1]; a token is greedy iff its logprob == top_logprobs[.., 0] */
+    int n_new;
+    const int32_t *new_tokens;     /* [n_new], EOS included where it ended the generation */
+    const float *new_logprobs;     /* [n_new] */
+    const int32_t *new_top_ids;    /* [n_new, k1] */
+    const float *new_top_logprobs; /* [n_new, k1] */
+    enum finish_reason finish;
+    int n_rows;                     /* positions whose rows this sequence rests on */
+    int rows_computed, rows_cached; /* rows run for it (again for a score included), and taken from the prefix tree */
+    const int *rows_routed;         /* [n_layers] of n_rows, those that attended; all in dense layers */
+    const int *rows_executed;       /* [n_layers] of n_rows, those that did not skip the layer */
+    int n_routing;                  /* positions in `routing`; 0 unless want_routing */
+    const uint8_t *routing;         /* [n_layers, n_routing] enum decision */
+};

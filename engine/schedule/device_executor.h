@@ -1,0 +1,21 @@
+/* The executor of one device: a model on a backend, with its activations, its KV memory and the steps in flight. */
+#pragma once
+#include "engine/model/model.h"
+#include "engine/schedule/executor.h"
+
+struct device_executor;
+
+struct device_executor_options {
+    struct model_options model;
+    int max_rows;          /* of a step; 0: the backend's default */
+    int max_steps;         /* in flight; 0: the backend's default */
+    size_t kv_cache_bytes; /* 0: a share of free memory */
+    int state_slots;       /* 0: by what the KV rows take */
+};
+
+/* Loads the checkpoint and allocates everything that steps need. *ret is closed through its face. Errors name the field. */
+int device_executor_open(const struct device_executor_options *o, const struct backend *backend, struct device_executor **ret,
+                         struct err *err);
+struct executor *device_executor_face(struct device_executor *x);
+const struct model *device_executor_model(const struct device_executor *x);
+size_t device_executor_workspace_bytes(const struct device_executor *x);

@@ -1,0 +1,147 @@
+/* Admission: what the tree has of a request, and whether there is room for the rest. */
+#include "engine/schedule/sequence.h"
+#include <stdlib.h>
+#include <string.h>
+
+struct path_reader {
+    struct sequence *s;
+    const struct sequence_env *e;
+};
+
+/* Copies a node's decisions to where its tokens are in the sequence. */
+static void read_route(void *arg, struct tree_node *node, int start)
+{
+    struct path_reader *r = arg;
+    int n = node->n_kv < r->s->n_cached - start ? node->n_kv : r->s->n_cached - start;
+    size_t rb = (size_t)r->e->bits->n_bytes;
+    if (n > 0)
+        memcpy(r->s->route + (size_t)start * rb, node->route, (size_t)n * rb);
+}
+
+/* Spreads a node's slots, which lie token by token, over the tables of the layers. Nodes come from the leaf up, so tables fill from the end.
+ * The last row may be one that the tree has and the sequence has no use for. */
+static void read_slots(void *arg, struct tree_node *node, int start)
+{
+    struct path_reader *r = arg;
+    struct sequence *s = r->s;
+    const struct route_bits *b = r->e->bits;
+    int at = node->n_slots;
+    for (int i = node->n_kv - 1; i >= 0; i--) {
+        const uint8_t *route = node->route + (size_t)i * (size_t)b->n_bytes;
+        for (int l = b->n_layers - 1; l >= 0; l--) {
+            if (!route_bits_has_kv(b, route, l))
+                continue;
+            at--;
+            if (start + i < s->n_cached)
+                r->e->table_host[(size_t)l * (size_t)s->table_cap + (size_t)--s->rerun_count[l]] = node->slots[at];
+        }
+    }
+}
+
+/* The tree's part of the sequence: decisions, key counts and block tables. */
+static int take_prefix(struct sequence *s, const struct sequence_env *e)
+{
+    struct path_reader reader = {s, e};
+    int n_layers = e->bits->n_layers;
+    if (!s->n_cached)
+        return 0;
+    tree_walk_up(&s->path, read_route, &reader);
+    for (int p = 0; p < s->n_cached; p++)
+        route_bits_add_kv(e->bits, s->route + (size_t)p * (size_t)e->bits->n_bytes, s->kv_count);
+    memcpy(s->rerun_count, s->kv_count, (size_t)n_layers * sizeof(int));
+    tree_walk_up(&s->path, read_slots, &reader); /* counts rerun_count down to 0 */
+    return e->x->ops->write_table(e->x, s->table_off, e->table_host, (int64_t)n_layers * s->table_cap);
+}
+
+/* Marks the rows whose logits must be computed; scores that the tree has go straight to the result. */
+static void take_scores(struct sequence *s)
+{
+    for (int p = s->req->score_begin; p < s->req->n_tokens; p++) {
+        size_t i = (size_t)(p - s->req->score_begin), top = i * (size_t)s->k1;
+        if (!tree_get_score(&s->path, p, s->k1, &s->logprobs[i], &s->top_ids[top], &s->top_logprobs[top]))
+            s->need[p - 1] = NEED_SCORE;
+    }
+    if (s->req->max_new)
+        s->need[s->req->n_tokens - 1] = NEED_SCORE;
+}
+
+/* Marks the rows from the latest kept copy of the router states on up to position pos. Returns the copy's position. */
+static int need_states(struct sequence *s, int pos)
+{
+    int from;
+    tree_find_state(&s->path, pos, &from);
+    for (int p = from; p < pos; p++)
+        s->need[p] |= NEED_STATE;
+    return from;
+}
+
+/* Cached rows that run again. Where routers have states, a row needs those that precede it. */
+static void mark_reruns(struct sequence *s, const struct sequence_env *e)
+{
+    int cached = s->n_cached < s->n_prompt_rows ? s->n_cached : s->n_prompt_rows, p = s->n_cached;
+    if (e->state_every) {
+        if (s->n_cached < s->table_cap)
+            p = need_states(s, s->n_cached);
+        while (--p >= 0)
+            if (p < cached && s->need[p])
+                p = need_states(s, p);
+    }
+    for (p = 0; p < cached; p++)
+        s->n_rerun_left += s->need[p] != 0;
+}
+
+static int allocate_running(struct sequence *s, const struct sequence_env *e)
+{
+    size_t l = (size_t)e->bits->n_layers, rows = (size_t)s->table_cap;
+    s->kv_count = calloc(2 * l, sizeof(int));
+    s->route = malloc(rows * (size_t)e->bits->n_bytes);
+    s->need = calloc(rows, 1);
+    if (!s->kv_count || !s->route || !s->need)
+        return ERR_NOMEM;
+    s->rerun_count = s->kv_count + l;
+    return 0;
+}
+
+/* why: ADMIT_FAILED for want of memory, or ADMIT_LOST. */
+static enum admission fail(struct sequence *s, const struct sequence_env *e, int code, enum admission why)
+{
+    struct err err;
+    err_set(&err, code, why == ADMIT_LOST ? "copying to the device failed" : "no memory to run the request");
+    sequence_finish(s, e, code, &err);
+    return why;
+}
+
+enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, int64_t promised)
+{
+    const struct eval_request *q = s->req;
+    if (s->table_cap == 0) /* one token, nothing to score or generate: no row is needed */
+        return ADMIT_DONE;
+    if (e->tree->shared && tree_probe(e->tree, q->tokens, q->n_tokens, s->n_prompt_rows) < 0)
+        return ADMIT_WAIT_PREFIX;
+    int64_t entries = (int64_t)e->bits->n_layers * s->table_cap;
+    if (s->table_off < 0 && (s->table_off = extents_take(e->tables, entries)) < 0)
+        return ADMIT_WAIT_ROOM;
+    int r = tree_enter(e->tree, s, q->tokens, q->n_tokens, s->n_prompt_rows, &s->path, &s->n_cached);
+    if (r < 0)
+        return fail(s, e, r, ADMIT_FAILED);
+    if (s->n_cached > s->table_cap) /* the last token's row may be cached too, but this request has no use for it */
+        s->n_cached = s->table_cap;
+    s->promised = (int64_t)(s->table_cap - s->n_cached) * e->bits->n_layers;
+    if (tree_available(e->tree) < promised + s->promised || (e->state_every && (s->state_slot = tree_take_state(e->tree)) < 0)) {
+        tree_leave(e->tree, &s->path);
+        extents_give(e->tables, s->table_off, entries);
+        s->table_off = -1;
+        s->promised = 0;
+        return ADMIT_WAIT_ROOM;
+    }
+    s->n_kv = s->n_cached;
+    r = allocate_running(s, e);
+    if (r < 0)
+        return fail(s, e, r, ADMIT_FAILED);
+    r = take_prefix(s, e);
+    if (r < 0)
+        return fail(s, e, r, ADMIT_LOST);
+    take_scores(s);
+    mark_reruns(s, e);
+    return ADMIT_DONE;
+}

@@ -1,0 +1,121 @@
+/* Which rows of a sequence can run, and how they are put into a step. */
+#include "engine/schedule/sequence.h"
+#include <assert.h>
+
+/* Positions whose tokens are known and whose rows are still to be appended. */
+static int append_due(const struct sequence *s)
+{
+    int known = s->n_new ? s->req->n_tokens + s->n_new : s->n_prompt_rows;
+    return known > s->n_kv ? known - s->n_kv : 0;
+}
+
+int sequence_due(const struct sequence *s)
+{
+    if (s->done || s->in_flight || !s->table_cap)
+        return 0;
+    return s->state_slot >= 0 && s->n_rerun_left ? s->n_rerun_left : s->n_rerun_left + append_due(s);
+}
+
+bool sequence_goes_on(const struct sequence *s)
+{
+    return s->n_rerun_left || s->n_prompt_rows > s->n_kv + s->n_appending || s->n_new + 1 < s->req->max_new;
+}
+
+/* Row p of the sequence is row `row` of the step, and its logits are wanted. */
+static void want_row(struct sequence *s, struct step *step, int row, int p)
+{
+    int target = p + 1 < s->req->n_tokens ? s->req->tokens[p + 1] : -1, i = step_rows_want(&step->rows, row, target, s->k1);
+    step->wants[i] = (struct step_owner){s, p};
+    if (p + 1 >= s->req->n_tokens && s->req->temperature > 0)
+        step->rows.draws[i] = (struct draw){&s->sampler, (uint64_t)s->n_new};
+}
+
+/* Router states of a run: they go on from the sequence's own slot, from a copy that the tree keeps, or from zeros. */
+static void set_states(struct sequence *s, struct kern_run *run, int pos)
+{
+    int at = s->state_pos;
+    run->state_in = s->state_slot;
+    if (at != pos)
+        run->state_in = tree_find_state(&s->path, pos, &at);
+    assert(at == pos);
+    run->state_out = s->state_slot;
+    s->state_pos = pos + run->n;
+}
+
+/* Is a copy of the router states at this position worth keeping? At regular distances, where the context ends, and where this request leaves what
+ * was cached, both one row early: that row is run again for the score of the token after it. */
+static bool keeps_state(const struct sequence *s, const struct sequence_env *e, int pos)
+{
+    int at;
+    if (pos > s->path.n_linked || (pos % e->state_every && pos != s->req->score_begin - 1 && pos != s->n_cached - 1))
+        return false;
+    return tree_find_state(&s->path, pos, &at) < 0 || at != pos;
+}
+
+static void add_saves(struct sequence *s, const struct sequence_env *e, struct step *step, struct kern_run *run, int pos)
+{
+    struct step_rows *rows = &step->rows;
+    run->save0 = rows->n_saves;
+    for (int i = 0; i < run->n; i++) {
+        int slot = e->tree->shared && keeps_state(s, e, pos + i + 1) ? tree_take_state(e->tree) : -1;
+        if (slot < 0)
+            continue;
+        step->saves[rows->n_saves] = (struct step_owner){s, pos + i + 1};
+        rows->saves[rows->n_saves++] = (struct kern_save){run->row0 + i, slot};
+    }
+    run->n_save = rows->n_saves - run->save0;
+}
+
+static void add_run(struct sequence *s, const struct sequence_env *e, struct step *step, int pos, int n, bool append, const int *base)
+{
+    struct step_rows *rows = &step->rows;
+    int i_run = rows->n_runs, row0 = rows->n_rows;
+    for (int l = 0; l < e->bits->n_layers; l++)
+        *step_rows_base(rows, l, i_run) = base[l];
+    step->runs[i_run] = (struct step_owner){s, pos};
+    struct kern_run *run = step_rows_add_run(rows, sequence_tokens(s, pos), n, pos, append, s->table_off, s->table_cap);
+    run->select = e->whole_prompts && pos == 0;
+    if (e->state_every) {
+        set_states(s, run, pos);
+        add_saves(s, e, step, run, pos);
+    }
+    for (int i = 0; i < n; i++)
+        if (pos + i >= s->n_prompt_rows || s->need[pos + i] & NEED_SCORE)
+            want_row(s, step, row0 + i, pos + i);
+    s->rows_run += n;
+}
+
+/* Skips rows up to and with rerun_pos: their keys precede what comes. */
+static void pass_row(struct sequence *s, const struct route_bits *b)
+{
+    route_bits_add_kv(b, s->route + (size_t)s->rerun_pos++ * (size_t)b->n_bytes, s->rerun_count);
+}
+
+/* Runs of consecutive rows that are needed again, from rerun_pos on; a single one where it leaves router states behind. */
+static int pack_reruns(struct sequence *s, const struct sequence_env *e, struct step *step, int n)
+{
+    int packed = 0;
+    while (packed < n && s->n_rerun_left && !(packed && e->state_every)) {
+        while (!s->need[s->rerun_pos])
+            pass_row(s, e->bits);
+        int len = 1;
+        while (packed + len < n && len < s->n_rerun_left && s->need[s->rerun_pos + len])
+            len++;
+        add_run(s, e, step, s->rerun_pos, len, false, s->rerun_count);
+        for (int i = 0; i < len; i++)
+            pass_row(s, e->bits);
+        s->n_rerun_left -= len;
+        packed += len;
+    }
+    return packed;
+}
+
+void sequence_pack(struct sequence *s, const struct sequence_env *e, struct step *step, int n)
+{
+    s->in_flight = true;
+    int again = pack_reruns(s, e, step, n), due = append_due(s);
+    n = again && e->state_every ? 0 : n - again; /* what is appended goes on from the states that are left behind */
+    s->n_appending = n < due ? n : due;
+    if (s->n_appending)
+        add_run(s, e, step, s->n_kv, s->n_appending, true, s->kv_count);
+}

@@ -1,0 +1,337 @@
+/* Turns of the worker: orders, admission, one step launched or taken in, results handed over. */
+#include "engine/schedule/worker.h"
+#include "common/monotonic.h"
+#include "engine/schedule/ticket.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- sequences that end ------------------------------------------------------------------------------------- */
+static void count_result(struct engine_stats *c, const struct sequence *q)
+{
+    bool is_request = q < q->ticket->seqs + q->ticket->n; /* else it scores for one */
+    if (q->result.code == ERR_CANCELLED)
+        c->requests_cancelled += is_request;
+    else if (q->result.code < 0)
+        c->requests_failed += is_request;
+    else
+        c->requests_done += is_request;
+    if (q->result.code >= 0) {
+        c->tokens_scored += (uint64_t)q->result.n_scored;
+        c->tokens_generated += (uint64_t)q->n_new;
+        c->rows_cached += (uint64_t)q->n_cached;
+    }
+}
+
+/* The sequence is in no list. code: 0, or why it failed; one that is done already keeps its result. */
+static void end_sequence(struct worker *w, struct sequence *q, int code, const struct err *err)
+{
+    if (!q->done)
+        sequence_finish(q, &w->env, code, err);
+    count_result(&w->counts, q);
+    seq_list_push(&w->delivery.done, q);
+}
+
+static void end_waiting(struct worker *w, struct seq_list *list, struct sequence *q, int code, const struct err *err)
+{
+    seq_list_remove(list, q);
+    w->delivery.ended_waiting++;
+    end_sequence(w, q, code, err);
+}
+
+static void end_running(struct worker *w, struct sequence *q, int code, const struct err *err)
+{
+    seq_list_remove(&w->policy.running, q);
+    w->delivery.ended_running++;
+    end_sequence(w, q, code, err);
+}
+
+static void end_list(struct worker *w, struct seq_list *list, bool all, int code, const struct err *err)
+{
+    for (struct sequence *q = list->head, *next; q; q = next) {
+        next = q->next;
+        if (!all && (q->in_flight || !atomic_load(&q->ticket->cancelled)))
+            continue;
+        if (list == &w->policy.running)
+            end_running(w, q, code, err);
+        else
+            end_waiting(w, list, q, code, err);
+    }
+}
+
+/* Every sequence, none of them in flight; or those of cancelled tickets, of which the ones in flight end when they are collected. */
+static void end_all(struct worker *w, bool all, int code, const char *text)
+{
+    struct err err;
+    err_set(&err, code, "%s", text);
+    end_list(w, &w->policy.running, all, code, &err);
+    end_list(w, &w->policy.ready, all, code, &err);
+    end_list(w, &w->policy.fifo, all, code, &err);
+}
+
+/* A running sequence whose step was collected: it ends if it has all it wanted, failed, or is cancelled. */
+static void end_if_complete(struct worker *w, struct sequence *q)
+{
+    struct err err;
+    if (q->done || q->result.finish != FINISH_NONE || !sequence_due(q))
+        end_running(w, q, 0, NULL);
+    else if (atomic_load(&q->ticket->cancelled))
+        end_running(w, q, err_set(&err, ERR_CANCELLED, "the request was cancelled"), &err);
+}
+
+static void deliver(struct worker *w)
+{
+    struct engine_stats *c = &w->counts;
+    c->kv_rows_held = (uint64_t)w->tree.held_slots;
+    c->kv_rows_reserved = (uint64_t)policy_promised(&w->policy);
+    c->tree_nodes = w->tree.n_linked;
+    c->tree_tokens = w->tree.tokens;
+    c->evicted_tokens = w->tree.evicted_tokens;
+    c->states_held = (uint64_t)w->tree.n_states;
+    c->states_total = (uint64_t)w->states.n;
+    queue_deliver(w->queue, &w->delivery, c);
+}
+
+/* ---- steps -------------------------------------------------------------------------------------------------- */
+/* The first that is free, so that steps which follow each other one by one, as in decoding, use the same buffers; NULL: all are in flight. */
+static struct step *free_step(struct worker *w)
+{
+    for (int i = 0; i < w->x->limits.max_steps; i++)
+        if (!w->steps[i].number)
+            return &w->steps[i];
+    return NULL;
+}
+
+/* The one launched first; NULL: none is in flight. */
+static struct step *oldest_step(struct worker *w)
+{
+    struct step *oldest = NULL;
+    for (int i = 0; i < w->x->limits.max_steps; i++) {
+        struct step *s = &w->steps[i];
+        if (s->number && (!oldest || s->number < oldest->number))
+            oldest = s;
+    }
+    return oldest;
+}
+
+static int64_t slots_in_flight(const struct worker *w)
+{
+    int64_t n = 0;
+    for (int i = 0; i < w->x->limits.max_steps; i++)
+        n += w->steps[i].number ? step_rows_slots(&w->steps[i].rows) : 0;
+    return n;
+}
+
+static int launch(struct worker *w, struct step *s, struct err *err)
+{
+    struct step_rows *rows = &s->rows;
+    int n = w->x->limits.whole_prompts ? policy_divide_whole(&w->policy) : policy_divide(&w->policy);
+    step_rows_clear(rows);
+    for (int i = 0; i < n; i++)
+        if (w->policy.grants[i].n)
+            sequence_pack(w->policy.grants[i].seq, &w->env, s, w->policy.grants[i].n);
+    s->overlapped = w->n_launched > w->counts.steps;
+    s->number = ++w->n_launched;
+    tree_make_room(&w->tree, step_rows_slots(rows));
+    slots_take(&w->kv, step_rows_slots(rows), rows->reserved);
+    return w->x->ops->launch(w->x, s->id, rows, err);
+}
+
+/* The step is over: its sequences may be packed again, or finished. */
+static void land(struct step *s)
+{
+    for (int i = 0; i < s->rows.n_runs; i++)
+        s->runs[i].seq->in_flight = false;
+    s->number = 0;
+}
+
+static int collect(struct worker *w, struct step *s, struct err *err)
+{
+    double start = monotonic_seconds();
+    int r = w->x->ops->wait(w->x, s->id, &s->results, err);
+    w->counts.wait_s += monotonic_seconds() - start;
+    if (r < 0)
+        return r;
+    w->counts.steps++;
+    w->counts.steps_overlapped += s->overlapped;
+    land(s);
+    commit_step(&w->commit, &w->env, s, &w->counts);
+    for (int i = 0; i < s->rows.n_runs;) {
+        struct sequence *q = s->runs[i].seq;
+        while (i < s->rows.n_runs && s->runs[i].seq == q)
+            i++;
+        end_if_complete(w, q);
+    }
+    return 0;
+}
+
+static void drop_steps(struct worker *w, struct err *err)
+{
+    w->x->ops->drop(w->x, err);
+    for (int i = 0; i < w->x->limits.max_steps; i++) {
+        struct step *s = &w->steps[i];
+        if (!s->number)
+            continue;
+        slots_give(&w->kv, s->rows.reserved, step_rows_slots(&s->rows));
+        for (int j = 0; j < s->rows.n_saves; j++)
+            slots_give(&w->states, &s->rows.saves[j].slot, 1);
+        land(s);
+    }
+}
+
+/* code: what failed; err: what is known of it, code 0 if nothing is. */
+static void lose_device(struct worker *w, int code, struct err *err)
+{
+    drop_steps(w, err);
+    if (err->code >= 0)
+        err_set(err, code, "a step failed with %s", err_name(code));
+    log_error(w->log, "the device failed: %s", err->text);
+    w->lost = true;
+    w->failure = *err;
+    queue_fail(w->queue, err);
+    end_all(w, true, ERR_DEVICE, err->text);
+}
+
+static void note_busy(struct worker *w, double seconds)
+{
+    struct engine_stats *c = &w->counts;
+    struct executor_stats s;
+    w->x->ops->report(w->x, seconds, &s);
+    c->busy_s += seconds;
+    c->matmul_s = s.matmul_s;
+    c->attention_s = s.attention_s;
+    c->other_s = s.other_s;
+    c->memory_total_bytes = s.memory_total_bytes;
+    c->memory_free_bytes = s.memory_free_bytes;
+}
+
+/* ---- turns -------------------------------------------------------------------------------------------------- */
+static struct policy_round admit(struct worker *w)
+{
+    struct policy_round round = policy_admit(&w->policy, &w->env, slots_in_flight(w));
+    w->delivery.started += round.started;
+    while (round.complete.n)
+        end_waiting(w, &round.complete, round.complete.head, 0, NULL);
+    if (w->delivery.done.n)
+        deliver(w); /* now: a step may take long */
+    return round;
+}
+
+/* Admits, then launches a step or takes one in. */
+static void run_step(struct worker *w)
+{
+    struct err err = {0};
+    struct step *first = oldest_step(w), *s = free_step(w);
+    struct policy_round round = s ? admit(w) : (struct policy_round){0};
+    double start = monotonic_seconds();
+    int r = round.code;
+    if (r >= 0 && round.due > 0 && (!first || round.due >= (w->x->limits.max_rows + 1) / 2 || !policy_more_to_come(&w->policy)))
+        r = launch(w, s, &err);
+    else if (r >= 0 && first)
+        r = collect(w, first, &err);
+    note_busy(w, monotonic_seconds() - start);
+    if (r < 0)
+        lose_device(w, r, &err);
+}
+
+bool worker_turn(struct worker *w)
+{
+    deliver(w);
+    struct queue_orders o = queue_take(w->queue, &w->policy.fifo, policy_idle(&w->policy));
+    if (o.stop)
+        return false;
+    if (o.clear) {
+        tree_clear(&w->tree);
+        w->delivery.cleared = true;
+    }
+    if (o.sweep)
+        end_all(w, false, ERR_CANCELLED, "the request was cancelled");
+    if (w->lost)
+        end_all(w, true, ERR_DEVICE, w->failure.text);
+    else
+        run_step(w);
+    return true;
+}
+
+static void *worker_main(void *arg)
+{
+    while (worker_turn(arg))
+        ;
+    return NULL;
+}
+
+/* ---- open and close ----------------------------------------------------------------------------------------- */
+static int init_memory(struct worker *w, const struct worker_options *o, struct err *err)
+{
+    const struct executor_limits *l = &w->x->limits;
+    w->env.table_host = malloc((size_t)l->n_layers * (size_t)l->max_positions * sizeof(int));
+    if (w->env.table_host && slots_init(&w->kv, l->n_kv_slots) >= 0 && slots_init(&w->states, l->n_state_slots) >= 0 &&
+        extents_init(&w->tables, l->n_table_entries) >= 0 && route_bits_init(&w->bits, l->layers, l->n_layers) >= 0 &&
+        tree_init(&w->tree, &w->kv, l->n_state_slots ? &w->states : NULL, &w->bits, o->prefix_cache && !l->whole_prompts, o->tree_bytes) >=
+            0)
+        return 0;
+    return err_set(err, ERR_NOMEM, "no memory for the prefix tree and the lists of %d KV rows", l->n_kv_slots);
+}
+
+int worker_init(struct worker *w, struct executor *x, struct queue *q, const struct worker_options *o, struct err *err)
+{
+    *w = (struct worker){.x = x, .queue = q, .log = o->log};
+    int r = init_memory(w, o, err);
+    if (r >= 0)
+        r = policy_init(&w->policy, x->limits.max_rows, err);
+    if (r >= 0)
+        r = commit_init(&w->commit, &w->bits, err);
+    for (int i = 0; r >= 0 && i < x->limits.max_steps; i++)
+        r = step_init(&w->steps[i], i, &x->limits, err);
+    w->env = (struct sequence_env){.x = x,
+                                   .tree = &w->tree,
+                                   .tables = &w->tables,
+                                   .bits = &w->bits,
+                                   .table_host = w->env.table_host,
+                                   .eos_ids = o->eos_ids,
+                                   .n_eos = o->n_eos,
+                                   .whole_prompts = x->limits.whole_prompts,
+                                   .state_every = x->limits.n_state_slots ? WORKER_STATE_EVERY : 0};
+    if (r < 0)
+        worker_close(w);
+    else
+        note_busy(w, 0);
+    return r;
+}
+
+int worker_start(struct worker *w, struct err *err)
+{
+    w->started = !pthread_create(&w->thread, NULL, worker_main, w);
+    return w->started ? 0 : err_set(err, ERR_NOMEM, "cannot start the engine's thread");
+}
+
+/* What is still there when the worker stops. */
+static void end_rest(struct worker *w)
+{
+    queue_take(w->queue, &w->policy.fifo, false);
+    drop_steps(w, NULL);
+    end_all(w, true, ERR_CANCELLED, "the engine is closing");
+    deliver(w);
+}
+
+void worker_close(struct worker *w)
+{
+    if (!w->x)
+        return;
+    if (w->started) {
+        queue_stop(w->queue);
+        pthread_join(w->thread, NULL);
+    }
+    if (w->steps[0].runs && w->tree.root)
+        end_rest(w);
+    for (int i = 0; i < EXECUTOR_STEPS_MAX; i++)
+        step_done(&w->steps[i]);
+    commit_done(&w->commit);
+    policy_done(&w->policy);
+    tree_done(&w->tree);
+    route_bits_done(&w->bits);
+    extents_done(&w->tables);
+    slots_done(&w->states);
+    slots_done(&w->kv);
+    free(w->env.table_host);
+    memset(w, 0, sizeof(*w));
+}

@@ -1,0 +1,52 @@
+/* The one thread that decides: takes sequences from the queue, has the policy admit them and share out steps, launches steps on the executor, takes in
+ * their results and hands finished sequences back.
+ *
+ * While the device computes a step the worker launches the next one, of sequences that are not in flight, and then takes in the results of the first.
+ * Less than half a step waits for sequences that the step in flight will bring back, or for those that wait for its rows: generating ones above all
+ * are best computed together. */
+#pragma once
+#include "common/log.h"
+#include "engine/schedule/commit.h"
+#include "engine/schedule/policy.h"
+#include "engine/schedule/queue.h"
+#include <pthread.h>
+
+#define WORKER_STATE_EVERY 64 /* positions between copies of router states that the tree keeps */
+
+struct worker_options {
+    bool prefix_cache;
+    size_t tree_bytes;      /* host memory of the prefix tree */
+    const int32_t *eos_ids; /* [n_eos] borrowed */
+    int n_eos;
+    struct log *log; /* borrowed; NULL: silent */
+};
+
+struct worker {
+    struct executor *x;  /* borrowed */
+    struct queue *queue; /* borrowed */
+    struct log *log;
+    struct policy policy;
+    struct slots kv, states;
+    struct extents tables;
+    struct route_bits bits;
+    struct tree tree;
+    struct commit commit;
+    struct sequence_env env;
+    struct step steps[EXECUTOR_STEPS_MAX];
+    uint64_t n_launched;
+    struct engine_stats counts;
+    struct queue_delivery delivery; /* not yet told to the queue */
+    bool lost;                      /* the device; `failure` says why */
+    struct err failure;
+    bool started;
+    pthread_t thread;
+};
+
+/* Everything but the thread; then worker_turn may be called from one thread, as a test does. On error nothing is left behind. */
+int worker_init(struct worker *w, struct executor *x, struct queue *q, const struct worker_options *o, struct err *err);
+/* One turn: takes orders and submissions (waiting for them if there is nothing to do), then launches a step or takes one in. False: told to stop. */
+bool worker_turn(struct worker *w);
+
+int worker_start(struct worker *w, struct err *err);
+/* Stops the thread if there is one, cancels what is left, frees everything. Copes with a zeroed struct. */
+void worker_close(struct worker *w);

@@ -1,0 +1,42 @@
+"""What a run has cost, added up from the usage of every answer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from dtrnet_eval.answers import Usage
+
+
+class RunTotals:
+    """Sums over all answers of a run."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = defaultdict(int)
+        self.rows_routed: list[int] = []
+        self.cost: dict[str, int] = defaultdict(int)
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def add(self, usage: Usage, sequences: int) -> None:
+        """Adds one answer's usage; a sequence rests on one position less than it has tokens."""
+        self.counts["positions"] += usage.counts.get("prompt_tokens", 0) - sequences
+        for name, value in usage.counts.items():
+            self.counts[name] += value
+        missing = len(usage.rows_routed) - len(self.rows_routed)
+        self.rows_routed += [0] * max(0, missing)
+        for layer, rows in enumerate(usage.rows_routed):
+            self.rows_routed[layer] += rows
+        for name, value in usage.cost.items():
+            self.cost[name] += value
+
+    def add_generation(self, usage: Usage) -> None:
+        """Adds the counts of /v1/completions under names of their own."""
+        for name, value in usage.counts.items():
+            self.counts[f"generation_{name}"] += value
+
+    def summary(self) -> dict[str, Any]:
+        """For the results file; `routed_share` is by layer, of all positions that the scored sequences rest on."""
+        rows = self.counts["positions"]
+        share = [round(routed / rows, 6) for routed in self.rows_routed] if rows else []
+        seconds = {phase: round(value, 3) for phase, value in self.seconds.items()}
+        return {**self.counts, "rows_routed": self.rows_routed, "routed_share": share, "cost": dict(self.cost), "seconds": seconds}

@@ -1,0 +1,62 @@
+/* How the ops of a context are entered: whatever thread calls, the context's device is made its own first. */
+#include "kernels/cuda/cuda_ctx.cuh"
+
+#define OP(name, kind, bits, args, ...)            \
+    static int name##_entry(__VA_ARGS__)           \
+    {                                              \
+        struct cuda_ctx *c = ctx_of(k);            \
+        int r = cuda_enter(c);                     \
+        return r < 0 ? r : c->launchers.name args; \
+    }
+#include "kernels/op_list.h"
+
+static int matrix_new_entry(struct kern_ctx *k, enum matrix_kind kind, const struct matrix_part *parts, int n_parts, int cols,
+                            struct kern_matrix **ret, struct err *err)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = cuda_enter(c);
+    return r < 0 ? err_set(err, r, "%s", c->failed.text) : c->launchers.matrix_new(k, kind, parts, n_parts, cols, ret, err);
+}
+
+static int mamba_new_entry(struct kern_ctx *k, const struct mamba_parts *parts, struct kern_mamba **ret, struct err *err)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = cuda_enter(c);
+    return r < 0 ? err_set(err, r, "%s", c->failed.text) : c->launchers.mamba_new(k, parts, ret, err);
+}
+
+static int replay_entry(struct kern_ctx *k, const void *key, size_t key_bytes, int (*issue)(void *arg), void *arg)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = cuda_enter(c);
+    return r < 0 ? r : c->launchers.replay(k, key, key_bytes, issue, arg);
+}
+
+static void fill_launchers(struct kern_ops *o)
+{
+    matrix_cuda_init(o);
+    matmul_cuda_init(o);
+    route_cuda_init(o);
+    mamba_cuda_init(o);
+    select_cuda_init(o);
+    heads_cuda_init(o);
+    place_cuda_init(o);
+    rope_cuda_init(o);
+    attention_cuda_init(o);
+    logprobs_cuda_init(o);
+    replay_cuda_init(o);
+    gates_cuda_init(o);
+    rmsnorm_cuda_init(o);
+}
+
+void entry_cuda_init(struct cuda_ctx *c)
+{
+    fill_launchers(&c->launchers);
+    c->ops = c->launchers; /* what frees weights or tells their size needs no device of their own */
+#define OP(name, kind, bits, args, ...) c->ops.name = name##_entry;
+#include "kernels/op_list.h"
+    c->ops.matrix_new = matrix_new_entry;
+    c->ops.mamba_new = mamba_new_entry;
+    c->ops.replay = replay_entry;
+    c->k.ops = &c->ops;
+}

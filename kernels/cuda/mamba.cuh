@@ -1,0 +1,178 @@
+/* The Mamba router on the device. Names are those of kernels/mamba.h.
+ *
+ * Many rows: u by the accurate matmul, then a kernel each for a and z, the convolution, dt with B and C, the scan, the decision (mamba_rows.cu,
+ * mamba_scan.cu). Runs of one row, as in decoding: u, then all the rest in one kernel, a block a row (mamba_few.cu); at level wgmma u is computed in
+ * parts of 64 columns of x, which that kernel adds up (mamba_few_sm90.cu). Both ways round alike, operation by operation: what they share is below. */
+#pragma once
+#include "kernels/cuda/route.cuh"
+extern "C" {
+#include "kernels/mamba_values.h"
+}
+
+/* Products other than u's are taken in slices of so many inputs: a chain of fused multiply-adds from 0 in each, and the slices added in order to 0. */
+enum { SLICE = 32 };
+
+/* Sizes and weights. Padding is zero; it is multiplied and added as values are. */
+struct mamba_weights {
+    int d, r, e, n_state, n_conv, n_dt;
+    int rk, ep, mix_ld, x_ld; /* r and e rounded up to SLICE; 2e and n_dt + 2 n_state rounded up to 64 */
+    int xp, zp;               /* floats from a row of (dt, B, C), and of (a, z), to the next: multiples of 4 */
+    float eps;
+    double offset;
+    const float *norm, *mix_t, *x_t; /* [rk], [rk, mix_ld], [ep, x_ld] */
+    const float *conv, *conv_bias;   /* [n_conv, e], [e] */
+    const float *dt, *dt_bias;       /* [n_dt, e], [e] */
+    const float *rate, *skip;        /* [e, n_state], [e] */
+    const double *of_u, *of_y;       /* [r], [e] */
+};
+
+struct kern_mamba {
+    struct mamba_weights w;
+    struct kern_matrix *in;
+    struct dev_bytes *memory;
+    size_t bytes;
+};
+
+/* The step as the kernels see it. */
+struct mamba_step {
+    struct rows all;
+    const struct kern_run *runs;
+    const int *run_of;
+    const struct kern_save *saves;
+    float *states;
+    int n_runs, n_routers, router, state_floats;
+    __device__ __forceinline__ float *state(int slot) const
+    {
+        return slot < 0 ? NULL : states + ((size_t)slot * n_routers + router) * state_floats;
+    }
+};
+
+/* Where a row's decision goes; the set of rows that get one. */
+struct mamba_end {
+    struct decisions to;
+    unsigned char *bad;
+    struct rows wanted;
+};
+
+/* What is kept of every row between the kernels. */
+struct mamba_rows {
+    float *u;  /* [n, r] */
+    float *az; /* [n, zp] */
+    float *c;  /* [n, ep] */
+    float *x;  /* [n, xp] dt, B, C */
+    float *y;  /* [n, ep] sum over the states of S C */
+};
+
+/* ---- one row's arithmetic ---- */
+
+/* 1 / sqrt(mean(u^2) + eps), by a warp; each lane gets it. */
+__device__ __forceinline__ float mamba_norm_scale(const float *u, int r, float eps)
+{
+    float sum = 0;
+    for (int j = threadIdx.x % 32; j < r; j += 32)
+        sum = fmaf(u[j], u[j], sum);
+    return 1.0f / sqrtf(warp_sum(sum) / (float)r + eps);
+}
+
+__device__ __forceinline__ float softplus(float y)
+{
+    return y > 20 ? y : log1pf(expf(y));
+}
+
+/* 2^x by the hardware: within two units of the last place, and what is below 2^-126 is 0. */
+__device__ __forceinline__ float power_of_two(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* S after a row, from S before it. */
+__device__ __forceinline__ float mamba_next(float s, float delta, float rate, float input, float b)
+{
+    return fmaf(power_of_two(delta * rate), s, input * b);
+}
+
+/* a of channel e, `back` rows before row r, which is row `pos` of its run; older ones come from `tail`, of the run's first state (NULL: zeros). */
+__device__ __forceinline__ float mamba_a(const struct mamba_weights &w, const float *az, const float *tail, int r, int pos, int back, int e)
+{
+    if (back <= pos)
+        return az[(size_t)(r - back) * w.zp + e];
+    return tail ? tail[(size_t)(w.n_conv - 1 - (back - pos)) * w.e + e] : 0.0f;
+}
+
+/* y of a channel, gated. */
+__device__ __forceinline__ float mamba_y(float sum, float skip, float c, float z)
+{
+    return fmaf(skip, c, sum) * silu(z);
+}
+
+/* A lane's share of the margin; `y` gives y of a channel. The sum over the warp's lanes is the margin. */
+template <typename F> __device__ __forceinline__ double mamba_margin(const struct mamba_weights &w, const float *u, F y)
+{
+    double z = threadIdx.x % 32 == 0 ? w.offset : 0;
+    for (int j = threadIdx.x % 32; j < w.r; j += 32)
+        z = fma(w.of_u[j], (double)u[j], z);
+    for (int e = threadIdx.x % 32; e < w.e; e += 32)
+        z = fma(w.of_y[e], (double)y(e), z);
+    for (int d = 16; d; d >>= 1)
+        z += __shfl_xor_sync(~0u, z, d);
+    return z;
+}
+
+__device__ __forceinline__ bool mamba_wanted(const struct rows &n, int r)
+{
+    int low = 0, high = rows_count(n);
+    if (!n.idx)
+        return r < high;
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (i32_of(n.idx)[middle] < r)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < rows_count(n) && i32_of(n.idx)[low] == r;
+}
+
+/* By one thread. */
+__device__ __forceinline__ void mamba_decide(const struct mamba_end &end, int r, double margin)
+{
+    if (end.bad)
+        end.bad[r] = margin - margin != 0;
+    if (mamba_wanted(end.wanted, r))
+        decide_margin(end.to, r, margin);
+}
+
+/* How many lanes hold the states of a channel, and how many states each: state i * lanes + l is in lane l. The sum over the states takes a lane's first,
+ * then the lanes' in a tree. */
+static inline int mamba_lanes(int n_state)
+{
+    return n_state <= 4 ? 4 : n_state <= 8 ? 8 : n_state <= 16 ? 16 : 32;
+}
+static inline int mamba_states_a_lane(int n_state)
+{
+    return n_state <= 32 ? 1 : n_state <= 64 ? 2 : 4;
+}
+
+/* ---- kernels ---- */
+int mamba_rows_before(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b);
+int mamba_scan(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b);
+int mamba_rows_after(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b,
+                     const struct mamba_end &end);
+
+/* u of few rows in parts, one a block of 64 columns of x and term of the weights, in the order in which they are added. */
+enum { FEW_ROWS = 64 };
+struct mamba_parts_of_u {
+    const float *part;    /* [blocks, FEW_ROWS, ld] NULL: u is whole */
+    const float *unscale; /* [blocks, FEW_ROWS] the factor of a part */
+    int blocks, ld;
+    float w_unscale; /* of the sum */
+    const float *bias;
+};
+bool mamba_few_fits(const struct kern_mamba *m, const struct mamba_step &s);
+int mamba_few(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const float *u, const struct mamba_parts_of_u &p,
+              const struct mamba_end &end);
+/* Level wgmma, x as tensor_map_fits. scratch: [blocks * FEW_ROWS * (ld + 1)] floats; mamba_parts_floats tells how many. */
+size_t mamba_parts_floats(const struct kern_matrix *in);
+int mamba_parts_sm90(struct cuda_ctx *c, const struct kern_mamba *m, const float *x, int n, float *scratch, struct mamba_parts_of_u *ret);

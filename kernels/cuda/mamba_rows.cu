@@ -1,0 +1,172 @@
+/* The Mamba router's kernels over rows: a and z, the convolution, (dt, B, C) before the scan; the decision after it. */
+#include "kernels/cuda/mamba.cuh"
+
+/* ---- products ----
+ *
+ * y[r, c] = sum_i x[r, i] w_t[i, c] in slices (mamba.cuh). A block computes 16 TM rows and 64 columns, a thread TM rows, 16 apart, and 8 columns: four
+ * and the same four 32 further. */
+enum { COLUMNS = 64, PRODUCT_THREADS = 128, X_LD = SLICE + 4 };
+
+struct product_args {
+    const float *x, *w_t, *norm; /* norm: [k padded], or NULL; x is normed on the way */
+    float *y;
+    int ldx, ldw, ldy, k, k_slices, columns;
+    float eps;
+    struct rows all;
+};
+
+/* Inputs i0 .. of the block's rows, zero beyond k and the last row. */
+template <int TM>
+__device__ __forceinline__ void load_slice(const struct product_args &a, float (*xs)[X_LD], float (*ws)[COLUMNS], const float *scale,
+                                           int m0, int n0, int i0, int m)
+{
+    for (int i = threadIdx.x; i < 16 * TM * SLICE; i += PRODUCT_THREADS) {
+        int row = i / SLICE, j = i0 + i % SLICE;
+        float v = m0 + row < m && j < a.k ? a.x[(size_t)(m0 + row) * a.ldx + j] : 0;
+        xs[row][i % SLICE] = a.norm ? v * scale[row] * a.norm[j] : v;
+    }
+    for (int i = threadIdx.x; i < SLICE * COLUMNS / 4; i += PRODUCT_THREADS)
+        *(float4 *)&ws[i / 16][i % 16 * 4] = *(const float4 *)&a.w_t[(size_t)(i0 + i / 16) * a.ldw + n0 + i % 16 * 4];
+}
+
+template <int TM> __device__ __forceinline__ void add_slice(float (&sum)[TM][8], const float (*xs)[X_LD], const float (*ws)[COLUMNS])
+{
+    int tx = threadIdx.x % 8, ty = threadIdx.x / 8;
+    float acc[TM][8] = {};
+#pragma unroll
+    for (int i = 0; i < SLICE; i += 4) {
+        float4 x[TM];
+#pragma unroll
+        for (int t = 0; t < TM; t++)
+            x[t] = *(const float4 *)&xs[ty + 16 * t][i];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            float4 lo = *(const float4 *)&ws[i + j][tx * 4], hi = *(const float4 *)&ws[i + j][32 + tx * 4];
+            float w[8] = {lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w};
+#pragma unroll
+            for (int t = 0; t < TM; t++) {
+                float v = j == 0 ? x[t].x : j == 1 ? x[t].y : j == 2 ? x[t].z : x[t].w;
+#pragma unroll
+                for (int c = 0; c < 8; c++)
+                    acc[t][c] = fmaf(v, w[c], acc[t][c]);
+            }
+        }
+    }
+#pragma unroll
+    for (int t = 0; t < TM; t++)
+#pragma unroll
+        for (int c = 0; c < 8; c++)
+            sum[t][c] += acc[t][c];
+}
+
+template <int TM> __global__ static void __launch_bounds__(PRODUCT_THREADS) product_tile(struct product_args a)
+{
+    __shared__ __align__(16) float xs[16 * TM][X_LD], ws[SLICE][COLUMNS], scale[16 * TM];
+    int m = rows_count(a.all), m0 = blockIdx.x * 16 * TM, n0 = blockIdx.y * COLUMNS;
+    if (m0 >= m)
+        return;
+    for (int i = threadIdx.x / 32; a.norm && i < 16 * TM && m0 + i < m; i += PRODUCT_THREADS / 32) {
+        float s = mamba_norm_scale(a.x + (size_t)(m0 + i) * a.ldx, a.k, a.eps);
+        if (threadIdx.x % 32 == 0)
+            scale[i] = s;
+    }
+    float sum[TM][8] = {};
+    for (int s = 0; s < a.k_slices; s++) {
+        __syncthreads();
+        load_slice<TM>(a, xs, ws, scale, m0, n0, s * SLICE, m);
+        __syncthreads();
+        add_slice<TM>(sum, xs, ws);
+    }
+    for (int t = 0; t < TM; t++) {
+        int r = m0 + threadIdx.x / 8 + 16 * t;
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int c = n0 + h * 32 + threadIdx.x % 8 * 4;
+            if (r < m && c < a.ldy) /* columns beyond the last are zero, as the weights are */
+                *(float4 *)&a.y[(size_t)r * a.ldy + c] =
+                    make_float4(sum[t][h * 4], sum[t][h * 4 + 1], sum[t][h * 4 + 2], sum[t][h * 4 + 3]);
+        }
+    }
+}
+
+template <int TM> static void start_product(struct cuda_ctx *c, const struct product_args &a)
+{
+    dim3 grid(div_up(a.all.n_max, 16 * TM), div_up(a.columns, COLUMNS));
+    product_tile<TM><<<grid, PRODUCT_THREADS, 0, c->stream>>>(a);
+}
+
+/* The largest tiles that still leave no more than a quarter of the device without one. */
+static int product(struct cuda_ctx *c, const struct product_args &a)
+{
+    int tiles_of_16 = div_up(a.all.n_max, 16) * div_up(a.columns, COLUMNS), enough = c->n_sm * 3 / 4;
+    if (tiles_of_16 >= 8 * enough)
+        start_product<8>(c, a);
+    else if (tiles_of_16 >= 4 * enough)
+        start_product<4>(c, a);
+    else if (tiles_of_16 >= 2 * enough)
+        start_product<2>(c, a);
+    else
+        start_product<1>(c, a);
+    return launched(&c->k, "mamba product");
+}
+
+/* ---- the convolution ---- */
+
+enum { THREADS = 256 };
+
+__global__ static void __launch_bounds__(THREADS)
+    conv_rows(const __grid_constant__ struct mamba_weights w, const __grid_constant__ struct mamba_step s, const float *az, float *c)
+{
+    size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    int r = (int)(i / w.ep), e = (int)(i % w.ep);
+    if (r >= rows_count(s.all))
+        return;
+    float v = 0;
+    if (e < w.e) {
+        struct kern_run run = s.runs[s.run_of[r]];
+        const float *tail = s.state(run.state_in);
+        float sum = w.conv_bias[e];
+        for (int j = 0; j < w.n_conv; j++)
+            sum = fmaf(w.conv[(size_t)j * w.e + e], mamba_a(w, az, tail, r, r - run.row0, w.n_conv - 1 - j, e), sum);
+        v = silu(sum);
+    }
+    c[i] = v;
+}
+
+int mamba_rows_before(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b)
+{
+    const struct mamba_weights &w = m->w;
+    struct product_args mix = {b.u, w.mix_t, w.norm, b.az, w.r, w.mix_ld, w.zp, w.r, w.rk / SLICE, w.zp, w.eps, s.all};
+    struct product_args x = {b.c, w.x_t, NULL, b.x, w.ep, w.x_ld, w.xp, w.ep, w.ep / SLICE, w.xp, 0, s.all};
+    int r = product(c, mix);
+    if (r < 0)
+        return r;
+    unsigned blocks = (unsigned)(((size_t)s.all.n_max * w.ep + THREADS - 1) / THREADS);
+    conv_rows<<<blocks, THREADS, 0, c->stream>>>(w, s, b.az, b.c);
+    r = launched(&c->k, "mamba convolution");
+    return r < 0 ? r : product(c, x);
+}
+
+/* ---- the decision: a warp a row ---- */
+
+enum { WARPS = 8 };
+
+__global__ static void __launch_bounds__(32 * WARPS)
+    decide_rows(const __grid_constant__ struct mamba_weights w, const __grid_constant__ struct mamba_step s,
+                const __grid_constant__ struct mamba_rows b, const __grid_constant__ struct mamba_end end)
+{
+    int r = blockIdx.x * WARPS + threadIdx.x / 32;
+    if (r >= rows_count(s.all))
+        return;
+    const float *y = b.y + (size_t)r * w.ep, *c = b.c + (size_t)r * w.ep, *z = b.az + (size_t)r * w.zp + w.e;
+    double margin = mamba_margin(w, b.u + (size_t)r * w.r, [&](int e) { return mamba_y(y[e], w.skip[e], c[e], z[e]); });
+    if (threadIdx.x % 32 == 0)
+        mamba_decide(end, r, margin);
+}
+
+int mamba_rows_after(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b,
+                     const struct mamba_end &end)
+{
+    decide_rows<<<div_up(s.all.n_max, WARPS), 32 * WARPS, 0, c->stream>>>(m->w, s, b, end);
+    return launched(&c->k, "mamba decision");
+}

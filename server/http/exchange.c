@@ -1,0 +1,333 @@
+/* One request and its answer, on the connection's thread.
+ *
+ * Whether a request is let in is decided when its headers are there. The body of one that is not is neither kept nor counted: a small one is
+ * read and dropped, since a client that is still sending would lose its answer to a reset of the connection; a larger one is not read, and the
+ * connection ends with the answer. A body that is let in is assembled in one struct buf with a hard maximum; what lies beyond the maximum
+ * is dropped likewise, up to DRAIN_FACTOR times it. */
+#include "server/http/http_private.h"
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DRAIN_FACTOR 4
+#define DROPPED_MAX 65536 /* bytes of a refused request's body that are read for the client's sake */
+#define BUDGET_FACTOR 2   /* bodies of all requests together may hold so many times the maximum of one; parsed JSON is far larger */
+#define STREAM_BLOCK 16384
+#define STREAM_MAX (1 << 26)
+
+/* MHD's con_cls, from the headers to the end of the answer. */
+struct http_exchange {
+    struct http_server *h;
+    struct MHD_Connection *mhd;
+    struct connection *connection;
+    struct http_request req;
+    struct watch watch;
+    struct buf body;
+    struct err body_error;
+    size_t counted_bytes;           /* its share of http_server.body_bytes */
+    size_t dropped_bytes, drop_max; /* so much is read of a body that is not kept */
+    int status;                     /* 0: no answer queued yet */
+    bool handled, http11;
+    bool refused; /* body_error was there before the body */
+    struct http_stream stream;
+    struct buf piece; /* what `next` wrote and MHD has not taken yet */
+    size_t piece_taken;
+    bool stream_ended;
+    struct timespec begin;
+};
+
+/* ---- what handlers ask ---- */
+
+int http_in_flight_of(const struct http_request *req)
+{
+    return http_in_flight(req->exchange->h);
+}
+
+const char *http_header(const struct http_request *req, const char *name)
+{
+    return MHD_lookup_connection_value(req->exchange->mhd, MHD_HEADER_KIND, name);
+}
+
+/* HTTP/1.0 knows no interim answers. In a TLS connection the watcher cannot write, and hardly a client closes one half of it. */
+static enum watch_fin choose_fin(const struct http_exchange *x, bool streams)
+{
+    if (streams)
+        return WATCH_FIN_HALF;
+    return x->h->o.tls_cert_file ? WATCH_FIN_GONE : x->http11 ? WATCH_FIN_ASK : WATCH_FIN_HALF;
+}
+
+void http_watch(struct http_request *req, bool streams, void (*changed)(void *user, enum watch_state state), void *user)
+{
+    struct http_exchange *x = req->exchange;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(x->mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+    x->watch = (struct watch){.fd = info ? info->connect_fd : -1, .fin = choose_fin(x, streams), .changed = changed, .user = user};
+    watcher_add(x->h->watcher, &x->watch);
+}
+
+enum watch_state http_unwatch(struct http_request *req)
+{
+    return watcher_remove(req->exchange->h->watcher, &req->exchange->watch);
+}
+
+bool http_take_place(struct http_request *req)
+{
+    return connections_take_place(req->exchange->h->connections, req->exchange->connection);
+}
+
+/* ---- the headers ---- */
+
+static void choose_id(struct http_exchange *x)
+{
+    const char *given = http_header(&x->req, "X-Request-Id");
+    size_t n = given ? strlen(given) : 0;
+    static const char sane[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+    if (n > 0 && n <= HTTP_ID_MAX && strspn(given, sane) == n) {
+        memcpy(x->req.id, given, n + 1);
+        return;
+    }
+    uint64_t v = atomic_fetch_add(&x->h->next_id, 1) * 0x9e3779b97f4a7c15u;
+    snprintf(x->req.id, sizeof(x->req.id), "%016llx", (unsigned long long)(v ^ (v >> 32)));
+}
+
+static bool has_body(const struct http_exchange *x)
+{
+    return http_header(&x->req, "Content-Length") || http_header(&x->req, "Transfer-Encoding");
+}
+
+/* SIZE_MAX: not told. */
+static size_t told_length(const struct http_exchange *x)
+{
+    const char *length = http_header(&x->req, "Content-Length");
+    return length ? strtoull(length, NULL, 10) : http_header(&x->req, "Transfer-Encoding") ? SIZE_MAX : 0;
+}
+
+static void check_body_headers(struct http_exchange *x)
+{
+    const char *coding = http_header(&x->req, "Content-Encoding"), *length = http_header(&x->req, "Content-Length");
+    size_t n = told_length(x), max = x->req.wants_body ? x->h->o.max_body_bytes : DROPPED_MAX;
+    if (n > max && length)
+        err_field(&x->body_error, ERR_TOO_LARGE, "body", "the body has %.20s bytes; the limit is %zu", length, max);
+    if (coding && strcasecmp(coding, "identity"))
+        err_field(&x->body_error, ERR_UNSUPPORTED, "Content-Encoding", "Content-Encoding %.40s is not supported; send the body as it is",
+                  coding);
+}
+
+static void let_in(struct http_exchange *x)
+{
+    struct http_server *h = x->h;
+    bool in = !h->o.admit || h->o.admit(h->o.user, &x->req, &x->body_error) >= 0;
+    if (in)
+        check_body_headers(x);
+    x->drop_max = in && x->req.wants_body ? h->o.max_body_bytes * DRAIN_FACTOR : DROPPED_MAX;
+    x->refused = x->body_error.code < 0;
+}
+
+static struct http_exchange *begin(struct http_server *h, struct MHD_Connection *mhd, const char *url, const char *method,
+                                   const char *version)
+{
+    struct http_exchange *x = calloc(1, sizeof(*x));
+    if (!x)
+        return NULL;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    x->h = h;
+    x->mhd = mhd;
+    x->connection = info ? info->socket_context : NULL;
+    x->http11 = !strcmp(version, "HTTP/1.1");
+    x->req = (struct http_request){.method = method, .path = url, .route = -1, .wants_body = true, .exchange = x};
+    buf_init(&x->body, h->o.max_body_bytes);
+    buf_init(&x->piece, STREAM_MAX);
+    clock_gettime(CLOCK_MONOTONIC, &x->begin);
+    choose_id(x);
+    let_in(x);
+    return x;
+}
+
+/* Is a refused request answered before its body? Who waits for "100 Continue" sends none yet. */
+static bool answer_early(const struct http_exchange *x)
+{
+    return x->refused && (http_header(&x->req, "Expect") || told_length(x) > x->drop_max);
+}
+
+/* ---- the body ---- */
+
+static void keep_body(struct http_exchange *x, const char *data, size_t size)
+{
+    struct http_server *h = x->h;
+    size_t max = h->o.max_body_bytes;
+    x->counted_bytes += size;
+    if (atomic_fetch_add(&h->body_bytes, size) + size > BUDGET_FACTOR * max) {
+        err_set(&x->body_error, ERR_BUSY, "the bodies of all requests under way exceed %zu bytes", BUDGET_FACTOR * max);
+        return;
+    }
+    int r = buf_append(&x->body, data, size);
+    if (r == ERR_NOMEM)
+        err_field(&x->body_error, r, "body", "no memory for a body of over %zu bytes", x->body.len);
+    else if (r < 0)
+        err_field(&x->body_error, r, "body", "the body is longer than %zu bytes", max);
+}
+
+static void drop_body(struct http_exchange *x)
+{
+    buf_done(&x->body);
+    atomic_fetch_sub(&x->h->body_bytes, x->counted_bytes);
+    x->counted_bytes = 0;
+}
+
+static enum MHD_Result take_body(struct http_exchange *x, const char *data, size_t *size)
+{
+    connections_received(x->h->connections, x->connection, *size);
+    if (!x->body_error.code && x->req.wants_body)
+        keep_body(x, data, *size);
+    if (x->body_error.code || !x->req.wants_body) {
+        drop_body(x);
+        x->dropped_bytes += *size;
+        if (x->dropped_bytes > x->drop_max)
+            return MHD_NO;
+    }
+    *size = 0;
+    return MHD_YES;
+}
+
+/* ---- answers ---- */
+
+static ssize_t stream_read(void *user, uint64_t pos, char *out, size_t max)
+{
+    struct http_exchange *x = user;
+    if (x->piece_taken == x->piece.len) {
+        if (x->stream_ended)
+            return MHD_CONTENT_READER_END_OF_STREAM;
+        buf_clear(&x->piece);
+        x->piece_taken = 0;
+        int r = x->stream.next(x->stream.user, &x->piece);
+        if (r < 0)
+            return MHD_CONTENT_READER_END_WITH_ERROR;
+        x->stream_ended = r == 0;
+    }
+    size_t n = x->piece.len - x->piece_taken;
+    if (n == 0 && x->stream_ended)
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    n = n < max ? n : max;
+    memcpy(out, x->piece.data + x->piece_taken, n);
+    x->piece_taken += n;
+    return (ssize_t)n;
+}
+
+static void add_headers(struct http_exchange *x, struct MHD_Response *m, const struct http_response *resp)
+{
+    char text[32];
+    if (resp->status != 204)
+        MHD_add_response_header(m, "Content-Type", resp->content_type ? resp->content_type : "application/json");
+    MHD_add_response_header(m, "X-Request-Id", x->req.id);
+    if (resp->allow)
+        MHD_add_response_header(m, "Allow", resp->allow);
+    if (resp->retry_after_s > 0) {
+        snprintf(text, sizeof(text), "%d", resp->retry_after_s);
+        MHD_add_response_header(m, "Retry-After", text);
+    }
+    if (resp->status == 401)
+        MHD_add_response_header(m, "WWW-Authenticate", "Bearer");
+    if (resp->stream.next)
+        MHD_add_response_header(m, "Cache-Control", "no-cache");
+    if (resp->close || connections_spare(x->connection) || atomic_load(&x->h->stopping))
+        MHD_add_response_header(m, "Connection", "close");
+}
+
+static enum MHD_Result send_response(struct http_exchange *x, struct http_response *resp)
+{
+    struct MHD_Response *m;
+    x->stream = resp->stream;
+    if (x->stream.next) {
+        m = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, stream_read, x, NULL);
+        buf_done(&resp->body);
+    } else {
+        size_t len = 0;
+        char *bytes = buf_take(&resp->body, &len);
+        m = bytes ? MHD_create_response_from_buffer(len, bytes, MHD_RESPMEM_MUST_FREE) : NULL;
+        if (bytes && !m)
+            free(bytes);
+    }
+    if (!m)
+        return MHD_NO;
+    add_headers(x, m, resp);
+    x->status = resp->status;
+    enum MHD_Result r = MHD_queue_response(x->mhd, (unsigned)resp->status, m);
+    MHD_destroy_response(m);
+    return r;
+}
+
+static enum MHD_Result answer(struct http_exchange *x)
+{
+    struct http_server *h = x->h;
+    struct http_response resp = {.status = 500};
+    buf_init(&resp.body, (size_t)1 << 31);
+    x->handled = true;
+    atomic_fetch_add(&h->in_flight, 1);
+    connections_enter(h->connections, x->connection, x->refused ? CONNECTION_REFUSED : CONNECTION_WORK);
+    x->req.body = x->body.data;
+    x->req.body_len = x->body.len;
+    h->o.handle(h->o.user, &x->req, x->body_error.code ? &x->body_error : NULL, &resp);
+    if (!x->refused) /* who is refused gives way still */
+        connections_enter(h->connections, x->connection, CONNECTION_ANSWER);
+    return send_response(x, &resp);
+}
+
+/* ---- the library's calls ---- */
+
+/* What it returns is the first value of `state` below. */
+void *exchange_on_line(void *user, const char *uri, struct MHD_Connection *mhd)
+{
+    struct http_server *h = user;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    connections_headers(h->connections, info ? info->socket_context : NULL);
+    return NULL;
+}
+
+static enum MHD_Result on_headers(struct http_exchange *x)
+{
+    if (answer_early(x))
+        return answer(x);
+    enum connection_phase next = x->refused || !x->req.wants_body ? CONNECTION_REFUSED : CONNECTION_BODY;
+    return !has_body(x) || connections_enter(x->h->connections, x->connection, next) ? MHD_YES : MHD_NO;
+}
+
+enum MHD_Result exchange_on_request(void *user, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
+                                    const char *data, size_t *data_size, void **state)
+{
+    struct http_exchange *x = *state;
+    if (!x) {
+        *state = x = begin(user, mhd, url, method, version);
+        return x ? on_headers(x) : MHD_NO;
+    }
+    if (*data_size)
+        return take_body(x, data, data_size);
+    return x->handled ? MHD_YES : answer(x);
+}
+
+static double seconds_since(const struct timespec *begin)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)(now.tv_sec - begin->tv_sec) + 1e-9 * (double)(now.tv_nsec - begin->tv_nsec);
+}
+
+void exchange_on_completed(void *user, struct MHD_Connection *mhd, void **state, enum MHD_RequestTerminationCode why)
+{
+    struct http_exchange *x = *state;
+    struct http_server *h = user;
+    if (!x)
+        return;
+    if (x->stream.done)
+        x->stream.done(x->stream.user);
+    drop_body(x);
+    connections_enter(h->connections, x->connection, CONNECTION_IDLE);
+    if (x->handled) {
+        h->o.finished(h->o.user, &x->req, x->status, seconds_since(&x->begin));
+        if (atomic_fetch_sub(&h->in_flight, 1) == 1 && atomic_load(&h->stopping))
+            (void)!write(h->idle, &(uint64_t){1}, sizeof(uint64_t));
+    }
+    buf_done(&x->piece);
+    free(x);
+    *state = NULL;
+}

@@ -1,0 +1,28 @@
+/* What the files that know libmicrohttpd share: http.c (the server's life) and exchange.c (a request and its answer). */
+#pragma once
+#include "server/http/connections.h"
+#include "server/http/http.h"
+#include <microhttpd.h>
+#include <stdatomic.h>
+
+struct listener;
+
+struct http_server {
+    struct http_options o;
+    struct listener *listener;
+    struct connections *connections;
+    struct watcher *watcher;
+    struct MHD_Daemon *daemon;
+    atomic_int in_flight;
+    int idle;                  /* eventfd: see http_idle_fd */
+    _Atomic size_t body_bytes; /* of all requests */
+    atomic_bool stopping;
+    _Atomic uint64_t next_id;
+};
+
+/* Callbacks of the library; `user` is the http_server. */
+enum MHD_Result exchange_on_request(void *user, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
+                                    const char *data, size_t *data_size, void **state);
+void exchange_on_completed(void *user, struct MHD_Connection *mhd, void **state, enum MHD_RequestTerminationCode why);
+/* The first line of a request has been read. */
+void *exchange_on_line(void *user, const char *uri, struct MHD_Connection *mhd);

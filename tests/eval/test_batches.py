@@ -1,0 +1,51 @@
+"""Requests are gathered without loss, within bounds, contexts that are equal together."""
+
+import random
+import unittest
+
+from dtrnet_eval import batches
+
+
+class ByContext(unittest.TestCase):
+    def check(self, pairs: list[tuple[str, str]]) -> list[list[list[int]]]:
+        made = list(batches.by_context(pairs))
+        places = [place for batch in made for group in batch for place in group]
+        self.assertEqual(sorted(places), list(range(len(pairs))))
+        for batch in made:
+            self.assertTrue(batch and all(batch))
+            for group in batch:
+                self.assertEqual(len({pairs[place][0] for place in group}), 1)
+        return made
+
+    def test_sizes(self) -> None:
+        for contexts, each in [(0, 0), (1, 1), (1, 255), (1, 256), (1, 257), (1, 1000), (256, 1), (257, 1), (64, 4), (65, 4), (100, 3)]:
+            pairs = [(f"c{i}", f"e{j}") for i in range(contexts) for j in range(each)]
+            random.Random(contexts).shuffle(pairs)
+            made = self.check(pairs)
+            self.assertTrue(all(sum(map(len, batch)) <= batches.PAIRS_A_REQUEST for batch in made))
+
+    def test_bytes(self) -> None:
+        large = "x" * (batches.BYTES_A_REQUEST // 2)
+        made = self.check([(f"{large}{i}", "e") for i in range(5)])
+        self.assertEqual([len(batch) for batch in made], [1] * 5)
+        made = self.check([("c", large + large + large), ("d", "e")])  # one pair may be larger than the bound
+        self.assertEqual(len(made), 2)
+
+    def test_neighbours(self) -> None:
+        made = self.check([("b", "1"), ("a", "1"), ("b", "2"), ("a", "2")])
+        self.assertEqual(made, [[[1, 3], [0, 2]]])
+
+
+class BySettings(unittest.TestCase):
+    def test_groups(self) -> None:
+        settings = [{"until": ["\n"], "max_gen_toks": 8}, {"max_gen_toks": 8, "until": ["\n"]}, {"until": ["."]}] * 40
+        made = batches.by_settings(settings)
+        self.assertEqual(sorted(place for batch in made for place in batch), list(range(len(settings))))
+        for batch in made:
+            self.assertLessEqual(len(batch), batches.PROMPTS_A_REQUEST)
+            self.assertTrue(all(settings[place] == settings[batch[0]] for place in batch))
+        self.assertEqual(len(made), 3 + 2)
+
+
+if __name__ == "__main__":
+    unittest.main()

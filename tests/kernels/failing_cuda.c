@@ -1,0 +1,82 @@
+/* See failing_cuda.h. Calls that only clean up after an error, and those whose result nobody reads, are left alone. */
+#include "tests/kernels/failing_cuda.h"
+#include <cuda_runtime_api.h>
+#include <stdbool.h>
+
+static int fail_at, n_calls, pretended;
+
+void failing_cuda_at(int n)
+{
+    fail_at = n;
+    n_calls = 0;
+}
+
+int failing_cuda_calls(void)
+{
+    return n_calls;
+}
+
+void failing_cuda_capability(int capability)
+{
+    pretended = capability;
+}
+
+static bool fails(void)
+{
+    n_calls++;
+    return fail_at && n_calls >= fail_at;
+}
+
+#define DECLARE(name, ...)                  \
+    cudaError_t __real_##name(__VA_ARGS__); \
+    cudaError_t __wrap_##name(__VA_ARGS__); \
+    cudaError_t __wrap_##name(__VA_ARGS__)
+
+/* Not made where it fails; of those that free, made all the same. */
+#define CALL(name, args, ...)                                   \
+    DECLARE(name, __VA_ARGS__)                                  \
+    {                                                           \
+        return fails() ? cudaErrorUnknown : __real_##name args; \
+    }
+#define FREE(name, args, ...)                  \
+    DECLARE(name, __VA_ARGS__)                 \
+    {                                          \
+        cudaError_t e = __real_##name args;    \
+        return fails() ? cudaErrorUnknown : e; \
+    }
+
+CALL(cudaSetDevice, (device), int device)
+CALL(cudaMalloc, (p, bytes), void **p, size_t bytes)
+CALL(cudaMallocHost, (p, bytes), void **p, size_t bytes)
+FREE(cudaFree, (p), void *p)
+FREE(cudaFreeHost, (p), void *p)
+CALL(cudaMemGetInfo, (unused, total), size_t *unused, size_t *total)
+CALL(cudaMemsetAsync, (p, value, bytes, stream), void *p, int value, size_t bytes, cudaStream_t stream)
+CALL(cudaMemcpyAsync, (dst, src, bytes, kind, stream), void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
+     cudaStream_t stream)
+CALL(cudaStreamCreateWithFlags, (stream, flags), cudaStream_t *stream, unsigned flags)
+CALL(cudaStreamSynchronize, (stream), cudaStream_t stream)
+CALL(cudaStreamBeginCapture, (stream, mode), cudaStream_t stream, enum cudaStreamCaptureMode mode)
+FREE(cudaStreamEndCapture, (stream, graph), cudaStream_t stream, cudaGraph_t *graph)
+CALL(cudaGraphInstantiate, (exec, graph, flags), cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags)
+CALL(cudaGraphLaunch, (exec, stream), cudaGraphExec_t exec, cudaStream_t stream)
+CALL(cudaEventCreate, (event), cudaEvent_t *event)
+CALL(cudaEventCreateWithFlags, (event, flags), cudaEvent_t *event, unsigned flags)
+CALL(cudaEventRecord, (event, stream), cudaEvent_t event, cudaStream_t stream)
+CALL(cudaEventSynchronize, (event), cudaEvent_t event)
+CALL(cudaFuncSetAttribute, (kernel, attribute, value), const void *kernel, enum cudaFuncAttribute attribute, int value)
+CALL(cudaGetDriverEntryPointByVersion, (symbol, fn, version, flags, status), const char *symbol, void **fn, unsigned version,
+     unsigned long long flags, enum cudaDriverEntryPointQueryResult *status)
+FREE(cudaGetLastError, (), void) /* follows each launch */
+
+DECLARE(cudaDeviceGetAttribute, int *value, enum cudaDeviceAttr attribute, int device)
+{
+    if (fails())
+        return cudaErrorUnknown;
+    cudaError_t e = __real_cudaDeviceGetAttribute(value, attribute, device);
+    if (pretended && attribute == cudaDevAttrComputeCapabilityMajor)
+        *value = pretended / 10;
+    if (pretended && attribute == cudaDevAttrComputeCapabilityMinor)
+        *value = pretended % 10;
+    return e;
+}

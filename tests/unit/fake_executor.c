@@ -1,0 +1,276 @@
+/* See fake_executor.h. */
+#include "tests/unit/fake_executor.h"
+#include "tests/unit/rows_check.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define POISON 0xa5
+
+static struct fake_executor *of(struct executor *x)
+{
+    return (struct fake_executor *)x;
+}
+
+/* Returns `ok`; if it is false, that is a breach. */
+static bool require(struct fake_executor *x, bool ok, const char *what, long long value)
+{
+    if (!ok && x->n_breaches++ < 10)
+        fprintf(stderr, "executor: %s (%lld)\n", what, value);
+    return ok;
+}
+
+/* Counts a call; true: it fails. */
+static bool fails(struct fake_executor *x)
+{
+    x->n_calls++;
+    require(x, !x->fail_at || x->n_calls <= x->fail_at, "called after it had failed; calls", x->n_calls);
+    return x->fail_at && x->n_calls >= x->fail_at;
+}
+
+static int refuse(struct err *err)
+{
+    return err_set(err, ERR_DEVICE, "the device was asked to fail");
+}
+
+/* ---- the step on the device ------------------------------------------------------------------------------------- */
+/* The contexts of a run's rows. The states after the run, and the copies, go to their slots. */
+static void run_contexts(struct fake_executor *x, const struct step_rows *s, const struct kern_run *r)
+{
+    const struct kern_save *save = s->saves + r->save0, *end = save + r->n_save;
+    uint64_t state = x->kind.states && r->state_in >= 0 ? x->states[r->state_in] : fake_model_first_state(x->kind);
+    uint64_t prompt = x->kind.whole ? fake_model_prompt(s->ids + r->row0, r->select ? r->n : 0) : 0;
+    for (int row = r->row0; row < r->row0 + r->n; row++) {
+        x->contexts[row] = fake_model_context(state, prompt);
+        state = fake_model_next_state(state, s->ids[row]);
+        if (save < end && save->row == row)
+            x->states[save++->slot] = state;
+    }
+    if (x->kind.states && r->state_out >= 0)
+        x->states[r->state_out] = state;
+}
+
+static int *table_of(const struct fake_executor *x, const struct kern_run *r, int layer)
+{
+    return x->tables + r->table_off + (int64_t)layer * r->table_cap;
+}
+
+/* As place() of kernels.h, and the keys are written at once. Returns how many reserved slots the run took. */
+static int place_run(struct fake_executor *x, const struct step_rows *s, int i, int layer, const int *reserved)
+{
+    const struct kern_run *r = &s->runs[i];
+    int *table = table_of(x, r, layer), n = *step_rows_base(s, layer, i), taken = 0;
+    for (int row = r->row0; row < r->row0 + r->n; row++) {
+        bool kv = fake_model_leaves_kv(s->ids[row], layer, x->contexts[row]);
+        if (!require(x, n >= 0 && n + kv <= r->table_cap, "more keys than positions", n))
+            return taken;
+        if (kv && r->append) {
+            x->keys[reserved[taken]] = (struct fake_key){s->ids[row], s->pos[row], layer};
+            table[n] = reserved[taken++];
+        }
+        n += kv;
+        x->visible[layer * x->face.limits.max_rows + row] = n;
+    }
+    return taken;
+}
+
+static void place_keys(struct fake_executor *x, const struct step_rows *s)
+{
+    for (int l = 0; l < s->n_layers; l++) {
+        const int *reserved = s->reserved + (size_t)l * (size_t)s->n_append;
+        for (int i = 0; i < s->n_runs; i++)
+            reserved += place_run(x, s, i, l, reserved);
+    }
+}
+
+/* The row's hash over the keys that it sees, read as attention reads them. */
+static uint64_t read_row(struct fake_executor *x, const struct step_rows *s, int row)
+{
+    const struct kern_run *r = &s->runs[s->run_of[row]];
+    uint64_t h = fake_model_begin(s->ids[row], s->pos[row], x->contexts[row]);
+    for (int l = 0; l < s->n_layers; l++) {
+        const int *table = table_of(x, r, l);
+        for (int j = 0; j < x->visible[l * x->face.limits.max_rows + row]; j++) {
+            if (!require(x, table[j] >= 0 && table[j] < x->face.limits.n_kv_slots, "a table holds no slot", table[j]))
+                return 0;
+            const struct fake_key *k = &x->keys[table[j]];
+            h = fake_model_see(h, k->token, k->pos, k->layer);
+        }
+    }
+    return h;
+}
+
+static void predict(struct fake_executor *x, const struct step_rows *s, struct fake_results *ret, int i)
+{
+    int row = s->want_row[i], k = s->top_k;
+    uint64_t h = read_row(x, s, row);
+    ret->target[i] = s->draws[i].params ? fake_model_draw(h, s->draws[i].params, s->draws[i].index) : s->want_target[i];
+    ret->target_lp[i] = ret->target[i] < 0 ? 0 : fake_model_logprob(h, ret->target[i]);
+    for (int j = 0; j < k; j++) {
+        ret->top_id[i * k + j] = fake_model_top_id(h, j);
+        ret->top_lp[i * k + j] = fake_model_top_logprob(h, j);
+    }
+    ret->bad[i] = s->ids[row] == FAKE_BAD_TOKEN;
+}
+
+static void route_rows(const struct fake_executor *x, const struct step_rows *s, struct fake_results *ret)
+{
+    for (int i = 0; i < s->n_rows; i++)
+        ret->bad_states[i] = s->ids[i] == FAKE_BAD_STATE;
+    for (int l = 0; l < s->n_layers; l++)
+        for (int i = 0; i < s->n_rows && x->face.limits.layers[l].routed; i++)
+            ret->route[l * s->n_rows + i] = (unsigned char)fake_model_decision(s->ids[i], l, x->contexts[i]);
+}
+
+/* ---- the calls --------------------------------------------------------------------------------------------------- */
+static int launch(struct executor *face, int id, struct step_rows *rows, struct err *err)
+{
+    struct fake_executor *x = of(face);
+    if (fails(x))
+        return refuse(err);
+    struct fake_flight *f = &x->flights[id];
+    if (!require(x, id >= 0 && id < face->limits.max_steps && !f->rows, "the step's number is not free", id))
+        return err_set(err, ERR_INTERNAL, "the step's number is not free");
+    const char *problem = rows_check(rows, &face->limits);
+    if (!require(x, !problem, problem, rows->n_rows))
+        return err_set(err, ERR_INTERNAL, "%s", problem);
+    memset(f->told.block, POISON, x->results_bytes);
+    memset(f->hidden.block, POISON, x->results_bytes);
+    for (int i = 0; i < rows->n_runs; i++)
+        run_contexts(x, rows, &rows->runs[i]);
+    place_keys(x, rows);
+    route_rows(x, rows, &f->hidden);
+    for (int i = 0; i < rows->n_want; i++)
+        predict(x, rows, &f->hidden, i);
+    f->rows = rows;
+    f->rows_hash = rows_check_hash(rows);
+    f->number = ++x->n_launched;
+    return 0;
+}
+
+static int wait_step(struct executor *face, int id, struct step_results *ret, struct err *err)
+{
+    struct fake_executor *x = of(face);
+    if (fails(x))
+        return refuse(err);
+    struct fake_flight *f = &x->flights[id];
+    if (!require(x, f->rows && f->number == ++x->n_waited, "waited for a step that is not the oldest", id))
+        return err_set(err, ERR_INTERNAL, "the step is not in flight");
+    require(x, rows_check_hash(f->rows) == f->rows_hash, "the rows of a step in flight were changed", id);
+    memcpy(f->told.block, f->hidden.block, x->results_bytes);
+    const struct fake_results *t = &f->told;
+    *ret = (struct step_results){.route = t->route,
+                                 .top_k = f->rows->top_k,
+                                 .target = t->target,
+                                 .target_lp = t->target_lp,
+                                 .top_id = t->top_id,
+                                 .top_lp = t->top_lp,
+                                 .bad = t->bad,
+                                 .bad_states = x->kind.states ? t->bad_states : NULL};
+    f->rows = NULL;
+    return 0;
+}
+
+static void drop(struct executor *face, struct err *err)
+{
+    struct fake_executor *x = of(face);
+    x->n_drops++;
+    for (int i = 0; i < face->limits.max_steps; i++)
+        x->flights[i].rows = NULL;
+    if (x->fail_at && x->n_calls >= x->fail_at && err && err->code >= 0)
+        refuse(err);
+}
+
+static int write_table(struct executor *face, int64_t off, const int *entries, int64_t n)
+{
+    struct fake_executor *x = of(face);
+    if (fails(x))
+        return ERR_DEVICE;
+    if (!require(x, off >= 0 && n >= 0 && off + n <= face->limits.n_table_entries, "tables written outside", off))
+        return ERR_INTERNAL;
+    memcpy(x->tables + off, entries, (size_t)n * sizeof(*entries));
+    return 0;
+}
+
+static void report(struct executor *face, double busy_s, struct executor_stats *ret)
+{
+    require(of(face), busy_s >= 0, "busy for less than no time", 0);
+    *ret = (struct executor_stats){.memory_total_bytes = 2, .memory_free_bytes = 1};
+}
+
+static void close_fake(struct executor *face)
+{
+    fake_executor_close(of(face));
+}
+
+/* ---- open and close ---------------------------------------------------------------------------------------------- */
+static bool results_init(struct fake_results *r, size_t rows, size_t bytes)
+{
+    char *at = r->block = malloc(bytes);
+    if (!at)
+        return false;
+    r->target = (int *)at;
+    r->top_id = r->target + rows;
+    r->target_lp = (float *)(r->top_id + rows * KERN_TOP_K_MAX);
+    r->top_lp = r->target_lp + rows;
+    r->bad = (unsigned char *)(r->top_lp + rows * KERN_TOP_K_MAX);
+    r->bad_states = r->bad + rows;
+    r->route = r->bad_states + rows;
+    memset(at, POISON, bytes);
+    return true;
+}
+
+static bool allocate(struct fake_executor *x)
+{
+    const struct executor_limits *l = &x->face.limits;
+    size_t rows = (size_t)l->max_rows, keys = (size_t)l->n_kv_slots * sizeof(*x->keys), entries = (size_t)l->n_table_entries * sizeof(int);
+    size_t states = ((size_t)l->n_state_slots + 1) * sizeof(*x->states);
+    x->results_bytes = rows * (8 * (1 + KERN_TOP_K_MAX) + 2 + FAKE_LAYERS);
+    x->keys = malloc(keys);
+    x->tables = malloc(entries);
+    x->states = malloc(states);
+    x->visible = malloc(FAKE_LAYERS * rows * sizeof(*x->visible));
+    x->contexts = malloc(rows * sizeof(*x->contexts));
+    bool ok = x->keys && x->tables && x->visible && x->states && x->contexts;
+    for (int i = 0; ok && i < l->max_steps; i++)
+        ok = results_init(&x->flights[i].hidden, rows, x->results_bytes) && results_init(&x->flights[i].told, rows, x->results_bytes);
+    if (!ok)
+        return false;
+    memset(x->keys, POISON, keys);
+    memset(x->tables, POISON, entries);
+    memset(x->states, POISON, states);
+    return true;
+}
+
+struct fake_executor *fake_executor_open(const struct executor_limits *l)
+{
+    static const struct executor_ops ops = {
+        .launch = launch, .wait = wait_step, .drop = drop, .write_table = write_table, .report = report, .close = close_fake};
+    struct fake_executor *x = calloc(1, sizeof(*x));
+    if (!x)
+        return NULL;
+    x->face = (struct executor){.ops = &ops, .limits = *l};
+    x->face.limits.n_layers = FAKE_LAYERS;
+    x->kind = (struct fake_kind){.states = l->n_state_slots, .whole = l->whole_prompts};
+    x->face.limits.layers = fake_model_layers(x->kind);
+    if (allocate(x))
+        return x;
+    fake_executor_close(x);
+    return NULL;
+}
+
+void fake_executor_close(struct fake_executor *x)
+{
+    if (!x)
+        return;
+    for (int i = 0; i < EXECUTOR_STEPS_MAX; i++) {
+        free(x->flights[i].hidden.block);
+        free(x->flights[i].told.block);
+    }
+    free(x->keys);
+    free(x->tables);
+    free(x->visible);
+    free(x->states);
+    free(x->contexts);
+    free(x);
+}

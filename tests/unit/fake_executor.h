@@ -1,0 +1,45 @@
+/* An executor without model and backend (engine/schedule/executor.h) that runs fake_model.h. It keeps what a device would: for every KV slot which token,
+ * position and layer were written there, the router states in their slots, and the block tables. A step is computed when it is launched and told when it is waited for; what can be
+ * read before is poison. Breaches of the executor's contract are printed and counted. It allocates nothing after it is open. */
+#pragma once
+#include "engine/schedule/executor.h"
+#include "tests/unit/fake_model.h"
+
+struct fake_key {
+    int token, pos, layer;
+};
+
+/* Results of one step, in one allocation (`block`). */
+struct fake_results {
+    char *block;
+    unsigned char *route, *bad, *bad_states;
+    int *target, *top_id;
+    float *target_lp, *top_lp;
+};
+
+struct fake_flight {
+    struct step_rows *rows; /* borrowed; NULL: no step is in flight */
+    uint64_t number;        /* in the order of launches */
+    uint64_t rows_hash;     /* of `rows` when it was launched */
+    struct fake_results hidden, told;
+};
+
+struct fake_executor {
+    struct executor face;
+    struct fake_kind kind;
+    struct fake_key *keys; /* [n_kv_slots] */
+    int *tables;           /* [n_table_entries] */
+    uint64_t *states;      /* [n_state_slots] */
+    int *visible;          /* [n_layers, max_rows] keys that a row of the step sees */
+    uint64_t *contexts;    /* [max_rows] of the step's rows */
+    struct fake_flight flights[EXECUTOR_STEPS_MAX];
+    size_t results_bytes;
+    uint64_t n_launched, n_waited;
+    int n_calls; /* launch, wait and write_table */
+    int fail_at; /* the call from which on all fail, counted from 1; 0: none */
+    int n_drops, n_breaches;
+};
+
+/* Of FAKE_LAYERS layers, which need not be said in `l`; n_state_slots and whole_prompts say which kind the model is of. NULL: no memory. */
+struct fake_executor *fake_executor_open(const struct executor_limits *l);
+void fake_executor_close(struct fake_executor *x); /* NULL is valid */

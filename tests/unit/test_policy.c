@@ -1,0 +1,357 @@
+/* The policy: who is admitted and in which order, who waits for what, and how a step is shared out. */
+#include "engine/schedule/policy.h"
+#include "tests/check.h"
+#include "tests/unit/rig.h"
+#include <stdlib.h>
+
+enum { MANY = POLICY_WINDOW + 40 };
+
+static struct rig rig;
+static struct policy policy;
+static struct sequence seqs[MANY];
+static struct eval_request reqs[MANY];
+static int32_t tokens[MANY][RIG_POSITIONS];
+
+static void open_policy(int max_rows, int n_slots)
+{
+    struct err err;
+    CHECK(rig_open(&rig, max_rows, n_slots, 0));
+    CHECK_INT(policy_init(&policy, max_rows, &err), 0);
+}
+
+static void close_policy(int n)
+{
+    for (int i = 0; i < n; i++) {
+        if (!seqs[i].done)
+            sequence_finish(&seqs[i], &rig.env, ERR_CANCELLED, NULL);
+        sequence_release(&seqs[i]);
+    }
+    policy_done(&policy);
+    rig_close(&rig);
+}
+
+/* Queues sequence i: n tokens that begin with `first`, all of them scored. */
+static void add(int i, int first, int n)
+{
+    for (int t = 0; t < n; t++)
+        tokens[i][t] = t ? (first + t * t) % FAKE_GOOD : first;
+    reqs[i] = (struct eval_request){.tokens = tokens[i], .n_tokens = n, .score_begin = 1, .top_p = 1};
+    rig_prepare(&rig, &seqs[i], &reqs[i]);
+    seq_list_push(&policy.fifo, &seqs[i]);
+}
+
+static bool is_in(const struct seq_list *l, const struct sequence *s)
+{
+    const struct sequence *q = l->head;
+    while (q && q != s)
+        q = q->next;
+    return q;
+}
+
+/* Sequence i of `expected` is the i-th of the list. */
+static void check_list(const struct seq_list *l, const int *expected, int n)
+{
+    const struct sequence *q = l->head;
+    CHECK_INT(l->n, n);
+    for (int i = 0; i < n && q; i++, q = q->next)
+        CHECK_INT(q - seqs, expected[i]);
+}
+
+/* ---- admission ---------------------------------------------------------------------------------------------------- */
+/* Compares as the policy promises to sort: by tokens, a prefix before what goes on. */
+static int compare(const struct sequence *a, const struct sequence *b)
+{
+    for (int t = 0; t < a->req->n_tokens && t < b->req->n_tokens; t++)
+        if (a->req->tokens[t] != b->req->tokens[t])
+            return a->req->tokens[t] - b->req->tokens[t];
+    return a->req->n_tokens - b->req->n_tokens;
+}
+
+/* More sequences than a window, each of one row or complete at once: all of the first window come before all others. */
+static void test_prefix_order(void)
+{
+    open_policy(2 * MANY, 2 * MANY * FAKE_LAYERS);
+    for (int i = 0; i < MANY; i++)
+        add(i, (i * 7919) % FAKE_GOOD, 1 + i % 3);
+    while (policy.fifo.n || policy.ready.n) { /* siblings wait for each other; each round admits those that need not */
+        int before = policy.running.n;
+        struct policy_round round = policy_admit(&policy, &rig.env, 0);
+        struct sequence *last = NULL;
+        for (struct sequence *q = seqs; q < seqs + MANY; q++)
+            CHECK(!is_in(&policy.running, q) || !is_in(&round.complete, q));
+        int n = 0;
+        for (struct sequence *q = policy.running.head; q; q = q->next, n++) {
+            if (n < before)
+                continue;
+            bool same_window = last && (last - seqs < POLICY_WINDOW) == (q - seqs < POLICY_WINDOW);
+            CHECK(!last || (same_window ? compare(last, q) <= 0 : last - seqs < q - seqs));
+            last = q;
+        }
+        if (!CHECK(round.started + round.complete.n > 0))
+            break;
+        CHECK_INT(round.started, policy.running.n - before);
+        while (policy.running.n) { /* they finish: the next round may go on from their rows */
+            struct sequence *q = policy.running.head;
+            rig_pack(&rig, q, sequence_due(q));
+            rig_run(&rig);
+            seq_list_remove(&policy.running, q);
+            sequence_finish(q, &rig.env, 0, NULL);
+        }
+    }
+    close_policy(MANY);
+}
+
+/* Steps of 16 rows. A sequence of more than 8 tokens is long. */
+static void test_long_ones_are_passed(void)
+{
+    open_policy(16, 1000);
+    add(0, 0, 40);
+    add(1, 1, 40);
+    add(2, 2, 5);
+    add(3, 3, 9);
+    add(4, 4, 8);
+    add(5, 5, 5);
+    struct policy_round round = policy_admit(&policy, &rig.env, 0);
+    check_list(&policy.running, (const int[]){0, 2, 4}, 3); /* 4 + 7 short rows are at least half a step */
+    check_list(&policy.ready, (const int[]){1, 3, 5}, 3);
+    CHECK_INT(round.started, 3);
+    CHECK_INT(round.due, 39 + 4 + 7);
+    CHECK_INT(policy_promised(&policy), (39 + 4 + 7) * FAKE_LAYERS);
+    round = policy_admit(&policy, &rig.env, 0);
+    CHECK_INT(round.started, 0);
+    seqs[0].in_flight = true; /* the long one's next step is launched: its rows are not due */
+    policy_admit(&policy, &rig.env, 0);
+    check_list(&policy.running, (const int[]){0, 2, 4, 1}, 4); /* now that fills the step */
+    check_list(&policy.ready, (const int[]){3, 5}, 2);
+    seqs[0].in_flight = false;
+    close_policy(6);
+}
+
+/* Sequences that begin alike wait for the first of them, and then start with its rows; the others are not held up. */
+static void test_waiting_for_a_prefix(void)
+{
+    open_policy(64, 1000);
+    add(0, 5, 12);
+    add(1, 5, 12);
+    add(2, 5, 20);
+    add(3, 6, 3);
+    struct policy_round round = policy_admit(&policy, &rig.env, 0);
+    check_list(&policy.running, (const int[]){0, 3}, 2); /* sorting is not stable; equal sequences may come in any order */
+    check_list(&policy.ready, (const int[]){1, 2}, 2);
+    CHECK_INT(round.due, 11 + 2);
+    rig_pack(&rig, &seqs[0], 6);
+    rig_run(&rig);
+    CHECK_INT(policy_admit(&policy, &rig.env, 0).started, 0); /* half of the prefix is not enough */
+    rig_pack(&rig, &seqs[0], 5);
+    rig_run(&rig);
+    seq_list_remove(&policy.running, &seqs[0]);
+    sequence_finish(&seqs[0], &rig.env, 0, NULL);
+    round = policy_admit(&policy, &rig.env, 0);
+    check_list(&round.complete, (const int[]){1}, 1); /* all of it was scored */
+    check_list(&policy.running, (const int[]){3, 2}, 2);
+    CHECK_INT(seqs[2].n_cached, 11);
+    CHECK_INT(sequence_due(&seqs[2]), 19 - 11);
+    close_policy(4);
+}
+
+/* A pool for 20 positions. What runs can finish; who does not fit waits, and so do those behind. */
+static void test_room(void)
+{
+    open_policy(64, 20 * FAKE_LAYERS);
+    add(0, 0, 13);
+    add(1, 1, 13);
+    add(2, 2, 3);
+    CHECK_INT(policy_admit(&policy, &rig.env, 0).started, 1);
+    check_list(&policy.ready, (const int[]){1, 2}, 2);
+    CHECK_INT(policy_promised(&policy), 12 * FAKE_LAYERS);
+    CHECK_INT(rig.tables.n_holes, 1); /* the second gave its tables back */
+    CHECK_INT(rig.tables.holes[0].n, (2 * 20 - 12) * FAKE_LAYERS);
+    int reserved[12 * FAKE_LAYERS]; /* a launched step has taken what was promised: it counts once */
+    slots_take(&rig.kv, 12 * FAKE_LAYERS, reserved);
+    seq_list_remove(&policy.ready, &seqs[1]);
+    CHECK_INT(policy_admit(&policy, &rig.env, 12 * FAKE_LAYERS).started, 1);
+    slots_give(&rig.kv, reserved, 12 * FAKE_LAYERS);
+    check_list(&policy.running, (const int[]){0, 2}, 2);
+    seq_list_push(&policy.ready, &seqs[1]);
+    rig_pack(&rig, &seqs[0], 12);
+    rig_run(&rig);
+    CHECK_INT(policy_promised(&policy), 2 * FAKE_LAYERS); /* the other's: the first holds what it needs */
+    CHECK_INT(policy_admit(&policy, &rig.env, 0).started, 0);
+    seq_list_remove(&policy.running, &seqs[0]);
+    sequence_finish(&seqs[0], &rig.env, 0, NULL);
+    CHECK_INT(policy_admit(&policy, &rig.env, 0).started, 1); /* what the first left in the tree can be evicted */
+    close_policy(3);
+}
+
+/* The executor fails while one is admitted: the round ends, and says so. */
+static void test_lost_device(void)
+{
+    open_policy(64, 1000);
+    add(0, 5, 12);
+    policy_admit(&policy, &rig.env, 0);
+    rig_pack(&rig, &seqs[0], 11);
+    rig_run(&rig);
+    seq_list_remove(&policy.running, &seqs[0]);
+    sequence_finish(&seqs[0], &rig.env, 0, NULL);
+    add(1, 4, 3); /* takes nothing from the tree, so its tables are not written */
+    add(2, 5, 13);
+    add(3, 6, 3);
+    rig.x->fail_at = rig.x->n_calls + 1;
+    struct policy_round round = policy_admit(&policy, &rig.env, 0);
+    CHECK_INT(round.code, ERR_DEVICE);
+    check_list(&round.complete, (const int[]){2}, 1);
+    check_list(&policy.running, (const int[]){1}, 1);
+    check_list(&policy.ready, (const int[]){3}, 1);
+    close_policy(4);
+}
+
+/* ---- shares -------------------------------------------------------------------------------------------------------- */
+/* A running sequence with so many rows due, generating or in its prompt. */
+static void run_with(int i, int due, bool generating)
+{
+    reqs[i] = (struct eval_request){.tokens = tokens[i], .n_tokens = due + 1, .score_begin = due + 1, .max_new = generating ? 4 : 0};
+    seqs[i] = (struct sequence){.req = &reqs[i], .table_cap = due + 4, .n_prompt_rows = due};
+    if (generating) { /* its prompt's rows are there, and one generated token */
+        seqs[i].n_new = 1;
+        seqs[i].n_kv = due + 1;
+    }
+    seq_list_push(&policy.running, &seqs[i]);
+}
+
+static void test_shares(void)
+{
+    static const struct {
+        const char *what;
+        int max_rows;
+        struct {
+            int due; /* 0: the end; < 0: a generating sequence, which has one row due */
+            int n;
+        } seqs[6];
+    } cases[] = {
+        {"all fit", 16, {{3, 3}, {4, 4}, {-1, 1}}},
+        {"in order", 8, {{3, 3}, {4, 4}, {4, 1}, {2, 0}}},
+        {"generating first", 8, {{4, 4}, {4, 2}, {-1, 1}, {-1, 1}}},
+        {"only generating", 4, {{-1, 1}, {-1, 1}, {-1, 1}, {-1, 1}}},
+        {"one long alone", 16, {{40, 16}}},
+        {"a long one, short ones fit in half", 16, {{40, 12}, {4, 4}}},
+        {"a long one, short ones would take more than half", 16, {{40, 8}, {8, 8}, {8, 0}}},
+        {"a long one, generating ones take from both", 16, {{40, 7}, {8, 7}, {-1, 1}, {-1, 1}}},
+        {"two long ones, the first takes all", 16, {{40, 15}, {40, 0}, {1, 1}}},
+        {"a long one that could leave some", 16, {{9, 8}, {8, 8}}},
+        {"just long", 16, {{8, 8}, {9, 8}}},
+        {"odd rows", 7, {{4, 3}, {3, 3}, {3, 1}}},
+        {"a step of one row", 1, {{-1, 1}}},
+    };
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        struct err err;
+        int n = 0, before = check_failures;
+        CHECK_INT(policy_init(&policy, cases[c].max_rows, &err), 0);
+        for (; n < 6 && cases[c].seqs[n].due; n++)
+            run_with(n, abs(cases[c].seqs[n].due), cases[c].seqs[n].due < 0);
+        int granted = policy_divide(&policy), at = 0;
+        for (int i = 0; i < n; i++) {
+            bool listed = at < granted && policy.grants[at].seq == &seqs[i];
+            CHECK_INT(listed ? policy.grants[at].n : 0, cases[c].seqs[i].n);
+            at += listed;
+        }
+        CHECK_INT(at, granted);
+        if (check_failures > before)
+            fprintf(stderr, "  in case \"%s\"\n", cases[c].what);
+        policy_done(&policy);
+    }
+}
+
+/* Whole prompts: those that fit, or every generating sequence, in turn. */
+static void test_whole_prompts(void)
+{
+    static const struct {
+        int due[5]; /* as in test_shares */
+        struct {
+            int n, seqs[3];
+        } steps[3];
+    } cases[] = {
+        {{10, 10, 5, -1, -1}, {{2, {0, 2}}, {2, {3, 4}}, {2, {0, 2}}}},
+        {{-1, -1}, {{2, {0, 1}}, {2, {0, 1}}, {2, {0, 1}}}},
+        {{16, 3}, {{1, {0}}, {1, {0}}, {1, {0}}}},
+        {{9, -1, 7}, {{2, {0, 2}}, {1, {1}}, {2, {0, 2}}}},
+    };
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        struct err err;
+        CHECK_INT(policy_init(&policy, 16, &err), 0);
+        for (int i = 0; i < 5 && cases[c].due[i]; i++)
+            run_with(i, abs(cases[c].due[i]), cases[c].due[i] < 0);
+        for (int step = 0; step < 3; step++) {
+            int n = policy_divide_whole(&policy);
+            CHECK_INT(n, cases[c].steps[step].n);
+            for (int i = 0; i < n; i++) {
+                const struct grant *g = &policy.grants[i];
+                CHECK_INT(g->seq - seqs, cases[c].steps[step].seqs[i]);
+                CHECK(g->n == g->due && g->n == sequence_due(g->seq));
+            }
+        }
+        policy_done(&policy);
+    }
+}
+
+/* Who is in flight, done or complete gets nothing. */
+static void test_no_rows_due(void)
+{
+    struct err err;
+    CHECK_INT(policy_init(&policy, 8, &err), 0);
+    for (int i = 0; i < 4; i++)
+        run_with(i, 3, false);
+    seqs[0].in_flight = true;
+    seqs[1].done = true;
+    seqs[2].n_kv = 3;
+    CHECK_INT(policy_divide(&policy), 1);
+    CHECK(policy.grants[0].seq == &seqs[3] && policy.grants[0].n == 3 && policy.grants[0].due == 3);
+    policy_done(&policy);
+}
+
+/* ---- more to come -------------------------------------------------------------------------------------------------- */
+static void test_more_to_come(void)
+{
+    static const struct {
+        const char *what;
+        bool in_flight, generating;
+        int appending, reruns, max_new;
+        bool more;
+    } cases[] = {
+        {"nothing in flight", false, false, 0, 0, 0, false}, {"its last rows", true, false, 6, 0, 0, false},
+        {"a part of its rows", true, false, 5, 0, 0, true},  {"rows to run again are left", true, false, 6, 1, 0, true},
+        {"its last token", true, true, 1, 0, 2, false},      {"a token of more", true, true, 1, 0, 3, true},
+    };
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        struct err err;
+        CHECK_INT(policy_init(&policy, 8, &err), 0);
+        run_with(0, 6, cases[c].generating);
+        reqs[0].max_new = cases[c].max_new;
+        seqs[0].in_flight = cases[c].in_flight;
+        seqs[0].n_appending = cases[c].appending;
+        seqs[0].n_rerun_left = cases[c].reruns;
+        if (!CHECK_INT(policy_more_to_come(&policy), cases[c].more))
+            fprintf(stderr, "  in case \"%s\"\n", cases[c].what);
+        CHECK(!policy_idle(&policy));
+        struct seq_list *waiting[] = {&policy.fifo, &policy.ready};
+        for (int i = 0; i < 2; i++) { /* who waits may be admitted then */
+            seq_list_push(waiting[i], &seqs[1]);
+            CHECK(policy_more_to_come(&policy));
+            seq_list_remove(waiting[i], &seqs[1]);
+        }
+        policy_done(&policy);
+    }
+}
+
+int main(void)
+{
+    test_prefix_order();
+    test_long_ones_are_passed();
+    test_waiting_for_a_prefix();
+    test_room();
+    test_lost_device();
+    test_shares();
+    test_whole_prompts();
+    test_no_rows_due();
+    test_more_to_come();
+    return check_result();
+}

@@ -1,0 +1,12 @@
+/* Random requests for fake_model.h, the same for the same seed: sequences that share prefixes, scored and continued in every way. */
+#pragma once
+#include "tests/unit/expect.h"
+
+#define TRAFFIC_LEN 36 /* tokens of a prompt at most */
+#define TRAFFIC_NEW 5  /* generated tokens at most */
+#define TRAFFIC_EOS 3
+
+void traffic_seed(uint64_t seed); /* begins anew: random numbers and sequences */
+int traffic_random(int n);        /* 0 .. n-1 */
+/* A request on a prefix of one of the sequences, which live on. `w` is borrowed; it may stop its generation. */
+struct eval_request traffic_request(struct expect_watch *w);
