@@ -24,7 +24,7 @@ int hf_reframe(const json_t *root, const json_t *frame, json_t **ret, struct err
 /* pad_token of "padding", borrowed; NULL if there is none. */
 const char *hf_pad_token(const json_t *root);
 
-/* One component each (hf_steps.c); o may be NULL or null. */
+/* One component each; o may be NULL or null. */
 int hf_normalizer(struct normalizer *n, const json_t *o, struct err *err);
 int hf_pretokenizer(struct pretokenizer *p, const json_t *o, const struct hf_overrides *overrides, struct err *err);
 int hf_decoder(struct decoder *d, const json_t *o, struct err *err);

@@ -27,6 +27,8 @@ static const struct key_row rows[] = {
     {"eot_token", KEY_READ, NULL},
     {"fill_token", KEY_READ, NULL},
     {"chat_template", KEY_READ, NULL},
+    {"tokenizer_file", KEY_READ, NULL},
+    {"vocab_file", KEY_READ, NULL},
 
     {"added_tokens_file", KEY_INERT, NULL},
     {"auto_map", KEY_INERT, NULL},
@@ -93,8 +95,6 @@ static const struct key_row rows[] = {
     {"tokenizer_truncation", KEY_REFUSED, "it replaces the file's truncation"},
     {"unk_id", KEY_REFUSED, "it replaces the model's unknown token"},
     {"vocab", KEY_REFUSED, "it replaces the file's vocabulary"},
-    {"tokenizer_file", KEY_REFUSED_4, "transformers 4 opens that file instead of the directory's tokenizer.json"},
-    {"vocab_file", KEY_REFUSED_4, "transformers 4 opens that file instead of the directory's tokenizer.model"},
 };
 
 static const struct key_row *find(const char *key)
@@ -123,8 +123,7 @@ int key_rows_check(const json_t *o, const char *file, enum tokenizer_rules rules
     json_t *v;
     json_object_foreach ((json_t *)o, key, v) {
         const struct key_row *row = find(key);
-        bool refused = row && (row->effect == KEY_REFUSED || (row->effect == KEY_REFUSED_4 && rules == TOKENIZER_RULES_4));
-        if (refused && !says_nothing(v))
+        if (row && row->effect == KEY_REFUSED && !says_nothing(v))
             return err_set(err, ERR_UNSUPPORTED, "%s: the key \"%s\" is not supported: %s", file, key, row->why);
         if (!row && !(rules == TOKENIZER_RULES_5 && is_token_key(key)))
             log_warn(log, "%s: the key \"%.60s\" is none that transformers reads; it has no effect", file, key);

@@ -5,10 +5,9 @@
 #include "tokenizer/settings.h"
 
 enum key_effect {
-    KEY_READ,     /* acted on */
-    KEY_INERT,    /* known, and without effect on ids */
-    KEY_REFUSED,  /* an error by name, unless it is null, false or empty */
-    KEY_REFUSED_4 /* the same under rules 4; without effect under rules 5 */
+    KEY_READ,   /* acted on */
+    KEY_INERT,  /* known, and without effect on ids */
+    KEY_REFUSED /* an error by name, unless it is null, false or empty */
 };
 
 struct key_row {

@@ -42,6 +42,14 @@ bool normalizer_blurs_origin(const struct normalizer *n)
     return false;
 }
 
+bool normalizer_inserts(const struct normalizer *n)
+{
+    for (int i = 0; i < n->n; i++)
+        if (n->steps[i].kind == NORMALIZER_REPLACE && n->steps[i].text_len > 0 && pattern_may_be_empty(n->steps[i].pattern))
+            return true;
+    return false;
+}
+
 /* ---- where a stretch came from ---- */
 
 struct stretch stretch_of(const char *s, size_t len, bool first)

@@ -52,6 +52,9 @@ int normalizer_add(struct normalizer *n, const struct normalizer_step *step, str
 /* Does a step put in or take out characters in ways that `origin` follows only up to the first one? */
 bool normalizer_blurs_origin(const struct normalizer *n);
 
+/* Does a step put text in front of the first character without standing for any? */
+bool normalizer_inserts(const struct normalizer *n);
+
 /* Normalizes *t (valid UTF-8) in place: t->s is then the same text or points into one of the two scratch bufs, valid until
  * these change. 0, ERR_NOMEM, ERR_TOO_LARGE, or ERR_INVALID (a regex that gave up). */
 int normalizer_run(const struct normalizer *n, struct stretch *t, struct buf scratch[2]);

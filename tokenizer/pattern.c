@@ -101,6 +101,12 @@ int pattern_runs(int (*kind_of)(uint32_t cp), struct pattern **ret, struct err *
     return 0;
 }
 
+bool pattern_may_be_empty(const struct pattern *p)
+{
+    uint32_t empty = 0;
+    return p->kind == PATTERN_REGEX && pcre2_pattern_info(p->code, PCRE2_INFO_MATCHEMPTY, &empty) == 0 && empty;
+}
+
 static int compile(struct pattern *p, const struct buf *regex, struct err *err)
 {
     int code = 0;

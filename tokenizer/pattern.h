@@ -16,7 +16,8 @@ int pattern_class(bool (*is_member)(uint32_t cp), struct pattern **ret, struct e
 int pattern_runs(int (*kind_of)(uint32_t cp), struct pattern **ret, struct err *err);
 /* ERR_UNSUPPORTED for a construct we do not run, ERR_CORRUPT for one that does not compile. */
 int pattern_regex(const char *regex, size_t len, struct pattern **ret, struct err *err);
-void pattern_free(struct pattern *p); /* NULL is valid */
+void pattern_free(struct pattern *p);               /* NULL is valid */
+bool pattern_may_be_empty(const struct pattern *p); /* may a match be of no characters? */
 
 /* Matches in text[0..len) (valid UTF-8), left to right, none overlapping; an empty match right behind a match does not
  * count (the onig crate's find_iter). Zero-initialise `scan`. 1: found, 0: no more, or ERR_INVALID when the matcher gives

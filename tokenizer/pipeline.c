@@ -68,13 +68,24 @@ int pipeline_index_normalized(const struct pipeline *p, const struct normalizer 
     return add_patterns(p, n, ret, err);
 }
 
-int pipeline_finish(struct pipeline *p, struct err *err)
+/* What the library does by a character's place in the given text, which is not followed here. */
+static int check_origins(const struct pipeline *p, struct err *err)
 {
     if (pretokenizer_asks_origin(&p->pretokenizer) && normalizer_blurs_origin(&p->normalizer))
         return err_set(
             err, ERR_UNSUPPORTED,
             "a Metaspace with prepend_scheme \"first\" behind a step that cuts is not supported together with a Unicode normal form");
-    int r = add_patterns(p, NULL, &p->added.raw, err);
+    if (pretokenizer_changes_pieces(&p->pretokenizer) && normalizer_inserts(&p->normalizer)) /* the library then spells a piece twice */
+        return err_set(err, ERR_UNSUPPORTED,
+                       "normalizer: a Replace that inserts text is not supported together with a pre_tokenizer that changes what it cut");
+    return 0;
+}
+
+int pipeline_finish(struct pipeline *p, struct err *err)
+{
+    int r = check_origins(p, err);
+    if (r >= 0)
+        r = add_patterns(p, NULL, &p->added.raw, err);
     return r < 0 ? r : add_patterns(p, &p->normalizer, &p->added.normalized, err);
 }
 

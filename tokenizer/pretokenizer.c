@@ -180,6 +180,17 @@ bool pretokenizer_asks_origin(const struct pretokenizer *p)
     return false;
 }
 
+bool pretokenizer_changes_pieces(const struct pretokenizer *p)
+{
+    bool cuts = false;
+    for (int i = 0; i < p->n; i++) {
+        if (cuts && p->steps[i].kind != PRETOKENIZER_SPLIT)
+            return true;
+        cuts |= p->steps[i].pattern != NULL;
+    }
+    return false;
+}
+
 /* ---- life ---- */
 
 void pretokenizer_done(struct pretokenizer *p)

@@ -36,6 +36,9 @@ int pretokenizer_add(struct pretokenizer *p, const struct pretokenizer_step *ste
 /* Does a Metaspace that prepends to the text's first piece alone stand behind a step that cuts? */
 bool pretokenizer_asks_origin(const struct pretokenizer *p);
 
+/* Does a step that changes text stand behind one that cuts? */
+bool pretokenizer_changes_pieces(const struct pretokenizer *p);
+
 /* Gives each word to `emit`; stops at its first negative result. Returns 0, what emit returned, ERR_NOMEM, or ERR_INVALID (a
  * regular expression that gave up). */
 typedef int (*pretokenizer_emit)(void *arg, const char *word, size_t len);

@@ -110,9 +110,14 @@ static int rest_with_options(struct regex_walk *w, int depth, const char *option
     return r < 0 ? r : buf_puts(w->out, ")");
 }
 
+static int endless(const struct regex_walk *w)
+{
+    return err_set(w->err, ERR_CORRUPT, "regular expression \"%.200s\": missing ) at byte %zu", w->s, w->at);
+}
+
 static int close_group(struct regex_walk *w)
 {
-    return regex_next_is(w, ")") ? copy(w, 1) : regex_refuse(w, "a group without its end");
+    return regex_next_is(w, ")") ? copy(w, 1) : endless(w);
 }
 
 static int group(struct regex_walk *w, int depth)
@@ -141,7 +146,7 @@ static int group(struct regex_walk *w, int depth)
         return r;
     r = rest_with_options(w, depth, options, ignore_case);
     if (r >= 0 && !isolated)
-        r = regex_next_is(w, ")") ? 0 : regex_refuse(w, "a group without its end");
+        r = regex_next_is(w, ")") ? 0 : endless(w);
     w->at += r >= 0 && !isolated;
     return r;
 }

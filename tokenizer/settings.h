@@ -37,6 +37,8 @@ struct settings {
     const struct class_row *class;
     bool has_json; /* the directory has a tokenizer.json */
     enum knob legacy, add_bos, add_eos, add_prefix_space, from_slow, split_special;
+    bool no_tokenizer_file;                  /* tokenizer_file is there, and null */
+    const char *tokenizer_file, *vocab_file; /* paths; NULL: none */
     struct token_spec roles[ROLE_COUNT];
     bool given[ROLE_COUNT];            /* the role's key is in a file, be it with null */
     struct token_list extra;           /* additional_special_tokens, extra_special_tokens as a list */

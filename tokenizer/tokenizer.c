@@ -1,6 +1,7 @@
 /* The face: which files are read, and the calls over the pipeline and the tables of spellings. */
 #include "tokenizer/tokenizer.h"
 #include "common/utf8.h"
+#include "tokenizer/files.h"
 #include "tokenizer/hf_json.h"
 #include "tokenizer/infill.h"
 #include "tokenizer/pipeline.h"
@@ -8,11 +9,9 @@
 #include "tokenizer/spm_model.h"
 #include "tokenizer/token_text.h"
 #include "tokenizer/unicode.h"
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 struct tokenizer {
     struct pipeline pipeline;
@@ -23,27 +22,6 @@ struct tokenizer {
 };
 
 /* ---- opening ---- */
-
-struct files {
-    char json_path[PATH_MAX], spm_path[PATH_MAX];
-    bool has_json, has_spm;
-    json_t *json; /* NULL unless has_json */
-};
-
-static bool path_of(char path[PATH_MAX], const char *dir, const char *name)
-{
-    struct stat st;
-    return snprintf(path, PATH_MAX, "%s/%s", dir, name) < PATH_MAX && stat(path, &st) == 0;
-}
-
-static int find_files(struct files *f, const char *dir, struct err *err)
-{
-    f->has_json = path_of(f->json_path, dir, "tokenizer.json");
-    f->has_spm = path_of(f->spm_path, dir, "tokenizer.model");
-    if (!f->has_json && !f->has_spm)
-        return err_set(err, ERR_NOT_FOUND, "%s holds no tokenizer.json and no tokenizer.model", dir);
-    return f->has_json ? hf_json_read(f->json_path, &f->json, err) : 0;
-}
 
 static int32_t role_id(const struct tokenizer *t, int role, int32_t otherwise)
 {
@@ -69,20 +47,7 @@ static struct hf_overrides overrides_of(const struct settings *s)
     return o;
 }
 
-/* tokenizer.json wins; but version 4's classes go back to tokenizer.model where they are told so, LLaMA's by add_prefix_space too.
- * Where there is no such file, version 4 gives up, and the tokenizer.json will do. */
-static int takes_spm(const struct settings *s, const struct files *f, bool *ret, struct err *err)
-{
-    const struct class_rules *rules = class_rules_of(s->class, s->rules);
-    bool slow = s->rules == TOKENIZER_RULES_4 && knob_is_true(s->from_slow, false);
-    if (slow && !rules->takes_spm)
-        return err_set(err, ERR_UNSUPPORTED, "tokenizer_config.json: from_slow is not supported for %s", s->class->name);
-    slow |= rules->prefix_is_slow && s->add_prefix_space != KNOB_ABSENT && s->add_prefix_space != KNOB_NULL;
-    *ret = f->has_spm && (!f->has_json || (slow && rules->template == TEMPLATE_OWN));
-    return 0;
-}
-
-static int load_json(struct tokenizer *t, const struct files *f, struct log *log, struct err *err)
+static int load_json(struct tokenizer *t, const struct tokenizer_files *f, struct log *log, struct err *err)
 {
     const struct settings *s = &t->settings;
     const struct class_rules *rules = class_rules_of(s->class, s->rules);
@@ -147,15 +112,15 @@ static int choose_template(struct tokenizer *t, struct err *err)
 
 /* ---- the whole ---- */
 
-static int load(struct tokenizer *t, const struct files *f, bool spm, struct log *log, struct err *err)
+static int load(struct tokenizer *t, const struct tokenizer_files *f, struct log *log, struct err *err)
 {
     struct pipeline *p = &t->pipeline;
     struct settings *s = &t->settings;
     int r = pipeline_init(p, s->rules, err);
     if (r >= 0)
-        r = spm ? spm_model_load(p, f->spm_path, s, err) : load_json(t, f, log, err);
+        r = f->spm ? spm_model_load(p, f->spm_path, s, err) : load_json(t, f, log, err);
     if (r >= 0)
-        r = settings_add_tokens(s, spm ? NULL : hf_pad_token(f->json), &p->added, &p->vocab, err);
+        r = settings_add_tokens(s, f->spm ? NULL : hf_pad_token(f->json), &p->added, &p->vocab, err);
     p->added.skip_special = s->split_special == KNOB_TRUE;
     if (r >= 0)
         r = pipeline_finish(p, err);
@@ -168,34 +133,34 @@ static int load(struct tokenizer *t, const struct files *f, bool spm, struct log
     return r < 0 ? r : check_template(t, err);
 }
 
-static int open_files(struct tokenizer *t, const char *dir, enum tokenizer_rules rules, struct files *f, struct log *log, struct err *err)
+static int open_files(struct tokenizer *t, struct tokenizer_files *f, const char *dir, enum tokenizer_rules rules, struct log *log,
+                      struct err *err)
 {
-    bool spm = false;
-    int r = find_files(f, dir, err);
+    int r = tokenizer_files_find(f, dir, err);
     if (r >= 0)
         r = settings_read(&t->settings, dir, rules, f->json, log, err);
     if (r >= 0)
-        r = takes_spm(&t->settings, f, &spm, err);
+        r = tokenizer_files_choose(f, &t->settings, log, err);
     if (r >= 0)
-        r = load(t, f, spm, log, err);
+        r = load(t, f, log, err);
     if (r < 0)
         return r;
     t->bos = role_id(t, ROLE_BOS, t->settings.generation_bos);
     t->eos = role_id(t, ROLE_EOS, t->settings.generation_eos);
     t->pad = role_id(t, ROLE_PAD, t->settings.generation_pad);
     t->unk = role_id(t, ROLE_UNK, -1);
-    log_info(log, "tokenizer: %s by the rules of transformers %d, %d ids, bos %d, eos %d", spm ? f->spm_path : f->json_path, (int)rules,
+    log_info(log, "tokenizer: %s by the rules of transformers %d, %d ids, bos %d, eos %d", f->spm ? f->spm_path : f->json_path, (int)rules,
              (int)t->text.n, (int)t->bos, (int)t->eos);
     return 0;
 }
 
 int tokenizer_open(const char *dir, enum tokenizer_rules rules, struct log *log, struct tokenizer **ret, struct err *err)
 {
-    struct files *f = calloc(1, sizeof(*f));
+    struct tokenizer_files *f = calloc(1, sizeof(*f));
     struct tokenizer *t = calloc(1, sizeof(*t));
-    int r = f && t ? open_files(t, dir, rules, f, log, err) : err_set(err, ERR_NOMEM, "no memory for a tokenizer");
+    int r = f && t ? open_files(t, f, dir, rules, log, err) : err_set(err, ERR_NOMEM, "no memory for a tokenizer");
     if (f)
-        json_decref(f->json);
+        tokenizer_files_done(f);
     free(f);
     if (r < 0)
         tokenizer_close(t);

@@ -5,7 +5,7 @@ import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-EFFECTS = {"KEY_READ": "acted on", "KEY_INERT": "no effect", "KEY_REFUSED": "refused", "KEY_REFUSED_4": "refused under rules 4"}
+EFFECTS = {"KEY_READ": "acted on", "KEY_INERT": "no effect", "KEY_REFUSED": "refused"}
 
 
 def section(text: str, heading: str) -> str:

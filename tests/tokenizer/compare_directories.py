@@ -85,8 +85,8 @@ class Comparison:
         loaded = n - self.unloadable
         accepted = (self.equal + self.different) / loaded if loaded else 1
         print(
-            f"rules {self.rules}: {n} directories, {self.unloadable} that transformers cannot load; of the other {loaded}: {self.equal} equal, "
-            f"{self.different} different, {sum(self.refused.values())} refused; {100 * accepted:.1f} % accepted"
+            f"rules {self.rules}: {n} directories, {self.unloadable} that transformers cannot load; of the other {loaded}: "
+            f"{self.equal} equal, {self.different} different, {sum(self.refused.values())} refused; {100 * accepted:.1f} % accepted"
         )
         for why, count in self.refused.most_common(25):
             print(f"  refused {count:4}: {why}")

@@ -3,8 +3,8 @@
 usage: make_cases.py CASES SEED...           random directories, as CASES/random-SEED
        make_cases.py CASES --expect NAME...  the expected ids of directories that are there, from their input.jsonl
 
-A case is a folder with the tokenizer's files, input.jsonl (a text a line), and expected.json: for each version the ids of every text, without
-and with special tokens, or null where transformers cannot load it. check_cases.py reads them.
+A case is a folder with the tokenizer's files, input.jsonl (a text a line), and expected.json: for each version the ids of every text,
+without and with special tokens, or null where transformers cannot load it. check_cases.py reads them.
 """
 
 import json

@@ -12,6 +12,7 @@ import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 import configurations
+import random_directories
 import text_lines
 
 SPACE = configurations.SPACE
@@ -51,6 +52,24 @@ def llama_like(normalizer: normalizers.Normalizer, pre: pre_tokenizers.PreTokeni
     return tokenizer
 
 
+def unigram() -> Tokenizer:
+    """Pieces with scores and some bytes, behind a character map."""
+    some_bytes = [(f"<0x{b:02X}>", -20.0) for b in (0xC3, 0xA9, 0x0A)]
+    pieces = [
+        ("<unk>", 0.0),
+        ("</s>", 0.0),
+        (SPACE, -2.0),
+        (SPACE + "a", -3.0),
+        *((c, -5.0) for c in "abchelo"),
+        ("hell", -6.5),
+        ("lo", -7.25),
+    ]
+    tokenizer = Tokenizer(models.Unigram(pieces + some_bytes, 0, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Precompiled(random_directories.CHARSMAP), normalizers.Strip()])
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    return tokenizer
+
+
 def json_seeds() -> dict[str, bytes]:
     """tokenizer.json files; after a NUL, a text."""
     llama3 = byte_level(configurations.split_then_bytes(configurations.LLAMA3_SPLIT), ignore_merges=True)
@@ -64,6 +83,9 @@ def json_seeds() -> dict[str, bytes]:
     ]
     prefix = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
     marks = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=True)
+    words = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation("merged_with_next")])
+    plain = normalizers.Sequence([normalizers.Strip(), normalizers.Lowercase()])
+    borders = pre_tokenizers.Split(Regex(r"\b(?i)a|[\p{L}&&[^a-f]]+|[^\W\d]\B"), "isolated")
     made = {
         "gpt2": byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False)),
         "llama3": llama3,
@@ -71,9 +93,12 @@ def json_seeds() -> dict[str, bytes]:
         "digits": byte_level(pre_tokenizers.Sequence(steps), normalizers.NFKD()),
         "llama": llama_like(prefix, None, configurations.llama_decoder()),
         "metaspace": llama_like(normalizers.Replace(Regex("[.]+"), "!"), marks, decoders.Metaspace(SPACE, prepend_scheme="first")),
+        "words": llama_like(plain, words, configurations.llama_decoder()),
+        "borders": llama_like(normalizers.NFC(), borders, configurations.llama_decoder()),
+        "unigram": unigram(),
     }
     text = b"\0a [L] hello</s> \xc3\xa9"  # unit tests read the byte-level ones as they are
-    return {name: t.to_str().encode() + (text if name in ("llama", "metaspace") else b"") for name, t in made.items()}
+    return {name: t.to_str().encode() + (text if name not in ("gpt2", "llama3", "qwen", "digits") else b"") for name, t in made.items()}
 
 
 def _varint(n: int) -> bytes:
@@ -83,11 +108,11 @@ def _varint(n: int) -> bytes:
 def model_seeds() -> dict[str, bytes]:
     """tokenizer.model files; one with a character map."""
 
-    def train(**options: int | bool | float | list[str]) -> bytes:
+    def train(model_type: str = "bpe", **options: int | bool | float | list[str]) -> bytes:
         model, r = io.BytesIO(), random.Random(1)
         text = iter([text_lines.prose(r, 20) for _ in range(200)])
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=text, model_writer=model, model_type="bpe", minloglevel=2, normalization_rule_name="identity", **options
+            sentence_iterator=text, model_writer=model, model_type=model_type, minloglevel=2, normalization_rule_name="identity", **options
         )
         return model.getvalue()
 
@@ -97,8 +122,16 @@ def model_seeds() -> dict[str, bytes]:
     return {
         "bytes": train(vocab_size=330, byte_fallback=True, character_coverage=1.0, user_defined_symbols=["<u>"]),
         "small": small,
+        "unigram": train("unigram", vocab_size=80),
         "charsmap": small + b"\x1a" + _varint(len(normalizer)) + normalizer,
     }
+
+
+def config_seeds() -> dict[str, bytes]:
+    """The files beside random tokenizers, as the target takes them apart."""
+    names = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json")
+    made = (random_directories.Maker(seed).make() for seed in (3, 78, 1057, 2081, 2180, 2500))
+    return {str(i): b"\0".join([*(files.get(n, b"") for n in names), b"a <s>b\n"]) for i, files in enumerate(made, 1)}
 
 
 def text_seeds() -> dict[str, bytes]:
@@ -108,9 +141,10 @@ def text_seeds() -> dict[str, bytes]:
 
 
 def main() -> int:
-    """Writes three folders."""
+    """Writes four folders."""
     corpus = pathlib.Path(sys.argv[1])
-    for folder, seeds in {"tokenizer_json": json_seeds(), "tokenizer_model": model_seeds(), "tokenizer_text": text_seeds()}.items():
+    made = {"json": json_seeds(), "model": model_seeds(), "config": config_seeds(), "text": text_seeds()}
+    for folder, seeds in ((f"tokenizer_{kind}", seeds) for kind, seeds in made.items()):
         (corpus / folder).mkdir(parents=True, exist_ok=True)
         for name, content in seeds.items():
             (corpus / folder / name).write_bytes(content)

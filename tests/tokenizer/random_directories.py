@@ -5,11 +5,13 @@ usage: random_directories.py SEED DIR        writes one of them
 Only the standard library is needed; the same seed gives the same directory.
 """
 
+import base64
 import json
 import pathlib
 import random
 import struct
 import sys
+import zlib
 
 import text_lines
 
@@ -61,7 +63,18 @@ SPLITS = [
     r"[\W\d]+",
     r"[^\p{L}\p{M}]+",
 ]
-PRECOMPILED = None
+# A character map as SentencePiece makes it of twelve rules: wide letters, digits in circles, ligatures, white space, accents, nothing.
+CHARSMAP = zlib.decompress(
+    base64.b64decode(
+        "eNod03lQVlUUAPDzPWgaGBtnnPH/xihLLalIzbIoc6F9MbLMpDSSmrIFC9QSMOoraKEoRSsVaaFQMU2tKBcqLZn21bRUcLIZMmtate339eb97jl3zr1v3p17"
+        "b2RHxJEROTkRuYdFpCKquiKJ6iMi+snbT9XkJaFbVafuqVpmbG06icPlWSy5W1NEH/Pyk6hLZ0V3dhI1JUk0jYror9TQomZ+rnyp6K3qKE+ir9jWm0TznxFH"
+        "+fgAjiaPgRzDcRzLYAZxPEMYygl0FCSRL57MSZxCAcMZhiXECE5jJH4pTudMzuAsChnN2YzhHMYxFkuL8ZzHuVzA+VzEhVzCxVzGpVzOBK6gmCuZyCSuYjJX"
+        "M4VruJYSpnId1zONGyiljOncxI3cnBnTmMQM8RZu41bu4HZmUs5d3EklFcxmFrYr5jCXe6jObCrzqKGWe7mf+3iANHU8yEPU8wgP08CjPM5jPEEj83mSJhaw"
+        "iIU8zVMs5hmWsoRlNPMsLTzPc7TyAi/xIstpYyUrWEU7q3mZV1jDOtbyKut5ndd4I3Nm2MCbbGIjnWzmbd5iC+/wLlvZxnuZWm8qusQPeJ+P+JBP+JjP+JQv"
+        "+Jyv+JKv2c5OdvAt37CbXXSzh7308B0/tqXie3FfppZORXdPKn6Q92Zq7OcnDmT6han4WfyVX/id33C14g8OcZC/+Yt/+Sf+v/8nugRFxVFa5rBVVEZna3RX"
+        "18d/21+hDQ=="
+    )
+)
 
 
 class Maker:
@@ -69,6 +82,7 @@ class Maker:
 
     def __init__(self, seed: int) -> None:
         self.r = random.Random(seed)
+        self.later = random.Random(f"later {seed}")  # what came later does not change what a seed made before
         self.files: dict[str, bytes] = {}
         self.specials = self.r.sample(SPECIALS, self.r.randrange(3, 8)) + (["<|a b|>"] if self.chance(0.05) else [])
 
@@ -204,6 +218,13 @@ class Maker:
             return self.r.choice(some)()
         return {"type": "Sequence", "normalizers": [self.r.choice(some)() for _ in range(self.r.randrange(0, 4))]}
 
+    def with_charsmap(self, normalizer: dict | None) -> dict | None:
+        """Sometimes SentencePiece's character map in front."""
+        if self.later.random() >= 0.08:
+            return normalizer
+        step = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(CHARSMAP).decode()}
+        return {"type": "Sequence", "normalizers": [step, normalizer]} if normalizer else step
+
     def splitter(self) -> dict:
         """A pre-tokenizer that cuts."""
         behaviors = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
@@ -327,7 +348,7 @@ class Maker:
                 "truncation": truncation,
                 "padding": padding,
                 "added_tokens": added,
-                "normalizer": self.normalizer(kind != "byte"),
+                "normalizer": self.with_charsmap(self.normalizer(kind != "byte")),
                 "pre_tokenizer": self.pre_tokenizer(kind == "byte", kind != "byte"),
                 "post_processor": self.post_processor({**vocab, **{t["content"]: t["id"] for t in added}}),
                 "decoder": self.decoder(kind == "byte") if self.chance(0.95) else None,
@@ -355,6 +376,8 @@ class Maker:
         if self.chance(0.2):
             trainer += _number(41, self.r.choice([-1, 1])) + _number(42, self.r.choice([-1, 2]))
         normalizer = b"".join(_number(k, self.chance(0.5)) for k in (3, 4, 5) if self.chance(0.5))
+        if self.later.random() < 0.2:
+            normalizer = _bytes_field(2, CHARSMAP) + normalizer
         self.files["tokenizer.model"] = out + _bytes_field(2, trainer) + _bytes_field(3, _bytes_field(1, b"identity") + normalizer)
 
     def score(self, place: int, bpe: bool) -> float:
@@ -414,6 +437,10 @@ class Maker:
             "an_own_key": 3,
         }
         c.update({k: v for k, v in inert.items() if self.chance(0.15)})
+        if self.later.random() < (0.1 if "tokenizer.model" in self.files else 0.02):
+            c["tokenizer_file"] = None
+        if self.later.random() < 0.03:
+            c["vocab_file"] = None if self.later.random() < 0.5 else "/nowhere/tokenizer.model"
         items = list(c.items())
         self.r.shuffle(items)
         return dict(items)
@@ -470,7 +497,17 @@ class Maker:
     def texts(self) -> list[str]:
         """Lines to encode; after make()."""
         lines = text_lines.lines(8, self.r.randrange(1 << 30), [*self.specials, "<new>", "[NEW]"])
-        fixed = ["", "a", " a", "a  b ", "<s>a</s> b", "the cat\nsat", SPACE + "a", "Caf\u00e9 AB\u0130 'S it's 12345 x\u0301"]
+        fixed = [
+            "",
+            "a",
+            " a",
+            "a  b ",
+            "<s>a</s> b",
+            "the cat\nsat",
+            SPACE + "a",
+            "Caf\u00e9 AB\u0130 'S it's 12345 x\u0301",
+            "\uff21\uff22\u2460 \ufb01e\u0301\u200bx\u3000y",
+        ]
         words = [*WORDS, *self.specials, " ", "  ", "\n", "<new>", "[NEW]", "Hello", "\u00c9", "!", "word "]
         mixed = ["".join(self.r.choice(words) for _ in range(self.r.randrange(1, 14))) for _ in range(8)]
         return [*fixed, *lines[4:], *mixed, *(["a<FILL_ME>b", "x <FILL_ME>"] if self.chance(0.2) else [])]

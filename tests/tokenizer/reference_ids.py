@@ -2,8 +2,8 @@
 
 usage: reference_ids.py < REQUESTS > ANSWERS
 
-A request is a JSON line {"dir": ..., "texts": [...]}; its answer {"ids": [[...]], "special": [[...]], "text": [...], "plain": [...]}, a list
-for each text: without special tokens, with them, and what these ids decode to with and without special tokens; or {"error": ...}.
+A request is a JSON line {"dir": ..., "texts": [...]}; its answer {"ids": [[...]], "special": [[...]], "text": [...], "plain": [...]}, a
+list for each text: without special tokens, with them, and what these ids decode to with and without special tokens; or {"error": ...}.
 """
 
 import json

@@ -33,7 +33,11 @@ static void test_refusals(void)
         {"[]", ERR_CORRUPT, "not an object"},
         {"{}", ERR_CORRUPT, "model"},
         {"{" MODEL ",\"extra\":1}", ERR_UNSUPPORTED, "\"extra\""},
-        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", ERR_CORRUPT, "vocab"},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", ERR_CORRUPT, "1 to"},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",1,2]]}}", ERR_CORRUPT, "vocab[0]"},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",\"1\"]]}}", ERR_CORRUPT, "vocab[0]"},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",1]],\"unk_id\":1}}", ERR_CORRUPT, "unk_id"},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",1]],\"nbest\":1}}", ERR_UNSUPPORTED, "\"nbest\""},
         {"{\"model\":{\"type\":\"WordPiece\"}}", ERR_UNSUPPORTED, "WordPiece"},
         {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":0.1}}", ERR_UNSUPPORTED, "dropout"},
         {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"end_of_word_suffix\":\"</w>\"}}", ERR_UNSUPPORTED, "end_of_word_suffix"},
@@ -48,11 +52,22 @@ static void test_refusals(void)
         {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a z\"]}}", ERR_CORRUPT, "the right part"},
         {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a b c\"]}}", ERR_CORRUPT, "not a pair"},
         {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[7]}}", ERR_CORRUPT, "not a pair"},
+        {"{" MODEL ",\"normalizer\":{\"type\":\"BertNormalizer\"}}", ERR_UNSUPPORTED, "BertNormalizer"},
+        {"{" MODEL ",\"normalizer\":{\"type\":\"Strip\",\"strip_left\":true}}", ERR_CORRUPT, "strip_right"},
         {"{" MODEL ",\"normalizer\":{\"type\":\"Precompiled\"}}", ERR_CORRUPT, "precompiled_charsmap"},
+        {"{" MODEL ",\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"AAA\"}}", ERR_CORRUPT, "precompiled_charsmap"},
         {"{" MODEL ",\"normalizer\":{\"type\":\"Prepend\"}}", ERR_CORRUPT, "prepend"},
         {"{" MODEL ",\"normalizer\":{\"type\":\"NFC\",\"x\":1}}", ERR_UNSUPPORTED, "\"x\""},
+        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}}", ERR_UNSUPPORTED, "UnicodeScripts"},
+        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Punctuation\",\"behavior\":\"Sideways\"}}", ERR_CORRUPT, "behavior"},
+        {"{" MODEL ",\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"^\"},\"content\":\"b\"},\"pre_tokenizer\":{\"type\":"
+         "\"ByteLevel\"}}",
+         ERR_UNSUPPORTED, "inserts text"},
+        {"{" MODEL ",\"normalizer\":{\"type\":\"NFC\"},\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":"
+         "\"Whitespace\"},{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"first\"}]}}",
+         ERR_UNSUPPORTED, "prepend_scheme"},
         {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\",\"invert\":false}}",
-         ERR_UNSUPPORTED, "byte 1"},
+         ERR_CORRUPT, "byte 1"},
         {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\h\"},\"behavior\":\"Isolated\",\"invert\":false}}",
          ERR_UNSUPPORTED, "escape \\h"},
         {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"x\"},\"behavior\":\"Sideways\"}}", ERR_CORRUPT,
@@ -60,7 +75,11 @@ static void test_refusals(void)
         {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"ab\"}}", ERR_CORRUPT, "replacement"},
         {"{" MODEL ",\"decoder\":{\"type\":\"WordPiece\"}}", ERR_UNSUPPORTED, "WordPiece"},
         {"{" MODEL ",\"post_processor\":{\"type\":\"BertProcessing\"}}", ERR_CORRUPT, "cls"},
+        {"{" MODEL ",\"post_processor\":{\"type\":\"Other\"}}", ERR_UNSUPPORTED, "\"Other\""},
         {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[],\"special_tokens\":{}}}", ERR_CORRUPT, "single"},
+        {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"q\"}}],\"special_tokens\":"
+         "{\"q\":{\"ids\":[-1]}}}}",
+         ERR_CORRUPT, "token ids"},
         {"{" MODEL ",\"added_tokens\":{}}", ERR_CORRUPT, "added_tokens"},
         {"{" MODEL ",\"added_tokens\":[{\"content\":\"x\",\"odd\":1}]}", ERR_UNSUPPORTED, "\"odd\""},
         {"{" MODEL ",\"added_tokens\":[{\"id\":5}]}", ERR_CORRUPT, "content"},
@@ -102,6 +121,57 @@ static void test_ids(void)
     pipeline_done(&p);
 }
 
+/* Each component shows in which letters come together: "ab" is 2 where nothing parts them. */
+static void test_components(void)
+{
+#define SPLIT(regex) \
+    MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" regex "\"},\"behavior\":\"Isolated\",\"invert\":false}"
+#define PRE(type) MODEL ",\"pre_tokenizer\":{\"type\":\"" type "\"}"
+#define UNIGRAM(ab) "\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"<unk>\",0],[\"a\",-1],[\"b\",-1],[\"ab\"," ab "]]}"
+    static const struct {
+        const char *json, *text;
+        int n;
+        int32_t ids[6];
+    } rows[] = {
+        {MODEL, "a,b", 1, {2}},
+        {PRE("Punctuation"), "a,b", 2, {0, 1}},
+        {PRE("Whitespace"), "a,b ab", 3, {0, 1, 2}},
+        {PRE("WhitespaceSplit"), "a,b ab", 2, {2, 2}},
+        {PRE("BertPreTokenizer"), "a,b ab", 3, {0, 1, 2}},
+        {PRE("CharDelimiterSplit\",\"delimiter\":\"c"), "acb", 2, {0, 1}},
+        {MODEL ",\"normalizer\":{\"type\":\"Lowercase\"}", "ABC", 2, {2, 4}},
+        {MODEL ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":false},"
+               "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"c\"}]}",
+         "  a b ",
+         4,
+         {0, 4, 1, 4}},
+        {SPLIT("(?i)A"), "ab", 2, {0, 1}},
+        {SPLIT("(?i)(?-i)A"), "ab", 1, {2}},
+        {SPLIT("[a-c&&[^b]]"), "abc", 3, {0, 1, 4}},
+        {SPLIT("[c&&[^b]]"), "abc", 2, {2, 4}},
+        {SPLIT("\\\\B"), "ab", 2, {0, 1}},
+        {SPLIT("\\\\b"), "ab", 1, {2}},
+        {SPLIT("x(?i)y|A"), "ab", 1, {2}},
+        {SPLIT("x(?i)y|A"), "xab", 2, {0, 1}},
+        {UNIGRAM("-1.5"), "abz", 2, {3, 0}},
+        {UNIGRAM("-2.5"), "abzz", 3, {1, 2, 0}},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char text[1024];
+        struct pipeline p;
+        struct err e = {0};
+        struct token_ids got = {0};
+        snprintf(text, sizeof(text), "{%s}", rows[i].json);
+        if (!CHECK_INT(load(&p, text, &e), 0))
+            fprintf(stderr, "%s\n", e.text);
+        CHECK_INT(pipeline_encode(&p, rows[i].text, strlen(rows[i].text), &(struct id_sink){&got, 100}), 0);
+        if (!CHECK_INT(got.n, rows[i].n) || !CHECK(memcmp(got.ids, rows[i].ids, got.n * sizeof(*got.ids)) == 0))
+            fprintf(stderr, "%s: \"%s\"\n", rows[i].json, rows[i].text);
+        token_ids_done(&got);
+        pipeline_done(&p);
+    }
+}
+
 /* A word of one letter without borders: long, so that merging goes by the heap, and the same as by the simple way. */
 static void test_long_words(void)
 {
@@ -124,10 +194,9 @@ static void test_long_words(void)
 
 static void test_regexes(void)
 {
-    static const char *const refused[] = {
-        "\\h",     "\\R",     "\\X",   "\\1",     "\\k<n>",  "\\p{Greek}", "\\p{^L}", "\\pL",
-        "a{1,3}+", "(?<n>a)", "(?#c)", "(*UTF)a", "\\u0041", "\\x41",      "[]a]",    "\\",
-    };
+    static const char *const refused[] = {"\\h",     "\\R",     "\\X",          "\\1",         "\\k<n>",   "\\p{Greek}",  "\\p{^L}", "\\pL",
+                                          "a{1,3}+", "(?<n>a)", "(?#c)",        "(*UTF)a",     "\\u0041",  "\\x41",       "[]a]",    "\\",
+                                          "(?x:a)",  "(?i:st)", "(?i)\xc3\xa9", "[[:alpha:]]", "(?<=a+)b", "(?i:s)(?i:s)"};
     static const char *const taken[] = {"a{1,3}",
                                         "a++",
                                         "a?+",
@@ -137,12 +206,13 @@ static void test_regexes(void)
                                         "[\\s\\w\\d\\p{Han}\\-\\]]",
                                         "[\xe4\xb8\x80-\xe9\xbe\xa5]+",
                                         "^a$|\\Ab\\z",
-                                        "\\bword",
+                                        "\\bword\\B",
                                         "[a[bc]]",
                                         "[a&&b]",
-                                        "[\\W]",
-                                        "[\\P{L}]",
-                                        "(?m:a)"};
+                                        "[\\W\\P{L}]",
+                                        "[^\\S\\n&&[^a-f]]",
+                                        "(?m:a)(?i)b|c",
+                                        "(?-i:st)"};
     for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
         struct pattern *p = NULL;
         if (!CHECK_INT(pattern_regex(refused[i], strlen(refused[i]), &p, NULL), ERR_UNSUPPORTED))
@@ -161,6 +231,7 @@ int main(void)
 {
     test_refusals();
     test_ids();
+    test_components();
     test_long_words();
     test_regexes();
     return check_result();

@@ -83,12 +83,13 @@ static int check(const struct message *m, size_t len, struct err *e)
     memcpy(exact, m->bytes, len);
     int r = spm_check(exact, len, &out, &facts, e);
     struct spm *spm = NULL;
-    if (r >= 0)
+    bool checked = r >= 0;
+    if (checked)
         r = spm_open(out.data, out.len, &spm, e); /* may still refuse, but must not fall over */
     if (r >= 0)
         CHECK_INT(spm_size(spm), facts.n_pieces);
     spm_close(spm);
-    if (r >= 0)
+    if (checked)
         spm_facts_done(&facts);
     free(exact);
     buf_done(&out);

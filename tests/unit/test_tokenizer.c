@@ -2,6 +2,7 @@
  * other settings. */
 #include "common/utf8.h"
 #include "tests/check.h"
+#include "tokenizer/rules_compare.h"
 #include "tokenizer/strmap.h"
 #include "tokenizer/tokenizer.h"
 #include <stdlib.h>
@@ -10,13 +11,18 @@
 
 #define MAX_IDS 16
 
-static struct tokenizer *opened(const char *dir)
+static struct tokenizer *opened_by(const char *dir, enum tokenizer_rules rules)
 {
     struct tokenizer *t = NULL;
     struct err e = {0};
-    if (!CHECK_INT(tokenizer_open(dir, TOKENIZER_RULES_4, NULL, &t, &e), 0))
+    if (!CHECK_INT(tokenizer_open(dir, rules, NULL, &t, &e), 0))
         fprintf(stderr, "%s\n", e.text);
     return t;
+}
+
+static struct tokenizer *opened(const char *dir)
+{
+    return opened_by(dir, TOKENIZER_RULES_4);
 }
 
 struct sample {
@@ -223,10 +229,75 @@ static void test_settings(void)
     tokenizer_close(t);
 }
 
+/* Both rules name what they do not carry out; some of it is only one's to do. */
+static void test_refusals(void)
+{
+    static const struct {
+        const char *config, *named;
+        bool four, five;
+    } rows[] = {
+        {"{\"tokenizer_class\": \"T5Tokenizer\"}", "\"T5Tokenizer\"", true, true},
+        {"{\"tokenizer_class\": \"BertTokenizerFast\"}", "\"BertTokenizerFast\"", true, true},
+        {"{\"tokenizer_class\": \"NoSuchTokenizer\"}", "\"NoSuchTokenizer\"", true, false},
+        {"{\"tokenizer_class\": \"NoSuchTokenizer\", \"auto_map\": {}}", "\"NoSuchTokenizer\"", true, true},
+        {"{\"tokenizer_class\": \"GPT2Tokenizer\"}", "GPT2Tokenizer", true, false},
+        {"{\"gguf_file\": \"x\"}", "\"gguf_file\"", true, true},
+        {"{\"vocab\": {\"a\": 1}}", "\"vocab\"", true, true},
+        {"{\"vocab_file\": \"/dev/null\"}", "vocab_file", true, false},
+        {"{\"gguf_file\": null, \"vocab\": {}, \"merges\": \"\", \"fix_mistral_regex\": false, \"own\": 1}", "", false, false},
+        {"{\"vocab_file\": \"/nowhere/tokenizer.model\"}", "", false, false},
+    };
+    for (size_t i = 0; i < 2 * sizeof(rows) / sizeof(rows[0]); i++) {
+        enum tokenizer_rules rules = i % 2 ? TOKENIZER_RULES_5 : TOKENIZER_RULES_4;
+        bool refused = i % 2 ? rows[i / 2].five : rows[i / 2].four;
+        struct tokenizer *t = NULL;
+        struct err e = {0};
+        write_file("tokenizer_config.json", rows[i / 2].config);
+        int r = tokenizer_open(dir, rules, NULL, &t, &e);
+        if (!CHECK_INT(r, refused ? ERR_UNSUPPORTED : 0) || !CHECK(!refused || strstr(e.text, rows[i / 2].named)))
+            fprintf(stderr, "%s by rules %d: %s\n", rows[i / 2].config, (int)rules, e.text);
+        tokenizer_close(t);
+    }
+}
+
+static void test_rules(void)
+{
+    static const struct sample four[] = {{"a</s>a", false, 3, {261, 2, 261}}};
+    struct tokenizer *t = configured("{\"tokenizer_class\": \"LlamaTokenizer\"}");
+    struct rules_comparison c;
+    struct err e = {0};
+    if (t) {
+        CHECK_INT(tokenizer_rules(t), 4);
+        check_samples(t, four, 1);
+        CHECK_INT(rules_compare(t, dir, &c, &e), 0);
+        CHECK(c.n_differ > 0 && c.other.code == 0);
+    }
+    tokenizer_close(t);
+    t = opened_by(dir, TOKENIZER_RULES_5);
+    if (t) {
+        struct token_ids ids = {0};
+        CHECK_INT(tokenizer_rules(t), 5);
+        tokenizer_encode(t, "a</s>a", 6, false, 9, &ids, &e); /* only the first piece is marked */
+        CHECK(ids.n == 3 && strcmp(tokenizer_piece(t, ids.ids[2]), "a") == 0);
+        token_ids_done(&ids);
+        CHECK_INT(rules_compare(t, dir, &c, &e), 0);
+        CHECK(c.n_differ > 0 && c.other.code == 0);
+    }
+    tokenizer_close(t);
+    write_file("tokenizer_config.json", "{\"tokenizer_class\": \"NoSuchTokenizer\"}");
+    t = opened_by(dir, TOKENIZER_RULES_5);
+    if (t) {
+        CHECK_INT(rules_compare(t, dir, &c, &e), 0);
+        CHECK_INT(c.other.code, ERR_UNSUPPORTED);
+    }
+    tokenizer_close(t);
+}
+
 static void test_bad_files(void)
 {
     static const char *const configs[] = {"[]",
                                           "{",
+                                          "{\"split_special_tokens\": 3}",
                                           "{\"bos_token\": 1}",
                                           "{\"added_tokens_decoder\": []}",
                                           "{\"added_tokens_decoder\": {\"x\": {\"content\": \"a\"}}}",
@@ -269,6 +340,8 @@ int main(void)
     test_decode(t);
     tokenizer_close(t);
     test_settings();
+    test_refusals();
+    test_rules();
     test_bad_files();
     tokenizer_close(NULL);
     snprintf(command, sizeof(command), "rm -r %s", dir);
