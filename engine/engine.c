@@ -221,6 +221,14 @@ int engine_submit(struct engine *e, const struct eval_request *reqs, int n, stru
     return r;
 }
 
+bool engine_full(struct engine *e)
+{
+    pthread_mutex_lock(&e->s.lock);
+    bool full = e->s.n_queued >= e->s.max_queue;
+    pthread_mutex_unlock(&e->s.lock);
+    return full;
+}
+
 size_t engine_request_bytes(const struct engine *e, const struct eval_request *q)
 {
     return sequence_bytes(q, &e->m);

@@ -1,6 +1,7 @@
 /* What every handler shares: the engine, the tokenizer, the settings, the metrics and the log. */
 #pragma once
 #include "common/arena.h"
+#include "common/budget.h"
 #include "common/log.h"
 #include "engine/engine.h"
 #include "server/api/keys.h"
@@ -19,6 +20,8 @@ struct server_settings {
     bool strict_model_name;       /* refuse requests whose `model` is another */
     bool tokenizer_info;          /* answer /tokenizer_info */
     struct keys *keys;            /* borrowed; NULL: none is needed */
+    struct budget *budget;        /* of requests; borrowed; NULL: none. Its limit is set when the model is loaded */
+    size_t request_memory;        /* the limit; 0: a share of what is then free */
 };
 
 struct server {

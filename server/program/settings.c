@@ -40,6 +40,7 @@ int settings_of_server(const struct options *o, struct keys *keys, struct arena 
         .model_name = o->served_model_name,
         .strict_model_name = o->strict_model_name,
         .tokenizer_info = o->tokenizer_info,
+        .request_memory = o->request_memory,
         .keys = keys,
     };
     return o->model ? 0 : options_shipped_model(arena, &ret->engine.model_dir, err);
