@@ -1,32 +1,11 @@
 #include "kernels/cpu/host_memory.h"
-#include "common/cgroup.h"
-#include <stdio.h>
-#include <unistd.h>
-
-static size_t meminfo_bytes(const char *key)
-{
-    char line[128];
-    unsigned long long kb = 0;
-    size_t len = strlen(key);
-    FILE *f = fopen("/proc/meminfo", "re");
-    while (f && fgets(line, sizeof(line), f))
-        if (!strncmp(line, key, len) && sscanf(line + len, ": %llu kB", &kb) == 1)
-            break;
-    if (f)
-        fclose(f);
-    return (size_t)kb * 1024;
-}
+#include "common/memory.h"
 
 int host_memory(struct backend_memory *ret)
 {
-    struct backend_memory m = {meminfo_bytes("MemTotal"), meminfo_bytes("MemAvailable")};
-    size_t limit, left;
-    if (!m.total_bytes)
-        return ERR_IO;
-    if (cgroup_memory_limit("/proc/self/cgroup", "/sys/fs/cgroup", &limit, &left) && limit < m.total_bytes) {
-        m.total_bytes = limit;
-        m.free_bytes = left < m.free_bytes ? left : m.free_bytes;
-    }
-    *ret = m;
-    return 0;
+    struct memory m;
+    int r = memory_read(&m);
+    if (r >= 0)
+        *ret = (struct backend_memory){m.total_bytes, m.free_bytes};
+    return r;
 }

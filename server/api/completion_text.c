@@ -30,6 +30,15 @@ void completion_take(struct completion *p, struct engine_ticket *t, int i)
     c->code = r < 0 ? r : 0;
 }
 
+static int completion_error(const struct completion *p, const struct engine_ticket *t, int i, struct err *err)
+{
+    const struct eval_result *r = engine_result(t, i);
+    if (p->n_choices > 1)
+        return err_field(err, r->code, r->err.param, "prompt %d: %s", i, r->err.text);
+    *err = r->err;
+    return r->code;
+}
+
 int completion_check(struct completion *p, const struct engine_ticket *t, struct err *err)
 {
     for (int i = 0; i < p->n_choices; i++) {
@@ -37,7 +46,7 @@ int completion_check(struct completion *p, const struct engine_ticket *t, struct
         if (c->code < 0)
             return err_set(err, c->code, "no memory for the text of choice %d", i);
         if (!c->text.hit && engine_result(t, i)->code < 0)
-            return api_sequence_error(t, i, p->n_choices, "prompt", err);
+            return completion_error(p, t, i, err);
     }
     return 0;
 }

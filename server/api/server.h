@@ -1,6 +1,7 @@
 /* What every handler shares: the engine, the tokenizer, the settings, the metrics and the log. */
 #pragma once
 #include "common/arena.h"
+#include "common/budget.h"
 #include "common/log.h"
 #include "engine/engine.h"
 #include "server/api/keys.h"
@@ -20,6 +21,8 @@ struct server_settings {
     bool tokenizer_info;                  /* answer /tokenizer_info */
     enum tokenizer_rules tokenizer_rules; /* whose reading of the tokenizer's files is followed */
     struct keys *keys;                    /* borrowed; NULL: none is needed */
+    struct budget *budget;                /* of requests; borrowed; NULL: none. Its limit is set when the model is loaded */
+    size_t request_memory;                /* the limit; 0: a share of what is then free */
 };
 
 struct server {

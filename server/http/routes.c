@@ -8,10 +8,10 @@
 #define RETRY_AFTER_S 2
 
 static const struct route table[] = {
-    {"POST", "/v1/completions", api_completions, .has_body = true},
+    {"POST", "/v1/completions", api_completions, .has_body = true, .queued = true},
     {"POST", "/v1/chat/completions", api_chat_completions},
-    {"POST", "/v1/loglikelihood", api_loglikelihood, .has_body = true},
-    {"POST", "/v1/loglikelihood_rolling", api_loglikelihood_rolling, .has_body = true},
+    {"POST", "/v1/loglikelihood", api_loglikelihood, .has_body = true, .queued = true},
+    {"POST", "/v1/loglikelihood_rolling", api_loglikelihood_rolling, .has_body = true, .queued = true},
     {"POST", "/tokenize", api_tokenize, .quiet = true, .has_body = true},
     {"POST", "/detokenize", api_detokenize, .quiet = true, .has_body = true},
     {"GET", "/tokenizer_info", api_tokenizer_info},
@@ -90,6 +90,8 @@ int routes_admit(void *user, struct http_request *req, struct err *err)
         r = err_set(err, ERR_BUSY, "the model is being loaded");
     if (r >= 0 && atomic_load(&s->draining) && route->has_body)
         r = err_set(err, ERR_DRAINING, "the server is shutting down");
+    if (r >= 0 && route->queued && engine_full(s->engine))
+        r = err_set(err, ERR_BUSY, "the queue is full");
     if (r >= 0 && !route->open && !http_take_place(req))
         r = err_set(err, ERR_BUSY, "all connections are in use, and as many wait as may");
     return r;

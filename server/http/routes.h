@@ -12,6 +12,7 @@ struct route {
     bool open;     /* no key needed */
     bool quiet;    /* logged at debug level: probes */
     bool has_body; /* a JSON object */
+    bool queued;   /* runs in the engine: refused before its body while the queue is full */
     bool early;    /* answered while the model is being loaded, too */
 };
 

@@ -10,6 +10,7 @@
 #include "server/program/commands.h"
 #include "server/program/settings.h"
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -29,7 +30,8 @@ struct service {
     struct keys *keys;
     struct server *server;
     struct http_server *http;
-    int signals; /* what SIGTERM, SIGINT and SIGHUP are read from */
+    struct budget budget; /* of requests; none before the model is loaded */
+    int signals;          /* what SIGTERM, SIGINT and SIGHUP are read from */
     /* loading */
     pthread_t loader;
     int loaded; /* eventfd: load_code is there */
@@ -135,6 +137,7 @@ static int listen_on(struct service *s, struct err *err)
         .period_s = o->transfer_period_s,
         .min_rate = o->min_rate,
         .max_body_bytes = o->max_body_bytes,
+        .budget = &s->budget,
         .log = s->log,
         .admit = routes_admit,
         .handle = routes_handle,
@@ -219,6 +222,7 @@ static int open_all(struct service *s, struct arena *arena, struct err *err)
     int r = keys_open(s->o->api_key, s->o->api_key_file, s->log, &s->keys, err);
     if (r >= 0)
         r = settings_of_server(s->o, s->keys, arena, s->log, &s->settings, err);
+    s->settings.budget = &s->budget;
     if (r >= 0)
         r = server_new(&s->settings, &s->server, err);
     if (r >= 0)
@@ -232,6 +236,7 @@ static int open_all(struct service *s, struct arena *arena, struct err *err)
 static int serve(struct options *o, struct arena *arena, struct log *log, struct err *err)
 {
     struct service s = {.o = o, .log = log, .loaded = -1};
+    mallopt(M_MMAP_THRESHOLD, 1 << 20); /* large blocks go back to the machine when they are freed */
     int r = s.signals = take_signals(err);
     raise_descriptor_limit(o, log);
     warn_if_open(o, log);

@@ -65,6 +65,8 @@ static const struct option_row rows[] = {
     {"min-rate", OPTION_SIZE, SERVE, AT(min_rate), 0, GIB, NULL, "16K", "SIZE",
      "bytes a second, on average, below which a body or an answer is given up"},
     {"max-body", OPTION_SIZE, SERVE, AT(max_body_bytes), 1024, GIB, NULL, "64M", "SIZE", "largest request body"},
+    {"request-memory", OPTION_SIZE, SERVE, AT(request_memory), 0, 16384 * GIB, NULL, "0", "SIZE",
+     "memory that all requests together may hold; 0: a quarter of what is free when the model is loaded"},
     {"shutdown-delay", OPTION_DOUBLE, SERVE, AT(shutdown_delay_s), 0, 3600, NULL, "1", "SECONDS",
      "after SIGTERM requests are served for so long while /ready says 503; then no connection is taken"},
     {"drain-timeout", OPTION_INT, SERVE, AT(drain_timeout_s), 0, 86400, NULL, "30", "SECONDS",

@@ -29,8 +29,8 @@ struct options {
     const char *api_key, *api_key_file; /* NULL: none needed */
     const char *tls_cert, *tls_key;
     int max_connections, header_timeout_s, idle_timeout_s, transfer_period_s;
-    size_t min_rate; /* bytes a second */
-    size_t max_body_bytes;
+    size_t min_rate;                       /* bytes a second */
+    size_t max_body_bytes, request_memory; /* request_memory 0: a share of what is free */
     bool tokenizer_info;
     double shutdown_delay_s;
     int drain_timeout_s;

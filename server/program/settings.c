@@ -42,6 +42,7 @@ int settings_of_server(const struct options *o, struct keys *keys, struct arena 
         .strict_model_name = o->strict_model_name,
         .tokenizer_info = o->tokenizer_info,
         .tokenizer_rules = o->tokenizer_rules && !strcmp(o->tokenizer_rules, "5") ? TOKENIZER_RULES_5 : TOKENIZER_RULES_4,
+        .request_memory = o->request_memory,
         .keys = keys,
     };
     return o->model ? 0 : options_shipped_model(arena, &ret->engine.model_dir, err);
