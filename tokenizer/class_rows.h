@@ -21,12 +21,13 @@ struct class_rules {
         TEMPLATE_OWN,   /* BOS and EOS by add_bos_token and add_eos_token, whatever the file says */
         TEMPLATE_NO_BOS /* as the file; asking for BOS is an error */
     } template;
-    bool add_bos;        /* add_bos_token's default */
-    bool prefix_is_null; /* add_prefix_space's default is None, which leaves the file's */
-    bool prefix_for_all; /* add_prefix_space = true reaches ByteLevels inside a Sequence too */
-    bool prefix_is_slow; /* add_prefix_space makes the class go back to tokenizer.model */
-    bool takes_spm;      /* a tokenizer.model without a tokenizer.json will do */
-    bool infills;        /* CodeLlama's tokens and its <FILL_ME> */
+    bool add_bos;          /* add_bos_token's default */
+    bool prefix_is_null;   /* add_prefix_space's default is None, which leaves the file's */
+    bool prefix_for_all;   /* add_prefix_space = true reaches ByteLevels inside a Sequence too */
+    bool prefix_is_slow;   /* add_prefix_space makes the class go back to tokenizer.model */
+    bool takes_spm;        /* a tokenizer.model without a tokenizer.json will do */
+    const char *slow_file; /* what the slow class reads, where that is not read here; NULL: nothing */
+    bool infills;          /* CodeLlama's tokens and its <FILL_ME> */
     /* Version 5's classes take the vocabulary and the merges of a file, and bring everything else; NULL: the file counts. */
     json_t *(*frame)(const struct settings *s);
     bool flags_named; /* when all is done, special tokens are given again, without flags */

@@ -15,7 +15,6 @@ int tokenizer_files_find(struct tokenizer_files *f, const char *dir, struct err 
 {
     f->has_json = path_of(f->json_path, dir, "tokenizer.json");
     f->has_spm = path_of(f->spm_path, dir, "tokenizer.model");
-    f->has_slow = path_of(f->slow_path, dir, "vocab.json");
     if (!f->has_json && !f->has_spm)
         return err_set(err, ERR_NOT_FOUND, "%s holds no tokenizer.json and no tokenizer.model", dir);
     return f->has_json ? hf_json_read(f->json_path, &f->json, err) : 0;
@@ -38,7 +37,18 @@ static int check_named(const char *key, const char *named, const char *own, stru
                    own);
 }
 
-int tokenizer_files_choose(struct tokenizer_files *f, const struct settings *s, struct log *log, struct err *err)
+/* A slow tokenizer's file that is not read here. Where there is none transformers finds nothing to read, and the tokenizer.json will do. */
+static int check_slow(const char *dir, const struct settings *s, struct err *err)
+{
+    const char *name = class_rules_of(s->class, s->rules)->slow_file;
+    char path[PATH_MAX];
+    if (!name || !path_of(path, dir, name))
+        return 0;
+    return err_set(err, ERR_UNSUPPORTED, "tokenizer_config.json: %s makes transformers 4 read %s, which is not supported for %s",
+                   s->no_tokenizer_file ? "tokenizer_file null" : "from_slow", name, s->class->name);
+}
+
+int tokenizer_files_choose(struct tokenizer_files *f, const char *dir, const struct settings *s, struct log *log, struct err *err)
 {
     const struct class_rules *rules = class_rules_of(s->class, s->rules);
     if (s->rules == TOKENIZER_RULES_5) {
@@ -46,12 +56,11 @@ int tokenizer_files_choose(struct tokenizer_files *f, const struct settings *s, 
         return 0;
     }
     bool slow = knob_is_true(s->from_slow, false) || s->no_tokenizer_file;
-    bool nothing_there = s->no_tokenizer_file && !f->has_slow && !f->has_spm; /* transformers cannot load it at all */
-    if (slow && !rules->takes_spm && !nothing_there)
-        return err_set(err, ERR_UNSUPPORTED, "tokenizer_config.json: %s is not supported for %s",
-                       s->no_tokenizer_file ? "tokenizer_file null" : "from_slow", s->class->name);
+    int r = slow && f->has_json ? check_slow(dir, s, err) : 0;
+    if (r < 0)
+        return r;
     slow |= rules->prefix_is_slow && s->add_prefix_space != KNOB_ABSENT && s->add_prefix_space != KNOB_NULL;
-    f->spm = f->has_spm && (!f->has_json || (slow && rules->template == TEMPLATE_OWN));
+    f->spm = f->has_spm && (!f->has_json || (slow && rules->takes_spm && rules->template == TEMPLATE_OWN));
     return f->spm ? check_named("vocab_file", s->vocab_file, f->spm_path, log, err)
                   : check_named("tokenizer_file", s->tokenizer_file, f->json_path, log, err);
 }

@@ -4,15 +4,14 @@
 #include <limits.h>
 
 struct tokenizer_files {
-    char json_path[PATH_MAX], spm_path[PATH_MAX], slow_path[PATH_MAX];
+    char json_path[PATH_MAX], spm_path[PATH_MAX];
     bool has_json, has_spm;
-    bool has_slow; /* vocab.json, which version 4's slow classes of byte-level tokenizers read */
-    json_t *json;  /* the parsed tokenizer.json; NULL unless has_json */
-    bool spm;      /* tokenizer.model is taken */
+    json_t *json; /* the parsed tokenizer.json; NULL unless has_json */
+    bool spm;     /* tokenizer.model is taken */
 };
 
 /* ERR_NOT_FOUND if there is neither tokenizer.json nor tokenizer.model. tokenizer_files_done also after an error. */
 int tokenizer_files_find(struct tokenizer_files *f, const char *dir, struct err *err);
 /* Sets f->spm. ERR_UNSUPPORTED where transformers would read a file that is not read here. */
-int tokenizer_files_choose(struct tokenizer_files *f, const struct settings *s, struct log *log, struct err *err);
+int tokenizer_files_choose(struct tokenizer_files *f, const char *dir, const struct settings *s, struct log *log, struct err *err);
 void tokenizer_files_done(struct tokenizer_files *f);

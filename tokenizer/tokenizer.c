@@ -140,7 +140,7 @@ static int open_files(struct tokenizer *t, struct tokenizer_files *f, const char
     if (r >= 0)
         r = settings_read(&t->settings, dir, rules, f->json, log, err);
     if (r >= 0)
-        r = tokenizer_files_choose(f, &t->settings, log, err);
+        r = tokenizer_files_choose(f, dir, &t->settings, log, err);
     if (r >= 0)
         r = load(t, f, log, err);
     if (r < 0)
