@@ -1,5 +1,6 @@
 /* Bump allocator: a list of blocks, the newest first; requests larger than a quarter block get one of their own. */
 #include "common/arena.h"
+#include "common/budget.h"
 #include <stdalign.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@ void arena_done(struct arena *a)
     while (a->head) {
         struct arena_block *b = a->head;
         a->head = b->next;
+        charge_give(a->charge, sizeof(*b) + b->cap);
         free(b);
     }
     a->used_bytes = 0;
@@ -32,9 +34,13 @@ void arena_done(struct arena *a)
 static struct arena_block *add_block(struct arena *a, size_t bytes)
 {
     size_t cap = bytes > BLOCK_BYTES / 4 ? bytes : BLOCK_BYTES;
-    struct arena_block *b = calloc(1, sizeof(*b) + cap);
-    if (!b)
+    if (!charge_take(a->charge, sizeof(struct arena_block) + cap))
         return NULL;
+    struct arena_block *b = calloc(1, sizeof(*b) + cap);
+    if (!b) {
+        charge_give(a->charge, sizeof(*b) + cap);
+        return NULL;
+    }
     b->cap = cap;
     if (a->head && cap == bytes && bytes != BLOCK_BYTES) { /* a big one goes behind, so the open block stays open */
         b->next = a->head->next;

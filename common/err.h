@@ -15,8 +15,8 @@
     X(ERR_AUTH,        -5,  401, "authentication_error")                                 \
     X(ERR_UNSUPPORTED, -6,  400, "invalid_request_error")  /* known, but not implemented here */ \
     X(ERR_BUSY,        -7,  503, "overloaded_error")       /* the queue is full; retry later */ \
-    X(ERR_CANCELLED,   -8,  499, "cancelled")              /* the client went away */    \
-    X(ERR_NOMEM,       -9,  500, "server_error")                                         \
+    X(ERR_CANCELLED,   -8,  499, "cancelled")              /* the client went away: seen in the log alone */ \
+    X(ERR_NOMEM,       -9,  503, "overloaded_error")       /* memory is short; retry later */ \
     X(ERR_IO,         -10,  500, "server_error")                                         \
     X(ERR_CORRUPT,    -11,  500, "server_error")           /* a checkpoint or tokenizer file lies */ \
     X(ERR_NUMERIC,    -12,  500, "server_error")           /* non-finite logits */       \

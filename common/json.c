@@ -4,10 +4,15 @@
 #include "common/utf8.h"
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define MAX_DEPTH 64
 
@@ -19,6 +24,7 @@
 struct outline {
     bool too_deep;
     size_t long_integers; /* that become reals: "1000...0" in model_max_length stands in half of all tokenizer configs */
+    size_t objects, arrays, members, elements, strings, string_bytes, longest, numbers;
 };
 
 /* Length of the number at s; *ret_long: an integer of more digits than fit. */
@@ -35,26 +41,52 @@ static size_t number_length(const char *s, size_t len, bool *ret_long)
     return n;
 }
 
+/* Length of the string at s, its quotes included, or up to the end of the text. */
+static size_t string_length(const char *s, size_t len)
+{
+    size_t n = 1;
+    while (n < len && s[n] != '"')
+        n += s[n] == '\\' ? 2 : 1;
+    return n < len ? n + 1 : len;
+}
+
+static void count_string(struct outline *o, size_t n)
+{
+    o->strings++;
+    o->string_bytes += n;
+    o->longest = n > o->longest ? n : o->longest;
+}
+
+static void count_mark(struct outline *o, char c, int *depth)
+{
+    o->objects += c == '{';
+    o->arrays += c == '[';
+    o->members += c == ':';
+    o->elements += c == ',' || c == '[';
+    if (c == '{' || c == '[')
+        o->too_deep |= ++*depth > MAX_DEPTH;
+    else if (c == '}' || c == ']')
+        --*depth;
+}
+
 /* Walks the text; `out` (may be NULL) receives a copy in which long integers end in ".0". */
 static int outline(const char *text, size_t len, struct buf *out, struct outline *ret)
 {
     int depth = 0, r = 0;
-    bool quoted = false;
     *ret = (struct outline){0};
     for (size_t i = 0, n; i < len && r >= 0; i += n) {
         char c = text[i];
         bool is_long = false;
         n = 1;
-        if (c == '"')
-            quoted = !quoted;
-        else if (quoted && c == '\\' && i + 1 < len)
-            n = 2;
-        else if (!quoted && (c == '-' || (c >= '0' && c <= '9')))
+        if (c == '"') {
+            n = string_length(text + i, len - i);
+            count_string(ret, n);
+        } else if (c == '-' || (c >= '0' && c <= '9')) {
             n = number_length(text + i, len - i, &is_long);
-        else if (!quoted && (c == '{' || c == '['))
-            ret->too_deep |= ++depth > MAX_DEPTH;
-        else if (!quoted && (c == '}' || c == ']'))
-            depth--;
+            ret->numbers++;
+        } else {
+            count_mark(ret, c, &depth);
+        }
         ret->long_integers += is_long;
         if (out)
             r = buf_append(out, text + i, n);
@@ -64,9 +96,53 @@ static int outline(const char *text, size_t len, struct buf *out, struct outline
     return r;
 }
 
-static json_t *decode(const char *text, size_t len, json_error_t *e)
+/* What jansson 2.14 allocates on 64 bits, malloc's own bytes included: an object and its first buckets; a member and its share of buckets
+ * and keys; an array and its first places; an element's places, the ones before they grew included; a string's head; a number. */
+size_t json_estimate(const char *text, size_t len)
 {
-    return json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, e);
+    struct outline o;
+    outline(text, len, NULL, &o);
+    return 224 * o.objects + 112 * o.members + 128 * o.arrays + 24 * o.elements + 80 * o.strings + o.string_bytes + 3 * o.longest +
+           32 * o.numbers + (o.long_integers ? len + 2 * o.long_integers : 0) + 4096;
+}
+
+/* jansson goes on when some of its allocations fail, and says nothing of others; so they are counted here. */
+static _Thread_local bool out_of_memory;
+static _Thread_local size_t allocated;
+
+static void *allocate(size_t n)
+{
+    void *p = malloc(n);
+    out_of_memory |= !p;
+    allocated += p ? malloc_usable_size(p) + sizeof(size_t) : 0;
+    return p;
+}
+
+static void release(void *p)
+{
+    allocated -= p ? malloc_usable_size(p) + sizeof(size_t) : 0;
+    free(p);
+}
+
+static void count_allocations(void)
+{
+    json_set_alloc_funcs(allocate, release);
+}
+
+/* ERR_INVALID leaves *e to be told; *ret is set on success alone. */
+static int decode(const char *text, size_t len, json_t **ret, json_error_t *e)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, count_allocations);
+    out_of_memory = false;
+    allocated = 0;
+    json_t *value = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, e);
+    if (value && !out_of_memory) {
+        *ret = value;
+        return 0;
+    }
+    json_decref(value);
+    return out_of_memory ? ERR_NOMEM : ERR_INVALID;
 }
 
 int json_parse(const char *text, size_t len, const char *what, json_t **ret, struct err *err)
@@ -74,24 +150,25 @@ int json_parse(const char *text, size_t len, const char *what, json_t **ret, str
     json_error_t e;
     struct outline o;
     struct buf copy;
-    json_t *value = NULL;
+    int r;
     outline(text, len, NULL, &o);
     if (o.too_deep)
         return err_set(err, ERR_INVALID, "%s: JSON is nested deeper than %d", what, MAX_DEPTH);
     if (o.long_integers == 0) {
-        value = decode(text, len, &e);
+        r = decode(text, len, ret, &e);
     } else {
         buf_init(&copy, SIZE_MAX / 4);
-        int r = outline(text, len, &copy, &o);
-        value = r < 0 ? NULL : decode(copy.data, copy.len, &e);
+        r = outline(text, len, &copy, &o) < 0 ? ERR_NOMEM : decode(copy.data, copy.len, ret, &e);
         buf_done(&copy);
-        if (r < 0)
-            return err_set(err, r, "no memory for %s", what);
     }
-    if (!value)
-        return err_set(err, ERR_INVALID, "%s is not valid JSON: %s at line %d, column %d", what, e.text, e.line, e.column);
-    *ret = value;
-    return 0;
+    if (r == ERR_NOMEM)
+        return err_set(err, r, "no memory to parse %s", what);
+    return r < 0 ? err_set(err, r, "%s is not valid JSON: %s at line %d, column %d", what, e.text, e.line, e.column) : 0;
+}
+
+size_t json_parsed_bytes(void)
+{
+    return allocated;
 }
 
 static int read_all(FILE *f, const char *path, size_t max_bytes, struct buf *b, struct err *err)
@@ -108,11 +185,27 @@ static int read_all(FILE *f, const char *path, size_t max_bytes, struct buf *b, 
     return ferror(f) ? err_set(err, ERR_IO, "cannot read %s: %s", path, strerror(errno)) : 0;
 }
 
+/* A FIFO or a device is refused without waiting for it. */
+static int open_regular(const char *path, FILE **ret, struct err *err)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return err_set(err, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    bool regular = !fstat(fd, &st) && S_ISREG(st.st_mode);
+    *ret = regular ? fdopen(fd, "rb") : NULL;
+    if (*ret)
+        return 0;
+    close(fd);
+    return regular ? err_set(err, ERR_NOMEM, "no memory to read %s", path) : err_set(err, ERR_IO, "%s is not a regular file", path);
+}
+
 int json_parse_file(const char *path, size_t max_bytes, json_t **ret, struct err *err)
 {
-    FILE *f = fopen(path, "rbe");
-    if (!f)
-        return err_set(err, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    FILE *f = NULL;
+    int opened = open_regular(path, &f, err);
+    if (opened < 0)
+        return opened;
     struct buf b;
     buf_init(&b, max_bytes);
     int r = read_all(f, path, max_bytes, &b, err);

@@ -13,11 +13,15 @@
 #include <stdint.h>
 
 /* Parses one JSON value that fills `text` entirely. NUL bytes inside strings, invalid UTF-8,
- * duplicate keys and nesting deeper than 64 are errors. Integers beyond int64 become reals.
+ * duplicate keys and nesting deeper than 64 are errors. Integers beyond int64 become reals. ERR_NOMEM is told from bad JSON.
  * Ownership of *ret passes to the caller. */
 int json_parse(const char *text, size_t len, const char *what, json_t **ret, struct err *err);
-/* The same from a file of at most max_bytes. */
+/* The same from a regular file of at most max_bytes. */
 int json_parse_file(const char *path, size_t max_bytes, json_t **ret, struct err *err);
+/* Bytes that parsing the text takes at most, about; a text that is no JSON takes less. */
+size_t json_estimate(const char *text, size_t len);
+/* Bytes that the value holds which this thread parsed last; before anything of it is freed. */
+size_t json_parsed_bytes(void);
 
 int json_get_int(const json_t *obj, const char *where, const char *key, int64_t min, int64_t max, int64_t *ret, struct err *err);
 int json_get_double(const json_t *obj, const char *where, const char *key, double min, double max, double *ret,

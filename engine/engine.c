@@ -214,6 +214,16 @@ int engine_submit(struct engine *e, const struct eval_request *reqs, int n, stru
     return r;
 }
 
+bool engine_full(struct engine *e)
+{
+    return queue_full(&e->queue);
+}
+
+size_t engine_request_bytes(const struct engine *e, const struct eval_request *q)
+{
+    return sequence_bytes(q, e->info.config->n_layers);
+}
+
 bool engine_wait(struct engine_ticket *t, int timeout_ms)
 {
     return queue_wait(t->queue, t, timeout_ms);

@@ -92,6 +92,10 @@ void engine_cache_clear(struct engine *e);
 /* Checks and queues `n` requests as one ticket: all or none. `reqs` is borrowed until the ticket is done. Errors: ERR_INVALID with the
  * field's name (ids out of range, lengths above the limit), ERR_BUSY, ERR_DRAINING, ERR_DEVICE. */
 int engine_submit(struct engine *e, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err);
+/* Is the queue full, so that engine_submit would say ERR_BUSY? */
+bool engine_full(struct engine *e);
+/* Host memory that the ticket of such a request takes for it, from engine_submit to engine_ticket_free. */
+size_t engine_request_bytes(const struct engine *e, const struct eval_request *q);
 /* True when every request of the ticket is done; waits at most timeout_ms (< 0: for ever). */
 bool engine_wait(struct engine_ticket *t, int timeout_ms);
 /* Valid after engine_wait returned true, but for what engine_tokens says. */

@@ -241,6 +241,14 @@ static int map_file(struct safetensors *s, const char *name, const char *path, s
     return 0;
 }
 
+int safetensors_check(const struct safetensors *s, struct err *err)
+{
+    int r = 0;
+    for (int i = 0; i < s->n_files && r >= 0; i++)
+        r = s->files[i].map.path ? mapfile_check(&s->files[i].map, err) : 0;
+    return r;
+}
+
 /* ---- the list ------------------------------------------------------------------------------------------ */
 
 static int by_name(const void *a, const void *b)

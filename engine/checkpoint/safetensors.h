@@ -38,6 +38,8 @@ void safetensors_close(struct safetensors *s); /* unmaps; NULL is valid */
 const struct tensor *safetensors_find(const struct safetensors *s, const char *name); /* NULL: none */
 size_t safetensors_count(const struct safetensors *s);
 const struct tensor *safetensors_at(const struct safetensors *s, size_t i); /* by ascending name; consecutive in memory */
+/* ERR_IO if a file was cut, written or replaced since it was opened; what was read of it is then not to be used. */
+int safetensors_check(const struct safetensors *s, struct err *err);
 int safetensors_file_count(const struct safetensors *s);
 const unsigned char *safetensors_file_bytes(const struct safetensors *s, int i, size_t *ret_len); /* for the model's hash; by name */
 

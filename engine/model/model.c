@@ -148,6 +148,12 @@ int model_open(const struct model_options *o, const struct backend *backend, str
         r = upload_rope(m, err);
     if (r >= 0)
         r = backend->sync(m->k, err);
+    struct err changed;
+    if (files && safetensors_check(files, &changed) < 0) { /* also where that made something else fail */
+        r = changed.code;
+        if (err)
+            *err = changed;
+    }
     safetensors_close(files);
     if (r < 0)
         model_close(m);

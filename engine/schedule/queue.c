@@ -47,6 +47,14 @@ int queue_submit(struct queue *q, struct engine_ticket *t, struct err *err)
     return r;
 }
 
+bool queue_full(struct queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    bool full = q->n_waiting >= q->max_waiting;
+    pthread_mutex_unlock(&q->lock);
+    return full;
+}
+
 void queue_cancel(struct queue *q, struct engine_ticket *t)
 {
     atomic_store(&t->cancelled, true);

@@ -39,6 +39,8 @@ void queue_done(struct queue *q);
 /* ---- any thread ---------------------------------------------------------------------------------------------- */
 /* All sequences of the ticket or none: ERR_BUSY (a ticket larger than the queue is taken when the queue is empty), ERR_DRAINING, ERR_DEVICE. */
 int queue_submit(struct queue *q, struct engine_ticket *t, struct err *err);
+/* Would any ticket be refused for want of room? */
+bool queue_full(struct queue *q);
 /* Marks the ticket; the worker ends its sequences. */
 void queue_cancel(struct queue *q, struct engine_ticket *t);
 /* True when the ticket is done; waits at most timeout_ms (< 0: for ever). */

@@ -4,13 +4,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Words of 4 bytes that all outputs but the routing take. */
+static size_t output_words(const struct eval_request *req, int n_layers)
+{
+    size_t scored = (size_t)(req->n_tokens - req->score_begin), fresh = (size_t)req->max_new, k1 = req->top_k > 1 ? (size_t)req->top_k : 1;
+    return (scored + fresh) * (1 + 2 * k1) + fresh + 2 * (size_t)n_layers;
+}
+
+size_t sequence_bytes(const struct eval_request *req, int n_layers)
+{
+    size_t routing = req->want_routing ? (size_t)n_layers * (size_t)(req->n_tokens + req->max_new) : 0;
+    return sizeof(struct sequence) + 4 * output_words(req, n_layers) + routing;
+}
+
 int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_layers, struct engine_ticket *ticket)
 {
     size_t scored = (size_t)(req->n_tokens - req->score_begin), fresh = (size_t)req->max_new, layers = (size_t)n_layers;
     *s = (struct sequence){
         .req = req, .ticket = ticket, .k1 = req->top_k > 1 ? req->top_k : 1, .table_off = -1, .state_slot = -1, .state_pos = -1};
     s->sampler = (struct sampler_params){req->temperature, req->sample_top_k, req->top_p, req->seed};
-    size_t k1 = (size_t)s->k1, words = (scored + fresh) * (1 + 2 * k1) + fresh + 2 * layers;
+    size_t k1 = (size_t)s->k1, words = output_words(req, n_layers);
     float *at = s->block = calloc(words ? words : 1, 4);
     if (!at)
         return ERR_NOMEM;

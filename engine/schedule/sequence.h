@@ -67,6 +67,8 @@ struct sequence_env {
     int state_every;    /* routers with a state: positions between copies that the tree keeps; 0: routers have none */
 };
 
+/* What sequence_prepare, and the routing that a request wants, take beside the struct. */
+size_t sequence_bytes(const struct eval_request *req, int n_layers);
 /* Allocates the outputs; 0 or ERR_NOMEM. Any thread. */
 int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_layers, struct engine_ticket *ticket);
 void sequence_release(struct sequence *s); /* frees the outputs */

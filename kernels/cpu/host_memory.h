@@ -2,5 +2,5 @@
 #pragma once
 #include "kernels/backend.h"
 
-/* The machine's total and available memory, lowered to the cgroup's limit (v1 and v2) where that is less. ERR_IO without /proc. */
+/* The machine's total and available memory, lowered to the limit of the process's own cgroup where that is less. ERR_IO without /proc. */
 int host_memory(struct backend_memory *ret);

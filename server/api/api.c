@@ -8,6 +8,26 @@ const char *api_request_id(const struct call *c)
     return c->req ? c->req->id : NULL;
 }
 
+struct charge *api_charge(const struct call *c)
+{
+    return c->req ? &c->req->charge : NULL;
+}
+
+void api_take_call(struct call *c, struct call *ret)
+{
+    *ret = *c;
+    ret->resp = NULL;
+    arena_init(&c->arena, 0);
+    c->body = NULL;
+}
+
+void api_drop_call(struct call *taken)
+{
+    json_decref(taken->body);
+    struct arena arena = taken->arena; /* `taken` may lie in it */
+    arena_done(&arena);
+}
+
 int api_check_model(struct call *c, struct err *err)
 {
     const char *name = NULL;
@@ -78,12 +98,25 @@ int api_check_ids(struct call *c, const struct token_ids *t, const char *name, s
     return 0;
 }
 
+int api_charge_text(struct call *c, size_t len, struct err *err)
+{
+    struct charge *charge = api_charge(c);
+    return charge_take(charge, API_TOKENIZER_BYTES * len) ? 0 : charge_error(charge, err);
+}
+
+void api_give_text(struct call *c, size_t len)
+{
+    charge_give(api_charge(c), API_TOKENIZER_BYTES * len);
+}
+
 int api_encode(struct call *c, const char *text, size_t len, const char *name, size_t front, int32_t **ret, size_t *ret_n, struct err *err)
 {
     struct token_ids t = {0};
     struct err why = {0};
     int32_t *ids = NULL;
     int r = api_need_tokenizer(c, name, err);
+    if (r >= 0)
+        r = api_charge_text(c, len, err);
     if (r < 0)
         return r;
     r = tokenizer_encode(c->server->tokenizer, text, len, false, API_MAX_TEXT_TOKENS, &t, &why);
@@ -100,6 +133,7 @@ int api_encode(struct call *c, const char *text, size_t len, const char *name, s
         *ret_n = t.n;
     }
     token_ids_done(&t);
+    api_give_text(c, len);
     return r;
 }
 
@@ -127,14 +161,19 @@ void api_write_token(struct call *c, struct writer *w, int32_t id, bool first, b
 
 /* ---- the engine ---- */
 
-int api_sequence_error(const struct engine_ticket *t, int i, int n, const char *what, struct err *err)
+int api_check(const struct engine_ticket *t, int n, int first, int total, const char *what, struct err *err)
 {
-    const struct eval_result *r = engine_result(t, i);
-    if (n > 1)
-        return err_field(err, r->code, r->err.param, "%s %d: %s", what, i, r->err.text);
-    if (err)
-        *err = r->err;
-    return r->code;
+    for (int i = 0; i < n; i++) {
+        const struct eval_result *r = engine_result(t, i);
+        if (r->code >= 0)
+            continue;
+        if (total > 1)
+            return err_field(err, r->code, r->err.param, "%s %d: %s", what, first + i, r->err.text);
+        if (err)
+            *err = r->err;
+        return r->code;
+    }
+    return 0;
 }
 
 int api_client_error(enum watch_state client, struct err *err)
@@ -150,24 +189,40 @@ static void cancel_ticket(void *user, enum watch_state state)
         engine_cancel(user);
 }
 
-int api_wait(struct call *c, struct engine_ticket *t, int n, const char *what, struct err *err)
+int api_wait(struct call *c, struct engine_ticket *t, struct err *err)
 {
     if (c->req)
         http_watch(c->req, false, cancel_ticket, t);
     engine_wait(t, -1);
-    int r = api_client_error(c->req ? http_unwatch(c->req) : WATCH_HERE, err);
-    for (int i = 0; i < n && r >= 0; i++)
-        if (engine_result(t, i)->code < 0)
-            r = api_sequence_error(t, i, n, what, err);
-    return r;
+    return api_client_error(c->req ? http_unwatch(c->req) : WATCH_HERE, err);
+}
+
+static size_t ticket_bytes(const struct call *c, const struct eval_request *reqs, int n)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < n; i++)
+        bytes += engine_request_bytes(c->server->engine, &reqs[i]);
+    return bytes;
 }
 
 int api_submit(struct call *c, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
 {
+    size_t bytes = ticket_bytes(c, reqs, n);
+    if (!charge_take(api_charge(c), bytes))
+        return charge_error(api_charge(c), err);
     int r = engine_submit(c->server->engine, reqs, n, ret, err);
-    if (r < 0)
+    if (r < 0) {
+        charge_give(api_charge(c), bytes);
         names_as_request_fields(err);
+    }
     return r;
+}
+
+void api_free(struct call *c, struct engine_ticket *t, const struct eval_request *reqs, int n)
+{
+    engine_ticket_free(t);
+    if (t)
+        charge_give(api_charge(c), ticket_bytes(c, reqs, n));
 }
 
 int api_run(struct call *c, const struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err)
@@ -176,9 +231,11 @@ int api_run(struct call *c, const struct eval_request *reqs, int n, const char *
     int r = api_submit(c, reqs, n, &t, err);
     if (r < 0)
         return r;
-    r = api_wait(c, t, n, what, err);
+    r = api_wait(c, t, err);
+    if (r >= 0)
+        r = api_check(t, n, 0, n, what, err);
     if (r < 0) {
-        engine_ticket_free(t);
+        api_free(c, t, reqs, n);
         return r;
     }
     *ret = t;
@@ -194,26 +251,24 @@ bool api_has_nested(const struct call *c)
     return any;
 }
 
-int api_usage_sum(struct call *c, const struct engine_ticket *t, int n, struct api_usage *ret, struct err *err)
+int api_usage_add(struct call *c, const struct engine_ticket *t, int n, struct api_usage *u, struct err *err)
 {
     int layers = c->server->info->config->n_layers;
-    struct api_usage u = {.routed = arena_alloc(&c->arena, 2 * (size_t)layers, sizeof(int64_t))};
-    if (!u.routed)
+    if (!u->routed && !(u->routed = arena_alloc(&c->arena, 2 * (size_t)layers, sizeof(int64_t))))
         return err_set(err, ERR_NOMEM, "no memory for the usage");
-    u.executed = u.routed + layers;
+    u->executed = u->routed + layers;
     for (int i = 0; i < n; i++) {
         const struct eval_result *r = engine_result(t, i);
-        u.computed += r->rows_computed;
-        u.cached += r->rows_cached;
+        u->computed += r->rows_computed;
+        u->cached += r->rows_cached;
         if (!r->rows_routed)
             continue;
         for (int l = 0; l < layers; l++) {
-            u.routed[l] += r->rows_routed[l];
-            u.executed[l] += r->rows_executed[l];
+            u->routed[l] += r->rows_routed[l];
+            u->executed[l] += r->rows_executed[l];
         }
-        sequences_cost_add(&u.cost, c->server->info->config, c->server->info->plan, r->rows_routed, r->rows_executed, r->n_rows);
+        sequences_cost_add(&u->cost, c->server->info->config, c->server->info->plan, r->rows_routed, r->rows_executed, r->n_rows);
     }
-    *ret = u;
     return 0;
 }
 

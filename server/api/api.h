@@ -38,6 +38,12 @@ int api_metrics(struct call *c, struct err *err);
 int api_version(struct call *c, struct err *err);
 int api_openapi(struct call *c, struct err *err);
 
+/* An answer that is written after the handler has returned (http_stream) owns the call: it is moved to *ret, which may lie in its own arena, and the
+ * handler's is left empty. */
+void api_take_call(struct call *c, struct call *ret);
+void api_drop_call(struct call *taken);
+#define API_PIECE 65536 /* bytes that such an answer appends at once, about */
+
 const char *api_request_id(const struct call *c); /* NULL without HTTP */
 
 /* Refuses another `model` under --strict-model-name, and a `model` that is no string. */
@@ -47,6 +53,10 @@ void api_note_unknown(struct call *c, const json_t *obj, const char *const *know
 
 /* Ids of a JSON array, each in [0, vocab); borrowed from the arena with `front` free places before them. `name` is the field's. */
 int api_ids(struct call *c, const json_t *array, const char *name, size_t front, int32_t **ret, size_t *ret_n, struct err *err);
+/* What a tokenizer takes while it encodes a text, its ids included, for each byte: measured, one long word is the worst. To be given back after. */
+#define API_TOKENIZER_BYTES 32
+int api_charge_text(struct call *c, size_t len, struct err *err);
+void api_give_text(struct call *c, size_t len);
 /* Ids of a text, likewise. No BOS is added. */
 int api_encode(struct call *c, const char *text, size_t len, const char *name, size_t front, int32_t **ret, size_t *ret_n, struct err *err);
 /* Refuses ids of a text that the model does not have. */
@@ -58,19 +68,23 @@ int api_prefix_id(struct call *c, const char *name, int32_t *ret, struct err *er
 /* The spelling of a token in an answer: the tokenizer's, or "token_id:N" where there is none or `as_id` asks. */
 void api_write_token(struct call *c, struct writer *w, int32_t id, bool first, bool as_id);
 
-/* engine_submit; errors name the request's fields. */
+/* Memory of the request; NULL without HTTP. */
+struct charge *api_charge(const struct call *c);
+/* engine_submit, its memory charged; errors name the request's fields. */
 int api_submit(struct call *c, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err);
+/* Frees a ticket (NULL is valid) and gives back what api_submit charged for the same requests. */
+void api_free(struct call *c, struct engine_ticket *t, const struct eval_request *reqs, int n);
 /* Submits and waits; a client that leaves, or a server that gives up, cancels. On success every result's code is 0. `what` names
- * a sequence in errors ("prompt"). The ticket is the caller's: engine_ticket_free. */
+ * a sequence in errors ("prompt"). The ticket is the caller's: api_free. */
 int api_run(struct call *c, const struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err);
-/* The waiting half, for a ticket that was submitted before. On error the ticket remains the caller's too. */
-int api_wait(struct call *c, struct engine_ticket *t, int n, const char *what, struct err *err);
-/* Why sequence i of n failed. */
-int api_sequence_error(const struct engine_ticket *t, int i, int n, const char *what, struct err *err);
+/* The waiting half, for a ticket that was submitted before; what became of it is for api_check. */
+int api_wait(struct call *c, struct engine_ticket *t, struct err *err);
+/* The first failure among the ticket's n results, which are sequences first .. of `total`. */
+int api_check(const struct engine_ticket *t, int n, int first, int total, const char *what, struct err *err);
 /* The error of a request whose client has left (WATCH_GONE) or which the server gives up (WATCH_GIVEN_UP); 0 for the others. */
 int api_client_error(enum watch_state client, struct err *err);
 
-/* Positions over n results: computed, cached, and routed in each layer ([n_layers]); what they cost without reuse. */
+/* Positions over results: computed, cached, and routed in each layer ([n_layers]; NULL: none yet); what they cost without reuse. */
 struct api_usage {
     int64_t computed, cached;
     int64_t *routed, *executed; /* [n_layers] input positions that attended, and that did not skip the layer */
@@ -78,7 +92,8 @@ struct api_usage {
 };
 /* Has the model nested layers, whose skipping is told apart? */
 bool api_has_nested(const struct call *c);
-int api_usage_sum(struct call *c, const struct engine_ticket *t, int n, struct api_usage *ret, struct err *err);
+/* Adds those of a ticket's n. */
+int api_usage_add(struct call *c, const struct engine_ticket *t, int n, struct api_usage *u, struct err *err);
 
 /* {"error": {...}} */
 int api_write_error(struct buf *out, const struct err *err);

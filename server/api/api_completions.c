@@ -2,20 +2,70 @@
 #include "server/api/completion.h"
 #include "server/api/progress.h"
 
-static int write_answer(struct completion *p, const struct engine_ticket *t, struct err *err)
+/* ---- the answer ---- */
+
+struct answer {
+    struct call call; /* owned: arena and body */
+    struct completion *p;
+    struct engine_ticket *ticket;
+    struct writer w;
+    struct completion_cursor cursor;
+    bool begun;
+};
+
+static void begin_answer(struct answer *a)
 {
-    struct writer w = writer_on(&p->call->resp->body);
-    writer_open(&w, '{');
-    completion_write_head(p, &w);
-    writer_key(&w, "choices");
-    writer_open(&w, '[');
-    for (int i = 0; i < p->n_choices; i++)
-        completion_write_choice(p, &w, t, i);
-    writer_close(&w, ']');
-    completion_write_usage(p, &w, t);
-    writer_close(&w, '}');
-    return w.code < 0 ? err_set(err, w.code, "the answer is too large") : 0;
+    writer_open(&a->w, '{');
+    completion_write_head(a->p, &a->w);
+    writer_key(&a->w, "choices");
+    writer_open(&a->w, '[');
+    a->begun = true;
 }
+
+static void end_answer(struct answer *a)
+{
+    writer_close(&a->w, ']');
+    completion_write_usage(a->p, &a->w, a->ticket);
+    writer_close(&a->w, '}');
+}
+
+static int answer_next(void *user, struct buf *out)
+{
+    struct answer *a = user;
+    size_t begin = out->len;
+    a->w.buf = out;
+    if (!a->begun)
+        begin_answer(a);
+    while (a->cursor.choice < a->p->n_choices && a->w.code >= 0 && out->len - begin < API_PIECE)
+        completion_write_some(a->p, &a->w, a->ticket, &a->cursor);
+    bool more = a->cursor.choice < a->p->n_choices;
+    if (!more)
+        end_answer(a);
+    return a->w.code < 0 ? a->w.code : more;
+}
+
+static void answer_done(void *user)
+{
+    struct answer *a = user;
+    api_free(&a->call, a->ticket, a->p->reqs, a->p->n_choices);
+    completion_done(a->p);
+    api_drop_call(&a->call);
+}
+
+/* The ticket becomes the answer's, and so does `c`. */
+static int answer(struct call *c, struct completion *p, struct engine_ticket *t, struct err *err)
+{
+    struct answer *a = arena_alloc(&c->arena, 1, sizeof(*a));
+    if (!a)
+        return err_set(err, ERR_NOMEM, "no memory for the answer");
+    *a = (struct answer){.p = p, .ticket = t};
+    api_take_call(c, &a->call);
+    p->call = &a->call;
+    c->resp->stream = (struct http_stream){answer_next, answer_done, a};
+    return 0;
+}
+
+/* ---- the run ---- */
 
 /* Takes tokens as they come, until every sequence is done. */
 static int follow(struct completion *p, struct engine_ticket *t, struct progress *progress, struct err *err)
@@ -47,7 +97,7 @@ static int run_with_stops(struct completion *p, struct engine_ticket **ret, stru
     if (r >= 0)
         r = follow(p, *ret, &progress, err);
     if (r < 0) { /* nothing may call the progress any more */
-        engine_ticket_free(*ret);
+        api_free(p->call, *ret, p->reqs, p->n_choices);
         *ret = NULL;
     }
     progress_done(&progress);
@@ -63,8 +113,9 @@ static int run(struct completion *p, struct err *err)
     if (r >= 0)
         r = completion_check(p, t, err);
     if (r >= 0)
-        r = write_answer(p, t, err);
-    engine_ticket_free(t);
+        r = answer(p->call, p, t, err);
+    if (r < 0)
+        api_free(p->call, t, p->reqs, p->n_choices);
     return r;
 }
 
@@ -76,7 +127,7 @@ int api_completions(struct call *c, struct err *err)
         return completion_stream(c, p, err);
     if (r >= 0)
         r = run(p, err);
-    if (p)
+    if (p && r < 0)
         completion_done(p);
     return r;
 }

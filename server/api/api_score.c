@@ -3,11 +3,42 @@
 #include "server/api/rolling.h"
 #include "server/api/score.h"
 
+struct answer {
+    struct call call; /* owned: arena and body */
+    struct score_job job;
+    struct score_cursor cursor;
+    struct writer w;
+};
+
+static int answer_next(void *user, struct buf *out)
+{
+    struct answer *a = user;
+    size_t begin = out->len;
+    bool end = false;
+    a->w.buf = out;
+    while (!end && a->w.code >= 0 && out->len - begin < API_PIECE)
+        end = score_write_some(&a->job, &a->w, &a->cursor);
+    return a->w.code < 0 ? a->w.code : !end;
+}
+
+static void answer_done(void *user)
+{
+    struct answer *a = user;
+    api_drop_call(&a->call);
+}
+
 int api_loglikelihood(struct call *c, struct err *err)
 {
-    struct score_job job;
-    int r = score_start(c, &job, err);
-    return r < 0 ? r : score_finish(&job, err);
+    struct answer *a = arena_alloc(&c->arena, 1, sizeof(*a));
+    int r = a ? score_start(c, &a->job, err) : err_set(err, ERR_NOMEM, "no memory for the request");
+    if (r >= 0)
+        r = score_finish(&a->job, err);
+    if (r < 0)
+        return r;
+    api_take_call(c, &a->call);
+    a->job.call = &a->call;
+    c->resp->stream = (struct http_stream){answer_next, answer_done, a};
+    return 0;
 }
 
 int api_loglikelihood_rolling(struct call *c, struct err *err)

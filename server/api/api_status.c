@@ -59,6 +59,8 @@ static int answer_status(struct call *c, int status, const char *text, struct er
 int api_health(struct call *c, struct err *err)
 {
     struct err why = {0};
+    if (!atomic_load(&c->server->loaded))
+        return answer_status(c, 200, "loading", err);
     return engine_health(c->server->engine, &why) < 0 ? answer_status(c, 503, why.text, err) : answer_status(c, 200, "ok", err);
 }
 
@@ -66,6 +68,8 @@ int api_ready(struct call *c, struct err *err)
 {
     if (atomic_load(&c->server->stopping))
         return answer_status(c, 503, "stopping", err);
+    if (!atomic_load(&c->server->loaded))
+        return answer_status(c, 503, "loading", err);
     return api_health(c, err);
 }
 
@@ -79,7 +83,7 @@ int api_metrics(struct call *c, struct err *err)
         names[i] = table[i].path;
     engine_stats(c->server->engine, &stats);
     struct metrics_names m = {names, c->server->model_name, difftime(time(NULL), c->server->started),
-                              c->req ? http_in_flight_of(c->req) : 0};
+                              c->req ? http_in_flight_of(c->req) : 0, log_dropped(c->server->log)};
     c->resp->content_type = "text/plain; version=0.0.4; charset=utf-8";
     int r = metrics_write(&c->server->metrics, &m, c->server->info, &stats, &c->resp->body);
     return r < 0 ? err_set(err, r, "no memory for the answer") : 0;

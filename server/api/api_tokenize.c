@@ -16,15 +16,64 @@ static int find_text(struct call *c, const char **ret, size_t *ret_len, struct e
     return r;
 }
 
+/* ---- /tokenize ---- */
+
+struct answer {
+    struct call call; /* owned: arena and body */
+    struct token_ids ids;
+    size_t n_sent;
+    struct writer w;
+};
+
+static int answer_next(void *user, struct buf *out)
+{
+    struct answer *a = user;
+    size_t begin = out->len;
+    a->w.buf = out;
+    if (a->n_sent == 0) {
+        writer_open(&a->w, '{');
+        writer_key_int(&a->w, "count", (int64_t)a->ids.n);
+        writer_key_int(&a->w, "max_model_len", a->call.server->info->max_model_len);
+        writer_key(&a->w, "tokens");
+        writer_open(&a->w, '[');
+    }
+    while (a->n_sent < a->ids.n && a->w.code >= 0 && out->len - begin < API_PIECE)
+        writer_int(&a->w, a->ids.ids[a->n_sent++]);
+    if (a->n_sent < a->ids.n)
+        return a->w.code < 0 ? a->w.code : 1;
+    writer_close(&a->w, ']');
+    writer_close(&a->w, '}');
+    return a->w.code;
+}
+
+static void answer_done(void *user)
+{
+    struct answer *a = user;
+    token_ids_done(&a->ids);
+    api_drop_call(&a->call);
+}
+
+static int encode(struct call *c, const char *text, size_t len, bool special, struct token_ids *ret, struct err *err)
+{
+    struct err why = {0};
+    int r = api_charge_text(c, len, err);
+    if (r < 0)
+        return r;
+    r = tokenizer_encode(c->server->tokenizer, text, len, special, API_MAX_TEXT_TOKENS, ret, &why);
+    api_give_text(c, len);
+    if (r >= 0 && !charge_take(api_charge(c), ret->n * sizeof(*ret->ids)))
+        return charge_error(api_charge(c), err);
+    return r < 0 ? err_field(err, r, "prompt", "prompt: %s", why.text) : 0;
+}
+
 int api_tokenize(struct call *c, struct err *err)
 {
     static const char *const known[] = {"model", "prompt", "content", "add_special_tokens", NULL};
-    struct token_ids ids = {0};
-    struct err why = {0};
+    struct answer *a = arena_alloc(&c->arena, 1, sizeof(*a));
     const char *text;
     size_t len = 0;
     bool special = false; /* as /v1/completions would encode it */
-    int r = api_check_model(c, err);
+    int r = a ? api_check_model(c, err) : err_set(err, ERR_NOMEM, "no memory for the answer");
     if (r >= 0)
         r = find_text(c, &text, &len, err);
     if (r >= 0)
@@ -34,23 +83,27 @@ int api_tokenize(struct call *c, struct err *err)
     if (r < 0)
         return r;
     api_note_unknown(c, c->body, known);
-    r = tokenizer_encode(c->server->tokenizer, text, len, special, API_MAX_TEXT_TOKENS, &ids, &why);
+    r = encode(c, text, len, special, &a->ids, err);
     if (r < 0) {
-        token_ids_done(&ids);
-        return err_field(err, r, "prompt", "prompt: %s", why.text);
+        token_ids_done(&a->ids);
+        return r;
     }
-    struct writer w = writer_on(&c->resp->body);
-    writer_open(&w, '{');
-    writer_key_int(&w, "count", (int64_t)ids.n);
-    writer_key_int(&w, "max_model_len", c->server->info->max_model_len);
-    writer_key(&w, "tokens");
-    writer_open(&w, '[');
-    for (size_t i = 0; i < ids.n; i++)
-        writer_int(&w, ids.ids[i]);
-    writer_close(&w, ']');
-    writer_close(&w, '}');
-    token_ids_done(&ids);
-    return w.code < 0 ? err_set(err, w.code, "the answer is too large") : 0;
+    api_take_call(c, &a->call);
+    c->resp->stream = (struct http_stream){answer_next, answer_done, a};
+    return 0;
+}
+
+/* ---- /detokenize ---- */
+
+/* The text's bytes, and as many again for what JSON makes of it. */
+static int charge_decoded(struct call *c, const int32_t *ids, size_t n, struct err *err)
+{
+    size_t bytes = 0, len;
+    for (size_t i = 0; i < n; i++) {
+        tokenizer_token_bytes(c->server->tokenizer, ids[i], false, &len);
+        bytes += 2 * len;
+    }
+    return charge_take(api_charge(c), bytes + n * sizeof(*ids)) ? 0 : charge_error(api_charge(c), err);
 }
 
 int api_detokenize(struct call *c, struct err *err)
@@ -67,6 +120,8 @@ int api_detokenize(struct call *c, struct err *err)
     if (r >= 0)
         r = json_get_ids(c->body, "", "tokens", 0, tokenizer_vocab_size(c->server->tokenizer) - 1, API_MAX_TEXT_TOKENS, &ids, &n, err);
     if (r >= 0)
+        r = charge_decoded(c, ids, n, err);
+    if (r >= 0)
         r = tokenizer_decode(c->server->tokenizer, ids, n, false, &text, &len, err);
     free(ids);
     if (r < 0)
@@ -80,6 +135,8 @@ int api_detokenize(struct call *c, struct err *err)
     free(text);
     return w.code < 0 ? err_set(err, w.code, "the answer is too large") : 0;
 }
+
+/* ---- /tokenizer_info ---- */
 
 static void write_piece(struct call *c, struct writer *w, const char *key, int32_t id)
 {

@@ -70,12 +70,23 @@ struct completion_entry {
     const float *top_logprobs;
 };
 
-/* "logprobs": {...} or null for entries [n]; *chars is the offset of the first and is moved behind the last. */
-void completion_write_logprobs(struct completion *p, struct writer *w, const struct completion_entry *entries, size_t n, size_t *chars);
-/* The entry of generated token k of choice i. */
-struct completion_entry completion_new_entry(const struct completion *p, const struct engine_ticket *t, int i, int k);
-/* A whole choice of a finished sequence, as in the answer that is not streamed. */
-void completion_write_choice(struct completion *p, struct writer *w, const struct engine_ticket *t, int i);
+/* "logprobs": {...} or null for generated tokens from .. to-1 of choice i, as events have them; *chars is the offset of the first and is moved
+ * behind the last. */
+void completion_write_logprobs(struct completion *p, struct writer *w, const struct engine_ticket *t, int i, int from, int to,
+                               size_t *chars);
+
+/* Where the writing of choices stands: they may be larger than memory for an answer, so they are written in pieces. */
+struct completion_cursor {
+    int choice;
+    bool begun;
+    int list;         /* of the logprobs */
+    size_t at, chars; /* entry of the list; offset of its token */
+};
+#define COMPLETION_SLICE 256 /* entries of a list that are written at once */
+
+/* Writes some more of the cursor's choice, as it is in the answer that is not streamed, of a finished ticket. True when it was the end, and
+ * the cursor stands before the next. */
+bool completion_write_some(struct completion *p, struct writer *w, const struct engine_ticket *t, struct completion_cursor *c);
 /* id, object, created, model: the members that begin an answer and every event of a stream. */
 void completion_write_head(struct completion *p, struct writer *w);
 /* "usage": {...} */

@@ -22,6 +22,10 @@ struct stream {
     struct engine_ticket *ticket;
     struct progress progress;
     bool whole; /* one event a choice, at the end */
+    /* the end, which is written in pieces */
+    bool ended;
+    struct writer w;
+    struct completion_cursor cursor;
 };
 
 /* ---- events ---- */
@@ -42,20 +46,6 @@ static void end_event(struct writer *w)
     writer_close(w, '}');
     if (w->code >= 0)
         w->code = buf_puts(w->buf, "\n\n");
-}
-
-static void write_entries(struct stream *s, int i, struct writer *w)
-{
-    struct stream_choice *sc = &s->choices[i];
-    size_t n = s->p->logprobs < 0 ? 0 : (size_t)(s->p->choices[i].n_new - sc->n_sent);
-    struct completion_entry *e = calloc(n ? n : 1, sizeof(*e));
-    w->code = e ? w->code : ERR_NOMEM;
-    for (size_t k = 0; k < n && e; k++)
-        e[k] = completion_new_entry(s->p, s->ticket, i, sc->n_sent + (int)k);
-    if (e)
-        completion_write_logprobs(s->p, w, e, n, &sc->chars);
-    free(e);
-    sc->n_sent += (int)n;
 }
 
 static int write_text(struct stream *s, struct stream_choice *sc, const struct completion_choice *choice, size_t settled, struct writer *w)
@@ -89,7 +79,8 @@ static void write_event(struct stream *s, int i, const char *finish, struct writ
     writer_key(w, "text");
     int r = write_text(s, sc, choice, settled, w);
     w->code = w->code < 0 ? w->code : r;
-    write_entries(s, i, w);
+    completion_write_logprobs(s->p, w, s->ticket, i, sc->n_sent, choice->n_new, &sc->chars);
+    sc->n_sent = choice->n_new;
     writer_key_text(w, "finish_reason", finish);
     writer_close(w, '}');
     writer_close(w, ']');
@@ -100,16 +91,21 @@ static void write_event(struct stream *s, int i, const char *finish, struct writ
     end_event(w);
 }
 
-static void write_last(struct stream *s, int i, struct writer *w)
+/* Some more of the last events of all choices. */
+static void write_last(struct stream *s, struct writer *w)
 {
+    struct completion_cursor *c = &s->cursor;
     if (!s->whole) {
-        write_event(s, i, completion_finish(s->p, s->ticket, i), w);
+        write_event(s, c->choice, completion_finish(s->p, s->ticket, c->choice), w);
+        c->choice++;
         return;
     }
-    begin_event(s, w);
-    completion_write_choice(s->p, w, s->ticket, i);
-    writer_close(w, ']');
-    end_event(w);
+    if (!c->begun)
+        begin_event(s, w);
+    if (completion_write_some(s->p, w, s->ticket, c)) {
+        writer_close(w, ']');
+        end_event(w);
+    }
 }
 
 static int write_failure(const struct err *err, struct buf *out)
@@ -148,19 +144,28 @@ static int fail(struct stream *s, const struct err *err, struct buf *out)
     return err->code == ERR_CANCELLED ? err->code : write_failure(err, out);
 }
 
-static int write_end(struct stream *s, struct buf *out)
+/* Every sequence is done: what the answer is, or why there is none. */
+static int begin_end(struct stream *s, struct err *err)
 {
-    struct writer w = writer_on(out);
-    struct err err = {0};
     engine_wait(s->ticket, -1);
     for (int i = 0; i < s->p->n_choices; i++)
         completion_take(s->p, s->ticket, i);
-    if (completion_check(s->p, s->ticket, &err) < 0)
-        return fail(s, &err, out);
-    for (int i = 0; i < s->p->n_choices; i++)
-        write_last(s, i, &w);
-    write_usage(s, &w);
-    return w.code < 0 ? w.code : buf_puts(out, "data: [DONE]\n\n");
+    s->ended = true;
+    return completion_check(s->p, s->ticket, err);
+}
+
+/* 1: there is more; 0: this was the end. */
+static int write_end(struct stream *s, struct buf *out)
+{
+    size_t begin = out->len;
+    s->w.buf = out;
+    while (s->cursor.choice < s->p->n_choices && s->w.code >= 0 && out->len - begin < API_PIECE)
+        write_last(s, &s->w);
+    if (s->w.code < 0 || s->cursor.choice < s->p->n_choices)
+        return s->w.code < 0 ? s->w.code : 1;
+    write_usage(s, &s->w);
+    int r = s->w.code < 0 ? s->w.code : buf_puts(out, "data: [DONE]\n\n");
+    return r < 0 ? r : 0;
 }
 
 static void write_news(struct stream *s, struct writer *w)
@@ -177,15 +182,18 @@ static int stream_next(void *user, struct buf *out)
     struct stream *s = user;
     struct writer w = writer_on(out);
     struct err err = {0};
-    while (!out->len && w.code >= 0) {
+    while (!out->len && w.code >= 0 && !s->ended) {
         switch (progress_wait(&s->progress)) {
-        case PROGRESS_FINISHED: return write_end(s, out) < 0 ? -1 : 0;
+        case PROGRESS_FINISHED:
+            if (begin_end(s, &err) < 0)
+                return fail(s, &err, out) < 0 ? -1 : 0;
+            break;
         case PROGRESS_GONE: api_client_error(s->progress.client, &err); return fail(s, &err, out) < 0 ? -1 : 0;
         case PROGRESS_HALF: w.code = buf_puts(out, ":\n\n"); break; /* a comment: who has left resets the connection then */
         case PROGRESS_TOKENS: write_news(s, &w); break;
         }
     }
-    return w.code < 0 ? -1 : 1;
+    return w.code < 0 ? -1 : s->ended ? write_end(s, out) : 1;
 }
 
 static void stream_done(void *user)
@@ -193,12 +201,10 @@ static void stream_done(void *user)
     struct stream *s = user;
     if (s->call.req && s->ticket)
         http_unwatch(s->call.req);
-    engine_ticket_free(s->ticket);
+    api_free(&s->call, s->ticket, s->p->reqs, s->p->n_choices);
     progress_done(&s->progress);
     completion_done(s->p);
-    json_decref(s->call.body);
-    struct arena arena = s->call.arena; /* s itself lies in it */
-    arena_done(&arena);
+    api_drop_call(&s->call);
 }
 
 int completion_stream(struct call *c, struct completion *p, struct err *err)
@@ -217,13 +223,9 @@ int completion_stream(struct call *c, struct completion *p, struct err *err)
         p->reqs[i].on_done = progress_end;
         p->reqs[i].user = &s->progress;
     }
-    /* From here on the stream owns the request: the handler's call is left empty. */
-    s->call = *c;
-    s->call.resp = NULL;
+    api_take_call(c, &s->call);
     p->call = &s->call;
-    r = api_submit(c, p->reqs, p->n_choices, &s->ticket, err);
-    arena_init(&c->arena, 0);
-    c->body = NULL;
+    r = api_submit(p->call, p->reqs, p->n_choices, &s->ticket, err);
     if (r < 0) {
         stream_done(s);
         return r;
@@ -231,6 +233,7 @@ int completion_stream(struct call *c, struct completion *p, struct err *err)
     if (s->call.req)
         http_watch(s->call.req, true, progress_client, &s->progress);
     c->resp->content_type = "text/event-stream";
+    c->resp->events = true;
     c->resp->stream = (struct http_stream){stream_next, stream_done, s};
     return 0;
 }

@@ -16,6 +16,7 @@ void completion_take(struct completion *p, struct engine_ticket *t, int i)
     struct completion_choice *c = &p->choices[i];
     const int32_t *tokens = engine_result(t, i)->new_tokens;
     int n = engine_tokens(t, i), r = c->code;
+    size_t was = c->text.text.cap_bytes;
     while (c->n_new < n && !c->text.hit && r >= 0) {
         size_t len;
         const char *text = token_text(p, tokens[c->n_new], &len);
@@ -24,7 +25,18 @@ void completion_take(struct completion *p, struct engine_ticket *t, int i)
         if (r)
             engine_stop(t, i);
     }
+    if (!charge_change(api_charge(p->call), was, c->text.text.cap_bytes))
+        r = ERR_NOMEM;
     c->code = r < 0 ? r : 0;
+}
+
+static int completion_error(const struct completion *p, const struct engine_ticket *t, int i, struct err *err)
+{
+    const struct eval_result *r = engine_result(t, i);
+    if (p->n_choices > 1)
+        return err_field(err, r->code, r->err.param, "prompt %d: %s", i, r->err.text);
+    *err = r->err;
+    return r->code;
 }
 
 int completion_check(struct completion *p, const struct engine_ticket *t, struct err *err)
@@ -34,7 +46,7 @@ int completion_check(struct completion *p, const struct engine_ticket *t, struct
         if (c->code < 0)
             return err_set(err, c->code, "no memory for the text of choice %d", i);
         if (!c->text.hit && engine_result(t, i)->code < 0)
-            return api_sequence_error(t, i, p->n_choices, "prompt", err);
+            return completion_error(p, t, i, err);
     }
     return 0;
 }

@@ -1,7 +1,6 @@
 /* Writes the parts of a completions answer. The same float is printed for a token's logprob and for its place among the
  * alternatives, because clients compare them exactly. */
 #include "server/api/completion.h"
-#include <stdlib.h>
 #include <string.h>
 
 static const char *entry_text(struct completion *p, const struct completion_entry *e, size_t *len)
@@ -41,54 +40,60 @@ static void write_top(struct completion *p, struct writer *w, const struct compl
 }
 
 /* Offsets count code points. A token that begins inside a character gets the offset of that character. */
-static void write_offsets(struct completion *p, struct writer *w, const struct completion_entry *entries, size_t n, size_t *chars)
+static void write_offset(struct completion *p, struct writer *w, const struct completion_entry *e, size_t *chars)
 {
-    for (size_t i = 0; i < n; i++) {
-        size_t len, at = *chars;
-        const char *s = entry_text(p, &entries[i], &len);
-        writer_int(w, (int64_t)(len && ((unsigned char)s[0] & 0xc0) == 0x80 && at ? at - 1 : at));
-        for (size_t k = 0; k < len; k++)
-            *chars += ((unsigned char)s[k] & 0xc0) != 0x80;
-    }
+    size_t len, at = *chars;
+    const char *s = entry_text(p, e, &len);
+    writer_int(w, (int64_t)(len && ((unsigned char)s[0] & 0xc0) == 0x80 && at ? at - 1 : at));
+    for (size_t k = 0; k < len; k++)
+        *chars += ((unsigned char)s[k] & 0xc0) != 0x80;
 }
 
-void completion_write_logprobs(struct completion *p, struct writer *w, const struct completion_entry *e, size_t n, size_t *chars)
+enum list { LIST_TOKENS, LIST_LOGPROBS, LIST_TOP, LIST_OFFSETS, LIST_COUNT };
+static const char *const list_names[LIST_COUNT] = {"tokens", "token_logprobs", "top_logprobs", "text_offset"};
+
+static void write_item(struct completion *p, struct writer *w, enum list list, const struct completion_entry *e, size_t *chars)
 {
-    writer_key(w, "logprobs");
-    if (p->logprobs < 0) {
+    if (list == LIST_TOKENS)
+        api_write_token(p->call, w, e->id, e->first, p->token_ids);
+    else if (list == LIST_TOP)
+        write_top(p, w, e);
+    else if (list == LIST_OFFSETS)
+        write_offset(p, w, e, chars);
+    else if (e->scored)
+        writer_float(w, e->logprob);
+    else
         writer_null(w);
-        return;
-    }
-    writer_open(w, '{');
-    writer_key(w, "tokens");
-    writer_open(w, '[');
-    for (size_t i = 0; i < n; i++)
-        api_write_token(p->call, w, e[i].id, e[i].first, p->token_ids);
-    writer_close(w, ']');
-    writer_key(w, "token_logprobs");
-    writer_open(w, '[');
-    for (size_t i = 0; i < n; i++)
-        if (e[i].scored)
-            writer_float(w, e[i].logprob);
-        else
-            writer_null(w);
-    writer_close(w, ']');
-    writer_key(w, "top_logprobs");
-    writer_open(w, '[');
-    for (size_t i = 0; i < n; i++)
-        write_top(p, w, &e[i]);
-    writer_close(w, ']');
-    writer_key(w, "text_offset");
-    writer_open(w, '[');
-    write_offsets(p, w, e, n, chars);
-    writer_close(w, ']');
-    writer_close(w, '}');
 }
 
-struct completion_entry completion_new_entry(const struct completion *p, const struct engine_ticket *t, int i, int k)
+/* ---- entries ---- */
+
+static size_t n_echoed(const struct completion *p, int i)
+{
+    return p->echo ? p->choices[i].prompt->n : 0;
+}
+
+static struct completion_entry echoed_entry(const struct completion *p, const struct eval_result *r, int i, size_t k)
+{
+    const struct completion_prompt *prompt = p->choices[i].prompt;
+    size_t k1 = p->logprobs > 1 ? (size_t)p->logprobs : 1;
+    struct completion_entry e = {.id = prompt->ids[k], .scored = k > 0, .first = k == prompt->hidden, .silent = k < prompt->hidden};
+    if (k > 0) {
+        e.logprob = r->logprobs[k - 1];
+        e.top_ids = r->top_ids + (k - 1) * k1;
+        e.top_logprobs = r->top_logprobs + (k - 1) * k1;
+    }
+    return e;
+}
+
+/* Entry k of choice i, those of an echoed prompt first. */
+static struct completion_entry entry_at(const struct completion *p, const struct engine_ticket *t, int i, size_t k)
 {
     const struct eval_result *r = engine_result(t, i);
-    size_t top = (size_t)k * (size_t)(p->logprobs > 1 ? p->logprobs : 1);
+    size_t n = n_echoed(p, i), top = (k - n) * (size_t)(p->logprobs > 1 ? p->logprobs : 1);
+    if (k < n)
+        return echoed_entry(p, r, i, k);
+    k -= n;
     return (struct completion_entry){.id = r->new_tokens[k],
                                      .scored = true,
                                      .logprob = r->new_logprobs[k],
@@ -97,37 +102,34 @@ struct completion_entry completion_new_entry(const struct completion *p, const s
                                      .silent = !p->ignore_eos && model_config_is_eos(p->call->server->info->config, r->new_tokens[k])};
 }
 
-static size_t fill_entries(struct completion *p, const struct engine_ticket *t, int c, struct completion_entry *e)
+void completion_write_logprobs(struct completion *p, struct writer *w, const struct engine_ticket *t, int i, int from, int to,
+                               size_t *chars)
 {
-    const struct completion_prompt *prompt = p->choices[c].prompt;
-    const struct eval_result *r = engine_result(t, c);
-    int k1 = p->logprobs > 1 ? p->logprobs : 1;
-    size_t n = 0;
-    for (size_t i = 0; p->echo && i < prompt->n; i++, n++) {
-        e[n] = (struct completion_entry){.id = prompt->ids[i], .scored = i > 0, .first = i == prompt->hidden, .silent = i < prompt->hidden};
-        if (i > 0) {
-            e[n].logprob = r->logprobs[i - 1];
-            e[n].top_ids = r->top_ids + (i - 1) * (size_t)k1;
-            e[n].top_logprobs = r->top_logprobs + (i - 1) * (size_t)k1;
-        }
+    writer_key(w, "logprobs");
+    if (p->logprobs < 0) {
+        writer_null(w);
+        return;
     }
-    for (int i = 0; i < p->choices[c].n_new; i++, n++)
-        e[n] = completion_new_entry(p, t, c, i);
-    return n;
+    writer_open(w, '{');
+    for (int list = 0; list < LIST_COUNT; list++) {
+        writer_key(w, list_names[list]);
+        writer_open(w, '[');
+        for (int k = from; k < to; k++) {
+            struct completion_entry e = entry_at(p, t, i, n_echoed(p, i) + (size_t)k);
+            write_item(p, w, (enum list)list, &e, chars);
+        }
+        writer_close(w, ']');
+    }
+    writer_close(w, '}');
 }
 
-void completion_write_choice(struct completion *p, struct writer *w, const struct engine_ticket *t, int i)
+/* ---- choices ---- */
+
+static void begin_choice(struct completion *p, struct writer *w, int i)
 {
     struct completion_choice *choice = &p->choices[i];
-    struct completion_entry *entries = NULL;
-    size_t n = 0, chars = 0;
     struct buf text;
-    buf_init(&text, w->buf->max_bytes);
-    if (p->logprobs >= 0) {
-        entries = calloc(choice->prompt->n + (size_t)choice->n_new, sizeof(*entries));
-        w->code = entries ? w->code : ERR_NOMEM;
-        n = entries ? fill_entries(p, t, i, entries) : 0;
-    }
+    buf_init(&text, SIZE_MAX / 4);
     if (p->echo && w->code >= 0)
         w->code = completion_prompt_text(p, choice->prompt, &text);
     if (w->code >= 0)
@@ -136,11 +138,54 @@ void completion_write_choice(struct completion *p, struct writer *w, const struc
     writer_key_int(w, "index", i);
     writer_key(w, "text");
     writer_string(w, text.data, text.len);
-    completion_write_logprobs(p, w, entries, n, &chars);
+    writer_key(w, "logprobs");
+    if (p->logprobs < 0)
+        writer_null(w);
+    else
+        writer_open(w, '{');
+    buf_done(&text);
+}
+
+static void end_choice(struct completion *p, struct writer *w, const struct engine_ticket *t, int i)
+{
+    if (p->logprobs >= 0)
+        writer_close(w, '}');
     writer_key_text(w, "finish_reason", completion_finish(p, t, i));
     writer_close(w, '}');
-    buf_done(&text);
-    free(entries);
+}
+
+/* Some entries of a list; true at its end. */
+static bool write_slice(struct completion *p, struct writer *w, const struct engine_ticket *t, struct completion_cursor *c)
+{
+    size_t n = n_echoed(p, c->choice) + (size_t)p->choices[c->choice].n_new;
+    if (c->at == 0) {
+        writer_key(w, list_names[c->list]);
+        writer_open(w, '[');
+    }
+    for (size_t to = c->at + COMPLETION_SLICE; c->at < n && c->at < to; c->at++) {
+        struct completion_entry e = entry_at(p, t, c->choice, c->at);
+        write_item(p, w, (enum list)c->list, &e, &c->chars);
+    }
+    if (c->at < n)
+        return false;
+    writer_close(w, ']');
+    c->at = 0;
+    return true;
+}
+
+bool completion_write_some(struct completion *p, struct writer *w, const struct engine_ticket *t, struct completion_cursor *c)
+{
+    if (!c->begun) {
+        begin_choice(p, w, c->choice);
+        c->begun = true;
+    } else if (p->logprobs >= 0 && c->list < LIST_COUNT) {
+        c->list += write_slice(p, w, t, c);
+    } else {
+        end_choice(p, w, t, c->choice);
+        *c = (struct completion_cursor){.choice = c->choice + 1};
+        return true;
+    }
+    return false;
 }
 
 void completion_write_head(struct completion *p, struct writer *w)

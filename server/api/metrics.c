@@ -144,6 +144,7 @@ int metrics_write(struct metrics *m, const struct metrics_names *n, const struct
     write_info(p, n, info);
     one(p, "uptime_seconds", "gauge", "Seconds since start.", n->uptime_s);
     one(p, "http_requests_in_flight", "gauge", "Requests being answered.", n->in_flight);
+    one(p, "log_lines_dropped_total", "counter", "Log lines that could not be written at once.", (double)n->log_dropped);
     write_requests(p, m, n->route);
     write_latency(p, m, n->route);
     one(p, "prompt_tokens_total", "counter", "Tokens in prompts of answered requests.", (double)atomic_load(&m->prompt_tokens));

@@ -24,6 +24,7 @@ struct metrics_names {
     const char *model;
     double uptime_s;
     int in_flight;
+    uint64_t log_dropped;
 };
 
 /* Appends the text exposition (version 0.0.4). */

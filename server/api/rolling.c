@@ -31,6 +31,7 @@ struct rolling {
     int64_t *edges; /* [n_edges] ascending; bucket i is [edges[i], edges[i + 1]), the last has no end */
     size_t n_edges;
     struct engine_ticket *ticket;
+    struct api_usage usage;
 };
 
 /* ---- the request ---- */
@@ -181,12 +182,20 @@ static int n_layers_of(const struct rolling *q)
     return q->call->server->info->config->n_layers;
 }
 
-static int buckets_init(const struct rolling *q, struct buckets *b)
+static int buckets_init(struct rolling *q, struct buckets *b)
 {
     b->sum = arena_alloc(&q->call->arena, q->n_edges + 1, sizeof(double));
     b->count = arena_alloc(&q->call->arena, q->n_edges + 1, sizeof(int64_t));
     b->routed = q->routing ? arena_alloc(&q->call->arena, (q->n_edges + 1) * (size_t)n_layers_of(q), sizeof(int64_t)) : NULL;
     return b->sum && b->count && (b->routed || !q->routing) ? 0 : ERR_NOMEM;
+}
+
+static void buckets_clear(const struct rolling *q, struct buckets *b)
+{
+    memset(b->sum, 0, q->n_edges * sizeof(*b->sum));
+    memset(b->count, 0, q->n_edges * sizeof(*b->count));
+    if (b->routed)
+        memset(b->routed, 0, q->n_edges * (size_t)n_layers_of(q) * sizeof(*b->routed));
 }
 
 /* Scored token k of a window, which has `position` tokens before it; its score comes from the row before its own. */
@@ -232,11 +241,10 @@ static void write_buckets(const struct rolling *q, struct writer *w, const char 
     writer_close(w, '}');
 }
 
-static int write_document_buckets(struct rolling *q, struct writer *w, const struct document *d)
+static void write_document_buckets(struct rolling *q, struct writer *w, const struct document *d, struct buckets by[2])
 {
-    struct buckets by[2];
-    if (buckets_init(q, &by[0]) < 0 || buckets_init(q, &by[1]) < 0)
-        return ERR_NOMEM;
+    buckets_clear(q, &by[0]);
+    buckets_clear(q, &by[1]);
     for (int i = d->first_window; i < d->first_window + d->n_windows; i++) {
         const struct window *win = &q->windows[i];
         const struct eval_result *r = engine_result(q->ticket, i);
@@ -251,28 +259,11 @@ static int write_document_buckets(struct rolling *q, struct writer *w, const str
     write_buckets(q, w, "by_context", &by[0]);
     write_buckets(q, w, "by_position", &by[1]);
     writer_close(w, '}');
-    return 0;
 }
 
-static void write_tokens(struct rolling *q, struct writer *w, const struct document *d)
-{
-    writer_key(w, "tokens");
-    writer_open(w, '[');
-    for (size_t i = 1; i <= d->n; i++)
-        writer_int(w, d->tokens[i]);
-    writer_close(w, ']');
-    writer_key(w, "token_logprobs");
-    writer_open(w, '[');
-    for (int i = d->first_window; i < d->first_window + d->n_windows; i++)
-        for (size_t k = 0; k < q->windows[i].scored; k++)
-            writer_float(w, engine_result(q->ticket, i)->logprobs[k]);
-    writer_close(w, ']');
-}
-
-static int write_document(struct rolling *q, struct writer *w, const struct document *d)
+static void begin_document(struct rolling *q, struct writer *w, const struct document *d)
 {
     double sum = 0;
-    int r = 0;
     for (int i = d->first_window; i < d->first_window + d->n_windows; i++)
         for (size_t k = 0; k < q->windows[i].scored; k++)
             sum += engine_result(q->ticket, i)->logprobs[k];
@@ -286,47 +277,156 @@ static int write_document(struct rolling *q, struct writer *w, const struct docu
     else
         writer_null(w);
     writer_key_int(w, "num_windows", d->n_windows);
-    if (q->tokens)
-        write_tokens(q, w, d);
-    if (q->edges)
-        r = write_document_buckets(q, w, d);
-    writer_close(w, '}');
-    return r;
 }
 
-static int write_answer(struct rolling *q, struct err *err)
-{
+/* ---- the answer, in pieces ---- */
+
+#define SLICE 1024 /* tokens that are written at once */
+
+enum part { PART_BEGIN, PART_TOKENS, PART_LOGPROBS, PART_END };
+
+struct answer {
+    struct call call; /* owned: arena, body, and q */
+    struct rolling *q;
     struct writer w;
-    struct score_counts counts = {0};
-    int r = 0;
-    score_open_answer(q->call, &w, "loglikelihood_rolling");
-    writer_key_int(&w, "max_length", q->max_length);
-    writer_key_int(&w, "stride", q->stride);
-    writer_key(&w, "results");
-    writer_open(&w, '[');
-    for (size_t i = 0; i < q->n_docs && r >= 0; i++)
-        r = write_document(q, &w, &q->docs[i]);
-    writer_close(&w, ']');
-    for (int i = 0; i < q->n_windows; i++) {
-        counts.prompt += (int64_t)(q->windows[i].end - q->windows[i].begin);
-        counts.scored += (int64_t)q->windows[i].scored;
+    struct buckets by[2];
+    bool begun;
+    size_t doc;
+    enum part part;
+    size_t token; /* of the document, 1 .. n */
+    int window;   /* whose logprobs are written next */
+};
+
+static void write_ids(struct answer *a, const struct document *d)
+{
+    if (a->token == 1) {
+        writer_key(&a->w, "tokens");
+        writer_open(&a->w, '[');
     }
-    return r < 0 ? r : score_close_answer(q->call, &w, q->ticket, q->n_windows, counts, err);
+    for (size_t to = a->token + SLICE; a->token <= d->n && a->token < to; a->token++)
+        writer_int(&a->w, d->tokens[a->token]);
+    if (a->token > d->n) {
+        writer_close(&a->w, ']');
+        a->part = PART_LOGPROBS;
+        a->window = d->first_window;
+    }
+}
+
+/* A window at a time. */
+static void write_logprobs(struct answer *a, const struct document *d)
+{
+    if (a->window == d->first_window) {
+        writer_key(&a->w, "token_logprobs");
+        writer_open(&a->w, '[');
+    }
+    if (a->window < d->first_window + d->n_windows) {
+        const float *lp = engine_result(a->q->ticket, a->window)->logprobs;
+        for (size_t k = 0; k < a->q->windows[a->window].scored; k++)
+            writer_float(&a->w, lp[k]);
+        a->window++;
+    }
+    if (a->window >= d->first_window + d->n_windows) {
+        writer_close(&a->w, ']');
+        a->part = PART_END;
+    }
+}
+
+static void write_some(struct answer *a)
+{
+    const struct document *d = &a->q->docs[a->doc];
+    switch (a->part) {
+    case PART_BEGIN:
+        begin_document(a->q, &a->w, d);
+        a->token = 1;
+        a->part = a->q->tokens ? PART_TOKENS : PART_END;
+        break;
+    case PART_TOKENS: write_ids(a, d); break;
+    case PART_LOGPROBS: write_logprobs(a, d); break;
+    case PART_END:
+        if (a->q->edges)
+            write_document_buckets(a->q, &a->w, d, a->by);
+        writer_close(&a->w, '}');
+        a->part = PART_BEGIN;
+        a->doc++;
+    }
+}
+
+static void begin_answer(struct answer *a)
+{
+    score_open_answer(&a->call, &a->w, "loglikelihood_rolling");
+    writer_key_int(&a->w, "max_length", a->q->max_length);
+    writer_key_int(&a->w, "stride", a->q->stride);
+    writer_key(&a->w, "results");
+    writer_open(&a->w, '[');
+    a->begun = true;
+}
+
+static void end_answer(struct answer *a)
+{
+    struct score_counts counts = {0};
+    for (int i = 0; i < a->q->n_windows; i++) {
+        counts.prompt += (int64_t)(a->q->windows[i].end - a->q->windows[i].begin);
+        counts.scored += (int64_t)a->q->windows[i].scored;
+    }
+    writer_close(&a->w, ']');
+    score_close_answer(&a->call, &a->w, &a->q->usage, counts);
+}
+
+static int answer_next(void *user, struct buf *out)
+{
+    struct answer *a = user;
+    size_t begin = out->len;
+    a->w.buf = out;
+    if (!a->begun)
+        begin_answer(a);
+    while (a->doc < a->q->n_docs && a->w.code >= 0 && out->len - begin < API_PIECE)
+        write_some(a);
+    bool more = a->doc < a->q->n_docs;
+    if (!more)
+        end_answer(a);
+    return a->w.code < 0 ? a->w.code : more;
+}
+
+static void answer_done(void *user)
+{
+    struct answer *a = user;
+    api_free(&a->call, a->q->ticket, a->q->reqs, a->q->n_windows);
+    api_drop_call(&a->call);
+}
+
+/* The answer takes q and `c` over. */
+static int answer(struct call *c, struct rolling *q, struct err *err)
+{
+    struct answer *a = arena_alloc(&c->arena, 1, sizeof(*a));
+    int r = a ? api_usage_add(c, q->ticket, q->n_windows, &q->usage, err) : ERR_NOMEM;
+    for (int i = 0; i < 2 && r >= 0 && q->edges; i++)
+        r = buckets_init(q, &a->by[i]);
+    if (r < 0)
+        return err_set(err, r, "no memory for the answer");
+    a->q = q;
+    api_take_call(c, &a->call);
+    q->call = &a->call;
+    c->resp->stream = (struct http_stream){answer_next, answer_done, a};
+    return 0;
 }
 
 int rolling_run(struct call *c, struct err *err)
 {
     static const char *const known[] = {"model",   "text",   "texts",        "max_length", "stride",
                                         "add_bos", "tokens", "bucket_edges", "routing",    NULL};
-    struct rolling q = {.call = c};
+    struct rolling *q = arena_alloc(&c->arena, 1, sizeof(*q));
     int r;
-    if ((r = parse_options(&q, err)) < 0 || (r = parse_documents(&q, err)) < 0 || (r = make_windows(&q, err)) < 0)
+    if (!q)
+        return err_set(err, ERR_NOMEM, "no memory for the request");
+    q->call = c;
+    if ((r = parse_options(q, err)) < 0 || (r = parse_documents(q, err)) < 0 || (r = make_windows(q, err)) < 0)
         return r;
     api_note_unknown(c, c->body, known);
-    if (q.n_windows)
-        r = api_run(c, q.reqs, q.n_windows, "window", &q.ticket, err);
+    if (q->n_windows)
+        r = api_run(c, q->reqs, q->n_windows, "window", &q->ticket, err);
     if (r >= 0)
-        r = write_answer(&q, err);
-    engine_ticket_free(q.ticket);
+        r = answer(c, q, err);
+    if (r < 0)
+        api_free(c, q->ticket, q->reqs, q->n_windows);
     return r;
 }

@@ -40,7 +40,7 @@ static int parse_options(struct call *c, struct score_job *j, struct err *err)
 /* A pair as the request has it, and what its continuation is called there. */
 struct source {
     const json_t *context, *continuation;
-    const int32_t *context_ids; /* [n_context_ids], of a context made of ids */
+    const int32_t *context_ids; /* [n_context_ids], of a context made of ids, or of the text's last pair */
     size_t n_context_ids;
     char name[64];
 };
@@ -72,7 +72,7 @@ static int choose_front(struct score_job *j, struct ids *context, struct ids *co
     return 0;
 }
 
-/* The last max_length + 1 tokens of front, context and continuation. */
+/* The last max_length + 1 tokens of front, context and continuation. Borrows both. */
 static int finish_pair(struct score_job *j, struct ids context, struct ids cont, const char *name, struct score_pair *p, struct err *err)
 {
     size_t limit = (size_t)j->max_length;
@@ -90,42 +90,76 @@ static int finish_pair(struct score_job *j, struct ids context, struct ids cont,
         return err_field(err, ERR_INVALID, name,
                          "%s: context and continuation have %zu tokens; max_length %zu allows %zu (truncate is false)", name, all, limit,
                          limit + 1);
-    int32_t *tokens = arena_alloc(&j->call->arena, n, sizeof(*tokens));
-    if (!tokens)
-        return err_field(err, ERR_NOMEM, name, "%s: no memory for %zu tokens", name, n);
     size_t from_context = n - cont.n < context.n ? n - cont.n : context.n;
-    tokens[0] = front;
-    memcpy(tokens + n - cont.n - from_context, context.ids + context.n - from_context, from_context * sizeof(*tokens));
-    memcpy(tokens + n - cont.n, cont.ids, cont.n * sizeof(*tokens));
-    *p = (struct score_pair){.tokens = tokens, .n = (int)n, .n_continuation = (int)cont.n, .truncated = (int)over};
+    *p = (struct score_pair){.context = context.ids + context.n - from_context,
+                             .continuation = cont.ids,
+                             .n_context = (int)from_context,
+                             .n_continuation = (int)cont.n,
+                             .truncated = (int)over,
+                             .front = n - cont.n > context.n ? front : -1};
     return 0;
 }
 
-static int pair_of_texts(struct score_job *j, const struct source *q, struct score_pair *p, struct err *err)
+static int copy_ids(struct score_job *j, struct ids *ids, const char *name, struct err *err)
+{
+    int32_t *copy = arena_alloc(&j->call->arena, ids->n + 1, sizeof(*copy));
+    if (!copy)
+        return err_field(err, ERR_NOMEM, name, "%s: no memory for %zu tokens", name, ids->n);
+    if (ids->n)
+        memcpy(copy, ids->ids, ids->n * sizeof(*copy));
+    ids->ids = copy;
+    return 0;
+}
+
+/* The context's ids of a text: those of the pair before, if they are the same. */
+static int share_context(struct score_job *j, struct source *q, struct ids *context, struct err *err)
+{
+    if (q->context_ids && q->n_context_ids == context->n && !memcmp(q->context_ids, context->ids, context->n * sizeof(*context->ids))) {
+        context->ids = q->context_ids;
+        return 0;
+    }
+    int r = copy_ids(j, context, q->name, err);
+    q->context_ids = context->ids;
+    q->n_context_ids = context->n;
+    return r;
+}
+
+static int encode_pair(struct score_job *j, const struct source *q, struct token_ids *whole, size_t *ret_n_context, struct err *err)
+{
+    struct err why = {0};
+    size_t n = json_string_length(q->context), m = json_string_length(q->continuation);
+    int r = api_charge_text(j->call, n + m, err);
+    if (r < 0)
+        return r;
+    r = tokenizer_encode_pair(j->call->server->tokenizer, json_string_value(q->context), n, json_string_value(q->continuation), m,
+                              API_MAX_TEXT_TOKENS, whole, ret_n_context, &why);
+    api_give_text(j->call, n + m);
+    return r < 0 ? err_field(err, r, q->name, "%s: %s", q->name, why.text) : api_check_ids(j->call, whole, q->name, err);
+}
+
+static int pair_of_texts(struct score_job *j, struct source *q, struct score_pair *p, struct err *err)
 {
     struct token_ids whole = {0};
-    struct err why = {0};
-    size_t n_context = 0, len = json_string_length(q->continuation);
+    size_t n_context = 0;
     int r = api_need_tokenizer(j->call, q->name, err);
     if (r < 0)
         return r;
-    if (len == 0)
+    if (json_string_length(q->continuation) == 0)
         return err_field(err, ERR_INVALID, q->name, "%s: the continuation is empty", q->name);
-    r = tokenizer_encode_pair(j->call->server->tokenizer, json_string_value(q->context), json_string_length(q->context),
-                              json_string_value(q->continuation), len, API_MAX_TEXT_TOKENS, &whole, &n_context, &why);
-    if (r < 0)
-        err_field(err, r, q->name, "%s: %s", q->name, why.text);
-    else
-        r = api_check_ids(j->call, &whole, q->name, err);
-    if (r >= 0) {
-        n_context = n_context < whole.n ? n_context : whole.n;
-        r = finish_pair(j, (struct ids){whole.ids, n_context}, (struct ids){whole.ids + n_context, whole.n - n_context}, q->name, p, err);
-    }
+    r = encode_pair(j, q, &whole, &n_context, err);
+    n_context = n_context < whole.n ? n_context : whole.n;
+    struct ids context = {whole.ids, n_context}, cont = {whole.ids + n_context, whole.n - n_context};
+    if (r >= 0)
+        r = share_context(j, q, &context, err);
+    if (r >= 0)
+        r = copy_ids(j, &cont, q->name, err);
+    if (r >= 0)
+        r = finish_pair(j, context, cont, q->name, p, err);
     token_ids_done(&whole);
     return r;
 }
 
-static int parse_pair(struct score_job *j, const struct source *q, struct score_pair *p, struct err *err)
+static int parse_pair(struct score_job *j, struct source *q, struct score_pair *p, struct err *err)
 {
     int32_t *ids;
     size_t n;
@@ -178,8 +212,6 @@ static int parse_request(struct score_job *j, size_t i, const json_t *q, int fir
         s.continuation = json_array_get(json_object_get(q, "continuations"), (size_t)n);
         snprintf(s.name, sizeof(s.name), "requests[%zu].continuations[%d]", i, n);
         r = parse_pair(j, &s, p, err);
-        j->reqs[first + n] = (struct eval_request){
-            .tokens = p->tokens, .n_tokens = p->n, .score_begin = p->n - p->n_continuation, .top_p = 1, .want_routing = j->routing};
     }
     return r;
 }
@@ -209,30 +241,25 @@ int score_start(struct call *c, struct score_job *j, struct err *err)
     r = j->n_continuations ? count_pairs(j, requests, err) : ERR_NOMEM;
     if (r >= 0) {
         j->pairs = arena_alloc(&c->arena, (size_t)j->n_pairs, sizeof(*j->pairs));
-        j->reqs = arena_alloc(&c->arena, (size_t)j->n_pairs, sizeof(*j->reqs));
-        r = j->pairs && j->reqs ? parse_pairs(j, requests, err) : ERR_NOMEM;
+        r = j->pairs ? parse_pairs(j, requests, err) : ERR_NOMEM;
     }
     if (r == ERR_NOMEM)
         return err_field(err, r, "requests", "no memory for %zu requests", j->n_requests);
     if (r < 0)
         return r;
     api_note_unknown(c, c->body, known);
-    return api_submit(c, j->reqs, j->n_pairs, &j->ticket, err);
+    return score_waves_send(j, err);
 }
-
-void score_cancel(struct score_job *j)
-{
-    engine_ticket_free(j->ticket);
-    j->ticket = NULL;
-}
-
-/* ---- the end ---- */
 
 int score_finish(struct score_job *j, struct err *err)
 {
-    int r = api_wait(j->call, j->ticket, j->n_pairs, "continuation", err);
-    if (r >= 0)
-        r = score_write(j, err);
-    score_cancel(j);
+    int r = 0;
+    while (r >= 0 && j->n_waves) {
+        r = score_waves_take(j, err);
+        if (r >= 0)
+            r = score_waves_send(j, err);
+    }
+    if (r < 0)
+        score_cancel(j);
     return r;
 }

@@ -15,125 +15,131 @@ static void write_cost(struct writer *w, const struct sequences_cost *cost)
     writer_close(w, '}');
 }
 
-/* "usage": {...} over the n sequences of a ticket. */
-static int write_usage(struct call *c, struct writer *w, const struct engine_ticket *t, int n, struct score_counts counts, struct err *err)
+static void write_usage(struct call *c, struct writer *w, const struct api_usage *u, struct score_counts counts)
 {
-    struct api_usage u;
-    int r = api_usage_sum(c, t, n, &u, err);
-    if (r < 0)
-        return r;
     atomic_fetch_add(&c->server->metrics.prompt_tokens, (uint64_t)counts.prompt);
     writer_key(w, "usage");
     writer_open(w, '{');
     writer_key_int(w, "prompt_tokens", counts.prompt);
     writer_key_int(w, "scored_tokens", counts.scored);
-    writer_key_int(w, "computed_tokens", u.computed);
-    writer_key_int(w, "cached_tokens", u.cached);
+    writer_key_int(w, "computed_tokens", u->computed);
+    writer_key_int(w, "cached_tokens", u->cached);
     writer_key(w, "rows_routed");
     writer_open(w, '[');
     for (int l = 0; l < c->server->info->config->n_layers; l++)
-        writer_int(w, u.routed[l]);
+        writer_int(w, u->routed ? u->routed[l] : 0);
     writer_close(w, ']');
     if (api_has_nested(c)) {
         writer_key(w, "rows_executed");
         writer_open(w, '[');
         for (int l = 0; l < c->server->info->config->n_layers; l++)
-            writer_int(w, u.executed[l]);
+            writer_int(w, u->executed ? u->executed[l] : 0);
         writer_close(w, ']');
     }
-    write_cost(w, &u.cost);
+    write_cost(w, &u->cost);
     writer_close(w, '}');
-    return 0;
 }
 
 void score_open_answer(struct call *c, struct writer *w, const char *object)
 {
-    *w = writer_on(&c->resp->body);
     writer_open(w, '{');
     writer_key_text(w, "object", object);
     writer_key_text(w, "model", c->server->model_name);
 }
 
-int score_close_answer(struct call *c, struct writer *w, const struct engine_ticket *t, int n, struct score_counts counts, struct err *err)
+void score_close_answer(struct call *c, struct writer *w, const struct api_usage *usage, struct score_counts counts)
 {
-    int r = write_usage(c, w, t, n, counts, err);
+    write_usage(c, w, usage, counts);
     writer_close(w, '}');
-    return r < 0 ? r : w->code < 0 ? err_set(err, w->code, "the answer is too large") : 0;
 }
 
+/* ---- pairs ---- */
+
 /* A string a layer: 1 where the position attends, 0 where it does not, - where it skips a nested layer. */
-static void write_routing(struct score_job *j, struct writer *w, const struct eval_result *r)
+static void write_routing(struct score_job *j, struct writer *w, const struct score_pair *p)
 {
-    char *bits = arena_alloc(&j->call->arena, (size_t)r->n_routing + 1, 1);
-    if (!bits) {
-        w->code = ERR_NOMEM;
-        return;
-    }
+    size_t row = ((size_t)p->n_routing + 3) / 4;
+    struct buf bits;
+    buf_init(&bits, (size_t)p->n_routing);
     writer_key(w, "routing");
     writer_open(w, '[');
     const struct engine_info *info = j->call->server->info;
-    for (int l = 0; l < info->config->n_layers; l++) {
-        const char code[] = {
-            [DECISION_SKIP] = layer_is_nested(&info->plan[l]) ? '-' : '0', [DECISION_LINEAR] = '0', [DECISION_ATTEND] = '1'};
-        for (int i = 0; i < r->n_routing; i++)
-            bits[i] = code[r->routing[(size_t)l * (size_t)r->n_routing + (size_t)i]];
-        writer_string(w, bits, (size_t)r->n_routing);
+    for (int l = 0; l < info->config->n_layers && w->code >= 0; l++) {
+        const char *code = layer_is_nested(&info->plan[l]) ? "-01" : "001"; /* by enum decision */
+        buf_clear(&bits);
+        for (int i = 0; i < p->n_routing && w->code >= 0; i++)
+            w->code = buf_append(&bits, &code[p->routing[(size_t)l * row + (size_t)i / 4] >> (2 * (i % 4)) & 3], 1);
+        writer_string(w, bits.data, bits.len);
     }
+    writer_close(w, ']');
+    buf_done(&bits);
+}
+
+static void write_tokens(struct writer *w, const struct score_pair *p)
+{
+    writer_key(w, "tokens");
+    writer_open(w, '[');
+    for (int i = 0; i < p->n_continuation; i++)
+        writer_int(w, p->continuation[i]);
+    writer_close(w, ']');
+    writer_key(w, "token_logprobs");
+    writer_open(w, '[');
+    for (int i = 0; i < p->n_continuation; i++)
+        writer_float(w, p->logprobs[i]);
     writer_close(w, ']');
 }
 
-static void write_pair(struct score_job *j, struct writer *w, const struct score_pair *p, const struct eval_result *r)
+static void write_pair(struct score_job *j, struct writer *w, const struct score_pair *p)
 {
-    double sum = 0;
-    bool greedy = true;
-    for (int i = 0; i < r->n_scored; i++) {
-        sum += r->logprobs[i];
-        greedy &= r->logprobs[i] == r->top_logprobs[i];
-    }
     writer_open(w, '{');
     writer_key(w, "logprob");
-    writer_double(w, sum);
+    writer_double(w, p->logprob);
     writer_key(w, "is_greedy");
-    writer_bool(w, greedy);
-    writer_key_int(w, "num_tokens", r->n_scored);
+    writer_bool(w, p->greedy);
+    writer_key_int(w, "num_tokens", p->n_continuation);
     writer_key_int(w, "truncated", p->truncated);
-    if (j->tokens) {
-        writer_key(w, "tokens");
-        writer_open(w, '[');
-        for (int i = 0; i < p->n_continuation; i++)
-            writer_int(w, p->tokens[p->n - p->n_continuation + i]);
-        writer_close(w, ']');
-        writer_key(w, "token_logprobs");
-        writer_open(w, '[');
-        for (int i = 0; i < r->n_scored; i++)
-            writer_float(w, r->logprobs[i]);
-        writer_close(w, ']');
-    }
+    if (j->tokens)
+        write_tokens(w, p);
     if (j->routing)
-        write_routing(j, w, r);
+        write_routing(j, w, p);
     writer_close(w, '}');
 }
 
-int score_write(struct score_job *j, struct err *err)
+static void end_answer(struct score_job *j, struct writer *w)
 {
-    struct writer w;
     struct score_counts counts = {0};
-    int k = 0;
-    score_open_answer(j->call, &w, "loglikelihood");
-    writer_key(&w, "results");
-    writer_open(&w, '[');
-    for (size_t i = 0; i < j->n_requests; i++) {
-        writer_open(&w, '{');
-        writer_key(&w, "continuations");
-        writer_open(&w, '[');
-        for (int n = 0; n < j->n_continuations[i]; n++, k++) {
-            write_pair(j, &w, &j->pairs[k], engine_result(j->ticket, k));
-            counts.prompt += j->pairs[k].n;
-            counts.scored += j->pairs[k].n_continuation;
-        }
-        writer_close(&w, ']');
-        writer_close(&w, '}');
+    for (int i = 0; i < j->n_pairs; i++) {
+        const struct score_pair *p = &j->pairs[i];
+        counts.prompt += (p->front >= 0) + p->n_context + p->n_continuation;
+        counts.scored += p->n_continuation;
     }
-    writer_close(&w, ']');
-    return score_close_answer(j->call, &w, j->ticket, j->n_pairs, counts, err);
+    writer_close(w, ']');
+    score_close_answer(j->call, w, &j->usage, counts);
+}
+
+bool score_write_some(struct score_job *j, struct writer *w, struct score_cursor *c)
+{
+    if (!c->begun) {
+        score_open_answer(j->call, w, "loglikelihood");
+        writer_key(w, "results");
+        writer_open(w, '[');
+        c->begun = true;
+    }
+    if (c->request == j->n_requests) {
+        end_answer(j, w);
+        return true;
+    }
+    if (c->continuation == 0) {
+        writer_open(w, '{');
+        writer_key(w, "continuations");
+        writer_open(w, '[');
+    }
+    write_pair(j, w, &j->pairs[c->pair++]);
+    if (++c->continuation == j->n_continuations[c->request]) {
+        writer_close(w, ']');
+        writer_close(w, '}');
+        c->continuation = 0;
+        c->request++;
+    }
+    return false;
 }

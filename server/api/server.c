@@ -1,9 +1,13 @@
 /* Opens what every handler shares, and reconciles the ids of BOS and EOS. */
 #include "server/api/server.h"
+#include "common/memory.h"
 #include "engine/checkpoint/model_config.h"
 #include "tokenizer/rules_compare.h"
 #include <stdlib.h>
 #include <string.h>
+
+#define REQUEST_SHARE 4                  /* requests may hold this part of free memory */
+#define REQUEST_LEAST ((size_t)64 << 20) /* where free memory is not told */
 
 /* The last part of the directory's path. */
 static int default_name(struct server *s, struct err *err)
@@ -64,7 +68,7 @@ static int open_engine(struct server *s, struct err *err)
     return r;
 }
 
-int server_open(const struct server_settings *settings, struct server **ret, struct err *err)
+int server_new(const struct server_settings *settings, struct server **ret, struct err *err)
 {
     struct server *s = calloc(1, sizeof(*s));
     if (!s)
@@ -76,20 +80,54 @@ int server_open(const struct server_settings *settings, struct server **ret, str
     pthread_mutex_init(&s->noted_lock, NULL);
     s->model_name = settings->model_name;
     int r = s->model_name ? 0 : default_name(s, err);
-    if (r >= 0)
-        r = open_tokenizer(s, err);
+    if (r < 0)
+        server_close(s);
+    else
+        *ret = s;
+    return r;
+}
+
+static void limit_requests(struct server *s)
+{
+    struct memory m = {0};
+    size_t bytes = s->settings->request_memory;
+    if (!s->settings->budget)
+        return;
+    if (!bytes && memory_read(&m) >= 0)
+        bytes = m.free_bytes / REQUEST_SHARE;
+    if (!bytes)
+        bytes = REQUEST_LEAST;
+    atomic_store(&s->settings->budget->limit, bytes);
+    log_info(s->log, "requests may hold %zu MiB of memory (--request-memory)", bytes >> 20);
+}
+
+int server_load(struct server *s, struct err *err)
+{
+    int r = open_tokenizer(s, err);
     if (r >= 0)
         r = open_engine(s, err);
-    if (r < 0) {
-        server_close(s);
+    if (r < 0)
         return r;
-    }
     s->info = engine_info(s->engine);
     if (s->tokenizer && tokenizer_vocab_size(s->tokenizer) > s->info->config->vocab)
         log_warn(s->log, "the tokenizer has %d ids, the model %d: text with ids beyond the model's is refused",
                  tokenizer_vocab_size(s->tokenizer), s->info->config->vocab);
-    *ret = s;
+    limit_requests(s);
+    atomic_store(&s->loaded, true);
     return 0;
+}
+
+int server_open(const struct server_settings *settings, struct server **ret, struct err *err)
+{
+    struct server *s = NULL;
+    int r = server_new(settings, &s, err);
+    if (r >= 0)
+        r = server_load(s, err);
+    if (r < 0)
+        server_close(s);
+    else
+        *ret = s;
+    return r;
 }
 
 void server_close(struct server *s)

@@ -1,6 +1,7 @@
 /* What every handler shares: the engine, the tokenizer, the settings, the metrics and the log. */
 #pragma once
 #include "common/arena.h"
+#include "common/budget.h"
 #include "common/log.h"
 #include "engine/engine.h"
 #include "server/api/keys.h"
@@ -20,6 +21,8 @@ struct server_settings {
     bool tokenizer_info;                  /* answer /tokenizer_info */
     enum tokenizer_rules tokenizer_rules; /* whose reading of the tokenizer's files is followed */
     struct keys *keys;                    /* borrowed; NULL: none is needed */
+    struct budget *budget;                /* of requests; borrowed; NULL: none. Its limit is set when the model is loaded */
+    size_t request_memory;                /* the limit; 0: a share of what is then free */
 };
 
 struct server {
@@ -33,13 +36,19 @@ struct server {
     int32_t bos, eos;            /* -1: none. From the settings, else the tokenizer's files, else the checkpoint's */
     struct metrics metrics;
     time_t started;
+    atomic_bool loaded;         /* engine, info, tokenizer, bos and eos are there */
     atomic_bool stopping;       /* /ready says 503 */
+    atomic_bool draining;       /* new work is refused */
     pthread_mutex_t noted_lock; /* unknown request fields, told once each; innermost lock */
     const char *noted[SERVER_NOTED_NAMES];
     int n_noted;
 };
 
-/* Loads the checkpoint and its tokenizer. `settings` is borrowed and must outlive the server. Errors name the engine's fields. */
+/* A server that says it is loading. `settings` is borrowed and must outlive it. */
+int server_new(const struct server_settings *settings, struct server **ret, struct err *err);
+/* Loads the checkpoint and its tokenizer. Errors name the engine's fields; the server is then good for server_close alone. */
+int server_load(struct server *s, struct err *err);
+/* Both at once. */
 int server_open(const struct server_settings *settings, struct server **ret, struct err *err);
 void server_close(struct server *s); /* NULL is valid */
 

@@ -300,7 +300,7 @@ static int with_connections(struct http_bench *h, struct err *err)
 }
 
 /* The access log would be a line a request. */
-static void finished(void *user, const struct http_request *req, int status, double seconds) {}
+static void finished(void *user, const struct http_request *req, int status, double seconds, bool sent) {}
 
 int bench_http(struct bench *b, struct err *err)
 {

@@ -17,6 +17,7 @@ struct connection {
     int fd;
     enum connection_phase phase;
     bool spare, closing;
+    _Atomic bool last;
     long long since_ms;    /* of the phase */
     long long progress_ms; /* when bytes moved last */
     long long rate_ms;     /* begin of the period whose bytes are counted; an answer's: -1 until looked at */
@@ -28,7 +29,7 @@ struct connections {
     pthread_mutex_t lock; /* all below; taken inside no other lock */
     pthread_cond_t sooner, place;
     pthread_t thread;
-    bool running, stop, starved;
+    bool running, stop, starved, no_waiting;
     struct connection *first;
     int n, n_closing;
     int n_placed, n_waiting; /* of those that are not closing: with a place; spare ones that wait for one */
@@ -377,6 +378,31 @@ bool connections_spare(const struct connection *one)
     return one && one->spare;
 }
 
+bool connections_last(const struct connection *one)
+{
+    return one && (one->spare || one->last);
+}
+
+void connections_retire(struct connections *c)
+{
+    long long now = connections_clock();
+    pthread_mutex_lock(&c->lock);
+    for (struct connection *one = c->first; one; one = one->next) {
+        one->last = true;
+        if (!one->closing && one->phase == CONNECTION_IDLE && rank(one, now))
+            tell_to_close(c, one, "it belongs to an older certificate");
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
+void connections_stop(struct connections *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->no_waiting = true;
+    pthread_cond_broadcast(&c->place);
+    pthread_mutex_unlock(&c->lock);
+}
+
 int connections_waiting(struct connections *c)
 {
     pthread_mutex_lock(&c->lock);
@@ -393,7 +419,7 @@ bool connections_take_place(struct connections *c, struct connection *one)
     bool let = !one->spare || c->n_waiting < CONNECTIONS_WAITING;
     begin_phase(c, one, CONNECTION_WORK);
     c->n_waiting++;
-    while (let && one->spare && !one->closing) {
+    while (let && one->spare && !one->closing && !c->no_waiting) {
         if (c->n_placed < c->o.max || make_room(c, RANK_STALLED, true)) {
             one->spare = false;
             c->n_placed++;
@@ -402,7 +428,7 @@ bool connections_take_place(struct connections *c, struct connection *one)
         }
     }
     c->n_waiting--;
-    let &= !one->closing;
+    let &= !one->spare && !one->closing;
     pthread_mutex_unlock(&c->lock);
     return let;
 }

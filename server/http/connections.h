@@ -44,6 +44,10 @@ void connections_close(struct connections *c); /* none may be left; NULL is vali
 bool connections_room(struct connections *c);
 /* Makes one give way although there is room, because descriptors are short. */
 bool connections_give_way(struct connections *c);
+/* Those that are open end after their answer, or at once if they wait for nothing. */
+void connections_retire(struct connections *c);
+/* Nobody waits for a place any more. */
+void connections_stop(struct connections *c);
 /* NULL: no memory; such a connection is served and not limited. The descriptor stays open until connections_remove. */
 struct connection *connections_add(struct connections *c, int fd);
 /* What follows takes NULL. */
@@ -55,8 +59,10 @@ bool connections_enter(struct connections *c, struct connection *one, enum conne
 void connections_headers(struct connections *c, struct connection *one);
 /* n more bytes of the body have come. */
 void connections_received(struct connections *c, struct connection *one, size_t n);
-/* Beyond `max`: serve probes only, and close. */
+/* Beyond `max`: serve probes only. */
 bool connections_spare(const struct connection *one);
+/* The answer under way is its last: it is spare, or connections_retire found it. */
+bool connections_last(const struct connection *one);
 /* On the connection's thread: waits until a spare one has a place. False: too many wait, or it has been told to close. */
 bool connections_take_place(struct connections *c, struct connection *one);
 

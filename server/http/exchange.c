@@ -3,7 +3,7 @@
  * Whether a request is let in is decided when its headers are there. The body of one that is not is neither kept nor counted: a small one is
  * read and dropped, since a client that is still sending would lose its answer to a reset of the connection; a larger one is not read, and the
  * connection ends with the answer. A body that is let in is assembled in one struct buf with a hard maximum; what lies beyond the maximum
- * is dropped likewise, up to DRAIN_FACTOR times it. */
+ * is dropped likewise, up to DRAIN_FACTOR times it. An answer that comes in pieces is sent whole if it is short, so that it has a length. */
 #include "server/http/http_private.h"
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +13,9 @@
 
 #define DRAIN_FACTOR 4
 #define DROPPED_MAX 65536 /* bytes of a refused request's body that are read for the client's sake */
-#define BUDGET_FACTOR 2   /* bodies of all requests together may hold so many times the maximum of one; parsed JSON is far larger */
-#define STREAM_BLOCK 16384
+#define STREAM_BLOCK 65536
 #define STREAM_MAX (1 << 26)
+#define WHOLE_MAX 262144 /* bytes of an answer that is sent with its length though it came in pieces */
 
 /* MHD's con_cls, from the headers to the end of the answer. */
 struct http_exchange {
@@ -26,7 +26,6 @@ struct http_exchange {
     struct watch watch;
     struct buf body;
     struct err body_error;
-    size_t counted_bytes;           /* its share of http_server.body_bytes */
     size_t dropped_bytes, drop_max; /* so much is read of a body that is not kept */
     int status;                     /* 0: no answer queued yet */
     bool handled, http11;
@@ -135,7 +134,8 @@ static struct http_exchange *begin(struct http_server *h, struct MHD_Connection 
     x->mhd = mhd;
     x->connection = info ? info->socket_context : NULL;
     x->http11 = !strcmp(version, "HTTP/1.1");
-    x->req = (struct http_request){.method = method, .path = url, .route = -1, .wants_body = true, .exchange = x};
+    x->req =
+        (struct http_request){.method = method, .path = url, .route = -1, .wants_body = true, .charge.budget = h->o.budget, .exchange = x};
     buf_init(&x->body, h->o.max_body_bytes);
     buf_init(&x->piece, STREAM_MAX);
     clock_gettime(CLOCK_MONOTONIC, &x->begin);
@@ -154,25 +154,26 @@ static bool answer_early(const struct http_exchange *x)
 
 static void keep_body(struct http_exchange *x, const char *data, size_t size)
 {
-    struct http_server *h = x->h;
-    size_t max = h->o.max_body_bytes;
-    x->counted_bytes += size;
-    if (atomic_fetch_add(&h->body_bytes, size) + size > BUDGET_FACTOR * max) {
-        err_set(&x->body_error, ERR_BUSY, "the bodies of all requests under way exceed %zu bytes", BUDGET_FACTOR * max);
+    size_t max = x->h->o.max_body_bytes, was = x->body.len;
+    if (!charge_take(&x->req.charge, size)) {
+        charge_error(&x->req.charge, &x->body_error);
         return;
     }
     int r = buf_append(&x->body, data, size);
+    charge_change(&x->req.charge, size, x->body.len - was);
     if (r == ERR_NOMEM)
         err_field(&x->body_error, r, "body", "no memory for a body of over %zu bytes", x->body.len);
     else if (r < 0)
         err_field(&x->body_error, r, "body", "the body is longer than %zu bytes", max);
 }
 
-static void drop_body(struct http_exchange *x)
+void http_drop_body(struct http_request *req)
 {
+    struct http_exchange *x = req->exchange;
+    charge_give(&req->charge, x->body.len);
     buf_done(&x->body);
-    atomic_fetch_sub(&x->h->body_bytes, x->counted_bytes);
-    x->counted_bytes = 0;
+    req->body = "";
+    req->body_len = 0;
 }
 
 static enum MHD_Result take_body(struct http_exchange *x, const char *data, size_t *size)
@@ -181,7 +182,7 @@ static enum MHD_Result take_body(struct http_exchange *x, const char *data, size
     if (!x->body_error.code && x->req.wants_body)
         keep_body(x, data, *size);
     if (x->body_error.code || !x->req.wants_body) {
-        drop_body(x);
+        http_drop_body(&x->req);
         x->dropped_bytes += *size;
         if (x->dropped_bytes > x->drop_max)
             return MHD_NO;
@@ -228,17 +229,34 @@ static void add_headers(struct http_exchange *x, struct MHD_Response *m, const s
     }
     if (resp->status == 401)
         MHD_add_response_header(m, "WWW-Authenticate", "Bearer");
-    if (resp->stream.next)
+    if (resp->events)
         MHD_add_response_header(m, "Cache-Control", "no-cache");
-    if (resp->close || connections_spare(x->connection) || atomic_load(&x->h->stopping))
+    if (resp->close || connections_last(x->connection) || atomic_load(&x->h->stopping))
         MHD_add_response_header(m, "Connection", "close");
+}
+
+/* The first pieces of an answer; all of it goes into the body if it is short. Negative: there is none. */
+static int begin_stream(struct http_exchange *x, struct http_response *resp)
+{
+    int r = 1;
+    x->stream = resp->stream;
+    while (r > 0 && !resp->events && x->piece.len < WHOLE_MAX)
+        r = x->stream.next(x->stream.user, &x->piece);
+    x->stream_ended = r == 0;
+    if (r == 0) {
+        buf_done(&resp->body);
+        resp->body = x->piece;
+        buf_init(&x->piece, STREAM_MAX);
+    }
+    return r;
 }
 
 static enum MHD_Result send_response(struct http_exchange *x, struct http_response *resp)
 {
     struct MHD_Response *m;
-    x->stream = resp->stream;
-    if (x->stream.next) {
+    if (resp->stream.next && begin_stream(x, resp) < 0)
+        return MHD_NO;
+    if (resp->stream.next && !x->stream_ended) {
         m = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, stream_read, x, NULL);
         buf_done(&resp->body);
     } else {
@@ -320,10 +338,11 @@ void exchange_on_completed(void *user, struct MHD_Connection *mhd, void **state,
         return;
     if (x->stream.done)
         x->stream.done(x->stream.user);
-    drop_body(x);
+    charge_done(&x->req.charge);
+    buf_done(&x->body);
     connections_enter(h->connections, x->connection, CONNECTION_IDLE);
     if (x->handled) {
-        h->o.finished(h->o.user, &x->req, x->status, seconds_since(&x->begin));
+        h->o.finished(h->o.user, &x->req, x->status, seconds_since(&x->begin), why == MHD_REQUEST_TERMINATED_COMPLETED_OK);
         if (atomic_fetch_sub(&h->in_flight, 1) == 1 && atomic_load(&h->stopping))
             (void)!write(h->idle, &(uint64_t){1}, sizeof(uint64_t));
     }

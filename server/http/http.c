@@ -46,6 +46,7 @@ int http_listen(const struct http_options *o, struct http_server **ret, struct e
     if (!h)
         return err_set(err, ERR_NOMEM, "no memory for the HTTP server");
     h->o = *o;
+    pthread_mutex_init(&h->daemon_lock, NULL);
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     h->next_id = ((uint64_t)now.tv_sec << 24) ^ (uint64_t)now.tv_nsec << 8 ^ (uint64_t)getpid();
@@ -75,6 +76,7 @@ int http_idle_fd(const struct http_server *h)
 
 void http_give_up(struct http_server *h)
 {
+    connections_stop(h->connections);
     watcher_give_up(h->watcher);
 }
 
@@ -104,7 +106,9 @@ static bool on_short_of_descriptors(void *user)
 static void on_accept(void *user, int fd, const struct sockaddr *addr, socklen_t len)
 {
     struct http_server *h = user;
+    pthread_mutex_lock(&h->daemon_lock);
     MHD_add_connection(h->daemon, fd, addr, len);
+    pthread_mutex_unlock(&h->daemon_lock);
 }
 
 /* ---- life ---- */
@@ -183,6 +187,39 @@ int http_start(struct http_server *h, struct err *err)
     return r < 0 ? r : listener_start(h->listener, &events, h, err);
 }
 
+/* The place for one more older daemon; those without connections are stopped. NULL: all have some. */
+static struct MHD_Daemon **older_place(struct http_server *h)
+{
+    struct MHD_Daemon **place = NULL;
+    for (int i = 0; i < HTTP_OLDER_MAX; i++) {
+        const union MHD_DaemonInfo *n = h->older[i] ? MHD_get_daemon_info(h->older[i], MHD_DAEMON_INFO_CURRENT_CONNECTIONS) : NULL;
+        if (n && n->num_connections == 0) {
+            MHD_stop_daemon(h->older[i]);
+            h->older[i] = NULL;
+        }
+        place = h->older[i] ? place : &h->older[i];
+    }
+    return place;
+}
+
+int http_reload(struct http_server *h, struct err *err)
+{
+    struct MHD_Daemon *fresh = NULL, **place;
+    if (!h->o.tls_cert_file)
+        return 0;
+    if (!(place = older_place(h)))
+        return err_set(err, ERR_BUSY, "connections of %d older certificates are still open", HTTP_OLDER_MAX);
+    int r = open_daemon(h, &fresh, err);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&h->daemon_lock);
+    *place = h->daemon;
+    h->daemon = fresh;
+    pthread_mutex_unlock(&h->daemon_lock);
+    connections_retire(h->connections);
+    return 0;
+}
+
 void http_stop_accepting(struct http_server *h)
 {
     atomic_store(&h->stopping, true);
@@ -197,12 +234,18 @@ void http_close(struct http_server *h)
         return;
     if (h->listener)
         http_stop_accepting(h);
+    if (h->connections && h->watcher)
+        http_give_up(h);
     if (h->daemon)
         MHD_stop_daemon(h->daemon);
+    for (int i = 0; i < HTTP_OLDER_MAX; i++)
+        if (h->older[i])
+            MHD_stop_daemon(h->older[i]);
     connections_close(h->connections);
     watcher_close(h->watcher);
     listener_close(h->listener);
     if (h->idle >= 0)
         close(h->idle);
+    pthread_mutex_destroy(&h->daemon_lock);
     free(h);
 }

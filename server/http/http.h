@@ -3,6 +3,7 @@
  *
  * One thread a connection: a handler may block for as long as its request takes. */
 #pragma once
+#include "common/budget.h"
 #include "common/buf.h"
 #include "common/err.h"
 #include "common/log.h"
@@ -27,11 +28,12 @@ struct http_request {
     int route;                        /* left to the handler; -1 at first */
     char client[HTTP_CLIENT_MAX + 1]; /* left to the handler: who asks; "" at first */
     bool wants_body;                  /* left to `admit`: false drops what body there is */
+    struct charge charge;             /* memory that it holds, the body included; given back in the end */
     struct http_exchange *exchange;
 };
 
-/* Pieces of a streamed answer. `next` blocks until it can append to `out`: 1 more follows, 0 the end, negative: break the connection.
- * `done` is called once, whether the stream ended or the client left. Both run on the connection's thread. */
+/* Pieces of an answer. `next` blocks until it can append to `out`: 1 more follows, 0 the end, negative: break the connection.
+ * `done` is called once, whether the answer ended or the client left. Both run on the connection's thread. */
 struct http_stream {
     int (*next)(void *user, struct buf *out);
     void (*done)(void *user);
@@ -47,6 +49,7 @@ struct http_response {
     bool close;                /* end the connection after this answer */
     struct buf body;           /* taken over by http.c */
     struct http_stream stream; /* used instead of body when next is set */
+    bool events;               /* each piece of the stream is sent at once; else a short answer is sent whole */
 };
 
 struct http_options {
@@ -59,31 +62,36 @@ struct http_options {
     int period_s;          /* in every such period of a body or an answer under way */
     size_t min_rate;       /* so many bytes a second must move, on average */
     size_t max_body_bytes; /* larger bodies never reach the handler */
+    struct budget *budget; /* of all requests; borrowed; NULL: none */
     struct log *log;
     /* Runs on the connection's thread when the headers are there. Negative: the request is refused, its body is not kept, and `handle`
      * gets the error as body_error. NULL: all are let in. */
     int (*admit)(void *user, struct http_request *req, struct err *err);
     /* Runs on the connection's thread once the body is complete, or with a body_error when it cannot be had. */
     void (*handle)(void *user, struct http_request *req, const struct err *body_error, struct http_response *resp);
-    /* The answer was sent (or the client had gone). */
-    void (*finished)(void *user, const struct http_request *req, int status, double seconds);
+    /* The answer was sent, or broken off (sent is then false). */
+    void (*finished)(void *user, const struct http_request *req, int status, double seconds, bool sent);
     void *user;
 };
 
 /* Binds and listens at once, so that a taken port is told before a model is loaded; connections wait until http_start. */
 int http_listen(const struct http_options *o, struct http_server **ret, struct err *err);
 int http_start(struct http_server *h, struct err *err);
+/* Reads the TLS files again: connections opened from now on use them, the others end after their answer. On an error all stays as it is. */
+int http_reload(struct http_server *h, struct err *err);
 int http_port(const struct http_server *h);
 /* Requests whose handler has begun and whose answer is not yet sent. */
 int http_in_flight(const struct http_server *h);
 void http_stop_accepting(struct http_server *h);
 /* A descriptor that can be read once accepting has stopped and no request is in flight; borrowed. */
 int http_idle_fd(const struct http_server *h);
-/* Tells every request that is watched, now and to come, that it is given up. */
+/* Tells every request that waits, now and to come, that it is given up. */
 void http_give_up(struct http_server *h);
 /* Closes every connection and waits for their threads; handlers that still run must be made to return first. NULL is valid. */
 void http_close(struct http_server *h);
 
+/* The body is no longer needed. */
+void http_drop_body(struct http_request *req);
 /* The value of a request header, or NULL; borrowed. */
 const char *http_header(const struct http_request *req, const char *name);
 /* To be called for every request but probes, which are served beyond max_connections: waits for a place if the connection has none. False:

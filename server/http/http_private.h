@@ -3,7 +3,10 @@
 #include "server/http/connections.h"
 #include "server/http/http.h"
 #include <microhttpd.h>
+#include <pthread.h>
 #include <stdatomic.h>
+
+#define HTTP_OLDER_MAX 8
 
 struct listener;
 
@@ -12,10 +15,11 @@ struct http_server {
     struct listener *listener;
     struct connections *connections;
     struct watcher *watcher;
-    struct MHD_Daemon *daemon;
+    pthread_mutex_t daemon_lock;              /* the two below */
+    struct MHD_Daemon *daemon;                /* takes new connections */
+    struct MHD_Daemon *older[HTTP_OLDER_MAX]; /* of certificates before, while they have connections */
     atomic_int in_flight;
-    int idle;                  /* eventfd: see http_idle_fd */
-    _Atomic size_t body_bytes; /* of all requests */
+    int idle; /* eventfd: see http_idle_fd */
     atomic_bool stopping;
     _Atomic uint64_t next_id;
 };

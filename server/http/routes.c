@@ -1,25 +1,27 @@
 /* See routes.h. */
 #include "server/http/routes.h"
+#include <malloc.h>
 #include <string.h>
 
-#define REQUEST_ARENA ((size_t)1 << 30)
+#define REQUEST_ARENA (SIZE_MAX / 4)  /* the request's charge is the limit */
+#define TRIM_BYTES ((size_t)32 << 20) /* requests that held more give memory back to the machine when they end */
 #define RETRY_AFTER_S 2
 
 static const struct route table[] = {
-    {"POST", "/v1/completions", api_completions, .has_body = true},
+    {"POST", "/v1/completions", api_completions, .has_body = true, .queued = true},
     {"POST", "/v1/chat/completions", api_chat_completions},
-    {"POST", "/v1/loglikelihood", api_loglikelihood, .has_body = true},
-    {"POST", "/v1/loglikelihood_rolling", api_loglikelihood_rolling, .has_body = true},
+    {"POST", "/v1/loglikelihood", api_loglikelihood, .has_body = true, .queued = true},
+    {"POST", "/v1/loglikelihood_rolling", api_loglikelihood_rolling, .has_body = true, .queued = true},
     {"POST", "/tokenize", api_tokenize, .quiet = true, .has_body = true},
     {"POST", "/detokenize", api_detokenize, .quiet = true, .has_body = true},
     {"GET", "/tokenizer_info", api_tokenizer_info},
     {"GET", "/v1/models", api_models},
     {"GET", "/v1/models/", api_model},
-    {"GET", "/health", api_health, .open = true, .quiet = true},
-    {"GET", "/ready", api_ready, .open = true, .quiet = true},
+    {"GET", "/health", api_health, .open = true, .quiet = true, .early = true},
+    {"GET", "/ready", api_ready, .open = true, .quiet = true, .early = true},
     {"GET", "/metrics", api_metrics, .open = true, .quiet = true},
     {"GET", "/version", api_version},
-    {"GET", "/openapi.json", api_openapi},
+    {"GET", "/openapi.json", api_openapi, .early = true},
 };
 #define N_ROUTES (int)(sizeof(table) / sizeof(table[0]))
 _Static_assert(sizeof(table) / sizeof(table[0]) < METRICS_ROUTES, "metrics.h has too few routes");
@@ -84,16 +86,27 @@ int routes_admit(void *user, struct http_request *req, struct err *err)
         return r < 0 ? r : 0;
     if (!route->open)
         r = authorise(s, req, err);
-    if (r >= 0 && atomic_load(&s->stopping) && route->has_body)
+    if (r >= 0 && !atomic_load(&s->loaded) && !route->early)
+        r = err_set(err, ERR_BUSY, "the model is being loaded");
+    if (r >= 0 && atomic_load(&s->draining) && route->has_body)
         r = err_set(err, ERR_DRAINING, "the server is shutting down");
+    if (r >= 0 && route->queued && engine_full(s->engine))
+        r = err_set(err, ERR_BUSY, "the queue is full");
     if (r >= 0 && !route->open && !http_take_place(req))
         r = err_set(err, ERR_BUSY, "all connections are in use, and as many wait as may");
     return r;
 }
 
+/* The text is not needed beside what was parsed of it. */
 static int parse_body(struct call *c, struct err *err)
 {
+    struct charge *charge = &c->req->charge;
+    size_t most = json_estimate(c->req->body, c->req->body_len);
+    if (!charge_take(charge, most))
+        return charge_error(charge, err);
     int r = json_parse(c->req->body, c->req->body_len, "body", &c->body, err);
+    charge_change(charge, most, r < 0 ? 0 : json_parsed_bytes());
+    http_drop_body(c->req);
     if (r >= 0 && !json_is_object(c->body))
         r = err_field(err, ERR_INVALID, "body", "the body must be a JSON object");
     return r;
@@ -111,7 +124,9 @@ static int run_handler(struct call *c, const struct err *body_error, struct err 
     }
     if (route->has_body)
         r = parse_body(c, err);
-    return r < 0 ? r : route->handler(c, err);
+    if (r >= 0)
+        r = route->handler(c, err);
+    return r == ERR_NOMEM && c->req->charge.refused ? charge_error(&c->req->charge, err) : r;
 }
 
 static void fail(struct call *c, struct err *err, int code)
@@ -134,6 +149,7 @@ void routes_handle(void *user, struct http_request *req, const struct err *body_
     struct call c = {.server = user, .req = req, .resp = resp};
     struct err err = {0};
     arena_init(&c.arena, REQUEST_ARENA);
+    c.arena.charge = &req->charge;
     resp->status = 200;
     int r = run_handler(&c, body_error, &err);
     if (r < 0)
@@ -142,11 +158,13 @@ void routes_handle(void *user, struct http_request *req, const struct err *body_
     arena_done(&c.arena);
 }
 
-void routes_finished(void *user, const struct http_request *req, int status, double seconds)
+void routes_finished(void *user, const struct http_request *req, int status, double seconds, bool sent)
 {
     struct server *s = user;
     bool quiet = req->route >= 0 && table[req->route].quiet;
+    if (req->charge.peak > TRIM_BYTES)
+        malloc_trim(0);
     metrics_count(&s->metrics, req->route, status, seconds);
-    log_write(s->log, quiet ? LOG_DEBUG : LOG_INFO, req->id, "%.16s %.100s %d %.1f ms%s%s", req->method, req->path, status, 1e3 * seconds,
-              *req->client ? " " : "", req->client);
+    log_write(s->log, quiet ? LOG_DEBUG : LOG_INFO, req->id, "%.16s %.100s %d %.1f ms%s%s%s", req->method, req->path, status, 1e3 * seconds,
+              *req->client ? " " : "", req->client, sent ? "" : " (not sent to its end)");
 }

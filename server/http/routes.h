@@ -12,6 +12,8 @@ struct route {
     bool open;     /* no key needed */
     bool quiet;    /* logged at debug level: probes */
     bool has_body; /* a JSON object */
+    bool queued;   /* runs in the engine: refused before its body while the queue is full */
+    bool early;    /* answered while the model is being loaded, too */
 };
 
 const struct route *routes_table(int *ret_n);
@@ -19,4 +21,4 @@ const struct route *routes_table(int *ret_n);
 /* http_options.admit, .handle and .finished; `user` is the struct server. */
 int routes_admit(void *user, struct http_request *req, struct err *err);
 void routes_handle(void *user, struct http_request *req, const struct err *body_error, struct http_response *resp);
-void routes_finished(void *user, const struct http_request *req, int status, double seconds);
+void routes_finished(void *user, const struct http_request *req, int status, double seconds, bool sent);

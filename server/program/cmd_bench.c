@@ -122,7 +122,7 @@ static int bench(struct options *o, struct arena *arena, struct log *log, struct
     bool wanted[WORKLOADS];
     int r = read_workloads(o->workloads, wanted, err);
     if (r >= 0)
-        r = settings_open_server(o, NULL, arena, log, &settings, &s, err);
+        r = settings_open_server(o, arena, log, &settings, &s, err);
     if (r >= 0)
         r = run(o, s, wanted, err);
     server_close(s);

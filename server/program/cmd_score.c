@@ -50,10 +50,21 @@ static void start_line(struct server *s, const char *text, size_t len, struct li
         l->err.code = 0;
 }
 
+static int write_answer(struct line *l)
+{
+    struct writer w = writer_on(&l->resp.body);
+    struct score_cursor c = {0};
+    while (w.code >= 0 && !score_write_some(&l->job, &w, &c))
+        ;
+    return w.code < 0 ? err_set(&l->err, w.code, "no memory for the answer") : 0;
+}
+
 /* Returns 1 for a line that failed, ERR_IO when the answer cannot be written. */
 static int finish_line(struct line *l)
 {
     int r = l->err.code ? l->err.code : score_finish(&l->job, &l->err);
+    if (r >= 0)
+        r = write_answer(l);
     if (r < 0) {
         buf_clear(&l->resp.body);
         api_write_error(&l->resp.body, &l->err);
@@ -97,7 +108,7 @@ static int score(struct options *o, struct arena *arena, struct log *log, struct
 {
     struct server_settings settings;
     struct server *s = NULL;
-    int r = settings_open_server(o, NULL, arena, log, &settings, &s, err);
+    int r = settings_open_server(o, arena, log, &settings, &s, err);
     if (r >= 0)
         r = score_lines(s, err);
     server_close(s);

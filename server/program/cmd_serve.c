@@ -1,43 +1,107 @@
-/* dtrnet serve: the life of the server. The port is bound before the model is loaded, so that a taken port is told at once.
+/* dtrnet serve: the life of the server.
  *
- * SIGTERM or SIGINT: /ready says 503, no connection is accepted, what is in flight is finished, exit 0. A second signal gives up
- * what is in flight. */
+ * The port is bound and probes are answered before the model is loaded, on a thread of its own, so that a taken port is told at once and a
+ * signal ends loading. SIGTERM or SIGINT: /ready says 503, for --shutdown-delay all goes on, then no connection is accepted and what is in
+ * flight has --drain-timeout to end; a second signal gives it up at once. SIGHUP reads keys and TLS files again and opens the log anew. */
 #include "engine/checkpoint/layer_plan.h"
 #include "engine/checkpoint/model_config.h"
+#include "server/api/names.h"
 #include "server/http/routes.h"
 #include "server/program/commands.h"
 #include "server/program/settings.h"
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-/* A descriptor that SIGTERM and SIGINT are read from. */
+#define GIVE_UP_MS 2000 /* how long those that were given up have to write so */
+
+struct service {
+    const struct options *o;
+    struct log *log;
+    struct server_settings settings;
+    struct keys *keys;
+    struct server *server;
+    struct http_server *http;
+    struct budget budget; /* of requests; none before the model is loaded */
+    int signals;          /* what SIGTERM, SIGINT and SIGHUP are read from */
+    /* loading */
+    pthread_t loader;
+    int loaded; /* eventfd: load_code is there */
+    int load_code;
+    struct err load_err;
+};
+
+/* ---- signals ---- */
+
 static int take_signals(struct err *err)
 {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
     signal(SIGPIPE, SIG_IGN);
-    int fd =
-        pthread_sigmask(SIG_BLOCK, &set, NULL) ? -1 : signalfd(-1, &set, SFD_CLOEXEC); /* before any thread starts; they inherit the mask */
+    /* before any thread starts; they inherit the mask */
+    int fd = pthread_sigmask(SIG_BLOCK, &set, NULL) ? -1 : signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return fd < 0 ? err_set(err, ERR_INTERNAL, "cannot take signals: %s", strerror(errno)) : fd;
 }
 
-/* True when a signal has come, false when `other` can be read (-1: waits for a signal alone). */
-static bool wait_for_signal(int signals, int other)
+static void reload(struct service *s)
 {
-    struct pollfd p[] = {{.fd = signals, .events = POLLIN}, {.fd = other, .events = POLLIN}};
-    struct signalfd_siginfo ignored;
-    while (poll(p, 2, -1) < 0)
-        ;
-    return p[0].revents && read(signals, &ignored, sizeof(ignored)) > 0;
+    struct err err;
+    if (log_reopen(s->log, &err) < 0)
+        log_error(s->log, "the log stays as it is: %s", err.text);
+    if (keys_reload(s->keys, &err) < 0)
+        log_error(s->log, "the keys stay as they are: %s", err.text);
+    if (http_reload(s->http, &err) < 0)
+        log_error(s->log, "the certificate stays as it is: %s", err.text);
+    log_info(s->log, "SIGHUP: opened the log anew, read keys and TLS files again");
 }
+
+enum event { EVENT_STOP, EVENT_OTHER, EVENT_TIME };
+
+static int left_ms(const struct timespec *until)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    double ms = 1e3 * (double)(until->tv_sec - now.tv_sec) + 1e-6 * (double)(until->tv_nsec - now.tv_nsec);
+    return ms > 0 ? (int)ms + 1 : 0;
+}
+
+/* Waits until a signal says stop, `other` can be read (-1: none), or seconds are over (< 0: never). Signals that say reload are obeyed. */
+static enum event wait_for(struct service *s, int other, double seconds)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    if (seconds >= 0) {
+        until.tv_sec += (time_t)seconds;
+        until.tv_nsec += (long)(1e9 * (seconds - (double)(time_t)seconds));
+    }
+    for (;;) {
+        struct pollfd p[] = {{.fd = s->signals, .events = POLLIN}, {.fd = other, .events = POLLIN}};
+        struct signalfd_siginfo got;
+        int n = poll(p, 2, seconds < 0 ? -1 : left_ms(&until));
+        while (read(s->signals, &got, sizeof(got)) == (ssize_t)sizeof(got)) {
+            if (got.ssi_signo != SIGHUP)
+                return EVENT_STOP;
+            reload(s);
+        }
+        if (p[1].revents)
+            return EVENT_OTHER;
+        if (n == 0)
+            return EVENT_TIME;
+    }
+}
+
+/* ---- start ---- */
 
 /* A connection is a descriptor; the usual soft limit of 1024 is below what --max-connections' default needs. */
 static void raise_descriptor_limit(const struct options *o, struct log *log)
@@ -59,28 +123,9 @@ static void warn_if_open(const struct options *o, struct log *log)
         log_warn(log, "%s can be reached from the network, and no key is needed; see --api-key-file", o->host);
 }
 
-/* struct server is not there yet when the port is bound; requests come only after it is. */
-struct front {
-    struct server *server;
-};
-
-static int admit(void *user, struct http_request *req, struct err *err)
+static int listen_on(struct service *s, struct err *err)
 {
-    return routes_admit(((struct front *)user)->server, req, err);
-}
-
-static void handle(void *user, struct http_request *req, const struct err *body_error, struct http_response *resp)
-{
-    routes_handle(((struct front *)user)->server, req, body_error, resp);
-}
-
-static void finished(void *user, const struct http_request *req, int status, double seconds)
-{
-    routes_finished(((struct front *)user)->server, req, status, seconds);
-}
-
-static int listen_on(const struct options *o, struct log *log, struct front *front, struct http_server **ret, struct err *err)
-{
+    const struct options *o = s->o;
     struct http_options h = {
         .host = o->host,
         .port = o->port,
@@ -92,67 +137,124 @@ static int listen_on(const struct options *o, struct log *log, struct front *fro
         .period_s = o->transfer_period_s,
         .min_rate = o->min_rate,
         .max_body_bytes = o->max_body_bytes,
-        .log = log,
-        .admit = admit,
-        .handle = handle,
-        .finished = finished,
-        .user = front,
+        .budget = &s->budget,
+        .log = s->log,
+        .admit = routes_admit,
+        .handle = routes_handle,
+        .finished = routes_finished,
+        .user = s->server,
     };
-    return http_listen(&h, ret, err);
+    int r = http_listen(&h, &s->http, err);
+    return r < 0 ? r : http_start(s->http, err);
 }
 
-static void say_ready(const struct options *o, const struct server *s, const struct http_server *h)
+/* "http://127.0.0.1:8000" */
+static void address(const struct service *s, char *out, size_t size)
 {
-    const struct engine_info *i = s->info;
-    const char *host = o->host;
-    bool six = strchr(host, ':') != NULL;
-    log_info(s->log, "%s: %s, %d layers, %s on %s with %d threads, max_model_len %d, %zu KV rows of %zu bytes", s->model_name,
+    bool six = strchr(s->o->host, ':') != NULL;
+    snprintf(out, size, "%s://%s%s%s:%d", s->o->tls_cert ? "https" : "http", six ? "[" : "", s->o->host, six ? "]" : "",
+             http_port(s->http));
+}
+
+static void *load(void *user)
+{
+    struct service *s = user;
+    s->load_code = server_load(s->server, &s->load_err);
+    names_as_flags(&s->load_err);
+    (void)!write(s->loaded, &(uint64_t){1}, sizeof(uint64_t));
+    return NULL;
+}
+
+/* A load cannot be broken off: the process ends around it. */
+static void stop_loading(struct service *s)
+{
+    log_info(s->log, "stopped while the model was being loaded");
+    _exit(EXIT_OK);
+}
+
+static int load_model(struct service *s, struct err *err)
+{
+    char where[128];
+    address(s, where, sizeof(where));
+    log_info(s->log, "loading %s; %s answers probes", s->settings.engine.model_dir, where);
+    if (pthread_create(&s->loader, NULL, load, s))
+        return err_set(err, ERR_NOMEM, "cannot start the thread that loads the model");
+    if (wait_for(s, s->loaded, -1) == EVENT_STOP)
+        stop_loading(s);
+    pthread_join(s->loader, NULL);
+    if (s->load_code < 0)
+        *err = s->load_err;
+    return s->load_code;
+}
+
+static void say_ready(const struct service *s)
+{
+    const struct engine_info *i = s->server->info;
+    char where[128];
+    address(s, where, sizeof(where));
+    log_info(s->log, "%s: %s, %d layers, %s on %s with %d threads, max_model_len %d, %zu KV rows of %zu bytes", s->server->model_name,
              layer_plan_family(i->plan, i->config->n_layers), i->config->n_layers, i->dtype, i->device, i->n_threads, i->max_model_len,
              i->kv_rows_total, i->kv_row_bytes);
-    log_info(s->log, "listening on %s://%s%s%s:%d", o->tls_cert ? "https" : "http", six ? "[" : "", host, six ? "]" : "", http_port(h));
+    log_info(s->log, "listening on %s", where);
 }
 
-static void drain(struct server *s, struct http_server *h, int signals)
+/* ---- stop ---- */
+
+static void drain(struct service *s)
 {
-    int in_flight = http_in_flight(h);
-    atomic_store(&s->stopping, true);
-    http_stop_accepting(h);
-    log_info(s->log, "stopping; %d requests in flight", in_flight);
-    while (wait_for_signal(signals, http_idle_fd(h))) {
-        log_warn(s->log, "giving up %d requests in flight", http_in_flight(h));
-        http_give_up(h);
+    log_info(s->log, "stopping; %d requests in flight", http_in_flight(s->http));
+    atomic_store(&s->server->stopping, true);
+    bool hurry = wait_for(s, -1, s->o->shutdown_delay_s) == EVENT_STOP;
+    atomic_store(&s->server->draining, true);
+    http_stop_accepting(s->http);
+    if (hurry || wait_for(s, http_idle_fd(s->http), s->o->drain_timeout_s) != EVENT_OTHER) {
+        log_warn(s->log, "giving up %d requests in flight", http_in_flight(s->http));
+        http_give_up(s->http);
+        wait_for(s, http_idle_fd(s->http), 1e-3 * GIVE_UP_MS);
     }
-    engine_drain(s->engine);
+    engine_drain(s->server->engine);
+}
+
+/* ---- the whole ---- */
+
+static int open_all(struct service *s, struct arena *arena, struct err *err)
+{
+    int r = keys_open(s->o->api_key, s->o->api_key_file, s->log, &s->keys, err);
+    if (r >= 0)
+        r = settings_of_server(s->o, s->keys, arena, s->log, &s->settings, err);
+    s->settings.budget = &s->budget;
+    if (r >= 0)
+        r = server_new(&s->settings, &s->server, err);
+    if (r >= 0)
+        r = listen_on(s, err);
+    s->loaded = r < 0 ? -1 : eventfd(0, EFD_CLOEXEC);
+    if (r >= 0 && s->loaded < 0)
+        r = err_set(err, ERR_IO, "cannot make an eventfd: %s", strerror(errno));
+    return r < 0 ? r : load_model(s, err);
 }
 
 static int serve(struct options *o, struct arena *arena, struct log *log, struct err *err)
 {
-    struct server_settings settings;
-    struct keys *keys = NULL;
-    struct front front = {0};
-    struct http_server *http = NULL;
-    int r = take_signals(err), signals = r;
+    struct service s = {.o = o, .log = log, .loaded = -1};
+    mallopt(M_MMAP_THRESHOLD, 1 << 20); /* large blocks go back to the machine when they are freed */
+    int r = s.signals = take_signals(err);
     raise_descriptor_limit(o, log);
     warn_if_open(o, log);
     if (r >= 0)
-        r = keys_open(o->api_key, o->api_key_file, log, &keys, err);
-    if (r >= 0)
-        r = listen_on(o, log, &front, &http, err);
-    if (r >= 0)
-        r = settings_open_server(o, keys, arena, log, &settings, &front.server, err);
-    if (r >= 0)
-        r = http_start(http, err);
+        r = open_all(&s, arena, err);
     if (r >= 0) {
-        say_ready(o, front.server, http);
-        wait_for_signal(signals, -1);
-        drain(front.server, http, signals);
+        say_ready(&s);
+        wait_for(&s, -1, -1);
+        drain(&s);
         log_info(log, "stopped");
     }
-    http_close(http);
-    server_close(front.server);
-    keys_close(keys);
-    if (signals >= 0)
-        close(signals);
+    http_close(s.http);
+    server_close(s.server);
+    keys_close(s.keys);
+    if (s.loaded >= 0)
+        close(s.loaded);
+    if (s.signals >= 0)
+        close(s.signals);
     return r < 0 ? r : 0;
 }
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct synth_flags {
     const char *config, *out, *family;
@@ -51,7 +52,7 @@ static int open_log(const char *level, struct log **ret, struct err *err)
     int l = 0;
     while (l < 3 && strcmp(names[l], level))
         l++;
-    return log_new(stderr, LOG_FORMAT_TEXT, (enum log_level)l, ret) < 0 ? err_set(err, ERR_NOMEM, "no memory for the log") : 0;
+    return log_new(STDERR_FILENO, LOG_FORMAT_TEXT, (enum log_level)l, ret) < 0 ? err_set(err, ERR_NOMEM, "no memory for the log") : 0;
 }
 
 static void print_report(const struct synth_flags *f, const struct synth_report *r)

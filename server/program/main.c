@@ -1,8 +1,10 @@
 /* dtrnet COMMAND: dispatch, --help, --version. */
 #include "server/program/commands.h"
 #include "server/program/options.h"
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct {
     const char *name, *about;
@@ -25,8 +27,19 @@ static int usage(FILE *out, int status)
     return status;
 }
 
+/* Else the first files and connections would become 0, 1 and 2, and log lines would go there. */
+static void open_standard_descriptors(void)
+{
+    for (int fd = open("/dev/null", O_RDWR); fd >= 0; fd = dup(fd))
+        if (fd > STDERR_FILENO) {
+            close(fd);
+            break;
+        }
+}
+
 int main(int argc, char **argv)
 {
+    open_standard_descriptors();
     const char *name = argc > 1 ? argv[1] : "";
     if (!strcmp(name, "--version")) {
         printf("dtrnet %s (%s)\n", DTRNET_VERSION, DTRNET_BUILD);

@@ -29,9 +29,11 @@ struct options {
     const char *api_key, *api_key_file; /* NULL: none needed */
     const char *tls_cert, *tls_key;
     int max_connections, header_timeout_s, idle_timeout_s, transfer_period_s;
-    size_t min_rate; /* bytes a second */
-    size_t max_body_bytes;
+    size_t min_rate;                       /* bytes a second */
+    size_t max_body_bytes, request_memory; /* request_memory 0: a share of what is free */
     bool tokenizer_info;
+    double shutdown_delay_s;
+    int drain_timeout_s;
     /* inspect, bench */
     bool json;
     const char *family;  /* NULL: as the tensors or the config say */
@@ -44,7 +46,7 @@ struct options {
     int generate, connections, repeats;
     /* all */
     const char *config;
-    const char *log_format, *log_level;
+    const char *log_format, *log_level, *log_file; /* log_file NULL: stderr */
 };
 
 extern const struct option_table options_table;

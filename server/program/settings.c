@@ -2,6 +2,7 @@
 #include "server/program/settings.h"
 #include "server/api/names.h"
 #include <string.h>
+#include <unistd.h>
 
 int settings_open_log(const struct options *o, struct log **ret, struct err *err)
 {
@@ -10,9 +11,10 @@ int settings_open_log(const struct options *o, struct log **ret, struct err *err
     for (int i = 0; i < 4; i++)
         if (!strcmp(o->log_level, levels[i]))
             level = (enum log_level)i;
-    if (log_new(stderr, strcmp(o->log_format, "json") ? LOG_FORMAT_TEXT : LOG_FORMAT_JSON, level, ret) < 0)
-        return err_set(err, ERR_NOMEM, "no memory for the log");
-    return 0;
+    enum log_format format = strcmp(o->log_format, "json") ? LOG_FORMAT_TEXT : LOG_FORMAT_JSON;
+    if (o->log_file)
+        return log_open(o->log_file, format, level, ret, err);
+    return log_new(STDERR_FILENO, format, level, ret) < 0 ? err_set(err, ERR_NOMEM, "no memory for the log") : 0;
 }
 
 int settings_of_server(const struct options *o, struct keys *keys, struct arena *arena, struct log *log, struct server_settings *ret,
@@ -40,15 +42,16 @@ int settings_of_server(const struct options *o, struct keys *keys, struct arena 
         .strict_model_name = o->strict_model_name,
         .tokenizer_info = o->tokenizer_info,
         .tokenizer_rules = o->tokenizer_rules && !strcmp(o->tokenizer_rules, "5") ? TOKENIZER_RULES_5 : TOKENIZER_RULES_4,
+        .request_memory = o->request_memory,
         .keys = keys,
     };
     return o->model ? 0 : options_shipped_model(arena, &ret->engine.model_dir, err);
 }
 
-int settings_open_server(const struct options *o, struct keys *keys, struct arena *arena, struct log *log,
-                         struct server_settings *ret_settings, struct server **ret, struct err *err)
+int settings_open_server(const struct options *o, struct arena *arena, struct log *log, struct server_settings *ret_settings,
+                         struct server **ret, struct err *err)
 {
-    int r = settings_of_server(o, keys, arena, log, ret_settings, err);
+    int r = settings_of_server(o, NULL, arena, log, ret_settings, err);
     if (r >= 0)
         r = server_open(ret_settings, ret, err);
     if (r < 0)

@@ -24,7 +24,7 @@ class ServerProcess:
     def __init__(self, *flags: str, model: Path | None = SHIPPED, env: dict[str, str] | None = None) -> None:
         self.log = tempfile.NamedTemporaryFile("w+", prefix="dtrnet-server-", suffix=".log")  # noqa: SIM115  (lives as long as the server)
         command = [PROGRAM, "serve", "--port", "0", *(["--model", str(model)] if model else []), *flags]
-        self.process = subprocess.Popen(command, stderr=self.log, env={**os.environ, **(env or {})})
+        self.process = subprocess.Popen(command, stderr=self.log, env={**os.environ, "DTRNET_SHUTDOWN_DELAY": "0", **(env or {})})
         self.url = self.wait_for(r"listening on (https?://[^\s\"]*)")
 
     def text(self) -> str:

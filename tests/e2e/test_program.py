@@ -211,6 +211,10 @@ def test_queue_full() -> None:
         assert answer.status == 503 and int(answer.headers["retry-after"]) > 0 and answer.json["error"]["type"] == "overloaded_error", (
             answer.data
         )
+        with socket.create_connection((server.client.host, int(server.client.port))) as s:  # told before the body
+            if server.metric("dtrnet_queue_sequences") >= 4:
+                s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n")
+                assert b" 503 " in s.recv(4096)
         thread.join()
         assert got[0].status == 200
         assert server.client.post("/v1/completions", {"prompt": "x", "max_tokens": 1})["choices"]

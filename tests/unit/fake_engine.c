@@ -190,6 +190,8 @@ static bool check_request(const struct eval_request *q)
 
 int engine_submit(struct engine *e, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
 {
+    if (fake_engine_plan.busy_at && --fake_engine_plan.busy_at == 0)
+        return err_set(err, ERR_BUSY, "busy as planned");
     if (fake_engine_plan.submit_code)
         return err_set(err, fake_engine_plan.submit_code, "refused as planned");
     struct engine_ticket *t = calloc(1, sizeof(*t));
@@ -233,6 +235,16 @@ int engine_submit(struct engine *e, const struct eval_request *reqs, int n, stru
     pthread_mutex_unlock(&lock);
     *ret = t;
     return 0;
+}
+
+bool engine_full(struct engine *e)
+{
+    return false;
+}
+
+size_t engine_request_bytes(const struct engine *e, const struct eval_request *q)
+{
+    return sizeof(struct answer) + 12 * (size_t)(q->n_tokens + q->max_new) * (size_t)(1 + q->top_k);
 }
 
 bool engine_wait(struct engine_ticket *t, int timeout_ms)

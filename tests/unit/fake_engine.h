@@ -11,6 +11,7 @@
 
 struct fake_engine_plan {
     int submit_code;  /* engine_submit fails with it */
+    int busy_at;      /* the submission of this number, from 1 on, fails with ERR_BUSY; 0: none */
     int request_code; /* the last request of every ticket fails with it */
     int health_code;
     bool
@@ -24,6 +25,7 @@ extern const struct engine_info fake_engine_info;
     {.settings = (settings_of_it),  \
      .model_name = "double",        \
      .info = &fake_engine_info,     \
+     .loaded = true,                \
      .bos = FAKE_BOS,               \
      .eos = FAKE_EOS,               \
      .noted_lock = PTHREAD_MUTEX_INITIALIZER}

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 
 static struct server_settings settings;
-static struct server server = {.settings = &settings, .model_name = "double", .info = &fake_engine_info, .bos = FAKE_BOS, .eos = FAKE_EOS};
+static struct server server = {
+    .settings = &settings, .loaded = true, .model_name = "double", .info = &fake_engine_info, .bos = FAKE_BOS, .eos = FAKE_EOS};
 
 /* The handler's code; *ret is the parsed answer or NULL. */
 static int call(route_handler handler, const char *body, json_t **ret, struct err *err)
@@ -17,10 +18,12 @@ static int call(route_handler handler, const char *body, json_t **ret, struct er
     struct call c = {.server = &server, .resp = &resp};
     *err = (struct err){0};
     *ret = NULL;
-    buf_init(&resp.body, 1 << 20);
+    buf_init(&resp.body, 1 << 22);
     arena_init(&c.arena, 1 << 24);
     c.body = body ? json_loads(body, 0, NULL) : NULL;
     int r = handler(&c, err);
+    while (r >= 0 && resp.stream.next && resp.stream.next(resp.stream.user, &resp.body) > 0)
+        ;
     if (r >= 0)
         CHECK((*ret = json_loads(resp.body.data, 0, NULL)) != NULL);
     if (resp.stream.done)
@@ -118,6 +121,44 @@ static void test_rolling_windows(void)
     json_decref(answer);
 }
 
+/* More pairs than one wave takes: every result is in its place, whatever submission found the queue full. */
+static void test_waves(void)
+{
+    enum { REQUESTS = 3, PAIRS = 3000 };
+    for (int busy_at = 0; busy_at <= 5; busy_at++) {
+        struct buf body;
+        json_t *answer;
+        struct err err;
+        buf_init(&body, 1 << 22);
+        buf_puts(&body, "{\"requests\": [");
+        for (int i = 0; i < REQUESTS; i++) {
+            buf_printf(&body, "%s{\"context\": [5, %d], \"continuations\": [", i ? "," : "", 7 + i);
+            for (int k = 0; k < PAIRS; k++)
+                buf_printf(&body, "%s[%d]", k ? "," : "", (i + k) % 60 + 3);
+            buf_puts(&body, "]}");
+        }
+        buf_puts(&body, "], \"tokens\": true}");
+        fake_engine_plan.busy_at = busy_at;
+        int r = call(api_loglikelihood, body.data, &answer, &err);
+        CHECK_INT(r, busy_at == 1 ? ERR_BUSY : 0); /* the first has nothing to wait for */
+        for (int i = 0; r >= 0 && i < REQUESTS; i++) {
+            json_t *list = json_object_get(json_array_get(json_object_get(answer, "results"), (size_t)i), "continuations");
+            CHECK_INT(json_array_size(list), PAIRS);
+            for (int k = 0; k < PAIRS; k += 997) {
+                float want = fake_logprob(7 + i, (i + k) % 60 + 3);
+                json_t *one = json_array_get(list, (size_t)k);
+                CHECK((float)json_number_value(json_object_get(one, "logprob")) == want);
+                CHECK((float)at(json_object_get(one, "token_logprobs"), 0) == want);
+            }
+        }
+        if (r >= 0)
+            CHECK_INT(json_integer_value(json_object_get(json_object_get(answer, "usage"), "scored_tokens")), REQUESTS * PAIRS);
+        json_decref(answer);
+        buf_done(&body);
+    }
+    fake_engine_plan = (struct fake_engine_plan){0};
+}
+
 static void test_health(void)
 {
     json_t *answer;
@@ -155,6 +196,7 @@ int main(void)
     test_failures();
     test_lengths();
     test_rolling_windows();
+    test_waves();
     test_health();
     test_document();
     return check_result();

@@ -31,6 +31,47 @@ static int limit(const char *proc)
     return cgroup_cpu_limit(path, root);
 }
 
+static void test_memory(void)
+{
+    static const struct {
+        const char *proc;
+        bool found;
+        size_t limit, left;
+    } cases[] = {
+        {"0::/m/n\n", true, 1000, 400}, /* the parent's limit, and what the child leaves */
+        {"0::/m\n", true, 1000, 700},
+        {"0::/m/gone/deeper\n", true, 1000, 700},
+        {"0::/free\n", false, 0, 0},
+        {"4:memory:/v1/own\n0::/\n", true, 500, 480},
+        {"4:cpu:/v1/own\n", false, 0, 0},
+        {"0::/hybrid\n", true, 90, 60},
+        {"", false, 0, 0},
+    };
+    put("m/memory.max", "1000\n");
+    put("m/memory.current", "500\n");
+    put("m/memory.stat", "anon 1\ninactive_file 200\n");
+    put("m/n/memory.max", "2000\n");
+    put("m/n/memory.current", "1600\n");
+    put("free/memory.max", "max\n");
+    put("free/memory.current", "7\n");
+    put("memory/v1/own/memory.limit_in_bytes", "500\n");
+    put("memory/v1/own/memory.usage_in_bytes", "100\n");
+    put("memory/v1/own/memory.stat", "inactive_file 3\ntotal_inactive_file 80\n");
+    put("memory/v1/memory.limit_in_bytes", "9223372036854771712\n");
+    put("memory/v1/memory.usage_in_bytes", "100\n");
+    put("unified/hybrid/memory.max", "90\n");
+    put("unified/hybrid/memory.current", "30\n");
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char path[128];
+        size_t l = 0, left = 0;
+        put("proc", cases[i].proc);
+        snprintf(path, sizeof(path), "%s/proc", root);
+        CHECK_INT(cgroup_memory_limit(path, root, &l, &left), cases[i].found);
+        CHECK_INT(l, cases[i].limit);
+        CHECK_INT(left, cases[i].left);
+    }
+}
+
 int main(void)
 {
     char command[128];
@@ -54,6 +95,7 @@ int main(void)
     CHECK_INT(limit("3:cpu:/none\n"), 0);
     CHECK_INT(limit("garbage\n::\n"), 0);
     CHECK_INT(cgroup_cpu_limit("/nonexistent", root), 0);
+    test_memory();
     snprintf(command, sizeof(command), "rm -r %s", root);
     CHECK_INT(system(command), 0);
     return check_result();

@@ -45,10 +45,8 @@ static void *ask(void *user)
     buf_init(&resp.body, 1 << 20);
     arena_init(&c.arena, 1 << 24);
     a->code = api_completions(&c, &a->err);
-    if (a->code >= 0 && resp.stream.next)
+    if (a->code >= 0)
         read_stream(a, &resp.stream);
-    else
-        buf_append(&a->out, resp.body.data, resp.body.len);
     json_decref(c.body);
     arena_done(&c.arena);
     buf_done(&resp.body);

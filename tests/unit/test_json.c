@@ -245,6 +245,44 @@ static void test_writers(void)
     buf_done(&b);
 }
 
+/* What parsing takes is told before it is done, and not much too high. */
+static void test_estimate(void)
+{
+    static const struct {
+        const char *begin, *unit, *end;
+    } cases[] = {
+        {"[", "{},", "1]"},
+        {"[", "[],", "1]"},
+        {"[", "{\"a\":1},", "1]"},
+        {"[", "{\"context\":\"some words\",\"continuations\":[\" a\",\" b\"]},", "1]"},
+        {"[", "12345,", "1]"},
+        {"[", "1.5,", "1]"},
+        {"[", "true,", "1]"},
+        {"[", "\"\",", "1]"},
+        {"[", "\"a string of some length, as texts are\",", "1]"},
+        {"[", "[[[1,2],[3,4]]],", "1]"},
+        {"\"", "abcdefgh\\n", "\""},
+        {"[", "123456789012345678901234567890,", "1]"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct buf text;
+        json_t *v = NULL;
+        buf_init(&text, 1 << 24);
+        buf_puts(&text, cases[i].begin);
+        for (int k = 0; k < 3000; k++)
+            buf_puts(&text, cases[i].unit);
+        buf_puts(&text, cases[i].end);
+        size_t most = json_estimate(text.data, text.len);
+        CHECK_INT(json_parse(text.data, text.len, "text", &v, NULL), 0);
+        size_t held = json_parsed_bytes();
+        if (!CHECK(held <= most && most <= 4 * held + 8192))
+            fprintf(stderr, "  %s: held %zu, told %zu\n", cases[i].unit, held, most);
+        json_decref(v);
+        buf_done(&text);
+    }
+    CHECK(json_estimate("{\"a", 3) < 8192 && json_estimate("", 0) < 8192 && json_estimate("\"\\", 2) < 8192);
+}
+
 int main(void)
 {
     test_parse_errors();
@@ -254,5 +292,6 @@ int main(void)
     test_floats();
     test_doubles();
     test_writers();
+    test_estimate();
     return check_result();
 }

@@ -13,6 +13,37 @@ static void write_file(const char *path, const char *text)
     }
 }
 
+/* Whatever happens to the file, reading is safe, and the check tells. */
+static void test_changes(const char *path, const char *other)
+{
+    enum { BYTES = 20000 };
+    char *text = calloc(1, BYTES + 1);
+    struct mapfile m;
+    struct err e;
+    memset(text, 'x', BYTES);
+    write_file(path, text);
+    CHECK_INT(mapfile_open(&m, path, &e), 0);
+    CHECK_INT(mapfile_check(&m, &e), 0);
+    CHECK_INT(truncate(path, 100), 0);
+    CHECK_INT(m.data[BYTES - 1], 0); /* SIGBUS without the guard */
+    CHECK_INT(m.data[50], 'x');
+    CHECK_INT(mapfile_check(&m, &e), ERR_IO);
+    CHECK(strstr(e.text, path) && strstr(e.text, "shorter"));
+    mapfile_close(&m);
+    write_file(path, text);
+    CHECK_INT(mapfile_open(&m, path, &e), 0);
+    write_file(other, text);
+    CHECK_INT(rename(other, path), 0);
+    CHECK_INT(m.data[BYTES - 1], 'x');
+    CHECK_INT(mapfile_check(&m, &e), ERR_IO);
+    mapfile_close(&m);
+    CHECK_INT(mapfile_open(&m, path, &e), 0); /* guards are given back and taken again */
+    CHECK_INT(unlink(path), 0);
+    CHECK_INT(mapfile_check(&m, &e), ERR_IO);
+    mapfile_close(&m);
+    free(text);
+}
+
 int main(void)
 {
     char dir[] = "/tmp/test_mapfile_XXXXXX", path[64];
@@ -40,6 +71,9 @@ int main(void)
     CHECK_INT(mkfifo(path, 0600), 0);
     CHECK_INT(mapfile_open(&m, path, &e), ERR_IO);
     unlink(path);
+    char other[80];
+    snprintf(other, sizeof(other), "%s/g", dir);
+    test_changes(path, other);
     rmdir(dir);
     return check_result();
 }

@@ -4,9 +4,6 @@
     dtrnet-train prepare TEXT... --out FILE             a token file
     dtrnet-train run CONFIG --out DIR [KEY=VALUE...]    trains; the same command goes on where it stopped
     dtrnet-train evaluate DIR TOKENS                    held-out loss of a checkpoint
-    dtrnet-train check DIR --server URL                 a checkpoint here against the server
-    dtrnet-train flops CONFIG                           FLOPs by part and length
-    dtrnet-train routing DIR TOKENS                     where a checkpoint sends its tokens
 
 Several GPUs: torchrun --nproc-per-node 4 -m dtrnet_train run CONFIG --out DIR. Each command has --help.
 """
@@ -98,24 +95,7 @@ def evaluate(arguments: list[str]) -> None:
     print(json.dumps({"loss": held.loss, "tokens": int(held.counts.sum()), "documents": len(held.counts), **shares}))
 
 
-def _later(module: str):  # noqa: ANN202
-    def call(arguments: list[str]) -> None:
-        import importlib
-
-        importlib.import_module(f"dtrnet_train.{module}").main(arguments)
-
-    return call
-
-
-COMMANDS = {
-    "tokenizer": tokenizer,
-    "prepare": prepare_tokens,
-    "run": run,
-    "evaluate": evaluate,
-    "check": _later("check"),
-    "flops": _later("tables"),
-    "routing": _later("routing"),
-}
+COMMANDS = {"tokenizer": tokenizer, "prepare": prepare_tokens, "run": run, "evaluate": evaluate}
 
 
 def main() -> int:

@@ -1,0 +1,162 @@
+"""What requests may hold: bodies that parse to far more than they are, answers that nobody reads, long contexts shared by many
+continuations, texts. Counted in bytes of the process: at most twice --request-memory above what it had, and given back after.
+Needs nothing beyond Python's standard library.
+"""
+
+import contextlib
+import json
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from http_support import Client, Process, run_tests
+
+MIB = 1 << 20
+BUDGET = 64 * MIB
+
+
+class Memory:
+    """Resident bytes of a server, now and at most since `begin`."""
+
+    def __init__(self, server: Process) -> None:
+        self.folder = Path(f"/proc/{server.process.pid}")
+        self.begin()
+
+    def read(self, key: str) -> int:
+        found = re.search(rf"^{key}:\s+(\d+) kB", (self.folder / "status").read_text(), re.M)
+        assert found
+        return int(found[1]) * 1024
+
+    def begin(self) -> None:
+        (self.folder / "clear_refs").write_text("5")
+        self.before = self.read("VmRSS")
+
+    def grown(self) -> int:
+        return self.read("VmHWM") - self.before
+
+    def wait_until_given_back(self) -> None:
+        """Within 10 % and a few threads' stacks of before."""
+        until = time.monotonic() + 10
+        while self.read("VmRSS") > 1.1 * self.before + 8 * MIB:
+            assert time.monotonic() < until, (self.read("VmRSS"), self.before)
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def measured(*flags: str) -> Iterator[tuple[Process, Memory]]:
+    with Process("--request-memory", str(BUDGET), "--kv-cache-memory", "64M", "--max-model-len", "2000", *flags) as server:
+        for _ in range(3):  # threads, buffers and the engine's own memory are there
+            server.client.post("/v1/completions", {"prompt": [[7 + i] * 900 for i in range(8)], "max_tokens": 2, "temperature": 0})
+        yield server, Memory(server)
+
+
+def ask(server: Process, path: str, body: bytes, out: list[int]) -> None:
+    with contextlib.suppress(OSError):
+        out.append(Client(server.url).call("POST", path, body, check=False).status)
+
+
+def at_once(server: Process, path: str, bodies: list[bytes]) -> list[int]:
+    out: list[int] = []
+    threads = [threading.Thread(target=ask, args=(server, path, body, out)) for body in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return out
+
+
+def test_bodies_that_grow() -> None:
+    with measured() as (server, memory):
+        for unit in (b"{}", b"[]", b"1", b'""', b'{"a":{"a":{}}}', b'"some text of some length"'):
+            for mib in (1, 6, 63):
+                body = b'{"prompt":"a","max_tokens":1,"zz":[' + (unit + b",") * (mib * MIB // (len(unit) + 1)) + b"1]}"
+                answer = Client(server.url).call("POST", "/v1/completions", body)
+                assert answer.status in (200, 413), (unit, mib, answer.status, answer.data[:200])
+                if answer.status == 413:
+                    assert "--request-memory" in answer.json["error"]["message"], answer.data
+                assert memory.grown() < 2 * BUDGET, (unit, mib, memory.grown() / MIB)
+                del body
+        memory.wait_until_given_back()
+
+
+def test_many_large_bodies() -> None:
+    with measured() as (server, memory):
+        body = json.dumps({"prompt": "some words here " * (MIB // 16), "max_tokens": 1}).encode()  # 1 MiB of text each
+        statuses = at_once(server, "/v1/completions", [body] * 12)
+        assert set(statuses) <= {400, 503} and 400 in statuses, statuses  # 400: the text is too long for the model
+        assert memory.grown() < 2 * BUDGET, memory.grown() / MIB
+        memory.wait_until_given_back()
+
+
+def stalled(server: Process, body: bytes) -> socket.socket:
+    """A client that reads nothing of its answer."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    s.connect((server.client.host, int(server.client.port)))
+    s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    return s
+
+
+def test_answers_that_nobody_reads() -> None:
+    """A body of a few KB whose answer has a hundred MB."""
+    ids = [(i * 7) % 16000 + 5 for i in range(1500)]
+    body = json.dumps({"prompt": ids, "n": 128, "max_tokens": 0, "echo": True, "logprobs": 20}).encode()
+    with measured() as (server, memory):
+        held = [stalled(server, body) for _ in range(5)]
+        heads = [s.recv(12) for s in held]
+        assert set(heads) <= {b"HTTP/1.1 200", b"HTTP/1.1 503"} and b"HTTP/1.1 200" in heads, heads
+        assert memory.grown() < 2 * BUDGET, memory.grown() / MIB
+        for s in held:
+            s.close()
+        while server.metric("dtrnet_http_requests_in_flight") > 1:
+            time.sleep(0.05)
+        memory.wait_until_given_back()
+        whole = {"prompt": ids[:600], "n": 16, "max_tokens": 0, "echo": True, "logprobs": 20}
+        answer = server.client.call("POST", "/v1/completions", whole)
+        assert answer.headers.get("transfer-encoding") == "chunked" and len(answer.json["choices"]) == 16 and len(answer.data) > 2 * MIB
+        small = server.client.call("POST", "/v1/completions", {**whole, "prompt": ids[:9], "n": 1})
+        assert "content-length" in small.headers
+
+
+def test_many_continuations_of_long_contexts() -> None:
+    """Each context is there once, not once for each continuation (16 x 4096 x 1900 ids would be 500 MB)."""
+    requests = [
+        {"context": [5 + j] + [5 + i % 9000 for i in range(1899)], "continuations": [[5 + i] for i in range(4096)]} for j in range(16)
+    ]
+    body = json.dumps({"requests": requests}, separators=(",", ":")).encode()
+    with measured() as (server, memory):
+        s = socket.create_connection((server.client.host, int(server.client.port)))
+        s.sendall(b"POST /v1/loglikelihood HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        before = server.metric("dtrnet_sequences_done_total")
+        while server.metric("dtrnet_sequences_done_total") < before + 200:
+            time.sleep(0.05)
+        assert memory.grown() < 2 * BUDGET, memory.grown() / MIB
+        s.close()
+        while server.metric("dtrnet_http_requests_in_flight") > 1:
+            time.sleep(0.05)
+        memory.wait_until_given_back()
+
+
+def test_what_can_never_fit_is_told() -> None:
+    with measured() as (server, _):
+        cases: list[tuple[str, dict[str, Any]]] = [
+            ("/v1/completions", {"prompt": [[5, 6]] * 400, "n": 128, "max_tokens": 1, "logprobs": 20}),
+            ("/tokenize", {"prompt": "a" * (8 * MIB)}),
+            ("/v1/loglikelihood_rolling", {"text": [5, 6] * 60000, "max_length": 2, "stride": 2, "routing": True, "bucket_edges": [0]}),
+        ]
+        for path, body in cases:
+            answer = server.client.call("POST", path, body)
+            assert answer.status in (200, 413), (path, answer.data[:300])
+            if answer.status == 413:
+                assert "--request-memory" in answer.json["error"]["message"], answer.data
+        assert server.client.call("POST", "/tokenize", {"prompt": "a" * (8 * MIB)}).status == 413
+        assert server.client.get("/health")
+
+
+if __name__ == "__main__":
+    sys.exit(run_tests(globals()))
