@@ -85,7 +85,8 @@ class Comparison:
         loaded = len(seeds) - self.unloadable
         accepted = (self.equal + self.different) / loaded if loaded else 1
         print(
-            f"rules {self.rules}, seeds {seeds[0]} to {seeds[-1]}: {self.unloadable} directories that transformers cannot load; of the other {loaded}: "
+            f"rules {self.rules}, seeds {seeds[0]} to {seeds[-1]}: {self.unloadable} directories that transformers cannot load; "
+            f"of the other {loaded}: "
             f"{self.equal} equal, {self.different} different, {sum(self.refused.values())} refused; {100 * accepted:.1f} % accepted"
         )
         for why, count in self.refused.most_common(25):
