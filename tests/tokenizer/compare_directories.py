@@ -80,12 +80,13 @@ class Comparison:
                 return
         self.equal += 1
 
-    def summary(self, n: int) -> bool:
+    def summary(self, seeds: range) -> bool:
         """Prints it; true if all is well."""
-        loaded = n - self.unloadable
+        loaded = len(seeds) - self.unloadable
         accepted = (self.equal + self.different) / loaded if loaded else 1
         print(
-            f"rules {self.rules}: {n} directories, {self.unloadable} that transformers cannot load; of the other {loaded}: "
+            f"rules {self.rules}, seeds {seeds[0]} to {seeds[-1]}: {self.unloadable} directories that transformers cannot load; "
+            f"of the other {loaded}: "
             f"{self.equal} equal, {self.different} different, {sum(self.refused.values())} refused; {100 * accepted:.1f} % accepted"
         )
         for why, count in self.refused.most_common(25):
@@ -126,7 +127,7 @@ def main() -> int:
             result = Comparison(r)
             for seed, request, want in zip(seeds, requests, references(r, requests), strict=True):
                 result.add(args.tool, seed, pathlib.Path(request["dir"]), request["texts"], want)
-            well &= result.summary(args.count)
+            well &= result.summary(seeds)
     return 0 if well else 1
 
 
