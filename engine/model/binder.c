@@ -68,7 +68,7 @@ static int lay_out(struct binder *b, struct source *s)
     return 0;
 }
 
-static void drop_copies(struct binder *b)
+void binder_drop_copies(struct binder *b)
 {
     while (b->n_copies)
         free(b->copies[--b->n_copies]);
@@ -90,7 +90,7 @@ static int append_f32(struct binder *b, enum schema_row row, float scale, float 
     *values = grown;
     *n += more;
     dtype_to_f32(to, s.data, s.type, more);
-    drop_copies(b);
+    binder_drop_copies(b);
     for (size_t i = 0; i < more; i++) {
         if (!isfinite(to[i]))
             return err_set(b->err, ERR_CORRUPT, "tensor %s: value %zu is not finite", s.t->name, i);
@@ -121,7 +121,7 @@ int binder_vector(struct binder *b, const enum schema_row *rows, int n_rows, flo
         r = append_f32(b, rows[i], scale, &values, &n);
     if (r >= 0 && n)
         r = upload(b, values, n, ret);
-    drop_copies(b);
+    binder_drop_copies(b);
     free(values);
     return r;
 }
@@ -182,7 +182,7 @@ int binder_matrix(struct binder *b, enum matrix_kind kind, const enum schema_row
         else
             r = blame(b, r, parts, n, &cause);
     }
-    drop_copies(b);
+    binder_drop_copies(b);
     return r;
 }
 
@@ -208,6 +208,6 @@ int binder_mamba(struct binder *b, const struct mamba_parts *parts, struct kern_
         b->bytes += b->k->ops->mamba_bytes(*ret);
     else
         err_set(b->err, r, "model.layers.%d.%s: %s", b->of.layer, b->of.skip ? "skip_router" : "router", cause.text);
-    drop_copies(b);
+    binder_drop_copies(b);
     return r;
 }

@@ -28,3 +28,5 @@ int binder_vector(struct binder *b, const enum schema_row *rows, int n, float sc
 int binder_tensor(struct binder *b, enum schema_row row, struct kern_tensor *ret);
 /* A Mamba router of tensors that binder_tensor gave. */
 int binder_mamba(struct binder *b, const struct mamba_parts *parts, struct kern_mamba **ret);
+/* Frees the copies that tensors were given: at the end, since a router whose tensors failed half-way has some. */
+void binder_drop_copies(struct binder *b);

@@ -205,6 +205,7 @@ int weights_load(struct kern_ctx *k, const struct model_config *c, const struct 
     int r = tensor_match(c, plan, s, &w.n_params, err);
     if (r >= 0)
         r = bind_all(&b, plan, &w);
+    binder_drop_copies(&b);
     w.bytes = b.bytes;
     if (r < 0)
         weights_free(k, &w);
