@@ -16,8 +16,9 @@ struct connection {
     struct connection *prev, *next;
     int fd;
     enum connection_phase phase;
-    bool spare, closing;
+    _Atomic bool spare;
     _Atomic bool last;
+    bool closing;
     long long since_ms;    /* of the phase */
     long long progress_ms; /* when bytes moved last */
     long long rate_ms;     /* begin of the period whose bytes are counted; an answer's: -1 until looked at */
@@ -143,13 +144,13 @@ static bool too_slow(const struct connections *c, struct connection *one, long l
     return slow;
 }
 
-/* Bytes that the client has acknowledged count as taken. While nothing waits to be sent the client owes nothing. */
+/* Bytes that the client has acknowledged count as taken. While the client's window takes all that there is, it owes nothing. */
 static const char *look_at_answer(const struct connections *c, struct connection *one, long long now)
 {
     struct tcp_info info = {0};
     socklen_t len = sizeof(info);
     int unsent = 0;
-    if (getsockopt(one->fd, IPPROTO_TCP, TCP_INFO, &info, &len) || ioctl(one->fd, SIOCOUTQ, &unsent))
+    if (getsockopt(one->fd, IPPROTO_TCP, TCP_INFO, &info, &len) || ioctl(one->fd, SIOCOUTQNSD, &unsent))
         return NULL;
     if (one->rate_ms < 0 || unsent == 0) {
         one->rate_ms = one->progress_ms = now;

@@ -104,11 +104,17 @@ static bool rest(struct listener *l, bool for_connections, int timeout_ms)
     return p[1].revents != 0;
 }
 
+/* A function of its own for tests/tsan.supp. */
+static __attribute__((noinline)) int listener_take(int fd, struct sockaddr *addr, socklen_t *len)
+{
+    return accept4(fd, addr, len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
 static void accept_one(struct listener *l)
 {
     union address addr = {0};
     socklen_t len = sizeof(addr);
-    int fd = accept4(l->fd, &addr.any, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd = listener_take(l->fd, &addr.any, &len);
     if (fd >= 0) {
         l->events.accept(l->user, fd, &addr.any, len);
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
