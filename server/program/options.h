@@ -23,6 +23,7 @@ struct options {
     int max_queue;               /* sequences that wait at most */
     /* the server */
     const char *host;
+    const char *allow_host;        /* names beside those that are always good; NULL: on loopback none, else all */
     int port;                      /* 0: a free one */
     const char *served_model_name; /* NULL: the directory's name */
     bool strict_model_name;
