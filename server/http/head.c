@@ -130,8 +130,8 @@ static int check_letters(const struct head_field *f, struct err *err)
 }
 
 /* What must not come twice: the framing, and what decides about a request. */
-static const char *const singles[] = {"Host",          "Content-Length", "Transfer-Encoding", "Content-Type", "Content-Encoding",
-                                      "Authorization", "Expect",         "Origin"};
+static const char *const singles[] = {"Host",   "Content-Length", "Transfer-Encoding", "Content-Type", "Content-Encoding", "Authorization",
+                                      "Expect", "Origin"};
 #define N_SINGLES (sizeof(singles) / sizeof(singles[0]))
 
 static int check_single(const struct head_field *f, bool seen[N_SINGLES], struct err *err)

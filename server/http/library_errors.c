@@ -50,8 +50,8 @@ static void read_page(const char *page, size_t len, char *out, size_t size)
 static int code_of(int http_status)
 {
     return http_status == 413 || http_status == 414 || http_status == 431 ? ERR_TOO_LARGE
-           : http_status >= 500 && http_status != 505                      ? ERR_INTERNAL
-                                                                           : ERR_INVALID;
+           : http_status >= 500 && http_status != 505                     ? ERR_INTERNAL
+                                                                          : ERR_INVALID;
 }
 
 /* Before 1.0, where the library would answer twice. */

@@ -2,7 +2,7 @@
 #pragma once
 #include "server/program/option_rows.h"
 
-enum command { COMMAND_SERVE = 1, COMMAND_SCORE = 2, COMMAND_INSPECT = 4, COMMAND_BENCH = 8 };
+enum command { COMMAND_SERVE = 1, COMMAND_SCORE = 2, COMMAND_INSPECT = 4, COMMAND_BENCH = 8, COMMAND_CHECK = 16 };
 
 struct options {
     /* the model and the engine */

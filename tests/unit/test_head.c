@@ -73,7 +73,7 @@ static void test_lines(void)
     struct err err;
     CHECK_INT(head_check_line("GET", "HTTP/1.1", &err), 0);
     CHECK_INT(head_check_line("a-B!1", "HTTP/1.0", &err), 0);
-    static const char *const bad[][2] = {{"", "HTTP/1.1"},     {"G T", "HTTP/1.1"}, {"G:T", "HTTP/1.1"},  {"\xff", "HTTP/1.1"}, {"GET", ""},
+    static const char *const bad[][2] = {{"", "HTTP/1.1"},     {"G T", "HTTP/1.1"}, {"G:T", "HTTP/1.1"}, {"\xff", "HTTP/1.1"}, {"GET", ""},
                                          {"GET", "HTTP/1.10"}, {"GET", "HTTP/2.0"}, {"GET", "http/1.1"}, {"GET", "HTTP/1.1 "}};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         CHECK_INT(head_check_line(bad[i][0], bad[i][1], &err), ERR_INVALID);
@@ -82,7 +82,7 @@ static void test_lines(void)
 struct field_case {
     const char *a, *av, *b, *bv; /* two fields; b NULL: one */
     bool http10;
-    const char *word;            /* of the error; NULL: good */
+    const char *word; /* of the error; NULL: good */
 };
 
 static void check_fields(const struct field_case *c, size_t av_len)
@@ -162,8 +162,10 @@ static void test_facts(void)
 
 static void test_hosts(void)
 {
-    static const char *const good[] = {"", "localhost", "localhost.", "a.localhost", "127.0.0.1", "192.0.2.1", "[::1]", "x", "b.example", "c.example."};
-    static const char *const bad[] = {"a.example", "127.0.0.1.a", "localhost.a", "b.example.a", "xb.example", "1.2.3", ".", "..", "notlocalhost.a"};
+    static const char *const good[] = {"",          "localhost", "localhost.", "a.localhost", "127.0.0.1",
+                                       "192.0.2.1", "[::1]",     "x",          "b.example",   "c.example."};
+    static const char *const bad[] = {"a.example", "127.0.0.1.a", "localhost.a", "b.example.a",   "xb.example",
+                                      "1.2.3",     ".",           "..",          "notlocalhost.a"};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
         CHECK(hosts_allow("b.example, C.example", good[i]));
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
