@@ -21,8 +21,8 @@ static int print_model(const struct server *s, struct buf *out)
         r = buf_printf(out, "ok  weights: every tensor there, of its shape and finite; %.1f MiB as %s on %s; hash %s\n",
                        (double)i->weight_bytes / 1048576, i->dtype, i->device, i->model_hash);
     if (r >= 0 && s->tokenizer)
-        r = buf_printf(out, "ok  tokenizer: %d ids, bos %d, eos %d, by the rules of transformers %d\n", tokenizer_vocab_size(s->tokenizer), s->bos,
-                       s->eos, (int)tokenizer_rules(s->tokenizer));
+        r = buf_printf(out, "ok  tokenizer: %d ids, bos %d, eos %d, by the rules of transformers %d\n", tokenizer_vocab_size(s->tokenizer),
+                       s->bos, s->eos, (int)tokenizer_rules(s->tokenizer));
     return r < 0 ? r : buf_printf(out, "ok  memory: %zu rows of K and V, %zu bytes each\n", i->kv_rows_total, i->kv_row_bytes);
 }
 

@@ -51,8 +51,8 @@ static int check_row(float logprob, const float *top, int at, struct err *err)
     if (!isfinite(logprob) || logprob > 0 || !isfinite(top[0]) || top[0] > 0)
         return err_set(err, ERR_NUMERIC, "the logprob of token %d is %g, its best alternative's %g", at, (double)logprob, (double)top[0]);
     if (top[0] < top[1] || top[0] < logprob || exp((double)top[0]) + exp((double)top[1]) > 1 + 1e-5)
-        return err_set(err, ERR_NUMERIC, "at token %d the logprobs %g, %g and %g are of no distribution", at, (double)logprob, (double)top[0],
-                       (double)top[1]);
+        return err_set(err, ERR_NUMERIC, "at token %d the logprobs %g, %g and %g are of no distribution", at, (double)logprob,
+                       (double)top[0], (double)top[1]);
     return 0;
 }
 
@@ -114,8 +114,9 @@ static int test_ids(struct server *s, struct buf *out, struct err *err)
     if (r >= 0)
         r = run(s->engine, samples, SEQUENCES, false, err); /* nothing cached */
     free(samples);
-    return r < 0 ? r : buf_printf(out, "ok  %d sequences of %d ids: finite, of a distribution, the same bits alone, together and cached\n",
-                                  SEQUENCES, length);
+    return r < 0 ? r
+                 : buf_printf(out, "ok  %d sequences of %d ids: finite, of a distribution, the same bits alone, together and cached\n",
+                              SEQUENCES, length);
 }
 
 /* ---- text ---- */
