@@ -181,8 +181,10 @@ int json_parse_file(const char *path, size_t max_bytes, json_t **ret, struct err
 
 /* ---- readers ---- */
 
-static const char *type_name(const json_t *v)
+const char *json_type_name(const json_t *v)
 {
+    if (!v)
+        return "missing";
     switch (json_typeof(v)) {
     case JSON_OBJECT: return "an object";
     case JSON_ARRAY: return "an array";
@@ -216,7 +218,7 @@ static struct field_name name_of(const char *where, const char *key)
 
 static int wrong_type(const char *name, const char *wanted, const json_t *v, struct err *err)
 {
-    return err_field(err, ERR_INVALID, name, "%s must be %s, but is %s", name, wanted, type_name(v));
+    return err_field(err, ERR_INVALID, name, "%s must be %s, but is %s", name, wanted, json_type_name(v));
 }
 
 /* An integer, or a number without a fraction as some clients write integers ("16.0"). */
