@@ -27,6 +27,7 @@ int api_completions(struct call *c, struct err *err);
 int api_chat_completions(struct call *c, struct err *err);
 int api_loglikelihood(struct call *c, struct err *err);
 int api_loglikelihood_rolling(struct call *c, struct err *err);
+int api_routing(struct call *c, struct err *err);
 int api_tokenize(struct call *c, struct err *err);
 int api_detokenize(struct call *c, struct err *err);
 int api_tokenizer_info(struct call *c, struct err *err);

@@ -12,6 +12,7 @@ static const struct route table[] = {
     {"POST", "/v1/chat/completions", api_chat_completions},
     {"POST", "/v1/loglikelihood", api_loglikelihood, .has_body = true, .queued = true},
     {"POST", "/v1/loglikelihood_rolling", api_loglikelihood_rolling, .has_body = true, .queued = true},
+    {"POST", "/v1/routing", api_routing, .has_body = true, .queued = true},
     {"POST", "/tokenize", api_tokenize, .quiet = true, .has_body = true},
     {"POST", "/detokenize", api_detokenize, .quiet = true, .has_body = true},
     {"GET", "/tokenizer_info", api_tokenizer_info},
