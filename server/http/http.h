@@ -44,6 +44,7 @@ struct http_stream {
 struct http_response {
     int status;
     const char *content_type;  /* static; NULL: application/json */
+    const char *content_policy; /* static; a Content-Security-Policy for browsers, or NULL */
     const char *allow;         /* static; the Allow header, or NULL */
     int retry_after_s;         /* 0: no header */
     bool close;                /* end the connection after this answer */
