@@ -4,8 +4,8 @@
 #include <string.h>
 
 /* Nothing from other hosts, nothing inline, and no page may frame it. */
-#define POLICY                                                                                                                             \
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "     \
+#define POLICY                                                                                                                          \
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; " \
     "frame-ancestors 'none'"
 
 static const struct file {

@@ -125,8 +125,8 @@ function readNumbers(list, n, name) {
 function readLayer(layer, n, l) {
   check(layer && typeof layer.routing === "string" && layer.routing.length === n, `layer ${l} has no routing of ${n} tokens`);
   check(typeof layer.kv === "string" && layer.kv.length === n, `layer ${l} has no kv of ${n} tokens`);
-  const codes = new Uint8Array(n);
-  for (let i = 0; i < n; i++) codes[i] = CODES[layer.routing[i]];
+  const codes = new Uint8Array(n), by = [0, 0, 0];
+  for (let i = 0; i < n; i++) by[(codes[i] = CODES[layer.routing[i]] ?? 0)]++;
   return {
     kind: String(layer.kind),
     routed: layer.router !== "none",
@@ -135,10 +135,10 @@ function readLayer(layer, n, l) {
     router: String(layer.router),
     decide: String(layer.decide),
     codes,
+    by, /* how many tokens have each code */
     kv: layer.kv.split("1").length - 1,
     p: readNumbers(layer.p, n, `p of layer ${l}`),
     s0: readNumbers(layer.s0, n, `s0 of layer ${l}`),
-    ranks: null,
   };
 }
 
@@ -167,21 +167,15 @@ function read(answer) {
   };
 }
 
-/* 1 for the largest p among the tokens that the layer's router was asked about. */
-function ranksOf(layer) {
-  if (!layer.ranks && layer.p) {
-    const order = [...layer.p.keys()].filter((i) => !Number.isNaN(layer.p[i])).sort((a, b) => layer.p[b] - layer.p[a]);
-    layer.ranks = { of: new Int32Array(layer.p.length), n: order.length };
-    order.forEach((i, rank) => {
-      layer.ranks.of[i] = rank && layer.p[i] === layer.p[order[rank - 1]] ? layer.ranks.of[order[rank - 1]] : rank + 1;
-    });
-  }
-  return layer.ranks;
-}
-
+/* "3 of 48": 1 is the largest p among the tokens that the layer's router was asked about. */
 function rankText(layer, i) {
-  const ranks = ranksOf(layer);
-  return ranks && ranks.of[i] ? `${ranks.of[i]} of ${ranks.n}` : "—";
+  if (!layer.p || Number.isNaN(layer.p[i])) return "—";
+  let rank = 1, of = 0;
+  for (const p of layer.p) {
+    if (p > layer.p[i]) rank++;
+    if (p === p) of++; /* NaN: not asked */
+  }
+  return `${rank} of ${of}`;
 }
 
 /* The saved answer, where it is of the same tokens and as many layers. */
@@ -283,8 +277,8 @@ function savings(cost, rowBytes) {
 
 function showFigures() {
   const a = state.shown, routed = a.layers.filter((l) => l.routed);
-  const sum = (code) => routed.reduce((all, l) => all + l.codes.reduce((s, c) => s + (c === code), 0), 0);
-  const all = routed.length * a.n, scored = a.logprobs ? [...a.logprobs].filter((x) => !Number.isNaN(x)) : [];
+  const sum = (code) => routed.reduce((all, l) => all + l.by[code], 0), all = routed.length * a.n;
+  const scored = a.logprobs ? [...a.logprobs].filter((x) => !Number.isNaN(x)) : [];
   const mean = scored.reduce((s, x) => s + x, 0) / scored.length;
   const rows = [
     ["Tokens", count(a.n), scored.length ? `perplexity ${Math.exp(-mean).toPrecision(4)}` : undefined],
@@ -334,9 +328,7 @@ function showScale() {
 function showLayers() {
   const a = state.shown, b = partner(), names = ["layer", "kind", "attend", "share", "", "linear", "skip", "rows of K and V"];
   const rows = a.layers.map((l, k) => {
-    const by = [0, 0, 0];
-    for (const code of l.codes) by[code]++;
-    const row = [`${k}`, l.forced ? `${l.kind}, forced dense` : l.kind, count(by[2]), percent(by[2] / a.n), bar(by[2] / a.n), count(by[1]), count(by[0]), count(l.kv)];
+    const by = l.by, row = [`${k}`, l.forced ? `${l.kind}, forced dense` : l.kind, count(by[2]), percent(by[2] / a.n), bar(by[2] / a.n), count(by[1]), count(by[0]), count(l.kv)];
     return b ? [...row, count(differences(l, b.layers[k]))] : row;
   });
   fillTable($("layers"), b ? [...names, "differ"] : names, rows);
@@ -408,47 +400,60 @@ function palette() {
   return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
 }
 
+/* Colours as ImageData holds them, read as 32-bit words of a little-endian machine. */
 const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 const blend = (from, to, x) => from.map((v, k) => v + (to[k] - v) * x);
+const packed = ([r, g, b]) => ((255 << 24) | (Math.round(b) << 16) | (Math.round(g) << 8) | Math.round(r)) >>> 0;
 
-/* Colours of a cell by view: a function of layer and token. */
-function painter(view, c) {
-  const attend = rgb(c.attend), linear = rgb(c.linear), skip = rgb(c.skip), by = [skip, linear, attend];
-  const b = partner(), here = rgb(c.here), there = rgb(c.there), both = rgb(c.both), panel = rgb(c.panel);
-  if (view === "p" || view === "s0")
-    return (l, i) => {
-      const v = l[view] ? l[view][i] : NaN;
-      return Number.isNaN(v) ? (l.routed ? panel : both) : blend(skip, attend, v);
-    };
-  if (view === "difference")
-    return (l, i, k) => {
-      const mine = l.codes[i], theirs = b.layers[k].codes[i];
-      return mine === theirs ? by[mine].map((v, j) => v + (panel[j] - v) * 0.6) : mine > theirs ? here : there;
-    };
-  return (l, i) => by[l.codes[i]];
+/* Colours of a layer's tokens from .. to-1 by view, a word each, into `out` from `at` on. */
+function paintDecisions(l, from, to, out, at, c) {
+  for (let i = from; i < to; i++) out[at++] = c.by[l.codes[i]];
+}
+
+function paintNumbers(values, l, from, to, out, at, c) {
+  for (let i = from; i < to; i++) {
+    const v = values ? values[i] : NaN;
+    out[at++] = v === v ? c.ramp[Math.round(255 * v)] : l.routed ? c.panel : c.both;
+  }
+}
+
+function paintDifference(l, other, from, to, out, at, c) {
+  for (let i = from; i < to; i++) {
+    const mine = l.codes[i], theirs = other.codes[i];
+    out[at++] = mine === theirs ? c.pale[mine] : mine > theirs ? c.here : c.there;
+  }
+}
+
+function words(c) {
+  const skip = rgb(c.skip), attend = rgb(c.attend), panel = rgb(c.panel), by = [skip, rgb(c.linear), attend];
+  return {
+    by: by.map(packed),
+    pale: by.map((colour) => packed(blend(colour, panel, 0.6))),
+    ramp: Array.from({ length: 256 }, (_, k) => packed(blend(skip, attend, k / 255))),
+    here: packed(rgb(c.here)),
+    there: packed(rgb(c.there)),
+    both: packed(rgb(c.both)),
+    panel: packed(panel),
+  };
 }
 
 /* One pixel a cell, to be enlarged; painted again only where another picture is due. */
 function cellsOf(from, to, c) {
   const due = [state.shown, state.other, $("view").value, from, to, c.panel];
   if (!due.every((value, k) => value === state.painted[k])) {
-    state.cells = paintCells(from, to, c);
+    state.cells = paintCells(from, to, words(c));
     state.painted = due;
   }
   return state.cells;
 }
 
 function paintCells(from, to, c) {
-  const a = state.shown, width = to - from, cells = new ImageData(width, a.layers.length), paint = painter($("view").value, c);
-  let at = 0;
+  const a = state.shown, b = partner(), width = to - from, cells = new ImageData(width, a.layers.length), view = $("view").value;
+  const out = new Uint32Array(cells.data.buffer);
   a.layers.forEach((l, k) => {
-    for (let i = from; i < to; i++) {
-      const [r, g, b] = paint(l, i, k);
-      cells.data[at++] = r;
-      cells.data[at++] = g;
-      cells.data[at++] = b;
-      cells.data[at++] = 255;
-    }
+    if (view === "p" || view === "s0") paintNumbers(l[view], l, from, to, out, k * width, c);
+    else if (view === "difference") paintDifference(l, b.layers[k], from, to, out, k * width, c);
+    else paintDecisions(l, from, to, out, k * width, c);
   });
   const canvas = document.createElement("canvas");
   canvas.width = width;
@@ -460,7 +465,7 @@ function paintCells(from, to, c) {
 /* Sizes in CSS pixels. Only what is in view is drawn, so the canvas is never larger than the screen is wide. */
 function mapSizes() {
   const a = state.shown, view = $("pan").clientWidth, zoom = Number($("zoom").value), room = Math.max(40, view - GUTTER);
-  const cell = zoom || Math.min(24, room / a.n), row = Math.max(4, Math.min(20, Math.floor(420 / a.layers.length)));
+  const cell = zoom || Math.min(28, room / a.n), row = Math.max(4, Math.min(20, Math.floor(420 / a.layers.length)));
   const seen = Math.min(a.n, Math.ceil(room / cell) + 1);
   return { view, cell, row, seen, width: GUTTER + cell * a.n, height: row * a.layers.length + 24 };
 }
@@ -522,15 +527,15 @@ function drawCursor(g, s, c, shift) {
 }
 
 function mapLabel() {
-  const a = state.shown, shares = a.layers.filter((l) => l.routed).map((l) => l.codes.reduce((n, code) => n + (code === 2), 0) / a.n);
+  const a = state.shown, shares = a.layers.filter((l) => l.routed).map((l) => l.by[2] / a.n);
   if (!shares.length) return `Map of ${a.layers.length} layers and ${a.n} tokens: every token attends everywhere.`;
   return `Map of ${a.layers.length} layers and ${a.n} tokens: in layers with a router ${percent(Math.min(...shares))} to ${percent(Math.max(...shares))} of the tokens attend.`;
 }
 
 function showLegend(c) {
-  const a = state.shown, codes = new Set(a.layers.flatMap((l) => [...new Set(l.codes)]));
+  const a = state.shown, seen = (code) => a.layers.some((l) => l.by[code]);
   const byView = {
-    decision: [[2, c.attend], [1, c.linear], [0, c.skip]].filter(([code]) => codes.has(code)).map(([code, colour]) => [WORDS[code], colour]),
+    decision: [[2, c.attend], [1, c.linear], [0, c.skip]].filter(([code]) => seen(code)).map(([code, colour]) => [WORDS[code], colour]),
     p: [["0", c.skip], ["1", c.attend], ["no router", c.both], ["not asked", c.panel]],
     s0: [["0: skipped", c.skip], ["1: executed", c.attend], ["no skip router", c.both]],
     difference: [["does more here", c.here], ["does more in the saved answer", c.there], ["the same (pale)", c.linear]],
