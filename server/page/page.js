@@ -107,7 +107,7 @@ function probability(p) {
 }
 
 /* A token as it is shown: what has no shape of its own gets one. */
-const visible = (text) => text.replace(/\n/g, "⏎\n").replace(/\t/g, "⇥\t");
+const visible = (text) => text.replace(/^token_id:(\d+)$/, "$1 ").replace(/\n/g, "⏎\n").replace(/\t/g, "⇥\t");
 const quoted = (text) => `“${text.replace(/\n/g, "⏎").replace(/\t/g, "⇥")}”`;
 
 /* ---- answers -------------------------------------------------------------------------------------------------- */
