@@ -40,6 +40,8 @@ static const struct option_row rows[] = {
      "how expert-choice models select tokens; default: as the checkpoint says"},
     {"bos-id", OPTION_INT, RUNS, AT(bos_id), -1, 2147483647, NULL, "-1", "N", "id of BOS; -1: from the model's files"},
     {"eos-id", OPTION_INT, RUNS, AT(eos_id), -1, 2147483647, NULL, "-1", "N", "id of EOS; -1: from the model's files"},
+    {"tokenizer", OPTION_STRING, RUNS, AT(tokenizer), 0, 0, NULL, NULL, "DIR",
+     "directory of the tokenizer's files; default: the checkpoint's own"},
     {"tokenizer-rules", OPTION_CHOICE, RUNS, AT(tokenizer_rules), 0, 0, "4|5", "4", NULL,
      "whose reading of the tokenizer's files counts: transformers 4's (4.57) or 5's (5.24)"},
     {"max-queue", OPTION_INT, RUNS, AT(max_queue), 1, 16777216, NULL, "65536", "N",

@@ -6,7 +6,8 @@ enum command { COMMAND_SERVE = 1, COMMAND_SCORE = 2, COMMAND_INSPECT = 4, COMMAN
 
 struct options {
     /* the model and the engine */
-    const char *model; /* directory; NULL: the model that comes with the program */
+    const char *model;     /* directory; NULL: the model that comes with the program */
+    const char *tokenizer; /* directory; NULL: the model's */
     const char *device, *dtype;
     int threads;            /* 0: all that the process may use */
     const char *cpu_level;  /* NULL: the machine's */

@@ -39,6 +39,7 @@ int settings_of_server(const struct options *o, struct keys *keys, struct arena 
                    .max_queue = o->max_queue,
                    .log = log},
         .model_name = o->served_model_name,
+        .tokenizer_dir = o->tokenizer,
         .strict_model_name = o->strict_model_name,
         .tokenizer_info = o->tokenizer_info,
         .tokenizer_rules = o->tokenizer_rules && !strcmp(o->tokenizer_rules, "5") ? TOKENIZER_RULES_5 : TOKENIZER_RULES_4,

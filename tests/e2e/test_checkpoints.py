@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from http_support import run_tests
-from server_process import PROGRAM, ROOT
+from server_process import PATIENCE_S, PROGRAM, ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
 REQUEST = json.dumps({"context": [1, 2, 3], "continuations": [[4, 5]]}) + "\n"
@@ -23,7 +23,7 @@ INDEX = "model.safetensors.index.json"
 
 def score(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([PROGRAM, "score", "--model", str(folder), "--dtype", "f32", "--threads", "1", "--log-level", "error", *flags],
-                          input=REQUEST, capture_output=True, text=True, timeout=60)  # fmt: skip
+                          input=REQUEST, capture_output=True, text=True, timeout=PATIENCE_S)  # fmt: skip
 
 
 def refused(folder: Path, *says: str, flags: tuple[str, ...] = ()) -> None:
