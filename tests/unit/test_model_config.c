@@ -55,7 +55,7 @@ static void test_defaults(void)
     if (!good(BASE, &c))
         return;
     CHECK(c.hidden == 64 && c.ffn == 128 && c.n_layers == 4 && c.n_heads == 4 && c.n_kv_heads == 4 && c.head_dim == 16 && c.vocab == 256);
-    CHECK(c.rms_eps == 1e-6f && !c.tied && !c.attention_bias && !c.mlp_bias && c.max_position_embeddings == 2048);
+    CHECK(c.rms_eps == 1e-6f && !c.tied && !c.qkv_bias && !c.o_bias && !c.mlp_bias && c.max_position_embeddings == 2048);
     CHECK(c.rope.type == ROPE_DEFAULT && c.rope.theta == 10000 && c.rope.attention_factor == 1 && c.default_max_model_len == 2048);
     CHECK(c.bos_id == 1 && c.eos_id == 2 && c.n_eos == 1 && c.eos_ids[0] == 2 && !c.has_dense_layers && c.save_dtype == DTYPE_F32);
 }
@@ -68,7 +68,7 @@ static void test_values(void)
                   "\"eos_token_id\":[7,8],\"torch_dtype\":\"bfloat16\",\"hidden_act\":\"silu\",\"topk\":0.125,\"auto_map\":{\"a\":\"b\"},"
                   "\"min_dtype\":-3.4e38,\"use_cache\":true,\"pretraining_tp\":1",
              &c)) {
-        CHECK(c.n_kv_heads == 2 && c.head_dim == 24 && c.rms_eps == 1e-5f && c.tied && c.attention_bias && c.mlp_bias);
+        CHECK(c.n_kv_heads == 2 && c.head_dim == 24 && c.rms_eps == 1e-5f && c.tied && c.qkv_bias && c.o_bias && c.mlp_bias);
         CHECK(c.rope.theta == 500000 && c.max_position_embeddings == 8192 && c.save_dtype == DTYPE_BF16);
         CHECK(c.has_dense_layers && !strncmp(c.layout, "TDDT", 4));
         CHECK(c.bos_id == 0 && c.eos_id == 7 && c.n_eos == 2 && c.eos_ids[1] == 8);
@@ -95,7 +95,7 @@ static void test_refusals(void)
         const char *members, *key, *says;
     } bad[] = {
         {"\"architectures\":[\"LlamaForCausalLM\"]", "model_type", "missing"},
-        {"\"model_type\":\"mistral\"", "model_type", "mistral"},
+        {"\"model_type\":\"gemma\"", "model_type", "'gemma' is not implemented; llama, mistral, qwen2, qwen3 and smollm3 are"},
         {"\"model_type\":\"llama\",\"architectures\":[\"MistralForCausalLM\"]", "architectures", "Mistral"},
         {"\"model_type\":\"llama\",\"architectures\":[\"LlamaForSequenceClassification\"]", "architectures", "Classification"},
         {"\"model_type\":\"llama\",\"hidden_size\":64", "intermediate_size", "missing"},
@@ -115,15 +115,18 @@ static void test_refusals(void)
         {BASE ",\"dtrnet_layers\":[-1]", "dtrnet_layers", "-1"},
         {BASE ",\"dtrnet_layers\":[0.5]", "dtrnet_layers", ""},
         {BASE ",\"dtrnet_layers\":3", "dtrnet_layers", ""},
-        {BASE ",\"bos_token_id\":256", "bos_token_id", "256"},
-        {BASE ",\"eos_token_id\":-1", "eos_token_id", "-1"},
-        {BASE ",\"eos_token_id\":[1,300]", "eos_token_id", "300"},
+        {BASE ",\"bos_token_id\":\"<s>\"", "bos_token_id", "whole number"},
+        {BASE ",\"eos_token_id\":1.5", "eos_token_id", "whole number"},
+        {BASE ",\"eos_token_id\":[1,[2]]", "eos_token_id", "whole number"},
+        {BASE ",\"eos_token_id\":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]", "eos_token_id", "17 ids"},
         {BASE ",\"torch_dtype\":\"int8\"", "torch_dtype", "int8"},
         {BASE ",\"pretraining_tp\":0", "pretraining_tp", "0"},
-        {BASE ",\"sliding_window\":4096", "sliding_window", "4096"},
+        {BASE ",\"sliding_window\":0", "sliding_window", "0"},
         {BASE ",\"use_sliding_window\":true", "use_sliding_window", "true"},
         {BASE ",\"partial_rotary_factor\":0.5", "partial_rotary_factor", "0.5"},
-        {BASE ",\"quantization_config\":{\"bits\":4}", "quantization_config", "bits"},
+        {BASE ",\"quantization_config\":{\"bits\":4,\"quant_method\":\"gptq\"}", "quantization_config",
+         "weights are quantised (quant_method 'gptq', bits 4)"},
+        {BASE ",\"compression_config\":{\"quant_method\":\"compressed-tensors\"}", "compression_config", "'compressed-tensors')"},
         {BASE ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]", "layer_types", "sliding_attention"},
         {BASE ",\"attn_logit_softcapping\":50.0", "attn_logit_softcapping", "50"},
         {BASE ",\"logit_scale\":0.0625", "logit_scale", "0.0625"},
@@ -244,8 +247,8 @@ static void test_special_ids(void)
     CHECK(c.bos_id == 1 && c.eos_id == 2 && c.n_eos == 2 && strstr(log_text, "bos_token_id") && strstr(log_text, "eos_token_id"));
     CHECK_INT(read_config(BASE ",\"bos_token_id\":0,\"eos_token_id\":0", "\"bos_token_id\":0,\"eos_token_id\":0", NULL, &c, &e), 0);
     CHECK(c.bos_id == 0 && c.eos_id == 0 && !log_text[0]);
-    CHECK_INT(read_config(BASE, "\"eos_token_id\":999", NULL, &c, &e), ERR_INVALID);
-    CHECK(strstr(e.text, "generation_config.json") && strstr(e.text, "999"));
+    CHECK_INT(read_config(BASE, "\"eos_token_id\":999", NULL, &c, &e), 0);
+    CHECK(c.n_eos == 0 && c.eos_id == -1 && strstr(log_text, "generation_config.json") && strstr(log_text, "999"));
     struct model_overrides o = {.bos_id = 5, .eos_id = 6};
     CHECK_INT(read_config(BASE ",\"eos_token_id\":[7,8]", NULL, &o, &c, &e), 0);
     CHECK(c.bos_id == 5 && c.eos_id == 6 && c.n_eos == 1 && c.eos_ids[0] == 6);
