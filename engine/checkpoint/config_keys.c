@@ -163,7 +163,6 @@ static const char *const ignored_keys[] = {
     "torchscript",
     "transformers.js_config",
     "transformers_version",
-    "transformers_weights",
     "typical_p",
     "unk_token",
     "unk_token_id",
@@ -198,6 +197,7 @@ static const struct {
     {"logits_scaling", "1"},
     {"lm_head_multiplier", "1"},
     {"mup_base_width", ""},
+    {"no_rope_layers", ""}, /* but in smollm3 */
     {"num_experts", "0"},
     {"num_experts_per_tok", "0"},
     {"num_local_experts", "0"},

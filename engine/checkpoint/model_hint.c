@@ -134,10 +134,13 @@ int model_hint_no_config(const char *path, struct err *err)
         return hint_file(path, err);
     if (find_entry(path, is_model_folder, name, &n))
         return hint_folders(path, name, n, err);
-    if (snprintf(snapshots, sizeof(snapshots), "%s/snapshots", path) < (int)sizeof(snapshots) && find_entry(snapshots, is_model_folder, name, &n))
+    if (snprintf(snapshots, sizeof(snapshots), "%s/snapshots", path) < (int)sizeof(snapshots) &&
+        find_entry(snapshots, is_model_folder, name, &n))
         return hint_folders(snapshots, name, n, err);
     if (has_file(path, "adapter_config.json"))
-        return say(err, path, "holds an adapter (LoRA or another of PEFT's), not a model: merge it into its base model (merge_and_unload) and save that");
+        return say(
+            err, path,
+            "holds an adapter (LoRA or another of PEFT's), not a model: merge it into its base model (merge_and_unload) and save that");
     if (find_entry(path, is_gguf, name, &n)) {
         char what[400];
         snprintf(what, sizeof(what), "has no config.json, but %.100s in %s", name, gguf);
@@ -160,14 +163,18 @@ int model_hint_no_weights(const char *dir, struct err *err)
     else if (find_entry(dir, is_gguf, name, &n))
         snprintf(what, sizeof(what), "has its weights in %s", gguf);
     else if (find_entry(dir, is_consolidated, name, &n))
-        snprintf(what, sizeof(what), "has its weights in its makers' own format (%.60s): take the version for transformers, with model.safetensors", name);
+        snprintf(what, sizeof(what),
+                 "has its weights in its makers' own format (%.60s): take the version for transformers, with model.safetensors", name);
     else if (has_file(dir, "adapter_config.json"))
         snprintf(what, sizeof(what), "holds an adapter, not a model: merge it into its base model (merge_and_unload) and save that");
     else if (find_entry(dir, is_safetensors, name, &n))
         snprintf(what, sizeof(what),
-                 "has %d .safetensors files (%.60s), but neither model.safetensors nor model.safetensors.index.json, which tells how they belong together", n, name);
+                 "has %d .safetensors files (%.60s), but neither model.safetensors nor model.safetensors.index.json, which tells how they "
+                 "belong together",
+                 n, name);
     else
-        snprintf(what, sizeof(what), "has config.json, but neither model.safetensors nor model.safetensors.index.json: the weights are missing");
+        snprintf(what, sizeof(what),
+                 "has config.json, but neither model.safetensors nor model.safetensors.index.json: the weights are missing");
     return say(err, dir, what);
 }
 

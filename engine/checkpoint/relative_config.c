@@ -71,7 +71,8 @@ static int read_width(const json_t *c, const struct model_config *m, int *ret, s
     if (r >= 0 && !json_is_false(json_object_get(c, "sliding_window")))
         r = get_int(c, "sliding_window", 1, MAX_WINDOW, &width, err);
     if (r >= 0 && m->type == MODEL_LLAMA && use && width == 0 && given(c, "use_sliding_window"))
-        return err_field(err, ERR_UNSUPPORTED, "use_sliding_window", WHERE "use_sliding_window = true is not implemented without sliding_window");
+        return err_field(err, ERR_UNSUPPORTED, "use_sliding_window",
+                         WHERE "use_sliding_window = true is not implemented without sliding_window");
     *ret = r >= 0 && use ? width : 0;
     return r;
 }
