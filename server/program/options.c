@@ -34,6 +34,12 @@ static const struct option_row rows[] = {
     {"prefix-cache", OPTION_ON_OFF, RUNS, AT(prefix_cache), 0, 0, NULL, "on", NULL, "reuse computed prefixes across requests"},
     {"rope-scaling", OPTION_JSON, LOADS, AT(rope_scaling), 0, 0, NULL, NULL, "JSON",
      "RoPE scaling instead of config.json's, e.g. {\"rope_type\":\"yarn\",\"factor\":4}"},
+    {"rope-factor", OPTION_CHOICE, LOADS, AT(rope_factor), 0, 0, "config|ratio", NULL, NULL,
+     "YaRN where config.json has both lengths: take its factor (transformers 4.57 and 5) or the ratio of the lengths (4.52); default: "
+     "ratio in "
+     "rope_scaling of llama models, config elsewhere"},
+    {"accept-config-key", OPTION_NAMES, LOADS, AT(accept_config_key), 0, 0, NULL, NULL, "NAME",
+     "pass over a key of config.json that dtrnet does not know, which you say changes nothing; may be given several times"},
     {"dense-layers", OPTION_LIST, LOADS, AT(dense_layers), 0, 0, NULL, NULL, "LIST",
      "layers to run dense: 0,2,4 or all or none; default: as the checkpoint says"},
     {"expert-choice", OPTION_CHOICE, LOADS, AT(expert_choice), 0, 0, "exact|threshold", NULL, NULL,

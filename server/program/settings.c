@@ -32,6 +32,8 @@ int settings_of_server(const struct options *o, struct keys *keys, struct arena 
                    .kv_cache_bytes = o->kv_cache_memory,
                    .prefix_cache = o->prefix_cache,
                    .rope_scaling = o->rope_scaling,
+                   .rope_factor = o->rope_factor,
+                   .accept_keys = o->accept_config_key,
                    .dense_layers = o->dense_layers,
                    .expert_choice = o->expert_choice,
                    .bos_id = o->bos_id,
