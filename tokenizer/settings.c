@@ -1,6 +1,6 @@
 /* From keyword arguments (kwargs.h) to typed settings. */
 #include "tokenizer/settings.h"
-#include "common/mapfile.h"
+#include "common/readfile.h"
 #include "tokenizer/python_json.h"
 #include "tokenizer/settings_parts.h"
 #include "tokenizer/tokenizer_class.h"
@@ -76,22 +76,14 @@ static void read_chat_template(struct settings *s, const json_t *v)
 static int read_template_file(struct settings *s, const char *dir, struct err *err)
 {
     char path[PATH_MAX];
-    struct mapfile m;
-    struct err why = {0};
+    struct buf text;
     snprintf(path, sizeof(path), "%s/chat_template.jinja", dir);
-    int r = mapfile_open(&m, path, &why);
-    if (r == ERR_NOT_FOUND)
-        return 0;
-    if (r >= 0 && m.len > MAX_TEMPLATE_BYTES)
-        r = err_set(&why, ERR_CORRUPT, "%s is larger than %zu bytes", path, MAX_TEMPLATE_BYTES);
+    buf_init(&text, MAX_TEMPLATE_BYTES);
+    int r = readfile(path, &text, err);
     if (r >= 0)
-        s->chat_template = arena_strndup(&s->memory, m.len ? (const char *)m.data : "", m.len);
-    if (r >= 0)
-        r = mapfile_check(&m, &why);
-    mapfile_close(&m);
-    if (r < 0 && err)
-        *err = why;
-    return r;
+        s->chat_template = arena_strndup(&s->memory, text.data, text.len);
+    buf_done(&text);
+    return r == ERR_NOT_FOUND ? 0 : r;
 }
 
 /* An id, or the first of a list. */

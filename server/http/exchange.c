@@ -221,12 +221,23 @@ static ssize_t stream_read(void *user, uint64_t pos, char *out, size_t max)
     return (ssize_t)n;
 }
 
+/* Of what a browser shows: it asks again after an update, guesses no types, and tells nobody where it came from. */
+static void add_page_headers(struct MHD_Response *m, const char *policy)
+{
+    MHD_add_response_header(m, "Content-Security-Policy", policy);
+    MHD_add_response_header(m, "X-Content-Type-Options", "nosniff");
+    MHD_add_response_header(m, "Referrer-Policy", "no-referrer");
+    MHD_add_response_header(m, "Cache-Control", "no-cache");
+}
+
 static void add_headers(struct http_exchange *x, struct MHD_Response *m, const struct http_response *resp)
 {
     char text[32];
     if (resp->status != 204)
         MHD_add_response_header(m, "Content-Type", resp->content_type ? resp->content_type : "application/json");
     MHD_add_response_header(m, "X-Request-Id", x->req.id);
+    if (resp->content_policy)
+        add_page_headers(m, resp->content_policy);
     if (resp->allow)
         MHD_add_response_header(m, "Allow", resp->allow);
     if (resp->retry_after_s > 0) {

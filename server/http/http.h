@@ -45,13 +45,14 @@ struct http_stream {
 /* The answer, zeroed but for an initialised `body`. */
 struct http_response {
     int status;
-    const char *content_type;  /* static; NULL: application/json */
-    const char *allow;         /* static; the Allow header, or NULL */
-    int retry_after_s;         /* 0: no header */
-    bool close;                /* end the connection after this answer */
-    struct buf body;           /* taken over by http.c */
-    struct http_stream stream; /* used instead of body when next is set */
-    bool events;               /* each piece of the stream is sent at once; else a short answer is sent whole */
+    const char *content_type;   /* static; NULL: application/json */
+    const char *content_policy; /* static; a Content-Security-Policy for browsers, or NULL */
+    const char *allow;          /* static; the Allow header, or NULL */
+    int retry_after_s;          /* 0: no header */
+    bool close;                 /* end the connection after this answer */
+    struct buf body;            /* taken over by http.c */
+    struct http_stream stream;  /* used instead of body when next is set */
+    bool events;                /* each piece of the stream is sent at once; else a short answer is sent whole */
 };
 
 struct http_options {

@@ -13,6 +13,7 @@ static const struct route table[] = {
     {"POST", "/v1/chat/completions", api_chat_completions},
     {"POST", "/v1/loglikelihood", api_loglikelihood, .has_body = true, .queued = true},
     {"POST", "/v1/loglikelihood_rolling", api_loglikelihood_rolling, .has_body = true, .queued = true},
+    {"POST", "/v1/routing", api_routing, .has_body = true, .queued = true},
     {"POST", "/tokenize", api_tokenize, .quiet = true, .has_body = true},
     {"POST", "/detokenize", api_detokenize, .quiet = true, .has_body = true},
     {"GET", "/tokenizer_info", api_tokenizer_info},
@@ -23,6 +24,9 @@ static const struct route table[] = {
     {"GET", "/metrics", api_metrics, .open = true, .quiet = true},
     {"GET", "/version", api_version},
     {"GET", "/openapi.json", api_openapi, .early = true},
+    {"GET", "/", api_page, .open = true, .quiet = true, .early = true},
+    {"GET", "/page/page.css", api_page, .open = true, .quiet = true, .early = true},
+    {"GET", "/page/page.js", api_page, .open = true, .quiet = true, .early = true},
 };
 #define N_ROUTES (int)(sizeof(table) / sizeof(table[0]))
 _Static_assert(sizeof(table) / sizeof(table[0]) < METRICS_ROUTES, "metrics.h has too few routes");
@@ -36,7 +40,7 @@ const struct route *routes_table(int *ret_n)
 static bool path_is(const struct route *r, const char *path)
 {
     size_t n = strlen(r->path);
-    return r->path[n - 1] == '/' ? !strncmp(r->path, path, n) && path[n] : !strcmp(r->path, path);
+    return n > 1 && r->path[n - 1] == '/' ? !strncmp(r->path, path, n) && path[n] : !strcmp(r->path, path);
 }
 
 /* HEAD is answered as GET; the library leaves the body out. */
