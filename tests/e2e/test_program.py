@@ -5,6 +5,7 @@ tokenizer, `dtrnet score` and `dtrnet inspect`.
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -362,6 +363,23 @@ def test_inspect() -> None:
     assert report["family"] == "dtrnet" and report["flops_per_token"]["route_rate"] == 0.5 and len(report["plan"]) == 12
     assert "KV bytes" in run("inspect").stdout
     assert run("inspect", "--model", "/no/such").returncode == 2 and run("inspect", "--route-rate", "1.5").returncode == 2
+
+
+def test_warnings() -> None:
+    """Few descriptors, and a server that the network reaches without a key."""
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (600, 600))
+
+    for flags, limit, says in (
+        (["--max-connections", "500"], few, r"600 file descriptors are allowed .*--max-connections 500 needs \d+"),
+        (["--host", "0.0.0.0"], None, "0.0.0.0 can be reached from the network, and no key is needed"),
+        (["--host", "0.0.0.0", "--api-key", "k"], None, None),
+    ):
+        command = [PROGRAM, "serve", "--port", "0", "--model", "/no/such/model", *flags]
+        got = subprocess.run(command, capture_output=True, text=True, timeout=600, preexec_fn=limit)
+        warned = [line for line in got.stderr.splitlines() if " warn " in line and "tokenizer" not in line]
+        assert (len(warned) == 1 and re.search(says, warned[0])) if says else not warned, (flags, got.stderr)
 
 
 def test_check() -> None:

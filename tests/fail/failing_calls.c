@@ -48,12 +48,12 @@ static bool refused(const char *name, int code)
 }
 
 /* WRAP(type, name, code, failure, (parameters), (arguments)) */
-#define WRAP(type, name, code, failure, parameters, arguments)                     \
-    type __real_##name parameters;                                                 \
-    type __wrap_##name parameters;                                                 \
-    type __wrap_##name parameters                                                  \
-    {                                                                              \
-        return refused(#name, code) ? (failure) : __real_##name arguments;         \
+#define WRAP(type, name, code, failure, parameters, arguments)             \
+    type __real_##name parameters;                                         \
+    type __wrap_##name parameters;                                         \
+    type __wrap_##name parameters                                          \
+    {                                                                      \
+        return refused(#name, code) ? (failure) : __real_##name arguments; \
     }
 
 WRAP(int, accept4, EMFILE, -1, (int fd, struct sockaddr *addr, socklen_t *len, int flags), (fd, addr, len, flags))
@@ -67,7 +67,8 @@ WRAP(int, epoll_create1, EMFILE, -1, (int flags), (flags))
 WRAP(int, epoll_ctl, ENOMEM, -1, (int epoll, int op, int fd, struct epoll_event *e), (epoll, op, fd, e))
 WRAP(int, fstat64, EIO, -1, (int fd, struct stat64 *ret), (fd, ret))
 WRAP(int, stat64, EIO, -1, (const char *path, struct stat64 *ret), (path, ret))
-WRAP(void *, mmap64, ENOMEM, MAP_FAILED, (void *at, size_t len, int prot, int flags, int fd, off64_t offset), (at, len, prot, flags, fd, offset))
+WRAP(void *, mmap64, ENOMEM, MAP_FAILED, (void *at, size_t len, int prot, int flags, int fd, off64_t offset),
+     (at, len, prot, flags, fd, offset))
 WRAP(FILE *, fopen64, EMFILE, NULL, (const char *path, const char *mode), (path, mode))
 WRAP(FILE *, fdopen, ENOMEM, NULL, (int fd, const char *mode), (fd, mode))
 WRAP(ssize_t, send, ENOBUFS, -1, (int fd, const void *data, size_t len, int flags), (fd, data, len, flags))

@@ -40,8 +40,10 @@ static int ask(int port)
     char text[512], got[4096];
     size_t n = 0;
     ssize_t k = 0;
-    int fd = socket(AF_INET, SOCK_STREAM, 0), len = snprintf(text, sizeof(text),
-        "POST /v1/loglikelihood HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s", sizeof(body) - 1, body);
+    int fd = socket(AF_INET, SOCK_STREAM, 0),
+        len =
+            snprintf(text, sizeof(text), "POST /v1/loglikelihood HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
+                     sizeof(body) - 1, body);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     if (connect(fd, (struct sockaddr *)&to, sizeof(to)) || send(fd, text, (size_t)len, MSG_NOSIGNAL) != len)
         n = 0;
