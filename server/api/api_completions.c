@@ -107,7 +107,7 @@ static int run_with_stops(struct completion *p, struct engine_ticket **ret, stru
 static int run(struct completion *p, struct err *err)
 {
     struct engine_ticket *t = NULL;
-    int r = p->stop.n ? run_with_stops(p, &t, err) : api_run(p->call, p->reqs, p->n_choices, "prompt", &t, err);
+    int r = completion_has_stops(p) ? run_with_stops(p, &t, err) : api_run(p->call, p->reqs, p->n_choices, "prompt", &t, err);
     for (int i = 0; i < p->n_choices && r >= 0; i++)
         completion_take(p, t, i);
     if (r >= 0)

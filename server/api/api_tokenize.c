@@ -95,6 +95,22 @@ int api_tokenize(struct call *c, struct err *err)
 
 /* ---- /detokenize ---- */
 
+/* Ids that the model has and the tokenizer lacks add nothing, as in the tokenizers library's decode. */
+static size_t drop_unnamed(const struct tokenizer *t, int32_t *ids, size_t n)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < tokenizer_vocab_size(t))
+            ids[kept++] = ids[i];
+    return kept;
+}
+
+static int largest_id(const struct call *c)
+{
+    int named = tokenizer_vocab_size(c->server->tokenizer), vocab = c->server->info->config->vocab;
+    return (named > vocab ? named : vocab) - 1;
+}
+
 /* The text's bytes, and as many again for what JSON makes of it. */
 static int charge_decoded(struct call *c, const int32_t *ids, size_t n, struct err *err)
 {
@@ -118,9 +134,11 @@ int api_detokenize(struct call *c, struct err *err)
     if (r >= 0 && !json_is_array(json_object_get(c->body, "tokens")))
         r = err_field(err, ERR_INVALID, "tokens", "tokens must be a list of token ids");
     if (r >= 0)
-        r = json_get_ids(c->body, "", "tokens", 0, tokenizer_vocab_size(c->server->tokenizer) - 1, API_MAX_TEXT_TOKENS, &ids, &n, err);
-    if (r >= 0)
+        r = json_get_ids(c->body, "", "tokens", 0, largest_id(c), API_MAX_TEXT_TOKENS, &ids, &n, err);
+    if (r >= 0) {
+        n = drop_unnamed(c->server->tokenizer, ids, n);
         r = charge_decoded(c, ids, n, err);
+    }
     if (r >= 0)
         r = tokenizer_decode(c->server->tokenizer, ids, n, false, &text, &len, err);
     free(ids);

@@ -104,7 +104,7 @@ static int parse_body(struct call *c, struct err *err)
     size_t most = json_estimate(c->req->body, c->req->body_len);
     if (!charge_take(charge, most))
         return charge_error(charge, err);
-    int r = json_parse(c->req->body, c->req->body_len, "body", &c->body, err);
+    int r = json_parse_with_nul(c->req->body, c->req->body_len, "body", &c->body, err);
     charge_change(charge, most, r < 0 ? 0 : json_parsed_bytes());
     http_drop_body(c->req);
     if (r >= 0 && !json_is_object(c->body))
