@@ -10,7 +10,9 @@ static int find_text(struct call *c, const char **ret, size_t *ret_len, struct e
     if (json_is_array(json_object_get(c->body, name)))
         return err_field(err, ERR_INVALID, name, "%s must be a string; chat messages are not taken, since no chat template is applied here",
                          name);
-    int r = json_get_string(c->body, "", name, ret, ret_len, err);
+    int r = json_get_string(c->body, "", "content", ret, ret_len, err);
+    if (r >= 0)
+        r = json_get_string(c->body, "", name, ret, ret_len, err);
     if (r >= 0 && !*ret)
         return err_field(err, ERR_INVALID, "prompt", "prompt is missing");
     return r;

@@ -57,12 +57,14 @@ struct http_options {
     int port;                                 /* 0: a free one */
     const char *tls_cert_file, *tls_key_file; /* both or neither */
     int max_connections;
-    int header_timeout_s;  /* headers take no longer in all */
-    int idle_timeout_s;    /* between requests, and while nothing of an answer is taken */
-    int period_s;          /* in every such period of a body or an answer under way */
-    size_t min_rate;       /* so many bytes a second must move, on average */
-    size_t max_body_bytes; /* larger bodies never reach the handler */
-    struct budget *budget; /* of all requests; borrowed; NULL: none */
+    int header_timeout_s;    /* headers take no longer in all */
+    int idle_timeout_s;      /* between requests, and while nothing of an answer is taken */
+    int period_s;            /* in every such period of a body or an answer under way */
+    size_t min_rate;         /* so many bytes a second must move, on average */
+    size_t max_body_bytes;   /* larger bodies never reach the handler */
+    const char *cors_origin; /* cors.h; NULL: none */
+    bool gzip;               /* compress answers for clients that ask for it */
+    struct budget *budget;   /* of all requests; borrowed; NULL: none */
     struct log *log;
     /* Runs on the connection's thread when the headers are there. Negative: the request is refused, its body is not kept, and `handle`
      * gets the error as body_error. NULL: all are let in. */

@@ -52,6 +52,8 @@ static int find(struct http_request *req, struct http_response *resp, const stru
         }
         allow = strcmp(table[i].method, "GET") ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
     }
+    if (!strcmp(req->path, "*"))
+        allow = "GET, HEAD, POST, OPTIONS"; /* of the server as a whole */
     resp->allow = allow;
     if (allow && !strcmp(method, "OPTIONS")) {
         resp->status = 204;
