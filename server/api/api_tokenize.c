@@ -90,6 +90,7 @@ int api_tokenize(struct call *c, struct err *err)
         token_ids_done(&a->ids);
         return r;
     }
+    api_count(c, (int64_t)a->ids.n, 0);
     api_take_call(c, &a->call);
     c->resp->stream = (struct http_stream){answer_next, answer_done, a};
     return 0;
@@ -144,6 +145,7 @@ int api_detokenize(struct call *c, struct err *err)
     if (r >= 0)
         r = tokenizer_decode(c->server->tokenizer, ids, n, false, &text, &len, err);
     free(ids);
+    api_count(c, (int64_t)n, 0);
     if (r < 0)
         return r;
     api_note_unknown(c, c->body, known);

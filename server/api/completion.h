@@ -4,7 +4,9 @@
  * completion_text.c makes text of tokens; completion_write.c writes choices. */
 #pragma once
 #include "server/api/api.h"
+#include "server/api/progress.h"
 #include "server/api/stop.h"
+#include "server/api/token_times.h"
 #include <time.h>
 
 #define COMPLETION_MAX_N 128
@@ -29,6 +31,8 @@ struct completion_choice {
     int n_new;                 /* so many they are, the one that ends the text included */
     enum finish_reason finish; /* FINISH_NONE while more may come, and without any token */
     int code;                  /* why decoding failed, or 0 */
+    struct token_times times;  /* the engine's thread alone uses it, and reads the next */
+    struct progress *progress; /* told of tokens and of the end; NULL: nobody waits for them */
 };
 
 struct completion {
@@ -52,10 +56,12 @@ struct completion {
     time_t created;
 };
 
-/* Reads c->body into *ret, in the arena; choices and requests are ready to be submitted, but for on_token and on_done. */
+/* Reads c->body into *ret, in the arena; choices and requests are ready to be submitted. */
 int completion_parse(struct call *c, struct completion *ret, struct err *err);
 void completion_done(struct completion *p); /* what is not in the arena; copes with a zeroed struct */
 
+/* Tells `progress` (borrowed; until the ticket is freed) of tokens and ends. Before api_submit. */
+void completion_follow(struct completion *p, struct progress *progress);
 /* Takes the next token that choice i has got into its text; false: there is none, or the choice has ended. A stop string or a stop id ends
  * its sequence. */
 bool completion_take_one(struct completion *p, struct engine_ticket *t, int i);

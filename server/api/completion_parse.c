@@ -1,5 +1,6 @@
 /* Reads a completions request: every field has a type and a range, names that would change the output and are not implemented are
  * refused unless neutral, other unknown names are ignored. */
+#include "common/monotonic.h"
 #include "server/api/completion.h"
 #include <math.h>
 #include <string.h>
@@ -306,7 +307,29 @@ static int check_size(struct completion *p, struct err *err)
 
 /* ---- sequences ---- */
 
-static int fill_requests(struct call *c, struct completion *p, struct err *err)
+/* On the engine's thread. */
+static void note_token(void *user)
+{
+    struct completion_choice *choice = user;
+    token_times_add(&choice->times);
+    if (choice->progress)
+        progress_token(choice->progress);
+}
+
+static void note_end(void *user)
+{
+    progress_end(((struct completion_choice *)user)->progress);
+}
+
+void completion_follow(struct completion *p, struct progress *progress)
+{
+    for (int i = 0; i < p->n_choices; i++) {
+        p->choices[i].progress = progress;
+        p->reqs[i].on_done = note_end;
+    }
+}
+
+static int fill_requests(struct call *c, struct completion *p, double begin_s, struct err *err)
 {
     p->n_choices = (int)p->n_prompts * p->n;
     p->reqs = arena_alloc(&c->arena, (size_t)p->n_choices, sizeof(*p->reqs));
@@ -316,6 +339,7 @@ static int fill_requests(struct call *c, struct completion *p, struct err *err)
     for (int i = 0; i < p->n_choices; i++) {
         const struct completion_prompt *prompt = &p->prompts[i / p->n];
         p->choices[i].prompt = prompt;
+        token_times_init(&p->choices[i].times, &c->server->metrics, begin_s);
         stop_text_init(&p->choices[i].text, &p->stop, (size_t)1 << 30);
         p->reqs[i] = (struct eval_request){
             .tokens = prompt->ids,
@@ -327,6 +351,8 @@ static int fill_requests(struct call *c, struct completion *p, struct err *err)
             .sample_top_k = p->top_k > 0 ? p->top_k : 0,
             .top_p = (float)p->top_p,
             .ignore_eos = p->ignore_eos,
+            .on_token = note_token,
+            .user = &p->choices[i],
             .seed = p->seed + (uint64_t)(i % p->n) * 0x9e3779b97f4a7c15u,
         };
     }
@@ -355,13 +381,14 @@ static void note_unknown(struct call *c)
 
 int completion_parse(struct call *c, struct completion *p, struct err *err)
 {
+    double begin_s = monotonic_seconds();
     int r;
     if ((r = api_check_model(c, err)) < 0 || (r = check_refused(c, err)) < 0 || (r = parse_scalars(c, p, err)) < 0 ||
         (r = parse_prompt_logprobs(c, p, err)) < 0 || (r = parse_stops(c, p, err)) < 0 || (r = parse_prompts(c, p, err)) < 0 ||
         (r = check_lengths(c, p, err)) < 0 || (r = check_size(p, err)) < 0)
         return r;
     note_unknown(c);
-    return fill_requests(c, p, err);
+    return fill_requests(c, p, begin_s, err);
 }
 
 void completion_done(struct completion *p)

@@ -4,7 +4,6 @@
  * The connection's thread sleeps until the engine has more tokens (progress.h), takes them and writes events, a bounded piece at a time. The
  * prompt's own scores are known only at the end, so with echo and logprobs all events come then. */
 #include "server/api/completion.h"
-#include "server/api/progress.h"
 #include <stdlib.h>
 
 #define TEXT_MAX_BYTES ((size_t)1 << 30)
@@ -267,11 +266,7 @@ int completion_stream(struct call *c, struct completion *p, struct err *err)
     }
     *s = (struct stream){.p = p, .choices = choices, .whole = p->echo && p->logprobs >= 0};
     progress_init(&s->progress, p->n_choices);
-    for (int i = 0; i < p->n_choices; i++) {
-        p->reqs[i].on_token = progress_token;
-        p->reqs[i].on_done = progress_end;
-        p->reqs[i].user = &s->progress;
-    }
+    completion_follow(p, &s->progress);
     api_take_call(c, &s->call);
     p->call = &s->call;
     r = api_submit(p->call, p->reqs, p->n_choices, &s->ticket, err);

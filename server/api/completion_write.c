@@ -278,6 +278,7 @@ void completion_write_usage(struct completion *p, struct writer *w, const struct
     atomic_fetch_add(&p->call->server->metrics.prompt_tokens, (uint64_t)prompt);
     atomic_fetch_add(&p->call->server->metrics.completion_tokens, (uint64_t)made);
     atomic_fetch_add(&p->call->server->metrics.dropped_tokens, (uint64_t)dropped);
+    api_count(p->call, prompt + made, computed);
     writer_key(w, "usage");
     writer_open(w, '{');
     writer_key_int(w, "prompt_tokens", prompt);

@@ -28,6 +28,7 @@ struct http_request {
     int route;                        /* left to the handler; -1 at first */
     char client[HTTP_CLIENT_MAX + 1]; /* left to the handler: who asks; "" at first */
     bool wants_body;                  /* left to `admit`: false drops what body there is */
+    int64_t tokens, rows;             /* left to the handler, for the log: prompt and generated tokens; positions computed */
     struct charge charge;             /* memory that it holds, the body included; given back in the end */
     struct http_exchange *exchange;
 };

@@ -1,6 +1,7 @@
 /* See routes.h. */
 #include "server/http/routes.h"
 #include <malloc.h>
+#include <math.h>
 #include <string.h>
 
 #define REQUEST_ARENA (SIZE_MAX / 4)  /* the request's charge is the limit */
@@ -160,6 +161,23 @@ void routes_handle(void *user, struct http_request *req, const struct err *body_
     arena_done(&c.arena);
 }
 
+/* One line a request; tokens and rows are those of answers that were written. */
+static void log_access(struct server *s, const struct http_request *req, int status, double seconds, bool sent, bool quiet)
+{
+    struct log_field fields[8] = {{"method", req->method},
+                                  {"path", req->path},
+                                  {"status", NULL, status},
+                                  {"duration_ms", NULL, round(1e6 * seconds) / 1e3},
+                                  {"tokens", NULL, (double)req->tokens},
+                                  {"rows", NULL, (double)req->rows}};
+    int n = 6;
+    if (*req->client)
+        fields[n++] = (struct log_field){"client", req->client};
+    if (!sent)
+        fields[n++] = (struct log_field){"sent", "partly"};
+    log_fields(s->log, quiet ? LOG_DEBUG : LOG_INFO, req->id, "request", fields, n);
+}
+
 void routes_finished(void *user, const struct http_request *req, int status, double seconds, bool sent)
 {
     struct server *s = user;
@@ -167,6 +185,5 @@ void routes_finished(void *user, const struct http_request *req, int status, dou
     if (req->charge.peak > TRIM_BYTES)
         malloc_trim(0);
     metrics_count(&s->metrics, req->route, status, seconds);
-    log_write(s->log, quiet ? LOG_DEBUG : LOG_INFO, req->id, "%.16s %.100s %d %.1f ms%s%s%s", req->method, req->path, status, 1e3 * seconds,
-              *req->client ? " " : "", req->client, sent ? "" : " (not sent to its end)");
+    log_access(s, req, status, seconds, sent, quiet);
 }

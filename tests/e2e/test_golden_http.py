@@ -39,7 +39,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def check_routing(server: Server, tokens: list[int], want: dict[str, np.ndarray]) -> None:
     """Decisions of every routed layer, rows that attend, and rows that the KV cache then holds."""
-    before = server.idle_metrics()["dtrnet_kv_rows_held"]
+    before = server.idle_metrics()["dtrnet_kv_held_rows"]
     request = {"requests": [{"context": tokens, "continuations": [[tokens[0]]]}], "routing": True}
     answer = server.post("/v1/loglikelihood", request)
     routing = np.array([[int(bit) for bit in row] for row in answer["results"][0]["continuations"][0]["routing"]], np.uint8)
@@ -47,7 +47,7 @@ def check_routing(server: Server, tokens: list[int], want: dict[str, np.ndarray]
     decided = [layer for layer in range(len(routing)) if "route" in want and layer in want["layers"]]
     assert not decided or (routing[decided] == want["route"]).all(), "routing differs"
     assert (np.delete(routing, decided, 0) == 1).all(), "a dense layer left tokens out"
-    held = server.idle_metrics()["dtrnet_kv_rows_held"] - before
+    held = server.idle_metrics()["dtrnet_kv_held_rows"] - before
     if answer["usage"]["cached_tokens"] == 0:
         assert held == want["kv_len"].sum(), f"{held} KV rows held, {want['kv_len'].sum()} expected"
 

@@ -69,6 +69,9 @@ def test_request_ids() -> None:
     assert len(set(made)) == 3 and all(len(m) == 16 for m in made)
     bad = client.call("POST", "/v1/completions", {"prompt": 5}, headers={"X-Request-Id": "seen-in-log"})
     assert bad.status == 400 and "seen-in-log" in server.wait_for(".*seen-in-log.*")
+    n = len(ids_of(TEXT + " logged"))
+    client.call("POST", "/v1/completions", {"prompt": TEXT + " logged", "max_tokens": 2}, headers={"X-Request-Id": "counted"})
+    server.wait_for(rf"\[counted\] request method=POST path=/v1/completions status=200 duration_ms=[\d.]+ tokens={n + 2} rows=\d+")
 
 
 def test_metrics() -> None:
@@ -82,8 +85,11 @@ def test_metrics() -> None:
         "http_requests_total",
         "http_request_seconds_bucket",
         "layer_rows_routed_total",
-        "kv_rows_held",
-        "kv_bytes_total",
+        "kv_held_rows",
+        "kv_pool_bytes",
+        "time_to_first_token_seconds_count",
+        "queue_seconds_count",
+        "time_between_tokens_seconds_sum",
         "queue_sequences",
     ):
         assert f"\ndtrnet_{name}" in text, name
@@ -91,8 +97,10 @@ def test_metrics() -> None:
     times = {op: float(series[f'dtrnet_busy_op_seconds_total{{op="{op}"}}']) for op in ("matmul", "attention", "other")}
     busy = float(series["dtrnet_busy_seconds_total"])
     assert all(s > 0 for s in times.values()) and abs(sum(times.values()) - busy) < 0.01 * busy, (times, busy)
-    memory = {use: int(series[f'dtrnet_device_memory_bytes{{use="{use}"}}']) for use in ("total", "free", "weights", "kv", "workspace")}
-    assert all(n > 0 for n in memory.values()) and memory["free"] < memory["total"], memory
+    memory = {use: int(series[f'dtrnet_device_memory_held_bytes{{use="{use}"}}']) for use in ("weights", "kv", "workspace")}
+    size, free = (float(series[f"dtrnet_device_memory_{name}_bytes"]) for name in ("size", "free"))
+    assert all(n > 0 for n in memory.values()) and 0 < free < size, (memory, free, size)
+    assert float(series["process_resident_memory_bytes"]) > 0 and float(series["process_start_time_seconds"]) > 1e9
 
 
 # ---- tokenizer ----

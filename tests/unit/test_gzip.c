@@ -46,7 +46,9 @@ static void fill(struct buf *b, size_t n)
 static void check_reads_back(const struct buf *packed, const struct buf *want)
 {
     char *back = malloc(want->len + 1);
-    z_stream z = {.next_in = (unsigned char *)packed->data, .avail_in = (unsigned)packed->len, .next_out = (unsigned char *)back,
+    z_stream z = {.next_in = (unsigned char *)packed->data,
+                  .avail_in = (unsigned)packed->len,
+                  .next_out = (unsigned char *)back,
                   .avail_out = (unsigned)want->len + 1};
     CHECK_INT(inflateInit2(&z, 15 + 16), Z_OK);
     CHECK_INT(inflate(&z, Z_FINISH), Z_STREAM_END);
