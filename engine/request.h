@@ -44,6 +44,7 @@ struct eval_result {
     const int32_t *new_top_ids;    /* [n_new, k1] */
     const float *new_top_logprobs; /* [n_new, k1] */
     enum finish_reason finish;
+    double queued_s;                /* seconds from engine_submit to the sequence's start; -1: it never started */
     int n_rows;                     /* positions whose rows this sequence rests on */
     int rows_computed, rows_cached; /* rows run for it (again for a score included), and taken from the prefix tree */
     const int *rows_routed;         /* [n_layers] of n_rows, those that attended; all in dense layers */

@@ -1,5 +1,6 @@
 /* A request's outputs: allocated before it is queued, filled from the results of steps, completed at the end. */
 #include "engine/schedule/sequence.h"
+#include "common/monotonic.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@ int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_l
     size_t scored = (size_t)(req->n_tokens - req->score_begin), fresh = (size_t)req->max_new, layers = (size_t)n_layers;
     *s = (struct sequence){
         .req = req, .ticket = ticket, .k1 = req->top_k > 1 ? req->top_k : 1, .table_off = -1, .state_slot = -1, .state_pos = -1};
+    s->submitted_s = monotonic_seconds();
     s->sampler = (struct sampler_params){req->temperature, req->sample_top_k, req->top_p, req->seed};
     size_t k1 = (size_t)s->k1, words = output_words(req, n_layers);
     float *at = s->block = calloc(words ? words : 1, 4);
@@ -37,7 +39,8 @@ int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_l
     s->new_tokens = s->new_top_ids + fresh * k1;
     s->rows_routed = s->new_tokens + fresh;
     s->rows_executed = s->rows_routed + layers;
-    s->result = (struct eval_result){.new_tokens = s->new_tokens,
+    s->result = (struct eval_result){.queued_s = -1,
+                                     .new_tokens = s->new_tokens,
                                      .new_logprobs = s->new_logprobs,
                                      .new_top_ids = s->new_top_ids,
                                      .new_top_logprobs = s->new_top_logprobs};

@@ -19,7 +19,8 @@ struct sequence {
     const struct eval_request *req;
     struct eval_result result;
     struct sampler_params sampler;
-    int k1; /* alternatives kept: max(1, req->top_k) */
+    double submitted_s; /* monotonic */
+    int k1;             /* alternatives kept: max(1, req->top_k) */
     bool done;
     bool in_flight;  /* a step with rows of it has been launched and not yet collected */
     int n_appending; /* rows that the step in flight appends */

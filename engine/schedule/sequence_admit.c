@@ -1,4 +1,5 @@
 /* Admission: what the tree has of a request, and whether there is room for the rest. */
+#include "common/monotonic.h"
 #include "engine/schedule/sequence.h"
 #include <math.h>
 #include <stdlib.h>
@@ -148,6 +149,8 @@ enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, 
         return ADMIT_WAIT_ROOM;
     }
     s->n_kv = s->n_cached;
+    if (s->result.queued_s < 0)
+        s->result.queued_s = monotonic_seconds() - s->submitted_s;
     r = allocate_running(s, e);
     if (r < 0)
         return fail(s, e, r, ADMIT_FAILED);

@@ -8,6 +8,14 @@ const char *api_request_id(const struct call *c)
     return c->req ? c->req->id : NULL;
 }
 
+void api_count(struct call *c, int64_t tokens, int64_t rows)
+{
+    if (!c->req)
+        return;
+    c->req->tokens += tokens;
+    c->req->rows += rows;
+}
+
 struct charge *api_charge(const struct call *c)
 {
     return c->req ? &c->req->charge : NULL;
@@ -224,6 +232,10 @@ int api_submit(struct call *c, const struct eval_request *reqs, int n, struct en
 
 void api_free(struct call *c, struct engine_ticket *t, const struct eval_request *reqs, int n)
 {
+    bool done = t && engine_wait(t, 0);
+    for (int i = 0; done && i < n; i++)
+        if (engine_result(t, i)->queued_s >= 0)
+            histogram_add(&c->server->metrics.queue, engine_result(t, i)->queued_s);
     engine_ticket_free(t);
     if (t)
         charge_give(api_charge(c), ticket_bytes(c, reqs, n));

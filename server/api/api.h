@@ -70,6 +70,9 @@ int api_prefix_id(struct call *c, const char *name, int32_t *ret, struct err *er
 /* The spelling of a token in an answer: the tokenizer's, or "token_id:N" where there is none or `as_id` asks. */
 void api_write_token(struct call *c, struct writer *w, int32_t id, bool first, bool as_id);
 
+/* Adds to what the log tells of the request. */
+void api_count(struct call *c, int64_t tokens, int64_t rows);
+
 /* Memory of the request; NULL without HTTP. */
 struct charge *api_charge(const struct call *c);
 /* engine_submit, its memory charged; errors name the request's fields. */

@@ -5,6 +5,8 @@
  * connection ends with the answer. A body that is let in is assembled in one struct buf with a hard maximum; what lies beyond the maximum
  * is dropped likewise, up to DRAIN_FACTOR times it. A request whose head leaves a doubt is answered at once, and one that came in chunks ends its
  * connection too, so that nothing that a proxy took for a body is read as a request. An answer that comes in pieces is sent whole if it is short, so that it has a length. */
+#include "server/http/cors.h"
+#include "server/http/gzip.h"
 #include "server/http/head_shown.h"
 #include "server/http/http_private.h"
 #include "server/http/library_errors.h"
@@ -36,7 +38,8 @@ struct http_exchange {
     size_t dropped_bytes, drop_max; /* so much is read of a body that is not kept */
     int status;                     /* 0: no answer queued yet */
     bool handled, http11;
-    bool refused; /* body_error was there before the body */
+    bool refused;           /* body_error was there before the body */
+    bool may_gzip, gzipped; /* the answer: is it compressed for those who ask; is it compressed */
     struct http_stream stream;
     struct buf piece; /* what `next` wrote and MHD has not taken yet */
     size_t piece_taken;
@@ -230,6 +233,23 @@ static void add_page_headers(struct MHD_Response *m, const char *policy)
     MHD_add_response_header(m, "Cache-Control", "no-cache");
 }
 
+/* What lets a page of another origin read the answer, and ask in the first place. */
+static void add_cors_headers(struct http_exchange *x, struct MHD_Response *m, const char *methods)
+{
+    const char *origin = cors_allow(x->h->o.cors_origin, http_header(&x->req, "Origin"));
+    if (!origin)
+        return;
+    MHD_add_response_header(m, "Access-Control-Allow-Origin", origin);
+    MHD_add_response_header(m, "Access-Control-Expose-Headers", "X-Request-Id, Retry-After");
+    if (!methods || strcmp(x->req.method, "OPTIONS"))
+        return;
+    MHD_add_response_header(m, "Access-Control-Allow-Methods", methods);
+    MHD_add_response_header(m, "Access-Control-Allow-Headers", "Authorization, Content-Type, X-Request-Id");
+    MHD_add_response_header(m, "Access-Control-Max-Age", "600");
+    if (http_header(&x->req, "Access-Control-Request-Private-Network"))
+        MHD_add_response_header(m, "Access-Control-Allow-Private-Network", "true");
+}
+
 static void add_headers(struct http_exchange *x, struct MHD_Response *m, const struct http_response *resp)
 {
     char text[32];
@@ -238,6 +258,11 @@ static void add_headers(struct http_exchange *x, struct MHD_Response *m, const s
     MHD_add_response_header(m, "X-Request-Id", x->req.id);
     if (resp->content_policy)
         add_page_headers(m, resp->content_policy);
+    if (x->may_gzip || x->h->o.cors_origin)
+        MHD_add_response_header(m, "Vary", !x->may_gzip ? "Origin" : x->h->o.cors_origin ? "Accept-Encoding, Origin" : "Accept-Encoding");
+    if (x->gzipped)
+        MHD_add_response_header(m, "Content-Encoding", "gzip");
+    add_cors_headers(x, m, resp->allow);
     if (resp->allow)
         MHD_add_response_header(m, "Allow", resp->allow);
     if (resp->retry_after_s > 0) {
@@ -268,11 +293,22 @@ static int begin_stream(struct http_exchange *x, struct http_response *resp)
     return r;
 }
 
+/* Events are sent as they are, so that each arrives when it is sent. */
+static void compress(struct http_exchange *x, struct http_response *resp)
+{
+    bool streams = resp->stream.next && !x->stream_ended;
+    x->may_gzip = x->h->o.gzip && !resp->events && (streams || resp->body.len >= GZIP_LEAST_BYTES);
+    if (!x->may_gzip || !gzip_accepted(http_header(&x->req, "Accept-Encoding")))
+        return;
+    x->gzipped = streams ? gzip_stream(&x->stream, &x->piece, &x->req.charge) : gzip_body(&resp->body, &x->req.charge);
+}
+
 static enum MHD_Result send_response(struct http_exchange *x, struct http_response *resp)
 {
     struct MHD_Response *m;
     if (resp->stream.next && begin_stream(x, resp) < 0)
         return MHD_NO;
+    compress(x, resp);
     if (resp->stream.next && !x->stream_ended) {
         m = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, stream_read, x, NULL);
         buf_done(&resp->body);

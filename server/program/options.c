@@ -1,5 +1,6 @@
 /* The one table of settings, and where the shipped model lies. */
 #include "server/program/options.h"
+#include "server/http/cors.h"
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,6 +79,9 @@ static const struct option_row rows[] = {
     {"max-body", OPTION_SIZE, SERVE, AT(max_body_bytes), 1024, GIB, NULL, "64M", "SIZE", "largest request body"},
     {"request-memory", OPTION_SIZE, SERVE, AT(request_memory), 0, 16384 * GIB, NULL, "0", "SIZE",
      "memory that all requests together may hold; 0: a quarter of what is free when the model is loaded"},
+    {"cors-origin", OPTION_LIST, SERVE, AT(cors_origin), 0, 0, NULL, NULL, "LIST",
+     "origins whose pages may ask from a browser: https://host,http://host:3000 or *; default: none"},
+    {"gzip", OPTION_ON_OFF, SERVE, AT(gzip), 0, 0, NULL, "on", NULL, "compress answers for clients that send Accept-Encoding: gzip"},
     {"shutdown-delay", OPTION_DOUBLE, SERVE, AT(shutdown_delay_s), 0, 3600, NULL, "1", "SECONDS",
      "after SIGTERM requests are served for so long while /ready says 503; then no connection is taken"},
     {"drain-timeout", OPTION_INT, SERVE, AT(drain_timeout_s), 0, 86400, NULL, "30", "SECONDS",
@@ -118,8 +122,10 @@ int options_parse(enum command command, int argc, char **argv, struct arena *are
     if (!o.tls_cert != !o.tls_key)
         return err_field(err, ERR_INVALID, o.tls_cert ? "tls-key" : "tls-cert",
                          "--tls-cert and --tls-key must be given together; --tls-%s is missing", o.tls_cert ? "key" : "cert");
-    *ret = o;
-    return 0;
+    r = cors_check(o.cors_origin, err);
+    if (r >= 0)
+        *ret = o;
+    return r < 0 ? r : 0;
 }
 
 static int try_place(const char *base, const char *below, const char *name, struct arena *arena, const char **ret_dir)
