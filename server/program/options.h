@@ -2,7 +2,7 @@
 #pragma once
 #include "server/program/option_rows.h"
 
-enum command { COMMAND_SERVE = 1, COMMAND_SCORE = 2, COMMAND_INSPECT = 4, COMMAND_BENCH = 8 };
+enum command { COMMAND_SERVE = 1, COMMAND_SCORE = 2, COMMAND_INSPECT = 4, COMMAND_BENCH = 8, COMMAND_HEALTH = 32 };
 
 struct options {
     /* the model and the engine */
@@ -46,6 +46,9 @@ struct options {
     const char *workloads;         /* of "prefill,score,generate,http" */
     const char *lengths, *batches; /* "512,2048" */
     int generate, connections, repeats;
+    /* health */
+    bool ready; /* ask /ready */
+    double timeout_s;
     /* all */
     const char *config;
     const char *log_format, *log_level, *log_file; /* log_file NULL: stderr */
