@@ -10,7 +10,8 @@ sys.path.insert(0, sys.argv[1])
 
 from dtrnet_client import Client, models
 from dtrnet_client.api.completions import create_chat_completion, create_completion
-from dtrnet_client.api.scores import score_continuations, score_texts
+from dtrnet_client.api.page import get_page, get_page_script, get_page_style
+from dtrnet_client.api.scores import get_routing, score_continuations, score_texts
 from dtrnet_client.api.status import (
     get_description,
     get_health,
@@ -71,6 +72,14 @@ def check_scores() -> None:
     assert texts.results[0].num_tokens > 4 and len(texts.results[0].buckets.by_context.logprob) == 2
 
 
+def check_routing() -> None:
+    """The answer that the page draws, and the page."""
+    answer = call(get_routing, body=models.RoutingRequest(text="The old man", top_logprobs=2))
+    assert len(answer.tokens) == 3 and answer.token_logprobs[0] is None and len(answer.next_[0]) == 2
+    assert all(len(layer.routing) == 3 for layer in answer.layers)
+    assert "<html" in call(get_page) and call(get_page_style) and call(get_page_script)
+
+
 def check_the_rest() -> None:
     """Tokenizer and status."""
     ids = call(tokenize, body=models.TokenizeRequest(prompt="The old man")).tokens
@@ -90,6 +99,7 @@ def module_of(operation: str) -> str:
 
 check_completions()
 check_scores()
+check_routing()
 check_the_rest()
 document = get_description.sync(client=client).additional_properties
 operations = {module_of(o["operationId"]) for item in document["paths"].values() for o in item.values()}
