@@ -80,6 +80,7 @@ static struct sequence *next_to_try(struct admission_round *r, struct flow *f)
     }
     f->tried_all = !f->at;
     r->tries -= f->at != NULL;
+    r->p->n_looks += f->at != NULL;
     return f->at;
 }
 
@@ -110,7 +111,7 @@ static void leave_ready(struct admission_round *r, struct flow *f, struct sequen
 static bool may_wait(const struct policy *p, struct sequence *s, const struct sequence *owner)
 {
     struct engine_ticket *t = s->ticket;
-    if (t->lane != LANE_ALONE || t->begun || owner->ticket == t)
+    if (t->lane != LANE_ALONE || t->began_at || owner->ticket == t)
         return true;
     if (!s->passed)
         s->passed = p->launches + 1;
@@ -204,7 +205,8 @@ static int admit_shares(struct admission_round *r)
     int64_t rows = r->p->max_rows, clients = c->n;
     int code = admit_flow(r, &c->alone, (rows + 1) / 2);
     for (struct flow *f = clients_next_flow(c, NULL), *next; f && f->client && code >= 0; f = next) {
-        int64_t share = (rows + clients - 1) / clients, flows = f->client->n_flows;
+        int64_t share = (rows + clients - 1) / clients + rows / 4, flows = f->client->n_flows; /* turns do not end where steps do */
+        share = share < rows ? share : rows;
         next = clients_next_flow(c, f);
         code = admit_flow(r, f, (share + flows - 1) / flows);
     }

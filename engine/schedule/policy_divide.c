@@ -71,12 +71,12 @@ static int serve(struct division *d, struct flow *f, int rows)
 }
 
 /* ---- turns --------------------------------------------------------------------------------------------------------- */
-/* The client whose turn it is: its flows are asked until one can use rows. */
+/* A client's turn of at most `rows`: its flows are asked until they are used. */
 static int serve_client(struct division *d, struct client *k, int rows)
 {
     int used = 0;
-    for (int i = 0; i < k->n_flows && !used; i++) {
-        used = serve(d, (struct flow *)k->flows, rows);
+    for (int i = 0; i < k->n_flows && used < rows; i++) {
+        used += serve(d, (struct flow *)k->flows, rows - used);
         k->flows = k->flows->next;
     }
     return used;

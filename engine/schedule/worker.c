@@ -111,9 +111,9 @@ static void note_begin(struct worker *w, struct engine_ticket *t)
 {
     uint64_t steps = w->n_launched - t->submitted_at;
     int i = 0;
-    if (t->begun)
+    if (t->began_at)
         return;
-    t->begun = true;
+    t->began_at = w->n_launched;
     while (i < ENGINE_STARTS - 1 && steps > (uint64_t)engine_start_edges[i])
         i++;
     w->counts.starts[t->lane][i]++;
