@@ -21,7 +21,7 @@ struct clients {
     int n_sequences;
 };
 
-int clients_init(struct clients *c); /* 0 or ERR_NOMEM */
+int clients_init(struct clients *c);  /* 0 or ERR_NOMEM */
 void clients_done(struct clients *c); /* copes with half-built and with a zeroed struct */
 
 /* Finds a place for a ticket of which no sequence is here: t->client and t->flow. max_rows: of a step. */

@@ -21,8 +21,8 @@ struct flow {
     struct link link; /* in its client's ring, while it has sequences */
     struct client *client;
     enum lane lane;
-    uint64_t call; /* LANE_BULK: whose tickets are in it; 0: one ticket's */
-    int n;         /* sequences in the three lists */
+    uint64_t call;           /* LANE_BULK: whose tickets are in it; 0: one ticket's */
+    int n;                   /* sequences in the three lists */
     struct seq_list waiting; /* as submitted */
     struct seq_list ready;   /* windows in prefix order */
     struct seq_list running; /* admitted */
@@ -40,7 +40,7 @@ struct client {
     struct link link; /* in the ring of clients, while it has flows in its own */
     struct client *hash_next;
     uint64_t id;
-    int n;              /* sequences, in whatever flow */
+    int n; /* sequences, in whatever flow */
     int n_flows;
     struct link *flows; /* ring: the one whose turn it is */
     struct flow shared;

@@ -46,7 +46,7 @@ struct policy {
     uint64_t launches;       /* divisions so far */
     uint64_t n_admitted;     /* sequences so far */
     uint64_t n_preempted;    /* likewise */
-    uint64_t n_looks; /* sequences that admission looked at so far */
+    uint64_t n_looks;        /* sequences that admission looked at so far */
     int preempted;           /* of them, since the latest round was reported */
     struct sequence **order; /* [POLICY_WINDOW] scratch for sorting */
     struct grant *grants;    /* [max_rows] of the latest policy_divide */

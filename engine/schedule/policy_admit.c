@@ -3,10 +3,10 @@
 #include "engine/schedule/ticket.h"
 #include <stdlib.h>
 
-#define TRIES 8192          /* sequences that one round looks at */
-#define READY_MAX 4096      /* sequences of a flow in windows, of which those at the front may wait for a prefix */
-#define ROOM_TRIES 16       /* sequences of a flow that a round finds no room for before it looks at other flows */
-#define PASSED_STEPS 64     /* a sequence that waits for room is passed by others of its flow for so long */
+#define TRIES 8192      /* sequences that one round looks at */
+#define READY_MAX 4096  /* sequences of a flow in windows, of which those at the front may wait for a prefix */
+#define ROOM_TRIES 16   /* sequences of a flow that a round finds no room for before it looks at other flows */
+#define PASSED_STEPS 64 /* a sequence that waits for room is passed by others of its flow for so long */
 
 /* ---- windows --------------------------------------------------------------------------------------------------------- */
 static int by_tokens(const void *a, const void *b)

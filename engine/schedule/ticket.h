@@ -18,7 +18,7 @@ struct engine_ticket {
     struct client *client;
     struct flow *flow; /* NULL: it has not arrived */
     enum lane lane;
-    uint64_t began_at; /* the step that had its first row, counted from 1; 0: none yet */
+    uint64_t began_at;         /* the step that had its first row, counted from 1; 0: none yet */
     int n;                     /* requests */
     int n_seqs;                /* sequences; the first n are the requests', the others score for some of them */
     struct sequence *seqs;     /* [n_seqs] */

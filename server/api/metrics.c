@@ -127,6 +127,23 @@ static void write_memory(struct page *p, const struct engine_info *info, const s
         LINE(p, "dtrnet_device_memory_bytes{use=\"%s\"} %llu\n", rows[i].use, (unsigned long long)rows[i].bytes);
 }
 
+/* How many steps tickets waited for their first row, by their lane. */
+static void write_starts(struct page *p, const struct engine_stats *s)
+{
+    head(p, "start_steps", "histogram", "Steps launched from a call's submission to the one with its first row, by how it was scheduled.");
+    for (int lane = 0; lane < ENGINE_LANES; lane++) {
+        unsigned long long sum = 0;
+        for (int i = 0; i < ENGINE_STARTS - 1; i++) {
+            sum += s->starts[lane][i];
+            LINE(p, "dtrnet_start_steps_bucket{lane=\"%s\",le=\"%d\"} %llu\n", engine_lanes[lane], engine_start_edges[i], sum);
+        }
+        sum += s->starts[lane][ENGINE_STARTS - 1];
+        LINE(p, "dtrnet_start_steps_bucket{lane=\"%s\",le=\"+Inf\"} %llu\n", engine_lanes[lane], sum);
+        LINE(p, "dtrnet_start_steps_sum{lane=\"%s\"} %llu\n", engine_lanes[lane], (unsigned long long)s->start_steps[lane]);
+        LINE(p, "dtrnet_start_steps_count{lane=\"%s\"} %llu\n", engine_lanes[lane], sum);
+    }
+}
+
 static void write_info(struct page *p, const struct metrics_names *n, const struct engine_info *info)
 {
     head(p, "model_info", "gauge", "What is served; always 1.");
@@ -172,6 +189,8 @@ int metrics_write(struct metrics *m, const struct metrics_names *n, const struct
     one(p, "prefix_tree_tokens", "gauge", "Tokens in the prefix tree.", (double)s->tree_tokens);
     one(p, "prefix_tree_nodes", "gauge", "Nodes of the prefix tree.", (double)s->tree_nodes);
     one(p, "prefix_tree_evicted_tokens_total", "counter", "Tokens that the prefix tree gave up.", (double)s->evicted_tokens);
+    one(p, "preemptions_total", "counter", "Sequences that made way for others, to be computed again.", (double)s->preemptions);
+    write_starts(p, s);
     one(p, "queue_sequences", "gauge", "Sequences waiting.", s->queued);
     one(p, "running_sequences", "gauge", "Sequences running.", s->running);
     return page.r;

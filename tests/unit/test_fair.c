@@ -179,7 +179,7 @@ static void test_bound(void)
     static const struct {
         int clients, rows;
         bool at_once, like;
-    } smalls[] = {{1, 1, true},   {1, 8, true},   {5, 8, true},         {5, 3, false},       {40, 8, true},
+    } smalls[] = {{1, 1, true},   {1, 8, true},  {5, 8, true},       {5, 3, false},       {40, 8, true},
                   {200, 2, true}, {7, 8, false}, {1, 8, true, true}, {30, 7, true, true}, {5, 3, false, true}};
     for (int steps = 1; steps <= 2; steps++)
         for (int states = 0; states <= 640; states += 640)
