@@ -63,6 +63,8 @@ static const struct option_row rows[] = {
      "refuse requests whose `model` is another name"},
     {"api-key", OPTION_STRING, SERVE, AT(api_key), 0, 0, NULL, NULL, "KEY",
      "require `Authorization: Bearer KEY` (better given in the environment)"},
+    {"trusted-proxy", OPTION_STRING, SERVE, AT(trusted_proxy), 0, 0, NULL, NULL, "LIST",
+     "ADDR or ADDR/BITS of proxies whose X-Forwarded-For tells clients apart that have no key with a name; separated by commas"},
     {"api-key-file", OPTION_STRING, SERVE, AT(api_key_file), 0, 0, NULL, NULL, "FILE",
      "keys of several clients: a line NAME KEY for each; read again on SIGHUP"},
     {"tls-cert", OPTION_STRING, SERVE | HEALTH, AT(tls_cert), 0, 0, NULL, NULL, "FILE", "PEM certificate chain; needs --tls-key"},

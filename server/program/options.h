@@ -30,6 +30,7 @@ struct options {
     int port;                      /* 0: a free one */
     const char *served_model_name; /* NULL: the directory's name */
     bool strict_model_name;
+    const char *trusted_proxy;          /* NULL: none */
     const char *api_key, *api_key_file; /* NULL: none needed */
     const char *tls_cert, *tls_key;
     int max_connections, header_timeout_s, idle_timeout_s, transfer_period_s;
