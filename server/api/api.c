@@ -217,11 +217,13 @@ static size_t ticket_bytes(const struct call *c, const struct eval_request *reqs
     return bytes;
 }
 
-int api_submit(struct call *c, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
+int api_submit(struct call *c, struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
 {
     size_t bytes = ticket_bytes(c, reqs, n);
     if (!charge_take(api_charge(c), bytes))
         return charge_error(api_charge(c), err);
+    if (n > 0)
+        reqs[0].client = c->client;
     int r = engine_submit(c->server->engine, reqs, n, ret, err);
     if (r < 0) {
         charge_give(api_charge(c), bytes);
@@ -241,7 +243,7 @@ void api_free(struct call *c, struct engine_ticket *t, const struct eval_request
         charge_give(api_charge(c), ticket_bytes(c, reqs, n));
 }
 
-int api_run(struct call *c, const struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err)
+int api_run(struct call *c, struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err)
 {
     struct engine_ticket *t = NULL;
     int r = api_submit(c, reqs, n, &t, err);

@@ -101,6 +101,24 @@ static void write_memory(struct metrics_page *p, const struct engine_info *info,
         METRICS_LINE(p, "dtrnet_device_memory_held_bytes{use=\"%s\"} %llu\n", rows[i].use, (unsigned long long)rows[i].bytes);
 }
 
+/* How many steps tickets waited for their first row, by their lane. */
+static void write_starts(struct metrics_page *p, const struct engine_stats *s)
+{
+    metrics_head(p, "dtrnet_start_steps", "histogram",
+                 "Steps launched from a call's submission to the one with its first row, by how it was scheduled.");
+    for (int lane = 0; lane < ENGINE_LANES; lane++) {
+        unsigned long long sum = 0;
+        for (int i = 0; i < ENGINE_STARTS - 1; i++) {
+            sum += s->starts[lane][i];
+            METRICS_LINE(p, "dtrnet_start_steps_bucket{lane=\"%s\",le=\"%d\"} %llu\n", engine_lanes[lane], engine_start_edges[i], sum);
+        }
+        sum += s->starts[lane][ENGINE_STARTS - 1];
+        METRICS_LINE(p, "dtrnet_start_steps_bucket{lane=\"%s\",le=\"+Inf\"} %llu\n", engine_lanes[lane], sum);
+        METRICS_LINE(p, "dtrnet_start_steps_sum{lane=\"%s\"} %llu\n", engine_lanes[lane], (unsigned long long)s->start_steps[lane]);
+        METRICS_LINE(p, "dtrnet_start_steps_count{lane=\"%s\"} %llu\n", engine_lanes[lane], sum);
+    }
+}
+
 static void write_info(struct metrics_page *p, const struct metrics_names *n, const struct engine_info *info)
 {
     metrics_head(p, "dtrnet_model_info", "gauge", "What is served; always 1.");
@@ -150,6 +168,9 @@ int metrics_write(struct metrics *m, const struct metrics_names *n, const struct
     metrics_one(p, "dtrnet_prefix_tree_tokens", "gauge", "Tokens in the prefix tree.", (double)s->tree_tokens);
     metrics_one(p, "dtrnet_prefix_tree_nodes", "gauge", "Nodes of the prefix tree.", (double)s->tree_nodes);
     metrics_one(p, "dtrnet_prefix_tree_evicted_tokens_total", "counter", "Tokens that the prefix tree gave up.", (double)s->evicted_tokens);
+    metrics_one(p, "dtrnet_preemptions_total", "counter", "Sequences that made way for others, to be computed again.",
+                (double)s->preemptions);
+    write_starts(p, s);
     metrics_one(p, "dtrnet_queue_sequences", "gauge", "Sequences waiting.", s->queued);
     metrics_one(p, "dtrnet_running_sequences", "gauge", "Sequences running.", s->running);
     metrics_process(p);

@@ -10,6 +10,7 @@
 #include "server/http/head_shown.h"
 #include "server/http/http_private.h"
 #include "server/http/library_errors.h"
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -57,6 +58,42 @@ int http_in_flight_of(const struct http_request *req)
 const char *http_header(const struct http_request *req, const char *name)
 {
     return MHD_lookup_connection_value(req->exchange->mhd, MHD_HEADER_KIND, name);
+}
+
+struct last_value {
+    const char *name, *value;
+};
+
+static enum MHD_Result take_last(void *user, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+    struct last_value *v = user;
+    (void)kind;
+    if (!strcasecmp(name, v->name))
+        v->value = value;
+    return MHD_YES;
+}
+
+const char *http_last_header(const struct http_request *req, const char *name)
+{
+    struct last_value v = {name, NULL};
+    MHD_get_connection_values(req->exchange->mhd, MHD_HEADER_KIND, take_last, &v);
+    return v.value;
+}
+
+bool http_peer(const struct http_request *req, unsigned char ret[16])
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(req->exchange->mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *a = info ? info->client_addr : NULL;
+    memset(ret, 0, 16);
+    if (a && a->sa_family == AF_INET6) {
+        memcpy(ret, &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, 16);
+    } else if (a && a->sa_family == AF_INET) {
+        ret[10] = ret[11] = 0xff;
+        memcpy(ret + 12, &((const struct sockaddr_in *)(const void *)a)->sin_addr, 4);
+    } else {
+        return false;
+    }
+    return true;
 }
 
 /* HTTP/1.0 knows no interim answers. In a TLS connection the watcher cannot write, and hardly a client closes one half of it. */
@@ -224,6 +261,7 @@ static ssize_t stream_read(void *user, uint64_t pos, char *out, size_t max)
     return (ssize_t)n;
 }
 
+<<<<<<< HEAD
 /* Of what a browser shows: it asks again after an update, guesses no types, and tells nobody where it came from. */
 static void add_page_headers(struct MHD_Response *m, const char *policy)
 {
@@ -233,6 +271,8 @@ static void add_page_headers(struct MHD_Response *m, const char *policy)
     MHD_add_response_header(m, "Cache-Control", "no-cache");
 }
 
+=======
+>>>>>>> api15
 /* What lets a page of another origin read the answer, and ask in the first place. */
 static void add_cors_headers(struct http_exchange *x, struct MHD_Response *m, const char *methods)
 {
@@ -248,6 +288,18 @@ static void add_cors_headers(struct http_exchange *x, struct MHD_Response *m, co
     MHD_add_response_header(m, "Access-Control-Max-Age", "600");
     if (http_header(&x->req, "Access-Control-Request-Private-Network"))
         MHD_add_response_header(m, "Access-Control-Allow-Private-Network", "true");
+<<<<<<< HEAD
+=======
+}
+
+/* Of what a browser shows: it asks again after an update, guesses no types, and tells nobody where it came from. */
+static void add_page_headers(struct MHD_Response *m, const char *policy)
+{
+    MHD_add_response_header(m, "Content-Security-Policy", policy);
+    MHD_add_response_header(m, "X-Content-Type-Options", "nosniff");
+    MHD_add_response_header(m, "Referrer-Policy", "no-referrer");
+    MHD_add_response_header(m, "Cache-Control", "no-cache");
+>>>>>>> api15
 }
 
 static void add_headers(struct http_exchange *x, struct MHD_Response *m, const struct http_response *resp)

@@ -101,6 +101,10 @@ void http_close(struct http_server *h);
 void http_drop_body(struct http_request *req);
 /* The value of a request header, or NULL; borrowed. */
 const char *http_header(const struct http_request *req, const char *name);
+/* The value of a header that may be there more than once: the last; or NULL. */
+const char *http_last_header(const struct http_request *req, const char *name);
+/* The address of who is connected, an IPv4 one as ::ffff:a.b.c.d. False: there is none. */
+bool http_peer(const struct http_request *req, unsigned char ret[16]);
 /* To be called for every request but probes, which are served beyond max_connections: waits for a place if the connection has none. False:
  * too many wait. */
 bool http_take_place(struct http_request *req);

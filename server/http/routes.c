@@ -180,9 +180,18 @@ static void fail(struct call *c, struct err *err, int code)
               err_name(err->code), err->text);
 }
 
+static uint64_t client_of(const struct server *s, const struct http_request *req)
+{
+    struct client_address peer;
+    http_peer(req, peer.bytes);
+    const char *forwarded = s->settings->proxies.n ? http_last_header(req, "X-Forwarded-For") : NULL;
+    struct client_address a = client_address_of(&s->settings->proxies, &peer, forwarded);
+    return client_id(req->client, &a);
+}
+
 void routes_handle(void *user, struct http_request *req, const struct err *body_error, struct http_response *resp)
 {
-    struct call c = {.server = user, .req = req, .resp = resp};
+    struct call c = {.server = user, .req = req, .resp = resp, .client = client_of(user, req)};
     struct err err = {0};
     arena_init(&c.arena, REQUEST_ARENA);
     c.arena.charge = &req->charge;

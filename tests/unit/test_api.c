@@ -182,7 +182,8 @@ static void test_document(void)
     CHECK_INT(json_object_size(paths), (size_t)n);
     for (int i = 0; i < n; i++) {
         char path[128];
-        snprintf(path, sizeof(path), "%s%s", table[i].path, table[i].path[strlen(table[i].path) - 1] == '/' ? "{model}" : "");
+        snprintf(path, sizeof(path), "%s%s", table[i].path,
+                 strlen(table[i].path) > 1 && table[i].path[strlen(table[i].path) - 1] == '/' ? "{model}" : "");
         json_t *item = json_object_get(paths, path);
         if (!CHECK(json_object_get(item, strcmp(table[i].method, "GET") ? "post" : "get") != NULL))
             fprintf(stderr, "  %s %s\n", table[i].method, path);
