@@ -1,7 +1,7 @@
 """Draws what a served model does with each token of a text in each layer: the README's figure.
 
-    build/dtrnet serve --port 8000 &
-    .venv/bin/python docs/draw_routing.py --output docs/routing.png
+build/dtrnet serve --port 8000 &
+.venv/bin/python docs/draw_routing.py --output docs/routing.png
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
-from matplotlib.colors import ListedColormap  # noqa: E402
-from matplotlib.patches import Patch  # noqa: E402
+from matplotlib import pyplot
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
 
 TEXT = (
     "Maria put the red book on the table and went to the garden. Her brother Tom took the red book and read it in the kitchen. "
@@ -79,7 +79,9 @@ def main() -> None:
     answer = ask(args.url, args.text)
     draw(answer, args.output)
     cost = answer["usage"]["cost"]
-    print(f"{cost['kv_rows']} of {cost['dense_kv_rows']} rows of K and V, {cost['flops_causal'] / cost['dense_flops_causal']:.3f} of the FLOPs")
+    print(
+        f"{cost['kv_rows']} of {cost['dense_kv_rows']} rows of K and V, {cost['flops_causal'] / cost['dense_flops_causal']:.3f} of the FLOPs"
+    )
 
 
 if __name__ == "__main__":
