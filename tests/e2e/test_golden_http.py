@@ -59,6 +59,16 @@ def check_routing(server: Server, tokens: list[int], want: dict[str, np.ndarray]
         assert held == want["kv_len"].sum(), f"{held} KV rows held, {want['kv_len'].sum()} expected"
 
 
+def check_buckets(server: Server, tokens: list[int], want: dict[str, np.ndarray]) -> None:
+    """Rows by position, summed over two buckets, are the decisions of the rows that scored."""
+    body = {"text": [*tokens, tokens[0]], "add_bos": False, "routing": True, "bucket_edges": [1, len(tokens) // 2 + 2]}
+    bucket = server.post("/v1/loglikelihood_rolling", body)["results"][0]["buckets"]["by_position"]
+    for name, layers, decided in (("rows_routed", "layers", "route"), ("rows_executed", "nested", "exec")):
+        got = np.array(bucket.get(name, [])).reshape(-1, 2).sum(1)
+        assert not want[layers] or (got[want[layers]] == want[decided].sum(1)).all(), f"{name} by position differ"
+    assert ("rows_executed" in bucket) == bool(want["nested"])
+
+
 def check_echo(server: Server, tokens: list[int], want: dict[str, np.ndarray]) -> float:
     """Worst difference of echoed logprobs where the golden data have logits; top 20 checked as well. By rank every token counts, so there
     the prompt is one token longer than the pass that scores it.
@@ -109,6 +119,7 @@ def check_model(folder: Path, mode: str | None) -> float:
             want |= {"layers": about["routed_layers"], "nested": about.get("nested_layers", []), "by_rank": mode == "exact"}
             tokens = want["tokens"].tolist()
             check_routing(server, tokens, want)
+            check_buckets(server, tokens, want)
             worst = max(worst, check_echo(server, tokens, want), check_generation(server, tokens, want))
             n += 1
     print(f"{folder.name}{f' ({mode})' if mode else ''}: {n} prompts, worst difference of a logprob {worst:.1e}", flush=True)
