@@ -16,19 +16,22 @@ struct engine;
 struct engine_ticket;
 
 struct engine_options {
-    const char *model_dir;     /* required */
-    const char *device;        /* "auto", "cpu", "cuda"; NULL: auto */
-    const char *dtype;         /* "auto", "f32", "bf16", "f16"; NULL: auto */
-    int n_threads;             /* 0: all that the process may use */
-    const char *cpu_level;     /* NULL: the machine's */
-    const char *cuda_level;    /* NULL: the device's */
-    int max_model_len;         /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
-    int max_batch_tokens;      /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
-    int steps_in_flight;       /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */
-    size_t kv_cache_bytes;     /* 0: a share of free memory (backend's default) */
-    int state_slots;           /* places for router states: one a running sequence, one a copy that the cache keeps; 0: by kv_cache_bytes */
-    bool prefix_cache;         /* reuse computed prefixes across requests */
-    const char *rope_scaling;  /* JSON object replacing config.json's, or NULL */
+    const char *model_dir;    /* required */
+    const char *device;       /* "auto", "cpu", "cuda"; NULL: auto */
+    const char *dtype;        /* "auto", "f32", "bf16", "f16"; NULL: auto */
+    int n_threads;            /* 0: all that the process may use */
+    const char *cpu_level;    /* NULL: the machine's */
+    const char *cuda_level;   /* NULL: the device's */
+    int max_model_len;        /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
+    int max_batch_tokens;     /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
+    int steps_in_flight;      /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */
+    size_t kv_cache_bytes;    /* 0: a share of free memory (backend's default) */
+    int state_slots;          /* places for router states: one a running sequence, one a copy that the cache keeps; 0: by kv_cache_bytes */
+    bool prefix_cache;        /* reuse computed prefixes across requests */
+    const char *rope_scaling; /* JSON object replacing config.json's, or NULL */
+    const char
+        *rope_factor; /* "config" or "ratio": which factor of YaRN counts where config.json has both lengths; NULL: by the model's type */
+    const char *accept_keys;   /* "a,b": keys of config.json that are passed over, as the user vouches for them; or NULL */
     const char *dense_layers;  /* "0,2,4", "all", "none" or NULL */
     const char *expert_choice; /* "exact" or "threshold" in place of the checkpoint's expert_choice_inference, or NULL */
     int bos_id, eos_id;        /* -1: from the checkpoint */

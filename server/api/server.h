@@ -18,6 +18,7 @@ struct server_settings {
     struct engine_options engine;         /* model_dir is needed; bos_id and eos_id -1: from the model's files; log: the server's too */
     const char *model_name;               /* NULL: the last part of model_dir */
     const char *tokenizer_dir;            /* NULL: model_dir */
+    const char *allow_host;               /* hosts.h; NULL: any */
     bool strict_model_name;               /* refuse requests whose `model` is another */
     bool tokenizer_info;                  /* answer /tokenizer_info */
     enum tokenizer_rules tokenizer_rules; /* whose reading of the tokenizer's files is followed */

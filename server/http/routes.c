@@ -1,5 +1,6 @@
 /* See routes.h. */
 #include "server/http/routes.h"
+#include "server/http/hosts.h"
 #include <malloc.h>
 #include <string.h>
 
@@ -78,22 +79,50 @@ static int authorise(struct server *s, struct http_request *req, struct err *err
                      given ? "another" : "missing");
 }
 
+static int check_host(struct server *s, const struct http_request *req, struct err *err)
+{
+    if (hosts_allow(s->settings->allow_host, req->host))
+        return 0;
+    return err_field(err, ERR_FORBIDDEN, "Host",
+                     "the request is meant for \"%.100s\", and this server answers for this machine alone; if that "
+                     "is its name, say --allow-host %.100s",
+                     req->host, req->host);
+}
+
+/* A page of any site can make a browser send these three, and bodies without a type, unasked. */
+static int check_media_type(const struct http_request *req, struct err *err)
+{
+    static const char *const forms[] = {"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"};
+    const char *type = http_header(req, "Content-Type");
+    bool form = !type && http_header(req, "Origin");
+    for (size_t i = 0; type && i < sizeof(forms) / sizeof(forms[0]); i++)
+        form |= !strncasecmp(type, forms[i], strlen(forms[i]));
+    return form ? err_field(err, ERR_MEDIA_TYPE, "Content-Type",
+                            "the body is JSON; send Content-Type: application/json (curl: --json), not %.60s", type ? type : "none")
+                : 0;
+}
+
 /* All that can be said without the body. */
 int routes_admit(void *user, struct http_request *req, struct err *err)
 {
     struct server *s = user;
     struct http_response ignored = {0};
     const struct route *route = NULL;
-    int r = find(req, &ignored, &route, err);
-    req->wants_body = r == 0 && route->has_body;
+    int r = check_host(s, req, err);
+    req->wants_body = false;
+    if (r >= 0)
+        r = find(req, &ignored, &route, err);
     if (r != 0)
         return r < 0 ? r : 0;
+    req->wants_body = route->has_body;
     if (!route->open)
         r = authorise(s, req, err);
     if (r >= 0 && !atomic_load(&s->loaded) && !route->early)
         r = err_set(err, ERR_BUSY, "the model is being loaded");
     if (r >= 0 && atomic_load(&s->draining) && route->has_body)
         r = err_set(err, ERR_DRAINING, "the server is shutting down");
+    if (r >= 0 && route->has_body)
+        r = check_media_type(req, err);
     if (r >= 0 && route->queued && engine_full(s->engine))
         r = err_set(err, ERR_BUSY, "the queue is full");
     if (r >= 0 && !route->open && !http_take_place(req))
@@ -119,13 +148,13 @@ static int parse_body(struct call *c, struct err *err)
 static int run_handler(struct call *c, const struct err *body_error, struct err *err)
 {
     const struct route *route = NULL;
-    int r = find(c->req, c->resp, &route, err);
-    if (r != 0)
-        return r;
+    int r = c->req->malformed ? 0 : find(c->req, c->resp, &route, err);
     if (body_error) {
         *err = *body_error;
         return err->code;
     }
+    if (r != 0)
+        return r;
     if (route->has_body)
         r = parse_body(c, err);
     if (r >= 0)

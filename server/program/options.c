@@ -8,8 +8,8 @@
 
 #define AT(member) offsetof(struct options, member)
 #define SERVE COMMAND_SERVE
-#define LOADS (COMMAND_SERVE | COMMAND_SCORE | COMMAND_INSPECT | COMMAND_BENCH)
-#define RUNS (COMMAND_SERVE | COMMAND_SCORE | COMMAND_BENCH)
+#define LOADS (COMMAND_SERVE | COMMAND_SCORE | COMMAND_INSPECT | COMMAND_BENCH | COMMAND_CHECK)
+#define RUNS (COMMAND_SERVE | COMMAND_SCORE | COMMAND_BENCH | COMMAND_CHECK)
 #define GIB 1073741824.0
 
 static const struct option_row rows[] = {
@@ -17,6 +17,9 @@ static const struct option_row rows[] = {
     {"model", OPTION_STRING, LOADS, AT(model), 0, 0, NULL, NULL, "DIR",
      "checkpoint as Hugging Face saves it; default: the small model that comes with dtrnet"},
     {"host", OPTION_STRING, SERVE, AT(host), 0, 0, NULL, "127.0.0.1", "ADDRESS", "address to listen on"},
+    {"allow-host", OPTION_LIST, SERVE, AT(allow_host), 0, 0, NULL, NULL, "LIST",
+     "names that requests may be meant for (Host), beside addresses, localhost and names without a dot; *: any; default: none on loopback, "
+     "else any"},
     {"port", OPTION_INT, SERVE, AT(port), 0, 65535, NULL, "8000", "N", "port to listen on; 0 picks a free one"},
     {"device", OPTION_CHOICE, RUNS, AT(device), 0, 0, "auto|cpu|cuda", "auto", NULL, "where to compute"},
     {"dtype", OPTION_CHOICE, LOADS, AT(dtype), 0, 0, "auto|f32|bf16|f16", "auto", NULL,
@@ -34,6 +37,12 @@ static const struct option_row rows[] = {
     {"prefix-cache", OPTION_ON_OFF, RUNS, AT(prefix_cache), 0, 0, NULL, "on", NULL, "reuse computed prefixes across requests"},
     {"rope-scaling", OPTION_JSON, LOADS, AT(rope_scaling), 0, 0, NULL, NULL, "JSON",
      "RoPE scaling instead of config.json's, e.g. {\"rope_type\":\"yarn\",\"factor\":4}"},
+    {"rope-factor", OPTION_CHOICE, LOADS, AT(rope_factor), 0, 0, "config|ratio", NULL, NULL,
+     "YaRN where config.json has both lengths: take its factor (transformers 4.57 and 5) or the ratio of the lengths (4.52); default: "
+     "ratio in "
+     "rope_scaling of llama models, config elsewhere"},
+    {"accept-config-key", OPTION_NAMES, LOADS, AT(accept_config_key), 0, 0, NULL, NULL, "NAME",
+     "pass over a key of config.json that dtrnet does not know, which you say changes nothing; may be given several times"},
     {"dense-layers", OPTION_LIST, LOADS, AT(dense_layers), 0, 0, NULL, NULL, "LIST",
      "layers to run dense: 0,2,4 or all or none; default: as the checkpoint says"},
     {"expert-choice", OPTION_CHOICE, LOADS, AT(expert_choice), 0, 0, "exact|threshold", NULL, NULL,

@@ -364,5 +364,22 @@ def test_inspect() -> None:
     assert run("inspect", "--model", "/no/such").returncode == 2 and run("inspect", "--route-rate", "1.5").returncode == 2
 
 
+def test_check() -> None:
+    """The shipped model and one without a tokenizer pass; a spoilt one is named."""
+    done = run("check", "--threads", "1", "--kv-cache-memory", "64M")
+    assert done.returncode == 0 and done.stdout.count("\nok  ") == 6 and "can be served" in done.stdout, (done.stdout, done.stderr)
+    assert re.search(r"scores -3\.\d+ a token", done.stdout), done.stdout
+    bare = run("check", "--threads", "1", "--kv-cache-memory", "16M", "--model", str(ROOT / "tests" / "golden" / "dtrnet-bilayer"))
+    assert bare.returncode == 0 and "no tokenizer" in bare.stdout, bare
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        shutil.copytree(SHIPPED, model)
+        with open(model / "model.safetensors", "r+b") as file:
+            file.seek(-2, os.SEEK_END)
+            file.write(b"\x80\x7f")
+        spoilt = run("check", "--threads", "1", "--log-level", "error", "--kv-cache-memory", "64M", "--model", str(model))
+        assert spoilt.returncode == 1 and not spoilt.stdout and "not finite" in spoilt.stderr and spoilt.stderr.count("\n") == 1, spoilt
+
+
 if __name__ == "__main__":
     sys.exit(run_tests(globals()))

@@ -86,6 +86,10 @@ int main(void)
     fail_all(root, "bilayer", "{" SHAPE ",\"attention_bias\":true,\"dtrnet_layers\":[0]}", report);
     fail_all(root, "nested", "{" SHAPE ",\"attention_bias\":true,\"head_dim\":6,\"layer_layout\":\"DS\",\"norm_method\":\"hybridnorm*\"}",
              report);
+    fail_all(root, "smollm3",
+             "{\"model_type\":\"smollm3\",\"hidden_size\":8,\"intermediate_size\":8,\"num_hidden_layers\":2,\"num_attention_heads\":1,"
+             "\"num_key_value_heads\":1,\"vocab_size\":8,\"no_rope_layers\":[0,1]}",
+             report);
     snprintf(command, sizeof(command), "rm -rf '%s'", root);
     CHECK_INT(system(command), 0);
     free(report);

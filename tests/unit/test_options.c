@@ -136,6 +136,28 @@ static void test_sizes(struct arena *arena)
     }
 }
 
+/* A flag that may be given several times makes a list; elsewhere it is one already. */
+static void test_names(struct arena *arena)
+{
+    struct options o;
+    struct err err;
+    const char *twice[] = {"--accept-config-key", "a", "--port", "1", "--accept-config-key=b,c", "--port", "2"};
+    CHECK_INT(parse(COMMAND_SERVE, &o, arena, &err, 7, twice), 0);
+    CHECK_STR(o.accept_config_key, "a,b,c");
+    CHECK_INT(o.port, 2); /* of other flags the last counts */
+    const char *file[] = {"--config", settings_path};
+    write_settings("{\"accept_config_key\": [\"a\", \"b\"]}");
+    CHECK_INT(parse(COMMAND_INSPECT, &o, arena, &err, 2, file), 0);
+    CHECK_STR(o.accept_config_key, "a,b");
+    write_settings("{\"accept_config_key\": \"a\"}");
+    CHECK_INT(parse(COMMAND_INSPECT, &o, arena, &err, 2, file), 0);
+    CHECK_STR(o.accept_config_key, "a");
+    setenv("DTRNET_ACCEPT_CONFIG_KEY", "x,y", 1);
+    CHECK_INT(parse(COMMAND_SCORE, &o, arena, &err, 0, NULL), 0);
+    CHECK_STR(o.accept_config_key, "x,y");
+    unsetenv("DTRNET_ACCEPT_CONFIG_KEY");
+}
+
 static void test_bad_lines(struct arena *arena)
 {
     static const struct {
@@ -210,6 +232,7 @@ int main(void)
     test_precedence(&arena);
     test_every_row(&arena);
     test_sizes(&arena);
+    test_names(&arena);
     test_bad_lines(&arena);
     test_bad_files(&arena);
     test_help();
