@@ -261,18 +261,6 @@ static ssize_t stream_read(void *user, uint64_t pos, char *out, size_t max)
     return (ssize_t)n;
 }
 
-<<<<<<< HEAD
-/* Of what a browser shows: it asks again after an update, guesses no types, and tells nobody where it came from. */
-static void add_page_headers(struct MHD_Response *m, const char *policy)
-{
-    MHD_add_response_header(m, "Content-Security-Policy", policy);
-    MHD_add_response_header(m, "X-Content-Type-Options", "nosniff");
-    MHD_add_response_header(m, "Referrer-Policy", "no-referrer");
-    MHD_add_response_header(m, "Cache-Control", "no-cache");
-}
-
-=======
->>>>>>> api15
 /* What lets a page of another origin read the answer, and ask in the first place. */
 static void add_cors_headers(struct http_exchange *x, struct MHD_Response *m, const char *methods)
 {
@@ -288,8 +276,6 @@ static void add_cors_headers(struct http_exchange *x, struct MHD_Response *m, co
     MHD_add_response_header(m, "Access-Control-Max-Age", "600");
     if (http_header(&x->req, "Access-Control-Request-Private-Network"))
         MHD_add_response_header(m, "Access-Control-Allow-Private-Network", "true");
-<<<<<<< HEAD
-=======
 }
 
 /* Of what a browser shows: it asks again after an update, guesses no types, and tells nobody where it came from. */
@@ -299,7 +285,6 @@ static void add_page_headers(struct MHD_Response *m, const char *policy)
     MHD_add_response_header(m, "X-Content-Type-Options", "nosniff");
     MHD_add_response_header(m, "Referrer-Policy", "no-referrer");
     MHD_add_response_header(m, "Cache-Control", "no-cache");
->>>>>>> api15
 }
 
 static void add_headers(struct http_exchange *x, struct MHD_Response *m, const struct http_response *resp)
