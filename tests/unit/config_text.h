@@ -3,8 +3,7 @@
 #include "engine/checkpoint/model_config.h"
 
 /* Members of config.json that every type of model needs, but for model_type and architectures. */
-#define CONFIG_SHAPE \
-    "\"hidden_size\":64,\"intermediate_size\":128,\"num_hidden_layers\":4,\"num_attention_heads\":4,\"vocab_size\":256"
+#define CONFIG_SHAPE "\"hidden_size\":64,\"intermediate_size\":128,\"num_hidden_layers\":4,\"num_attention_heads\":4,\"vocab_size\":256"
 
 /* Parses config (an object's members without braces) and generation_config (the same; NULL: none). *e is cleared first. */
 int config_text_read(const char *members, const char *generation, const struct model_overrides *o, struct model_config *ret, struct err *e);

@@ -70,9 +70,11 @@ static void test_vouched(void)
         {BASE ",\"odd\":3,\"even\":{\"a\":1}", "odd,even", 0, "even = {\"a\":1} is passed over"},
         {BASE, "odd", 0, "config.json has no such key"},
         {BASE ",\"logit_scale\":0.5", NULL, ERR_UNSUPPORTED, "logit_scale"},
-        {BASE ",\"logit_scale\":0.5", "logit_scale", 0, "logit_scale = 0.5 is passed over"}, /* of another class: LLaMA's does not read it */
+        {BASE ",\"logit_scale\":0.5", "logit_scale", 0,
+         "logit_scale = 0.5 is passed over"}, /* of another class: LLaMA's does not read it */
         {BASE ",\"sliding_window\":32", "sliding_window", 0, "passed over"},
-        {"\"model_type\":\"mistral\"," CONFIG_SHAPE ",\"num_key_value_heads\":4,\"sliding_window\":32", "sliding_window", ERR_INVALID, "is read"},
+        {"\"model_type\":\"mistral\"," CONFIG_SHAPE ",\"num_key_value_heads\":4,\"sliding_window\":32", "sliding_window", ERR_INVALID,
+         "is read"},
         {BASE ",\"rope_theta\":5", "rope_theta", ERR_INVALID, "accept_config_key rope_theta: this key is read"},
         {BASE, "hidden_size", ERR_INVALID, "is read"},
         {BASE ",\"quantization_config\":{\"bits\":4}", "quantization_config", ERR_INVALID, "is read"},

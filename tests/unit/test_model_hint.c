@@ -1,6 +1,6 @@
 /* What people give as a model that is none, and the sentence that they get. */
-#include "engine/checkpoint/model_hint.h"
 #include "engine/checkpoint/model_config.h"
+#include "engine/checkpoint/model_hint.h"
 #include "engine/checkpoint/safetensors.h"
 #include "tests/check.h"
 #include <stdlib.h>
@@ -95,20 +95,37 @@ static void test_no_weights(void)
 int main(void)
 {
     static const char *const files[] = {
-        "x.Q4_K_M.gguf", "weights.bin", "weights.pth", "weights.safetensors", "readme.txt",
-        "gguf/b.gguf", "gguf/a.gguf",
-        "folders/checkpoint-200/config.json", "folders/checkpoint-100/config.json", "folders/other/x",
+        "x.Q4_K_M.gguf",
+        "weights.bin",
+        "weights.pth",
+        "weights.safetensors",
+        "readme.txt",
+        "gguf/b.gguf",
+        "gguf/a.gguf",
+        "folders/checkpoint-200/config.json",
+        "folders/checkpoint-100/config.json",
+        "folders/other/x",
         "one/model/config.json",
-        "models--org--name/snapshots/4f2a/config.json", "models--org--name/refs/main",
-        "lora/adapter_config.json", "lora/adapter_model.safetensors",
-        "meta/params.json", "meta/consolidated.00.pth",
+        "models--org--name/snapshots/4f2a/config.json",
+        "models--org--name/refs/main",
+        "lora/adapter_config.json",
+        "lora/adapter_model.safetensors",
+        "meta/params.json",
+        "meta/consolidated.00.pth",
         "empty/README.md",
-        "pickled/config.json", "pickled/pytorch_model.bin",
-        "pickled-shards/config.json", "pickled-shards/pytorch_model.bin.index.json",
-        "gguf-with-config/config.json", "gguf-with-config/x.gguf",
-        "makers/config.json", "makers/consolidated.safetensors",
-        "lora-with-config/config.json", "lora-with-config/adapter_config.json",
-        "no-index/config.json", "no-index/model-00001-of-00002.safetensors", "no-index/model-00002-of-00002.safetensors",
+        "pickled/config.json",
+        "pickled/pytorch_model.bin",
+        "pickled-shards/config.json",
+        "pickled-shards/pytorch_model.bin.index.json",
+        "gguf-with-config/config.json",
+        "gguf-with-config/x.gguf",
+        "makers/config.json",
+        "makers/consolidated.safetensors",
+        "lora-with-config/config.json",
+        "lora-with-config/adapter_config.json",
+        "no-index/config.json",
+        "no-index/model-00001-of-00002.safetensors",
+        "no-index/model-00002-of-00002.safetensors",
         "config-alone/config.json",
     };
     if (!CHECK(mkdtemp(root) != NULL))

@@ -80,7 +80,8 @@ static void test_windows(void)
         {OF("llama") ",\"sliding_window\":null", 0},
         {OF("llama") ",\"sliding_window\":64", 64},
         {OF("llama") ",\"sliding_window\":64,\"use_sliding_window\":false", 0},
-        {OF("llama") ",\"sliding_window\":64,\"layer_types\":[\"full_attention\",\"full_attention\",\"full_attention\",\"full_attention\"]", 0},
+        {OF("llama") ",\"sliding_window\":64,\"layer_types\":[\"full_attention\",\"full_attention\",\"full_attention\",\"full_attention\"]",
+         0},
         {OF("mistral"), 4096},
         {OF("mistral") ",\"sliding_window\":null", 0},
         {OF("mistral") ",\"sliding_window\":64", 64},
@@ -187,7 +188,8 @@ static void test_window_and_length(void)
         int r = model_open(&o, cpu, &m, &e);
         bool ok = CHECK_INT(r, cases[i].code);
         if (ok && r < 0)
-            ok = CHECK_STR(e.param, "max_model_len") && CHECK(strstr(e.text, "more than 512 tokens; with max_model_len 512 or less") != NULL);
+            ok = CHECK_STR(e.param, "max_model_len") &&
+                 CHECK(strstr(e.text, "more than 512 tokens; with max_model_len 512 or less") != NULL);
         if (!ok)
             fprintf(stderr, "  max_model_len %d: %s\n", cases[i].max_model_len, e.text);
         model_close(&m);
