@@ -1,18 +1,15 @@
 /* Typed readers over jansson, and writers for responses. */
 #include "common/json.h"
 #include "common/float_text.h"
+#include "common/readfile.h"
 #include "common/utf8.h"
 #include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <malloc.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define MAX_DEPTH 64
 
@@ -171,55 +168,23 @@ size_t json_parsed_bytes(void)
     return allocated;
 }
 
-static int read_all(FILE *f, const char *path, size_t max_bytes, struct buf *b, struct err *err)
-{
-    char chunk[65536];
-    size_t n;
-    while ((n = fread(chunk, 1, sizeof(chunk), f)) > 0) {
-        int r = buf_append(b, chunk, n);
-        if (r == ERR_TOO_LARGE)
-            return err_set(err, r, "%s is larger than %zu bytes", path, max_bytes);
-        if (r < 0)
-            return err_set(err, r, "no memory for %s", path);
-    }
-    return ferror(f) ? err_set(err, ERR_IO, "cannot read %s: %s", path, strerror(errno)) : 0;
-}
-
-/* A FIFO or a device is refused without waiting for it. */
-static int open_regular(const char *path, FILE **ret, struct err *err)
-{
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return err_set(err, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO, "cannot open %s: %s", path, strerror(errno));
-    bool regular = !fstat(fd, &st) && S_ISREG(st.st_mode);
-    *ret = regular ? fdopen(fd, "rb") : NULL;
-    if (*ret)
-        return 0;
-    close(fd);
-    return regular ? err_set(err, ERR_NOMEM, "no memory to read %s", path) : err_set(err, ERR_IO, "%s is not a regular file", path);
-}
-
 int json_parse_file(const char *path, size_t max_bytes, json_t **ret, struct err *err)
 {
-    FILE *f = NULL;
-    int opened = open_regular(path, &f, err);
-    if (opened < 0)
-        return opened;
     struct buf b;
     buf_init(&b, max_bytes);
-    int r = read_all(f, path, max_bytes, &b, err);
+    int r = readfile(path, &b, err);
     if (r >= 0)
         r = json_parse(b.data, b.len, path, ret, err);
     buf_done(&b);
-    fclose(f);
     return r;
 }
 
 /* ---- readers ---- */
 
-static const char *type_name(const json_t *v)
+const char *json_type_name(const json_t *v)
 {
+    if (!v)
+        return "missing";
     switch (json_typeof(v)) {
     case JSON_OBJECT: return "an object";
     case JSON_ARRAY: return "an array";
@@ -253,7 +218,7 @@ static struct field_name name_of(const char *where, const char *key)
 
 static int wrong_type(const char *name, const char *wanted, const json_t *v, struct err *err)
 {
-    return err_field(err, ERR_INVALID, name, "%s must be %s, but is %s", name, wanted, type_name(v));
+    return err_field(err, ERR_INVALID, name, "%s must be %s, but is %s", name, wanted, json_type_name(v));
 }
 
 /* An integer, or a number without a fraction as some clients write integers ("16.0"). */

@@ -33,6 +33,9 @@ int json_get_string(const json_t *obj, const char *where, const char *key, const
 int json_get_ids(const json_t *obj, const char *where, const char *key, int64_t min, int64_t max, size_t max_n, int32_t **ret,
                  size_t *ret_n, struct err *err);
 
+/* "a string", "an object", ...; "missing" for NULL. */
+const char *json_type_name(const json_t *v);
+
 /* Shortest decimal that strtof / strtod reads back to the same value ("-1.5", "1e-07"); a valid JSON number.
  * Non-finite values are the caller's bug (assert). `out` has room for 32 bytes; returns the length. */
 int json_format_float(char *out, float v);

@@ -23,6 +23,7 @@ struct eval_request {
     uint64_t seed;     /* a generated token depends on tokens, parameters, seed and its index alone */
     bool ignore_eos;
     bool want_routing;
+    bool want_probs; /* what routers compared: every position is then run, those that the prefix tree has once more */
     /* Both run on the worker thread, so they must be short and wait for nothing; NULL: none. */
     void (*on_token)(void *user); /* engine_tokens has grown */
     void (*on_done)(void *user);  /* once: nothing more will come; engine_wait returns as soon as every request of the ticket has said so */
@@ -49,4 +50,7 @@ struct eval_result {
     const int *rows_executed;       /* [n_layers] of n_rows, those that did not skip the layer */
     int n_routing;                  /* positions in `routing`; 0 unless want_routing */
     const uint8_t *routing;         /* [n_layers, n_routing] enum decision */
+    /* NULL unless want_probs. NaN where no router was asked: layers without one, and for `probs` tokens that skip a nested layer. */
+    const float *probs;      /* [n_rows, n_layers] what decided about attention: p0, of MoD a, of D-LLM p1 (docs/architectures.md) */
+    const float *skip_probs; /* [n_rows, n_layers] nested layers: s0 */
 };

@@ -1,6 +1,7 @@
 /* From a directory to a model on a device. The weight files are unmapped before this returns. */
 #include "engine/model/model.h"
 #include "common/thread.h"
+#include "engine/checkpoint/load_progress.h"
 #include "engine/checkpoint/model_hash.h"
 #include "engine/checkpoint/tied_head.h"
 #include "engine/model/rope.h"
@@ -32,6 +33,7 @@ static int pick_dtype(const char *name, const struct backend *b, enum dtype stor
 struct hash_job {
     const char *dir;
     const struct safetensors *files;
+    struct load_progress progress;
     char hex[65];
     int r;
     struct err err;
@@ -40,16 +42,30 @@ struct hash_job {
 static void *hash_main(void *arg)
 {
     struct hash_job *j = arg;
-    j->r = model_hash(j->dir, j->files, j->hex, &j->err);
+    j->r = model_hash(j->dir, j->files, &j->progress, j->hex, &j->err);
     return NULL;
 }
 
-static int load_weights_and_hash(struct model *m, const char *dir, const struct safetensors *files, struct err *err)
+static size_t bytes_of(const struct safetensors *files)
 {
-    struct hash_job job = {.dir = dir, .files = files};
+    size_t sum = 0;
+    for (int i = 0; i < safetensors_file_count(files); i++) {
+        size_t len = 0;
+        safetensors_file_bytes(files, i, &len);
+        sum += len;
+    }
+    return sum;
+}
+
+static int load_weights_and_hash(struct model *m, const struct model_options *o, const struct safetensors *files, struct err *err)
+{
+    size_t bytes = bytes_of(files);
+    struct load_progress layers = {.log = o->log, .what = "weights laid out", .bytes = bytes, .total = (size_t)m->config.n_layers};
+    struct hash_job job = {
+        .dir = o->dir, .files = files, .progress = {.log = o->log, .what = "weights hashed", .bytes = bytes, .total = bytes}};
     pthread_t thread;
     bool threaded = !pthread_create(&thread, NULL, hash_main, &job);
-    int r = weights_load(m->k, &m->config, m->plan, files, &m->weights, err);
+    int r = weights_load(m->k, &m->config, m->plan, files, &layers, &m->weights, err);
     if (threaded)
         pthread_join(thread, NULL);
     else
@@ -175,7 +191,7 @@ int model_open(const struct model_options *o, const struct backend *backend, str
     if (r >= 0)
         r = check_weights(m, files, err);
     if (r >= 0)
-        r = load_weights_and_hash(m, o->dir, files, err);
+        r = load_weights_and_hash(m, o, files, err);
     if (r >= 0)
         tied_head_check(&m->config, files, o->log);
     if (r >= 0)

@@ -51,7 +51,7 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         {&w->gate, n * 4},
         {&w->margin, n * 4},
         {&w->skip_gate, nested ? n * 4 : 0},
-        {&w->skip_prob, nested ? n * 4 : 0},
+        {&w->skip_prob, nested ? l * n * 4 : 0},
         {&w->router_bad, (size_t)m->weights.n_states * n},
         {&w->no_pos, no_rope ? n * 4 : 0},
         {&w->place.sel, n * 4},

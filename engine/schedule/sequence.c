@@ -13,8 +13,9 @@ static size_t output_words(const struct eval_request *req, int n_layers)
 
 size_t sequence_bytes(const struct eval_request *req, int n_layers)
 {
-    size_t routing = req->want_routing ? (size_t)n_layers * (size_t)(req->n_tokens + req->max_new) : 0;
-    return sizeof(struct sequence) + 4 * output_words(req, n_layers) + routing;
+    size_t decisions = (size_t)n_layers * (size_t)(req->n_tokens + req->max_new);
+    return sizeof(struct sequence) + 4 * output_words(req, n_layers) + (req->want_routing ? decisions : 0) +
+           (req->want_probs ? 2 * sizeof(float) * decisions : 0);
 }
 
 int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_layers, struct engine_ticket *ticket)
@@ -49,6 +50,7 @@ void sequence_release(struct sequence *s)
 {
     free(s->block);
     free(s->routing);
+    free(s->probs);
 }
 
 /* ---- results ------------------------------------------------------------------------------------------------- */
@@ -60,6 +62,25 @@ int sequence_commit_rows(struct sequence *s, const struct sequence_env *e, int n
     s->n_kv += kept;
     s->promised -= (int64_t)kept * e->bits->n_layers;
     return kept;
+}
+
+void sequence_commit_probs(struct sequence *s, const struct sequence_env *e, int pos, const struct step *step, int i_run)
+{
+    const struct step_results *results = &step->results;
+    const struct kern_run *run = &step->rows.runs[i_run];
+    size_t n_layers = (size_t)e->bits->n_layers;
+    if (s->done || !s->probs || !results->prob)
+        return;
+    for (size_t l = 0; l < n_layers; l++) {
+        const struct route_layer *layer = &e->x->limits.layers[l];
+        size_t from = l * (size_t)step->rows.n_rows + (size_t)run->row0, to = (size_t)pos * n_layers + l;
+        for (int i = 0; layer->routed && i < run->n; i++, from++, to += n_layers) {
+            if (layer->nested)
+                s->skip_probs[to] = results->skip_prob[from];
+            if (!layer->nested || results->route[from] != DECISION_SKIP)
+                s->probs[to] = results->prob[from];
+        }
+    }
 }
 
 void sequence_commit_state(struct sequence *s, const struct sequence_env *e, int pos, int slot)
@@ -193,6 +214,8 @@ void sequence_finish(struct sequence *s, const struct sequence_env *e, int code,
     r->rows_executed = s->rows_executed;
     r->n_routing = s->routing ? s->n_kv : 0;
     r->routing = s->routing;
+    r->probs = s->probs;
+    r->skip_probs = s->skip_probs;
     leave(s, e);
     s->done = true;
 }

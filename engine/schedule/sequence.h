@@ -29,6 +29,7 @@ struct sequence {
     int32_t *top_ids, *new_tokens, *new_top_ids;
     int *rows_routed, *rows_executed;
     uint8_t *routing;
+    float *probs, *skip_probs; /* one allocation of its own, if the request wants them */
     /* while it runs */
     struct tree_path path;
     int64_t table_off;           /* of its block tables; -1: none */
@@ -52,6 +53,7 @@ struct sequence {
 enum row_need {
     NEED_SCORE = 1, /* its logits are wanted and not in the tree */
     NEED_STATE = 2, /* it leads from a kept copy of the router states to a row that must run */
+    NEED_PROBS = 4, /* what its routers compared is wanted, which the tree does not keep */
 };
 
 /* What a sequence works on, all of it the worker's. */
@@ -96,6 +98,8 @@ void sequence_pack(struct sequence *s, const struct sequence_env *e, struct step
 /* The next n appended rows came back: decisions [n, bits->n_bytes], and their slots as tree_append takes them; the caller adds to kv_count.
  * Returns how many rows were kept; where that is fewer than n memory is short, and the slots of the others remain the caller's. */
 int sequence_commit_rows(struct sequence *s, const struct sequence_env *e, int n, const uint8_t *route, const int *slots);
+/* What routers compared for the rows of run number i_run, the first of which is position pos. */
+void sequence_commit_probs(struct sequence *s, const struct sequence_env *e, int pos, const struct step *step, int i_run);
 /* The step left a copy of the router states at position `pos` in `slot`. The tree keeps it, or the slot goes back. */
 void sequence_commit_state(struct sequence *s, const struct sequence_env *e, int pos, int slot);
 /* Wanted row i of the results: the score of the token after position pos, or the next generated token. */

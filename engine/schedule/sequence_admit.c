@@ -1,5 +1,6 @@
 /* Admission: what the tree has of a request, and whether there is room for the rest. */
 #include "engine/schedule/sequence.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,6 +64,8 @@ static void take_scores(struct sequence *s)
     }
     if (s->req->max_new)
         s->need[s->req->n_tokens - 1] = NEED_SCORE;
+    for (int p = 0; s->req->want_probs && p < s->n_cached; p++)
+        s->need[p] |= NEED_PROBS;
 }
 
 /* Marks the rows from the latest kept copy of the router states on up to position pos. Returns the copy's position. */
@@ -90,6 +93,16 @@ static void mark_reruns(struct sequence *s, const struct sequence_env *e)
         s->n_rerun_left += s->need[p] != 0;
 }
 
+static int allocate_probs(struct sequence *s, const struct sequence_env *e)
+{
+    size_t n = (size_t)e->bits->n_layers * (size_t)s->table_cap;
+    s->probs = malloc(2 * n * sizeof(float));
+    for (size_t i = 0; s->probs && i < 2 * n; i++)
+        s->probs[i] = NAN;
+    s->skip_probs = s->probs ? s->probs + n : NULL;
+    return s->probs ? 0 : ERR_NOMEM;
+}
+
 static int allocate_running(struct sequence *s, const struct sequence_env *e)
 {
     size_t l = (size_t)e->bits->n_layers, rows = (size_t)s->table_cap;
@@ -99,7 +112,7 @@ static int allocate_running(struct sequence *s, const struct sequence_env *e)
     if (!s->kv_count || !s->route || !s->need)
         return ERR_NOMEM;
     s->rerun_count = s->kv_count + l;
-    return 0;
+    return s->req->want_probs ? allocate_probs(s, e) : 0;
 }
 
 /* why: ADMIT_FAILED for want of memory, or ADMIT_LOST. */

@@ -74,6 +74,7 @@ static void add_run(struct sequence *s, const struct sequence_env *e, struct ste
         *step_rows_base(rows, l, i_run) = base[l];
     step->runs[i_run] = (struct step_owner){s, pos};
     struct kern_run *run = step_rows_add_run(rows, sequence_tokens(s, pos), n, pos, append, s->table_off, s->table_cap);
+    rows->want_probs |= s->req->want_probs;
     run->select = e->whole_prompts && pos == 0;
     if (e->state_every) {
         set_states(s, run, pos);

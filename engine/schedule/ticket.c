@@ -31,7 +31,7 @@ static int divide(struct engine_ticket *t, const struct eval_request *reqs)
         struct eval_request *scores = &t->part[t->n + extra];
         *scores = reqs[i];
         scores->max_new = 0;
-        scores->want_routing = false;
+        scores->want_routing = scores->want_probs = false;
         scores->on_token = scores->on_done = NULL;
         t->scores_for[extra++] = i;
     }

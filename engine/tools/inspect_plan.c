@@ -8,6 +8,16 @@ static const char *const gates[] = {"none", "chosen", "add", "towards"};
 static const char *const keeps[] = {"all", "attending"};
 static const char *const scopes[] = {"token", "prefix state", "sequence"};
 
+const char *inspect_router_name(enum router router)
+{
+    return routers[router];
+}
+
+const char *inspect_decide_name(enum decide decide)
+{
+    return decides[decide];
+}
+
 static const char *norm_of(const struct layer_plan *p)
 {
     if (p->v_norm)

@@ -34,9 +34,13 @@ int api_check_model(struct call *c, struct err *err)
     int r = json_get_string(c->body, "", "model", &name, NULL, err);
     if (json_is_integer(json_object_get(c->body, "model")))
         r = 0; /* lm-evaluation-harness sends a name made of digits as a number */
-    if (r >= 0 && c->server->settings->strict_model_name && (!name || strcmp(name, c->server->model_name)))
-        return err_field(err, ERR_NOT_FOUND, "model", "model: \"%.100s\" is not served here; this is \"%s\"", name ? name : "",
+    if (r < 0 || !c->server->settings->strict_model_name)
+        return r;
+    if (!name)
+        return err_field(err, ERR_NOT_FOUND, "model", "model is missing; with --strict-model-name it must be \"%s\"",
                          c->server->model_name);
+    if (strcmp(name, c->server->model_name))
+        return err_field(err, ERR_NOT_FOUND, "model", "model: \"%.100s\" is not served here; this is \"%s\"", name, c->server->model_name);
     return r;
 }
 

@@ -27,6 +27,7 @@ int api_completions(struct call *c, struct err *err);
 int api_chat_completions(struct call *c, struct err *err);
 int api_loglikelihood(struct call *c, struct err *err);
 int api_loglikelihood_rolling(struct call *c, struct err *err);
+int api_routing(struct call *c, struct err *err);
 int api_tokenize(struct call *c, struct err *err);
 int api_detokenize(struct call *c, struct err *err);
 int api_tokenizer_info(struct call *c, struct err *err);
@@ -36,6 +37,7 @@ int api_health(struct call *c, struct err *err);
 int api_ready(struct call *c, struct err *err);
 int api_metrics(struct call *c, struct err *err);
 int api_version(struct call *c, struct err *err);
+int api_page(struct call *c, struct err *err);
 int api_openapi(struct call *c, struct err *err);
 
 /* An answer that is written after the handler has returned (http_stream) owns the call: it is moved to *ret, which may lie in its own arena, and the

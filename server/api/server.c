@@ -3,6 +3,7 @@
 #include "common/memory.h"
 #include "engine/checkpoint/model_config.h"
 #include "engine/checkpoint/model_hint.h"
+#include "server/api/tokenizer_hash.h"
 #include "tokenizer/rules_compare.h"
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,12 @@ static int32_t choose_id(struct server *s, const char *name, int setting, int32_
     return tokenizer_id;
 }
 
+const char *server_tokenizer_dir(const struct server *s)
+{
+    return s->settings->tokenizer_dir ? s->settings->tokenizer_dir : s->settings->engine.model_dir;
+}
+
+/* A checkpoint may have no tokenizer; a directory that was named for it must. */
 /* A tokenizer may name a token that the model does not have. */
 static int32_t known_id(struct server *s, const char *name, int32_t id, int vocab)
 {
@@ -47,17 +54,18 @@ static int32_t known_id(struct server *s, const char *name, int32_t id, int voca
 static int open_tokenizer(struct server *s, struct err *err)
 {
     struct err why = {0};
-    const char *dir = s->settings->engine.model_dir;
+    const char *dir = server_tokenizer_dir(s);
     int r = tokenizer_open(dir, s->settings->tokenizer_rules, s->log, &s->tokenizer, &why);
-    if (r == ERR_NOT_FOUND) {
-        log_warn(s->log, "%s has neither tokenizer.model nor tokenizer.json: requests must be made of token ids", dir);
+    if (r == ERR_NOT_FOUND && !s->settings->tokenizer_dir) {
+        log_warn(s->log,
+                 "%s has neither tokenizer.model nor tokenizer.json: requests must be made of token ids (--tokenizer names another)", dir);
         return 0;
     }
     if (r < 0)
         *err = why;
     else
         rules_compare_log(s->tokenizer, dir, s->log);
-    return r;
+    return r < 0 ? r : tokenizer_hash(dir, s->tokenizer_hash, err);
 }
 
 static int open_engine(struct server *s, struct err *err)

@@ -17,6 +17,8 @@
 struct server_settings {
     struct engine_options engine;         /* model_dir is needed; bos_id and eos_id -1: from the model's files; log: the server's too */
     const char *model_name;               /* NULL: the last part of model_dir */
+    const char *tokenizer_dir;            /* NULL: model_dir */
+    const char *allow_host;               /* hosts.h; NULL: any */
     bool strict_model_name;               /* refuse requests whose `model` is another */
     bool tokenizer_info;                  /* answer /tokenizer_info */
     enum tokenizer_rules tokenizer_rules; /* whose reading of the tokenizer's files is followed */
@@ -33,6 +35,7 @@ struct server {
     struct engine *engine;
     const struct engine_info *info;
     struct tokenizer *tokenizer; /* NULL: the checkpoint has none, requests are made of ids */
+    char tokenizer_hash[65];     /* of its files (tokenizer_hash.h); empty without one */
     int32_t bos, eos;            /* -1: none. From the settings, else the tokenizer's files, else the checkpoint's */
     struct metrics metrics;
     time_t started;
@@ -51,6 +54,9 @@ int server_load(struct server *s, struct err *err);
 /* Both at once. */
 int server_open(const struct server_settings *settings, struct server **ret, struct err *err);
 void server_close(struct server *s); /* NULL is valid */
+
+/* Where the tokenizer is read. */
+const char *server_tokenizer_dir(const struct server *s);
 
 /* Logs once for each name that a request field is unknown and ignored. Any thread. */
 void server_note_unknown(struct server *s, const char *request_id, const char *field);

@@ -21,8 +21,10 @@ struct http_exchange;
 
 /* One request; lives until `finished` returned. */
 struct http_request {
-    const char *method, *path;
-    const char *body; /* [body_len], NUL-terminated; "" when there is none */
+    const char *method, *path; /* the path is decoded, without query and authority */
+    const char *host;          /* whom it is meant for: lower case, without port; "" if HTTP/1.0 does not say */
+    bool malformed;            /* its head leaves doubts, so only body_error counts; the connection ends with the answer */
+    const char *body;          /* [body_len], NUL-terminated; "" when there is none */
     size_t body_len;
     char id[HTTP_ID_MAX + 1];         /* the client's X-Request-Id where it is sane, else made here */
     int route;                        /* left to the handler; -1 at first */
@@ -43,13 +45,14 @@ struct http_stream {
 /* The answer, zeroed but for an initialised `body`. */
 struct http_response {
     int status;
-    const char *content_type;  /* static; NULL: application/json */
-    const char *allow;         /* static; the Allow header, or NULL */
-    int retry_after_s;         /* 0: no header */
-    bool close;                /* end the connection after this answer */
-    struct buf body;           /* taken over by http.c */
-    struct http_stream stream; /* used instead of body when next is set */
-    bool events;               /* each piece of the stream is sent at once; else a short answer is sent whole */
+    const char *content_type;   /* static; NULL: application/json */
+    const char *content_policy; /* static; a Content-Security-Policy for browsers, or NULL */
+    const char *allow;          /* static; the Allow header, or NULL */
+    int retry_after_s;          /* 0: no header */
+    bool close;                 /* end the connection after this answer */
+    struct buf body;            /* taken over by http.c */
+    struct http_stream stream;  /* used instead of body when next is set */
+    bool events;                /* each piece of the stream is sent at once; else a short answer is sent whole */
 };
 
 struct http_options {
@@ -64,6 +67,7 @@ struct http_options {
     size_t max_body_bytes; /* larger bodies never reach the handler */
     struct budget *budget; /* of all requests; borrowed; NULL: none */
     struct log *log;
+    int (*write_error)(struct buf *out, const struct err *err); /* the body of an error that the library answers by itself */
     /* Runs on the connection's thread when the headers are there. Negative: the request is refused, its body is not kept, and `handle`
      * gets the error as body_error. NULL: all are let in. */
     int (*admit)(void *user, struct http_request *req, struct err *err);

@@ -1,5 +1,6 @@
 /* See routes.h. */
 #include "server/http/routes.h"
+#include "server/http/hosts.h"
 #include <malloc.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@ static const struct route table[] = {
     {"POST", "/v1/chat/completions", api_chat_completions},
     {"POST", "/v1/loglikelihood", api_loglikelihood, .has_body = true, .queued = true},
     {"POST", "/v1/loglikelihood_rolling", api_loglikelihood_rolling, .has_body = true, .queued = true},
+    {"POST", "/v1/routing", api_routing, .has_body = true, .queued = true},
     {"POST", "/tokenize", api_tokenize, .quiet = true, .has_body = true},
     {"POST", "/detokenize", api_detokenize, .quiet = true, .has_body = true},
     {"GET", "/tokenizer_info", api_tokenizer_info},
@@ -22,6 +24,9 @@ static const struct route table[] = {
     {"GET", "/metrics", api_metrics, .open = true, .quiet = true},
     {"GET", "/version", api_version},
     {"GET", "/openapi.json", api_openapi, .early = true},
+    {"GET", "/", api_page, .open = true, .quiet = true, .early = true},
+    {"GET", "/page/page.css", api_page, .open = true, .quiet = true, .early = true},
+    {"GET", "/page/page.js", api_page, .open = true, .quiet = true, .early = true},
 };
 #define N_ROUTES (int)(sizeof(table) / sizeof(table[0]))
 _Static_assert(sizeof(table) / sizeof(table[0]) < METRICS_ROUTES, "metrics.h has too few routes");
@@ -35,7 +40,7 @@ const struct route *routes_table(int *ret_n)
 static bool path_is(const struct route *r, const char *path)
 {
     size_t n = strlen(r->path);
-    return r->path[n - 1] == '/' ? !strncmp(r->path, path, n) && path[n] : !strcmp(r->path, path);
+    return n > 1 && r->path[n - 1] == '/' ? !strncmp(r->path, path, n) && path[n] : !strcmp(r->path, path);
 }
 
 /* HEAD is answered as GET; the library leaves the body out. */
@@ -74,22 +79,50 @@ static int authorise(struct server *s, struct http_request *req, struct err *err
                      given ? "another" : "missing");
 }
 
+static int check_host(struct server *s, const struct http_request *req, struct err *err)
+{
+    if (hosts_allow(s->settings->allow_host, req->host))
+        return 0;
+    return err_field(err, ERR_FORBIDDEN, "Host",
+                     "the request is meant for \"%.100s\", and this server answers for this machine alone; if that "
+                     "is its name, say --allow-host %.100s",
+                     req->host, req->host);
+}
+
+/* A page of any site can make a browser send these three, and bodies without a type, unasked. */
+static int check_media_type(const struct http_request *req, struct err *err)
+{
+    static const char *const forms[] = {"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"};
+    const char *type = http_header(req, "Content-Type");
+    bool form = !type && http_header(req, "Origin");
+    for (size_t i = 0; type && i < sizeof(forms) / sizeof(forms[0]); i++)
+        form |= !strncasecmp(type, forms[i], strlen(forms[i]));
+    return form ? err_field(err, ERR_MEDIA_TYPE, "Content-Type",
+                            "the body is JSON; send Content-Type: application/json (curl: --json), not %.60s", type ? type : "none")
+                : 0;
+}
+
 /* All that can be said without the body. */
 int routes_admit(void *user, struct http_request *req, struct err *err)
 {
     struct server *s = user;
     struct http_response ignored = {0};
     const struct route *route = NULL;
-    int r = find(req, &ignored, &route, err);
-    req->wants_body = r == 0 && route->has_body;
+    int r = check_host(s, req, err);
+    req->wants_body = false;
+    if (r >= 0)
+        r = find(req, &ignored, &route, err);
     if (r != 0)
         return r < 0 ? r : 0;
+    req->wants_body = route->has_body;
     if (!route->open)
         r = authorise(s, req, err);
     if (r >= 0 && !atomic_load(&s->loaded) && !route->early)
         r = err_set(err, ERR_BUSY, "the model is being loaded");
     if (r >= 0 && atomic_load(&s->draining) && route->has_body)
         r = err_set(err, ERR_DRAINING, "the server is shutting down");
+    if (r >= 0 && route->has_body)
+        r = check_media_type(req, err);
     if (r >= 0 && route->queued && engine_full(s->engine))
         r = err_set(err, ERR_BUSY, "the queue is full");
     if (r >= 0 && !route->open && !http_take_place(req))
@@ -115,13 +148,13 @@ static int parse_body(struct call *c, struct err *err)
 static int run_handler(struct call *c, const struct err *body_error, struct err *err)
 {
     const struct route *route = NULL;
-    int r = find(c->req, c->resp, &route, err);
-    if (r != 0)
-        return r;
+    int r = c->req->malformed ? 0 : find(c->req, c->resp, &route, err);
     if (body_error) {
         *err = *body_error;
         return err->code;
     }
+    if (r != 0)
+        return r;
     if (route->has_body)
         r = parse_body(c, err);
     if (r >= 0)

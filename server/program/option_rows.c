@@ -90,6 +90,38 @@ static void read_env(const struct option_table *t, unsigned command, struct sour
     }
 }
 
+/* Variables that tests and scripts around the program know. */
+static bool is_other_program(const char *name)
+{
+    static const char *const others[] = {"BENCH_", "BIN=", "EVAL_", "SHARED=", "TEST_"};
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+        if (!strncmp(name, others[i], strlen(others[i])))
+            return true;
+    return false;
+}
+
+/* `set` is NAME=VALUE without the prefix. */
+static bool is_row(const struct option_table *t, const char *set)
+{
+    for (size_t i = 0; i < t->n; i++) {
+        char name[96];
+        upper_name(name, sizeof(name), "", t->rows[i].name, true);
+        if (!strncmp(set, name, strlen(name)) && set[strlen(name)] == '=')
+            return true;
+    }
+    return false;
+}
+
+void option_rows_warn_unknown(const struct option_table *t, char *const *variables, struct log *log)
+{
+    size_t len = t->env_prefix ? strlen(t->env_prefix) : 0;
+    for (; len && *variables; variables++) {
+        const char *v = *variables;
+        if (!strncmp(v, t->env_prefix, len) && !is_other_program(v + len) && !is_row(t, v + len))
+            log_warn(log, "the variable %.*s is no setting and is ignored; see --help", (int)strcspn(v, "="), v);
+    }
+}
+
 static const char *json_as_text(const json_t *v, struct arena *arena)
 {
     char num[64];
@@ -167,8 +199,8 @@ static int parse_number(const struct option_row *row, const struct source *s, do
         const char *u = strchr(units, *end);
         unit = u ? (double)((uint64_t)1 << (10 * ((u - units) / 2 + 1))) : 1;
         end += u != NULL;
-        if (u && !strcmp(end, "iB"))
-            end += 2;
+        if (u && (!strcmp(end, "iB") || !strcmp(end, "B")))
+            end = strchr(end, 0);
     }
     v *= unit;
     if (end == s->text || *end || !isfinite(v) || (whole && v != floor(v)))

@@ -8,8 +8,8 @@
 
 #define AT(member) offsetof(struct options, member)
 #define SERVE COMMAND_SERVE
-#define LOADS (COMMAND_SERVE | COMMAND_SCORE | COMMAND_INSPECT | COMMAND_BENCH)
-#define RUNS (COMMAND_SERVE | COMMAND_SCORE | COMMAND_BENCH)
+#define LOADS (COMMAND_SERVE | COMMAND_SCORE | COMMAND_INSPECT | COMMAND_BENCH | COMMAND_CHECK)
+#define RUNS (COMMAND_SERVE | COMMAND_SCORE | COMMAND_BENCH | COMMAND_CHECK)
 #define GIB 1073741824.0
 
 static const struct option_row rows[] = {
@@ -17,6 +17,9 @@ static const struct option_row rows[] = {
     {"model", OPTION_STRING, LOADS, AT(model), 0, 0, NULL, NULL, "DIR",
      "checkpoint as Hugging Face saves it; default: the small model that comes with dtrnet"},
     {"host", OPTION_STRING, SERVE, AT(host), 0, 0, NULL, "127.0.0.1", "ADDRESS", "address to listen on"},
+    {"allow-host", OPTION_LIST, SERVE, AT(allow_host), 0, 0, NULL, NULL, "LIST",
+     "names that requests may be meant for (Host), beside addresses, localhost and names without a dot; *: any; default: none on loopback, "
+     "else any"},
     {"port", OPTION_INT, SERVE, AT(port), 0, 65535, NULL, "8000", "N", "port to listen on; 0 picks a free one"},
     {"device", OPTION_CHOICE, RUNS, AT(device), 0, 0, "auto|cpu|cuda", "auto", NULL, "where to compute"},
     {"dtype", OPTION_CHOICE, LOADS, AT(dtype), 0, 0, "auto|f32|bf16|f16", "auto", NULL,
@@ -46,6 +49,8 @@ static const struct option_row rows[] = {
      "how expert-choice models select tokens; default: as the checkpoint says"},
     {"bos-id", OPTION_INT, RUNS, AT(bos_id), -1, 2147483647, NULL, "-1", "N", "id of BOS; -1: from the model's files"},
     {"eos-id", OPTION_INT, RUNS, AT(eos_id), -1, 2147483647, NULL, "-1", "N", "id of EOS; -1: from the model's files"},
+    {"tokenizer", OPTION_STRING, RUNS, AT(tokenizer), 0, 0, NULL, NULL, "DIR",
+     "directory of the tokenizer's files; default: the checkpoint's own"},
     {"tokenizer-rules", OPTION_CHOICE, RUNS, AT(tokenizer_rules), 0, 0, "4|5", "4", NULL,
      "whose reading of the tokenizer's files counts: transformers 4's (4.57) or 5's (5.24)"},
     {"max-queue", OPTION_INT, RUNS, AT(max_queue), 1, 16777216, NULL, "65536", "N",

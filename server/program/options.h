@@ -2,11 +2,12 @@
 #pragma once
 #include "server/program/option_rows.h"
 
-enum command { COMMAND_SERVE = 1, COMMAND_SCORE = 2, COMMAND_INSPECT = 4, COMMAND_BENCH = 8 };
+enum command { COMMAND_SERVE = 1, COMMAND_SCORE = 2, COMMAND_INSPECT = 4, COMMAND_BENCH = 8, COMMAND_CHECK = 16 };
 
 struct options {
     /* the model and the engine */
-    const char *model; /* directory; NULL: the model that comes with the program */
+    const char *model;     /* directory; NULL: the model that comes with the program */
+    const char *tokenizer; /* directory; NULL: the model's */
     const char *device, *dtype;
     int threads;            /* 0: all that the process may use */
     const char *cpu_level;  /* NULL: the machine's */
@@ -25,6 +26,7 @@ struct options {
     int max_queue;                 /* sequences that wait at most */
     /* the server */
     const char *host;
+    const char *allow_host;        /* names beside those that are always good; NULL: on loopback none, else all */
     int port;                      /* 0: a free one */
     const char *served_model_name; /* NULL: the directory's name */
     bool strict_model_name;

@@ -1,6 +1,7 @@
 /* See settings.h. */
 #include "server/program/settings.h"
 #include "server/api/names.h"
+#include "server/http/hosts.h"
 #include <string.h>
 #include <unistd.h>
 
@@ -41,6 +42,10 @@ int settings_of_server(const struct options *o, struct keys *keys, struct arena 
                    .max_queue = o->max_queue,
                    .log = log},
         .model_name = o->served_model_name,
+        .tokenizer_dir = o->tokenizer,
+        .allow_host = o->allow_host                           ? o->allow_host
+                      : o->host && hosts_is_loopback(o->host) ? ""
+                                                              : NULL,
         .strict_model_name = o->strict_model_name,
         .tokenizer_info = o->tokenizer_info,
         .tokenizer_rules = o->tokenizer_rules && !strcmp(o->tokenizer_rules, "5") ? TOKENIZER_RULES_5 : TOKENIZER_RULES_4,

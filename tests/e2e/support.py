@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from server_process import ROOT, SHARED, SHIPPED, ServerProcess
+from server_process import PATIENCE_S, ROOT, SHARED, SHIPPED, ServerProcess
 
 TASKS = ROOT / "eval" / "src" / "dtrnet_eval" / "data" / "tasks"
 PACKAGES = ("lm_eval", "matplotlib", "numpy", "openai", "requests", "sentencepiece", "tenacity")
@@ -75,7 +75,7 @@ class Server(ServerProcess):
         lines = [line for line in self.get("/metrics").text.splitlines() if line and not line.startswith("#")]
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
-    def idle_metrics(self, timeout_s: float = 10) -> dict[str, float]:
+    def idle_metrics(self, timeout_s: float = PATIENCE_S) -> dict[str, float]:
         """`metrics` once nothing runs: an answer may be out before the worker has given back what the sequence had reserved."""
         until = time.monotonic() + timeout_s
         while True:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from http_support import run_tests
-from server_process import PROGRAM, ROOT
+from server_process import PATIENCE_S, PROGRAM, ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
 REQUEST = json.dumps({"context": [1, 2, 3], "continuations": [[4, 5]]}) + "\n"
@@ -23,7 +23,7 @@ INDEX = "model.safetensors.index.json"
 
 def score(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([PROGRAM, "score", "--model", str(folder), "--dtype", "f32", "--threads", "1", "--log-level", "error", *flags],
-                          input=REQUEST, capture_output=True, text=True, timeout=60)  # fmt: skip
+                          input=REQUEST, capture_output=True, text=True, timeout=PATIENCE_S)  # fmt: skip
 
 
 def refused(folder: Path, *says: str, flags: tuple[str, ...] = ()) -> None:
@@ -201,8 +201,8 @@ def test_configs() -> None:
             "model_type": ("mistral", None), "hidden_act": ("gelu",), "hidden_size": (64, 0, "96", 1 << 40), "num_attention_heads": (7, -6),
             "num_hidden_layers": (7, 9, 0, 1 << 20), "vocab_size": (319, 321), "head_dim": (17, 24), "intermediate_size": (95,),
             "dtrnet_layers": ([2, 4], [2, 4, 6, 7], None, [99], "2,4"), "sliding_window": (16, 0), "quantization_config": ({"bits": 4},),
-            "rope_scaling": ({"rope_type": "dynamic", "factor": 2}, {"type": "longrope"}, 3), "eos_token_id": ("2", [1, [2]]), "secret": (1,),
-            "tie_word_embeddings": (False, 1), "rms_norm_eps": (0, "1e-5"), "max_position_embeddings": (0, 1 << 40),
+            "rope_scaling": ({"rope_type": "dynamic", "factor": 2}, {"type": "longrope"}, 3), "eos_token_id": ("2", [1, [2]]),
+            "secret": (1,), "tie_word_embeddings": (False, 1), "rms_norm_eps": (0, "1e-5"), "max_position_embeddings": (0, 1 << 40),
         }  # fmt: skip
         for key, values in changes.items():
             for value in values:

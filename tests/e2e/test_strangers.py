@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from http_support import Client, Process, run_tests
+from server_process import PATIENCE_S
 
 BODY = json.dumps({"prompt": [5, 6], "max_tokens": 1}).encode()
 KEY = {"Authorization": "Bearer sekret"}
@@ -27,7 +28,7 @@ def head(length: int | str, *headers: str, path: str = "/v1/completions") -> byt
 @contextlib.contextmanager
 def sockets(server: Process, n: int, data: bytes = b"") -> Iterator[list[socket.socket]]:
     """N connections that have sent `data`."""
-    held = [socket.create_connection((server.client.host, int(server.client.port)), timeout=60) for _ in range(n)]
+    held = [socket.create_connection((server.client.host, int(server.client.port)), timeout=PATIENCE_S) for _ in range(n)]
     for s in held:
         with contextlib.suppress(OSError):
             s.sendall(data)

@@ -20,7 +20,7 @@ static int use_engine(const char *dir, struct err *err)
                                      .bos_id = -1,
                                      .eos_id = -1};
     const struct eval_request q = {
-        .tokens = tokens, .n_tokens = 10, .score_begin = 1, .top_k = 2, .max_new = 2, .top_p = 1, .want_routing = true};
+        .tokens = tokens, .n_tokens = 10, .score_begin = 1, .top_k = 2, .max_new = 2, .top_p = 1, .want_routing = true, .want_probs = true};
     struct engine *e = NULL;
     struct engine_ticket *t = NULL;
     int r = engine_open(&o, &e, err);

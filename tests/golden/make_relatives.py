@@ -38,7 +38,7 @@ SHAPE = {
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 
-# name: class of config, what differs from SHAPE, stored dtype, lengths of prompts, keys that are deleted from the saved config.json, what it is
+# name: class of config, what differs from SHAPE, stored dtype, lengths of prompts, keys deleted from the saved config.json, what it is
 MODELS = {
     "mistral": (
         "Mistral",
