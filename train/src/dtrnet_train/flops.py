@@ -6,6 +6,7 @@ k and v.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from dtrnet_train.routers import DLLM_WIDTH
@@ -81,15 +82,14 @@ def peak(device_name: str) -> float | None:
     return next((value for name, value in PEAK.items() if name in device_name), None)
 
 
-def table(shape: Shape, lengths: list[int], attend: float, execute: float) -> list[dict[str, Any]]:
-    """Rows for `dtrnet-train flops`: by length, against the dense model of the same shape."""
-    e, a = shares_at(shape, attend, execute)
+def table(shape: Shape, lengths: list[int], execute: list[float], attend: list[float]) -> list[dict[str, Any]]:
+    """FLOPs a token by part for each length, the whole against the dense model of the same shape, and KV rows against its."""
     ones = [1.0] * shape.num_hidden_layers
-    dense = Shape(**{**shape.__dict__, "family": "dense", "layer_layout": "T" * shape.num_hidden_layers})
+    dense = dataclasses.replace(shape, family="dense", layer_layout="T" * shape.num_hidden_layers)
     out = []
     for length in lengths:
-        parts = forward(shape, length, e, a)
-        whole = sum(forward(dense, length, ones, ones).values())
-        row = {"length": length, **{part: parts[part] / length for part in PARTS}, "total": sum(parts.values()) / length}
-        out.append({**row, "of_dense": sum(parts.values()) / whole, "kv_rows": kv_rows(shape, e, a) / shape.num_hidden_layers})
+        parts = forward(shape, length, execute, attend)
+        whole, total = sum(forward(dense, length, ones, ones).values()), sum(parts.values())
+        row = {"length": length, **{part: parts[part] / length for part in PARTS}, "total": total / length}
+        out.append({**row, "of_dense": total / whole, "kv_of_dense": kv_rows(shape, execute, attend) / shape.num_hidden_layers})
     return out

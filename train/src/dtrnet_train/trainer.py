@@ -48,13 +48,16 @@ class Trainer:
         self._precision()
         files = [TokenFile(path, self.train.length, settings.data.bos) for path in settings.data.train]
         require(files, f"{settings.name}: data.train names no token file")
+        for file in files:
+            file.fit(settings.model.vocab_size)
         require(self.train.batch % world.size == 0, f"train.batch {self.train.batch} is no multiple of {world.size} processes")
         micro = self.train.micro or self.train.batch // world.size
         self.loader = Loader(files, self.train.batch, micro, world.rank, world.size, self.train.seed, settings.data.shuffle)
         self.steps, self.step, self.micro = total_steps(self.train, self.loader), 0, micro
         self.loader.fix_shapes(self.steps)
         self._build()
-        self.pieces = Pieces(settings.data.valid, self.train.length, settings.data.bos) if settings.data.valid else None
+        data = settings.data
+        self.pieces = Pieces(data.valid, self.train.length, data.bos, settings.model.vocab_size) if data.valid else None
         name = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else ""
         peak = flops.peak(name)
         tokens = self.train.batch * self.train.length
