@@ -14,7 +14,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PACKAGES = ("torch", "numpy", "yaml", "safetensors", "sentencepiece", "pytest")
-INSTALL = "`DTRNET_TRAIN=1 ./run-tests` installs them, or: python3 -m venv .venv-train && .venv-train/bin/pip install -r tests/train/requirements.txt"
+INSTALL = (
+    "`DTRNET_TRAIN=1 ./run-tests` installs them into .venv-train, or: "
+    "python3 -m venv .venv-train && .venv-train/bin/pip install -r tests/train/requirements.txt"
+)
 
 
 def go_on_with_own_python() -> None:

@@ -91,11 +91,11 @@ def test_configs_that_are_none(tmp_path: Path) -> None:
 
 
 def test_data(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="data.train names no token file"):
+    with pytest.raises(UserError, match=r"data\.train names no token file"):
         trainer(tmp_path, "dense", data__train="[]")
     with pytest.raises(UserError, match=r"nowhere\.bin: no such token file"):
         trainer(tmp_path, "dense", "b", data__train="[nowhere.bin]")
-    with pytest.raises(UserError, match="no multiple of train.micro"):
+    with pytest.raises(UserError, match=r"no multiple of train\.micro"):
         trainer(tmp_path, "dense", "c", train__micro=3)
     with pytest.raises(UserError, match="fewer than one batch"):
         trainer(tmp_path, "dense", "d", train__batch=100000)

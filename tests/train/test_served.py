@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,18 +30,17 @@ pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason=f"there is no {PROG
 @contextmanager
 def served(folder: Path, *flags: str) -> Iterator[str]:
     """The address of a server that has loaded the checkpoint."""
-    log = folder.with_suffix(".log")
     words = [PROGRAM, "serve", "--model", folder, "--port", "0", "--threads", "1", "--kv-cache-memory", "16M", *flags]
-    with log.open("w") as out:
-        process = subprocess.Popen(words, stderr=out, env={**os.environ, "DTRNET_SHUTDOWN_DELAY": "0"})
-    try:
-        while not (found := re.search(r"listening on (http://[^\s\"]*)", log.read_text())):
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.02)
-        yield found[1]
-    finally:
-        process.terminate()
-        process.wait()
+    with tempfile.NamedTemporaryFile("w+", suffix=".log") as log:
+        process = subprocess.Popen(words, stderr=log, env={**os.environ, "DTRNET_SHUTDOWN_DELAY": "0"})
+        try:
+            while not (found := re.search(r"listening on (http://[^\s\"]*)", Path(log.name).read_text())):
+                assert process.poll() is None, Path(log.name).read_text()
+                time.sleep(0.02)
+            yield found[1]
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def trained(tmp_path: Path, variant: str, **changes: object) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -93,7 +94,7 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor) -> Tensor:
 def _by_segment(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor) -> Tensor:
     """The same segment by segment, for the CPU: work grows with the segments' lengths, and reading the bounds waits for nothing."""
     ends = bounds.tolist()
-    sizes = [end - first for first, end in zip(ends, ends[1:])] + [len(q) - ends[-1]]
+    sizes = [end - first for first, end in itertools.pairwise(ends)] + [len(q) - ends[-1]]
     parts = [tuple(t.transpose(0, 1)[None] for t in one) for one in zip(*(x.split(sizes) for x in (q, k, v)))]
     out = [F.scaled_dot_product_attention(*one, is_causal=True)[0].transpose(0, 1) for one, n in zip(parts, sizes) if n]
     return torch.cat(out)

@@ -153,6 +153,15 @@ def _where(number: int, witness: Witness, other: Seen, difference: Difference, i
     )
 
 
+def _far(number: int, witness: Witness, other: Seen, difference: Difference) -> str:
+    at = difference.beyond
+    by = abs(witness.seen.logprobs[at] - other.logprobs[at])
+    return (
+        f"sequence {number}: log probabilities part first at token {at}, by {by:.5f}; "
+        f"worst {difference.worst:.5f} at token {difference.worst_token}"
+    )
+
+
 def main(arguments: list[str]) -> int:
     """0: equal within the limits; 1: they part."""
     args = _arguments(arguments)
@@ -177,12 +186,8 @@ def main(arguments: list[str]) -> int:
             print(_where(number, witness, other, difference, ids) + (", a near tie" if tie else ""))
             bad += [] if tie else [number]
         if difference.beyond >= 0:
-            at, by = difference.beyond, abs(witness.seen.logprobs[difference.beyond] - other.logprobs[difference.beyond])
-            print(
-                f"sequence {number}: log probabilities part first at token {at}, by {by:.5f}; worst {difference.worst:.5f} at {difference.worst_token}"
-            )
+            print(_far(number, witness, other, difference))
             bad.append(number)
-    print(
-        f"log probabilities within {worst:.6f} (limit {limit:g}); {flips} of {decisions} decisions differ: {'they part' if bad else 'equal'}"
-    )
+    verdict = "they part" if bad else "equal"
+    print(f"log probabilities within {worst:.6f} (limit {limit:g}); {flips} of {decisions} decisions differ: {verdict}")
     return 1 if bad else 0
