@@ -52,6 +52,9 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
         "--attend", type=_share, default=0.1, help="share of the executed tokens that attend, in every routed layer (%(default)s)"
     )
     parser.add_argument("--execute", type=_share, default=0.6, help="share of tokens that execute a layer they may skip (%(default)s)")
+    parser.add_argument(
+        "--pairs", choices=["causal", "full"], default="causal", help="keys that a query counts: those before it, or all (%(default)s)"
+    )
     parser.add_argument("--routing", type=Path, help="a routing.json: measured shares by layer in place of the two above")
     parser.add_argument("--json", action="store_true", help="numbers for programs")
     parser.add_argument("--picture", type=Path, help="a PNG to draw; needs matplotlib")
@@ -72,7 +75,7 @@ def main(arguments: list[str]) -> int:
     args = _arguments(arguments)
     shape = shape_of(args.model)
     execute, attend = _measured(args.routing, shape) if args.routing else flops.shares_at(shape, args.attend, args.execute)
-    rows = flops.table(shape, args.lengths, execute, attend)
+    rows = flops.table(shape, args.lengths, execute, attend, args.pairs == "full")
     print(json.dumps(rows, indent=1) if args.json else _text(rows))
     if args.picture:
         pictures.flops(rows, args.picture)
