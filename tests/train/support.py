@@ -56,6 +56,6 @@ def settings(folder: Path, variant: str, **changes: Any) -> Config:
     return config.read(TINY, text)
 
 
-def trainer(folder: Path, variant: str, out: str = "run", **changes: Any) -> Trainer:
+def trainer(folder: Path, variant: str, out: str = "run", show: bool = False, **changes: Any) -> Trainer:
     """A trainer in this process on the CPU."""
-    return Trainer(settings(folder, variant, **changes), folder / out, begin("cpu"), show=False)
+    return Trainer(settings(folder, variant, **changes), folder / out, begin("cpu"), show)

@@ -190,7 +190,10 @@ class Trainer:
         if self.stopped:
             self.progress.say(f"stopped at step {self.step}; the same command goes on")
             return {}
-        return self._tell_valid() if self.pieces and self.step == self.steps else {}
+        result = self._tell_valid() if self.pieces and self.step == self.steps else {}
+        if self.step == self.steps and self.world.rank == 0:
+            (self.out / "finished.json").write_text(json.dumps({"step": self.step}) + "\n")  # whoever watches the folder may go
+        return result
 
     def _tell_valid(self) -> dict[str, Any]:
         result = self.validate()
