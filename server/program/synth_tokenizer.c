@@ -21,8 +21,8 @@ int synth_tokenizer_check(const char *dir, const char *config, struct log *log, 
     if (r >= 0)
         r = tokenizer_open(dir, TOKENIZER_RULES_4, log, &t, err);
     if (r >= 0 && tokenizer_vocab_size(t) > c->vocab)
-        r = err_field(err, ERR_INVALID, "tokenizer", "--tokenizer %s has %d ids, but vocab_size of %s is %d; it must be at least as large", dir,
-                      tokenizer_vocab_size(t), config, c->vocab);
+        r = err_field(err, ERR_INVALID, "tokenizer", "--tokenizer %s has %d ids, but vocab_size of %s is %d; it must be at least as large",
+                      dir, tokenizer_vocab_size(t), config, c->vocab);
     tokenizer_close(t);
     free(c);
     return r;
