@@ -136,7 +136,7 @@ class Several(unittest.TestCase):
         self.assertGreater(asked, 0)
 
     def test_one_comes_back_as_another(self) -> None:
-        pool, got, asked = self.returning({"dtype": "bf16"})
+        _, got, asked = self.returning({"dtype": "bf16"})
         self.assertEqual((got, asked), (WANT, 0))
 
     def test_different_servers_are_refused(self) -> None:

@@ -7,6 +7,7 @@ the others; it is asked for its health meanwhile, and gets work again when it is
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import threading
@@ -54,7 +55,7 @@ class Runs:
 
     def __init__(self, count: int, servers: int) -> None:
         ends = [count * n // servers for n in range(servers + 1)]
-        self._left = [deque(range(low, high)) for low, high in zip(ends, ends[1:])]
+        self._left = [deque(range(low, high)) for low, high in itertools.pairwise(ends)]
 
     def __len__(self) -> int:
         return sum(map(len, self._left))
