@@ -41,6 +41,7 @@ def check_killed() -> None:
         asked = [Instance(request_type=kind, doc={}, arguments=one, idx=i) for i, one in enumerate(arguments * again)]
         with Server() as server:
             want = getattr(plugin.DtrnetLM(base_url=server.url), kind)(asked, disable_tqdm=True)
+        with Server() as server:  # neither knows the texts
             first = Server()
             model = plugin.DtrnetLM(base_url=f"{first.url}+{server.url}", num_concurrent=1)
             got = answer_with_two(model, kind, asked, first)
