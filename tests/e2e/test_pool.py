@@ -53,7 +53,7 @@ def check_killed() -> None:
 
 def check_command(folder: Path) -> None:
     """A suite over two servers of one model; over servers of two settings it is refused."""
-    line = ("suite", "smoke", "--limit", "4", "--output", str(folder / "out"), "--base_url")
+    line = ("suite", "smoke", "--limit", "8", "--output", str(folder / "out"), "--base_url")
     with Server() as one, Server() as two, Server(support.SHIPPED, "--dense-layers", "all") as dense:
         refused = command(*line, f"{one.url}+{dense.url}")
         assert refused.returncode == 1 and "serves another than the first server" in refused.stderr, refused.stderr

@@ -123,7 +123,7 @@ class DtrnetLM(LM):
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log probability, is greedy) of each (context, continuation), in the order given."""
         pairs = [request.args for request in requests]
-        groups = list(batches.by_context(pairs))
+        groups = list(batches.by_context(pairs, len(self.client.members)))
         out: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         bar = tqdm(total=len(requests), disable=disable_tqdm, desc="loglikelihood")
 
