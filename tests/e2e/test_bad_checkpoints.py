@@ -1,5 +1,5 @@
-"""Over 200 spoilt checkpoints, made by rules from two good ones: each ends `dtrnet score` with one line that names what is wrong, and status
-1 or 2. test_checkpoints.py has those that need more than a rule.
+"""Over 200 spoilt checkpoints, made by rules from two good ones: each ends `dtrnet score` with one line that names what is wrong, and
+status 1 or 2. test_checkpoints.py has those that need more than a rule.
 """
 
 import json
@@ -69,8 +69,9 @@ def of_headers(folder: Path) -> Iterator[Spoilt]:
             {**entry, "shape": []}, {**entry, "shape": "96"}, {**entry, "shape": [-1, 96]}, {**entry, "shape": [96.5, 96]},
             {**entry, "shape": [1 << 62, 4]}, {**entry, "shape": [1] * 9}, {**entry, "shape": [*entry["shape"], 2]},
             {**entry, "shape": [entry["shape"][0] + 1, *entry["shape"][1:]]}, {**entry, "data_offsets": [begin]},
-            {**entry, "data_offsets": [end, begin]}, {**entry, "data_offsets": [begin, end - 4]}, {**entry, "data_offsets": [begin + 4, end]},
-            {**entry, "data_offsets": [begin, len(data) + 4]}, {**entry, "data_offsets": [-4, end]}, {**entry, "data_offsets": "0"},
+            {**entry, "data_offsets": [end, begin]}, {**entry, "data_offsets": [begin, end - 4]},
+            {**entry, "data_offsets": [begin + 4, end]}, {**entry, "data_offsets": [begin, len(data) + 4]},
+            {**entry, "data_offsets": [-4, end]}, {**entry, "data_offsets": "0"},
             {**entry, "data_offsets": [0, 0]}, {**entry, "data_offsets": [float(begin), end]},
         ]  # fmt: skip
         for wrong in entries:
