@@ -259,6 +259,7 @@ static void test_impossible_ids(void)
         {BASE ",\"bos_token_id\":255,\"eos_token_id\":255", 255, 1, 255, false},
         {BASE ",\"eos_token_id\":[300,7,-1,9223372036854775807]", 1, 1, 7, true},
         {BASE ",\"eos_token_id\":[]", 1, 0, -1, false},
+        {BASE ",\"eos_token_id\":7.0,\"bos_token_id\":1e300", -1, 1, 7, true},
         {BASE ",\"pad_token_id\":-1", 1, 1, 2, false},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
