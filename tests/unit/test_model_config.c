@@ -94,6 +94,7 @@ static void test_refusals(void)
         {BASE ",\"partial_rotary_factor\":0.5", "partial_rotary_factor", "0.5"},
         {BASE ",\"quantization_config\":{\"bits\":4,\"quant_method\":\"gptq\"}", "quantization_config",
          "weights are quantised (quant_method 'gptq', bits 4)"},
+        {BASE ",\"quantization\":{\"group_size\":64,\"bits\":8}", "quantization", "bits 8"},
         {BASE ",\"compression_config\":{\"quant_method\":\"compressed-tensors\"}", "compression_config", "'compressed-tensors')"},
         {BASE ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]", "layer_types", "sliding_attention"},
         {BASE ",\"attn_logit_softcapping\":50.0", "attn_logit_softcapping", "50"},
