@@ -14,6 +14,8 @@ struct engine {
     struct engine_info info;
 };
 
+_Static_assert(ENGINE_LANES == LANES, "a name for each lane");
+
 /* ---- open and close ------------------------------------------------------------------------------------------- */
 static void fill_info(struct engine *e)
 {

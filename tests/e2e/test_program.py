@@ -33,9 +33,29 @@ def test_help() -> None:
         bos-id eos-id served-model-name strict-model-name api-key tls-cert tls-key config log-format"""
     for flag in flags.split():
         assert f"--{flag} " in text, flag
-    for command in ("score", "inspect"):
+    for command in ("score", "inspect", "health"):
         assert run(command, "--help").returncode == 0
     assert run().returncode == 2 and run("fly").returncode == 2
+
+
+def test_health() -> None:
+    """0: works; 1: does not, does not answer, or nobody is there; settings come from where the server has its own."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = str(silent.getsockname()[1])
+        asked = run("health", "--port", port, "--timeout", "0.2")
+        assert asked.returncode == 1 and f"port {port}" in asked.stderr
+    assert run("health", "--port", port).returncode == 1
+    with Process("--shutdown-delay", "5") as server:
+        env = {"DTRNET_PORT": str(server.client.port), "DTRNET_HOST": "0.0.0.0"}
+        for args in ((), ("--ready",), ("--host", "localhost")):
+            asked = run("health", *args, env=env)
+            assert asked.returncode == 0 and '200 {"status":"ok"}' in asked.stdout, (args, asked)
+        assert run("health", "--host", "127.0.0.2", "--timeout", "x", env=env).returncode == 2
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("stopping")
+        assert run("health", "--ready", env=env).returncode == 1 and run("health", env=env).returncode == 0
 
 
 def test_bad_settings() -> None:
