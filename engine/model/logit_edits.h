@@ -11,4 +11,5 @@ struct logit_history {
 
 /* logits: f32 [v], finite, and finite afterwards: what is left out gets a weight of exactly 0 at this temperature. counts: int32 [v], zeros before and
  * after. */
-void logit_edits_apply(float *logits, int v, const struct logit_edits *e, float temperature, const struct logit_history *h, int32_t *counts);
+void logit_edits_apply(float *logits, int v, const struct logit_edits *e, float temperature, const struct logit_history *h,
+                       int32_t *counts);

@@ -252,8 +252,8 @@ def raw(data: bytes, reset: bool = False) -> bytes:
         if reset:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return b""
-        s.shutdown(socket.SHUT_WR)
-        try:
+        try:  # a server that has refused the head may be gone
+            s.shutdown(socket.SHUT_WR)
             return s.recv(65536)
         except OSError:
             return b""

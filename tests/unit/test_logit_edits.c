@@ -39,7 +39,9 @@ static void test_values(void)
         {"repetition", {.repetition_penalty = 2}, {1, -2, 0.5f, 1.5f, 0, -8}},
         {"frequency", {.repetition_penalty = 1, .frequency_penalty = 0.5f}, {2, -1.5f, 0.5f, 1.5f, 0, -4}},
         {"presence", {.repetition_penalty = 1, .presence_penalty = -1}, {2, 0, 0.5f, 4, 0, -4}},
-        {"all", {.bias = bias, .n_bias = 2, .repetition_penalty = 2, .frequency_penalty = 1, .presence_penalty = 0.25f}, {1, 0.75f, 0.5f, -3, 0, -8}},
+        {"all",
+         {.bias = bias, .n_bias = 2, .repetition_penalty = 2, .frequency_penalty = 1, .presence_penalty = 0.25f},
+         {1, 0.75f, 0.5f, -3, 0, -8}},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         float got[V];
