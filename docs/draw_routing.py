@@ -79,10 +79,8 @@ def main() -> None:
     answer = ask(args.url, args.text)
     draw(answer, args.output)
     cost = answer["usage"]["cost"]
-    print(
-        f"{cost['kv_rows']} of {cost['dense_kv_rows']} rows of K and V, "
-        f"{cost['flops_causal'] / cost['dense_flops_causal']:.3f} of the FLOPs"
-    )
+    flops = cost["flops_causal"] / cost["dense_flops_causal"]
+    print(f"{cost['kv_rows']} of {cost['dense_kv_rows']} rows of K and V, {flops:.3f} of the FLOPs")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ struct engine {
     struct engine_info info;
 };
 
-const char *const engine_lanes[ENGINE_LANES] = {"alone", "shared", "bulk"};
-const int engine_start_edges[ENGINE_STARTS - 1] = {1, 2, 3, 4, 6, 8, 16, 32, 64, 256, 1024};
 _Static_assert(ENGINE_LANES == LANES, "a name for each lane");
 
 /* ---- open and close ------------------------------------------------------------------------------------------- */

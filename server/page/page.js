@@ -98,7 +98,7 @@ function size(x, unit) {
     x /= 1000;
     i++;
   }
-  return `${x.toFixed(i && x < 100 ? 1 : 0)} ${steps[i]}${unit}`;
+  return `${x.toFixed(i ? Math.max(0, 2 - Math.floor(Math.log10(Math.max(1, Math.abs(x))))) : 0)} ${steps[i]}${unit}`; /* three digits */
 }
 
 function probability(p) {
@@ -359,9 +359,9 @@ function showDetail(i) {
   $("detail").replaceChildren(first, ...showNext(i));
   const nested = a.layers.some((l) => l.nested), b = partner();
   const rows = a.layers.map((l, k) => {
-    const row = [`${k}`, l.routed ? WORDS[l.codes[i]] : "attends (dense)", l.p ? probability(l.p[i]) : "—", rankText(l, i)];
+    const row = [`${k} ${l.kind}`, WORDS[l.codes[i]], l.p ? probability(l.p[i]) : "—", rankText(l, i)];
     if (nested) row.push(l.s0 ? probability(l.s0[i]) : "—");
-    if (b) row.push(b.layers[k].codes[i] === l.codes[i] ? "the same" : WORDS[b.layers[k].codes[i]]);
+    if (b) row.push(b.layers[k].codes[i] === l.codes[i] ? "same" : WORDS[b.layers[k].codes[i]]);
     return row;
   });
   fillTable($("detail-layers"), ["layer", "token", "p", "rank of p", ...(nested ? ["s0"] : []), ...(b ? ["saved"] : [])], rows);

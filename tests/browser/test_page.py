@@ -223,21 +223,31 @@ def check_guard(browser: Any) -> None:
     assert any("127.0.0.1:9" in one for one in wrong), wrong
 
 
+def thread_ms(session: Any) -> float:
+    """Processor time of the page's main thread so far."""
+    return 1000 * next(m["value"] for m in session.send("Performance.getMetrics")["metrics"] if m["name"] == "ThreadTime")
+
+
 def check_drawing_time(browser: Any, pictures: Path | None) -> None:
-    """From an answer's text to the picture: the best of five."""
+    """From an answer's bytes to the picture, by the processor's time, which other programs do not change: the best of five."""
     wrong: list[str] = []
     ids = " ".join(str((37 * i + 11 * i * i) % 128) for i in range(2000))
     deep = Server(ROOT / "tests" / "ultradeep" / "deep92-lns-bf16", "--max-model-len", "2048")
     with deep as server, tools.opened(browser, server.url + "/", wrong, theme="dark") as page:
+        session = page.context.new_cdp_session(page)
+        session.send("Performance.enable")
+        busy = []
         for _ in range(5):
+            before = thread_ms(session)
             ask(page, ids, "ids")
+            busy.append(thread_ms(session) - before)
         took = page.evaluate("performance.getEntriesByName('draw').map((e) => e.duration)")
         assert "2,000 tokens, 92 layers" in page.inner_text("#status")
         if pictures:
             page.screenshot(path=str(pictures / "page-92-layers.png"), full_page=True)
-    print(f"2,000 tokens in 92 layers drawn in {', '.join(f'{ms:.0f}' for ms in took)} ms")
+    print(f"2,000 tokens in 92 layers drawn in {min(took):.0f} ms, {min(busy):.0f} ms of the processor with the form and the request")
     assert not wrong, wrong
-    assert min(took) < DRAW_MS, took
+    assert 0 < min(busy) < DRAW_MS, busy
 
 
 def main() -> int:

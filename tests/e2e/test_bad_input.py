@@ -123,6 +123,11 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, list[Any]]] = [
     ("/v1/loglikelihood_rolling", ROLL, "bucket_edges", "", [5, "a", {}, [-1], [1, 1], [2, 1], ["a"], [1.5], [10**18], list(range(1025))]),
     ("/v1/loglikelihood_rolling", {}, "text", "", [5, True, {}, [-1], [16384], ["a"], None]),
     ("/v1/loglikelihood_rolling", {}, "texts", "", [5, "a", {}, [], [5], [[16384]], ["a"] * 4097]),
+    ("/v1/routing", {"text": "a"}, "add_bos", "bool", []),
+    ("/v1/routing", {"text": "a"}, "probabilities", "bool", []),
+    ("/v1/routing", {"text": "a"}, "top_logprobs", "int", [-1, 21, *HUGE]),
+    ("/v1/routing", {"text": "a"}, "model", "string", []),
+    ("/v1/routing", {}, "text", "", [5, True, {}, [-1], [16384], ["a"], [5] * 2049, None]),
     ("/tokenize", {"prompt": "x"}, "prompt", "string", [None, [{"role": "user", "content": "hi"}]]),
     ("/tokenize", {}, "content", "string", []),
     ("/tokenize", {"prompt": "x"}, "add_special_tokens", "bool", []),
@@ -191,7 +196,7 @@ def test_pairs() -> None:
 
 
 def test_bodies() -> None:
-    for path in ("/v1/completions", "/v1/loglikelihood", "/v1/loglikelihood_rolling", "/tokenize", "/detokenize"):
+    for path in ("/v1/completions", "/v1/loglikelihood", "/v1/loglikelihood_rolling", "/v1/routing", "/tokenize", "/detokenize"):
         for body in BODIES:
             is_refused(path, body, None)
     is_refused("/tokenize", b'{"prompt": "x"}', "Content-Encoding", headers={"Content-Encoding": "gzip"})
@@ -211,6 +216,7 @@ def test_mutations() -> None:
         ("/v1/completions", {**PROMPT, "logprobs": 1, "stop": ["a"]}),
         ("/v1/loglikelihood", SCORE),
         ("/v1/loglikelihood_rolling", ROLL),
+        ("/v1/routing", {"text": [5, 6], "top_logprobs": 2}),
         ("/detokenize", {"tokens": [5, 6]}),
     ]
     for _ in range(600):
