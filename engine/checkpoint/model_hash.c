@@ -1,9 +1,12 @@
 #include "engine/checkpoint/model_hash.h"
 #include "common/mapfile.h"
+#include "engine/checkpoint/load_progress.h"
 #include "engine/checkpoint/safetensors.h"
 #include <limits.h>
 #include <openssl/evp.h>
 #include <stdio.h>
+
+#define CHUNK ((size_t)32 << 20)
 
 static int hash_config(EVP_MD_CTX *ctx, const char *dir, struct err *err)
 {
@@ -18,18 +21,22 @@ static int hash_config(EVP_MD_CTX *ctx, const char *dir, struct err *err)
     return r;
 }
 
-static int hash_weights(EVP_MD_CTX *ctx, const struct safetensors *s, struct err *err)
+static int hash_weights(EVP_MD_CTX *ctx, const struct safetensors *s, struct load_progress *progress, struct err *err)
 {
     for (int i = 0; i < safetensors_file_count(s); i++) {
         size_t len = 0;
         const unsigned char *bytes = safetensors_file_bytes(s, i, &len);
-        if (!EVP_DigestUpdate(ctx, bytes, len))
-            return err_set(err, ERR_INTERNAL, "SHA-256 of the weights failed");
+        for (size_t at = 0, n; at < len; at += n) {
+            n = len - at < CHUNK ? len - at : CHUNK;
+            if (!EVP_DigestUpdate(ctx, bytes + at, n))
+                return err_set(err, ERR_INTERNAL, "SHA-256 of the weights failed");
+            load_progress_add(progress, n);
+        }
     }
     return 0;
 }
 
-int model_hash(const char *dir, const struct safetensors *s, char ret_hex[65], struct err *err)
+int model_hash(const char *dir, const struct safetensors *s, struct load_progress *progress, char ret_hex[65], struct err *err)
 {
     unsigned char md[EVP_MAX_MD_SIZE];
     unsigned n = 0;
@@ -38,7 +45,7 @@ int model_hash(const char *dir, const struct safetensors *s, char ret_hex[65], s
     if (r >= 0)
         r = hash_config(ctx, dir, err);
     if (r >= 0)
-        r = hash_weights(ctx, s, err);
+        r = hash_weights(ctx, s, progress, err);
     if (r >= 0 && !EVP_DigestFinal_ex(ctx, md, &n))
         r = err_set(err, ERR_INTERNAL, "SHA-256 of the model failed");
     EVP_MD_CTX_free(ctx);

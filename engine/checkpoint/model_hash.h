@@ -3,7 +3,8 @@
 #pragma once
 #include "common/err.h"
 
+struct load_progress;
 struct safetensors;
 
-/* ret_hex: 64 lower-case digits and a NUL. Only reads `s`; may run beside other readers of it, until safetensors_close. */
-int model_hash(const char *dir, const struct safetensors *s, char ret_hex[65], struct err *err);
+/* progress (or NULL) counts bytes of the weight files. ret_hex: 64 lower-case digits and a NUL. Only reads `s`; may run beside other readers of it, until safetensors_close. */
+int model_hash(const char *dir, const struct safetensors *s, struct load_progress *progress, char ret_hex[65], struct err *err);

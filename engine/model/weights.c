@@ -1,5 +1,6 @@
 /* Which tensors make which fields of struct weights. */
 #include "engine/model/weights.h"
+#include "engine/checkpoint/load_progress.h"
 #include "engine/checkpoint/tensor_match.h"
 #include "engine/model/binder.h"
 #include <stdlib.h>
@@ -37,7 +38,7 @@ static int bind_qkv(struct binder *b, const struct layer_plan *p, struct layer_w
     int r = bind_projection(b, lw, rows, n_first, 0, ROWS_ATTENDING);
     if (r < 0 || n_first == 3)
         return r;
-    lw->proj[lw->n_proj].bypass = linear && !p->qkv_norm; /* else values are normed before they are spread */
+    lw->proj[lw->n_proj].bypass = linear && !p->v_norm; /* else values are normed before they are spread */
     return bind_projection(b, lw, rows + n_first, 3 - n_first, n_first == 1 ? q : q + kv, linear ? ROWS_EXECUTED : ROWS_ALL);
 }
 
@@ -184,7 +185,7 @@ static int bind_ends(struct binder *b, struct weights *w)
     return r >= 0 ? vector(b, SCHEMA_FINAL_NORM, &w->final_norm) : r;
 }
 
-static int bind_all(struct binder *b, const struct layer_plan *plan, struct weights *w)
+static int bind_all(struct binder *b, const struct layer_plan *plan, struct load_progress *progress, struct weights *w)
 {
     w->n_layers = b->c->n_layers;
     w->layers = calloc((size_t)w->n_layers, sizeof(*w->layers));
@@ -192,19 +193,21 @@ static int bind_all(struct binder *b, const struct layer_plan *plan, struct weig
         return err_set(b->err, ERR_NOMEM, "no memory for the list of weights");
     number_states(plan, w);
     int r = bind_ends(b, w);
-    for (int l = 0; l < w->n_layers && r >= 0; l++)
+    for (int l = 0; l < w->n_layers && r >= 0; l++) {
         r = bind_layer(b, l, &plan[l], &w->layers[l]);
+        load_progress_add(progress, 1);
+    }
     return r;
 }
 
 int weights_load(struct kern_ctx *k, const struct model_config *c, const struct layer_plan *plan, const struct safetensors *s,
-                 struct weights *ret, struct err *err)
+                 struct load_progress *progress, struct weights *ret, struct err *err)
 {
     struct weights w = {0};
     struct binder b = {.k = k, .c = c, .s = s, .err = err};
     int r = tensor_match(c, plan, s, &w.n_params, err);
     if (r >= 0)
-        r = bind_all(&b, plan, &w);
+        r = bind_all(&b, plan, progress, &w);
     binder_drop_copies(&b);
     w.bytes = b.bytes;
     if (r < 0)

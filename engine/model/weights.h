@@ -7,6 +7,8 @@
 #include "engine/checkpoint/tensor_schema.h"
 #include "kernels/backend.h"
 
+struct load_progress;
+
 enum row_set { ROWS_ALL, ROWS_EXECUTED, ROWS_ATTENDING };
 
 /* One matrix of the q/k/v projections; its output goes to columns col.. of the qkv buffer, for the rows that need it. */
@@ -49,9 +51,9 @@ struct weights {
     int64_t n_params; /* as stored, tied embeddings counted once */
 };
 
-/* A layer that the plan forces dense is loaded without its router. Errors name the tensor. */
+/* A layer that the plan forces dense is loaded without its router. progress (or NULL) counts layers. Errors name the tensor. */
 int weights_load(struct kern_ctx *k, const struct model_config *c, const struct layer_plan *plan, const struct safetensors *s,
-                 struct weights *ret, struct err *err);
+                 struct load_progress *progress, struct weights *ret, struct err *err);
 /* Binds one router again, from files that have changed since. On error the router is lost. */
 int weights_bind_router(struct kern_ctx *k, const struct model_config *c, struct schema_of of, const struct safetensors *s,
                         struct weights *w, struct err *err);

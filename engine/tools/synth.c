@@ -62,6 +62,17 @@ static bool any_routed(const struct layer_plan *plan, int n_layers)
     return false;
 }
 
+/* Nothing is there to measure. */
+static void report_dense(const struct model_config *c, const struct layer_plan *plan, struct synth_report *ret)
+{
+    ret->n_layers = c->n_layers;
+    ret->worst = 0;
+    for (int l = 0; l < c->n_layers; l++) {
+        ret->plan[l] = plan[l];
+        ret->rate[l] = ret->executed[l] = 1;
+    }
+}
+
 static int count_params(void *user, const struct tensor_spec *t)
 {
     *(int64_t *)user += tensor_spec_elements(t);
@@ -98,10 +109,13 @@ int synth_run(const struct synth_options *o, struct synth_report *ret, struct er
         log_info(o->log, "writing %lld parameters to %s", (long long)n_params, path);
         r = synth_write(path, c, plan, o->seed, err);
     }
-    if (r >= 0 && any_routed(plan, c->n_layers))
+    bool routed = any_routed(plan, c->n_layers);
+    if (r >= 0 && routed)
         r = synth_calibrate(o, err);
-    if (r >= 0)
+    if (r >= 0 && routed)
         r = synth_measure(o, ret, err);
+    else if (r >= 0)
+        report_dense(c, plan, ret);
     if (r >= 0)
         ret->n_params = n_params;
     free(c);

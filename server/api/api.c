@@ -8,6 +8,14 @@ const char *api_request_id(const struct call *c)
     return c->req ? c->req->id : NULL;
 }
 
+void api_count(struct call *c, int64_t tokens, int64_t rows)
+{
+    if (!c->req)
+        return;
+    c->req->tokens += tokens;
+    c->req->rows += rows;
+}
+
 struct charge *api_charge(const struct call *c)
 {
     return c->req ? &c->req->charge : NULL;
@@ -34,9 +42,13 @@ int api_check_model(struct call *c, struct err *err)
     int r = json_get_string(c->body, "", "model", &name, NULL, err);
     if (json_is_integer(json_object_get(c->body, "model")))
         r = 0; /* lm-evaluation-harness sends a name made of digits as a number */
-    if (r >= 0 && c->server->settings->strict_model_name && (!name || strcmp(name, c->server->model_name)))
-        return err_field(err, ERR_NOT_FOUND, "model", "model: \"%.100s\" is not served here; this is \"%s\"", name ? name : "",
+    if (r < 0 || !c->server->settings->strict_model_name)
+        return r;
+    if (!name)
+        return err_field(err, ERR_NOT_FOUND, "model", "model is missing; with --strict-model-name it must be \"%s\"",
                          c->server->model_name);
+    if (strcmp(name, c->server->model_name))
+        return err_field(err, ERR_NOT_FOUND, "model", "model: \"%.100s\" is not served here; this is \"%s\"", name, c->server->model_name);
     return r;
 }
 
@@ -205,11 +217,13 @@ static size_t ticket_bytes(const struct call *c, const struct eval_request *reqs
     return bytes;
 }
 
-int api_submit(struct call *c, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
+int api_submit(struct call *c, struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
 {
     size_t bytes = ticket_bytes(c, reqs, n);
     if (!charge_take(api_charge(c), bytes))
         return charge_error(api_charge(c), err);
+    if (n > 0)
+        reqs[0].client = c->client;
     int r = engine_submit(c->server->engine, reqs, n, ret, err);
     if (r < 0) {
         charge_give(api_charge(c), bytes);
@@ -220,12 +234,16 @@ int api_submit(struct call *c, const struct eval_request *reqs, int n, struct en
 
 void api_free(struct call *c, struct engine_ticket *t, const struct eval_request *reqs, int n)
 {
+    bool done = t && engine_wait(t, 0);
+    for (int i = 0; done && i < n; i++)
+        if (engine_result(t, i)->queued_s >= 0)
+            histogram_add(&c->server->metrics.queue, engine_result(t, i)->queued_s);
     engine_ticket_free(t);
     if (t)
         charge_give(api_charge(c), ticket_bytes(c, reqs, n));
 }
 
-int api_run(struct call *c, const struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err)
+int api_run(struct call *c, struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err)
 {
     struct engine_ticket *t = NULL;
     int r = api_submit(c, reqs, n, &t, err);

@@ -142,6 +142,13 @@ static void write_selection(struct writer *w, const struct engine_info *info)
         writer_null(w);
 }
 
+static void write_tokenizer(const struct server *s, struct writer *w)
+{
+    writer_key_int(w, "tokenizer_rules", tokenizer_rules(s->tokenizer));
+    writer_key_text(w, "tokenizer_path", server_tokenizer_dir(s));
+    writer_key_text(w, "tokenizer_hash", s->tokenizer_hash);
+}
+
 int api_version(struct call *c, struct err *err)
 {
     const struct engine_info *info = c->server->info;
@@ -172,7 +179,7 @@ int api_version(struct call *c, struct err *err)
     writer_key(&w, "tokenizer");
     writer_bool(&w, c->server->tokenizer != NULL);
     if (c->server->tokenizer)
-        writer_key_int(&w, "tokenizer_rules", tokenizer_rules(c->server->tokenizer));
+        write_tokenizer(c->server, &w);
     writer_key_int(&w, "kv_rows_total", (int64_t)info->kv_rows_total);
     writer_key_int(&w, "kv_row_bytes", (int64_t)info->kv_row_bytes);
     writer_key_int(&w, "weight_bytes", (int64_t)info->weight_bytes);

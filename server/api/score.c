@@ -185,7 +185,10 @@ static int count_pairs(struct score_job *j, const json_t *requests, struct err *
         if (!json_object_get(q, "context"))
             return err_field(err, ERR_INVALID, "context", "requests[%zu].context is missing; an empty string or list takes BOS, else EOS",
                              i);
-        if (!json_is_array(list) || n < 1 || n > SCORE_MAX_CONTINUATIONS)
+        if (!json_is_array(list))
+            return err_field(err, ERR_INVALID, "continuations", "requests[%zu].continuations must be a list of 1 to %d, but is %s", i,
+                             SCORE_MAX_CONTINUATIONS, json_type_name(list));
+        if (n < 1 || n > SCORE_MAX_CONTINUATIONS)
             return err_field(err, ERR_INVALID, "continuations", "requests[%zu].continuations must be a list of 1 to %d, but has %zu", i,
                              SCORE_MAX_CONTINUATIONS, n);
         j->n_continuations[i] = (int)n;
@@ -234,7 +237,10 @@ int score_start(struct call *c, struct score_job *j, struct err *err)
         return r;
     const json_t *requests = json_object_get(c->body, "requests");
     j->n_requests = json_array_size(requests);
-    if (!json_is_array(requests) || j->n_requests < 1 || j->n_requests > API_MAX_SEQUENCES)
+    if (!json_is_array(requests))
+        return err_field(err, ERR_INVALID, "requests", "requests must be a list of 1 to %d objects, but is %s", API_MAX_SEQUENCES,
+                         json_type_name(requests));
+    if (j->n_requests < 1 || j->n_requests > API_MAX_SEQUENCES)
         return err_field(err, ERR_INVALID, "requests", "requests must be a list of 1 to %d objects, but has %zu", API_MAX_SEQUENCES,
                          j->n_requests);
     j->n_continuations = arena_alloc(&c->arena, j->n_requests, sizeof(*j->n_continuations));

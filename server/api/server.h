@@ -4,6 +4,7 @@
 #include "common/budget.h"
 #include "common/log.h"
 #include "engine/engine.h"
+#include "server/api/client_id.h"
 #include "server/api/keys.h"
 #include "server/api/metrics.h"
 #include "tokenizer/tokenizer.h"
@@ -17,9 +18,12 @@
 struct server_settings {
     struct engine_options engine;         /* model_dir is needed; bos_id and eos_id -1: from the model's files; log: the server's too */
     const char *model_name;               /* NULL: the last part of model_dir */
+    const char *tokenizer_dir;            /* NULL: model_dir */
+    const char *allow_host;               /* hosts.h; NULL: any */
     bool strict_model_name;               /* refuse requests whose `model` is another */
     bool tokenizer_info;                  /* answer /tokenizer_info */
     enum tokenizer_rules tokenizer_rules; /* whose reading of the tokenizer's files is followed */
+    struct client_proxies proxies;        /* who may tell for whom it asks */
     struct keys *keys;                    /* borrowed; NULL: none is needed */
     struct budget *budget;                /* of requests; borrowed; NULL: none. Its limit is set when the model is loaded */
     size_t request_memory;                /* the limit; 0: a share of what is then free */
@@ -33,6 +37,7 @@ struct server {
     struct engine *engine;
     const struct engine_info *info;
     struct tokenizer *tokenizer; /* NULL: the checkpoint has none, requests are made of ids */
+    char tokenizer_hash[65];     /* of its files (tokenizer_hash.h); empty without one */
     int32_t bos, eos;            /* -1: none. From the settings, else the tokenizer's files, else the checkpoint's */
     struct metrics metrics;
     time_t started;
@@ -51,6 +56,9 @@ int server_load(struct server *s, struct err *err);
 /* Both at once. */
 int server_open(const struct server_settings *settings, struct server **ret, struct err *err);
 void server_close(struct server *s); /* NULL is valid */
+
+/* Where the tokenizer is read. */
+const char *server_tokenizer_dir(const struct server *s);
 
 /* Logs once for each name that a request field is unknown and ignored. Any thread. */
 void server_note_unknown(struct server *s, const char *request_id, const char *field);

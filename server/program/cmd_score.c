@@ -1,6 +1,6 @@
 /* dtrnet score: the loglikelihood endpoint without HTTP. One JSON object a line in (the body of POST /v1/loglikelihood, or
  * {"context": ..., "continuations": [...]} for one request), one answer a line out, in the same order. A bad line gets an {"error": ...}
- * line, and the exit status is 1. Up to IN_FLIGHT lines are in the engine at once. */
+ * line that names it, and the exit status is 1. Up to IN_FLIGHT lines are in the engine at once. */
 #include "server/api/score.h"
 #include "server/program/commands.h"
 #include "server/program/settings.h"
@@ -18,6 +18,7 @@ struct line {
     struct http_response resp;
     struct score_job job;
     struct err err; /* code 0: the job runs */
+    size_t number;  /* of the line in the input, from 1 */
 };
 
 /* {"context", "continuations", options...} stands for {"requests": [{"context", "continuations"}], options...}. */
@@ -25,7 +26,7 @@ static int wrap_short_form(json_t *body, struct err *err)
 {
     json_t *context = json_object_get(body, "context"), *continuations = json_object_get(body, "continuations");
     if (!json_is_object(body))
-        return err_set(err, ERR_INVALID, "a line must be a JSON object");
+        return err_set(err, ERR_INVALID, "it must be a JSON object");
     if (json_object_get(body, "requests") || !context)
         return 0;
     json_t *one = json_pack("[{s:O, s:O*}]", "context", context, "continuations", continuations);
@@ -35,13 +36,13 @@ static int wrap_short_form(json_t *body, struct err *err)
     return 0;
 }
 
-static void start_line(struct server *s, const char *text, size_t len, struct line *l)
+static void start_line(struct server *s, const char *text, size_t len, size_t number, struct line *l)
 {
-    *l = (struct line){.call = {.server = s}};
+    *l = (struct line){.call = {.server = s}, .number = number};
     arena_init(&l->call.arena, LINE_ARENA);
     buf_init(&l->resp.body, (size_t)1 << 31);
     l->call.resp = &l->resp;
-    int r = json_parse(text, len, "line", &l->call.body, &l->err);
+    int r = json_parse_with_nul(text, len, "it", &l->call.body, &l->err);
     if (r >= 0)
         r = wrap_short_form(l->call.body, &l->err);
     if (r >= 0)
@@ -59,6 +60,14 @@ static int write_answer(struct line *l)
     return w.code < 0 ? err_set(&l->err, w.code, "no memory for the answer") : 0;
 }
 
+/* The sentence says which line is meant. */
+static void name_line(struct line *l)
+{
+    char text[sizeof(l->err.text)];
+    memcpy(text, l->err.text, sizeof(text));
+    snprintf(l->err.text, sizeof(l->err.text), "line %zu: %.*s", l->number, (int)(sizeof(text) - 32), text);
+}
+
 /* Returns 1 for a line that failed, ERR_IO when the answer cannot be written. */
 static int finish_line(struct line *l)
 {
@@ -67,6 +76,7 @@ static int finish_line(struct line *l)
         r = write_answer(l);
     if (r < 0) {
         buf_clear(&l->resp.body);
+        name_line(l);
         api_write_error(&l->resp.body, &l->err);
     }
     bool written = fwrite(l->resp.body.data, 1, l->resp.body.len, stdout) == l->resp.body.len && putchar('\n') != EOF;
@@ -80,14 +90,15 @@ static int score_lines(struct server *s, struct err *err)
 {
     struct line *ring = calloc(IN_FLIGHT, sizeof(*ring));
     char *text = NULL;
-    size_t cap = 0, begun = 0, done = 0;
+    size_t cap = 0, number = 0, begun = 0, done = 0;
     ssize_t len = 0;
     int r = ring ? 0 : ERR_NOMEM, failed = 0;
     while (r >= 0 && (len >= 0 || done < begun)) {
         if (len >= 0 && begun - done < IN_FLIGHT) {
             len = getline(&text, &cap, stdin);
+            number++;
             if (len > 0 && strspn(text, " \t\r\n") < (size_t)len)
-                start_line(s, text, (size_t)len, &ring[begun++ % IN_FLIGHT]);
+                start_line(s, text, (size_t)len, number, &ring[begun++ % IN_FLIGHT]);
             continue;
         }
         r = finish_line(&ring[done++ % IN_FLIGHT]);

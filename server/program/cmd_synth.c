@@ -3,13 +3,14 @@
 #include "server/api/names.h"
 #include "server/program/commands.h"
 #include "server/program/option_rows.h"
+#include "server/program/synth_tokenizer.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 struct synth_flags {
-    const char *config, *out, *family;
+    const char *config, *out, *family, *tokenizer;
     double route_rate, execute_rate;
     int seed, tokens, threads;
     const char *log_level;
@@ -20,6 +21,8 @@ struct synth_flags {
 static const struct option_row rows[] = {
     {"config", OPTION_STRING, 1, AT(config), 0, 0, NULL, NULL, "FILE", "config.json that gives the shape; needed"},
     {"out", OPTION_STRING, 1, AT(out), 0, 0, NULL, NULL, "DIR", "directory for the checkpoint; needed; must not hold one"},
+    {"tokenizer", OPTION_STRING, 1, AT(tokenizer), 0, 0, NULL, NULL, "DIR",
+     "directory whose tokenizer is copied to the checkpoint; default: none, and requests are made of ids"},
     {"family", OPTION_CHOICE, 1, AT(family), 0, 0, "dense|dtrnet|mod|dllm", NULL, NULL,
      "default: dtrnet if the config has dtrnet_layers, else dense"},
     {"route-rate", OPTION_DOUBLE, 1, AT(route_rate), 0, 1, NULL, "0.1", "SHARE",
@@ -85,7 +88,13 @@ static int run(const struct synth_flags *f, struct log *log, struct err *err)
                                     .n_tokens = f->tokens,
                                     .n_threads = f->threads,
                                     .log = log};
-    int r = report ? synth_run(&o, report, err) : err_set(err, ERR_NOMEM, "no memory for the report");
+    int r = report ? 0 : err_set(err, ERR_NOMEM, "no memory for the report");
+    if (r >= 0 && f->tokenizer)
+        r = synth_tokenizer_check(f->tokenizer, f->config, log, err);
+    if (r >= 0)
+        r = synth_run(&o, report, err);
+    if (r >= 0 && f->tokenizer)
+        r = synth_tokenizer_copy(f->tokenizer, f->out, err);
     if (r >= 0)
         print_report(f, report);
     else

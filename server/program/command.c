@@ -3,6 +3,7 @@
 #include "server/program/settings.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 int command_fail(const struct err *err)
 {
@@ -40,6 +41,8 @@ int command_run(int command, const char *about, int argc, char **argv,
     } else {
         if (r >= 0)
             r = settings_open_log(&o, &log, &err);
+        if (r >= 0)
+            option_rows_warn_unknown(&options_table, environ, log);
         if (r >= 0)
             r = body(&o, &arena, log, &err);
         status = r < 0 ? command_fail(&err) : r ? EXIT_FAILED : EXIT_OK;

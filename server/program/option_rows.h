@@ -5,18 +5,20 @@
 #include "common/arena.h"
 #include "common/buf.h"
 #include "common/err.h"
+#include "common/log.h"
 #include <stdbool.h>
 #include <stddef.h>
 
 enum option_type {
     OPTION_STRING, /* const char * */
     OPTION_INT,    /* int in [min, max] */
-    OPTION_SIZE,   /* size_t bytes in [min, max]; K, M and G are powers of 1024 */
+    OPTION_SIZE,   /* size_t bytes in [min, max]; K, M, G and T are powers of 1024, "B" or "iB" may follow */
     OPTION_DOUBLE, /* double in [min, max] */
     OPTION_ON_OFF, /* bool; on|off, true|false, 1|0 */
     OPTION_FLAG,   /* bool; on the command line its name alone means on */
     OPTION_CHOICE, /* const char *, one of `choices` */
     OPTION_LIST,   /* const char *, "0,2,4"; in the file an array or that string */
+    OPTION_NAMES,  /* const char *, "a,b"; on the command line each time adds to the list; in the file an array or that string */
     OPTION_JSON,   /* const char *; in the file a JSON object, elsewhere its text */
 };
 
@@ -44,6 +46,9 @@ struct option_table {
  * Errors: ERR_INVALID with one sentence naming the flag, variable or key, the limit and the value. */
 int option_rows_parse(const struct option_table *t, unsigned command, int argc, char **argv, struct arena *arena, void *dst, bool *ret_help,
                       struct err *err);
+
+/* Warns of variables with the table's prefix that are the name of no row, of any command. `variables` is as `environ`. */
+void option_rows_warn_unknown(const struct option_table *t, char *const *variables, struct log *log);
 
 /* One line for each row of the command: name, meaning, range, default. */
 int option_rows_help(const struct option_table *t, unsigned command, struct buf *out);

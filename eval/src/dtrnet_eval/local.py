@@ -67,9 +67,9 @@ def _harness_arguments(args: argparse.Namespace, rest: list[str], url: str, info
 def main(arguments: list[str]) -> int:
     """`dtrnet-eval local`."""
     args, rest, behind = _split(arguments)
+    _check(args)
     if args.dtrnet is None:
         raise UsageError("there is no dtrnet program in build/ or on the PATH; name it with --dtrnet")
-    _check(args)
     flags = serverflags.read(behind)
     os.environ.update(QUIET | dict(os.environ))
     with LocalServer(args.dtrnet, args.model, flags.flags, flags.environment()) as server:

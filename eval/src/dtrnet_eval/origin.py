@@ -23,7 +23,17 @@ SCHEMA = 1
 KEY = "dtrnet_origin"  # in the `config` of the harness's results, and in the files of `dtrnet-eval long`
 OLD_KEYS = ("dtrnet_server", "server")  # where 0.1 kept the answer of /version
 # Fields of /version that change neither a score nor which tokens are scored.
-WITHOUT_EFFECT = {"model", "model_path", "threads", "prefix_cache", "max_batch_tokens", "kv_rows_total", "kv_row_bytes", "weight_bytes"}
+WITHOUT_EFFECT = {
+    "model",
+    "model_path",
+    "tokenizer_path",
+    "threads",
+    "prefix_cache",
+    "max_batch_tokens",
+    "kv_rows_total",
+    "kv_row_bytes",
+    "weight_bytes",
+}
 
 
 def harness_version() -> str:

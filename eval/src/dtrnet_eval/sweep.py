@@ -92,16 +92,16 @@ def main(arguments: list[str]) -> int:
     """`dtrnet-eval sweep`."""
     args = _arguments(arguments)
     suite = suites.load(args.suite)
-    if args.dtrnet is None:
-        raise UsageError("there is no dtrnet program in build/ or on the PATH; name it with --dtrnet")
-    if not args.dtrnet.is_file():
-        raise UsageError(f"cannot start {args.dtrnet}: there is no such program")
     for model in args.models:
         if not (model / "config.json").is_file():
             raise UsageError(f"{model} is no checkpoint: it has no config.json")
     names = _names(args.models)
     if len(set(names)) < len(names):
         raise UsageError("two checkpoints have the same name; give each its own directory name")
+    if args.dtrnet is None:
+        raise UsageError("there is no dtrnet program in build/ or on the PATH; name it with --dtrnet")
+    if not args.dtrnet.is_file():
+        raise UsageError(f"cannot start {args.dtrnet}: there is no such program")
     flags = serverflags.read(shlex.split(args.server_flags))
     os.environ.update({name: value for name, value in flags.environment().items() if name.endswith("_API_KEY")})
     sweep = Sweep(suite, args.dtrnet, flags, ["--limit", args.limit] if args.limit else [])
