@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from dtrnet_train import check
 from dtrnet_train.errors import UserError
 from dtrnet_train.model import load
-from support import VARIANTS, trainer
+from support import VARIANTS, corpus, trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(os.environ.get("DTRNET_BIN", ROOT / "build" / "dtrnet"))
@@ -115,3 +115,13 @@ def test_config_of_the_checkpoint(tmp_path: Path) -> None:
     raw = json.loads((trained(tmp_path, "nested", train__steps=1) / "config.json").read_text())
     assert raw["layer_layout"] == "TSTS" and raw["torch_dtype"] == "float32"
     assert "family" not in raw
+
+
+def test_card(tmp_path: Path) -> None:
+    """Each checkpoint has one; the last also what was measured."""
+    trainer(tmp_path, "nested", train__steps=4, train__save_every=2, data__valid=corpus(tmp_path)).run()
+    early, late = (path.read_text() for path in sorted((tmp_path / "run").glob("step-*/README.md")))
+    for said in ("2 dense, 2 skipped, linear or attention (TSTS)", "tracked: attention 0.1, execution 0.6", "hidden 64"):
+        assert said in early and said in late
+    assert "1,024 in 2 of 4 steps of 512" in early and "held-out loss" not in early
+    assert "held-out loss" in late and "of these attend" in late and "of the dense model's FLOPs" in late
