@@ -22,7 +22,9 @@
     X(ERR_NUMERIC,    -12,  500, "server_error")           /* non-finite logits */       \
     X(ERR_DEVICE,     -13,  503, "server_error")           /* the device failed */       \
     X(ERR_DRAINING,   -14,  503, "overloaded_error")       /* shutting down */           \
-    X(ERR_INTERNAL,   -15,  500, "server_error")
+    X(ERR_INTERNAL,   -15,  500, "server_error")                                         \
+    X(ERR_FORBIDDEN,  -16,  403, "permission_error")       /* a Host that is not this server's */ \
+    X(ERR_MEDIA_TYPE, -17,  415, "invalid_request_error")  /* a body that is not said to be JSON */
 /* clang-format on */
 
 enum err_code {

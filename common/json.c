@@ -1,18 +1,15 @@
 /* Typed readers over jansson, and writers for responses. */
 #include "common/json.h"
 #include "common/float_text.h"
+#include "common/readfile.h"
 #include "common/utf8.h"
 #include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <malloc.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define MAX_DEPTH 64
 
@@ -130,13 +127,13 @@ static void count_allocations(void)
 }
 
 /* ERR_INVALID leaves *e to be told; *ret is set on success alone. */
-static int decode(const char *text, size_t len, json_t **ret, json_error_t *e)
+static int decode(const char *text, size_t len, size_t flags, json_t **ret, json_error_t *e)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, count_allocations);
     out_of_memory = false;
     allocated = 0;
-    json_t *value = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, e);
+    json_t *value = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | flags, e);
     if (value && !out_of_memory) {
         *ret = value;
         return 0;
@@ -145,7 +142,7 @@ static int decode(const char *text, size_t len, json_t **ret, json_error_t *e)
     return out_of_memory ? ERR_NOMEM : ERR_INVALID;
 }
 
-int json_parse(const char *text, size_t len, const char *what, json_t **ret, struct err *err)
+static int parse(const char *text, size_t len, size_t flags, const char *what, json_t **ret, struct err *err)
 {
     json_error_t e;
     struct outline o;
@@ -155,10 +152,10 @@ int json_parse(const char *text, size_t len, const char *what, json_t **ret, str
     if (o.too_deep)
         return err_set(err, ERR_INVALID, "%s: JSON is nested deeper than %d", what, MAX_DEPTH);
     if (o.long_integers == 0) {
-        r = decode(text, len, ret, &e);
+        r = decode(text, len, flags, ret, &e);
     } else {
         buf_init(&copy, SIZE_MAX / 4);
-        r = outline(text, len, &copy, &o) < 0 ? ERR_NOMEM : decode(copy.data, copy.len, ret, &e);
+        r = outline(text, len, &copy, &o) < 0 ? ERR_NOMEM : decode(copy.data, copy.len, flags, ret, &e);
         buf_done(&copy);
     }
     if (r == ERR_NOMEM)
@@ -166,53 +163,29 @@ int json_parse(const char *text, size_t len, const char *what, json_t **ret, str
     return r < 0 ? err_set(err, r, "%s is not valid JSON: %s at line %d, column %d", what, e.text, e.line, e.column) : 0;
 }
 
+int json_parse(const char *text, size_t len, const char *what, json_t **ret, struct err *err)
+{
+    return parse(text, len, 0, what, ret, err);
+}
+
+int json_parse_with_nul(const char *text, size_t len, const char *what, json_t **ret, struct err *err)
+{
+    return parse(text, len, JSON_ALLOW_NUL, what, ret, err);
+}
+
 size_t json_parsed_bytes(void)
 {
     return allocated;
 }
 
-static int read_all(FILE *f, const char *path, size_t max_bytes, struct buf *b, struct err *err)
-{
-    char chunk[65536];
-    size_t n;
-    while ((n = fread(chunk, 1, sizeof(chunk), f)) > 0) {
-        int r = buf_append(b, chunk, n);
-        if (r == ERR_TOO_LARGE)
-            return err_set(err, r, "%s is larger than %zu bytes", path, max_bytes);
-        if (r < 0)
-            return err_set(err, r, "no memory for %s", path);
-    }
-    return ferror(f) ? err_set(err, ERR_IO, "cannot read %s: %s", path, strerror(errno)) : 0;
-}
-
-/* A FIFO or a device is refused without waiting for it. */
-static int open_regular(const char *path, FILE **ret, struct err *err)
-{
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return err_set(err, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO, "cannot open %s: %s", path, strerror(errno));
-    bool regular = !fstat(fd, &st) && S_ISREG(st.st_mode);
-    *ret = regular ? fdopen(fd, "rb") : NULL;
-    if (*ret)
-        return 0;
-    close(fd);
-    return regular ? err_set(err, ERR_NOMEM, "no memory to read %s", path) : err_set(err, ERR_IO, "%s is not a regular file", path);
-}
-
 int json_parse_file(const char *path, size_t max_bytes, json_t **ret, struct err *err)
 {
-    FILE *f = NULL;
-    int opened = open_regular(path, &f, err);
-    if (opened < 0)
-        return opened;
     struct buf b;
     buf_init(&b, max_bytes);
-    int r = read_all(f, path, max_bytes, &b, err);
+    int r = readfile(path, &b, err);
     if (r >= 0)
         r = json_parse(b.data, b.len, path, ret, err);
     buf_done(&b);
-    fclose(f);
     return r;
 }
 
@@ -314,6 +287,8 @@ int json_get_string(const json_t *obj, const char *where, const char *key, const
     const json_t *v = member(obj, key);
     if (v && !json_is_string(v))
         return wrong_type(name_of(where, key).s, "a string", v, err);
+    if (v && !ret_len && strlen(json_string_value(v)) != json_string_length(v))
+        return err_field(err, ERR_INVALID, name_of(where, key).s, "%s must not hold U+0000", name_of(where, key).s);
     if (v) {
         *ret = json_string_value(v);
         if (ret_len)

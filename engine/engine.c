@@ -14,6 +14,10 @@ struct engine {
     struct engine_info info;
 };
 
+const char *const engine_lanes[ENGINE_LANES] = {"alone", "shared", "bulk"};
+const int engine_start_edges[ENGINE_STARTS - 1] = {1, 2, 3, 4, 6, 8, 16, 32, 64, 256, 1024};
+_Static_assert(ENGINE_LANES == LANES, "a name for each lane");
+
 /* ---- open and close ------------------------------------------------------------------------------------------- */
 static void fill_info(struct engine *e)
 {
@@ -48,6 +52,8 @@ static int open_executor(struct engine *e, const struct engine_options *o, const
                                                    .cuda_level = o->cuda_level,
                                                    .max_model_len = o->max_model_len,
                                                    .overrides = {.rope_scaling = o->rope_scaling,
+                                                                 .rope_factor = o->rope_factor,
+                                                                 .accept_keys = o->accept_keys,
                                                                  .dense_layers = o->dense_layers,
                                                                  .bos_id = o->bos_id,
                                                                  .eos_id = o->eos_id,

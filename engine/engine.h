@@ -15,20 +15,30 @@
 struct engine;
 struct engine_ticket;
 
+/* What a ticket is to the scheduler (engine/schedule/policy.h): small and the only one of its client, of usual size, or a large call. */
+#define ENGINE_LANES 3
+extern const char *const engine_lanes[ENGINE_LANES]; /* "alone", "shared", "bulk" */
+/* Bounds of the counts in engine_stats.starts; the last count is of those above all of them. */
+#define ENGINE_STARTS 12
+extern const int engine_start_edges[ENGINE_STARTS - 1];
+
 struct engine_options {
-    const char *model_dir;     /* required */
-    const char *device;        /* "auto", "cpu", "cuda"; NULL: auto */
-    const char *dtype;         /* "auto", "f32", "bf16", "f16"; NULL: auto */
-    int n_threads;             /* 0: all that the process may use */
-    const char *cpu_level;     /* NULL: the machine's */
-    const char *cuda_level;    /* NULL: the device's */
-    int max_model_len;         /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
-    int max_batch_tokens;      /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
-    int steps_in_flight;       /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */
-    size_t kv_cache_bytes;     /* 0: a share of free memory (backend's default) */
-    int state_slots;           /* places for router states: one a running sequence, one a copy that the cache keeps; 0: by kv_cache_bytes */
-    bool prefix_cache;         /* reuse computed prefixes across requests */
-    const char *rope_scaling;  /* JSON object replacing config.json's, or NULL */
+    const char *model_dir;    /* required */
+    const char *device;       /* "auto", "cpu", "cuda"; NULL: auto */
+    const char *dtype;        /* "auto", "f32", "bf16", "f16"; NULL: auto */
+    int n_threads;            /* 0: all that the process may use */
+    const char *cpu_level;    /* NULL: the machine's */
+    const char *cuda_level;   /* NULL: the device's */
+    int max_model_len;        /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
+    int max_batch_tokens;     /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
+    int steps_in_flight;      /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */
+    size_t kv_cache_bytes;    /* 0: a share of free memory (backend's default) */
+    int state_slots;          /* places for router states: one a running sequence, one a copy that the cache keeps; 0: by kv_cache_bytes */
+    bool prefix_cache;        /* reuse computed prefixes across requests */
+    const char *rope_scaling; /* JSON object replacing config.json's, or NULL */
+    const char
+        *rope_factor; /* "config" or "ratio": which factor of YaRN counts where config.json has both lengths; NULL: by the model's type */
+    const char *accept_keys;   /* "a,b": keys of config.json that are passed over, as the user vouches for them; or NULL */
     const char *dense_layers;  /* "0,2,4", "all", "none" or NULL */
     const char *expert_choice; /* "exact" or "threshold" in place of the checkpoint's expert_choice_inference, or NULL */
     int bos_id, eos_id;        /* -1: from the checkpoint */
@@ -57,14 +67,18 @@ struct engine_info {
 struct engine_stats {
     uint64_t requests_done, requests_failed, requests_cancelled;
     uint64_t steps, tokens_generated, tokens_scored;
-    uint64_t steps_overlapped;                /* of them, launched while another was in flight */
-    uint64_t rows_computed;                   /* appended: each left K and V where it attended */
-    uint64_t rows_rescored;                   /* run again over cached keys for a score */
-    uint64_t rows_cached;                     /* positions that requests took from the prefix tree */
-    uint64_t rows_routed[MODEL_MAX_LAYERS];   /* of rows_computed, how many attended in layer l */
-    uint64_t rows_executed[MODEL_MAX_LAYERS]; /* and how many did not skip it */
-    uint64_t kv_rows_held;                    /* slots that hold K and V now */
-    uint64_t kv_rows_reserved;                /* slots promised to running requests beyond these */
+    uint64_t steps_launched;
+    uint64_t preemptions;                         /* sequences that made way for others, to be computed again */
+    uint64_t starts[ENGINE_LANES][ENGINE_STARTS]; /* tickets by lane, and by the steps launched from their submission to their first row */
+    uint64_t start_steps[ENGINE_LANES];           /* those steps, added up */
+    uint64_t steps_overlapped;                    /* of them, launched while another was in flight */
+    uint64_t rows_computed;                       /* appended: each left K and V where it attended */
+    uint64_t rows_rescored;                       /* run again over cached keys for a score */
+    uint64_t rows_cached;                         /* positions that requests took from the prefix tree */
+    uint64_t rows_routed[MODEL_MAX_LAYERS];       /* of rows_computed, how many attended in layer l */
+    uint64_t rows_executed[MODEL_MAX_LAYERS];     /* and how many did not skip it */
+    uint64_t kv_rows_held;                        /* slots that hold K and V now */
+    uint64_t kv_rows_reserved;                    /* slots promised to running requests beyond these */
     uint64_t tree_tokens, tree_nodes, evicted_tokens;
     uint64_t states_held, states_total; /* copies of router states that the tree keeps, and places for copies; 0: routers have none */
     int queued, running;

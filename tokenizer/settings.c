@@ -1,6 +1,6 @@
 /* From keyword arguments (kwargs.h) to typed settings. */
 #include "tokenizer/settings.h"
-#include "common/buf.h"
+#include "common/readfile.h"
 #include "tokenizer/python_json.h"
 #include "tokenizer/settings_parts.h"
 #include "tokenizer/tokenizer_class.h"
@@ -75,22 +75,15 @@ static void read_chat_template(struct settings *s, const json_t *v)
 
 static int read_template_file(struct settings *s, const char *dir, struct err *err)
 {
-    char path[PATH_MAX], chunk[4096];
+    char path[PATH_MAX];
     struct buf text;
-    size_t n;
     snprintf(path, sizeof(path), "%s/chat_template.jinja", dir);
-    FILE *f = fopen(path, "re");
-    if (!f)
-        return 0;
     buf_init(&text, MAX_TEMPLATE_BYTES);
-    int r = 0;
-    while (r >= 0 && (n = fread(chunk, 1, sizeof(chunk), f)) > 0)
-        r = buf_append(&text, chunk, n);
-    fclose(f);
+    int r = readfile(path, &text, err);
     if (r >= 0)
         s->chat_template = arena_strndup(&s->memory, text.data, text.len);
     buf_done(&text);
-    return r < 0 ? err_set(err, ERR_CORRUPT, "%s is larger than %zu bytes", path, MAX_TEMPLATE_BYTES) : 0;
+    return r == ERR_NOT_FOUND ? 0 : r;
 }
 
 /* An id, or the first of a list. */

@@ -88,6 +88,9 @@ static int check_keys(const struct model_config *c, enum family family, struct e
 
 static int check_list(const struct model_config *c, enum family family, struct err *err)
 {
+    if (c->type != MODEL_LLAMA && family != FAMILY_DENSE)
+        return err_field(err, ERR_UNSUPPORTED, "model_type", "routed layers go with model_type llama alone, and config.json says %s",
+                         model_type_info(c->type)->name);
     if (family == FAMILY_DTRNET && !c->has_dense_layers && !c->has_layout)
         return err_field(err, ERR_INVALID, "dtrnet_layers",
                          "config.json: dtrnet_layers is missing, and layer_layout too, but the tensors hold routers of D layers; "

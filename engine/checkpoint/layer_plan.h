@@ -35,7 +35,7 @@ enum kv_keep { KV_ALL, KV_ATTENDING };
  * of the prefix. SEQUENCE: the whole sequence, so neither. */
 enum select_scope { SCOPE_TOKEN, SCOPE_PREFIX_STATE, SCOPE_SEQUENCE };
 
-/* A record of zeros is a dense layer with pre-norms: no router, every row attends, all K and V are kept. */
+/* A record of zeros is a dense layer with pre-norms: no router, every row attends, all K and V are kept, q and k are rotated. */
 struct layer_plan {
     enum router router;         /* decides who attends */
     enum router skip_router;    /* asked first: who executes the layer at all; NONE: everyone */
@@ -49,9 +49,11 @@ struct layer_plan {
     bool has_threshold;                  /* the thresholds of its routers are stored */
     /* norms */
     bool no_attn_norm;  /* attention reads x itself (HybridNorm) */
-    bool qkv_norm;      /* heads of q, k and v are normed before the rotation (HybridNorm) */
+    bool qk_norm;       /* heads of q and k are normed before the rotation (HybridNorm, Qwen3) */
+    bool v_norm;        /* heads of v are normed (HybridNorm) */
     bool mlp_from_norm; /* the MLP's residual is its normed input (HybridNorm) */
     float norm_scale;   /* LNS: of both pre-norms; 0 stands for 1 */
+    bool no_rope;       /* q and k are not rotated (SmolLM3) */
     /* where it came from */
     bool forced_dense; /* a routed layer run ungated by dense_layers: its routing axes are then a dense layer's */
     bool expert1;      /* the block's tensors stand under "expert1." (MoD) */

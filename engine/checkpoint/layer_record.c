@@ -40,7 +40,8 @@ static void set_norms(const struct model_config *c, int l, struct layer_plan *p)
     bool plain_first = c->norm_method == NORM_METHOD_HYBRID_STAR && l == 0;
     if (c->norm_method == NORM_METHOD_LNS)
         p->norm_scale = (float)(1 / sqrt(l + 1.0));
-    p->qkv_norm = hybrid;
+    p->qk_norm = hybrid || c->qk_norm;
+    p->v_norm = hybrid;
     p->no_attn_norm = p->mlp_from_norm = hybrid && !plain_first;
 }
 
@@ -68,6 +69,7 @@ struct layer_plan layer_record(const struct model_config *c, enum family family,
     if (routed && family == FAMILY_DTRNET)
         set_routing(c, l, has_thresholds, &p);
     set_norms(c, l, &p);
+    p.no_rope = c->no_rope[l];
     return p;
 }
 
@@ -76,9 +78,11 @@ struct layer_plan layer_record_dense(const struct layer_plan *p)
     return (struct layer_plan){.forced_dense = true,
                                .expert1 = p->expert1,
                                .no_attn_norm = p->no_attn_norm,
-                               .qkv_norm = p->qkv_norm,
+                               .qk_norm = p->qk_norm,
+                               .v_norm = p->v_norm,
                                .mlp_from_norm = p->mlp_from_norm,
-                               .norm_scale = p->norm_scale};
+                               .norm_scale = p->norm_scale,
+                               .no_rope = p->no_rope};
 }
 
 /* ---- names ------------------------------------------------------------------------------------------------------ */
@@ -111,7 +115,7 @@ const char *layer_plan_kind(const struct layer_plan *p)
 static bool is_ultradeep(const struct layer_plan *p)
 {
     bool routing = p->skip_router != ROUTER_NONE || p->router == ROUTER_MAMBA || p->decide == DECIDE_THRESHOLD || p->decide == DECIDE_TOP;
-    return routing || p->qkv_norm || p->norm_scale != 0;
+    return routing || p->v_norm || p->norm_scale != 0;
 }
 
 const char *layer_plan_family(const struct layer_plan *plan, int n_layers)

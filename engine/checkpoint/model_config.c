@@ -1,6 +1,8 @@
 /* Fills struct model_config. The list of keys is config_keys.c's, RoPE is rope_config.c's. */
 #include "engine/checkpoint/model_config.h"
 #include "engine/checkpoint/config_keys.h"
+#include "engine/checkpoint/model_hint.h"
+#include "engine/checkpoint/relative_config.h"
 #include "engine/checkpoint/rope_config.h"
 #include "engine/checkpoint/ultradeep_config.h"
 #include <limits.h>
@@ -46,24 +48,26 @@ static int read_sizes(const json_t *c, struct model_config *m, struct err *err)
         if (r < 0)
             return r;
     }
-    m->max_position_embeddings = 2048;
+    m->max_position_embeddings = model_type_info(m->type)->max_positions;
     return get_int(c, "max_position_embeddings", 1, 1 << 30, &m->max_position_embeddings, err);
 }
 
 static int read_heads(const json_t *c, struct model_config *m, struct err *err)
 {
-    m->n_kv_heads = m->n_heads;
+    const struct model_type_info *t = model_type_info(m->type);
+    bool absent = !json_object_get(c, "num_key_value_heads"); /* null is another thing */
+    m->n_kv_heads = absent && t->n_kv_heads ? t->n_kv_heads : m->n_heads;
     int r = get_int(c, "num_key_value_heads", 1, m->n_heads, &m->n_kv_heads, err);
     if (r < 0)
         return r;
     if (m->n_heads % m->n_kv_heads)
         return err_field(err, ERR_INVALID, "num_key_value_heads", WHERE "num_key_value_heads %d does not divide num_attention_heads %d",
                          m->n_kv_heads, m->n_heads);
-    if (!given(c, "head_dim") && m->hidden % m->n_heads)
+    if (!given(c, "head_dim") && !t->head_dim && m->hidden % m->n_heads)
         return err_field(err, ERR_INVALID, "hidden_size",
                          WHERE "hidden_size %d is not a multiple of num_attention_heads %d, and head_dim is not given", m->hidden,
                          m->n_heads);
-    m->head_dim = m->hidden / m->n_heads;
+    m->head_dim = t->head_dim ? t->head_dim : m->hidden / m->n_heads;
     r = get_int(c, "head_dim", 2, MODEL_MAX_HEAD_DIM, &m->head_dim, err);
     if (r >= 0 && (m->head_dim % 2 || m->head_dim < 2 || m->head_dim > MODEL_MAX_HEAD_DIM))
         r = err_field(err, ERR_UNSUPPORTED, "head_dim", WHERE "head_dim %d must be an even number from 2 to %d", m->head_dim,
@@ -76,32 +80,47 @@ static int read_switches(const json_t *c, struct model_config *m, struct err *er
     double eps = 1e-6;
     int r = json_get_double(c, WHERE, "rms_norm_eps", 1e-30, 1, &eps, err);
     m->rms_eps = (float)eps;
+    m->tied = model_type_info(m->type)->tied;
     if (r >= 0)
         r = json_get_bool(c, WHERE, "tie_word_embeddings", &m->tied, err);
-    if (r >= 0)
-        r = json_get_bool(c, WHERE, "attention_bias", &m->attention_bias, err);
-    if (r >= 0)
-        r = json_get_bool(c, WHERE, "mlp_bias", &m->mlp_bias, err);
     int tp = 1; /* splits the same products; no change of meaning */
     return r >= 0 ? get_int(c, "pretraining_tp", 1, 1024, &tp, err) : r;
 }
 
 /* ---- names that must be the ones we compute -------------------------------------------------------------- */
 
-static int need_name(const json_t *c, const char *key, const char *want, bool required, struct err *err)
+static int need_silu(const json_t *c, struct err *err)
 {
-    const char *s = required ? NULL : want;
-    int r = json_get_string(c, WHERE, key, &s, NULL, err);
+    const char *s = "silu";
+    int r = json_get_string(c, WHERE, "hidden_act", &s, NULL, err);
+    if (r >= 0 && strcmp(s, "silu"))
+        r = err_field(err, ERR_UNSUPPORTED, "hidden_act", WHERE "hidden_act '%.40s' is not implemented; only 'silu' is", s);
+    return r;
+}
+
+static int read_type(const json_t *c, struct model_config *m, struct err *err)
+{
+    const char *s = NULL;
+    int r = json_get_string(c, WHERE, "model_type", &s, NULL, err);
     if (r < 0)
         return r;
     if (!s)
-        return err_field(err, ERR_INVALID, key, WHERE "%s is missing; it must be '%s'", key, want);
-    return strcmp(s, want) ? err_field(err, ERR_UNSUPPORTED, key, WHERE "%s '%s' is not implemented; only '%s' is", key, s, want) : 0;
+        return err_field(err, ERR_INVALID, "model_type", WHERE "model_type is missing; %s are implemented", model_type_names);
+    if (!model_type_of(s, &m->type))
+        return err_field(err, ERR_UNSUPPORTED, "model_type", WHERE "model_type '%.40s' is not implemented; %s are", s, model_type_names);
+    return 0;
 }
 
-static int read_architectures(const json_t *c, struct err *err)
+static bool ends_with(const char *s, const char *tail)
 {
-    static const char suffix[] = "LlamaForCausalLM"; /* the published files name it plainly; trained ones may add a prefix */
+    size_t n = strlen(s), m = strlen(tail);
+    return n >= m && !strcmp(s + n - m, tail);
+}
+
+/* The published files name the class plainly; trained ones may add a prefix. */
+static int read_architectures(const json_t *c, const struct model_config *m, struct err *err)
+{
+    const struct model_type_info *t = model_type_info(m->type);
     const json_t *list = json_object_get(c, "architectures"), *v;
     if (!given(c, "architectures"))
         return 0;
@@ -110,10 +129,13 @@ static int read_architectures(const json_t *c, struct err *err)
     size_t i;
     json_array_foreach ((json_t *)list, i, v) {
         const char *s = json_string_value(v);
-        size_t n = s ? strlen(s) : 0;
-        if (n < strlen(suffix) || strcmp(s + n - strlen(suffix), suffix))
+        bool ok = false;
+        for (int k = 0; s && t->classes[k]; k++)
+            ok |= ends_with(s, t->classes[k]);
+        if (!ok)
             return err_field(err, ERR_UNSUPPORTED, "architectures",
-                             WHERE "architectures[%zu] '%s' is not implemented; only LlamaForCausalLM is", i, s ? s : "(not a string)");
+                             WHERE "architectures[%zu] '%.60s' is not implemented with model_type %s; only %s is", i,
+                             s ? s : "(not a string)", t->name, t->classes[0]);
     }
     return 0;
 }
@@ -143,11 +165,11 @@ static int read_dtype(const json_t *c, struct model_config *m, struct err *err)
 
 static int read_names(const json_t *c, struct model_config *m, struct err *err)
 {
-    int r = need_name(c, "model_type", "llama", true, err);
+    int r = read_type(c, m, err);
     if (r >= 0)
-        r = need_name(c, "hidden_act", "silu", false, err);
+        r = need_silu(c, err);
     if (r >= 0)
-        r = read_architectures(c, err);
+        r = read_architectures(c, m, err);
     return r >= 0 ? read_dtype(c, m, err) : r;
 }
 
@@ -174,34 +196,44 @@ struct special_ids {
     int n_eos;
 };
 
-static int read_eos(const json_t *obj, const char *where, int vocab, struct special_ids *ret, struct err *err)
+/* An id that no token can be stands for none, as it does in transformers: -1, or one beyond the vocabulary. */
+static int read_id(const json_t *v, const char *where, const char *key, int vocab, struct log *log, int32_t *ret, struct err *err)
 {
-    const json_t *v = json_object_get(obj, "eos_token_id");
-    if (!json_is_array(v)) {
-        int64_t id = ret->n_eos ? ret->eos[0] : -1;
-        int r = json_get_int(obj, where, "eos_token_id", 0, vocab - 1, &id, err);
-        ret->eos[0] = (int32_t)id;
-        ret->n_eos = id >= 0;
-        return r;
+    if (!json_is_integer(v))
+        return err_field(err, ERR_INVALID, key, "%s%s must be a whole number, or a list of them", where, key);
+    json_int_t id = json_integer_value(v);
+    *ret = id >= 0 && id < vocab ? (int32_t)id : -1;
+    if (*ret < 0)
+        log_warn(log, "%s%s is %lld, which is not an id of the vocabulary of %d: no such token", where, key, (long long)id, vocab);
+    return 0;
+}
+
+static int read_eos(const json_t *v, const char *where, int vocab, struct log *log, struct special_ids *ret, struct err *err)
+{
+    size_t n = json_is_array(v) ? json_array_size(v) : 1;
+    if (n > MODEL_MAX_EOS)
+        return err_field(err, ERR_INVALID, "eos_token_id", "%seos_token_id has %zu ids, and at most %d are read", where, n, MODEL_MAX_EOS);
+    ret->n_eos = 0;
+    for (size_t i = 0; i < n; i++) {
+        int32_t id = -1;
+        int r = read_id(json_is_array(v) ? json_array_get(v, i) : v, where, "eos_token_id", vocab, log, &id, err);
+        if (r < 0)
+            return r;
+        if (id >= 0)
+            ret->eos[ret->n_eos++] = id;
     }
-    int32_t *ids = NULL;
-    size_t n = 0;
-    int r = json_get_ids(obj, where, "eos_token_id", 0, vocab - 1, MODEL_MAX_EOS, &ids, &n, err);
-    if (r < 0)
-        return r;
-    memcpy(ret->eos, ids, n * sizeof(*ids));
-    ret->n_eos = (int)n;
-    free(ids);
     return 0;
 }
 
 /* Values that `obj` names replace those of *ret. A null keeps what is there in generation_config.json and means none in config.json. */
-static int read_ids(const json_t *obj, const char *where, int vocab, struct special_ids *ret, struct err *err)
+static int read_ids(const json_t *obj, const char *where, int vocab, struct log *log, struct special_ids *ret, struct err *err)
 {
-    int64_t bos = ret->bos;
-    int r = json_get_int(obj, where, "bos_token_id", 0, vocab - 1, &bos, err);
-    ret->bos = (int32_t)bos;
-    return r >= 0 && given(obj, "eos_token_id") ? read_eos(obj, where, vocab, ret, err) : r;
+    int r = 0;
+    if (given(obj, "bos_token_id"))
+        r = read_id(json_object_get(obj, "bos_token_id"), where, "bos_token_id", vocab, log, &ret->bos, err);
+    if (r >= 0 && given(obj, "eos_token_id"))
+        r = read_eos(json_object_get(obj, "eos_token_id"), where, vocab, log, ret, err);
+    return r;
 }
 
 static bool same_eos(const struct special_ids *a, const struct special_ids *b)
@@ -227,15 +259,16 @@ static int override_id(const char *field, int id, int vocab, struct err *err)
 static int read_special_ids(const json_t *config, const json_t *generation, const struct model_overrides *o, struct log *log,
                             struct model_config *m, struct err *err)
 {
-    struct special_ids ids = {.bos = 1, .eos = {2}, .n_eos = 1};
-    if (json_object_get(config, "bos_token_id") || m->vocab <= 1)
+    const struct model_type_info *t = model_type_info(m->type);
+    struct special_ids ids = {.bos = t->bos, .eos = {t->eos}, .n_eos = 1};
+    if (json_object_get(config, "bos_token_id") || m->vocab <= t->bos)
         ids.bos = -1;
-    if (json_object_get(config, "eos_token_id") || m->vocab <= 2)
+    if (json_object_get(config, "eos_token_id") || m->vocab <= t->eos || t->eos < 0)
         ids.n_eos = 0;
-    int r = read_ids(config, WHERE, m->vocab, &ids, err);
+    int r = read_ids(config, WHERE, m->vocab, log, &ids, err);
     struct special_ids from_config = ids;
     if (r >= 0 && generation)
-        r = read_ids(generation, "generation_config.json: ", m->vocab, &ids, err);
+        r = read_ids(generation, "generation_config.json: ", m->vocab, log, &ids, err);
     if (r >= 0 && o)
         r = override_id("bos_id", o->bos_id, m->vocab, err);
     if (r >= 0 && o)
@@ -257,45 +290,64 @@ static int read_special_ids(const json_t *config, const json_t *generation, cons
 
 static int read_rope(const json_t *config, const struct model_overrides *o, struct log *log, struct model_config *m, struct err *err)
 {
+    const struct model_type_info *t = model_type_info(m->type);
+    const char *factor = o && o->rope_factor ? o->rope_factor : NULL;
+    const struct rope_rules rules = {.max_positions = m->max_position_embeddings,
+                                     .theta = t->theta,
+                                     .ratio = factor ? !strcmp(factor, "ratio") : !t->factor_counts,
+                                     .asked = factor != NULL};
     json_t *override = NULL;
     int r = 0;
+    if (factor && strcmp(factor, "ratio") && strcmp(factor, "config"))
+        return err_field(err, ERR_INVALID, "rope_factor_override", "rope_factor_override must be config or ratio, and is '%.40s'", factor);
     if (o && o->rope_scaling)
         r = json_parse(o->rope_scaling, strlen(o->rope_scaling), "rope_scaling_override", &override, err);
     if (r >= 0)
-        r = rope_config_read(config, override, m->max_position_embeddings, log, &m->rope, err);
+        r = rope_config_read(config, override, &rules, log, &m->rope, err);
     if (r >= 0)
         m->default_max_model_len = rope_config_length(&m->rope, m->max_position_embeddings);
     json_decref(override);
     return r;
 }
 
+static int read_all(const json_t *config, const json_t *generation, const struct model_overrides *o, struct log *log,
+                    struct model_config *m, struct err *err)
+{
+    int r = config_keys_check(config, m->type, err);
+    if (r >= 0)
+        r = read_sizes(config, m, err);
+    if (r >= 0)
+        r = read_heads(config, m, err);
+    if (r >= 0)
+        r = read_switches(config, m, err);
+    if (r >= 0)
+        r = read_dense_layers(config, m, err);
+    if (r >= 0)
+        r = ultradeep_config_read(config, o, m, err);
+    if (r >= 0)
+        r = relative_config_read(config, m, err);
+    if (r >= 0)
+        r = read_special_ids(config, generation, o, log, m, err);
+    return r >= 0 ? read_rope(config, o, log, m, err) : r;
+}
+
 int model_config_from_json(const json_t *config, const json_t *generation, const struct model_overrides *o, struct log *log,
                            struct model_config *ret, struct err *err)
 {
     struct model_config m = {0};
+    json_t *rest = NULL; /* without the keys that the user vouches for */
     if (!json_is_object(config))
         return err_set(err, ERR_INVALID, WHERE "the file must hold a JSON object");
     if (generation && !json_is_object(generation))
         return err_set(err, ERR_INVALID, "generation_config.json: the file must hold a JSON object");
     int r = read_names(config, &m, err);
     if (r >= 0)
-        r = config_keys_check(config, err);
+        r = config_keys_pass_over(config, o ? o->accept_keys : NULL, m.type, log, &rest, err);
     if (r >= 0)
-        r = read_sizes(config, &m, err);
-    if (r >= 0)
-        r = read_heads(config, &m, err);
-    if (r >= 0)
-        r = read_switches(config, &m, err);
-    if (r >= 0)
-        r = read_dense_layers(config, &m, err);
-    if (r >= 0)
-        r = ultradeep_config_read(config, o, &m, err);
-    if (r >= 0)
-        r = read_special_ids(config, generation, o, log, &m, err);
-    if (r >= 0)
-        r = read_rope(config, o, log, &m, err);
+        r = read_all(rest, generation, o, log, &m, err);
     if (r >= 0)
         *ret = m;
+    json_decref(rest);
     return r;
 }
 
@@ -324,5 +376,7 @@ int model_config_load(const char *dir, const struct model_overrides *o, struct l
     if (snprintf(config, sizeof(config), "%s/config.json", dir) >= (int)sizeof(config) ||
         snprintf(generation, sizeof(generation), "%s/generation_config.json", dir) >= (int)sizeof(generation))
         return err_set(err, ERR_INVALID, "the model's path is longer than %d bytes", PATH_MAX - 32);
+    if (access(config, F_OK))
+        return model_hint_no_config(dir, err);
     return load(config, generation, o, log, ret, err);
 }

@@ -4,6 +4,7 @@
 #include "common/err.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "engine/checkpoint/model_type.h"
 #include "kernels/dtype.h"
 #include "kernels/mamba.h"
 #include <stdbool.h>
@@ -27,6 +28,9 @@ struct model_overrides {
     const char *dense_layers;  /* "0,2,4", "all", "none" or NULL; applied by layer_plan */
     int bos_id, eos_id;        /* -1: keep */
     const char *expert_choice; /* "exact" or "threshold" in place of expert_choice_inference, or NULL */
+    const char
+        *rope_factor; /* YaRN with both lengths takes config.json's factor ("config") or their ratio ("ratio"); NULL: by rope_config.h */
+    const char *accept_keys; /* "a,b": keys of config.json that the user vouches for: read as if they were not there; or NULL */
 };
 
 #define MODEL_MAX_LAYERS 1024
@@ -49,11 +53,16 @@ struct mamba_config {
 struct model_config {
     int hidden, ffn, n_layers, n_heads, n_kv_heads, head_dim, vocab;
     float rms_eps;
-    bool tied, attention_bias, mlp_bias;
+    enum model_type type;
+    bool tied, qkv_bias, o_bias, mlp_bias;
+    bool qk_norm;                   /* heads of q and k are normed before the rotation */
+    bool no_rope[MODEL_MAX_LAYERS]; /* the layer's q and k are not rotated */
+    int window; /* keys that a token of some layer sees at most, itself included; 0: all. Not implemented: see model_open */
     int max_position_embeddings;
     struct rope_config rope;
     int default_max_model_len;      /* max_position_embeddings; x factor (linear); effective factor x original length (YaRN) */
-    int32_t bos_id, eos_id;         /* config.json, overridden by generation_config.json, then by the overrides; -1: none */
+    int32_t bos_id, eos_id;         /* config.json, overridden by generation_config.json, then by the overrides; -1: none. An id that
+                                       is not of the vocabulary is none */
     int32_t eos_ids[MODEL_MAX_EOS]; /* a list ends a generation at any of them; eos_ids[0] is eos_id */
     int n_eos;
     bool has_dense_layers; /* dtrnet_layers present and not null */

@@ -16,8 +16,10 @@ const char *rope_type_name(enum rope_type t)
 /* One object of settings and how to read it. */
 struct source {
     const json_t *obj;
-    const char *where;  /* for errors: "config.json: rope_scaling." */
-    bool factor_counts; /* yarn: `factor` is the effective one whatever the original length says */
+    const char *where; /* for errors: "config.json: rope_scaling." */
+    bool is_override;  /* the command line's: original lengths may be absent */
+    bool is_new;       /* rope_parameters: these too, and without a type they may give theta alone */
+    bool ratio, asked; /* as in rope_rules, for this source */
 };
 
 static bool has(const struct source *s, const char *key)
@@ -29,6 +31,17 @@ static bool has(const struct source *s, const char *key)
 static int need(const struct source *s, const char *key, struct err *err)
 {
     return has(s, key) ? 0 : err_field(err, ERR_INVALID, key, "%s%s is missing", s->where, key);
+}
+
+/* transformers 5 takes a rope_parameters without a type for the default one. More in it than theta would then be passed over. */
+static bool is_theta_alone(const struct source *s)
+{
+    const char *key;
+    json_t *v;
+    json_object_foreach ((json_t *)s->obj, key, v)
+        if (!json_is_null(v) && strcmp(key, "rope_theta") && strcmp(key, "partial_rotary_factor"))
+            return false;
+    return s->is_new;
 }
 
 static int check_keys(const struct source *s, struct err *err)
@@ -70,6 +83,8 @@ static int read_type(const struct source *s, enum rope_type *ret, struct err *er
     if (name && old && strcmp(name, old))
         return err_field(err, ERR_INVALID, "rope_type", "%srope_type is '%s' but %stype is '%s'", s->where, name, s->where, old);
     name = name ? name : old;
+    if (!name && is_theta_alone(s))
+        name = type_names[ROPE_DEFAULT];
     if (!name)
         return err_field(err, ERR_INVALID, "rope_type", "%srope_type is missing", s->where);
     for (int t = 0; t < (int)(sizeof(type_names) / sizeof(type_names[0])); t++)
@@ -84,7 +99,7 @@ static int read_type(const struct source *s, enum rope_type *ret, struct err *er
 static int read_llama3(const struct source *s, int max_pos, struct rope_config *c, struct err *err)
 {
     c->original_length = max_pos;
-    int r = s->factor_counts ? 0 : need(s, "original_max_position_embeddings", err);
+    int r = s->is_override || s->is_new ? 0 : need(s, "original_max_position_embeddings", err);
     if (r >= 0)
         r = need(s, "low_freq_factor", err);
     if (r >= 0)
@@ -133,13 +148,15 @@ static int read_yarn(const struct source *s, int max_pos, struct log *log, struc
     int r = json_get_double(s->obj, s->where, "original_max_position_embeddings", 1, MAX_LENGTH, &c->original_length, err);
     if (r < 0)
         return r;
-    double named = c->factor;
-    if (!s->factor_counts && has(s, "original_max_position_embeddings"))
-        c->factor = max_pos / c->original_length;
-    if (c->factor != named)
+    double named = c->factor, ratio = max_pos / c->original_length;
+    bool both = !s->is_override && has(s, "original_max_position_embeddings");
+    if (both && s->ratio)
+        c->factor = ratio;
+    if (both && ratio != named && !s->asked && !s->is_new)
         log_warn(log,
-                 "%sfactor is %g, but max_position_embeddings / original_max_position_embeddings = %d / %g: the effective factor is %g",
-                 s->where, named, max_pos, c->original_length, c->factor);
+                 "%sfactor is %g, but max_position_embeddings / original_max_position_embeddings = %d / %g: the effective factor is %g "
+                 "(rope_factor %s takes the other)",
+                 s->where, named, max_pos, c->original_length, c->factor, s->ratio ? "config" : "ratio");
     if (!(c->theta > 1))
         return err_field(err, ERR_INVALID, "rope_theta", "rope_theta %g must be above 1 for yarn", c->theta);
     return read_yarn_attention(s, c, err);
@@ -163,48 +180,57 @@ static int read_scaling(const struct source *s, int max_pos, struct log *log, st
 }
 
 /* The theta of an object counts over the top-level one; in config.json the two must agree. */
-static int read_theta(const json_t *config, const struct source *s, bool is_override, struct rope_config *c, struct err *err)
+static int read_theta(const json_t *config, const struct source *s, struct rope_config *c, struct err *err)
 {
-    double top = 10000.0;
+    double top = c->theta;
     int r = json_get_double(config, "config.json: ", "rope_theta", 1e-3, 1e15, &top, err);
     c->theta = top;
     if (r >= 0 && s->obj)
         r = json_get_double(s->obj, s->where, "rope_theta", 1e-3, 1e15, &c->theta, err);
     const json_t *v = json_object_get(config, "rope_theta");
-    if (r >= 0 && !is_override && v && !json_is_null(v) && c->theta != top)
+    if (r >= 0 && !s->is_override && v && !json_is_null(v) && c->theta != top)
         r = err_field(err, ERR_INVALID, "rope_theta", "config.json: rope_theta is %g, but %srope_theta is %g", top, s->where, c->theta);
     return r;
 }
 
-static int pick_source(const json_t *config, const json_t *override, struct source *ret, struct err *err)
+/* An empty object says nothing. */
+static bool says(const json_t *v)
+{
+    return v && !json_is_null(v) && !(json_is_object(v) && !json_object_size(v));
+}
+
+static int pick_source(const json_t *config, const json_t *override, const struct rope_rules *rules, struct source *ret, struct err *err)
 {
     const json_t *old = json_object_get(config, "rope_scaling"), *new = json_object_get(config, "rope_parameters");
-    bool has_old = old && !json_is_null(old), has_new = new && !json_is_null(new);
-    if (has_old && has_new && !json_equal(old, new))
+    if (says(old) && says(new) && !json_equal(old, new))
         return err_field(err, ERR_INVALID, "rope_parameters", "config.json: rope_scaling and rope_parameters are both given and differ");
     if (override)
-        *ret = (struct source){override, "rope_scaling_override: ", true};
-    else if (has_new)
-        *ret = (struct source){new, "config.json: rope_parameters.", true};
-    else if (has_old)
-        *ret = (struct source){old, "config.json: rope_scaling.", false};
+        *ret = (struct source){.obj = override, .where = "rope_scaling_override: ", .is_override = true};
+    else if (says(new))
+        *ret = (struct source){.obj = new,
+                               .where = "config.json: rope_parameters.",
+                               .is_new = true,
+                               .ratio = rules->asked && rules->ratio,
+                               .asked = rules->asked};
+    else if (says(old))
+        *ret = (struct source){.obj = old, .where = "config.json: rope_scaling.", .ratio = rules->ratio, .asked = rules->asked};
     else
-        *ret = (struct source){NULL, "", false};
+        *ret = (struct source){.where = ""};
     if (ret->obj && !json_is_object(ret->obj))
         return err_field(err, ERR_INVALID, "rope_scaling", "%s must be a JSON object with a rope_type", ret->where);
     return 0;
 }
 
-int rope_config_read(const json_t *config, const json_t *override, int max_position_embeddings, struct log *log, struct rope_config *ret,
+int rope_config_read(const json_t *config, const json_t *override, const struct rope_rules *rules, struct log *log, struct rope_config *ret,
                      struct err *err)
 {
-    struct rope_config c = {.type = ROPE_DEFAULT, .theta = 10000.0, .factor = 1, .attention_factor = 1};
+    struct rope_config c = {.type = ROPE_DEFAULT, .theta = rules->theta, .factor = 1, .attention_factor = 1};
     struct source s = {0};
-    int r = pick_source(config, override, &s, err);
+    int r = pick_source(config, override, rules, &s, err);
     if (r >= 0)
-        r = read_theta(config, &s, override != NULL, &c, err);
+        r = read_theta(config, &s, &c, err);
     if (r >= 0 && s.obj)
-        r = read_scaling(&s, max_position_embeddings, log, &c, err);
+        r = read_scaling(&s, rules->max_positions, log, &c, err);
     if (r >= 0)
         *ret = c;
     return r;

@@ -1,6 +1,7 @@
 /* Reads safetensors headers into one sorted list of tensors. The bytes are mapped, never copied; every range handed out was checked to
  * lie inside its file. */
 #include "common/json.h"
+#include "engine/checkpoint/model_hint.h"
 #include "engine/checkpoint/safetensors_private.h"
 #include <limits.h>
 #include <stdlib.h>
@@ -319,7 +320,7 @@ int safetensors_open_dir(const char *dir, struct safetensors **ret, struct err *
     snprintf(path, sizeof(path), "%s/model.safetensors.index.json", dir);
     if (!access(path, F_OK))
         return safetensors_open_index(dir, path, ret, err);
-    return err_set(err, ERR_NOT_FOUND, "%s has neither model.safetensors nor model.safetensors.index.json", dir);
+    return model_hint_no_weights(dir, err);
 }
 
 /* ---- what callers read --------------------------------------------------------------------------------- */

@@ -1,9 +1,8 @@
 /* A checkpoint's tensors by name: one model.safetensors, or shards with model.safetensors.index.json. Nothing in the files is trusted:
- * header length, JSON, dtype, shape, offsets, overlaps, holes, and that shards stay inside the directory.
+ * header length, JSON, dtype, shape, offsets, overlaps, holes, and that the index names files beside it.
  *
  * A file is 8 bytes little-endian header length, the JSON header, the data; every byte of the data belongs to exactly one tensor. A shard
- * is a plain file name beside the index. It may be a symbolic link only to a file in the same directory or, where the directory is a
- * snapshot of the Hugging Face cache (models--x/snapshots/REV), in that cache entry's blobs/. */
+ * is a plain file name beside the index; it may be a symbolic link to a regular file anywhere, as in the Hugging Face cache. */
 #pragma once
 #include "common/err.h"
 #include <stddef.h>

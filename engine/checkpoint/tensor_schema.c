@@ -31,9 +31,14 @@ static bool untied(const struct model_config *c, const struct layer_plan *p)
     return !c->tied;
 }
 
-static bool attention_bias(const struct model_config *c, const struct layer_plan *p)
+static bool qkv_bias(const struct model_config *c, const struct layer_plan *p)
 {
-    return c->attention_bias;
+    return c->qkv_bias;
+}
+
+static bool o_bias(const struct model_config *c, const struct layer_plan *p)
+{
+    return c->o_bias;
 }
 
 static bool mlp_bias(const struct model_config *c, const struct layer_plan *p)
@@ -46,9 +51,14 @@ static bool attn_norm(const struct model_config *c, const struct layer_plan *p)
     return !p->no_attn_norm;
 }
 
-static bool qkv_norm(const struct model_config *c, const struct layer_plan *p)
+static bool qk_norm(const struct model_config *c, const struct layer_plan *p)
 {
-    return p->qkv_norm;
+    return p->qk_norm;
+}
+
+static bool v_norm(const struct model_config *c, const struct layer_plan *p)
+{
+    return p->v_norm;
 }
 
 static bool has_threshold(const struct model_config *c, const struct layer_plan *p)
@@ -57,14 +67,14 @@ static bool has_threshold(const struct model_config *c, const struct layer_plan 
 }
 
 #define NORM(id, at, name_, shape_, if_) [id] = {.name = name_, .shape = shape_, .role = ROLE_NORM, .place = at, .present = if_}
-#define HEAD_NORM(id, name_, layout) \
-    [id] = {.name = name_, .shape = "d", .role = ROLE_NORM, .heads = layout, .place = PLACE_BLOCK, .present = qkv_norm}
+#define HEAD_NORM(id, name_, layout, if_) \
+    [id] = {.name = name_, .shape = "d", .role = ROLE_NORM, .heads = layout, .place = PLACE_BLOCK, .present = if_}
 #define WEIGHT(id, name_, shape_, how, layout) \
     [id] = {.name = name_, .shape = shape_, .role = ROLE_LINEAR, .slice = how, .heads = layout, .place = PLACE_BLOCK}
 #define BIAS(id, name_, shape_, how, layout, if_) \
     [id] = {.name = name_, .shape = shape_, .role = ROLE_BIAS, .slice = how, .heads = layout, .place = PLACE_BLOCK, .present = if_}
 #define HEADS(id, stem, out, how, layout) \
-    WEIGHT(id, stem ".weight", out ",H", how, layout), BIAS(id##_BIAS, stem ".bias", out, how, layout, attention_bias)
+    WEIGHT(id, stem ".weight", out ",H", how, layout), BIAS(id##_BIAS, stem ".bias", out, how, layout, qkv_bias)
 #define MLP(id, stem, out, in, how, bias_how) \
     WEIGHT(id, stem ".weight", out "," in, how, HEADS_NONE), BIAS(id##_BIAS, stem ".bias", out, bias_how, HEADS_NONE, mlp_bias)
 /* Routers are small: every rank holds them whole. */
@@ -108,11 +118,11 @@ static const struct row rows[SCHEMA_ROWS] = {
     HEADS(SCHEMA_Q, "self_attn.q_proj", "Q", SLICE_HEADS, HEADS_HALVES),
     HEADS(SCHEMA_K, "self_attn.k_proj", "K", SLICE_KV_HEADS, HEADS_HALVES),
     HEADS(SCHEMA_V, "self_attn.v_proj", "K", SLICE_KV_HEADS, HEADS_PLAIN),
-    HEAD_NORM(SCHEMA_Q_NORM, "self_attn.q_norm.weight", HEADS_HALVES),
-    HEAD_NORM(SCHEMA_K_NORM, "self_attn.k_norm.weight", HEADS_HALVES),
-    HEAD_NORM(SCHEMA_V_NORM, "self_attn.v_norm.weight", HEADS_PLAIN),
+    HEAD_NORM(SCHEMA_Q_NORM, "self_attn.q_norm.weight", HEADS_HALVES, qk_norm),
+    HEAD_NORM(SCHEMA_K_NORM, "self_attn.k_norm.weight", HEADS_HALVES, qk_norm),
+    HEAD_NORM(SCHEMA_V_NORM, "self_attn.v_norm.weight", HEADS_PLAIN, v_norm),
     WEIGHT(SCHEMA_O, "self_attn.o_proj.weight", "H,Q", SLICE_IN_HEADS, HEADS_PLAIN),
-    BIAS(SCHEMA_O_BIAS, "self_attn.o_proj.bias", "H", SLICE_NONE, HEADS_NONE, attention_bias),
+    BIAS(SCHEMA_O_BIAS, "self_attn.o_proj.bias", "H", SLICE_NONE, HEADS_NONE, o_bias),
     NORM(SCHEMA_MLP_NORM, PLACE_BLOCK, "post_attention_layernorm.weight", "H", NULL),
     MLP(SCHEMA_GATE, "mlp.gate_proj", "F", "H", SLICE_OUT, SLICE_OUT),
     MLP(SCHEMA_UP, "mlp.up_proj", "F", "H", SLICE_OUT, SLICE_OUT),

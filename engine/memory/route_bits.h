@@ -8,6 +8,7 @@
 struct route_layer {
     bool routed;   /* a router decides; else every token attends */
     bool keep_all; /* tokens that do not attend leave K and V too */
+    bool nested;   /* a router of its own says who skips it, before the other is asked */
     int n_states;  /* routers of the layer that keep a state of the sequence */
 };
 

@@ -73,8 +73,21 @@ static int norm_heads(const struct layer *l)
     struct kern_ctx *k = l->m->k;
     int col = 0, hd = l->m->config.head_dim, r = 0;
     for (int i = 0; i < 3 && r >= 0; col += parts[i++].heads * h->hd)
-        r = k->ops->head_norm(k, l->w->qkv, col, l->width, parts[i].heads, h->hd, hd, parts[i].w, parts[i].rows, l->m->config.rms_eps);
-    return r >= 0 && layer_has_linear(l->p) ? k->ops->spread_values(k, h, l->w->attn, l->w->qkv, l->rows.executed) : r;
+        if (parts[i].w)
+            r = k->ops->head_norm(k, l->w->qkv, col, l->width, parts[i].heads, h->hd, hd, parts[i].w, parts[i].rows, l->m->config.rms_eps);
+    return r >= 0 && layer_has_linear(l->p) && l->p->v_norm ? k->ops->spread_values(k, h, l->w->attn, l->w->qkv, l->rows.executed) : r;
+}
+
+/* Into the slots. Where a layer has no positions, every row turns by the one row of a table that turns nothing. */
+static int rotate(const struct layer *l)
+{
+    const struct model *m = l->m;
+    struct kern_step step = l->b->step;
+    bool still = l->p->no_rope;
+    if (still)
+        step.pos = l->w->no_pos;
+    return m->k->ops->rope_store(m->k, &l->heads, l->w->qkv, still ? m->still_cos : m->rope_cos, still ? m->still_sin : m->rope_sin, &step,
+                                 l->w->place.slot, l->rows.attending);
 }
 
 /* x += o(attention of its input), or o(its own values) for executed rows that do not attend. */
@@ -86,10 +99,10 @@ static int attention_block(const struct layer *l)
     int r = attention_input(l);
     if (r >= 0)
         r = project(l);
-    if (r >= 0 && l->p->qkv_norm)
+    if (r >= 0 && (l->p->qk_norm || l->p->v_norm))
         r = norm_heads(l);
     if (r >= 0)
-        r = k->ops->rope_store(k, &l->heads, w->qkv, m->rope_cos, m->rope_sin, &l->b->step, w->place.slot, l->rows.attending);
+        r = rotate(l);
     if (r >= 0)
         r = k->ops->attention(k, &l->heads, w->attn, w->qkv, &l->b->step, l->index, &w->place, 1.0f / sqrtf((float)m->config.head_dim));
     if (r >= 0)

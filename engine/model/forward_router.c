@@ -48,12 +48,13 @@ int forward_router_skip(const struct model *m, struct workspace *w, const struct
 {
     const struct layer_plan *p = &m->plan[layer];
     const struct router_weights *rw = &m->weights.layers[layer].skip_router;
-    struct dev_u8 *route = dev_u8_at(w->route, (size_t)layer * (size_t)b->n_rows);
+    size_t at = (size_t)layer * (size_t)b->n_rows;
+    struct dev_u8 *route = dev_u8_at(w->route, at);
     const struct question q = {.kind = p->skip_router,
                                .w = rw,
                                .to = {.route = route,
                                       .gate = w->skip_gate,
-                                      .prob = w->skip_prob,
+                                      .prob = dev_f32_at(w->skip_prob, at),
                                       .margin = w->margin,
                                       .threshold = rw->threshold,
                                       .below = DECISION_SKIP,

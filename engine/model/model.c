@@ -3,6 +3,7 @@
 #include "common/thread.h"
 #include "engine/checkpoint/load_progress.h"
 #include "engine/checkpoint/model_hash.h"
+#include "engine/checkpoint/tied_head.h"
 #include "engine/model/rope.h"
 #include <pthread.h>
 #include <stdlib.h>
@@ -78,27 +79,46 @@ static int load_weights_and_hash(struct model *m, const struct model_options *o,
     return r;
 }
 
+static int upload_table(struct model *m, const float *values, size_t n, struct dev_f32 **ret)
+{
+    const struct backend *b = m->k->backend;
+    *ret = dev_f32_in(b->alloc(m->k, n * sizeof(float)), 0);
+    return *ret ? b->upload(m->k, DEV_BYTES(*ret), values, n * sizeof(float)) : ERR_NOMEM;
+}
+
+static bool has_still_layers(const struct model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        if (m->plan[l].no_rope)
+            return true;
+    return false;
+}
+
 static int upload_rope(struct model *m, struct err *err)
 {
-    size_t n = (size_t)m->max_model_len * (size_t)(model_config_padded_head_dim(&m->config) / 2), bytes = n * sizeof(float);
-    const struct backend *b = m->k->backend;
-    float *cos = malloc(bytes), *sin = malloc(bytes);
-    m->rope_cos = dev_f32_in(b->alloc(m->k, bytes), 0);
-    m->rope_sin = dev_f32_in(b->alloc(m->k, bytes), 0);
-    int r = cos && sin && m->rope_cos && m->rope_sin
-                ? 0
-                : err_set(err, ERR_NOMEM, "no memory for rotary tables of %d positions", m->max_model_len);
+    int width = model_config_padded_head_dim(&m->config) / 2;
+    size_t n = (size_t)m->max_model_len * (size_t)width;
+    float *cos = malloc(n * sizeof(float)), *sin = malloc(n * sizeof(float));
+    int r = cos && sin ? 0 : ERR_NOMEM;
     if (r >= 0) {
-        rope_tables(&m->config.rope, m->config.head_dim, model_config_padded_head_dim(&m->config) / 2, m->max_model_len, cos, sin);
-        r = b->upload(m->k, DEV_BYTES(m->rope_cos), cos, bytes);
+        rope_tables(&m->config.rope, m->config.head_dim, width, m->max_model_len, cos, sin);
+        r = upload_table(m, cos, n, &m->rope_cos);
+    }
+    if (r >= 0)
+        r = upload_table(m, sin, n, &m->rope_sin);
+    if (r >= 0 && has_still_layers(m)) {
+        for (int j = 0; j < width; j++) {
+            cos[j] = 1;
+            sin[j] = 0;
+        }
+        r = upload_table(m, cos, (size_t)width, &m->still_cos);
         if (r >= 0)
-            r = b->upload(m->k, DEV_BYTES(m->rope_sin), sin, bytes);
-        if (r < 0)
-            err_set(err, r, "copying the rotary tables to the device failed");
+            r = upload_table(m, sin, (size_t)width, &m->still_sin);
     }
     free(cos);
     free(sin);
-    return r;
+    return r < 0 ? err_set(err, r, "no memory for rotary tables of %d positions, or copying them to the device failed", m->max_model_len)
+                 : 0;
 }
 
 static void choose_length(struct model *m, const struct model_options *o)
@@ -107,6 +127,18 @@ static void choose_length(struct model *m, const struct model_options *o)
     if (m->max_model_len > m->config.default_max_model_len)
         log_warn(o->log, "max_model_len %d is above the %d positions that the model was made for", m->max_model_len,
                  m->config.default_max_model_len);
+}
+
+static int check_window(const struct model *m, struct err *err)
+{
+    int w = m->config.window;
+    if (!w || m->max_model_len <= w)
+        return 0;
+    return err_field(
+        err, ERR_UNSUPPORTED, "max_model_len",
+        "config.json gives attention a window of %d tokens (sliding_window), which is not implemented and changes texts of more "
+        "than %d tokens; with max_model_len %d or less the model is served exactly",
+        w, w, w);
 }
 
 /* Refuses at once what could never run, before tables of that length are made. */
@@ -150,16 +182,20 @@ int model_open(const struct model_options *o, const struct backend *backend, str
         m->plan = calloc((size_t)m->config.n_layers, sizeof(*m->plan));
         r = m->plan ? layer_plan_fill(&m->config, files, o->overrides.dense_layers, m->plan, err) : err_set(err, ERR_NOMEM, "layer plan");
     }
+    if (r >= 0) {
+        choose_length(m, o);
+        r = check_window(m, err);
+    }
     if (r >= 0)
         r = backend->open(&bc, &m->k, err);
     if (r >= 0)
         r = check_weights(m, files, err);
     if (r >= 0)
         r = load_weights_and_hash(m, o, files, err);
-    if (r >= 0) {
-        choose_length(m, o);
+    if (r >= 0)
+        tied_head_check(&m->config, files, o->log);
+    if (r >= 0)
         r = check_length(m, err);
-    }
     if (r >= 0)
         r = upload_rope(m, err);
     if (r >= 0)
@@ -183,6 +219,8 @@ void model_close(struct model *m)
         weights_free(m->k, &m->weights);
         b->free(m->k, DEV_BYTES(m->rope_cos));
         b->free(m->k, DEV_BYTES(m->rope_sin));
+        b->free(m->k, DEV_BYTES(m->still_cos));
+        b->free(m->k, DEV_BYTES(m->still_sin));
         b->close(m->k);
     }
     free(m->plan);

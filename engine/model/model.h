@@ -19,13 +19,15 @@ struct model {
     struct model_config config;
     struct layer_plan *plan; /* [config.n_layers] */
     struct weights weights;
-    int max_model_len;                   /* positions that may be computed */
-    struct dev_f32 *rope_cos, *rope_sin; /* [max_model_len, padded head_dim/2] */
+    int max_model_len;                     /* positions that may be computed */
+    struct dev_f32 *rope_cos, *rope_sin;   /* [max_model_len, padded head_dim/2] */
+    struct dev_f32 *still_cos, *still_sin; /* [1, padded head_dim/2] 1 and 0: the rotation of layers without positions; NULL without such */
     char hash[65];
     int n_threads;
 };
 
-/* Opens the checkpoint on a device of `backend`. On error *ret is empty. */
+/* Opens the checkpoint on a device of `backend`. On error *ret is empty. A window of attention is refused unless max_model_len is so short that it
+ * changes nothing. */
 int model_open(const struct model_options *o, const struct backend *backend, struct model *ret, struct err *err);
 void model_close(struct model *m); /* copes with half-opened */
 

@@ -13,8 +13,7 @@ int scores_init(struct scores *s, const struct model *m, int max_rows, struct er
     s->top_lp = be->alloc_host(m->k, n * KERN_TOP_K_MAX * sizeof(float));
     s->bad = be->alloc_host(m->k, n);
     s->logits = malloc(v * sizeof(float));
-    s->scratch = malloc(v * sizeof(int32_t));
-    if (s->target_lp && s->top_id && s->top_lp && s->bad && s->logits && s->scratch)
+    if (s->target_lp && s->top_id && s->top_lp && s->bad && s->logits && sampler_new(m->config.vocab, &s->sampler) >= 0)
         return 0;
     scores_done(s);
     return err_set(err, ERR_NOMEM, "no memory for the scores of %d rows", max_rows);
@@ -28,7 +27,7 @@ void scores_done(struct scores *s)
     for (size_t i = 0; i < sizeof(fetched) / sizeof(fetched[0]); i++)
         s->k->backend->free_host(s->k, fetched[i]);
     free(s->logits);
-    free(s->scratch);
+    sampler_free(s->sampler);
     memset(s, 0, sizeof(*s));
 }
 
@@ -45,7 +44,7 @@ static int draw_row(struct scores *s, const struct model *m, struct workspace *w
     for (size_t j = 0; j < v; j++)
         if (!(s->logits[j] - s->logits[j] == 0))
             return 0; /* not finite: `bad` says so, nothing is drawn */
-    rows->want_target[i] = sampler_pick(s->logits, m->config.vocab, rows->draws[i].params, rows->draws[i].index, s->scratch);
+    rows->want_target[i] = sampler_pick(s->sampler, s->logits, rows->draws[i].params, rows->draws[i].index);
     return 1;
 }
 

@@ -11,8 +11,8 @@ struct scores {
     float *top_lp;      /* [n_want, top_k] */
     unsigned char *bad; /* [n_want] not finite */
     /* one row to sample from */
-    float *logits;    /* [vocab] */
-    int32_t *scratch; /* [vocab] */
+    float *logits; /* [vocab] */
+    struct sampler *sampler;
 };
 
 int scores_init(struct scores *s, const struct model *m, int max_rows, struct err *err);

@@ -43,6 +43,7 @@ void step_rows_clear(struct step_rows *s)
 {
     s->n_rows = s->n_runs = s->n_append = s->n_want = s->n_saves = 0;
     s->top_k = 1;
+    s->want_probs = false;
 }
 
 struct kern_run *step_rows_add_run(struct step_rows *s, const int32_t *ids, int n, int pos0, bool append, int64_t table_off, int table_cap)

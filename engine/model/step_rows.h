@@ -13,7 +13,8 @@ struct draw {
 struct step_rows {
     int max_rows, n_layers;
     int n_rows, n_runs, n_append, n_want, n_saves;
-    int top_k; /* alternatives that the wanted rows need, at least 1 */
+    int top_k;       /* alternatives that the wanted rows need, at least 1 */
+    bool want_probs; /* what routers compared is read */
     /* capacity max_rows unless noted */
     int *ids, *pos, *run_of;
     struct kern_run *runs;       /* n_runs <= n_rows */

@@ -38,7 +38,7 @@ static int bind_qkv(struct binder *b, const struct layer_plan *p, struct layer_w
     int r = bind_projection(b, lw, rows, n_first, 0, ROWS_ATTENDING);
     if (r < 0 || n_first == 3)
         return r;
-    lw->proj[lw->n_proj].bypass = linear && !p->qkv_norm; /* else values are normed before they are spread */
+    lw->proj[lw->n_proj].bypass = linear && !p->v_norm; /* else values are normed before they are spread */
     return bind_projection(b, lw, rows + n_first, 3 - n_first, n_first == 1 ? q : q + kv, linear ? ROWS_EXECUTED : ROWS_ALL);
 }
 

@@ -1,5 +1,6 @@
 /* Plans and allocates the activation buffers. */
 #include "engine/model/workspace.h"
+#include <stdlib.h>
 #include <string.h>
 
 /* A chunk of the head needs no more memory than this many rows of logits; a quarter of a step keeps it in proportion. */
@@ -9,18 +10,28 @@ static int head_rows(int max_rows)
     return n < 16 ? (max_rows < 16 ? max_rows : 16) : n;
 }
 
+static int clear_positions(struct workspace *w, struct err *err)
+{
+    size_t bytes = (size_t)w->max_rows * sizeof(int32_t);
+    int32_t *zeros = calloc(1, bytes);
+    int r = zeros ? w->k->backend->upload(w->k, DEV_BYTES(w->no_pos), zeros, bytes) : ERR_NOMEM;
+    free(zeros);
+    return r < 0 ? err_set(err, r, "no positions for the layers that have none") : 0;
+}
+
 int workspace_init(struct workspace *w, const struct model *m, int max_rows, struct err *err)
 {
     const struct model_config *c = &m->config;
     size_t n = (size_t)max_rows, d = (size_t)c->hidden, l = (size_t)c->n_layers, act = dtype_size(m->k->act), router = 0;
     size_t hd = (size_t)model_config_padded_head_dim(c), q = (size_t)c->n_heads * hd, kv = (size_t)c->n_kv_heads * hd;
-    bool gated = false, nested = false;
+    bool gated = false, nested = false, no_rope = false;
     for (int i = 0; i < c->n_layers; i++) {
         const struct layer_weights *lw = &m->weights.layers[i];
         if (lw->router.in && (size_t)lw->router.dim > router)
             router = (size_t)lw->router.dim;
         gated |= m->plan[i].layer_gate != GATE_NONE;
         nested |= layer_is_nested(&m->plan[i]);
+        no_rope |= m->plan[i].no_rope;
     }
     *w = (struct workspace){.k = m->k, .max_rows = max_rows, .head_rows = head_rows(max_rows)};
     size_t hr = (size_t)w->head_rows;
@@ -40,8 +51,9 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         {&w->gate, n * 4},
         {&w->margin, n * 4},
         {&w->skip_gate, nested ? n * 4 : 0},
-        {&w->skip_prob, nested ? n * 4 : 0},
+        {&w->skip_prob, nested ? l * n * 4 : 0},
         {&w->router_bad, (size_t)m->weights.n_states * n},
+        {&w->no_pos, no_rope ? n * 4 : 0},
         {&w->place.sel, n * 4},
         {&w->place.sel_n, 4},
         {&w->place.exec, n * 4},
@@ -69,7 +81,10 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
                            bytes >> 20);
         }
     }
-    return 0;
+    int r = no_rope ? clear_positions(w, err) : 0;
+    if (r < 0)
+        workspace_done(w);
+    return r;
 }
 
 void workspace_done(struct workspace *w)
@@ -90,6 +105,7 @@ void workspace_done(struct workspace *w)
                                DEV_BYTES(w->skip_gate),
                                DEV_BYTES(w->skip_prob),
                                DEV_BYTES(w->router_bad),
+                               DEV_BYTES(w->no_pos),
                                DEV_BYTES(w->place.sel),
                                DEV_BYTES(w->place.sel_n),
                                DEV_BYTES(w->place.exec),

@@ -18,9 +18,11 @@ struct workspace {
     struct dev_f32 *gate;   /* [max_rows] */
     struct dev_f32 *margin; /* [max_rows] of the last router asked, where it has one */
     /* of nested layers; NULL without */
-    struct dev_f32 *skip_gate, *skip_prob; /* [max_rows] */
-    struct dev_u8 *router_bad;             /* [recurrent routers, n] 1: the router's state is not finite at that row; NULL without */
-    struct kern_place place;               /* row lists of the layer under way */
+    struct dev_f32 *skip_gate; /* [max_rows] */
+    struct dev_f32 *skip_prob; /* [n_layers, n] as prob; other layers' are not written */
+    struct dev_u8 *router_bad; /* [recurrent routers, n] 1: the router's state is not finite at that row; NULL without */
+    struct dev_i32 *no_pos;    /* [max_rows] zeros: positions where a layer has none; NULL where all have */
+    struct kern_place place;   /* row lists of the layer under way */
     /* the head, in chunks */
     int head_rows;             /* wanted rows of one chunk */
     struct dev_f32 *want_x;    /* [head_rows, hidden] */

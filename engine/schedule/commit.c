@@ -132,6 +132,7 @@ static void commit_run(struct commit *c, const struct sequence_env *e, const str
     *(run->append ? &counts->rows_computed : &counts->rows_rescored) += (uint64_t)run->n;
     if (step->results.bad_states)
         check_states(e, step, i);
+    sequence_commit_probs(step->runs[i].seq, e, step->runs[i].pos, step, i);
     for (int done = 0; run->append && done < run->n; done += COMMIT_ROWS) {
         int n = run->n - done < COMMIT_ROWS ? run->n - done : COMMIT_ROWS;
         struct block b = {.c = c, .e = e, .step = step, .q = step->runs[i].seq, .row = run->row0 + done, .n = n};

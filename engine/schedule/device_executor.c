@@ -17,6 +17,7 @@ struct flight {
     struct step_rows *rows;    /* borrowed; NULL: no step is in flight */
     unsigned char *route;      /* [n_layers, n_rows] alloc_host memory */
     unsigned char *bad_states; /* [recurrent routers, n_rows] alloc_host memory; NULL: there are none */
+    float *prob, *skip_prob;   /* [n_layers, n_rows] alloc_host memory; skip_prob NULL: no layer is nested */
 };
 
 struct device_executor {
@@ -60,6 +61,14 @@ static int run_layers(struct device_executor *x, int id)
     return k->ops->replay(k, key, sizeof(key), issue_layers, &issue);
 }
 
+static int fetch_probs(struct device_executor *x, struct flight *f)
+{
+    struct kern_ctx *k = x->model.k;
+    size_t bytes = (size_t)f->batch.n_layers * (size_t)f->batch.n_rows * sizeof(float);
+    int r = k->backend->fetch(k, f->prob, DEV_BYTES(x->w.prob), bytes);
+    return r >= 0 && f->skip_prob ? k->backend->fetch(k, f->skip_prob, DEV_BYTES(x->w.skip_prob), bytes) : r;
+}
+
 static int issue_step(struct device_executor *x, int id, struct step_rows *rows, struct err *err)
 {
     struct flight *f = &x->flights[id];
@@ -72,6 +81,8 @@ static int issue_step(struct device_executor *x, int id, struct step_rows *rows,
         r = k->backend->fetch(k, f->route, DEV_BYTES(x->w.route), (size_t)b->n_layers * (size_t)b->n_rows);
     if (r >= 0 && f->bad_states)
         r = k->backend->fetch(k, f->bad_states, DEV_BYTES(x->w.router_bad), (size_t)x->model.weights.n_states * (size_t)b->n_rows);
+    if (r >= 0 && rows->want_probs)
+        r = fetch_probs(x, f);
     if (r >= 0)
         r = scores_run(&f->scores, &x->model, &x->w, b, rows, err);
     return r < 0 ? r : k->backend->mark(k, id);
@@ -110,6 +121,8 @@ static int wait_step(struct executor *face, int id, struct step_results *ret, st
         return r;
     const struct scores *s = &f->scores;
     *ret = (struct step_results){.route = f->route,
+                                 .prob = f->rows->want_probs ? f->prob : NULL,
+                                 .skip_prob = f->rows->want_probs ? f->skip_prob : NULL,
                                  .top_k = s->top_k,
                                  .target = f->rows->want_target,
                                  .target_lp = s->target_lp,
@@ -154,17 +167,30 @@ static void flight_done(struct flight *f, struct kern_ctx *k)
     scores_done(&f->scores);
     k->backend->free_host(k, f->route);
     k->backend->free_host(k, f->bad_states);
+    k->backend->free_host(k, f->prob);
+    k->backend->free_host(k, f->skip_prob);
 }
 
-static int flight_init(struct flight *f, const struct model *m, int max_rows, struct err *err)
+/* What routers compared: few steps are asked for it, but a step must not fail for want of memory. */
+static int alloc_probs(struct flight *f, const struct model *m, const struct workspace *w)
 {
+    size_t bytes = (size_t)m->config.n_layers * (size_t)w->max_rows * sizeof(float);
+    f->prob = m->k->backend->alloc_host(m->k, bytes);
+    f->skip_prob = w->skip_prob ? m->k->backend->alloc_host(m->k, bytes) : NULL;
+    return f->prob && (f->skip_prob || !w->skip_prob) ? 0 : ERR_NOMEM;
+}
+
+static int flight_init(struct flight *f, const struct model *m, const struct workspace *w, struct err *err)
+{
+    int max_rows = w->max_rows;
     int n_layers = m->config.n_layers, r = batch_init(&f->batch, m->k, max_rows, n_layers, err);
     if (r >= 0)
         r = scores_init(&f->scores, m, max_rows, err);
     f->route = m->k->backend->alloc_host(m->k, (size_t)max_rows * (size_t)n_layers);
     size_t states = (size_t)m->weights.n_states * (size_t)max_rows;
     f->bad_states = states ? m->k->backend->alloc_host(m->k, states) : NULL;
-    return r >= 0 && (!f->route || (states && !f->bad_states)) ? err_set(err, ERR_NOMEM, "no memory for steps of %d rows", max_rows) : r;
+    bool failed = !f->route || (states && !f->bad_states) || alloc_probs(f, m, w) < 0;
+    return r >= 0 && failed ? err_set(err, ERR_NOMEM, "no memory for steps of %d rows", max_rows) : r;
 }
 
 static void close_device(struct executor *face)
@@ -226,6 +252,7 @@ static int describe_layers(struct device_executor *x, struct err *err)
     for (int l = 0; l < n; l++)
         x->layers[l] = (struct route_layer){.routed = layer_is_routed(&x->model.plan[l]),
                                             .keep_all = x->model.plan[l].kv == KV_ALL,
+                                            .nested = layer_is_nested(&x->model.plan[l]),
                                             .n_states = layer_n_states(&x->model.plan[l])};
     return 0;
 }
@@ -268,7 +295,7 @@ static int open_memory(struct device_executor *x, const struct device_executor_o
     if (r >= 0)
         r = workspace_init(&x->w, m, l->max_rows, err);
     for (int i = 0; r >= 0 && i < l->max_steps; i++)
-        r = flight_init(&x->flights[i], m, l->max_rows, err);
+        r = flight_init(&x->flights[i], m, &x->w, err);
     return r;
 }
 

@@ -29,6 +29,8 @@ struct executor_limits {
 /* Of a step that is over; borrowed until its number is launched again. */
 struct step_results {
     const unsigned char *route;      /* [n_layers, n_rows] enum decision; layers without a router are not filled */
+    const float *prob;               /* [n_layers, n_rows] what routers compared; NULL: not wanted. Filled where a router was asked */
+    const float *skip_prob;          /* the same of nested layers' skip routers; NULL as well where no layer is nested */
     int top_k;                       /* of the step */
     const int *target;               /* [n_want] as given, or the token that was drawn */
     const float *target_lp;          /* [n_want] its logprob; 0 where there is none */

@@ -1,5 +1,6 @@
 /* A request's outputs: allocated before it is queued, filled from the results of steps, completed at the end. */
 #include "engine/schedule/sequence.h"
+#include "common/monotonic.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,15 +14,22 @@ static size_t output_words(const struct eval_request *req, int n_layers)
 
 size_t sequence_bytes(const struct eval_request *req, int n_layers)
 {
-    size_t routing = req->want_routing ? (size_t)n_layers * (size_t)(req->n_tokens + req->max_new) : 0;
-    return sizeof(struct sequence) + 4 * output_words(req, n_layers) + routing;
+    size_t decisions = (size_t)n_layers * (size_t)(req->n_tokens + req->max_new);
+    return sizeof(struct sequence) + 4 * output_words(req, n_layers) + (req->want_routing ? decisions : 0) +
+           (req->want_probs ? 2 * sizeof(float) * decisions : 0);
 }
 
 int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_layers, struct engine_ticket *ticket)
 {
     size_t scored = (size_t)(req->n_tokens - req->score_begin), fresh = (size_t)req->max_new, layers = (size_t)n_layers;
-    *s = (struct sequence){
-        .req = req, .ticket = ticket, .k1 = req->top_k > 1 ? req->top_k : 1, .table_off = -1, .state_slot = -1, .state_pos = -1};
+    *s = (struct sequence){.req = req,
+                           .ticket = ticket,
+                           .k1 = req->top_k > 1 ? req->top_k : 1,
+                           .table_off = -1,
+                           .state_slot = -1,
+                           .state_pos = -1,
+                           .blocked_at = -1};
+    s->submitted_s = monotonic_seconds();
     s->sampler = (struct sampler_params){req->temperature, req->sample_top_k, req->top_p, req->seed};
     size_t k1 = (size_t)s->k1, words = output_words(req, n_layers);
     float *at = s->block = calloc(words ? words : 1, 4);
@@ -36,7 +44,8 @@ int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_l
     s->new_tokens = s->new_top_ids + fresh * k1;
     s->rows_routed = s->new_tokens + fresh;
     s->rows_executed = s->rows_routed + layers;
-    s->result = (struct eval_result){.new_tokens = s->new_tokens,
+    s->result = (struct eval_result){.queued_s = -1,
+                                     .new_tokens = s->new_tokens,
                                      .new_logprobs = s->new_logprobs,
                                      .new_top_ids = s->new_top_ids,
                                      .new_top_logprobs = s->new_top_logprobs};
@@ -49,6 +58,7 @@ void sequence_release(struct sequence *s)
 {
     free(s->block);
     free(s->routing);
+    free(s->probs);
 }
 
 /* ---- results ------------------------------------------------------------------------------------------------- */
@@ -60,6 +70,25 @@ int sequence_commit_rows(struct sequence *s, const struct sequence_env *e, int n
     s->n_kv += kept;
     s->promised -= (int64_t)kept * e->bits->n_layers;
     return kept;
+}
+
+void sequence_commit_probs(struct sequence *s, const struct sequence_env *e, int pos, const struct step *step, int i_run)
+{
+    const struct step_results *results = &step->results;
+    const struct kern_run *run = &step->rows.runs[i_run];
+    size_t n_layers = (size_t)e->bits->n_layers;
+    if (s->done || !s->probs || !results->prob)
+        return;
+    for (size_t l = 0; l < n_layers; l++) {
+        const struct route_layer *layer = &e->x->limits.layers[l];
+        size_t from = l * (size_t)step->rows.n_rows + (size_t)run->row0, to = (size_t)pos * n_layers + l;
+        for (int i = 0; layer->routed && i < run->n; i++, from++, to += n_layers) {
+            if (layer->nested)
+                s->skip_probs[to] = results->skip_prob[from];
+            if (!layer->nested || results->route[from] != DECISION_SKIP)
+                s->probs[to] = results->prob[from];
+        }
+    }
 }
 
 void sequence_commit_state(struct sequence *s, const struct sequence_env *e, int pos, int slot)
@@ -156,18 +185,25 @@ static int fill_routing(struct sequence *s, const struct route_bits *b)
 static void leave(struct sequence *s, const struct sequence_env *e)
 {
     tree_leave(e->tree, &s->path);
-    if (s->table_off >= 0)
-        extents_give(e->tables, s->table_off, (int64_t)e->bits->n_layers * s->table_cap);
+    sequence_give_tables(s, e);
     if (s->state_slot >= 0)
         slots_give(e->tree->state_pool, &s->state_slot, 1);
     s->state_slot = -1;
-    s->table_off = -1;
     s->promised = 0;
     free(s->kv_count);
     free(s->route);
     free(s->need);
     s->kv_count = s->rerun_count = NULL;
     s->route = s->need = NULL;
+}
+
+void sequence_preempt(struct sequence *s, const struct sequence_env *e)
+{
+    assert(!s->done && !s->in_flight);
+    leave(s, e);
+    s->state_pos = -1;
+    s->n_kv = s->n_cached = s->n_rerun_left = s->rerun_pos = s->n_appending = 0;
+    s->n_preempted++;
 }
 
 void sequence_finish(struct sequence *s, const struct sequence_env *e, int code, const struct err *err)
@@ -193,6 +229,8 @@ void sequence_finish(struct sequence *s, const struct sequence_env *e, int code,
     r->rows_executed = s->rows_executed;
     r->n_routing = s->routing ? s->n_kv : 0;
     r->routing = s->routing;
+    r->probs = s->probs;
+    r->skip_probs = s->skip_probs;
     leave(s, e);
     s->done = true;
 }

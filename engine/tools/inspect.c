@@ -2,9 +2,11 @@
 #include "engine/tools/inspect.h"
 #include "engine/checkpoint/layer_plan.h"
 #include "engine/checkpoint/model_config.h"
+#include "engine/checkpoint/model_hint.h"
 #include "engine/checkpoint/safetensors.h"
 #include "engine/checkpoint/tensor_match.h"
 #include "engine/checkpoint/tensor_schema.h"
+#include "engine/checkpoint/tied_head.h"
 #include "engine/checkpoint/ultradeep_config.h"
 #include "engine/tools/flops.h"
 #include "engine/tools/inspect_plan.h"
@@ -33,6 +35,12 @@ static bool has_file(const char *dir, const char *name)
     return snprintf(path, sizeof(path), "%s/%s", dir, name) < (int)sizeof(path) && !access(path, F_OK);
 }
 
+static bool is_config(const char *path)
+{
+    size_t n = strlen(path);
+    return n > 5 && !strcmp(path + n - 5, ".json");
+}
+
 static int plan_without_tensors(const struct inspect_options *o, struct subject *s, struct err *err)
 {
     enum family family = layer_plan_default_family(&s->config);
@@ -48,11 +56,15 @@ static int plan_without_tensors(const struct inspect_options *o, struct subject 
 
 static int load(const struct inspect_options *o, struct subject *s, struct err *err)
 {
-    const struct model_overrides overrides = {
-        .rope_scaling = o->rope_scaling, .bos_id = -1, .eos_id = -1, .expert_choice = o->expert_choice};
+    const struct model_overrides overrides = {.rope_scaling = o->rope_scaling,
+                                              .bos_id = -1,
+                                              .eos_id = -1,
+                                              .expert_choice = o->expert_choice,
+                                              .rope_factor = o->rope_factor,
+                                              .accept_keys = o->accept_keys};
     struct stat st;
-    if (stat(o->model, &st) < 0)
-        return err_field(err, ERR_NOT_FOUND, "model", "%s is not there", o->model);
+    if (stat(o->model, &st) < 0 || (!S_ISDIR(st.st_mode) && !is_config(o->model)))
+        return model_hint_no_config(o->model, err);
     if (!S_ISDIR(st.st_mode)) {
         int r = model_config_load_file(o->model, &overrides, o->log, &s->config, err);
         return r >= 0 ? plan_without_tensors(o, s, err) : r;
@@ -63,8 +75,10 @@ static int load(const struct inspect_options *o, struct subject *s, struct err *
     if (!has_file(o->model, "model.safetensors") && !has_file(o->model, "model.safetensors.index.json"))
         return plan_without_tensors(o, s, err);
     r = safetensors_open_dir(o->model, &s->tensors, err);
-    if (r >= 0)
+    if (r >= 0) {
+        tied_head_check(&s->config, s->tensors, o->log);
         r = layer_plan_fill(&s->config, s->tensors, NULL, s->stored, err);
+    }
     return r >= 0 ? layer_plan_fill(&s->config, s->tensors, o->dense_layers, s->plan, err) : r;
 }
 
@@ -99,11 +113,12 @@ static const char *stored_dtype(const struct subject *s)
 
 static json_t *config_json(const struct model_config *c)
 {
-    return json_pack("{si si si si si si si sf sb sb sb si ss ss ss}", "hidden_size", c->hidden, "intermediate_size", c->ffn,
-                     "num_hidden_layers", c->n_layers, "num_attention_heads", c->n_heads, "num_key_value_heads", c->n_kv_heads, "head_dim",
-                     c->head_dim, "vocab_size", c->vocab, "rms_norm_eps", (double)c->rms_eps, "tie_word_embeddings", c->tied,
-                     "attention_bias", c->attention_bias, "mlp_bias", c->mlp_bias, "max_position_embeddings", c->max_position_embeddings,
-                     "norm_method", norm_method_name(c->norm_method), "routing", c->expert_choice ? "expert_choice" : "token_choice",
+    return json_pack("{ss si si si si si si si sf sb sb sb sb si si ss ss ss}", "model_type", model_type_info(c->type)->name, "hidden_size",
+                     c->hidden, "intermediate_size", c->ffn, "num_hidden_layers", c->n_layers, "num_attention_heads", c->n_heads,
+                     "num_key_value_heads", c->n_kv_heads, "head_dim", c->head_dim, "vocab_size", c->vocab, "rms_norm_eps",
+                     (double)c->rms_eps, "tie_word_embeddings", c->tied, "attention_bias", c->qkv_bias, "output_bias", c->o_bias,
+                     "mlp_bias", c->mlp_bias, "max_position_embeddings", c->max_position_embeddings, "window", c->window, "norm_method",
+                     norm_method_name(c->norm_method), "routing", c->expert_choice ? "expert_choice" : "token_choice",
                      "expert_choice_inference", expert_inference_name(c));
 }
 

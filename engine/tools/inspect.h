@@ -12,7 +12,7 @@ struct inspect_options {
     double execute_rate; /* share of tokens that nested layers execute, 0..1 */
     int context;         /* tokens of context for attention's cost, >= 1; 0: max_position_embeddings */
     int kv_dtype;        /* enum dtype of K and V; -1: as stored */
-    const char *rope_scaling, *dense_layers, *expert_choice; /* as in model_overrides; NULL: none */
+    const char *rope_scaling, *rope_factor, *dense_layers, *expert_choice, *accept_keys; /* as in model_overrides; NULL: none */
     struct log *log;
 };
 

@@ -8,20 +8,32 @@ static const char *const gates[] = {"none", "chosen", "add", "towards"};
 static const char *const keeps[] = {"all", "attending"};
 static const char *const scopes[] = {"token", "prefix state", "sequence"};
 
+const char *inspect_router_name(enum router router)
+{
+    return routers[router];
+}
+
+const char *inspect_decide_name(enum decide decide)
+{
+    return decides[decide];
+}
+
 static const char *norm_of(const struct layer_plan *p)
 {
-    if (p->qkv_norm)
+    if (p->v_norm)
         return p->no_attn_norm ? "qkv" : "pre, qkv";
+    if (p->qk_norm)
+        return "pre, qk";
     return p->norm_scale != 0 ? "pre, lns" : "pre";
 }
 
 static json_t *layer_json(const struct layer_plan *p, int l)
 {
     bool routed = layer_is_routed(p);
-    return json_pack("{si ss sb ss ss ss ss ss ss ss ss ss}", "layer", l, "kind", layer_plan_kind(p), "forced_dense", p->forced_dense,
+    return json_pack("{si ss sb ss ss ss ss ss ss ss ss ss ss}", "layer", l, "kind", layer_plan_kind(p), "forced_dense", p->forced_dense,
                      "router", routers[p->router], "skip_router", routers[p->skip_router], "decide", routed ? decides[p->decide] : "none",
                      "below", routed ? decisions[p->below] : "none", "attn_gate", gates[p->attn_gate], "layer_gate", gates[p->layer_gate],
-                     "norm", norm_of(p), "kv", keeps[p->kv], "scope", scopes[p->scope]);
+                     "norm", norm_of(p), "positions", p->no_rope ? "none" : "rope", "kv", keeps[p->kv], "scope", scopes[p->scope]);
 }
 
 json_t *inspect_plan_json(const struct layer_plan *plan, int n_layers)
@@ -38,9 +50,17 @@ static const struct {
     const char *key, *title;
     int width;
 } columns[] = {
-    {"kind", "kind", 8},    {"skip_router", "skips by", 10}, {"router", "attends by", 12},     {"decide", "decides", 11},
-    {"below", "others", 8}, {"attn_gate", "attn gate", 11},  {"layer_gate", "layer gate", 12}, {"norm", "norms", 10},
-    {"kv", "K and V", 11},  {"scope", "sees", 14},
+    {"kind", "kind", 8},
+    {"skip_router", "skips by", 10},
+    {"router", "attends by", 12},
+    {"decide", "decides", 11},
+    {"below", "others", 8},
+    {"attn_gate", "attn gate", 11},
+    {"layer_gate", "layer gate", 12},
+    {"norm", "norms", 10},
+    {"positions", "positions", 11},
+    {"kv", "K and V", 11},
+    {"scope", "sees", 14},
 };
 #define N_COLUMNS (sizeof(columns) / sizeof(columns[0]))
 

@@ -8,6 +8,7 @@
 static const struct name {
     const char *field, *flag, *http; /* NULL: the field's own name */
 } names[] = {
+    {"accept_config_key", "--accept-config-key", NULL},
     {"bos_id", "--bos-id", NULL},
     {"dense_layers", "--dense-layers", NULL},
     {"eos_id", "--eos-id", NULL},
@@ -21,6 +22,7 @@ static const struct name {
     {"model_dir", "--model", NULL},
     {"n_threads", "--threads", NULL},
     {"n_tokens", "--tokens", NULL},
+    {"rope_factor_override", "--rope-factor", NULL},
     {"rope_scaling_override", "--rope-scaling", NULL},
     {"route_rate", "--route-rate", NULL},
     {"sample_top_k", NULL, "top_k"},

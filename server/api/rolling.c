@@ -174,7 +174,8 @@ static int make_windows(struct rolling *q, struct err *err)
 struct buckets {
     double *sum; /* [n_edges] */
     int64_t *count;
-    int64_t *routed; /* [n_layers, n_edges]: of the rows that gave these scores, those that attended; NULL unless asked for */
+    int64_t *routed;   /* [n_layers, n_edges]: of the rows that gave these scores, those that attended; NULL unless asked for */
+    int64_t *executed; /* the same of those that did not skip the layer; NULL also where no layer is nested */
 };
 
 static int n_layers_of(const struct rolling *q)
@@ -182,12 +183,19 @@ static int n_layers_of(const struct rolling *q)
     return q->call->server->info->config->n_layers;
 }
 
+static int64_t *alloc_by_layer(struct rolling *q)
+{
+    return arena_alloc(&q->call->arena, (q->n_edges + 1) * (size_t)n_layers_of(q), sizeof(int64_t));
+}
+
 static int buckets_init(struct rolling *q, struct buckets *b)
 {
+    bool executed = q->routing && api_has_nested(q->call);
     b->sum = arena_alloc(&q->call->arena, q->n_edges + 1, sizeof(double));
     b->count = arena_alloc(&q->call->arena, q->n_edges + 1, sizeof(int64_t));
-    b->routed = q->routing ? arena_alloc(&q->call->arena, (q->n_edges + 1) * (size_t)n_layers_of(q), sizeof(int64_t)) : NULL;
-    return b->sum && b->count && (b->routed || !q->routing) ? 0 : ERR_NOMEM;
+    b->routed = q->routing ? alloc_by_layer(q) : NULL;
+    b->executed = executed ? alloc_by_layer(q) : NULL;
+    return b->sum && b->count && (b->routed || !q->routing) && (b->executed || !executed) ? 0 : ERR_NOMEM;
 }
 
 static void buckets_clear(const struct rolling *q, struct buckets *b)
@@ -196,6 +204,8 @@ static void buckets_clear(const struct rolling *q, struct buckets *b)
     memset(b->count, 0, q->n_edges * sizeof(*b->count));
     if (b->routed)
         memset(b->routed, 0, q->n_edges * (size_t)n_layers_of(q) * sizeof(*b->routed));
+    if (b->executed)
+        memset(b->executed, 0, q->n_edges * (size_t)n_layers_of(q) * sizeof(*b->executed));
 }
 
 /* Scored token k of a window, which has `position` tokens before it; its score comes from the row before its own. */
@@ -208,8 +218,12 @@ static void bucket_add(const struct rolling *q, struct buckets *b, size_t positi
         return;
     b->sum[i - 1] += r->logprobs[k];
     b->count[i - 1]++;
-    for (int l = 0; b->routed && l < n_layers_of(q); l++)
-        b->routed[(size_t)l * q->n_edges + i - 1] += r->routing[(size_t)l * (size_t)r->n_routing + row] == DECISION_ATTEND;
+    for (int l = 0; b->routed && l < n_layers_of(q); l++) {
+        enum decision did = r->routing[(size_t)l * (size_t)r->n_routing + row];
+        b->routed[(size_t)l * q->n_edges + i - 1] += did == DECISION_ATTEND;
+        if (b->executed)
+            b->executed[(size_t)l * q->n_edges + i - 1] += did != DECISION_SKIP || !layer_is_nested(&q->call->server->info->plan[l]);
+    }
 }
 
 static void write_counts(const struct rolling *q, struct writer *w, const int64_t *counts)
@@ -217,6 +231,15 @@ static void write_counts(const struct rolling *q, struct writer *w, const int64_
     writer_open(w, '[');
     for (size_t i = 0; i < q->n_edges; i++)
         writer_int(w, counts[i]);
+    writer_close(w, ']');
+}
+
+static void write_by_layer(const struct rolling *q, struct writer *w, const char *key, const int64_t *counts)
+{
+    writer_key(w, key);
+    writer_open(w, '[');
+    for (int l = 0; l < n_layers_of(q); l++)
+        write_counts(q, w, counts + (size_t)l * q->n_edges);
     writer_close(w, ']');
 }
 
@@ -231,13 +254,10 @@ static void write_buckets(const struct rolling *q, struct writer *w, const char 
     writer_close(w, ']');
     writer_key(w, "num_tokens");
     write_counts(q, w, b->count);
-    if (b->routed) {
-        writer_key(w, "rows_routed");
-        writer_open(w, '[');
-        for (int l = 0; l < n_layers_of(q); l++)
-            write_counts(q, w, b->routed + (size_t)l * q->n_edges);
-        writer_close(w, ']');
-    }
+    if (b->routed)
+        write_by_layer(q, w, "rows_routed", b->routed);
+    if (b->executed)
+        write_by_layer(q, w, "rows_executed", b->executed);
     writer_close(w, '}');
 }
 

@@ -2,6 +2,7 @@
 #include "server/api/server.h"
 #include "common/memory.h"
 #include "engine/checkpoint/model_config.h"
+#include "engine/checkpoint/model_hint.h"
 #include "server/api/tokenizer_hash.h"
 #include "tokenizer/rules_compare.h"
 #include <stdlib.h>
@@ -41,6 +42,15 @@ const char *server_tokenizer_dir(const struct server *s)
 }
 
 /* A checkpoint may have no tokenizer; a directory that was named for it must. */
+/* A tokenizer may name a token that the model does not have. */
+static int32_t known_id(struct server *s, const char *name, int32_t id, int vocab)
+{
+    if (id < vocab)
+        return id;
+    log_warn(s->log, "%s: the tokenizer says %d, which is beyond the model's vocabulary of %d: it is not used", name, id, vocab);
+    return -1;
+}
+
 static int open_tokenizer(struct server *s, struct err *err)
 {
     struct err why = {0};
@@ -63,11 +73,18 @@ static int open_engine(struct server *s, struct err *err)
     struct engine_options e = s->settings->engine;
     /* The engine ends a generation at EOS, so it must hold the id that the tokenizer's files name. */
     struct model_config *config = calloc(1, sizeof(*config));
-    struct model_overrides overrides = {e.rope_scaling, e.dense_layers, e.bos_id, e.eos_id, e.expert_choice};
+    const struct model_overrides overrides = {.rope_scaling = e.rope_scaling,
+                                              .dense_layers = e.dense_layers,
+                                              .bos_id = e.bos_id,
+                                              .eos_id = e.eos_id,
+                                              .expert_choice = e.expert_choice,
+                                              .rope_factor = e.rope_factor,
+                                              .accept_keys = e.accept_keys};
     int r = config ? model_config_load(e.model_dir, &overrides, NULL, config, err) : err_set(err, ERR_NOMEM, "no memory for the config");
     if (r >= 0) {
-        s->bos = choose_id(s, "bos", e.bos_id, s->tokenizer ? tokenizer_bos(s->tokenizer) : -1, config->bos_id);
-        s->eos = choose_id(s, "eos", e.eos_id, s->tokenizer ? tokenizer_eos(s->tokenizer) : -1, config->eos_id);
+        int32_t bos = s->tokenizer ? tokenizer_bos(s->tokenizer) : -1, eos = s->tokenizer ? tokenizer_eos(s->tokenizer) : -1;
+        s->bos = choose_id(s, "bos", e.bos_id, known_id(s, "bos", bos, config->vocab), config->bos_id);
+        s->eos = choose_id(s, "eos", e.eos_id, known_id(s, "eos", eos, config->vocab), config->eos_id);
         e.bos_id = s->bos;
         e.eos_id = e.eos_id < 0 && model_config_is_eos(config, s->eos) ? -1 : s->eos; /* -1 keeps a list that has it */
         r = engine_open(&e, &s->engine, err);
@@ -111,7 +128,9 @@ static void limit_requests(struct server *s)
 
 int server_load(struct server *s, struct err *err)
 {
-    int r = open_tokenizer(s, err);
+    int r = model_hint_check(s->settings->engine.model_dir, err);
+    if (r >= 0)
+        r = open_tokenizer(s, err);
     if (r >= 0)
         r = open_engine(s, err);
     if (r < 0)

@@ -3,8 +3,14 @@
  * Whether a request is let in is decided when its headers are there. The body of one that is not is neither kept nor counted: a small one is
  * read and dropped, since a client that is still sending would lose its answer to a reset of the connection; a larger one is not read, and the
  * connection ends with the answer. A body that is let in is assembled in one struct buf with a hard maximum; what lies beyond the maximum
- * is dropped likewise, up to DRAIN_FACTOR times it. An answer that comes in pieces is sent whole if it is short, so that it has a length. */
+ * is dropped likewise, up to DRAIN_FACTOR times it. A request whose head leaves a doubt is answered at once, and one that came in chunks ends its
+ * connection too, so that nothing that a proxy took for a body is read as a request. An answer that comes in pieces is sent whole if it is short, so that it has a length. */
+#include "server/http/cors.h"
+#include "server/http/gzip.h"
+#include "server/http/head_shown.h"
 #include "server/http/http_private.h"
+#include "server/http/library_errors.h"
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -17,19 +23,24 @@
 #define STREAM_MAX (1 << 26)
 #define WHOLE_MAX 262144 /* bytes of an answer that is sent with its length though it came in pieces */
 
-/* MHD's con_cls, from the headers to the end of the answer. */
+/* MHD's con_cls, from the first line to the end of the answer. */
 struct http_exchange {
     struct http_server *h;
     struct MHD_Connection *mhd;
     struct connection *connection;
     struct http_request req;
+    const char *line_target; /* the library's; as it came only until exchange_on_line returns */
+    size_t line_target_len;
+    struct head_target target;
+    struct head_framing framing;
     struct watch watch;
     struct buf body;
     struct err body_error;
     size_t dropped_bytes, drop_max; /* so much is read of a body that is not kept */
     int status;                     /* 0: no answer queued yet */
     bool handled, http11;
-    bool refused; /* body_error was there before the body */
+    bool refused;           /* body_error was there before the body */
+    bool may_gzip, gzipped; /* the answer: is it compressed for those who ask; is it compressed */
     struct http_stream stream;
     struct buf piece; /* what `next` wrote and MHD has not taken yet */
     size_t piece_taken;
@@ -47,6 +58,42 @@ int http_in_flight_of(const struct http_request *req)
 const char *http_header(const struct http_request *req, const char *name)
 {
     return MHD_lookup_connection_value(req->exchange->mhd, MHD_HEADER_KIND, name);
+}
+
+struct last_value {
+    const char *name, *value;
+};
+
+static enum MHD_Result take_last(void *user, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+    struct last_value *v = user;
+    (void)kind;
+    if (!strcasecmp(name, v->name))
+        v->value = value;
+    return MHD_YES;
+}
+
+const char *http_last_header(const struct http_request *req, const char *name)
+{
+    struct last_value v = {name, NULL};
+    MHD_get_connection_values(req->exchange->mhd, MHD_HEADER_KIND, take_last, &v);
+    return v.value;
+}
+
+bool http_peer(const struct http_request *req, unsigned char ret[16])
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(req->exchange->mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *a = info ? info->client_addr : NULL;
+    memset(ret, 0, 16);
+    if (a && a->sa_family == AF_INET6) {
+        memcpy(ret, &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, 16);
+    } else if (a && a->sa_family == AF_INET) {
+        ret[10] = ret[11] = 0xff;
+        memcpy(ret + 12, &((const struct sockaddr_in *)(const void *)a)->sin_addr, 4);
+    } else {
+        return false;
+    }
+    return true;
 }
 
 /* HTTP/1.0 knows no interim answers. In a TLS connection the watcher cannot write, and hardly a client closes one half of it. */
@@ -92,22 +139,32 @@ static void choose_id(struct http_exchange *x)
 
 static bool has_body(const struct http_exchange *x)
 {
-    return http_header(&x->req, "Content-Length") || http_header(&x->req, "Transfer-Encoding");
+    return x->framing.has_length || x->framing.chunked;
 }
 
 /* SIZE_MAX: not told. */
 static size_t told_length(const struct http_exchange *x)
 {
-    const char *length = http_header(&x->req, "Content-Length");
-    return length ? strtoull(length, NULL, 10) : http_header(&x->req, "Transfer-Encoding") ? SIZE_MAX : 0;
+    return x->framing.chunked ? SIZE_MAX : x->framing.length;
+}
+
+/* The library's path has no query and is decoded; scheme and authority have nothing that decoding would change. */
+static void check_head(struct http_exchange *x, const char *url, const char *version)
+{
+    struct http_request *req = &x->req;
+    req->malformed = x->body_error.code < 0 ||
+                     head_shown_check(x->mhd, req->method, x->line_target, x->line_target_len, version, &x->framing, &x->body_error) < 0;
+    req->path = x->target.rootless || strlen(url) < x->target.path ? "/" : url + x->target.path;
+    req->host = *x->target.host ? x->target.host : x->framing.host;
+    req->wants_body = !req->malformed;
 }
 
 static void check_body_headers(struct http_exchange *x)
 {
-    const char *coding = http_header(&x->req, "Content-Encoding"), *length = http_header(&x->req, "Content-Length");
+    const char *coding = http_header(&x->req, "Content-Encoding");
     size_t n = told_length(x), max = x->req.wants_body ? x->h->o.max_body_bytes : DROPPED_MAX;
-    if (n > max && length)
-        err_field(&x->body_error, ERR_TOO_LARGE, "body", "the body has %.20s bytes; the limit is %zu", length, max);
+    if (n > max && x->framing.has_length)
+        err_field(&x->body_error, ERR_TOO_LARGE, "body", "the body has %zu bytes; the limit is %zu", n, max);
     if (coding && strcasecmp(coding, "identity"))
         err_field(&x->body_error, ERR_UNSUPPORTED, "Content-Encoding", "Content-Encoding %.40s is not supported; send the body as it is",
                   coding);
@@ -116,38 +173,27 @@ static void check_body_headers(struct http_exchange *x)
 static void let_in(struct http_exchange *x)
 {
     struct http_server *h = x->h;
-    bool in = !h->o.admit || h->o.admit(h->o.user, &x->req, &x->body_error) >= 0;
+    bool in = !x->req.malformed && (!h->o.admit || h->o.admit(h->o.user, &x->req, &x->body_error) >= 0);
     if (in)
         check_body_headers(x);
     x->drop_max = in && x->req.wants_body ? h->o.max_body_bytes * DRAIN_FACTOR : DROPPED_MAX;
     x->refused = x->body_error.code < 0;
 }
 
-static struct http_exchange *begin(struct http_server *h, struct MHD_Connection *mhd, const char *url, const char *method,
-                                   const char *version)
+static void read_head(struct http_exchange *x, const char *url, const char *method, const char *version)
 {
-    struct http_exchange *x = calloc(1, sizeof(*x));
-    if (!x)
-        return NULL;
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    x->h = h;
-    x->mhd = mhd;
-    x->connection = info ? info->socket_context : NULL;
     x->http11 = !strcmp(version, "HTTP/1.1");
-    x->req =
-        (struct http_request){.method = method, .path = url, .route = -1, .wants_body = true, .charge.budget = h->o.budget, .exchange = x};
-    buf_init(&x->body, h->o.max_body_bytes);
-    buf_init(&x->piece, STREAM_MAX);
+    x->req.method = method;
     clock_gettime(CLOCK_MONOTONIC, &x->begin);
+    check_head(x, url, version);
     choose_id(x);
     let_in(x);
-    return x;
 }
 
-/* Is a refused request answered before its body? Who waits for "100 Continue" sends none yet. */
+/* Is a refused request answered before its body? Who waits for "100 Continue" sends none yet; where a malformed one's body ends is not known. */
 static bool answer_early(const struct http_exchange *x)
 {
-    return x->refused && (http_header(&x->req, "Expect") || told_length(x) > x->drop_max);
+    return x->refused && (x->req.malformed || http_header(&x->req, "Expect") || told_length(x) > x->drop_max);
 }
 
 /* ---- the body ---- */
@@ -215,12 +261,45 @@ static ssize_t stream_read(void *user, uint64_t pos, char *out, size_t max)
     return (ssize_t)n;
 }
 
+/* What lets a page of another origin read the answer, and ask in the first place. */
+static void add_cors_headers(struct http_exchange *x, struct MHD_Response *m, const char *methods)
+{
+    const char *origin = cors_allow(x->h->o.cors_origin, http_header(&x->req, "Origin"));
+    if (!origin)
+        return;
+    MHD_add_response_header(m, "Access-Control-Allow-Origin", origin);
+    MHD_add_response_header(m, "Access-Control-Expose-Headers", "X-Request-Id, Retry-After");
+    if (!methods || strcmp(x->req.method, "OPTIONS"))
+        return;
+    MHD_add_response_header(m, "Access-Control-Allow-Methods", methods);
+    MHD_add_response_header(m, "Access-Control-Allow-Headers", "Authorization, Content-Type, X-Request-Id");
+    MHD_add_response_header(m, "Access-Control-Max-Age", "600");
+    if (http_header(&x->req, "Access-Control-Request-Private-Network"))
+        MHD_add_response_header(m, "Access-Control-Allow-Private-Network", "true");
+}
+
+/* Of what a browser shows: it asks again after an update, guesses no types, and tells nobody where it came from. */
+static void add_page_headers(struct MHD_Response *m, const char *policy)
+{
+    MHD_add_response_header(m, "Content-Security-Policy", policy);
+    MHD_add_response_header(m, "X-Content-Type-Options", "nosniff");
+    MHD_add_response_header(m, "Referrer-Policy", "no-referrer");
+    MHD_add_response_header(m, "Cache-Control", "no-cache");
+}
+
 static void add_headers(struct http_exchange *x, struct MHD_Response *m, const struct http_response *resp)
 {
     char text[32];
     if (resp->status != 204)
         MHD_add_response_header(m, "Content-Type", resp->content_type ? resp->content_type : "application/json");
     MHD_add_response_header(m, "X-Request-Id", x->req.id);
+    if (resp->content_policy)
+        add_page_headers(m, resp->content_policy);
+    if (x->may_gzip || x->h->o.cors_origin)
+        MHD_add_response_header(m, "Vary", !x->may_gzip ? "Origin" : x->h->o.cors_origin ? "Accept-Encoding, Origin" : "Accept-Encoding");
+    if (x->gzipped)
+        MHD_add_response_header(m, "Content-Encoding", "gzip");
+    add_cors_headers(x, m, resp->allow);
     if (resp->allow)
         MHD_add_response_header(m, "Allow", resp->allow);
     if (resp->retry_after_s > 0) {
@@ -231,7 +310,7 @@ static void add_headers(struct http_exchange *x, struct MHD_Response *m, const s
         MHD_add_response_header(m, "WWW-Authenticate", "Bearer");
     if (resp->events)
         MHD_add_response_header(m, "Cache-Control", "no-cache");
-    if (resp->close || connections_last(x->connection) || atomic_load(&x->h->stopping))
+    if (resp->close || x->req.malformed || x->framing.chunked || connections_last(x->connection) || atomic_load(&x->h->stopping))
         MHD_add_response_header(m, "Connection", "close");
 }
 
@@ -251,18 +330,29 @@ static int begin_stream(struct http_exchange *x, struct http_response *resp)
     return r;
 }
 
+/* Events are sent as they are, so that each arrives when it is sent. */
+static void compress(struct http_exchange *x, struct http_response *resp)
+{
+    bool streams = resp->stream.next && !x->stream_ended;
+    x->may_gzip = x->h->o.gzip && !resp->events && (streams || resp->body.len >= GZIP_LEAST_BYTES);
+    if (!x->may_gzip || !gzip_accepted(http_header(&x->req, "Accept-Encoding")))
+        return;
+    x->gzipped = streams ? gzip_stream(&x->stream, &x->piece, &x->req.charge) : gzip_body(&resp->body, &x->req.charge);
+}
+
 static enum MHD_Result send_response(struct http_exchange *x, struct http_response *resp)
 {
     struct MHD_Response *m;
     if (resp->stream.next && begin_stream(x, resp) < 0)
         return MHD_NO;
+    compress(x, resp);
     if (resp->stream.next && !x->stream_ended) {
         m = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, stream_read, x, NULL);
         buf_done(&resp->body);
     } else {
         size_t len = 0;
         char *bytes = buf_take(&resp->body, &len);
-        m = bytes ? MHD_create_response_from_buffer(len, bytes, MHD_RESPMEM_MUST_FREE) : NULL;
+        m = bytes ? MHD_create_response_from_buffer_with_free_callback(len, bytes, free) : NULL;
         if (bytes && !m)
             free(bytes);
     }
@@ -297,9 +387,24 @@ static enum MHD_Result answer(struct http_exchange *x)
 void *exchange_on_line(void *user, const char *uri, struct MHD_Connection *mhd)
 {
     struct http_server *h = user;
+    struct http_exchange *x = calloc(1, sizeof(*x));
+    const union MHD_ConnectionInfo *socket = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    connections_headers(h->connections, info ? info->socket_context : NULL);
-    return NULL;
+    library_errors_on(socket ? socket->connect_fd : -1, h->o.tls_cert_file != NULL);
+    if (info)
+        connections_headers(h->connections, info->socket_context);
+    if (!x)
+        return NULL;
+    x->h = h;
+    x->mhd = mhd;
+    x->connection = info ? info->socket_context : NULL;
+    x->req = (struct http_request){.route = -1, .host = "", .charge.budget = h->o.budget, .exchange = x};
+    x->line_target = uri ? uri : "";
+    x->line_target_len = strlen(x->line_target);
+    head_check_target(x->line_target, &x->target, &x->body_error);
+    buf_init(&x->body, h->o.max_body_bytes);
+    buf_init(&x->piece, STREAM_MAX);
+    return x;
 }
 
 static enum MHD_Result on_headers(struct http_exchange *x)
@@ -314,9 +419,13 @@ enum MHD_Result exchange_on_request(void *user, struct MHD_Connection *mhd, cons
                                     const char *data, size_t *data_size, void **state)
 {
     struct http_exchange *x = *state;
-    if (!x) {
-        *state = x = begin(user, mhd, url, method, version);
-        return x ? on_headers(x) : MHD_NO;
+    (void)user;
+    (void)mhd;
+    if (!x)
+        return MHD_NO;
+    if (!x->req.method) {
+        read_head(x, url, method, version);
+        return on_headers(x);
     }
     if (*data_size)
         return take_body(x, data, data_size);

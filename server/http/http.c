@@ -3,6 +3,7 @@
  * idleness (connections.h keeps the deadlines). */
 #include "common/mapfile.h"
 #include "server/http/http_private.h"
+#include "server/http/library_errors.h"
 #include "server/http/listener.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -14,6 +15,14 @@
 #define CONNECTION_MEMORY 65536 /* MHD's pool a connection: headers and one piece of a body */
 #define THREAD_STACK (1 << 20)
 #define SPARE_CONNECTIONS 64 /* MHD counts a closed connection a little longer than we do */
+
+/* How strictly the library reads. 1.0's level 2 leaves nothing to be forgiven. What level 1 of 0.9 adds, exchange.c checks itself: the library
+ * would send the header of its answer twice. */
+#if MHD_VERSION >= 0x00097701
+#define STRICTNESS MHD_OPTION_CLIENT_DISCIPLINE_LVL, 2
+#else
+#define STRICTNESS MHD_OPTION_STRICT_FOR_CLIENT, 0
+#endif
 
 static void on_room(void *user)
 {
@@ -118,7 +127,7 @@ static void log_mhd(void *user, const char *fmt, va_list args)
     char line[256];
     vsnprintf(line, sizeof(line), fmt, args);
     line[strcspn(line, "\n")] = 0;
-    log_debug(user, "http: %s", line);
+    log_write(user, library_errors_note(line) ? LOG_INFO : LOG_DEBUG, NULL, "http: %s", line);
 }
 
 /* A PEM file as the NUL-terminated text that the library wants. */
@@ -152,7 +161,7 @@ static int start_daemon(struct http_server *h, const char *cert, const char *key
     /* the logger comes first, so that it hears what the other options have to say */
     *ret = MHD_start_daemon(flags, 0, NULL, NULL, exchange_on_request, h, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, h->o.log,
                             MHD_OPTION_NOTIFY_COMPLETED, exchange_on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
-                            MHD_OPTION_URI_LOG_CALLBACK, exchange_on_line, h, MHD_OPTION_CONNECTION_LIMIT, limit,
+                            MHD_OPTION_URI_LOG_CALLBACK, exchange_on_line, h, STRICTNESS, MHD_OPTION_CONNECTION_LIMIT, limit,
                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_THREAD_STACK_SIZE,
                             (size_t)THREAD_STACK, MHD_OPTION_ARRAY, cert ? tls : none, MHD_OPTION_END);
     if (*ret)
@@ -183,6 +192,7 @@ static int open_daemon(struct http_server *h, struct MHD_Daemon **ret, struct er
 int http_start(struct http_server *h, struct err *err)
 {
     static const struct listener_events events = {on_room_asked, on_short_of_descriptors, on_accept};
+    library_errors_write_with(h->o.write_error);
     int r = open_daemon(h, &h->daemon, err);
     return r < 0 ? r : listener_start(h->listener, &events, h, err);
 }

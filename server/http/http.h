@@ -21,13 +21,16 @@ struct http_exchange;
 
 /* One request; lives until `finished` returned. */
 struct http_request {
-    const char *method, *path;
-    const char *body; /* [body_len], NUL-terminated; "" when there is none */
+    const char *method, *path; /* the path is decoded, without query and authority */
+    const char *host;          /* whom it is meant for: lower case, without port; "" if HTTP/1.0 does not say */
+    bool malformed;            /* its head leaves doubts, so only body_error counts; the connection ends with the answer */
+    const char *body;          /* [body_len], NUL-terminated; "" when there is none */
     size_t body_len;
     char id[HTTP_ID_MAX + 1];         /* the client's X-Request-Id where it is sane, else made here */
     int route;                        /* left to the handler; -1 at first */
     char client[HTTP_CLIENT_MAX + 1]; /* left to the handler: who asks; "" at first */
     bool wants_body;                  /* left to `admit`: false drops what body there is */
+    int64_t tokens, rows;             /* left to the handler, for the log: prompt and generated tokens; positions computed */
     struct charge charge;             /* memory that it holds, the body included; given back in the end */
     struct http_exchange *exchange;
 };
@@ -43,13 +46,14 @@ struct http_stream {
 /* The answer, zeroed but for an initialised `body`. */
 struct http_response {
     int status;
-    const char *content_type;  /* static; NULL: application/json */
-    const char *allow;         /* static; the Allow header, or NULL */
-    int retry_after_s;         /* 0: no header */
-    bool close;                /* end the connection after this answer */
-    struct buf body;           /* taken over by http.c */
-    struct http_stream stream; /* used instead of body when next is set */
-    bool events;               /* each piece of the stream is sent at once; else a short answer is sent whole */
+    const char *content_type;   /* static; NULL: application/json */
+    const char *content_policy; /* static; a Content-Security-Policy for browsers, or NULL */
+    const char *allow;          /* static; the Allow header, or NULL */
+    int retry_after_s;          /* 0: no header */
+    bool close;                 /* end the connection after this answer */
+    struct buf body;            /* taken over by http.c */
+    struct http_stream stream;  /* used instead of body when next is set */
+    bool events;                /* each piece of the stream is sent at once; else a short answer is sent whole */
 };
 
 struct http_options {
@@ -57,13 +61,16 @@ struct http_options {
     int port;                                 /* 0: a free one */
     const char *tls_cert_file, *tls_key_file; /* both or neither */
     int max_connections;
-    int header_timeout_s;  /* headers take no longer in all */
-    int idle_timeout_s;    /* between requests, and while nothing of an answer is taken */
-    int period_s;          /* in every such period of a body or an answer under way */
-    size_t min_rate;       /* so many bytes a second must move, on average */
-    size_t max_body_bytes; /* larger bodies never reach the handler */
-    struct budget *budget; /* of all requests; borrowed; NULL: none */
+    int header_timeout_s;    /* headers take no longer in all */
+    int idle_timeout_s;      /* between requests, and while nothing of an answer is taken */
+    int period_s;            /* in every such period of a body or an answer under way */
+    size_t min_rate;         /* so many bytes a second must move, on average */
+    size_t max_body_bytes;   /* larger bodies never reach the handler */
+    const char *cors_origin; /* cors.h; NULL: none */
+    bool gzip;               /* compress answers for clients that ask for it */
+    struct budget *budget;   /* of all requests; borrowed; NULL: none */
     struct log *log;
+    int (*write_error)(struct buf *out, const struct err *err); /* the body of an error that the library answers by itself */
     /* Runs on the connection's thread when the headers are there. Negative: the request is refused, its body is not kept, and `handle`
      * gets the error as body_error. NULL: all are let in. */
     int (*admit)(void *user, struct http_request *req, struct err *err);
@@ -94,6 +101,10 @@ void http_close(struct http_server *h);
 void http_drop_body(struct http_request *req);
 /* The value of a request header, or NULL; borrowed. */
 const char *http_header(const struct http_request *req, const char *name);
+/* The value of a header that may be there more than once: the last; or NULL. */
+const char *http_last_header(const struct http_request *req, const char *name);
+/* The address of who is connected, an IPv4 one as ::ffff:a.b.c.d. False: there is none. */
+bool http_peer(const struct http_request *req, unsigned char ret[16]);
 /* To be called for every request but probes, which are served beyond max_connections: waits for a place if the connection has none. False:
  * too many wait. */
 bool http_take_place(struct http_request *req);

@@ -1,6 +1,8 @@
 /* See routes.h. */
 #include "server/http/routes.h"
+#include "server/http/hosts.h"
 #include <malloc.h>
+#include <math.h>
 #include <string.h>
 
 #define REQUEST_ARENA (SIZE_MAX / 4)  /* the request's charge is the limit */
@@ -12,6 +14,7 @@ static const struct route table[] = {
     {"POST", "/v1/chat/completions", api_chat_completions},
     {"POST", "/v1/loglikelihood", api_loglikelihood, .has_body = true, .queued = true},
     {"POST", "/v1/loglikelihood_rolling", api_loglikelihood_rolling, .has_body = true, .queued = true},
+    {"POST", "/v1/routing", api_routing, .has_body = true, .queued = true},
     {"POST", "/tokenize", api_tokenize, .quiet = true, .has_body = true},
     {"POST", "/detokenize", api_detokenize, .quiet = true, .has_body = true},
     {"GET", "/tokenizer_info", api_tokenizer_info},
@@ -22,6 +25,9 @@ static const struct route table[] = {
     {"GET", "/metrics", api_metrics, .open = true, .quiet = true},
     {"GET", "/version", api_version},
     {"GET", "/openapi.json", api_openapi, .early = true},
+    {"GET", "/", api_page, .open = true, .quiet = true, .early = true},
+    {"GET", "/page/page.css", api_page, .open = true, .quiet = true, .early = true},
+    {"GET", "/page/page.js", api_page, .open = true, .quiet = true, .early = true},
 };
 #define N_ROUTES (int)(sizeof(table) / sizeof(table[0]))
 _Static_assert(sizeof(table) / sizeof(table[0]) < METRICS_ROUTES, "metrics.h has too few routes");
@@ -35,7 +41,7 @@ const struct route *routes_table(int *ret_n)
 static bool path_is(const struct route *r, const char *path)
 {
     size_t n = strlen(r->path);
-    return r->path[n - 1] == '/' ? !strncmp(r->path, path, n) && path[n] : !strcmp(r->path, path);
+    return n > 1 && r->path[n - 1] == '/' ? !strncmp(r->path, path, n) && path[n] : !strcmp(r->path, path);
 }
 
 /* HEAD is answered as GET; the library leaves the body out. */
@@ -52,6 +58,8 @@ static int find(struct http_request *req, struct http_response *resp, const stru
         }
         allow = strcmp(table[i].method, "GET") ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
     }
+    if (!strcmp(req->path, "*"))
+        allow = "GET, HEAD, POST, OPTIONS"; /* of the server as a whole */
     resp->allow = allow;
     if (allow && !strcmp(method, "OPTIONS")) {
         resp->status = 204;
@@ -74,22 +82,50 @@ static int authorise(struct server *s, struct http_request *req, struct err *err
                      given ? "another" : "missing");
 }
 
+static int check_host(struct server *s, const struct http_request *req, struct err *err)
+{
+    if (hosts_allow(s->settings->allow_host, req->host))
+        return 0;
+    return err_field(err, ERR_FORBIDDEN, "Host",
+                     "the request is meant for \"%.100s\", and this server answers for this machine alone; if that "
+                     "is its name, say --allow-host %.100s",
+                     req->host, req->host);
+}
+
+/* A page of any site can make a browser send these three, and bodies without a type, unasked. */
+static int check_media_type(const struct http_request *req, struct err *err)
+{
+    static const char *const forms[] = {"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"};
+    const char *type = http_header(req, "Content-Type");
+    bool form = !type && http_header(req, "Origin");
+    for (size_t i = 0; type && i < sizeof(forms) / sizeof(forms[0]); i++)
+        form |= !strncasecmp(type, forms[i], strlen(forms[i]));
+    return form ? err_field(err, ERR_MEDIA_TYPE, "Content-Type",
+                            "the body is JSON; send Content-Type: application/json (curl: --json), not %.60s", type ? type : "none")
+                : 0;
+}
+
 /* All that can be said without the body. */
 int routes_admit(void *user, struct http_request *req, struct err *err)
 {
     struct server *s = user;
     struct http_response ignored = {0};
     const struct route *route = NULL;
-    int r = find(req, &ignored, &route, err);
-    req->wants_body = r == 0 && route->has_body;
+    int r = check_host(s, req, err);
+    req->wants_body = false;
+    if (r >= 0)
+        r = find(req, &ignored, &route, err);
     if (r != 0)
         return r < 0 ? r : 0;
+    req->wants_body = route->has_body;
     if (!route->open)
         r = authorise(s, req, err);
     if (r >= 0 && !atomic_load(&s->loaded) && !route->early)
         r = err_set(err, ERR_BUSY, "the model is being loaded");
     if (r >= 0 && atomic_load(&s->draining) && route->has_body)
         r = err_set(err, ERR_DRAINING, "the server is shutting down");
+    if (r >= 0 && route->has_body)
+        r = check_media_type(req, err);
     if (r >= 0 && route->queued && engine_full(s->engine))
         r = err_set(err, ERR_BUSY, "the queue is full");
     if (r >= 0 && !route->open && !http_take_place(req))
@@ -104,7 +140,7 @@ static int parse_body(struct call *c, struct err *err)
     size_t most = json_estimate(c->req->body, c->req->body_len);
     if (!charge_take(charge, most))
         return charge_error(charge, err);
-    int r = json_parse(c->req->body, c->req->body_len, "body", &c->body, err);
+    int r = json_parse_with_nul(c->req->body, c->req->body_len, "body", &c->body, err);
     charge_change(charge, most, r < 0 ? 0 : json_parsed_bytes());
     http_drop_body(c->req);
     if (r >= 0 && !json_is_object(c->body))
@@ -115,13 +151,13 @@ static int parse_body(struct call *c, struct err *err)
 static int run_handler(struct call *c, const struct err *body_error, struct err *err)
 {
     const struct route *route = NULL;
-    int r = find(c->req, c->resp, &route, err);
-    if (r != 0)
-        return r;
+    int r = c->req->malformed ? 0 : find(c->req, c->resp, &route, err);
     if (body_error) {
         *err = *body_error;
         return err->code;
     }
+    if (r != 0)
+        return r;
     if (route->has_body)
         r = parse_body(c, err);
     if (r >= 0)
@@ -144,9 +180,18 @@ static void fail(struct call *c, struct err *err, int code)
               err_name(err->code), err->text);
 }
 
+static uint64_t client_of(const struct server *s, const struct http_request *req)
+{
+    struct client_address peer;
+    http_peer(req, peer.bytes);
+    const char *forwarded = s->settings->proxies.n ? http_last_header(req, "X-Forwarded-For") : NULL;
+    struct client_address a = client_address_of(&s->settings->proxies, &peer, forwarded);
+    return client_id(req->client, &a);
+}
+
 void routes_handle(void *user, struct http_request *req, const struct err *body_error, struct http_response *resp)
 {
-    struct call c = {.server = user, .req = req, .resp = resp};
+    struct call c = {.server = user, .req = req, .resp = resp, .client = client_of(user, req)};
     struct err err = {0};
     arena_init(&c.arena, REQUEST_ARENA);
     c.arena.charge = &req->charge;
@@ -158,6 +203,23 @@ void routes_handle(void *user, struct http_request *req, const struct err *body_
     arena_done(&c.arena);
 }
 
+/* One line a request; tokens and rows are those of answers that were written. */
+static void log_access(struct server *s, const struct http_request *req, int status, double seconds, bool sent, bool quiet)
+{
+    struct log_field fields[8] = {{"method", req->method},
+                                  {"path", req->path},
+                                  {"status", NULL, status},
+                                  {"duration_ms", NULL, round(1e6 * seconds) / 1e3},
+                                  {"tokens", NULL, (double)req->tokens},
+                                  {"rows", NULL, (double)req->rows}};
+    int n = 6;
+    if (*req->client)
+        fields[n++] = (struct log_field){"client", req->client};
+    if (!sent)
+        fields[n++] = (struct log_field){"sent", "partly"};
+    log_fields(s->log, quiet ? LOG_DEBUG : LOG_INFO, req->id, "request", fields, n);
+}
+
 void routes_finished(void *user, const struct http_request *req, int status, double seconds, bool sent)
 {
     struct server *s = user;
@@ -165,6 +227,5 @@ void routes_finished(void *user, const struct http_request *req, int status, dou
     if (req->charge.peak > TRIM_BYTES)
         malloc_trim(0);
     metrics_count(&s->metrics, req->route, status, seconds);
-    log_write(s->log, quiet ? LOG_DEBUG : LOG_INFO, req->id, "%.16s %.100s %d %.1f ms%s%s%s", req->method, req->path, status, 1e3 * seconds,
-              *req->client ? " " : "", req->client, sent ? "" : " (not sent to its end)");
+    log_access(s, req, status, seconds, sent, quiet);
 }

@@ -7,7 +7,7 @@
 typedef int (*route_handler)(struct call *c, struct err *err);
 
 struct route {
-    const char *method, *path; /* a path that ends in '/' stands for everything below it */
+    const char *method, *path; /* a path that ends in '/', but for "/" itself, stands for everything below it */
     route_handler handler;
     bool open;     /* no key needed */
     bool quiet;    /* logged at debug level: probes */

@@ -41,6 +41,8 @@ static int inspect(struct options *o, struct arena *arena, struct log *log, stru
                                 .context = o->context,
                                 .kv_dtype = dtype_of(o->dtype),
                                 .rope_scaling = o->rope_scaling,
+                                .rope_factor = o->rope_factor,
+                                .accept_keys = o->accept_config_key,
                                 .dense_layers = o->dense_layers,
                                 .expert_choice = o->expert_choice,
                                 .log = log};

@@ -6,6 +6,7 @@
 #include "engine/checkpoint/layer_plan.h"
 #include "engine/checkpoint/model_config.h"
 #include "server/api/names.h"
+#include "server/http/hosts.h"
 #include "server/http/routes.h"
 #include "server/program/commands.h"
 #include "server/program/settings.h"
@@ -118,8 +119,7 @@ static void raise_descriptor_limit(const struct options *o, struct log *log)
 
 static void warn_if_open(const struct options *o, struct log *log)
 {
-    bool local = !strncmp(o->host, "127.", 4) || !strcmp(o->host, "::1") || !strcmp(o->host, "localhost");
-    if (!local && !o->api_key && !o->api_key_file)
+    if (!hosts_is_loopback(o->host) && !o->api_key && !o->api_key_file)
         log_warn(log, "%s can be reached from the network, and no key is needed; see --api-key-file", o->host);
 }
 
@@ -137,8 +137,11 @@ static int listen_on(struct service *s, struct err *err)
         .period_s = o->transfer_period_s,
         .min_rate = o->min_rate,
         .max_body_bytes = o->max_body_bytes,
+        .cors_origin = o->cors_origin,
+        .gzip = o->gzip,
         .budget = &s->budget,
         .log = s->log,
+        .write_error = api_write_error,
         .admit = routes_admit,
         .handle = routes_handle,
         .finished = routes_finished,

@@ -36,7 +36,21 @@ static void upper_name(char *out, size_t cap, const char *prefix, const char *na
 
 /* ---- sources ---- */
 
-static int read_argv(const struct option_table *t, unsigned command, int argc, char **argv, struct source *src, bool *help, struct err *err)
+/* A flag that may be given several times makes one list. */
+static int add_name(const struct option_row *row, const char *text, struct arena *arena, struct source *s, struct err *err)
+{
+    size_t before = s->text && row->type == OPTION_NAMES ? strlen(s->text) : 0, n = strlen(text);
+    char *joined = before ? arena_alloc(arena, before + n + 2, 1) : NULL;
+    if (before && !joined)
+        return err_set(err, ERR_NOMEM, "no memory for --%s", row->name);
+    if (before)
+        snprintf(joined, before + n + 2, "%s,%s", s->text, text);
+    s->text = before ? joined : text;
+    return 0;
+}
+
+static int read_argv(const struct option_table *t, unsigned command, int argc, char **argv, struct arena *arena, struct source *src,
+                     bool *help, struct err *err)
 {
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i];
@@ -53,14 +67,12 @@ static int read_argv(const struct option_table *t, unsigned command, int argc, c
             return err_field(err, ERR_INVALID, a, "unknown flag %.*s; see --help", (int)len + 2, a);
         struct source *s = &src[row - t->rows];
         snprintf(s->origin, sizeof(s->origin), "--%s", row->name);
-        if (eq)
-            s->text = eq + 1;
-        else if (row->type == OPTION_FLAG)
-            s->text = "on";
-        else if (i + 1 < argc)
-            s->text = argv[++i];
-        else
+        const char *text = eq ? eq + 1 : row->type == OPTION_FLAG ? "on" : i + 1 < argc ? argv[++i] : NULL;
+        if (!text)
             return err_field(err, ERR_INVALID, row->name, "--%s needs a value (%s)", row->name, row->arg ? row->arg : "on|off");
+        int r = add_name(row, text, arena, s, err);
+        if (r < 0)
+            return r;
     }
     return 0;
 }
@@ -121,10 +133,15 @@ static const char *json_as_text(const json_t *v, struct arena *arena)
         int n = snprintf(num, sizeof(num), "%" JSON_INTEGER_FORMAT, json_integer_value(v));
         return arena_strndup(arena, num, (size_t)n);
     }
-    char *dump = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
-    size_t cut = json_is_array(v) ? 1 : 0; /* a list is written without its brackets */
-    const char *copy = dump ? arena_strndup(arena, dump + cut, strlen(dump) - 2 * cut) : NULL;
+    char *dump = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT), *copy = dump ? arena_strndup(arena, dump, strlen(dump)) : NULL;
     free(dump);
+    if (copy && json_is_array(v)) { /* a list is written without its brackets and quotes */
+        char *to = copy;
+        for (const char *from = copy; *from; from++)
+            if (!strchr("[]\"", *from))
+                *to++ = *from;
+        *to = '\0';
+    }
     return copy;
 }
 
@@ -139,7 +156,8 @@ static int read_file_key(const struct option_table *t, unsigned command, const c
             continue;
         if (!(t->rows[i].commands & command) || src[i].text || json_is_null(v))
             return 0;
-        if ((json_is_object(v) && t->rows[i].type != OPTION_JSON) || (json_is_array(v) && t->rows[i].type != OPTION_LIST))
+        if ((json_is_object(v) && t->rows[i].type != OPTION_JSON) ||
+            (json_is_array(v) && t->rows[i].type != OPTION_LIST && t->rows[i].type != OPTION_NAMES))
             return err_field(err, ERR_INVALID, key, "%s in %s must not be an %s", key, path, json_is_object(v) ? "object" : "array");
         snprintf(src[i].origin, sizeof(src[i].origin), "%.60s in the settings file", key);
         src[i].text = json_as_text(v, arena);
@@ -243,6 +261,7 @@ static int store(const struct option_row *row, const struct source *s, void *dst
         break;
     case OPTION_STRING:
     case OPTION_LIST:
+    case OPTION_NAMES:
     case OPTION_JSON:
         if (!*s->text)
             return err_field(err, ERR_INVALID, row->name, "%s: the value is empty", s->origin);
@@ -259,7 +278,7 @@ int option_rows_parse(const struct option_table *t, unsigned command, int argc, 
     *ret_help = false;
     if (t->n > MAX_ROWS)
         return err_set(err, ERR_INTERNAL, "an option table has %zu rows, the limit is %d", t->n, MAX_ROWS);
-    int r = read_argv(t, command, argc, argv, src, ret_help, err);
+    int r = read_argv(t, command, argc, argv, arena, src, ret_help, err);
     if (r < 0 || *ret_help)
         return r;
     read_env(t, command, src);

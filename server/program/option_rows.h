@@ -18,6 +18,7 @@ enum option_type {
     OPTION_FLAG,   /* bool; on the command line its name alone means on */
     OPTION_CHOICE, /* const char *, one of `choices` */
     OPTION_LIST,   /* const char *, "0,2,4"; in the file an array or that string */
+    OPTION_NAMES,  /* const char *, "a,b"; on the command line each time adds to the list; in the file an array or that string */
     OPTION_JSON,   /* const char *; in the file a JSON object, elsewhere its text */
 };
 

@@ -1,6 +1,7 @@
 /* See settings.h. */
 #include "server/program/settings.h"
 #include "server/api/names.h"
+#include "server/http/hosts.h"
 #include <string.h>
 #include <unistd.h>
 
@@ -32,6 +33,8 @@ int settings_of_server(const struct options *o, struct keys *keys, struct arena 
                    .kv_cache_bytes = o->kv_cache_memory,
                    .prefix_cache = o->prefix_cache,
                    .rope_scaling = o->rope_scaling,
+                   .rope_factor = o->rope_factor,
+                   .accept_keys = o->accept_config_key,
                    .dense_layers = o->dense_layers,
                    .expert_choice = o->expert_choice,
                    .bos_id = o->bos_id,
@@ -40,12 +43,18 @@ int settings_of_server(const struct options *o, struct keys *keys, struct arena 
                    .log = log},
         .model_name = o->served_model_name,
         .tokenizer_dir = o->tokenizer,
+        .allow_host = o->allow_host                           ? o->allow_host
+                      : o->host && hosts_is_loopback(o->host) ? ""
+                                                              : NULL,
         .strict_model_name = o->strict_model_name,
         .tokenizer_info = o->tokenizer_info,
         .tokenizer_rules = o->tokenizer_rules && !strcmp(o->tokenizer_rules, "5") ? TOKENIZER_RULES_5 : TOKENIZER_RULES_4,
         .request_memory = o->request_memory,
         .keys = keys,
     };
+    int r = client_proxies_read(o->trusted_proxy, &ret->proxies, err);
+    if (r < 0)
+        return r;
     return o->model ? 0 : options_shipped_model(arena, &ret->engine.model_dir, err);
 }
 

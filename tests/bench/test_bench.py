@@ -15,7 +15,7 @@ WITHOUT_TOKENIZER, SHIPPED = ROOT / "tests" / "golden" / "dtrnet-bilayer", ROOT 
 def bench(model: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """One run of the program."""
     command = [PROGRAM, "bench", "--model", str(model), "--repeats", "1", "--log-level", "error", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 def rows(model: Path, *arguments: str) -> list[dict]:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from server_process import ROOT, SHIPPED, ServerProcess
+from server_process import PATIENCE_S, ROOT, SHIPPED, ServerProcess
 
 OPENAPI = json.loads((ROOT / "server" / "api" / "openapi.json").read_text())
 TYPES: dict[str, tuple[type, ...]] = {
@@ -118,9 +118,9 @@ class Client:
         if self.tls:
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            self.connection: http.client.HTTPConnection = http.client.HTTPSConnection(host, port, timeout=120, context=context)
+            self.connection: http.client.HTTPConnection = http.client.HTTPSConnection(host, port, timeout=PATIENCE_S, context=context)
         else:
-            self.connection = http.client.HTTPConnection(host, port, timeout=120)
+            self.connection = http.client.HTTPConnection(host, port, timeout=PATIENCE_S)
 
     def call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, check: bool = True) -> Answer:
         """`body`: bytes as they are, anything else as JSON."""

@@ -17,6 +17,9 @@ SHIPPED = ROOT / "models" / "dtrnet-26m"
 PROGRAM = os.environ.get("DTRNET_BIN", str(ROOT / "build" / "dtrnet"))
 Self = TypeVar("Self", bound="ServerProcess")
 
+# How long a test waits for what must come. A hang ends by it; nothing is measured by it, so a slow or loaded machine has time.
+PATIENCE_S = 600
+
 
 class ServerProcess:
     """A server on a free port of the loopback, for a `with` block. Flags go to its command line."""
@@ -31,7 +34,7 @@ class ServerProcess:
         """What the server has logged so far."""
         return Path(self.log.name).read_text(errors="replace")
 
-    def wait_for(self, pattern: str, timeout_s: float = 120) -> str:
+    def wait_for(self, pattern: str, timeout_s: float = PATIENCE_S) -> str:
         """The first group of `pattern` in the log, once it is there."""
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
@@ -49,7 +52,7 @@ class ServerProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal_number)
             try:
-                self.process.wait(60)
+                self.process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

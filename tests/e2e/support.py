@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from server_process import ROOT, SHARED, SHIPPED, ServerProcess
+from server_process import PATIENCE_S, ROOT, SHARED, SHIPPED, ServerProcess
 
 TASKS = ROOT / "eval" / "src" / "dtrnet_eval" / "data" / "tasks"
 PACKAGES = ("lm_eval", "matplotlib", "numpy", "openai", "requests", "sentencepiece", "tenacity")
@@ -75,12 +75,12 @@ class Server(ServerProcess):
         lines = [line for line in self.get("/metrics").text.splitlines() if line and not line.startswith("#")]
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
-    def idle_metrics(self, timeout_s: float = 10) -> dict[str, float]:
+    def idle_metrics(self, timeout_s: float = PATIENCE_S) -> dict[str, float]:
         """`metrics` once nothing runs: an answer may be out before the worker has given back what the sequence had reserved."""
         until = time.monotonic() + timeout_s
         while True:
             series = self.metrics()
-            busy = series["dtrnet_running_sequences"] + series["dtrnet_queue_sequences"] + series["dtrnet_kv_rows_reserved"]
+            busy = series["dtrnet_running_sequences"] + series["dtrnet_queue_sequences"] + series["dtrnet_kv_reserved_rows"]
             if not busy or time.monotonic() > until:
                 return series
             time.sleep(0.01)

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from http_support import Client, Process, run_tests
+from server_process import PATIENCE_S
 
 server: Process
 client: Client
@@ -33,14 +34,19 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, list[Any]]] = [
     ("/v1/completions", PROMPT, "best_of", "int", [0, 2, 129, *HUGE]),
     ("/v1/completions", PROMPT, "top_k", "int", [-2, *HUGE]),
     ("/v1/completions", PROMPT, "temperature", "number", [-0.1, 2.1, 1e300, *HUGE]),
-    ("/v1/completions", PROMPT, "top_p", "number", [-0.1, 1.1, 1e300]),
+    ("/v1/completions", PROMPT, "top_p", "number", [0, -0.1, 1.1, 1e300]),
     ("/v1/completions", PROMPT, "seed", "int", [2**63, -(2**64), 1e30]),
     ("/v1/completions", PROMPT, "echo", "bool", []),
     ("/v1/completions", PROMPT, "stream", "bool", []),
     ("/v1/completions", PROMPT, "ignore_eos", "bool", []),
     ("/v1/completions", PROMPT, "add_bos", "bool", []),
     ("/v1/completions", PROMPT, "return_tokens_as_token_ids", "bool", []),
-    ("/v1/completions", PROMPT, "model", "string", []),
+    ("/v1/completions", PROMPT, "skip_special_tokens", "bool", []),
+    ("/v1/completions", PROMPT, "include_stop_str_in_output", "bool", []),
+    ("/v1/completions", PROMPT, "stop_token_ids", "", [5, "a", {}, ["a"], [-1], [16384], [1.5], [[1]], [5] * 4097]),
+    ("/v1/completions", PROMPT, "prompt_logprobs", "int", [-1, 21, *HUGE]),
+    ("/v1/completions", {**PROMPT, "stream": True}, "prompt_logprobs", "", [1]),
+    ("/v1/completions", PROMPT, "model", "string", ["a\0b"]),
     ("/v1/completions", PROMPT, "stream_options", "", [5, [], {"include_usage": True}]),
     ("/v1/completions", {**PROMPT, "stream": True}, "stream_options", "", [5, [], {"include_usage": 3}]),
     ("/v1/completions", PROMPT, "stop", "", [5, {}, [5], [""], "", ["a" * 4097], ["a"] * 4097, [["a"]]]),
@@ -82,11 +88,12 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, list[Any]]] = [
             "suffix": "x",
             "use_beam_search": True,
             "min_tokens": 3,
-            "stop_token_ids": [5],
             "bad_words": ["a"],
-            "prompt_logprobs": 1,
             "response_format": {"type": "json_object"},
             "guided_json": {"a": 1},
+            "structured_outputs": {"regex": "a"},
+            "n_predict": 5,
+            "xtc_probability": 0.5,
             "grammar": "root ::= a",
             "add_special_tokens": True,
             "truncate_prompt_tokens": 5,
@@ -110,6 +117,11 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, list[Any]]] = [
     ("/v1/loglikelihood_rolling", ROLL, "bucket_edges", "", [5, "a", {}, [-1], [1, 1], [2, 1], ["a"], [1.5], [10**18], list(range(1025))]),
     ("/v1/loglikelihood_rolling", {}, "text", "", [5, True, {}, [-1], [16384], ["a"], None]),
     ("/v1/loglikelihood_rolling", {}, "texts", "", [5, "a", {}, [], [5], [[16384]], ["a"] * 4097]),
+    ("/v1/routing", {"text": "a"}, "add_bos", "bool", []),
+    ("/v1/routing", {"text": "a"}, "probabilities", "bool", []),
+    ("/v1/routing", {"text": "a"}, "top_logprobs", "int", [-1, 21, *HUGE]),
+    ("/v1/routing", {"text": "a"}, "model", "string", []),
+    ("/v1/routing", {}, "text", "", [5, True, {}, [-1], [16384], ["a"], [5] * 2049, None]),
     ("/tokenize", {"prompt": "x"}, "prompt", "string", [None, [{"role": "user", "content": "hi"}]]),
     ("/tokenize", {}, "content", "string", []),
     ("/tokenize", {"prompt": "x"}, "add_special_tokens", "bool", []),
@@ -126,7 +138,7 @@ PAIRS: list[Any] = [
 BODIES: list[bytes] = [
     b"", b" ", b"{", b"}", b"[]", b"null", b"5", b'"a"', b"nonsense", b'{"prompt": }', b'{"prompt": "x"', b'{"prompt": "x"} x',
     b"{'prompt': 'x'}",
-    b'{"prompt": "x", "prompt": "y"}', b'{"prompt": "\x00"}', b'{"prompt": "a\\u0000b"}', b'{"prompt": "\xff\xfe"}',
+    b'{"prompt": "x", "prompt": "y"}', b'{"prompt": "\x00"}', b'{"prompt": "\xff\xfe"}',
     b'{"prompt": "\xed\xa0\x80"}',
     b'{"prompt": "\\ud800"}', b'{"max_tokens": 1' + b"0" * 5000 + b', "prompt": "x"}', b'{"temperature": 1e999, "prompt": "x"}',
     b'{"temperature": NaN, "prompt": "x"}', b"\xef\xbb\xbf{}", b"[" * 100000, b'{"a":' * 100000,
@@ -178,7 +190,7 @@ def test_pairs() -> None:
 
 
 def test_bodies() -> None:
-    for path in ("/v1/completions", "/v1/loglikelihood", "/v1/loglikelihood_rolling", "/tokenize", "/detokenize"):
+    for path in ("/v1/completions", "/v1/loglikelihood", "/v1/loglikelihood_rolling", "/v1/routing", "/tokenize", "/detokenize"):
         for body in BODIES:
             is_refused(path, body, None)
     is_refused("/tokenize", b'{"prompt": "x"}', "Content-Encoding", headers={"Content-Encoding": "gzip"})
@@ -198,6 +210,7 @@ def test_mutations() -> None:
         ("/v1/completions", {**PROMPT, "logprobs": 1, "stop": ["a"]}),
         ("/v1/loglikelihood", SCORE),
         ("/v1/loglikelihood_rolling", ROLL),
+        ("/v1/routing", {"text": [5, 6], "top_logprobs": 2}),
         ("/detokenize", {"tokens": [5, 6]}),
     ]
     for _ in range(600):
@@ -270,7 +283,7 @@ def test_disconnect_frees_the_work() -> None:
         with socket.create_connection((client.host, int(client.port))) as s:
             s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
             time.sleep(0.3)
-        until = time.monotonic() + 10
+        until = time.monotonic() + PATIENCE_S
         while server.metric("dtrnet_sequences_cancelled_total") < before + 8:
             assert time.monotonic() < until, "not cancelled"
             time.sleep(0.02)
@@ -280,7 +293,7 @@ def test_disconnect_frees_the_work() -> None:
 def ask_half_closed(body: dict[str, Any], version: str = "1.1") -> bytes:
     """Sends a request, closes the sending half, and reads to the end."""
     data = json.dumps(body).encode()
-    with socket.create_connection((client.host, int(client.port)), timeout=60) as s:
+    with socket.create_connection((client.host, int(client.port)), timeout=PATIENCE_S) as s:
         s.sendall(b"POST /v1/completions HTTP/%s\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (version.encode(), len(data)) + data)
         s.shutdown(socket.SHUT_WR)
         got = b""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from http_support import run_tests
-from server_process import PROGRAM, ROOT
+from server_process import PATIENCE_S, PROGRAM, ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
 REQUEST = json.dumps({"context": [1, 2, 3], "continuations": [[4, 5]]}) + "\n"
@@ -23,7 +23,7 @@ INDEX = "model.safetensors.index.json"
 
 def score(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([PROGRAM, "score", "--model", str(folder), "--dtype", "f32", "--threads", "1", "--log-level", "error", *flags],
-                          input=REQUEST, capture_output=True, text=True, timeout=60)  # fmt: skip
+                          input=REQUEST, capture_output=True, text=True, timeout=PATIENCE_S)  # fmt: skip
 
 
 def refused(folder: Path, *says: str, flags: tuple[str, ...] = ()) -> None:
@@ -33,6 +33,12 @@ def refused(folder: Path, *says: str, flags: tuple[str, ...] = ()) -> None:
     assert len(lines) == 1 and lines[0].startswith("dtrnet: ") and not done.stdout, done.stderr
     for text in says:
         assert text in lines[0], f"{text!r} is not in {lines[0]!r}"
+
+
+def works(folder: Path, *flags: str) -> str:
+    done = score(folder, *flags)
+    assert done.returncode == 0 and "results" in json.loads(done.stdout), done.stderr
+    return done.stdout
 
 
 def copy(model: str, to: Path) -> Path:
@@ -164,13 +170,23 @@ def test_indexes() -> None:
         (folder / INDEX).write_text(json.dumps(index))
         (folder / shard).unlink()
         (folder / shard).symlink_to(outside)
-        refused(folder, "outside the checkpoint")
+        works(folder)  # as in the hub's cache
+        (folder / shard).unlink()
+        (folder / shard).symlink_to("/dev/null")
+        refused(folder, "not a regular file")
+        (folder / shard).unlink()
+        (folder / shard).symlink_to(folder.parent / "gone")
+        refused(folder, "link to a file that is gone")
         (folder / shard).unlink()
         shutil.copy(outside, folder / shard)
         (folder / INDEX).write_text(json.dumps({**index, "weight_map": {k: v for k, v in index["weight_map"].items() if k != name}}))
-        refused(folder, name)
-        (folder / INDEX).write_text(json.dumps({**index, "weight_map": {**index["weight_map"], "phantom": shard}}))
-        refused(folder, "phantom")
+        works(folder)  # the shard has it
+        phantoms = {"phantom": shard, "model.layers.0.self_attn.rotary_emb.inv_freq": shard}
+        (folder / INDEX).write_text(json.dumps({**index, "weight_map": {**index["weight_map"], **phantoms}}))
+        works(folder)
+        others = [v for v in index["weight_map"].values() if v != shard]
+        (folder / INDEX).write_text(json.dumps({**index, "weight_map": {**index["weight_map"], name: others[0]}}))
+        refused(folder, name, "but the index says")
         for text in ("", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'):
             (folder / INDEX).write_text(text)
             refused(folder, INDEX)
@@ -184,10 +200,9 @@ def test_configs() -> None:
         changes: dict[str, tuple[Any, ...]] = {
             "model_type": ("mistral", None), "hidden_act": ("gelu",), "hidden_size": (64, 0, "96", 1 << 40), "num_attention_heads": (7, -6),
             "num_hidden_layers": (7, 9, 0, 1 << 20), "vocab_size": (319, 321), "head_dim": (17, 24), "intermediate_size": (95,),
-            "dtrnet_layers": ([2, 4], [2, 4, 6, 7], None, [99], "2,4"), "sliding_window": (4096,), "quantization_config": ({"bits": 4},),
-            "rope_scaling": ({"rope_type": "dynamic", "factor": 2}, {"type": "longrope"}, 3), "eos_token_id": (320, [1, 999]),
-            "secret": (1,),
-            "tie_word_embeddings": (False, 1), "rms_norm_eps": (0, "1e-5"), "max_position_embeddings": (0, 1 << 40),
+            "dtrnet_layers": ([2, 4], [2, 4, 6, 7], None, [99], "2,4"), "sliding_window": (16, 0), "quantization_config": ({"bits": 4},),
+            "rope_scaling": ({"rope_type": "dynamic", "factor": 2}, {"type": "longrope"}, 3), "eos_token_id": ("2", [1, [2]]),
+            "secret": (1,), "tie_word_embeddings": (False, 1), "rms_norm_eps": (0, "1e-5"), "max_position_embeddings": (0, 1 << 40),
         }  # fmt: skip
         for key, values in changes.items():
             for value in values:
@@ -199,8 +214,55 @@ def test_configs() -> None:
         (folder / "config.json").write_text(json.dumps(config))
         refused(folder, "--dense-layers", flags=("--dense-layers", "0,1"))
         refused(folder, "--rope-scaling", flags=("--rope-scaling", '{"rope_type": "dynamic"}'))
-        (folder / "generation_config.json").write_text('{"eos_token_id": -5}')
+        (folder / "generation_config.json").write_text('{"eos_token_id": "none"}')
         refused(folder, "generation_config.json", "eos_token_id")
+
+    with_copy(check)
+
+
+def test_config_flags() -> None:
+    def check(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        same = works(folder)
+        changes = {"secret": 1, "logit_scale": 2, "eos_token_id": -1, "bos_token_id": 320, "max_sequence_length": 64, "rope_scaling": {}}
+        (folder / "config.json").write_text(json.dumps({**config, **changes}))
+        refused(folder, "secret = 1", "(--accept-config-key passes over it)", flags=("--accept-config-key", "logit_scale"))
+        refused(folder, "--accept-config-key vocab_size: this key is read", flags=("--accept-config-key", "vocab_size"))
+        assert works(folder, "--accept-config-key", "secret", "--accept-config-key", "logit_scale") == same
+        yarn = {"rope_type": "yarn", "factor": 8, "original_max_position_embeddings": 2048}
+        (folder / "config.json").write_text(json.dumps({**config, "rope_scaling": yarn}))
+        assert works(folder, "--rope-factor", "ratio") == works(folder) != works(folder, "--rope-factor", "config")
+
+    with_copy(check)
+
+
+def test_windows() -> None:
+    def check(folder: Path) -> None:
+        refused(folder, "window of 512 tokens", "with --max-model-len 512 or less", flags=("--max-model-len", "513"))
+        same = works(folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "sliding_window": 8}))
+        refused(folder, "window of 8 tokens")
+        assert works(folder, "--max-model-len", "8") == same
+
+    with_copy(check, "mistral-window-bf16")
+
+
+def test_hints() -> None:
+    """What is no checkpoint in safetensors: one line that says what it is and what to do."""
+    refused(Path("org/name"), "Hugging Face hub", "hf download org/name --local-dir DIR, then name DIR")
+
+    def check(folder: Path) -> None:
+        refused(folder.parent, "holds no model itself", f"name {folder}")
+        weights = (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+        config = json.loads((folder / "config.json").read_text())
+        refused(folder, "PyTorch pickle", "save_pretrained")
+        refused(weights, "PyTorch pickle")
+        gguf = weights.rename(folder / "model.Q8_0.gguf")
+        refused(folder, "GGUF", "config.json and model.safetensors")
+        refused(gguf, "GGUF")
+        (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "awq", "bits": 4}}))
+        refused(folder, "quantised", "awq", "take the checkpoint that it was made from")
 
     with_copy(check)
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from http_support import run_tests
-from server_process import PROGRAM, ROOT, ServerProcess
+from server_process import PATIENCE_S, PROGRAM, ROOT, ServerProcess
 
 MODEL = ROOT / "tests" / "golden" / "dense-gqa-tied"
 DEVICE = os.environ.get("DTRNET_TEST_DEVICE", "cpu")
@@ -24,7 +24,7 @@ def score(*flags: str, model: Path = MODEL, env: dict[str, str] | None = None) -
     """`dtrnet score` of nothing: the exit status, and what it printed beside warnings."""
     end = subprocess.run(
         [PROGRAM, "score", "--model", str(model), "--log-level", "error", *flags],
-        input="", capture_output=True, text=True, timeout=120, env={**os.environ, **(env or {})},
+        input="", capture_output=True, text=True, timeout=PATIENCE_S, env={**os.environ, **(env or {})},
     )  # fmt: skip
     return end.returncode, end.stderr.splitlines()
 

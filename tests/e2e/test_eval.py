@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import support
+from server_process import PATIENCE_S
 from support import Server
 
 sys.path.insert(0, str(support.ROOT / "eval" / "src"))
@@ -23,7 +24,7 @@ ENV = {**os.environ, "PYTHONPATH": str(support.ROOT / "eval" / "src")}
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`dtrnet-eval` with these arguments."""
     line = [sys.executable, "-m", "dtrnet_eval", *arguments]
-    return subprocess.run(line, env=ENV, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(line, env=ENV, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def questions() -> dict[str, list[tuple]]:
@@ -52,7 +53,7 @@ def answer_over_restart(model: Any, kind: str, asked: list, port: str) -> list:
     assert worker.is_alive(), f"{kind}: the run was over before the server was killed"
     time.sleep(0.3)
     with Server(support.SHIPPED, "--port", port):
-        worker.join(120)
+        worker.join(PATIENCE_S)
     return got
 
 
@@ -86,7 +87,7 @@ def running(words: list[str]) -> list[int]:
     return found
 
 
-def wait_for(what: str, done: Callable[[], bool], timeout_s: float = 240) -> None:
+def wait_for(what: str, done: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
     """Until done() says so."""
     until = time.monotonic() + timeout_s
     while not done():

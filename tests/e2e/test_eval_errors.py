@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import support
+from server_process import PATIENCE_S
 from support import Server
 
 INCLUDE = ("--include_path", str(support.TASKS))
@@ -19,7 +20,7 @@ ENV = {**os.environ, "PYTHONPATH": str(support.ROOT / "eval" / "src")}
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`dtrnet-eval` with these arguments."""
     line = [sys.executable, "-m", "dtrnet_eval", *arguments]
-    return subprocess.run(line, env=ENV, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(line, env=ENV, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 # What another server, or an older one of ours, answers to every request -> the commands' answer.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import support  # isort: skip  (first: it finds the Python that has the other packages)
 import twin
-from server_process import PROGRAM
+from server_process import PATIENCE_S, PROGRAM
 from support import Server
 
 KEY = "key-that-nobody-may-see"
@@ -24,7 +24,7 @@ LOCAL = ("local", "--dtrnet", PROGRAM, "--tasks", "sample_twoway", "--limit", "4
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`dtrnet-eval` with these arguments."""
     line = [sys.executable, "-m", "dtrnet_eval", *arguments]
-    return subprocess.run(line, env={**ENV, **environment}, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(line, env={**ENV, **environment}, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def works(*arguments: str, **environment: str) -> str:
@@ -190,7 +190,7 @@ def check_script() -> None:
     if not (support.ROOT / ".venv" / "installed-eval.txt").is_file():
         return
     line = [str(support.ROOT / "evaluate"), "--tasks", "sample_twoway,nosuch"]
-    got = subprocess.run(line, env=CLEAN, capture_output=True, text=True, timeout=600, check=False)
+    got = subprocess.run(line, env=CLEAN, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert got.returncode != 0 and "Tasks not found: nosuch" in got.stderr and "building" not in got.stdout, (
         got.stdout,
         got.stderr[-1000:],

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from http_support import Client, Process, run_tests
-from server_process import PROGRAM, SHIPPED
+from server_process import PATIENCE_S, PROGRAM, SHIPPED
 
 BODY = {"prompt": [5, 6], "max_tokens": 1}
 LONG = {"prompt": [[5, i] for i in range(10, 14)], "max_tokens": 1500, "ignore_eos": True, "temperature": 0}
@@ -79,7 +79,7 @@ class Loading:
         """Exit status and the rest of the log."""
         assert self.process.stderr
         text = self.process.stderr.read()
-        return self.process.wait(60), text
+        return self.process.wait(PATIENCE_S), text
 
 
 def test_signal_while_loading() -> None:
@@ -117,7 +117,7 @@ def test_weights_that_change_while_loading() -> None:
             else:
                 shutil.copy(file, f"{file}.new")
                 os.replace(f"{file}.new", file)
-            until = time.monotonic() + 60
+            until = time.monotonic() + PATIENCE_S
             while loading.process.poll() is None and time.monotonic() < until:
                 try:
                     if loading.client.call("GET", "/ready").status == 200:
@@ -144,7 +144,9 @@ def test_files_that_are_none() -> None:
                     os.mkfifo(path)
                 else:
                     path.symlink_to("/dev/zero")
-                got = subprocess.run([PROGRAM, "score", "--model", str(model)], input="", capture_output=True, text=True, timeout=60)
+                got = subprocess.run(
+                    [PROGRAM, "score", "--model", str(model)], input="", capture_output=True, text=True, timeout=PATIENCE_S
+                )
                 assert got.returncode in (0, 1, 2), (name, kind, got)
                 if name in ("config.json", "model.safetensors"):
                     assert got.returncode != 0 and name in got.stderr, (name, kind, got)
@@ -158,7 +160,7 @@ def test_delay_before_the_socket_closes() -> None:
         ready = Client(server.url).call("GET", "/ready")
         assert (ready.status, ready.json["status"]) == (503, "stopping")
         assert Client(server.url).call("POST", "/v1/completions", BODY).status == 200
-        assert server.process.wait(60) == 0
+        assert server.process.wait(PATIENCE_S) == 0
 
 
 def stuck_reader(server: Process) -> socket.socket:
@@ -178,7 +180,7 @@ def test_stop_beside_a_client_that_does_not_read() -> None:
             for _ in range(signals):
                 server.process.send_signal(signal.SIGTERM)
                 server.wait_for("stopping")
-            assert server.process.wait(60) == 0
+            assert server.process.wait(PATIENCE_S) == 0
             assert "giving up 1 requests" in server.text()
 
 
@@ -202,7 +204,7 @@ def test_drain_timeout_answers_those_left() -> None:
         assert got[0].status == 503 and int(got[0].headers["retry-after"]) > 0
         last = stream[0].split(b"\n\n")[-3]
         assert json.loads(last[6:])["error"]["code"] == "ERR_DRAINING" and stream[0].endswith(b"data: [DONE]\n\n"), stream[0][-300:]
-        assert server.process.wait(60) == 0 and "the stream ended early" in server.text()
+        assert server.process.wait(PATIENCE_S) == 0 and "the stream ended early" in server.text()
 
 
 def make_certificate(folder: str) -> bool:
@@ -226,6 +228,8 @@ def test_reload() -> None:
         flags = ["--tls-cert", f"{folder}/cert.pem", "--tls-key", f"{folder}/key.pem", "--api-key-file", str(keys)]
         with Process(*flags) as server:
             kept = Client(server.url, "one-key")
+            asked = [PROGRAM, "health", *flags[:4], "--host", "127.0.0.1", "--port", str(server.client.port)]
+            assert subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode == 0
             assert kept.call("GET", "/version").status == 200
             address = server.client.host, int(server.client.port)
             first = ssl.get_server_certificate(address)
@@ -252,7 +256,7 @@ def test_reload() -> None:
         while not log.exists():
             time.sleep(0.02)
         process.terminate()
-        assert process.wait(60) == 0 and "stopped" in log.read_text() and "stopped" not in Path(f"{log}.1").read_text()
+        assert process.wait(PATIENCE_S) == 0 and "stopped" in log.read_text() and "stopped" not in Path(f"{log}.1").read_text()
 
 
 def hang_up(server: Process, times: int) -> None:
@@ -271,7 +275,7 @@ def test_log_that_nobody_reads() -> None:
     dropped = re.search(r"log_lines_dropped_total (\d+)", client.call("GET", "/metrics").data.decode())
     assert dropped and int(dropped[1]) > 0
     process.terminate()
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE_S) == 0
     process.stderr.close()
 
 
@@ -292,7 +296,7 @@ def test_closed_descriptors() -> None:
     for _ in range(20):
         assert client.call("POST", "/v1/completions", BODY).status == 200  # http.client would stumble over anything else
     process.terminate()
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE_S) == 0
 
 
 if __name__ == "__main__":

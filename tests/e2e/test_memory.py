@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from http_support import Client, Process, run_tests
+from server_process import PATIENCE_S
 
 MIB = 1 << 20
 BUDGET = 64 * MIB
@@ -41,7 +42,7 @@ class Memory:
 
     def wait_until_given_back(self) -> None:
         """Within 10 % and a few threads' stacks of before."""
-        until = time.monotonic() + 10
+        until = time.monotonic() + PATIENCE_S
         while self.read("VmRSS") > 1.1 * self.before + 8 * MIB:
             assert time.monotonic() < until, (self.read("VmRSS"), self.before)
             time.sleep(0.1)

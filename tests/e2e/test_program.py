@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from http_support import Client, Process, run_tests
-from server_process import PROGRAM, ROOT, SHIPPED
+from server_process import PATIENCE_S, PROGRAM, ROOT, SHIPPED
 
 
 def run(*args: str, stdin: str = "", env: dict[str, str] | None = None, cwd: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [PROGRAM, *args], input=stdin, capture_output=True, text=True, timeout=60, env={**os.environ, **(env or {})}, cwd=cwd
+        [PROGRAM, *args], input=stdin, capture_output=True, text=True, timeout=PATIENCE_S, env={**os.environ, **(env or {})}, cwd=cwd
     )
 
 
@@ -33,9 +33,29 @@ def test_help() -> None:
         bos-id eos-id served-model-name strict-model-name api-key tls-cert tls-key config log-format"""
     for flag in flags.split():
         assert f"--{flag} " in text, flag
-    for command in ("score", "inspect"):
+    for command in ("score", "inspect", "health"):
         assert run(command, "--help").returncode == 0
     assert run().returncode == 2 and run("fly").returncode == 2
+
+
+def test_health() -> None:
+    """0: works; 1: does not, does not answer, or nobody is there; settings come from where the server has its own."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = str(silent.getsockname()[1])
+        asked = run("health", "--port", port, "--timeout", "0.2")
+        assert asked.returncode == 1 and f"port {port}" in asked.stderr
+    assert run("health", "--port", port).returncode == 1
+    with Process("--shutdown-delay", "5") as server:
+        env = {"DTRNET_PORT": str(server.client.port), "DTRNET_HOST": "0.0.0.0"}
+        for args in ((), ("--ready",), ("--host", "localhost")):
+            asked = run("health", *args, env=env)
+            assert asked.returncode == 0 and '200 {"status":"ok"}' in asked.stdout, (args, asked)
+        assert run("health", "--host", "127.0.0.2", "--timeout", "x", env=env).returncode == 2
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("stopping")
+        assert run("health", "--ready", env=env).returncode == 1 and run("health", env=env).returncode == 0
 
 
 def test_bad_settings() -> None:
@@ -239,7 +259,7 @@ def test_graceful_shutdown() -> None:
             pass
         thread.join()
         assert got[0].status == 200 and got[0].json["usage"]["completion_tokens"] == 1600
-        assert server.process.wait(20) == 0
+        assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_second_signal_gives_up() -> None:
@@ -250,7 +270,7 @@ def test_second_signal_gives_up() -> None:
         for _ in range(2):
             server.process.send_signal(signal.SIGINT)
             time.sleep(0.3)
-        assert server.process.wait(10) == 0
+        assert server.process.wait(PATIENCE_S) == 0
         thread.join()
         assert got[0].status == 503 and int(got[0].headers["retry-after"]) > 0
 
@@ -279,9 +299,7 @@ def test_many_at_once() -> None:
 def test_connection_limit() -> None:
     with Process("--max-connections", "2", "--idle-timeout", "1") as server:
         held = [socket.create_connection((server.client.host, int(server.client.port))) for _ in range(6)]
-        begin = time.monotonic()
         assert Client(server.url).get("/health")["status"] == "ok", "idle connections make room in the end"
-        assert time.monotonic() - begin < 20
         for s in held:
             s.close()
 
@@ -298,7 +316,7 @@ def test_client_that_does_not_read() -> None:
                 s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
                 while server.metric("dtrnet_sequences_done_total") < (80 if stream else 40):
                     time.sleep(0.05)
-                until = time.monotonic() + 30
+                until = time.monotonic() + PATIENCE_S
                 while server.metric("dtrnet_http_requests_in_flight") > 1:  # the scrape itself is one
                     assert time.monotonic() < until, "the stalled answer was not ended"
                     time.sleep(0.05)
@@ -364,6 +382,23 @@ def test_inspect() -> None:
     assert report["family"] == "dtrnet" and report["flops_per_token"]["route_rate"] == 0.5 and len(report["plan"]) == 12
     assert "KV bytes" in run("inspect").stdout
     assert run("inspect", "--model", "/no/such").returncode == 2 and run("inspect", "--route-rate", "1.5").returncode == 2
+
+
+def test_check() -> None:
+    """The shipped model and one without a tokenizer pass; a spoilt one is named."""
+    done = run("check", "--threads", "1", "--kv-cache-memory", "64M")
+    assert done.returncode == 0 and done.stdout.count("\nok  ") == 6 and "can be served" in done.stdout, (done.stdout, done.stderr)
+    assert re.search(r"scores -3\.\d+ a token", done.stdout), done.stdout
+    bare = run("check", "--threads", "1", "--kv-cache-memory", "16M", "--model", str(ROOT / "tests" / "golden" / "dtrnet-bilayer"))
+    assert bare.returncode == 0 and "no tokenizer" in bare.stdout, bare
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        shutil.copytree(SHIPPED, model)
+        with open(model / "model.safetensors", "r+b") as file:
+            file.seek(-2, os.SEEK_END)
+            file.write(b"\x80\x7f")
+        spoilt = run("check", "--threads", "1", "--log-level", "error", "--kv-cache-memory", "64M", "--model", str(model))
+        assert spoilt.returncode == 1 and not spoilt.stdout and "not finite" in spoilt.stderr and spoilt.stderr.count("\n") == 1, spoilt
 
 
 if __name__ == "__main__":

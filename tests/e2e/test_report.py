@@ -17,6 +17,7 @@ from typing import Any
 
 import support  # isort: skip  (first: it finds the Python that has the other packages)
 import twin
+from server_process import PATIENCE_S
 from support import Server
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -29,7 +30,7 @@ def evaluate(*arguments: str) -> None:
     """`dtrnet-eval` with these arguments; it must succeed."""
     environment = {**os.environ, "PYTHONPATH": str(support.ROOT / "eval" / "src")}
     line = [sys.executable, "-m", "dtrnet_eval", *arguments]
-    got = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    got = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert got.returncode == 0, got.stderr[-2000:]
 
 

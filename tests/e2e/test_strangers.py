@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from http_support import Client, Process, run_tests
+from server_process import PATIENCE_S
 
 BODY = json.dumps({"prompt": [5, 6], "max_tokens": 1}).encode()
 KEY = {"Authorization": "Bearer sekret"}
@@ -27,7 +28,7 @@ def head(length: int | str, *headers: str, path: str = "/v1/completions") -> byt
 @contextlib.contextmanager
 def sockets(server: Process, n: int, data: bytes = b"") -> Iterator[list[socket.socket]]:
     """N connections that have sent `data`."""
-    held = [socket.create_connection((server.client.host, int(server.client.port)), timeout=60) for _ in range(n)]
+    held = [socket.create_connection((server.client.host, int(server.client.port)), timeout=PATIENCE_S) for _ in range(n)]
     for s in held:
         with contextlib.suppress(OSError):
             s.sendall(data)
@@ -132,7 +133,7 @@ def test_key_file() -> None:
         with Process("--api-key-file", str(path)) as server:
             for key, name in (("sekret", "team-a"), ("anders", "team-b")):
                 assert Client(server.url, key).call("POST", "/v1/completions", BODY).status == 200
-                server.wait_for(rf"POST /v1/completions 200 [\d.]+ ms {name}")
+                server.wait_for(rf"method=POST path=/v1/completions status=200 duration_ms=[\d.]+ tokens=\d+ rows=\d+ client={name}")
             for wrong in (None, "team-a", "sekre", "sekret anders"):
                 assert Client(server.url, wrong).call("POST", "/v1/completions", BODY).status == 401
             assert not re.search("sekret|anders", server.text().split("listening")[1])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import support  # isort: skip  (first: it finds the Python that has the other packages)
 import twin
+from server_process import PATIENCE_S
 from support import Server
 
 ENV = {**os.environ, "PYTHONPATH": str(support.ROOT / "eval" / "src")}
@@ -19,7 +20,7 @@ ENV = {**os.environ, "PYTHONPATH": str(support.ROOT / "eval" / "src")}
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`dtrnet-eval` with these arguments."""
     line = [sys.executable, "-m", "dtrnet_eval", *arguments]
-    return subprocess.run(line, env=ENV, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(line, env=ENV, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def verified(expected: str, *arguments: str) -> None:

@@ -1,4 +1,4 @@
-/* Bitwise invariance on random traffic: scores, alternatives, generated tokens and routing of a request are the same bits whatever runs
+/* Bitwise invariance on random traffic: scores, alternatives, generated tokens, routing and its probabilities are the same bits whatever runs
  * beside it. The reference comes from an engine that computes one whole sequence at a time on one thread without a prefix cache; the same
  * requests then go, in random groups, lengths, orders and options, through engines that differ in batch size, threads, cache, steps in flight, and a
  * pool so small that it evicts. On the CPU a step's results arrive as late as they may (late_backend.h).
@@ -77,7 +77,8 @@ struct reference {
     float lp[MAX_LEN];
     int32_t top_id[MAX_LEN][TOP];
     float top_lp[MAX_LEN][TOP];
-    uint8_t *routing; /* [n_layers][n - 1] */
+    uint8_t *routing;          /* [n_layers][n - 1] */
+    float *probs, *skip_probs; /* [n - 1][n_layers] */
     struct continuation {
         bool known;
         int n_new;
@@ -116,20 +117,36 @@ static const struct eval_result *run_alone(struct engine *e, const struct eval_r
     return engine_result(*t, 0);
 }
 
+static float *copy_floats(const float *from, size_t n)
+{
+    float *to = malloc(n * sizeof(*to));
+    return memcpy(to, from, n * sizeof(*to));
+}
+
 static void make_reference(struct engine *e, struct reference *r)
 {
     struct engine_ticket *t;
-    struct eval_request q = {.tokens = r->tokens, .n_tokens = r->n, .score_begin = 1, .top_k = top_max, .top_p = 1, .want_routing = true};
+    struct eval_request q = {
+        .tokens = r->tokens, .n_tokens = r->n, .score_begin = 1, .top_k = top_max, .top_p = 1, .want_routing = true, .want_probs = true};
     const struct eval_result *res = run_alone(e, &q, &t);
     size_t bytes = (size_t)engine_info(e)->config->n_layers * (size_t)(r->n - 1);
     r->routing = malloc(bytes);
     memcpy(r->routing, res->routing, bytes);
+    r->probs = copy_floats(res->probs, bytes);
+    r->skip_probs = copy_floats(res->skip_probs, bytes);
     for (int i = 1; i < r->n; i++) {
         r->lp[i] = res->logprobs[i - 1];
         memcpy(r->top_id[i], res->top_ids + (i - 1) * top_max, (size_t)top_max * 4);
         memcpy(r->top_lp[i], res->top_logprobs + (i - 1) * top_max, (size_t)top_max * 4);
     }
     engine_ticket_free(t);
+}
+
+static void free_reference(struct reference *r)
+{
+    free(r->routing);
+    free(r->probs);
+    free(r->skip_probs);
 }
 
 static void sampling(struct eval_request *q, bool sampled, int seed)
@@ -199,6 +216,19 @@ static void check_routing(const struct group *g, int i, const struct eval_result
             fail(g, i, "routing of layer", l, 1, 0);
 }
 
+static void check_probs(const struct group *g, int i, const struct eval_result *res, int n_layers)
+{
+    const struct reference *r = &refs[g->seq[i]];
+    int n = res->n_rows < r->n - 1 ? res->n_rows : r->n - 1;
+    n = n < g->reqs[i].n_tokens ? n : g->reqs[i].n_tokens;
+    for (int at = 0; at < n * n_layers; at++) {
+        if (memcmp(&res->probs[at], &r->probs[at], sizeof(float)))
+            fail(g, i, "probability", at, (double)res->probs[at], (double)r->probs[at]);
+        if (memcmp(&res->skip_probs[at], &r->skip_probs[at], sizeof(float)))
+            fail(g, i, "probability of execution", at, (double)res->skip_probs[at], (double)r->skip_probs[at]);
+    }
+}
+
 static void check_group(struct group *g, struct engine *ref, int n_layers)
 {
     for (int i = 0; i < g->n; i++) {
@@ -213,6 +243,8 @@ static void check_group(struct group *g, struct engine *ref, int n_layers)
         check_scores(g, i, res);
         if (q->want_routing)
             check_routing(g, i, res, n_layers);
+        if (q->want_probs)
+            check_probs(g, i, res, n_layers);
         if (q->max_new) {
             const struct continuation *c = continuation_of(ref, g->seq[i], q->n_tokens, q->temperature > 0);
             int n = c->n_new < q->max_new ? c->n_new : q->max_new;
@@ -244,7 +276,8 @@ static void make_group(struct group *g)
                                                                    : n,
                                            .top_k = tops[rnd(5)],
                                            .max_new = rnd(2) ? 0 : 1 + (int)rnd(MAX_NEW),
-                                           .want_routing = !rnd(4)};
+                                           .want_routing = !rnd(4),
+                                           .want_probs = !rnd(6)};
         if (g->reqs[i].top_k > top_max)
             g->reqs[i].top_k = top_max;
         sampling(&g->reqs[i], !rnd(3), seq);
@@ -331,6 +364,6 @@ int main(int argc, char **argv)
         die("steps in flight", "never two");
     engine_close(ref);
     for (int i = 0; i < N_SEQUENCES; i++)
-        free(refs[i].routing);
+        free_reference(&refs[i]);
     return 0;
 }

@@ -63,11 +63,13 @@ class Totals(unittest.TestCase):
     def test_sums(self) -> None:
         totals = RunTotals()
         totals.add(answers.Usage.read(USAGE), 2)
-        totals.add(answers.Usage.read({**USAGE, "rows_routed": [6, 12, 1]}), 2)
+        totals.add(answers.Usage.read({**USAGE, "rows_routed": [6, 12, 1], "rows_executed": [12, 12, 6]}), 2)
         summary = totals.summary()
         self.assertEqual(summary["positions"], 24)
         self.assertEqual(summary["rows_routed"], [6, 24, 1])
         self.assertEqual(summary["routed_share"], [0.25, 1.0, 0.041667])
+        self.assertEqual((summary["rows_executed"], summary["executed_share"]), ([12, 12, 6], [0.5, 0.5, 0.25]))
+        self.assertNotIn("executed_share", RunTotals().summary())
         self.assertEqual((summary["scored_tokens"], summary["cost"]), (4, {"kv_rows": 124}))
         self.assertEqual(RunTotals().summary()["routed_share"], [])
 

@@ -29,6 +29,7 @@ def reply(path: str, body: Any, _headers: Any) -> fake.Reply:
         sum(1 for p in range(len(ids)) if edge <= p < (edges[i + 1] if i + 1 < len(edges) else 1 << 30)) for i, edge in enumerate(edges)
     ]
     bucket = {"logprob": [-(ids[0] + 1.0) * n for n in counts], "num_tokens": counts, "rows_routed": [[n // 2 for n in counts], counts]}
+    bucket["rows_executed"] = [[n - n // 4 for n in counts], counts]
     usage = {"prompt_tokens": len(ids), "cost": {"flops_full": 1, "dense_flops_full": 2}}
     result = {"logprob": sum(bucket["logprob"]), "num_windows": 1, "buckets": {"by_context": bucket, "by_position": bucket}}
     return 200, {}, {"results": [result], "usage": usage}
@@ -60,6 +61,7 @@ class Long(unittest.TestCase):
             self.assertAlmostEqual(one["nll_stderr"], 1 / math.sqrt(3))
             self.assertEqual(one["tokens"], 3 * 64)
         self.assertEqual([row["routed_share"] for row in found["by_position"]], [[0.5, 1.0]])
+        self.assertEqual([row["executed_share"] for row in found["by_position"]], [[0.75, 1.0]])
         self.assertEqual(found["dtrnet_origin"]["server"]["model_hash"], "a" * 64)
         self.assertEqual(found["documents"], 3)
 

@@ -26,6 +26,8 @@ static const struct {
     {"loglikelihood of text", api_loglikelihood, "{\"requests\": [{\"context\": \"<s>\", \"continuations\": [\"</s>\"]}]}"},
     {"rolling", api_loglikelihood_rolling,
      "{\"texts\": [[5, 6, 7, 8], \"<s>\"], \"max_length\": 2, \"bucket_edges\": [0, 2], \"tokens\": true}"},
+    {"routing", api_routing, "{\"text\": [5, 6, 7], \"top_logprobs\": 2}"},
+    {"routing of text", api_routing, "{\"text\": \"<s></s>\", \"probabilities\": false}"},
     {"tokenize", api_tokenize, "{\"prompt\": \"The old man walked to the river.\"}"},
     {"detokenize", api_detokenize, "{\"tokens\": [345, 885, 479]}"},
     {"tokenizer_info", api_tokenizer_info, "{}"},

@@ -20,7 +20,7 @@ static int use_engine(const char *dir, struct err *err)
                                      .bos_id = -1,
                                      .eos_id = -1};
     const struct eval_request q = {
-        .tokens = tokens, .n_tokens = 10, .score_begin = 1, .top_k = 2, .max_new = 2, .top_p = 1, .want_routing = true};
+        .tokens = tokens, .n_tokens = 10, .score_begin = 1, .top_k = 2, .max_new = 2, .top_p = 1, .want_routing = true, .want_probs = true};
     struct engine *e = NULL;
     struct engine_ticket *t = NULL;
     int r = engine_open(&o, &e, err);
@@ -85,6 +85,10 @@ int main(void)
         return check_result();
     fail_all(root, "bilayer", "{" SHAPE ",\"attention_bias\":true,\"dtrnet_layers\":[0]}", report);
     fail_all(root, "nested", "{" SHAPE ",\"attention_bias\":true,\"head_dim\":6,\"layer_layout\":\"DS\",\"norm_method\":\"hybridnorm*\"}",
+             report);
+    fail_all(root, "smollm3",
+             "{\"model_type\":\"smollm3\",\"hidden_size\":8,\"intermediate_size\":8,\"num_hidden_layers\":2,\"num_attention_heads\":1,"
+             "\"num_key_value_heads\":1,\"vocab_size\":8,\"no_rope_layers\":[0,1]}",
              report);
     snprintf(command, sizeof(command), "rm -rf '%s'", root);
     CHECK_INT(system(command), 0);

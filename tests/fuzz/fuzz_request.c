@@ -1,4 +1,4 @@
-/* A request body for one of the endpoints: the first byte picks it, the rest is the body. The engine is a double that aborts when it is
+/* A request body for one of the endpoints: the first byte, from '2' on, picks it, the rest is the body. The engine is a double that aborts when it is
  * given what engine.h forbids. Whatever comes, the answer is JSON or the error has a sentence. */
 #include "server/api/api.h"
 #include "tests/fuzz/fuzz.h"
@@ -10,7 +10,7 @@ static struct server_settings settings;
 static struct server server = FAKE_SERVER(&settings);
 
 static int (*const handlers[])(struct call *c, struct err *err) = {api_completions, api_loglikelihood, api_loglikelihood_rolling,
-                                                                   api_tokenize, api_detokenize};
+                                                                   api_tokenize,    api_detokenize,    api_routing};
 
 /* Takes an answer to its end, as the connection's thread would. */
 static void drain(struct http_response *resp)
@@ -28,7 +28,7 @@ static void answer(json_t *body, unsigned which)
     struct err err = {0};
     buf_init(&resp.body, 1 << 26);
     arena_init(&c.arena, 1 << 26);
-    int r = handlers[which % (sizeof(handlers) / sizeof(handlers[0]))](&c, &err);
+    int r = handlers[(which - '2') % (sizeof(handlers) / sizeof(handlers[0]))](&c, &err);
     json_t *value = NULL;
     if (r >= 0 && resp.stream.next)
         drain(&resp);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define TOLERANCE 2e-4
+#define PROB_TOLERANCE 1e-5
 #define TOP 20
 #define N_GEN 8
 #define MAX_TOKENS 512
@@ -64,7 +65,8 @@ static const struct eval_result *run_from(struct engine *e, const int32_t *token
                                    .max_new = max_new,
                                    .top_p = 1,
                                    .ignore_eos = true,
-                                   .want_routing = true};
+                                   .want_routing = true,
+                                   .want_probs = true};
     struct err err = {0};
     if (!CHECK_INT(engine_submit(e, &q, 1, ret, &err), 0)) {
         fprintf(stderr, "  %s\n", err.text);
@@ -196,6 +198,31 @@ static void check_routing(const struct expected *x, const struct engine_info *in
     CHECK_INT(nested, x->n_nested);
 }
 
+/* What routers compared for the prompt; nothing where none was asked. */
+static bool check_probs_of(const struct expected *x, const struct layer_plan *p, const struct eval_result *r, int l, int routed, int nested)
+{
+    int n = x->n_tokens, wrong = 0;
+    bool nests = p->skip_router != ROUTER_NONE;
+    for (int t = 0; t < n; t++) {
+        float prob = r->probs[t * x->n_layers + l], skip = r->skip_probs[t * x->n_layers + l];
+        bool asked = layer_is_routed(p) && (!nests || x->exec[nested * n + t]);
+        wrong += asked ? !(fabsf(prob - x->prob[routed * n + t]) <= PROB_TOLERANCE) : !isnan(prob);
+        wrong += nests ? !(fabsf(skip - x->exec_prob[nested * n + t]) <= PROB_TOLERANCE) : !isnan(skip);
+    }
+    return CHECK_INT(wrong, 0);
+}
+
+static void check_probs(const struct expected *x, const struct engine_info *info, const struct eval_result *r)
+{
+    int routed = 0, nested = 0;
+    for (int l = 0; l < x->n_layers && judged; l++) {
+        if (!check_probs_of(x, &info->plan[l], r, l, routed, nested))
+            fprintf(stderr, "  probabilities of layer %d in a prompt of %d tokens\n", l, x->n_tokens);
+        routed += layer_is_routed(&info->plan[l]);
+        nested += info->plan[l].skip_router != ROUTER_NONE;
+    }
+}
+
 static int n_same_tokens(const struct expected *x, const struct eval_result *r)
 {
     int n = 0;
@@ -230,6 +257,14 @@ static void check_rows_held(struct engine *cached, const struct expected *x)
 
 /* ---- the same bits in every way ------------------------------------------------------------------------------------- */
 
+static bool same_probs(const float *a, const float *b, int n)
+{
+    int differ = 0;
+    for (int i = 0; i < n; i++)
+        differ += isnan(a[i]) != isnan(b[i]) || (!isnan(a[i]) && memcmp(&a[i], &b[i], sizeof(*a)));
+    return CHECK_INT(differ, 0);
+}
+
 /* Scores prompt and continuation as one text; must give the bits that decoding gave (r). */
 static void check_whole_pass(struct engine *e, const struct expected *x, const struct eval_result *r)
 {
@@ -243,7 +278,9 @@ static void check_whole_pass(struct engine *e, const struct expected *x, const s
               CHECK(!memcmp(w->logprobs + n - 1, r->new_logprobs, N_GEN * sizeof(float))) &&
               CHECK(!memcmp(w->top_logprobs + (n - 1) * TOP, r->new_top_logprobs, N_GEN * TOP * sizeof(float))) &&
               CHECK(!memcmp(w->top_ids + (n - 1) * TOP, r->new_top_ids, N_GEN * TOP * sizeof(int32_t))) &&
-              CHECK_INT(w->n_routing, r->n_routing) && CHECK(!memcmp(w->routing, r->routing, (size_t)r->n_routing * x->n_layers));
+              CHECK_INT(w->n_routing, r->n_routing) && CHECK(!memcmp(w->routing, r->routing, (size_t)r->n_routing * x->n_layers)) &&
+              same_probs(w->probs, r->probs, r->n_routing * x->n_layers) &&
+              same_probs(w->skip_probs, r->skip_probs, r->n_routing * x->n_layers);
     if (!ok)
         fprintf(stderr, "  prompt of %d tokens and its continuation in one pass\n", n);
     engine_ticket_free(t);
@@ -257,6 +294,7 @@ static void check_prompt(struct engine *plain, struct engine *chunked, const str
     CHECK_INT(r->n_new, N_GEN);
     check_scores(x, r, r);
     check_routing(x, engine_info(plain), r, n_same_tokens(x, r));
+    check_probs(x, engine_info(plain), r);
     check_whole_pass(plain, x, r);
     check_whole_pass(chunked, x, r); /* cold, in chunks of 7 rows */
     check_whole_pass(chunked, x, r); /* warm: from the tree */
@@ -277,6 +315,7 @@ static void check_prompt_exact(struct engine *e, const struct expected *x)
     const struct eval_result *w = run(e, tokens, n + 1, 0, &whole), *b = run(e, tokens, n, N_GEN, &both);
     check_scores(x, w, b);
     check_routing(x, engine_info(e), b, n_same_tokens(x, b));
+    check_probs(x, engine_info(e), b);
     for (int l = 0; l < x->n_layers; l++)
         CHECK_INT(w->rows_routed[l], x->kv_len[l]);
     CHECK(w->logprobs[n - 1] == b->new_logprobs[0]);

@@ -73,8 +73,8 @@ static void check_probabilities(struct trace *t, const struct expected *x, int l
             got[i] = 0;
     compare("probability", l, got, x->prob + (size_t)routed * n, n, PROB_TOLERANCE, &worst.prob);
     if (is_nested)
-        check_device(t->m, "probability of execution", l, DEV_BYTES(t->w.skip_prob), x->exec_prob + (size_t)nested * n, n, PROB_TOLERANCE,
-                     &worst.prob);
+        check_device(t->m, "probability of execution", l, DEV_BYTES(dev_f32_at(t->w.skip_prob, (size_t)l * n)),
+                     x->exec_prob + (size_t)nested * n, n, PROB_TOLERANCE, &worst.prob);
     if (x->gate)
         check_device(t->m, "gate", l, DEV_BYTES(t->w.gate), x->gate + (size_t)routed * n, n, PROB_TOLERANCE, &worst.prob);
     free(got);

@@ -40,6 +40,7 @@ struct answer {
     int32_t *top_ids, *new_tokens, *new_top_ids;
     int routed[FAKE_LAYERS];
     uint8_t *routing;
+    float *probs;
     const struct eval_request *req;
     int n_made; /* tokens that the plan allows */
     atomic_int n_shown;
@@ -80,9 +81,10 @@ static bool allocate(const struct eval_request *q, struct answer *a, size_t k1)
     a->new_logprobs = calloc(m, sizeof(float));
     a->new_top_ids = calloc(m * k1, sizeof(int32_t));
     a->new_top_logprobs = calloc(m * k1, sizeof(float));
-    a->routing = calloc(FAKE_LAYERS, (size_t)q->n_tokens);
+    a->routing = calloc(FAKE_LAYERS, (size_t)q->n_tokens + m);
+    a->probs = calloc(2 * FAKE_LAYERS, ((size_t)q->n_tokens + m) * sizeof(float));
     return a->logprobs && a->top_ids && a->top_logprobs && a->new_tokens && a->new_logprobs && a->new_top_ids && a->new_top_logprobs &&
-           a->routing;
+           a->routing && a->probs;
 }
 
 static void score(const struct eval_request *q, struct answer *a, int k1)
@@ -215,7 +217,8 @@ int engine_submit(struct engine *e, const struct eval_request *reqs, int n, stru
         t->n_open++;
         a->routed[1] = rows;
         a->r.routing = a->routing;
-        a->r.n_routing = reqs[i].want_routing ? rows : 0;
+        a->r.n_routing = reqs[i].want_routing ? rows + a->n_made : 0;
+        a->r.probs = a->r.skip_probs = reqs[i].want_probs ? a->probs : NULL;
         a->ready = true;
         if (i == n - 1 && fake_engine_plan.request_code)
             a->r.code = err_set(&a->r.err, fake_engine_plan.request_code, "failed as planned");
@@ -299,8 +302,8 @@ void engine_ticket_free(struct engine_ticket *t)
     pthread_mutex_unlock(&lock);
     for (int i = 0; t && i < t->n; i++) {
         struct answer *a = &t->answers[i];
-        void *all[] = {a->logprobs, a->top_logprobs, a->new_logprobs, a->new_top_logprobs,
-                       a->top_ids,  a->new_tokens,   a->new_top_ids,  a->routing};
+        void *all[] = {a->logprobs,    a->top_logprobs, a->new_logprobs, a->new_top_logprobs, a->top_ids, a->new_tokens,
+                       a->new_top_ids, a->routing,      a->probs};
         for (size_t k = 0; k < sizeof(all) / sizeof(all[0]); k++)
             free(all[k]);
     }

@@ -78,6 +78,7 @@ static void test_failures(void)
             CHECK(strstr(err.text, "as planned") != NULL);
             CHECK_INT(call(api_loglikelihood, pair, &answer, &err), codes[i]);
             CHECK_INT(call(api_loglikelihood_rolling, text, &answer, &err), codes[i]);
+            CHECK_INT(call(api_routing, text, &answer, &err), codes[i]);
         }
     fake_engine_plan = (struct fake_engine_plan){.request_code = ERR_NUMERIC};
     call(api_completions, body, &answer, &err);
@@ -182,7 +183,8 @@ static void test_document(void)
     CHECK_INT(json_object_size(paths), (size_t)n);
     for (int i = 0; i < n; i++) {
         char path[128];
-        snprintf(path, sizeof(path), "%s%s", table[i].path, table[i].path[strlen(table[i].path) - 1] == '/' ? "{model}" : "");
+        size_t len = strlen(table[i].path);
+        snprintf(path, sizeof(path), "%s%s", table[i].path, len > 1 && table[i].path[len - 1] == '/' ? "{model}" : "");
         json_t *item = json_object_get(paths, path);
         if (!CHECK(json_object_get(item, strcmp(table[i].method, "GET") ? "post" : "get") != NULL))
             fprintf(stderr, "  %s %s\n", table[i].method, path);

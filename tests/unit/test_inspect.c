@@ -41,6 +41,33 @@ static void test_counts(void)
     json_decref(counts);
 }
 
+/* Parameters as transformers counts them for the same configs, and what the plan shows. */
+static void test_relatives(void)
+{
+    static const struct {
+        const char *name, *type, *norm, *last_positions;
+        json_int_t parameters, tensors;
+    } models[] = {
+        {"mistral-7b-v0.3", "mistral", "pre", "rope", 7248023552, 291},
+        {"qwen2.5-0.5b", "qwen2", "pre", "rope", 494032768, 290},
+        {"qwen3-0.6b", "qwen3", "pre, qk", "rope", 596049920, 310},
+        {"smollm3-3b", "smollm3", "pre", "none", 3075098624, 326},
+    };
+    for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
+        char path[512];
+        snprintf(path, sizeof(path), CONFIGS_DIR "/models/%s.json", models[i].name);
+        json_t *r = report_on(path, NULL, 0.1, 0), *plan = json_object_get(r, "plan");
+        const json_t *last = json_array_get(plan, json_array_size(plan) - 1);
+        CHECK_INT(count_of(r, "total"), models[i].parameters);
+        CHECK_INT(json_integer_value(json_object_get(r, "tensors")), models[i].tensors);
+        CHECK_STR(json_string_value(json_object_get(r, "family")), "dense");
+        CHECK_STR(json_string_value(json_object_get(json_object_get(r, "config"), "model_type")), models[i].type);
+        CHECK_STR(json_string_value(json_object_get(last, "norm")), models[i].norm);
+        CHECK_STR(json_string_value(json_object_get(last, "positions")), models[i].last_positions);
+        json_decref(r);
+    }
+}
+
 static double ratio_of(const json_t *report, const char *group, const char *label)
 {
     const json_t *g = json_object_get(report, group);
@@ -122,6 +149,7 @@ static void test_hash(void)
 int main(void)
 {
     test_counts();
+    test_relatives();
     test_costs();
     test_checkpoints();
     test_errors();

@@ -1,49 +1,17 @@
 /* config.json, good and bad: what is read, and that each refusal names key, limit and value. */
-#include "engine/checkpoint/model_config.h"
 #include "tests/check.h"
+#include "tests/unit/config_text.h"
 #include <math.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BASE                                                                                                          \
-    "\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":64,\"intermediate_size\":128," \
-    "\"num_hidden_layers\":4,\"num_attention_heads\":4,\"vocab_size\":256"
-
-static char log_text[4096];
-
-/* Parses config (an object's members without braces) and generation_config (the same; NULL: none). Warnings go to log_text. */
-static int read_config(const char *members, const char *generation, const struct model_overrides *o, struct model_config *ret,
-                       struct err *e)
-{
-    char text[2048];
-    json_t *config = NULL, *gen = NULL;
-    struct log *log = NULL;
-    int sink = memfd_create("log", MFD_CLOEXEC);
-    *e = (struct err){0};
-    log_text[0] = '\0';
-    snprintf(text, sizeof(text), "{%s}", members);
-    int r = json_parse(text, strlen(text), "config", &config, e);
-    snprintf(text, sizeof(text), "{%s}", generation ? generation : "");
-    if (r >= 0 && generation)
-        r = json_parse(text, strlen(text), "generation", &gen, e);
-    CHECK_INT(log_new(sink, LOG_FORMAT_TEXT, LOG_WARN, &log), 0);
-    if (r >= 0)
-        r = model_config_from_json(config, gen, o, log, ret, e);
-    log_free(log);
-    ssize_t n = pread(sink, log_text, sizeof(log_text) - 1, 0);
-    log_text[n > 0 ? n : 0] = '\0';
-    close(sink);
-    json_decref(config);
-    json_decref(gen);
-    return r;
-}
+#define BASE "\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"]," CONFIG_SHAPE
 
 static bool good(const char *members, struct model_config *ret)
 {
     struct err e;
-    bool ok = CHECK_INT(read_config(members, NULL, NULL, ret, &e), 0);
+    bool ok = CHECK_INT(config_text_read(members, NULL, NULL, ret, &e), 0);
     if (!ok)
         fprintf(stderr, "  %s: %s\n", members, e.text);
     return ok;
@@ -55,7 +23,7 @@ static void test_defaults(void)
     if (!good(BASE, &c))
         return;
     CHECK(c.hidden == 64 && c.ffn == 128 && c.n_layers == 4 && c.n_heads == 4 && c.n_kv_heads == 4 && c.head_dim == 16 && c.vocab == 256);
-    CHECK(c.rms_eps == 1e-6f && !c.tied && !c.attention_bias && !c.mlp_bias && c.max_position_embeddings == 2048);
+    CHECK(c.rms_eps == 1e-6f && !c.tied && !c.qkv_bias && !c.o_bias && !c.mlp_bias && c.max_position_embeddings == 2048);
     CHECK(c.rope.type == ROPE_DEFAULT && c.rope.theta == 10000 && c.rope.attention_factor == 1 && c.default_max_model_len == 2048);
     CHECK(c.bos_id == 1 && c.eos_id == 2 && c.n_eos == 1 && c.eos_ids[0] == 2 && !c.has_dense_layers && c.save_dtype == DTYPE_F32);
 }
@@ -68,7 +36,7 @@ static void test_values(void)
                   "\"eos_token_id\":[7,8],\"torch_dtype\":\"bfloat16\",\"hidden_act\":\"silu\",\"topk\":0.125,\"auto_map\":{\"a\":\"b\"},"
                   "\"min_dtype\":-3.4e38,\"use_cache\":true,\"pretraining_tp\":1",
              &c)) {
-        CHECK(c.n_kv_heads == 2 && c.head_dim == 24 && c.rms_eps == 1e-5f && c.tied && c.attention_bias && c.mlp_bias);
+        CHECK(c.n_kv_heads == 2 && c.head_dim == 24 && c.rms_eps == 1e-5f && c.tied && c.qkv_bias && c.o_bias && c.mlp_bias);
         CHECK(c.rope.theta == 500000 && c.max_position_embeddings == 8192 && c.save_dtype == DTYPE_BF16);
         CHECK(c.has_dense_layers && !strncmp(c.layout, "TDDT", 4));
         CHECK(c.bos_id == 0 && c.eos_id == 7 && c.n_eos == 2 && c.eos_ids[1] == 8);
@@ -95,7 +63,7 @@ static void test_refusals(void)
         const char *members, *key, *says;
     } bad[] = {
         {"\"architectures\":[\"LlamaForCausalLM\"]", "model_type", "missing"},
-        {"\"model_type\":\"mistral\"", "model_type", "mistral"},
+        {"\"model_type\":\"gemma\"", "model_type", "'gemma' is not implemented; llama, mistral, qwen2, qwen3 and smollm3 are"},
         {"\"model_type\":\"llama\",\"architectures\":[\"MistralForCausalLM\"]", "architectures", "Mistral"},
         {"\"model_type\":\"llama\",\"architectures\":[\"LlamaForSequenceClassification\"]", "architectures", "Classification"},
         {"\"model_type\":\"llama\",\"hidden_size\":64", "intermediate_size", "missing"},
@@ -115,15 +83,18 @@ static void test_refusals(void)
         {BASE ",\"dtrnet_layers\":[-1]", "dtrnet_layers", "-1"},
         {BASE ",\"dtrnet_layers\":[0.5]", "dtrnet_layers", ""},
         {BASE ",\"dtrnet_layers\":3", "dtrnet_layers", ""},
-        {BASE ",\"bos_token_id\":256", "bos_token_id", "256"},
-        {BASE ",\"eos_token_id\":-1", "eos_token_id", "-1"},
-        {BASE ",\"eos_token_id\":[1,300]", "eos_token_id", "300"},
+        {BASE ",\"bos_token_id\":\"<s>\"", "bos_token_id", "whole number"},
+        {BASE ",\"eos_token_id\":1.5", "eos_token_id", "whole number"},
+        {BASE ",\"eos_token_id\":[1,[2]]", "eos_token_id", "whole number"},
+        {BASE ",\"eos_token_id\":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]", "eos_token_id", "17 ids"},
         {BASE ",\"torch_dtype\":\"int8\"", "torch_dtype", "int8"},
         {BASE ",\"pretraining_tp\":0", "pretraining_tp", "0"},
-        {BASE ",\"sliding_window\":4096", "sliding_window", "4096"},
+        {BASE ",\"sliding_window\":0", "sliding_window", "0"},
         {BASE ",\"use_sliding_window\":true", "use_sliding_window", "true"},
         {BASE ",\"partial_rotary_factor\":0.5", "partial_rotary_factor", "0.5"},
-        {BASE ",\"quantization_config\":{\"bits\":4}", "quantization_config", "bits"},
+        {BASE ",\"quantization_config\":{\"bits\":4,\"quant_method\":\"gptq\"}", "quantization_config",
+         "weights are quantised (quant_method 'gptq', bits 4)"},
+        {BASE ",\"compression_config\":{\"quant_method\":\"compressed-tensors\"}", "compression_config", "'compressed-tensors')"},
         {BASE ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]", "layer_types", "sliding_attention"},
         {BASE ",\"attn_logit_softcapping\":50.0", "attn_logit_softcapping", "50"},
         {BASE ",\"logit_scale\":0.0625", "logit_scale", "0.0625"},
@@ -135,6 +106,8 @@ static void test_refusals(void)
         {BASE ",\"never_heard_of\":\"x\"", "never_heard_of", "know"},
         {BASE ",\"rope_scaling\":3", "rope_scaling", "object"},
         {BASE ",\"rope_scaling\":{\"factor\":2.0}", "rope_type", "missing"},
+        {BASE ",\"rope_parameters\":{\"factor\":2.0}", "rope_type", "missing"}, /* what is more than theta would be passed over */
+        {BASE ",\"rope_scaling\":{\"rope_theta\":10000}", "rope_type", "missing"},
         {BASE ",\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2.0}", "rope_type", "dynamic"},
         {BASE ",\"rope_scaling\":{\"type\":\"longrope\",\"factor\":2.0}", "rope_type", "longrope"},
         {BASE ",\"rope_scaling\":{\"rope_type\":\"linear\",\"type\":\"yarn\",\"factor\":2.0}", "rope_type", "yarn"},
@@ -157,7 +130,7 @@ static void test_refusals(void)
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct model_config c;
         struct err e;
-        int r = read_config(bad[i].members, NULL, NULL, &c, &e);
+        int r = config_text_read(bad[i].members, NULL, NULL, &c, &e);
         bool ok = CHECK(r == ERR_INVALID || r == ERR_UNSUPPORTED) && CHECK(strstr(e.text, bad[i].says) != NULL) &&
                   CHECK(strstr(e.param, bad[i].key) != NULL) && CHECK(strstr(e.text, bad[i].key) || strstr(e.text, "rope_scaling"));
         if (!ok)
@@ -199,6 +172,10 @@ static void test_rope(void)
         {2048, "{\"rope_type\":\"yarn\",\"factor\":10}", true, 10, 2048, 1.2302585, 20480, false},
         {2048, "{\"rope_type\":\"yarn\",\"factor\":10,\"original_max_position_embeddings\":1024}", true, 10, 1024, 1.2302585, 10240, false},
         {2048, "{\"rope_type\":\"default\"}", true, 1, 0, 1, 2048, false},
+        {2048, "\"rope_parameters\":{\"rope_theta\":10000.0}", false, 1, 0, 1, 2048, false}, /* without a type */
+        {2048, "\"rope_parameters\":{}", false, 1, 0, 1, 2048, false},
+        {2048, "\"rope_scaling\":{}", false, 1, 0, 1, 2048, false},
+        {2048, "\"rope_scaling\":{},\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":2}", false, 2, 0, 1, 4096, false},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char members[1024];
@@ -207,13 +184,48 @@ static void test_rope(void)
         const struct model_overrides o = {.rope_scaling = cases[i].is_override ? cases[i].settings : NULL, .bos_id = -1, .eos_id = -1};
         snprintf(members, sizeof(members), BASE ",\"max_position_embeddings\":%d,%s", cases[i].max_pos,
                  cases[i].is_override ? "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":3}" : cases[i].settings);
-        bool ok = CHECK_INT(read_config(members, NULL, &o, &c, &e), 0) && CHECK(fabs(c.rope.factor - cases[i].factor) < 1e-9) &&
+        bool ok = CHECK_INT(config_text_read(members, NULL, &o, &c, &e), 0) && CHECK(fabs(c.rope.factor - cases[i].factor) < 1e-9) &&
                   CHECK(cases[i].length == 0 || c.rope.original_length == cases[i].length) &&
                   CHECK(fabs(c.rope.attention_factor - cases[i].attention) < 1e-6) &&
-                  CHECK_INT(c.default_max_model_len, cases[i].max_len) && CHECK_INT(strstr(log_text, "effective") != NULL, cases[i].warns);
+                  CHECK_INT(c.default_max_model_len, cases[i].max_len) &&
+                  CHECK_INT(strstr(config_text_log, "effective") != NULL, cases[i].warns);
         if (!ok)
-            fprintf(stderr, "  case %zu: %s %s\n", i, e.text, log_text);
+            fprintf(stderr, "  case %zu: %s %s\n", i, e.text, config_text_log);
     }
+}
+
+/* YaRN with both lengths, which give 320 / 64 = 5, and a factor of 10. */
+static void test_rope_factor(void)
+{
+    static const struct {
+        const char *type, *where, *rope_factor;
+        double factor;
+        bool warns;
+    } cases[] = {
+        {"llama", "rope_scaling", NULL, 5, true},        {"llama", "rope_scaling", "ratio", 5, false},
+        {"llama", "rope_scaling", "config", 10, false},  {"llama", "rope_parameters", NULL, 10, false},
+        {"llama", "rope_parameters", "ratio", 5, false}, {"llama", "rope_parameters", "config", 10, false},
+        {"qwen2", "rope_scaling", NULL, 10, true},       {"qwen2", "rope_scaling", "ratio", 5, false},
+        {"qwen2", "rope_scaling", "config", 10, false},  {"smollm3", "rope_parameters", NULL, 10, false},
+    };
+    struct model_config c;
+    struct err e;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char members[1024];
+        const struct model_overrides o = {.bos_id = -1, .eos_id = -1, .rope_factor = cases[i].rope_factor};
+        snprintf(members, sizeof(members),
+                 "\"model_type\":\"%s\"," CONFIG_SHAPE ",\"num_key_value_heads\":4,\"max_position_embeddings\":320,"
+                 "\"%s\":{\"rope_type\":\"yarn\",\"factor\":10,\"original_max_position_embeddings\":64}",
+                 cases[i].type, cases[i].where);
+        bool ok = CHECK_INT(config_text_read(members, NULL, &o, &c, &e), 0) && CHECK(c.rope.factor == cases[i].factor) &&
+                  CHECK_INT(c.default_max_model_len, (int)(64 * cases[i].factor)) &&
+                  CHECK_INT(strstr(config_text_log, "rope_factor") != NULL, cases[i].warns);
+        if (!ok)
+            fprintf(stderr, "  case %zu: %s %s\n", i, e.text, config_text_log);
+    }
+    const struct model_overrides bad = {.bos_id = -1, .eos_id = -1, .rope_factor = "both"};
+    CHECK_INT(config_text_read(BASE, NULL, &bad, &c, &e), ERR_INVALID);
+    CHECK(strstr(e.text, "rope_factor_override") && strstr(e.text, "both"));
 }
 
 static void test_bad_overrides(void)
@@ -229,8 +241,34 @@ static void test_bad_overrides(void)
     struct err e;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         const struct model_overrides o = {.rope_scaling = bad[i], .bos_id = -1, .eos_id = -1};
-        CHECK(read_config(BASE, NULL, &o, &c, &e) < 0);
+        CHECK(config_text_read(BASE, NULL, &o, &c, &e) < 0);
         CHECK(strstr(e.text, "rope_scaling_override") != NULL);
+    }
+}
+
+/* Ids that no token can be are none, and the log says so. */
+static void test_impossible_ids(void)
+{
+    static const struct {
+        const char *members;
+        int bos, n_eos, eos;
+        bool warns;
+    } cases[] = {
+        {BASE ",\"bos_token_id\":-1,\"eos_token_id\":-1", -1, 0, -1, true},
+        {BASE ",\"bos_token_id\":256,\"eos_token_id\":256", -1, 0, -1, true},
+        {BASE ",\"bos_token_id\":255,\"eos_token_id\":255", 255, 1, 255, false},
+        {BASE ",\"eos_token_id\":[300,7,-1,9223372036854775807]", 1, 1, 7, true},
+        {BASE ",\"eos_token_id\":[]", 1, 0, -1, false},
+        {BASE ",\"pad_token_id\":-1", 1, 1, 2, false},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct model_config c;
+        struct err e;
+        bool ok = CHECK_INT(config_text_read(cases[i].members, NULL, NULL, &c, &e), 0) && CHECK_INT(c.bos_id, cases[i].bos) &&
+                  CHECK_INT(c.n_eos, cases[i].n_eos) && CHECK_INT(c.eos_id, cases[i].eos) &&
+                  CHECK_INT(strstr(config_text_log, "no such token") != NULL, cases[i].warns);
+        if (!ok)
+            fprintf(stderr, "  %s: %s %s\n", cases[i].members, e.text, config_text_log);
     }
 }
 
@@ -238,19 +276,20 @@ static void test_special_ids(void)
 {
     struct model_config c;
     struct err e;
-    CHECK_INT(read_config(BASE ",\"bos_token_id\":0,\"eos_token_id\":0", "\"bos_token_id\":1,\"eos_token_id\":[2,3],\"temperature\":0.7",
-                          NULL, &c, &e),
+    CHECK_INT(config_text_read(BASE ",\"bos_token_id\":0,\"eos_token_id\":0",
+                               "\"bos_token_id\":1,\"eos_token_id\":[2,3],\"temperature\":0.7", NULL, &c, &e),
               0);
-    CHECK(c.bos_id == 1 && c.eos_id == 2 && c.n_eos == 2 && strstr(log_text, "bos_token_id") && strstr(log_text, "eos_token_id"));
-    CHECK_INT(read_config(BASE ",\"bos_token_id\":0,\"eos_token_id\":0", "\"bos_token_id\":0,\"eos_token_id\":0", NULL, &c, &e), 0);
-    CHECK(c.bos_id == 0 && c.eos_id == 0 && !log_text[0]);
-    CHECK_INT(read_config(BASE, "\"eos_token_id\":999", NULL, &c, &e), ERR_INVALID);
-    CHECK(strstr(e.text, "generation_config.json") && strstr(e.text, "999"));
+    CHECK(c.bos_id == 1 && c.eos_id == 2 && c.n_eos == 2 && strstr(config_text_log, "bos_token_id") &&
+          strstr(config_text_log, "eos_token_id"));
+    CHECK_INT(config_text_read(BASE ",\"bos_token_id\":0,\"eos_token_id\":0", "\"bos_token_id\":0,\"eos_token_id\":0", NULL, &c, &e), 0);
+    CHECK(c.bos_id == 0 && c.eos_id == 0 && !config_text_log[0]);
+    CHECK_INT(config_text_read(BASE, "\"eos_token_id\":999", NULL, &c, &e), 0);
+    CHECK(c.n_eos == 0 && c.eos_id == -1 && strstr(config_text_log, "generation_config.json") && strstr(config_text_log, "999"));
     struct model_overrides o = {.bos_id = 5, .eos_id = 6};
-    CHECK_INT(read_config(BASE ",\"eos_token_id\":[7,8]", NULL, &o, &c, &e), 0);
+    CHECK_INT(config_text_read(BASE ",\"eos_token_id\":[7,8]", NULL, &o, &c, &e), 0);
     CHECK(c.bos_id == 5 && c.eos_id == 6 && c.n_eos == 1 && c.eos_ids[0] == 6);
     o.eos_id = 256;
-    CHECK_INT(read_config(BASE, NULL, &o, &c, &e), ERR_INVALID);
+    CHECK_INT(config_text_read(BASE, NULL, &o, &c, &e), ERR_INVALID);
     CHECK(strstr(e.text, "256") != NULL);
 }
 
@@ -282,7 +321,9 @@ int main(void)
     test_neutral();
     test_refusals();
     test_rope();
+    test_rope_factor();
     test_bad_overrides();
+    test_impossible_ids();
     test_special_ids();
     test_files();
     return check_result();

@@ -79,9 +79,7 @@ static void test_every_row(struct arena *arena)
     for (size_t i = 0; i < options_table.n; i++) {
         const struct option_row *row = &options_table.rows[i];
         bool number = row->type == OPTION_INT || row->type == OPTION_SIZE || row->type == OPTION_DOUBLE;
-        enum command command = row->commands & COMMAND_SERVE     ? COMMAND_SERVE
-                               : row->commands & COMMAND_INSPECT ? COMMAND_INSPECT
-                                                                 : COMMAND_BENCH;
+        enum command command = (enum command)(row->commands & (0 - row->commands)); /* one of them */
         char flag[64], value[64];
         const char *args[] = {flag, value};
         snprintf(flag, sizeof(flag), "--%s", row->name);
@@ -134,6 +132,28 @@ static void test_sizes(struct arena *arena)
         if (CHECK_INT(r, cases[i].want < 0 ? ERR_INVALID : 0) && r == 0)
             CHECK_INT(o.kv_cache_memory, cases[i].want);
     }
+}
+
+/* A flag that may be given several times makes a list; elsewhere it is one already. */
+static void test_names(struct arena *arena)
+{
+    struct options o;
+    struct err err;
+    const char *twice[] = {"--accept-config-key", "a", "--port", "1", "--accept-config-key=b,c", "--port", "2"};
+    CHECK_INT(parse(COMMAND_SERVE, &o, arena, &err, 7, twice), 0);
+    CHECK_STR(o.accept_config_key, "a,b,c");
+    CHECK_INT(o.port, 2); /* of other flags the last counts */
+    const char *file[] = {"--config", settings_path};
+    write_settings("{\"accept_config_key\": [\"a\", \"b\"]}");
+    CHECK_INT(parse(COMMAND_INSPECT, &o, arena, &err, 2, file), 0);
+    CHECK_STR(o.accept_config_key, "a,b");
+    write_settings("{\"accept_config_key\": \"a\"}");
+    CHECK_INT(parse(COMMAND_INSPECT, &o, arena, &err, 2, file), 0);
+    CHECK_STR(o.accept_config_key, "a");
+    setenv("DTRNET_ACCEPT_CONFIG_KEY", "x,y", 1);
+    CHECK_INT(parse(COMMAND_SCORE, &o, arena, &err, 0, NULL), 0);
+    CHECK_STR(o.accept_config_key, "x,y");
+    unsetenv("DTRNET_ACCEPT_CONFIG_KEY");
 }
 
 static void test_bad_lines(struct arena *arena)
@@ -210,6 +230,7 @@ int main(void)
     test_precedence(&arena);
     test_every_row(&arena);
     test_sizes(&arena);
+    test_names(&arena);
     test_bad_lines(&arena);
     test_bad_files(&arena);
     test_help();

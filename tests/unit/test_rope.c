@@ -11,7 +11,8 @@ static void check_table(size_t i, const json_t *t)
     struct err e = {0};
     int hd = (int)json_integer_value(json_object_get(t, "head_dim"));
     int max_pos = (int)json_integer_value(json_object_get(t, "max_position_embeddings"));
-    if (!CHECK_INT(rope_config_read(t, NULL, max_pos, NULL, &c, &e), 0)) {
+    const struct rope_rules rules = {.max_positions = max_pos, .theta = 10000, .ratio = true};
+    if (!CHECK_INT(rope_config_read(t, NULL, &rules, NULL, &c, &e), 0)) {
         fprintf(stderr, "  table %zu: %s\n", i, e.text);
         return;
     }

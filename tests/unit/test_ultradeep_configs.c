@@ -159,7 +159,8 @@ static void test_records(void)
     CHECK(p[0].skip_router == ROUTER_MLP && p[1].skip_router == ROUTER_NONE && p[1].router == ROUTER_MLP && !layer_is_routed(&p[2]));
     CHECK(p[0].layer_gate == GATE_TOWARDS && p[0].attn_gate == GATE_CHOSEN && p[1].layer_gate == GATE_NONE);
     CHECK(layer_can_skip(&p[0]) && layer_has_linear(&p[0]) && !layer_can_skip(&p[1]) && layer_has_linear(&p[1]));
-    CHECK(!p[0].no_attn_norm && !p[0].mlp_from_norm && p[0].qkv_norm && p[1].no_attn_norm && p[2].mlp_from_norm && p[2].qkv_norm);
+    CHECK(!p[0].no_attn_norm && !p[0].mlp_from_norm && p[0].qk_norm && p[0].v_norm && p[1].no_attn_norm && p[2].mlp_from_norm &&
+          p[2].qk_norm && p[2].v_norm);
     CHECK_STR(layer_plan_family(p, 4), "ultradeep");
     CHECK_STR(layer_plan_kind(&p[0]), "nested");
     CHECK_INT(load("deep92-lns-bf16", NULL, NULL, NULL, s, NULL), 0);

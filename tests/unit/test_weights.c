@@ -116,7 +116,8 @@ static struct model_config config_of(const char *layout, bool bias, bool tied)
                              .vocab = 20,
                              .rms_eps = 1e-5f,
                              .tied = tied,
-                             .attention_bias = bias,
+                             .qkv_bias = bias,
+                             .o_bias = bias,
                              .mlp_bias = bias,
                              .has_dense_layers = layout != NULL,
                              .layout = "TTT",
@@ -168,6 +169,19 @@ static void test_made_up(struct kern_ctx *k)
     }
 }
 
+/* Biases of q, k and v without o's; norms of q and k without v's. */
+static void test_made_up_relatives(struct kern_ctx *k)
+{
+    struct model_config c = config_of(NULL, false, true);
+    c.type = MODEL_QWEN2;
+    c.qkv_bias = true;
+    sweep_model(k, &c, FAMILY_DENSE);
+    c.type = MODEL_QWEN3;
+    c.qk_norm = true;
+    c.head_dim = 6;
+    sweep_model(k, &c, FAMILY_DENSE);
+}
+
 static void test_made_up_ultradeep(struct kern_ctx *k)
 {
     struct model_config c = config_of("SDT", true, false);
@@ -216,7 +230,7 @@ static void load_all(struct kern_ctx *k, const char *pattern, size_t n)
 
 static void test_golden(struct kern_ctx *k)
 {
-    load_all(k, GOLDEN_DIR "/*/expected.json", 22);
+    load_all(k, GOLDEN_DIR "/*/expected.json", 30);
     load_all(k, ULTRADEEP_DIR "/*/expected.json", 12);
     /* routers, and MoD's expert1, with all layers dense */
     static const char *const forced[] = {GOLDEN_DIR "/dtrnet-bilayer", GOLDEN_DIR "/mod", GOLDEN_DIR "/dllm",
@@ -241,6 +255,8 @@ int main(void)
         test_golden(k);
         if (t == DTYPE_F32)
             test_made_up(k);
+        if (t == DTYPE_F32)
+            test_made_up_relatives(k);
         if (t == DTYPE_F32)
             test_made_up_ultradeep(k);
         cpu->close(k);

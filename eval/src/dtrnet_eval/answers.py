@@ -99,11 +99,13 @@ class Usage:
     Attributes:
         counts: its whole numbers by name: prompt_tokens, scored_tokens, computed_tokens, cached_tokens.
         rows_routed: for each layer, how many input positions attended.
+        rows_executed: how many did not skip it; empty where no layer is nested.
         cost: FLOPs and KV rows, and the same with every layer dense.
     """
 
     counts: dict[str, int]
     rows_routed: list[int]
+    rows_executed: list[int]
     cost: dict[str, int]
 
     @classmethod
@@ -111,7 +113,8 @@ class Usage:
         """From JSON."""
         usage = value if isinstance(value, dict) else {}
         counts = {name: number for name, number in usage.items() if isinstance(number, int) and not isinstance(number, bool)}
-        return cls(counts, list(usage.get("rows_routed") or []), dict(usage.get("cost") or {}))
+        routed, executed = (list(usage.get(name) or []) for name in ("rows_routed", "rows_executed"))
+        return cls(counts, routed, executed, dict(usage.get("cost") or {}))
 
 
 @dataclass(frozen=True)
@@ -151,16 +154,21 @@ class ScoreAnswer:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Sums by position: of log probabilities, of tokens, and for each layer of rows that attended."""
+    """Sums by position: of log probabilities, of tokens, and for each layer of rows that attended and that executed it.
+
+    `rows_executed` is empty where no layer is nested.
+    """
 
     logprob: list[float]
     num_tokens: list[int]
     rows_routed: list[list[int]]
+    rows_executed: list[list[int]]
 
     @classmethod
     def read(cls, value: object) -> Bucket:
         """From JSON; answers without routing are from an older server."""
-        return cls(_want(value, "logprob", list), _want(value, "num_tokens", list), _want(value, "rows_routed", list))
+        logprob, tokens, routed = (_want(value, name, list) for name in ("logprob", "num_tokens", "rows_routed"))
+        return cls(logprob, tokens, routed, value.get("rows_executed") or [] if isinstance(value, dict) else [])
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ class DtrnetLM(LM):
 
     def get_model_info(self) -> dict[str, Any]:
         """Goes into the results' `config`: what the run cost."""
-        held = {name: value for name, value in self.client.metrics().items() if name.startswith("dtrnet_kv_rows")}
+        held = {name: value for name, value in self.client.metrics().items() if name.startswith("dtrnet_kv_") and name.endswith("_rows")}
         run = {**self.totals.summary(), "truncated_requests": self.truncated}
         names = ("max_length", "max_gen_toks", "seed")
         run["settings"] = {name: getattr(self, name) for name in names} | {"add_bos_token": self.add_bos}

@@ -104,15 +104,20 @@ class Sums:
         return mean, error, int(tokens.sum())
 
     def table(self, kind: str) -> list[dict[str, Any]]:
-        """One row for each bucket that has tokens: nats a token, and the share of rows that attended in each layer."""
+        """One row for each bucket that has tokens: nats a token, and by layer the share of rows that attended.
+
+        With nested layers also the share that executed the layer.
+        """
         logprob, tokens = self._arrays(kind)
         means, errors = ratio(-logprob, tokens)
-        routed = np.sum([one[kind].rows_routed for one in self.buckets], axis=0)
+        by_layer = {"routed_share": np.sum([one[kind].rows_routed for one in self.buckets], axis=0)}
+        if self.buckets[0][kind].rows_executed:
+            by_layer["executed_share"] = np.sum([one[kind].rows_executed for one in self.buckets], axis=0)
         rows = []
         for i, (edge, n) in enumerate(zip(self.edges, tokens.sum(0).astype(int).tolist())):
             if n:
-                share = [round(float(layer) / n, 4) for layer in routed[:, i]]
-                rows.append({"from": edge, "nll": means[i], "nll_stderr": errors[i], "tokens": n, "routed_share": share})
+                shares = {name: [round(float(layer) / n, 4) for layer in counts[:, i]] for name, counts in by_layer.items()}
+                rows.append({"from": edge, "nll": means[i], "nll_stderr": errors[i], "tokens": n, **shares})
         return rows
 
 

@@ -152,33 +152,47 @@ def _heat(axes: Axes, grid: list[list[float]], columns: list[str], rows: list[st
 
 def _colour_bar(figure: Figure, image: Any, fields: list[Axes]) -> None:
     """Below all fields, as wide as they are: its label has room there."""
-    figure.colorbar(image, ax=fields, location="bottom", label="share of rows that attend", aspect=60, fraction=0.04, pad=0.02)
+    figure.colorbar(
+        image,
+        ax=fields,
+        location="bottom",
+        label="share of rows that attend, or execute the layer where it says so",
+        aspect=60,
+        fraction=0.04,
+        pad=0.02,
+    )
 
 
 def routing_by_position(models: list[Results]) -> Picture | None:
-    """Share of rows that attend, layer by position: a heat map for each long-context file of a model that routes."""
-    routed = _routed(models)
-    if not routed:
+    """Share of rows that attend, layer by position: a heat map for each long-context file of a model that routes.
+
+    A model with nested layers has a second one: the share of rows that execute the layer; the rest skip it.
+    """
+    routed = [(label, one["by_position"], "routed_share") for label, one in _routed(models)]
+    skipping = [(f"{label}, executed", rows, "executed_share") for label, rows, _ in routed if "executed_share" in rows[0]]
+    maps = sorted(routed + skipping, key=lambda one: one[0])
+    if not maps:
         return None
-    layers = max(len(one["by_position"][0]["routed_share"]) for _, one in routed)
+    layers = max(len(rows[0][share]) for _, rows, share in maps)
 
     def draw(figure: Figure) -> None:
-        every = list(figure.subplots(len(routed), 1, squeeze=False)[:, 0])
-        for axes, (label, one) in zip(every, routed):
-            rows = one["by_position"]
-            grid = [[row["routed_share"][layer] for row in rows] for layer in range(len(rows[0]["routed_share"]))]
+        every = list(figure.subplots(len(maps), 1, squeeze=False)[:, 0])
+        for axes, (label, rows, share) in zip(every, maps):
+            grid = [[row[share][layer] for row in rows] for layer in range(len(rows[0][share]))]
             image = _heat(axes, grid, [short(row["from"]) for row in rows], [str(layer) for layer in range(len(grid))], 7)
             axes.set_title(label)
             axes.set_xlabel("position from, tokens")
             axes.set_ylabel("layer")
         _colour_bar(figure, image, every)
 
-    return picture("position", draw, height=0.8 + len(routed) * (1.3 + 0.22 * layers))
+    return picture("position", draw, height=0.8 + len(maps) * (1.3 + 0.22 * layers))
 
 
 def routing_by_run(models: list[Results]) -> Picture | None:
-    """Share of rows that attend by layer, a line of cells for each run of a model that routes."""
-    lines = [(f"{model.name}: {run.name}", run.cost.get("routed_share")) for model in models for run in model.runs.values()]
+    """Share of rows that attend by layer, a line of cells for each run of a model that routes, and one of those that execute the layer."""
+    runs = [(f"{model.name}: {run.name}", run.cost) for model in models for run in model.runs.values()]
+    named = (("", "routed_share"), (", executed", "executed_share"))
+    lines = [(label + about, cost.get(name)) for label, cost in runs for about, name in named]
     lines = [(name, share) for name, share in lines if share and min(share) < 1]
     if not lines:
         return None

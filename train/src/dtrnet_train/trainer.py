@@ -48,13 +48,16 @@ class Trainer:
         self._precision()
         files = [TokenFile(path, self.train.length, settings.data.bos) for path in settings.data.train]
         require(files, f"{settings.name}: data.train names no token file")
+        for file in files:
+            file.fit(settings.model.vocab_size)
         require(self.train.batch % world.size == 0, f"train.batch {self.train.batch} is no multiple of {world.size} processes")
         micro = self.train.micro or self.train.batch // world.size
         self.loader = Loader(files, self.train.batch, micro, world.rank, world.size, self.train.seed, settings.data.shuffle)
         self.steps, self.step, self.micro = total_steps(self.train, self.loader), 0, micro
         self.loader.fix_shapes(self.steps)
         self._build()
-        self.pieces = Pieces(settings.data.valid, self.train.length, settings.data.bos) if settings.data.valid else None
+        data = settings.data
+        self.pieces = Pieces(data.valid, self.train.length, data.bos, settings.model.vocab_size) if data.valid else None
         name = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else ""
         peak = flops.peak(name)
         tokens = self.train.batch * self.train.length
@@ -187,7 +190,10 @@ class Trainer:
         if self.stopped:
             self.progress.say(f"stopped at step {self.step}; the same command goes on")
             return {}
-        return self._tell_valid() if self.pieces and self.step == self.steps else {}
+        result = self._tell_valid() if self.pieces and self.step == self.steps else {}
+        if self.step == self.steps and self.world.rank == 0:
+            (self.out / "finished.json").write_text(json.dumps({"step": self.step}) + "\n")  # whoever watches the folder may go
+        return result
 
     def _tell_valid(self) -> dict[str, Any]:
         result = self.validate()
