@@ -127,13 +127,13 @@ static void count_allocations(void)
 }
 
 /* ERR_INVALID leaves *e to be told; *ret is set on success alone. */
-static int decode(const char *text, size_t len, json_t **ret, json_error_t *e)
+static int decode(const char *text, size_t len, size_t flags, json_t **ret, json_error_t *e)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, count_allocations);
     out_of_memory = false;
     allocated = 0;
-    json_t *value = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, e);
+    json_t *value = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | flags, e);
     if (value && !out_of_memory) {
         *ret = value;
         return 0;
@@ -142,7 +142,7 @@ static int decode(const char *text, size_t len, json_t **ret, json_error_t *e)
     return out_of_memory ? ERR_NOMEM : ERR_INVALID;
 }
 
-int json_parse(const char *text, size_t len, const char *what, json_t **ret, struct err *err)
+static int parse(const char *text, size_t len, size_t flags, const char *what, json_t **ret, struct err *err)
 {
     json_error_t e;
     struct outline o;
@@ -152,15 +152,25 @@ int json_parse(const char *text, size_t len, const char *what, json_t **ret, str
     if (o.too_deep)
         return err_set(err, ERR_INVALID, "%s: JSON is nested deeper than %d", what, MAX_DEPTH);
     if (o.long_integers == 0) {
-        r = decode(text, len, ret, &e);
+        r = decode(text, len, flags, ret, &e);
     } else {
         buf_init(&copy, SIZE_MAX / 4);
-        r = outline(text, len, &copy, &o) < 0 ? ERR_NOMEM : decode(copy.data, copy.len, ret, &e);
+        r = outline(text, len, &copy, &o) < 0 ? ERR_NOMEM : decode(copy.data, copy.len, flags, ret, &e);
         buf_done(&copy);
     }
     if (r == ERR_NOMEM)
         return err_set(err, r, "no memory to parse %s", what);
     return r < 0 ? err_set(err, r, "%s is not valid JSON: %s at line %d, column %d", what, e.text, e.line, e.column) : 0;
+}
+
+int json_parse(const char *text, size_t len, const char *what, json_t **ret, struct err *err)
+{
+    return parse(text, len, 0, what, ret, err);
+}
+
+int json_parse_with_nul(const char *text, size_t len, const char *what, json_t **ret, struct err *err)
+{
+    return parse(text, len, JSON_ALLOW_NUL, what, ret, err);
 }
 
 size_t json_parsed_bytes(void)
@@ -277,6 +287,8 @@ int json_get_string(const json_t *obj, const char *where, const char *key, const
     const json_t *v = member(obj, key);
     if (v && !json_is_string(v))
         return wrong_type(name_of(where, key).s, "a string", v, err);
+    if (v && !ret_len && strlen(json_string_value(v)) != json_string_length(v))
+        return err_field(err, ERR_INVALID, name_of(where, key).s, "%s must not hold U+0000", name_of(where, key).s);
     if (v) {
         *ret = json_string_value(v);
         if (ret_len)

@@ -16,6 +16,8 @@
  * duplicate keys and nesting deeper than 64 are errors. Integers beyond int64 become reals. ERR_NOMEM is told from bad JSON.
  * Ownership of *ret passes to the caller. */
 int json_parse(const char *text, size_t len, const char *what, json_t **ret, struct err *err);
+/* The same, but string values (not keys) may hold \u0000: who reads them must ask for their length. */
+int json_parse_with_nul(const char *text, size_t len, const char *what, json_t **ret, struct err *err);
 /* The same from a regular file of at most max_bytes. */
 int json_parse_file(const char *path, size_t max_bytes, json_t **ret, struct err *err);
 /* Bytes that parsing the text takes at most, about; a text that is no JSON takes less. */
@@ -28,7 +30,7 @@ int json_get_double(const json_t *obj, const char *where, const char *key, doubl
                     struct err *err); /* accepts integers; refuses non-finite */
 int json_get_bool(const json_t *obj, const char *where, const char *key, bool *ret, struct err *err);
 int json_get_string(const json_t *obj, const char *where, const char *key, const char **ret, size_t *ret_len,
-                    struct err *err); /* borrowed from obj; ret_len may be NULL */
+                    struct err *err); /* borrowed from obj; with ret_len NULL a string that holds NUL is refused */
 /* An array of integers in [min, max], at most max_n of them. *ret is malloc'ed (NULL when absent). */
 int json_get_ids(const json_t *obj, const char *where, const char *key, int64_t min, int64_t max, size_t max_n, int32_t **ret,
                  size_t *ret_n, struct err *err);

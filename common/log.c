@@ -124,36 +124,72 @@ static void now_text(char out[32])
     snprintf(out + n, 32 - n, ".%03dZ", (int)(ts.tv_nsec / 1000000));
 }
 
-static void put_text(struct buf *b, const char *time, const char *level, const char *request_id, const char *message)
+/* What is logged, as it was said. */
+struct record {
+    const char *request_id, *message;
+    const struct log_field *fields;
+    int n_fields;
+};
+
+static void put_fields_text(struct buf *b, const struct record *r)
 {
+    for (int i = 0; i < r->n_fields; i++) {
+        const struct log_field *f = &r->fields[i];
+        buf_printf(b, "%s%s=", i || *r->message ? " " : "", f->name);
+        if (!f->text)
+            buf_printf(b, "%.15g", f->number);
+        else if (f->text[strcspn(f->text, " \"=\\")])
+            json_put_string(b, f->text, strlen(f->text));
+        else
+            buf_puts(b, f->text);
+    }
+}
+
+static void put_fields_json(struct buf *b, const struct record *r)
+{
+    for (int i = 0; i < r->n_fields; i++) {
+        const struct log_field *f = &r->fields[i];
+        buf_printf(b, ",\"%s\":", f->name);
+        if (f->text)
+            json_put_string(b, f->text, strlen(f->text));
+        else
+            buf_printf(b, "%.15g", f->number);
+    }
+}
+
+static void put_text(struct buf *b, const char *time, const char *level, const struct record *r)
+{
+    const char *request_id = r->request_id;
     buf_printf(b, "%s %-5s %s%s%s", time, level, request_id ? "[" : "", request_id ? request_id : "", request_id ? "] " : "");
     size_t start = b->len;
-    buf_puts(b, message);
+    buf_puts(b, r->message);
+    put_fields_text(b, r);
     for (size_t i = start; i < b->len; i++)
         if ((unsigned char)b->data[i] < 0x20 || b->data[i] == 0x7f)
             b->data[i] = ' ';
 }
 
-static void put_json(struct buf *b, const char *time, const char *level, const char *request_id, const char *message)
+static void put_json(struct buf *b, const char *time, const char *level, const struct record *r)
 {
     buf_printf(b, "{\"time\":\"%s\",\"level\":\"%s\"", time, level);
-    if (request_id) {
+    if (r->request_id) {
         buf_puts(b, ",\"request_id\":");
-        json_put_string(b, request_id, strlen(request_id));
+        json_put_string(b, r->request_id, strlen(r->request_id));
     }
     buf_puts(b, ",\"message\":");
-    json_put_string(b, message, strlen(message));
+    json_put_string(b, r->message, strlen(r->message));
+    put_fields_json(b, r);
     buf_puts(b, "}");
 }
 
-static void put_line(const struct log *log, struct buf *b, const char *level, const char *request_id, const char *message)
+static void put_line(const struct log *log, struct buf *b, const char *level, const struct record *r)
 {
     char time[32];
     now_text(time);
     if (log->format == LOG_FORMAT_JSON)
-        put_json(b, time, level, request_id, message);
+        put_json(b, time, level, r);
     else
-        put_text(b, time, level, request_id, message);
+        put_text(b, time, level, r);
     buf_puts(b, "\n");
 }
 
@@ -196,9 +232,23 @@ static void tell_dropped(struct log *log)
     uint64_t n = log->dropped - log->told;
     snprintf(message, sizeof(message), "%llu log lines were dropped, since they could not be written at once", (unsigned long long)n);
     buf_init(&line, 1024);
-    put_line(log, &line, level_names[LOG_WARN], NULL, message);
+    put_line(log, &line, level_names[LOG_WARN], &(struct record){.message = message});
     if (write_line(log, &line))
         log->told += n;
+    buf_done(&line);
+}
+
+static void write_record(struct log *log, enum log_level level, const struct record *r)
+{
+    struct buf line;
+    buf_init(&line, (size_t)LINE_BYTES * 8);
+    put_line(log, &line, level_names[level], r);
+    pthread_mutex_lock(&log->lock);
+    if (log->dropped != log->told)
+        tell_dropped(log);
+    if (log->dropped != log->told || !write_line(log, &line))
+        log->dropped++;
+    pthread_mutex_unlock(&log->lock);
     buf_done(&line);
 }
 
@@ -212,15 +262,11 @@ void log_write(struct log *log, enum log_level level, const char *request_id, co
     if (vsnprintf(message, sizeof(message), fmt, ap) < 0)
         snprintf(message, sizeof(message), "%s", fmt);
     va_end(ap);
+    write_record(log, level, &(struct record){.request_id = request_id, .message = message});
+}
 
-    struct buf line;
-    buf_init(&line, (size_t)LINE_BYTES * 8);
-    put_line(log, &line, level_names[level], request_id, message);
-    pthread_mutex_lock(&log->lock);
-    if (log->dropped != log->told)
-        tell_dropped(log);
-    if (log->dropped != log->told || !write_line(log, &line))
-        log->dropped++;
-    pthread_mutex_unlock(&log->lock);
-    buf_done(&line);
+void log_fields(struct log *log, enum log_level level, const char *request_id, const char *message, const struct log_field *fields, int n)
+{
+    if (log && level >= log->min)
+        write_record(log, level, &(struct record){request_id, message, fields, n});
 }

@@ -26,6 +26,14 @@ uint64_t log_dropped(struct log *log); /* lines, since the start */
  * "time" (RFC 3339, UTC, ms), "level", "request_id", "message". */
 void log_write(struct log *log, enum log_level level, const char *request_id, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
+/* A line with named fields beside the message: members of their own in JSON format, name=value in text. */
+struct log_field {
+    const char *name; /* plain ASCII */
+    const char *text; /* NULL: the number */
+    double number;
+};
+void log_fields(struct log *log, enum log_level level, const char *request_id, const char *message, const struct log_field *fields, int n);
+
 #define log_debug(log, ...) log_write((log), LOG_DEBUG, NULL, __VA_ARGS__)
 #define log_info(log, ...) log_write((log), LOG_INFO, NULL, __VA_ARGS__)
 #define log_warn(log, ...) log_write((log), LOG_WARN, NULL, __VA_ARGS__)

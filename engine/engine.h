@@ -15,6 +15,13 @@
 struct engine;
 struct engine_ticket;
 
+/* What a ticket is to the scheduler (engine/schedule/policy.h): small and the only one of its client, of usual size, or a large call. */
+#define ENGINE_LANES 3
+extern const char *const engine_lanes[ENGINE_LANES]; /* "alone", "shared", "bulk" */
+/* Bounds of the counts in engine_stats.starts; the last count is of those above all of them. */
+#define ENGINE_STARTS 12
+extern const int engine_start_edges[ENGINE_STARTS - 1];
+
 struct engine_options {
     const char *model_dir;    /* required */
     const char *device;       /* "auto", "cpu", "cuda"; NULL: auto */
@@ -60,14 +67,18 @@ struct engine_info {
 struct engine_stats {
     uint64_t requests_done, requests_failed, requests_cancelled;
     uint64_t steps, tokens_generated, tokens_scored;
-    uint64_t steps_overlapped;                /* of them, launched while another was in flight */
-    uint64_t rows_computed;                   /* appended: each left K and V where it attended */
-    uint64_t rows_rescored;                   /* run again over cached keys for a score */
-    uint64_t rows_cached;                     /* positions that requests took from the prefix tree */
-    uint64_t rows_routed[MODEL_MAX_LAYERS];   /* of rows_computed, how many attended in layer l */
-    uint64_t rows_executed[MODEL_MAX_LAYERS]; /* and how many did not skip it */
-    uint64_t kv_rows_held;                    /* slots that hold K and V now */
-    uint64_t kv_rows_reserved;                /* slots promised to running requests beyond these */
+    uint64_t steps_launched;
+    uint64_t preemptions;                         /* sequences that made way for others, to be computed again */
+    uint64_t starts[ENGINE_LANES][ENGINE_STARTS]; /* tickets by lane, and by the steps launched from their submission to their first row */
+    uint64_t start_steps[ENGINE_LANES];           /* those steps, added up */
+    uint64_t steps_overlapped;                    /* of them, launched while another was in flight */
+    uint64_t rows_computed;                       /* appended: each left K and V where it attended */
+    uint64_t rows_rescored;                       /* run again over cached keys for a score */
+    uint64_t rows_cached;                         /* positions that requests took from the prefix tree */
+    uint64_t rows_routed[MODEL_MAX_LAYERS];       /* of rows_computed, how many attended in layer l */
+    uint64_t rows_executed[MODEL_MAX_LAYERS];     /* and how many did not skip it */
+    uint64_t kv_rows_held;                        /* slots that hold K and V now */
+    uint64_t kv_rows_reserved;                    /* slots promised to running requests beyond these */
     uint64_t tree_tokens, tree_nodes, evicted_tokens;
     uint64_t states_held, states_total; /* copies of router states that the tree keeps, and places for copies; 0: routers have none */
     int queued, running;

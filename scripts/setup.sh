@@ -1,7 +1,7 @@
 # Shell functions that bring a bare Debian 12 to where the project builds and runs. Sourced by ./evaluate, ./run-tests and the
 # container build; sets `root` to the top of the source tree. Every function does nothing when its work is already done.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-build_packages=(meson ninja-build pkg-config gcc g++ libmicrohttpd-dev libjansson-dev libsentencepiece-dev libssl-dev libpcre2-dev libutf8proc-dev)
+build_packages=(meson ninja-build pkg-config gcc g++ libmicrohttpd-dev libjansson-dev libsentencepiece-dev libssl-dev libpcre2-dev libutf8proc-dev zlib1g-dev)
 python_packages=(python3 python3-venv ca-certificates)
 
 die() {

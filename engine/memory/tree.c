@@ -106,10 +106,14 @@ static struct match match_tokens(const struct tree *t, const int32_t *tokens, in
     return m;
 }
 
-int tree_probe(const struct tree *t, const int32_t *tokens, int n, int n_rows)
+int tree_probe(const struct tree *t, const int32_t *tokens, int n, int n_rows, int *ret_blocked, const void **ret_owner)
 {
     struct match m = match_tokens(t, tokens, n);
-    return m.in_progress && m.n_kv < n_rows ? -1 : m.n_kv;
+    if (!m.in_progress || m.n_kv >= n_rows)
+        return m.n_kv;
+    *ret_blocked = m.n_kv;
+    *ret_owner = m.node->owner;
+    return -1;
 }
 
 /* A new node for tokens that the owner will compute. */
@@ -305,20 +309,20 @@ bool tree_put_state(struct tree *t, struct tree_path *p, int pos, int slot)
     return tree_node_put_state(t, n, i + 1, slot) >= 0;
 }
 
-/* Drops copies until an eighth of the pool is free, so that the walk over the nodes is not made for every slot. */
-static void drop_old_states(struct tree *t)
+/* Drops copies until an eighth of the pool and `kept` slots are free, so that the walk over the nodes is not made for every slot. */
+static void drop_old_states(struct tree *t, int kept)
 {
-    for (struct tree_node *n = t->oldest; n && t->state_pool->n_free <= t->state_pool->n / 8; n = n->lru_newer)
+    for (struct tree_node *n = t->oldest; n && t->state_pool->n_free <= kept + t->state_pool->n / 8; n = n->lru_newer)
         if (!n->pins)
             tree_node_drop_states(t, n);
 }
 
-int tree_take_state(struct tree *t)
+int tree_take_state(struct tree *t, int kept)
 {
     int slot;
-    if (!t->state_pool->n_free && t->n_states)
-        drop_old_states(t);
-    if (!t->state_pool->n_free)
+    if (t->state_pool->n_free <= kept && t->n_states)
+        drop_old_states(t, kept);
+    if (t->state_pool->n_free <= kept)
         return -1;
     slots_take(t->state_pool, 1, &slot);
     return slot;

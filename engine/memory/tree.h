@@ -71,11 +71,13 @@ int tree_init(struct tree *t, struct slots *kv, struct slots *state_pool, const 
 void tree_done(struct tree *t); /* no path may be in use */
 
 /* How many leading tokens have their rows computed; -1 when another sequence is computing the next row that this one needs
- * (rows 0 .. n_rows-1), so that waiting for it saves the work. Changes nothing. */
-int tree_probe(const struct tree *t, const int32_t *tokens, int n, int n_rows);
+ * (rows 0 .. n_rows-1), so that waiting for it saves the work: *ret_blocked then says after how many tokens, *ret_owner who it is.
+ * Changes nothing. */
+int tree_probe(const struct tree *t, const int32_t *tokens, int n, int n_rows, int *ret_blocked, const void **ret_owner);
 
 /* Enters a sequence: pins the matched path, adds what is missing as pending tokens of `owner`. ERR_NOMEM leaves the tree as it was
- * (but for harmless splits). tree_probe must not have said -1. *ret_n_kv: leading tokens with computed rows. */
+ * (but for harmless splits). Where tree_probe said -1 the sequence shares what is computed and
+ * keeps the rest to itself. *ret_n_kv: leading tokens with computed rows. */
 int tree_enter(struct tree *t, const void *owner, const int32_t *tokens, int n, int n_rows, struct tree_path *ret, int *ret_n_kv);
 
 /* The next n tokens of the path have been computed: their decisions [n, bits->n_bytes] and slots (token by token, and within a token by
@@ -100,8 +102,9 @@ int tree_find_state(const struct tree_path *p, int pos, int *ret_pos);
 /* Gives the path a copy at `pos`, 0 < pos <= computed rows. False (the slot stays the caller's): past the linked path, there is one already, or no
  * memory. */
 bool tree_put_state(struct tree *t, struct tree_path *p, int pos, int slot);
-/* A free slot of the state pool, if need be by dropping copies of nodes that no running sequence uses, least recently used first; -1: none. */
-int tree_take_state(struct tree *t);
+/* A free slot of the state pool besides `kept` others, if need be by dropping copies of nodes that no running sequence uses, least recently used
+ * first; -1: none. */
+int tree_take_state(struct tree *t, int kept);
 
 /* Evicts leaves until the pool has n free slots; the caller has made sure that this is possible. */
 void tree_make_room(struct tree *t, int n_free_slots);

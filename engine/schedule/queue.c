@@ -41,6 +41,7 @@ int queue_submit(struct queue *q, struct engine_ticket *t, struct err *err)
         for (int i = 0; i < t->n_seqs; i++)
             seq_list_push(&q->inbox, &t->seqs[i]);
         q->n_waiting += t->n_seqs;
+        t->submitted_at = q->stats.steps_launched;
         pthread_cond_signal(&q->wake);
     }
     pthread_mutex_unlock(&q->lock);

@@ -12,6 +12,7 @@ struct queue {
     pthread_cond_t wake;   /* the worker: there is something to do */
     pthread_cond_t idle;   /* others: what was asked of the worker is done */
     struct seq_list inbox; /* submitted, not yet taken by the worker */
+    bool reuses;           /* what was computed for one sequence serves others; set before the first submission */
     int max_waiting, n_waiting, n_running;
     struct engine_stats stats; /* as last delivered */
     struct err failure;        /* code < 0: the device is lost */

@@ -16,6 +16,15 @@ static inline void seq_list_push(struct seq_list *l, struct sequence *s)
     l->n++;
 }
 
+static inline void seq_list_push_front(struct seq_list *l, struct sequence *s)
+{
+    s->prev = NULL;
+    s->next = l->head;
+    *(l->head ? &l->head->prev : &l->tail) = s;
+    l->head = s;
+    l->n++;
+}
+
 static inline void seq_list_remove(struct seq_list *l, struct sequence *s)
 {
     *(s->prev ? &s->prev->next : &l->head) = s->next;

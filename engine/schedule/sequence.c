@@ -1,5 +1,6 @@
 /* A request's outputs: allocated before it is queued, filled from the results of steps, completed at the end. */
 #include "engine/schedule/sequence.h"
+#include "common/monotonic.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,8 +22,14 @@ size_t sequence_bytes(const struct eval_request *req, int n_layers)
 int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_layers, struct engine_ticket *ticket)
 {
     size_t scored = (size_t)(req->n_tokens - req->score_begin), fresh = (size_t)req->max_new, layers = (size_t)n_layers;
-    *s = (struct sequence){
-        .req = req, .ticket = ticket, .k1 = req->top_k > 1 ? req->top_k : 1, .table_off = -1, .state_slot = -1, .state_pos = -1};
+    *s = (struct sequence){.req = req,
+                           .ticket = ticket,
+                           .k1 = req->top_k > 1 ? req->top_k : 1,
+                           .table_off = -1,
+                           .state_slot = -1,
+                           .state_pos = -1,
+                           .blocked_at = -1};
+    s->submitted_s = monotonic_seconds();
     s->sampler = (struct sampler_params){req->temperature, req->sample_top_k, req->top_p, req->seed};
     size_t k1 = (size_t)s->k1, words = output_words(req, n_layers);
     float *at = s->block = calloc(words ? words : 1, 4);
@@ -37,7 +44,8 @@ int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_l
     s->new_tokens = s->new_top_ids + fresh * k1;
     s->rows_routed = s->new_tokens + fresh;
     s->rows_executed = s->rows_routed + layers;
-    s->result = (struct eval_result){.new_tokens = s->new_tokens,
+    s->result = (struct eval_result){.queued_s = -1,
+                                     .new_tokens = s->new_tokens,
                                      .new_logprobs = s->new_logprobs,
                                      .new_top_ids = s->new_top_ids,
                                      .new_top_logprobs = s->new_top_logprobs};
@@ -177,18 +185,25 @@ static int fill_routing(struct sequence *s, const struct route_bits *b)
 static void leave(struct sequence *s, const struct sequence_env *e)
 {
     tree_leave(e->tree, &s->path);
-    if (s->table_off >= 0)
-        extents_give(e->tables, s->table_off, (int64_t)e->bits->n_layers * s->table_cap);
+    sequence_give_tables(s, e);
     if (s->state_slot >= 0)
         slots_give(e->tree->state_pool, &s->state_slot, 1);
     s->state_slot = -1;
-    s->table_off = -1;
     s->promised = 0;
     free(s->kv_count);
     free(s->route);
     free(s->need);
     s->kv_count = s->rerun_count = NULL;
     s->route = s->need = NULL;
+}
+
+void sequence_preempt(struct sequence *s, const struct sequence_env *e)
+{
+    assert(!s->done && !s->in_flight);
+    leave(s, e);
+    s->state_pos = -1;
+    s->n_kv = s->n_cached = s->n_rerun_left = s->rerun_pos = s->n_appending = 0;
+    s->n_preempted++;
 }
 
 void sequence_finish(struct sequence *s, const struct sequence_env *e, int code, const struct err *err)

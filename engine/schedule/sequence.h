@@ -13,13 +13,27 @@
 
 struct engine_ticket;
 
+/* In which list of its ticket's flow (flow.h) a sequence is. */
+enum sequence_where { SEQUENCE_ELSEWHERE, SEQUENCE_WAITING, SEQUENCE_READY, SEQUENCE_RUNNING };
+
 struct sequence {
     struct sequence *prev, *next; /* in one list at a time (seq_list.h) */
     struct engine_ticket *ticket;
+    /* the policy's */
+    enum sequence_where where;
+    int lcp;              /* in a window: tokens that it surely shares with the one before */
+    int grant;            /* during a division: its grant, counted from 1; 0: none */
+    int n_preempted;      /* times */
+    uint64_t admitted;    /* counted from 1 in the order of admissions; the latest */
+    uint64_t admitted_at; /* launches before that */
+    uint64_t passed;      /* launches + 1 when it first had to wait for another's rows; 0: it had not */
+    uint64_t no_room;     /* likewise for room */
+    int blocked_at;       /* computed tokens before the row that it waits for */
     const struct eval_request *req;
     struct eval_result result;
     struct sampler_params sampler;
-    int k1; /* alternatives kept: max(1, req->top_k) */
+    double submitted_s; /* monotonic */
+    int k1;             /* alternatives kept: max(1, req->top_k) */
     bool done;
     bool in_flight;  /* a step with rows of it has been launched and not yet collected */
     int n_appending; /* rows that the step in flight appends */
@@ -34,7 +48,7 @@ struct sequence {
     struct tree_path path;
     int64_t table_off;           /* of its block tables; -1: none */
     int table_cap;               /* positions that may be computed */
-    int64_t promised;            /* KV slots set aside for rows still to come */
+    int64_t promised;            /* KV slots set aside for rows still to come: all of a prompt's, some of a generation's */
     int n_prompt_rows;           /* rows of the prompt that must be computed */
     int n_kv;                    /* positions computed, 0 .. n_kv-1 */
     int n_cached;                /* of them, taken from the tree */
@@ -60,12 +74,15 @@ enum row_need {
 struct sequence_env {
     struct executor *x;
     struct tree *tree;
-    struct extents *tables; /* of the block tables */
+    struct extents *tables;      /* of the block tables */
+    struct extents *kept_tables; /* those behind them, for small requests; NULL: none */
+    int64_t kept_base;           /* where these begin */
     const struct route_bits *bits;
     int *table_host;        /* [n_layers * max_positions] scratch for building block tables */
     const int32_t *eos_ids; /* [n_eos] */
     int n_eos;
     bool whole_prompts; /* executor.h */
+    int states_kept;    /* places for router states that copies must leave free */
     int state_every;    /* routers with a state: positions between copies that the tree keeps; 0: routers have none */
 };
 
@@ -83,12 +100,28 @@ enum admission {
     ADMIT_FAILED,      /* s->result holds the error */
     ADMIT_LOST,        /* the same, and it is the executor that failed */
 };
-/* Enters the tree, takes what it has, reserves slots (promised: those set aside for others) and block tables. */
-enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, int64_t promised);
+/* What there is for a sequence. */
+struct admission_terms {
+    int64_t promised; /* KV slots set aside for others */
+    int states_kept;  /* places for router states that must stay free */
+    int ahead;        /* generated tokens to set slots aside for */
+    bool lone;        /* may use kept_tables */
+    bool by_itself;   /* computes what another is computing rather than wait for it */
+};
+/* Enters the tree, takes what it has, reserves slots and block tables. *ret_owner: with ADMIT_WAIT_PREFIX, the one that it waits for. */
+enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, const struct admission_terms *terms,
+                              const struct sequence **ret_owner);
+
+/* Gives the block tables back; without any it does nothing. */
+void sequence_give_tables(struct sequence *s, const struct sequence_env *e);
 
 /* ---- sequence_pack.c ----------------------------------------------------------------------------------------- */
 /* Rows that can run now; 0: the sequence has all it needs, or what it needs next depends on a step in flight. */
 int sequence_due(const struct sequence *s);
+/* Of them, those that are appended. */
+int sequence_appends(const struct sequence *s);
+/* Are there rows of its prompt to be appended? */
+bool sequence_in_prompt(const struct sequence *s);
 /* Does a sequence in flight need more rows than those under way? */
 bool sequence_goes_on(const struct sequence *s);
 /* Adds n <= sequence_due rows to the step, with which the sequence is in flight. If routers have states, copies to be kept are added too. */
@@ -105,7 +138,9 @@ void sequence_commit_state(struct sequence *s, const struct sequence_env *e, int
 /* Wanted row i of the results: the score of the token after position pos, or the next generated token. */
 void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int pos, const struct step_results *results, int i);
 
-/* Leaves the tree, gives the tables back and completes the result; code: 0 or why it failed. */
+/* Leaves the tree and gives back all that it has on the device. It keeps its tokens and scores, and may be admitted again; it is not in flight. */
+void sequence_preempt(struct sequence *s, const struct sequence_env *e);
+/* The same for good, and completes the result; code: 0 or why it failed. */
 void sequence_finish(struct sequence *s, const struct sequence_env *e, int code, const struct err *err);
 
 /* Tokens from position pos on, as far as the prompt or what was generated goes. */

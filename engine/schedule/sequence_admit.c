@@ -1,4 +1,5 @@
 /* Admission: what the tree has of a request, and whether there is room for the rest. */
+#include "common/monotonic.h"
 #include "engine/schedule/sequence.h"
 #include <math.h>
 #include <stdlib.h>
@@ -124,37 +125,72 @@ static enum admission fail(struct sequence *s, const struct sequence_env *e, int
     return why;
 }
 
-enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, int64_t promised)
+/* ---- room ---------------------------------------------------------------------------------------------------------- */
+static bool take_tables(struct sequence *s, const struct sequence_env *e, bool lone)
+{
+    int64_t entries = (int64_t)e->bits->n_layers * s->table_cap;
+    if (lone && e->kept_tables && (s->table_off = extents_take(e->kept_tables, entries)) >= 0)
+        s->table_off += e->kept_base;
+    else
+        s->table_off = extents_take(e->tables, entries);
+    return s->table_off >= 0;
+}
+
+void sequence_give_tables(struct sequence *s, const struct sequence_env *e)
+{
+    int64_t entries = (int64_t)e->bits->n_layers * s->table_cap;
+    if (s->table_off >= 0 && e->kept_tables && s->table_off >= e->kept_base)
+        extents_give(e->kept_tables, s->table_off - e->kept_base, entries);
+    else if (s->table_off >= 0)
+        extents_give(e->tables, s->table_off, entries);
+    s->table_off = -1;
+}
+
+/* KV slots for the rows to come if the first n_cached are there. */
+static int64_t slots_for(const struct sequence *s, const struct sequence_env *e, int n_cached, int ahead)
+{
+    int64_t rows = (int64_t)s->n_prompt_rows + s->n_new + ahead;
+    return ((rows < s->table_cap ? rows : s->table_cap) - n_cached) * e->bits->n_layers;
+}
+
+enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, const struct admission_terms *terms,
+                              const struct sequence **ret_owner)
 {
     const struct eval_request *q = s->req;
+    const void *owner = NULL;
     if (s->table_cap == 0) /* one token, nothing to score or generate: no row is needed */
         return ADMIT_DONE;
-    if (e->tree->shared && tree_probe(e->tree, q->tokens, q->n_tokens, s->n_prompt_rows) < 0)
+    int cached = e->tree->shared ? tree_probe(e->tree, q->tokens, q->n_tokens, s->n_prompt_rows, &s->blocked_at, &owner) : 0;
+    *ret_owner = owner;
+    if (cached < 0 && !terms->by_itself)
         return ADMIT_WAIT_PREFIX;
-    int64_t entries = (int64_t)e->bits->n_layers * s->table_cap;
-    if (s->table_off < 0 && (s->table_off = extents_take(e->tables, entries)) < 0)
+    cached = cached < 0 ? s->blocked_at : cached < s->table_cap ? cached : s->table_cap;
+    if (tree_available(e->tree) < terms->promised + slots_for(s, e, cached, terms->ahead) || !take_tables(s, e, terms->lone))
         return ADMIT_WAIT_ROOM;
     int r = tree_enter(e->tree, s, q->tokens, q->n_tokens, s->n_prompt_rows, &s->path, &s->n_cached);
     if (r < 0)
         return fail(s, e, r, ADMIT_FAILED);
     if (s->n_cached > s->table_cap) /* the last token's row may be cached too, but this request has no use for it */
         s->n_cached = s->table_cap;
-    s->promised = (int64_t)(s->table_cap - s->n_cached) * e->bits->n_layers;
-    if (tree_available(e->tree) < promised + s->promised || (e->state_every && (s->state_slot = tree_take_state(e->tree)) < 0)) {
+    s->promised = slots_for(s, e, s->n_cached, terms->ahead);
+    if (tree_available(e->tree) < terms->promised + s->promised ||
+        (e->state_every && (s->state_slot = tree_take_state(e->tree, terms->states_kept)) < 0)) {
         tree_leave(e->tree, &s->path);
-        extents_give(e->tables, s->table_off, entries);
-        s->table_off = -1;
+        sequence_give_tables(s, e);
         s->promised = 0;
         return ADMIT_WAIT_ROOM;
     }
     s->n_kv = s->n_cached;
+    if (s->result.queued_s < 0)
+        s->result.queued_s = monotonic_seconds() - s->submitted_s;
     r = allocate_running(s, e);
     if (r < 0)
         return fail(s, e, r, ADMIT_FAILED);
     r = take_prefix(s, e);
     if (r < 0)
         return fail(s, e, r, ADMIT_LOST);
-    take_scores(s);
+    if (!s->n_new) /* one that was preempted later has all its scores */
+        take_scores(s);
     mark_reruns(s, e);
     return ADMIT_DONE;
 }

@@ -2,23 +2,46 @@
 #include "engine/schedule/sequence.h"
 #include <assert.h>
 
-/* Positions whose tokens are known and whose rows are still to be appended. */
-static int append_due(const struct sequence *s)
+/* Positions whose tokens are known. */
+static int known(const struct sequence *s)
 {
-    int known = s->n_new ? s->req->n_tokens + s->n_new : s->n_prompt_rows;
-    return known > s->n_kv ? known - s->n_kv : 0;
+    return s->n_new ? s->req->n_tokens + s->n_new : s->n_prompt_rows;
+}
+
+bool sequence_in_prompt(const struct sequence *s)
+{
+    return s->n_kv < s->n_prompt_rows;
+}
+
+/* A run does not go from the prompt into what was generated: their tokens lie apart, and selectors may see a prompt as a whole. */
+int sequence_appends(const struct sequence *s)
+{
+    int end = sequence_in_prompt(s) ? s->n_prompt_rows : known(s);
+    return end > s->n_kv ? end - s->n_kv : 0;
 }
 
 int sequence_due(const struct sequence *s)
 {
     if (s->done || s->in_flight || !s->table_cap)
         return 0;
-    return s->state_slot >= 0 && s->n_rerun_left ? s->n_rerun_left : s->n_rerun_left + append_due(s);
+    return s->state_slot >= 0 && s->n_rerun_left ? s->n_rerun_left : s->n_rerun_left + sequence_appends(s);
 }
 
 bool sequence_goes_on(const struct sequence *s)
 {
-    return s->n_rerun_left || s->n_prompt_rows > s->n_kv + s->n_appending || s->n_new + 1 < s->req->max_new;
+    return s->n_rerun_left || known(s) > s->n_kv + s->n_appending || s->n_new + 1 < s->req->max_new;
+}
+
+/* Are the logits of row p wanted? Of what was generated, those after the last token. */
+static bool wants_row(const struct sequence *s, int p)
+{
+    return p < s->n_prompt_rows ? s->need[p] & NEED_SCORE : p == known(s) - 1;
+}
+
+/* What penalties look at; nothing of it changes while a step of the sequence is in flight. */
+static struct logit_history history(const struct sequence *s)
+{
+    return (struct logit_history){s->req->tokens, s->new_tokens, s->req->n_tokens, s->n_new};
 }
 
 /* Row p of the sequence is row `row` of the step, and its logits are wanted. */
@@ -26,8 +49,8 @@ static void want_row(struct sequence *s, struct step *step, int row, int p)
 {
     int target = p + 1 < s->req->n_tokens ? s->req->tokens[p + 1] : -1, i = step_rows_want(&step->rows, row, target, s->k1);
     step->wants[i] = (struct step_owner){s, p};
-    if (p + 1 >= s->req->n_tokens && s->req->temperature > 0)
-        step->rows.draws[i] = (struct draw){&s->sampler, (uint64_t)s->n_new};
+    if (p + 1 >= s->req->n_tokens && (s->req->temperature > 0 || s->req->edits))
+        step->rows.draws[i] = (struct draw){&s->sampler, (uint64_t)s->n_new, s->req->edits, history(s)};
 }
 
 /* Router states of a run: they go on from the sequence's own slot, from a copy that the tree keeps, or from zeros. */
@@ -57,7 +80,7 @@ static void add_saves(struct sequence *s, const struct sequence_env *e, struct s
     struct step_rows *rows = &step->rows;
     run->save0 = rows->n_saves;
     for (int i = 0; i < run->n; i++) {
-        int slot = e->tree->shared && keeps_state(s, e, pos + i + 1) ? tree_take_state(e->tree) : -1;
+        int slot = e->tree->shared && keeps_state(s, e, pos + i + 1) ? tree_take_state(e->tree, e->states_kept) : -1;
         if (slot < 0)
             continue;
         step->saves[rows->n_saves] = (struct step_owner){s, pos + i + 1};
@@ -81,7 +104,7 @@ static void add_run(struct sequence *s, const struct sequence_env *e, struct ste
         add_saves(s, e, step, run, pos);
     }
     for (int i = 0; i < n; i++)
-        if (pos + i >= s->n_prompt_rows || s->need[pos + i] & NEED_SCORE)
+        if (wants_row(s, pos + i))
             want_row(s, step, row0 + i, pos + i);
     s->rows_run += n;
 }
@@ -114,7 +137,7 @@ static int pack_reruns(struct sequence *s, const struct sequence_env *e, struct 
 void sequence_pack(struct sequence *s, const struct sequence_env *e, struct step *step, int n)
 {
     s->in_flight = true;
-    int again = pack_reruns(s, e, step, n), due = append_due(s);
+    int again = pack_reruns(s, e, step, n), due = sequence_appends(s);
     n = again && e->state_every ? 0 : n - again; /* what is appended goes on from the states that are left behind */
     s->n_appending = n < due ? n : due;
     if (s->n_appending)

@@ -1,5 +1,6 @@
 /* Tickets and their sequences. */
 #include "engine/schedule/ticket.h"
+#include "engine/schedule/queue.h"
 #include <stdlib.h>
 
 static void init_condition(pthread_cond_t *c)
@@ -38,6 +39,20 @@ static int divide(struct engine_ticket *t, const struct eval_request *reqs)
     return 0;
 }
 
+/* Positions of all sequences; where rows are reused, those that one shares with the one before count once. */
+static int64_t count_rows(const struct engine_ticket *t)
+{
+    int64_t rows = 0;
+    for (int i = 0; i < t->n_seqs; i++) {
+        const struct eval_request *q = t->seqs[i].req, *last = i ? t->seqs[i - 1].req : NULL;
+        int shared = 0, most = last && t->queue && t->queue->reuses ? q->n_tokens - 1 : 0;
+        while (shared < most && shared < last->n_tokens && q->tokens[shared] == last->tokens[shared])
+            shared++;
+        rows += t->seqs[i].table_cap - shared;
+    }
+    return rows;
+}
+
 int ticket_new(struct queue *queue, const struct eval_request *reqs, int n, int n_layers, bool whole_prompts, struct engine_ticket **ret)
 {
     struct engine_ticket *t = calloc(1, sizeof(*t));
@@ -45,6 +60,8 @@ int ticket_new(struct queue *queue, const struct eval_request *reqs, int n, int 
         return ERR_NOMEM;
     init_condition(&t->done);
     t->queue = queue;
+    t->client_id = reqs[0].client;
+    t->call = reqs[0].call;
     t->n = t->n_seqs = n;
     for (int i = 0; whole_prompts && i < n; i++)
         t->n_seqs += is_two_passes(&reqs[i]);
@@ -55,10 +72,12 @@ int ticket_new(struct queue *queue, const struct eval_request *reqs, int n, int 
         r = ERR_NOMEM;
     for (int i = 0; r >= 0 && i < t->n_seqs; i++)
         r = sequence_prepare(&t->seqs[i], t->part ? &t->part[i] : &reqs[i], n_layers, t);
-    if (r < 0)
+    if (r < 0) {
         ticket_free(t);
-    else
-        *ret = t;
+        return r;
+    }
+    t->rows = count_rows(t);
+    *ret = t;
     return r;
 }
 

@@ -22,7 +22,7 @@ static void count_result(struct engine_stats *c, const struct sequence *q)
     }
 }
 
-/* The sequence is in no list. code: 0, or why it failed; one that is done already keeps its result. */
+/* The sequence is in no list, and has no place in the policy. code: 0, or why it failed; one that is done already keeps its result. */
 static void end_sequence(struct worker *w, struct sequence *q, int code, const struct err *err)
 {
     if (!q->done)
@@ -31,31 +31,12 @@ static void end_sequence(struct worker *w, struct sequence *q, int code, const s
     seq_list_push(&w->delivery.done, q);
 }
 
-static void end_waiting(struct worker *w, struct seq_list *list, struct sequence *q, int code, const struct err *err)
+/* One that waits or runs. */
+static void end_here(struct worker *w, struct sequence *q, int code, const struct err *err)
 {
-    seq_list_remove(list, q);
-    w->delivery.ended_waiting++;
+    *(q->where == SEQUENCE_RUNNING ? &w->delivery.ended_running : &w->delivery.ended_waiting) += 1;
+    policy_remove(&w->policy, q);
     end_sequence(w, q, code, err);
-}
-
-static void end_running(struct worker *w, struct sequence *q, int code, const struct err *err)
-{
-    seq_list_remove(&w->policy.running, q);
-    w->delivery.ended_running++;
-    end_sequence(w, q, code, err);
-}
-
-static void end_list(struct worker *w, struct seq_list *list, bool all, int code, const struct err *err)
-{
-    for (struct sequence *q = list->head, *next; q; q = next) {
-        next = q->next;
-        if (!all && (q->in_flight || !atomic_load(&q->ticket->cancelled)))
-            continue;
-        if (list == &w->policy.running)
-            end_running(w, q, code, err);
-        else
-            end_waiting(w, list, q, code, err);
-    }
 }
 
 /* Every sequence, none of them in flight; or those of cancelled tickets, of which the ones in flight end when they are collected. */
@@ -63,9 +44,11 @@ static void end_all(struct worker *w, bool all, int code, const char *text)
 {
     struct err err;
     err_set(&err, code, "%s", text);
-    end_list(w, &w->policy.running, all, code, &err);
-    end_list(w, &w->policy.ready, all, code, &err);
-    end_list(w, &w->policy.fifo, all, code, &err);
+    for (struct sequence *q = policy_next(&w->policy, NULL), *next; q; q = next) {
+        next = policy_next(&w->policy, q);
+        if (all || (!q->in_flight && atomic_load(&q->ticket->cancelled)))
+            end_here(w, q, code, &err);
+    }
 }
 
 /* A running sequence whose step was collected: it ends if it has all it wanted, failed, or is cancelled. */
@@ -73,9 +56,9 @@ static void end_if_complete(struct worker *w, struct sequence *q)
 {
     struct err err;
     if (q->done || q->result.finish != FINISH_NONE || !sequence_due(q))
-        end_running(w, q, 0, NULL);
+        end_here(w, q, 0, NULL);
     else if (atomic_load(&q->ticket->cancelled))
-        end_running(w, q, err_set(&err, ERR_CANCELLED, "the request was cancelled"), &err);
+        end_here(w, q, err_set(&err, ERR_CANCELLED, "the request was cancelled"), &err);
 }
 
 static void deliver(struct worker *w)
@@ -88,6 +71,8 @@ static void deliver(struct worker *w)
     c->evicted_tokens = w->tree.evicted_tokens;
     c->states_held = (uint64_t)w->tree.n_states;
     c->states_total = (uint64_t)w->states.n;
+    c->steps_launched = w->n_launched;
+    c->preemptions = w->policy.n_preempted;
     queue_deliver(w->queue, &w->delivery, c);
 }
 
@@ -121,16 +106,31 @@ static int64_t slots_in_flight(const struct worker *w)
     return n;
 }
 
+/* The first rows of a ticket are in the step that is being launched: how many steps it waited for them, that one included, is counted. */
+static void note_begin(struct worker *w, struct engine_ticket *t)
+{
+    uint64_t steps = w->n_launched - t->submitted_at;
+    int i = 0;
+    if (t->began_at)
+        return;
+    t->began_at = w->n_launched;
+    while (i < ENGINE_STARTS - 1 && steps > (uint64_t)engine_start_edges[i])
+        i++;
+    w->counts.starts[t->lane][i]++;
+    w->counts.start_steps[t->lane] += steps;
+}
+
 static int launch(struct worker *w, struct step *s, struct err *err)
 {
     struct step_rows *rows = &s->rows;
     int n = w->x->limits.whole_prompts ? policy_divide_whole(&w->policy) : policy_divide(&w->policy);
     step_rows_clear(rows);
-    for (int i = 0; i < n; i++)
-        if (w->policy.grants[i].n)
-            sequence_pack(w->policy.grants[i].seq, &w->env, s, w->policy.grants[i].n);
     s->overlapped = w->n_launched > w->counts.steps;
     s->number = ++w->n_launched;
+    for (int i = 0; i < n; i++) {
+        sequence_pack(w->policy.grants[i].seq, &w->env, s, w->policy.grants[i].n);
+        note_begin(w, w->policy.grants[i].seq->ticket);
+    }
     tree_make_room(&w->tree, step_rows_slots(rows));
     slots_take(&w->kv, step_rows_slots(rows), rows->reserved);
     return w->x->ops->launch(w->x, s->id, rows, err);
@@ -209,8 +209,12 @@ static struct policy_round admit(struct worker *w)
 {
     struct policy_round round = policy_admit(&w->policy, &w->env, slots_in_flight(w));
     w->delivery.started += round.started;
-    while (round.complete.n)
-        end_waiting(w, &round.complete, round.complete.head, 0, NULL);
+    while (round.complete.n) {
+        struct sequence *q = round.complete.head;
+        seq_list_remove(&round.complete, q);
+        w->delivery.ended_waiting++;
+        end_sequence(w, q, 0, NULL);
+    }
     if (w->delivery.done.n)
         deliver(w); /* now: a step may take long */
     return round;
@@ -224,7 +228,8 @@ static void run_step(struct worker *w)
     struct policy_round round = s ? admit(w) : (struct policy_round){0};
     double start = monotonic_seconds();
     int r = round.code;
-    if (r >= 0 && round.due > 0 && (!first || round.due >= (w->x->limits.max_rows + 1) / 2 || !policy_more_to_come(&w->policy)))
+    int64_t due = s ? w->policy.due : 0;
+    if (r >= 0 && due > 0 && (!first || due >= (w->x->limits.max_rows + 1) / 2 || !policy_more_to_come(&w->policy)))
         r = launch(w, s, &err);
     else if (r >= 0 && first)
         r = collect(w, first, &err);
@@ -236,7 +241,9 @@ static void run_step(struct worker *w)
 bool worker_turn(struct worker *w)
 {
     deliver(w);
-    struct queue_orders o = queue_take(w->queue, &w->policy.fifo, policy_idle(&w->policy));
+    struct seq_list arrived = {0};
+    struct queue_orders o = queue_take(w->queue, &arrived, policy_idle(&w->policy));
+    policy_arrive(&w->policy, &arrived);
     if (o.stop)
         return false;
     if (o.clear) {
@@ -263,9 +270,11 @@ static void *worker_main(void *arg)
 static int init_memory(struct worker *w, const struct worker_options *o, struct err *err)
 {
     const struct executor_limits *l = &w->x->limits;
+    struct policy_reserve kept = policy_reserve(l);
     w->env.table_host = malloc((size_t)l->n_layers * (size_t)l->max_positions * sizeof(int));
     if (w->env.table_host && slots_init(&w->kv, l->n_kv_slots) >= 0 && slots_init(&w->states, l->n_state_slots) >= 0 &&
-        extents_init(&w->tables, l->n_table_entries) >= 0 && route_bits_init(&w->bits, l->layers, l->n_layers) >= 0 &&
+        extents_init(&w->tables, l->n_table_entries - kept.entries) >= 0 && extents_init(&w->kept_tables, kept.entries) >= 0 &&
+        route_bits_init(&w->bits, l->layers, l->n_layers) >= 0 &&
         tree_init(&w->tree, &w->kv, l->n_state_slots ? &w->states : NULL, &w->bits, o->prefix_cache && !l->whole_prompts, o->tree_bytes) >=
             0)
         return 0;
@@ -277,14 +286,21 @@ int worker_init(struct worker *w, struct executor *x, struct queue *q, const str
     *w = (struct worker){.x = x, .queue = q, .log = o->log};
     int r = init_memory(w, o, err);
     if (r >= 0)
-        r = policy_init(&w->policy, x->limits.max_rows, err);
+        r = policy_init(&w->policy, x->limits.max_rows, x->limits.n_layers, err);
     if (r >= 0)
         r = commit_init(&w->commit, &w->bits, err);
     for (int i = 0; r >= 0 && i < x->limits.max_steps; i++)
         r = step_init(&w->steps[i], i, &x->limits, err);
+    struct policy_reserve kept = policy_reserve(&x->limits);
+    w->policy.reserve = kept.slots;
+    w->policy.state_reserve = kept.states;
+    q->reuses = o->prefix_cache && !x->limits.whole_prompts;
     w->env = (struct sequence_env){.x = x,
                                    .tree = &w->tree,
                                    .tables = &w->tables,
+                                   .kept_tables = &w->kept_tables,
+                                   .kept_base = x->limits.n_table_entries - kept.entries,
+                                   .states_kept = kept.states,
                                    .bits = &w->bits,
                                    .table_host = w->env.table_host,
                                    .eos_ids = o->eos_ids,
@@ -307,7 +323,9 @@ int worker_start(struct worker *w, struct err *err)
 /* What is still there when the worker stops. */
 static void end_rest(struct worker *w)
 {
-    queue_take(w->queue, &w->policy.fifo, false);
+    struct seq_list arrived = {0};
+    queue_take(w->queue, &arrived, false);
+    policy_arrive(&w->policy, &arrived);
     drop_steps(w, NULL);
     end_all(w, true, ERR_CANCELLED, "the engine is closing");
     deliver(w);
@@ -330,6 +348,7 @@ void worker_close(struct worker *w)
     tree_done(&w->tree);
     route_bits_done(&w->bits);
     extents_done(&w->tables);
+    extents_done(&w->kept_tables);
     slots_done(&w->states);
     slots_done(&w->kv);
     free(w->env.table_host);

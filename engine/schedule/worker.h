@@ -27,7 +27,7 @@ struct worker {
     struct log *log;
     struct policy policy;
     struct slots kv, states;
-    struct extents tables;
+    struct extents tables, kept_tables;
     struct route_bits bits;
     struct tree tree;
     struct commit commit;

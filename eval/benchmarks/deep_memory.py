@@ -93,8 +93,8 @@ def report(positions: int, about: dict[str, Any], usage: dict[str, Any], series:
     """Prints what is kept beside what should be; 0 if they agree."""
     attended = sum(usage["rows_routed"])
     executed = sum(n for name, n in series.items() if name.startswith("dtrnet_layer_rows_executed_total"))
-    states, held = series["dtrnet_router_states"], series["dtrnet_kv_rows_held"]
-    slots = series['dtrnet_device_memory_bytes{use="router_states"}']
+    states, held = series["dtrnet_router_states"], series["dtrnet_kv_held_rows"]
+    slots = series['dtrnet_device_memory_held_bytes{use="router_states"}']
     per = LAYERS * positions
     print(f"{LAYERS} layers x {positions} positions: executed {executed / per:.4f}, attended {attended / per:.4f}")
     print(f"K and V: {held:.0f} rows held, {attended} attended, a dense model holds {per}")

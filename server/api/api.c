@@ -8,6 +8,14 @@ const char *api_request_id(const struct call *c)
     return c->req ? c->req->id : NULL;
 }
 
+void api_count(struct call *c, int64_t tokens, int64_t rows)
+{
+    if (!c->req)
+        return;
+    c->req->tokens += tokens;
+    c->req->rows += rows;
+}
+
 struct charge *api_charge(const struct call *c)
 {
     return c->req ? &c->req->charge : NULL;
@@ -209,11 +217,13 @@ static size_t ticket_bytes(const struct call *c, const struct eval_request *reqs
     return bytes;
 }
 
-int api_submit(struct call *c, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
+int api_submit(struct call *c, struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)
 {
     size_t bytes = ticket_bytes(c, reqs, n);
     if (!charge_take(api_charge(c), bytes))
         return charge_error(api_charge(c), err);
+    if (n > 0)
+        reqs[0].client = c->client;
     int r = engine_submit(c->server->engine, reqs, n, ret, err);
     if (r < 0) {
         charge_give(api_charge(c), bytes);
@@ -224,12 +234,16 @@ int api_submit(struct call *c, const struct eval_request *reqs, int n, struct en
 
 void api_free(struct call *c, struct engine_ticket *t, const struct eval_request *reqs, int n)
 {
+    bool done = t && engine_wait(t, 0);
+    for (int i = 0; done && i < n; i++)
+        if (engine_result(t, i)->queued_s >= 0)
+            histogram_add(&c->server->metrics.queue, engine_result(t, i)->queued_s);
     engine_ticket_free(t);
     if (t)
         charge_give(api_charge(c), ticket_bytes(c, reqs, n));
 }
 
-int api_run(struct call *c, const struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err)
+int api_run(struct call *c, struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err)
 {
     struct engine_ticket *t = NULL;
     int r = api_submit(c, reqs, n, &t, err);

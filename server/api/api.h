@@ -18,7 +18,8 @@ struct call {
     struct server *server;
     struct http_request *req; /* NULL: not over HTTP (dtrnet score) */
     struct http_response *resp;
-    json_t *body; /* an object; NULL where the route has none */
+    uint64_t client; /* who asks (client_id.h); 0: nobody in particular */
+    json_t *body;    /* an object; NULL where the route has none */
     struct arena arena;
 };
 
@@ -70,15 +71,18 @@ int api_prefix_id(struct call *c, const char *name, int32_t *ret, struct err *er
 /* The spelling of a token in an answer: the tokenizer's, or "token_id:N" where there is none or `as_id` asks. */
 void api_write_token(struct call *c, struct writer *w, int32_t id, bool first, bool as_id);
 
+/* Adds to what the log tells of the request. */
+void api_count(struct call *c, int64_t tokens, int64_t rows);
+
 /* Memory of the request; NULL without HTTP. */
 struct charge *api_charge(const struct call *c);
-/* engine_submit, its memory charged; errors name the request's fields. */
-int api_submit(struct call *c, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err);
+/* engine_submit for the call's client, its memory charged; errors name the request's fields. */
+int api_submit(struct call *c, struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err);
 /* Frees a ticket (NULL is valid) and gives back what api_submit charged for the same requests. */
 void api_free(struct call *c, struct engine_ticket *t, const struct eval_request *reqs, int n);
 /* Submits and waits; a client that leaves, or a server that gives up, cancels. On success every result's code is 0. `what` names
  * a sequence in errors ("prompt"). The ticket is the caller's: api_free. */
-int api_run(struct call *c, const struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err);
+int api_run(struct call *c, struct eval_request *reqs, int n, const char *what, struct engine_ticket **ret, struct err *err);
 /* The waiting half, for a ticket that was submitted before; what became of it is for api_check. */
 int api_wait(struct call *c, struct engine_ticket *t, struct err *err);
 /* The first failure among the ticket's n results, which are sequences first .. of `total`. */

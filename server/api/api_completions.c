@@ -1,6 +1,5 @@
 /* POST /v1/completions, and the pointer to it from /v1/chat/completions. */
 #include "server/api/completion.h"
-#include "server/api/progress.h"
 
 /* ---- the answer ---- */
 
@@ -88,11 +87,7 @@ static int run_with_stops(struct completion *p, struct engine_ticket **ret, stru
 {
     struct progress progress;
     progress_init(&progress, p->n_choices);
-    for (int i = 0; i < p->n_choices; i++) {
-        p->reqs[i].on_token = progress_token;
-        p->reqs[i].on_done = progress_end;
-        p->reqs[i].user = &progress;
-    }
+    completion_follow(p, &progress);
     int r = api_submit(p->call, p->reqs, p->n_choices, ret, err);
     if (r >= 0)
         r = follow(p, *ret, &progress, err);
@@ -107,7 +102,7 @@ static int run_with_stops(struct completion *p, struct engine_ticket **ret, stru
 static int run(struct completion *p, struct err *err)
 {
     struct engine_ticket *t = NULL;
-    int r = p->stop.n ? run_with_stops(p, &t, err) : api_run(p->call, p->reqs, p->n_choices, "prompt", &t, err);
+    int r = completion_has_stops(p) ? run_with_stops(p, &t, err) : api_run(p->call, p->reqs, p->n_choices, "prompt", &t, err);
     for (int i = 0; i < p->n_choices && r >= 0; i++)
         completion_take(p, t, i);
     if (r >= 0)

@@ -10,7 +10,9 @@ static int find_text(struct call *c, const char **ret, size_t *ret_len, struct e
     if (json_is_array(json_object_get(c->body, name)))
         return err_field(err, ERR_INVALID, name, "%s must be a string; chat messages are not taken, since no chat template is applied here",
                          name);
-    int r = json_get_string(c->body, "", name, ret, ret_len, err);
+    int r = json_get_string(c->body, "", "content", ret, ret_len, err);
+    if (r >= 0)
+        r = json_get_string(c->body, "", name, ret, ret_len, err);
     if (r >= 0 && !*ret)
         return err_field(err, ERR_INVALID, "prompt", "prompt is missing");
     return r;
@@ -88,12 +90,29 @@ int api_tokenize(struct call *c, struct err *err)
         token_ids_done(&a->ids);
         return r;
     }
+    api_count(c, (int64_t)a->ids.n, 0);
     api_take_call(c, &a->call);
     c->resp->stream = (struct http_stream){answer_next, answer_done, a};
     return 0;
 }
 
 /* ---- /detokenize ---- */
+
+/* Ids that the model has and the tokenizer lacks add nothing, as in the tokenizers library's decode. */
+static size_t drop_unnamed(const struct tokenizer *t, int32_t *ids, size_t n)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < tokenizer_vocab_size(t))
+            ids[kept++] = ids[i];
+    return kept;
+}
+
+static int largest_id(const struct call *c)
+{
+    int named = tokenizer_vocab_size(c->server->tokenizer), vocab = c->server->info->config->vocab;
+    return (named > vocab ? named : vocab) - 1;
+}
 
 /* The text's bytes, and as many again for what JSON makes of it. */
 static int charge_decoded(struct call *c, const int32_t *ids, size_t n, struct err *err)
@@ -118,12 +137,15 @@ int api_detokenize(struct call *c, struct err *err)
     if (r >= 0 && !json_is_array(json_object_get(c->body, "tokens")))
         r = err_field(err, ERR_INVALID, "tokens", "tokens must be a list of token ids");
     if (r >= 0)
-        r = json_get_ids(c->body, "", "tokens", 0, tokenizer_vocab_size(c->server->tokenizer) - 1, API_MAX_TEXT_TOKENS, &ids, &n, err);
-    if (r >= 0)
+        r = json_get_ids(c->body, "", "tokens", 0, largest_id(c), API_MAX_TEXT_TOKENS, &ids, &n, err);
+    if (r >= 0) {
+        n = drop_unnamed(c->server->tokenizer, ids, n);
         r = charge_decoded(c, ids, n, err);
+    }
     if (r >= 0)
         r = tokenizer_decode(c->server->tokenizer, ids, n, false, &text, &len, err);
     free(ids);
+    api_count(c, (int64_t)n, 0);
     if (r < 0)
         return r;
     api_note_unknown(c, c->body, known);

@@ -4,7 +4,9 @@
  * completion_text.c makes text of tokens; completion_write.c writes choices. */
 #pragma once
 #include "server/api/api.h"
+#include "server/api/progress.h"
 #include "server/api/stop.h"
+#include "server/api/token_times.h"
 #include <time.h>
 
 #define COMPLETION_MAX_N 128
@@ -25,9 +27,12 @@ struct completion_prompt {
  * how many they were. */
 struct completion_choice {
     const struct completion_prompt *prompt;
-    struct stop_text text; /* of the generated tokens that count */
-    int n_new;             /* so many they are, the one that completes a stop string included */
-    int code;              /* why decoding failed, or 0 */
+    struct stop_text text;     /* of the generated tokens that count */
+    int n_new;                 /* so many they are, the one that ends the text included */
+    enum finish_reason finish; /* FINISH_NONE while more may come, and without any token */
+    int code;                  /* why decoding failed, or 0 */
+    struct token_times times;  /* the engine's thread alone uses it, and reads the next */
+    struct progress *progress; /* told of tokens and of the end; NULL: nobody waits for them */
 };
 
 struct completion {
@@ -36,8 +41,14 @@ struct completion {
     size_t n_prompts;
     int n, n_choices; /* n_choices = n_prompts * n */
     int max_tokens;
-    int logprobs; /* -1: none, else alternatives a token */
-    bool echo, ignore_eos, token_ids, stream, include_usage, has_stop;
+    int logprobs, prompt_logprobs; /* -1: none, else alternatives a token */
+    int n_top;                     /* alternatives in the engine's lists: what both want */
+    bool echo, ignore_eos, token_ids, stream, include_usage;
+    bool skip_special;         /* special tokens add no text */
+    struct logit_edits *edits; /* NULL: none */
+    int min_tokens;            /* so many come before anything may end the generation */
+    int32_t *stop_ids;         /* [n_stop_ids] tokens that end a generation */
+    size_t n_stop_ids;
     double temperature, top_p;
     int top_k;
     uint64_t seed;
@@ -47,16 +58,25 @@ struct completion {
     time_t created;
 };
 
-/* Reads c->body into *ret, in the arena; choices and requests are ready to be submitted, but for on_token and on_done. */
+/* Reads c->body into *ret, in the arena; choices and requests are ready to be submitted. */
 int completion_parse(struct call *c, struct completion *ret, struct err *err);
 void completion_done(struct completion *p); /* what is not in the arena; copes with a zeroed struct */
 
-/* Takes the tokens that choice i has got since the last call into its text. A complete stop string ends its sequence. */
+/* Tells `progress` (borrowed; until the ticket is freed) of tokens and ends. Before api_submit. */
+void completion_follow(struct completion *p, struct progress *progress);
+/* Takes the next token that choice i has got into its text; false: there is none, or the choice has ended. A stop string or a stop id ends
+ * its sequence. */
+bool completion_take_one(struct completion *p, struct engine_ticket *t, int i);
+/* All that it has got since the last call. */
 void completion_take(struct completion *p, struct engine_ticket *t, int i);
+/* Adds a generated token nothing to the text? */
+bool completion_is_silent(const struct completion *p, int32_t id);
+/* Is the text watched while it is made, because it may end a generation? */
+bool completion_has_stops(const struct completion *p);
 /* The first reason why the finished ticket has no answer, or 0. What comes behind a complete stop string is no reason. */
 int completion_check(struct completion *p, const struct engine_ticket *t, struct err *err);
-/* "stop" or "length" */
-const char *completion_finish(const struct completion *p, const struct engine_ticket *t, int i);
+/* "stop", "length", or NULL while more may come and the ticket has not ended. */
+const char *completion_finish(const struct completion *p, int i, bool ended);
 /* The echoed text of a prompt, appended to `out`. */
 int completion_prompt_text(const struct completion *p, const struct completion_prompt *prompt, struct buf *out);
 
@@ -79,13 +99,13 @@ void completion_write_logprobs(struct completion *p, struct writer *w, const str
 struct completion_cursor {
     int choice;
     bool begun;
-    int list;         /* of the logprobs */
+    int list;         /* of the logprobs; behind them prompt_logprobs */
     size_t at, chars; /* entry of the list; offset of its token */
 };
 #define COMPLETION_SLICE 256 /* entries of a list that are written at once */
 
-/* Writes some more of the cursor's choice, as it is in the answer that is not streamed, of a finished ticket. True when it was the end, and
- * the cursor stands before the next. */
+/* Writes some more of the cursor's choice, of a finished ticket: prompt, the tokens taken so far, and the reason for the end if that is among
+ * them. True when it was the end, and the cursor stands before the next. Meanwhile no token may be taken. */
 bool completion_write_some(struct completion *p, struct writer *w, const struct engine_ticket *t, struct completion_cursor *c);
 /* id, object, created, model: the members that begin an answer and every event of a stream. */
 void completion_write_head(struct completion *p, struct writer *w);

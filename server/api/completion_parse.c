@@ -1,6 +1,7 @@
 /* Reads a completions request: every field has a type and a range, names that would change the output and are not implemented are
  * refused unless neutral, other unknown names are ignored. */
-#include "server/api/completion.h"
+#include "common/monotonic.h"
+#include "server/api/completion_edits.h"
 #include <math.h>
 #include <string.h>
 #include <sys/random.h>
@@ -8,14 +9,11 @@
 /* clang-format off */
 static const char *const known[] = {
     "model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "n", "best_of", "stream", "stream_options", "logprobs", "echo",
-    "stop", "seed", "user", "ignore_eos", "return_tokens_as_token_ids", "add_bos", "logit_bias", "presence_penalty", "frequency_penalty",
-    "repetition_penalty", "repeat_penalty", "length_penalty", "min_p", "typical_p", "tfs_z", "mirostat", "suffix", "use_beam_search",
-    "min_tokens", "stop_token_ids", "bad_words", "allowed_token_ids", "prompt_logprobs", "truncate_prompt_tokens", "grammar",
-    "response_format", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "include_stop_str_in_output",
-    "skip_special_tokens", "add_special_tokens", NULL};
+    "stop", "seed", "user", "ignore_eos", "return_tokens_as_token_ids", "add_bos", "skip_special_tokens", "stop_token_ids",
+    "include_stop_str_in_output", "prompt_logprobs", "logit_bias", "presence_penalty", "frequency_penalty", "repetition_penalty", "min_p", "min_tokens", "spaces_between_special_tokens", NULL};
 /* clang-format on */
 
-enum neutral { NEUTRAL_NUMBER, NEUTRAL_FALSE, NEUTRAL_EMPTY };
+enum neutral { NEUTRAL_NUMBER, NEUTRAL_FALSE, NEUTRAL_EMPTY, NEUTRAL_TEXT };
 
 /* Known elsewhere, not implemented here: only the value that changes nothing is accepted. */
 static const struct refused {
@@ -23,42 +21,54 @@ static const struct refused {
     enum neutral kind;
     double value;
 } refused[] = {
-    {"logit_bias", NEUTRAL_EMPTY},
-    {"presence_penalty", NEUTRAL_NUMBER, 0},
-    {"frequency_penalty", NEUTRAL_NUMBER, 0},
-    {"repetition_penalty", NEUTRAL_NUMBER, 1},
     {"repeat_penalty", NEUTRAL_NUMBER, 1},
     {"length_penalty", NEUTRAL_NUMBER, 1},
-    {"min_p", NEUTRAL_NUMBER, 0},
     {"typical_p", NEUTRAL_NUMBER, 1},
     {"tfs_z", NEUTRAL_NUMBER, 1},
     {"mirostat", NEUTRAL_NUMBER, 0},
     {"suffix", NEUTRAL_EMPTY},
     {"use_beam_search", NEUTRAL_FALSE},
-    {"min_tokens", NEUTRAL_NUMBER, 0},
-    {"stop_token_ids", NEUTRAL_EMPTY},
     {"bad_words", NEUTRAL_EMPTY},
     {"allowed_token_ids", NEUTRAL_EMPTY},
-    {"prompt_logprobs", NEUTRAL_NUMBER, 0},
     {"truncate_prompt_tokens", NEUTRAL_EMPTY},
     {"grammar", NEUTRAL_EMPTY},
-    {"response_format", NEUTRAL_EMPTY},
+    {"response_format", NEUTRAL_TEXT},
+    {"structured_outputs", NEUTRAL_EMPTY},
     {"guided_json", NEUTRAL_EMPTY},
     {"guided_regex", NEUTRAL_EMPTY},
     {"guided_choice", NEUTRAL_EMPTY},
     {"guided_grammar", NEUTRAL_EMPTY},
-    {"include_stop_str_in_output", NEUTRAL_FALSE},
+    {"logits_processors", NEUTRAL_EMPTY},
+    {"prompt_embeds", NEUTRAL_EMPTY},
     {"add_special_tokens", NEUTRAL_FALSE},
+    {"n_predict", NEUTRAL_EMPTY},
+    {"n_probs", NEUTRAL_NUMBER, 0},
+    {"dry_multiplier", NEUTRAL_NUMBER, 0},
+    {"dynatemp_range", NEUTRAL_NUMBER, 0},
+    {"xtc_probability", NEUTRAL_NUMBER, 0},
+    {"top_a", NEUTRAL_NUMBER, 0},
 };
+
+static bool is_empty(const json_t *v)
+{
+    return (json_is_string(v) && !json_string_length(v)) || (json_is_array(v) && !json_array_size(v)) ||
+           (json_is_object(v) && !json_object_size(v));
+}
+
+/* {"type": "text"} */
+static bool is_text_format(const json_t *v)
+{
+    const char *type = json_string_value(json_object_get(v, "type"));
+    return type && !strcmp(type, "text");
+}
 
 static bool is_neutral(const struct refused *f, const json_t *v)
 {
     switch (f->kind) {
     case NEUTRAL_NUMBER: return json_is_number(v) && json_number_value(v) == f->value;
     case NEUTRAL_FALSE: return json_is_false(v);
-    case NEUTRAL_EMPTY:
-        return (json_is_string(v) && !json_string_length(v)) || (json_is_array(v) && !json_array_size(v)) ||
-               (json_is_object(v) && !json_object_size(v));
+    case NEUTRAL_EMPTY: return is_empty(v);
+    case NEUTRAL_TEXT: return is_empty(v) || is_text_format(v);
     }
     return false;
 }
@@ -107,7 +117,8 @@ static int parse_stream_options(struct call *c, struct completion *p, struct err
 static int parse_scalars(struct call *c, struct completion *p, struct err *err)
 {
     int best_of = 0, r;
-    *p = (struct completion){.call = c, .n = 1, .max_tokens = -1, .logprobs = -1, .temperature = 1, .top_p = 1, .created = time(NULL)};
+    *p = (struct completion){
+        .call = c, .n = 1, .max_tokens = -1, .logprobs = -1, .prompt_logprobs = -1, .temperature = 1, .top_p = 1, .created = time(NULL)};
     if ((r = get_int(c, "max_tokens", 0, 1 << 24, &p->max_tokens, err)) < 0 ||
         (r = get_int(c, "logprobs", 0, ENGINE_TOP_K_MAX, &p->logprobs, err)) < 0 ||
         (r = get_int(c, "n", 1, COMPLETION_MAX_N, &p->n, err)) < 0 || (r = get_int(c, "best_of", 1, COMPLETION_MAX_N, &best_of, err)) < 0 ||
@@ -116,11 +127,26 @@ static int parse_scalars(struct call *c, struct completion *p, struct err *err)
         (r = json_get_double(c->body, "", "top_p", 0, 1, &p->top_p, err)) < 0 ||
         (r = json_get_bool(c->body, "", "echo", &p->echo, err)) < 0 || (r = json_get_bool(c->body, "", "stream", &p->stream, err)) < 0 ||
         (r = json_get_bool(c->body, "", "ignore_eos", &p->ignore_eos, err)) < 0 ||
-        (r = json_get_bool(c->body, "", "return_tokens_as_token_ids", &p->token_ids, err)) < 0 || (r = parse_seed(c, p, err)) < 0)
+        (r = json_get_bool(c->body, "", "return_tokens_as_token_ids", &p->token_ids, err)) < 0 ||
+        (r = json_get_bool(c->body, "", "skip_special_tokens", &p->skip_special, err)) < 0 || (r = parse_seed(c, p, err)) < 0)
         return r;
+    if (p->top_p == 0)
+        return err_field(err, ERR_INVALID, "top_p", "top_p must be greater than 0 and at most 1, but is 0");
     if (best_of && best_of != p->n)
         return err_field(err, ERR_UNSUPPORTED, "best_of", "best_of must equal n (%d), but is %d", p->n, best_of);
     return parse_stream_options(c, p, err);
+}
+
+/* vLLM's: the prompt's own scores beside the choice. */
+static int parse_prompt_logprobs(struct call *c, struct completion *p, struct err *err)
+{
+    int r = get_int(c, "prompt_logprobs", 0, ENGINE_TOP_K_MAX, &p->prompt_logprobs, err);
+    if (r >= 0 && p->prompt_logprobs >= 0 && p->stream)
+        return err_field(err, ERR_UNSUPPORTED, "prompt_logprobs",
+                         "prompt_logprobs cannot be streamed; leave stream out, or use echo and logprobs");
+    p->n_top = p->logprobs > p->prompt_logprobs ? p->logprobs : p->prompt_logprobs;
+    p->n_top = p->n_top > 0 ? p->n_top : 0;
+    return r;
 }
 
 /* ---- stop ---- */
@@ -154,6 +180,31 @@ static int parse_stop(struct call *c, struct completion *p, struct err *err)
     int r = n ? api_need_tokenizer(c, "stop", err) : 0;
     for (size_t i = 0; i < n && r >= 0; i++)
         r = add_stop(json_is_array(v) ? json_array_get(v, i) : v, &p->stop, err);
+    return r;
+}
+
+static int parse_stop_ids(struct call *c, struct completion *p, struct err *err)
+{
+    const json_t *v = json_object_get(c->body, "stop_token_ids");
+    if (!v || json_is_null(v))
+        return 0;
+    if (!json_is_array(v))
+        return err_field(err, ERR_INVALID, "stop_token_ids", "stop_token_ids must be a list of token ids");
+    if (json_array_size(v) > STOP_MAX_STRINGS)
+        return err_field(err, ERR_INVALID, "stop_token_ids", "stop_token_ids has %zu ids; the limit is %d", json_array_size(v),
+                         STOP_MAX_STRINGS);
+    return api_ids(c, v, "stop_token_ids", 0, &p->stop_ids, &p->n_stop_ids, err);
+}
+
+static int parse_stops(struct call *c, struct completion *p, struct err *err)
+{
+    bool keep = false;
+    int r = parse_stop(c, p, err);
+    if (r >= 0)
+        r = parse_stop_ids(c, p, err);
+    if (r >= 0)
+        r = json_get_bool(c->body, "", "include_stop_str_in_output", &keep, err);
+    p->stop.keep = keep;
     return r;
 }
 
@@ -228,15 +279,23 @@ static int check_lengths(struct call *c, struct completion *p, struct err *err)
     if ((size_t)p->max_tokens > room)
         return err_field(err, ERR_INVALID, "max_tokens", "max_tokens is %d; a prompt of %zu tokens leaves %zu in max_model_len %zu",
                          p->max_tokens, longest, room, limit);
+    if (p->min_tokens > p->max_tokens)
+        return err_field(err, ERR_INVALID, "min_tokens", "min_tokens is %d; at most max_tokens, %d, may be asked for", p->min_tokens,
+                         p->max_tokens);
     return 0;
+}
+
+static bool scores_prompts(const struct completion *p)
+{
+    return p->prompt_logprobs >= 0 || (p->echo && p->logprobs >= 0);
 }
 
 /* What the answer may hold: entries of the lists, each with its alternatives. */
 static int check_size(struct completion *p, struct err *err)
 {
-    double entries = 0, each = 1 + (p->logprobs > 0 ? p->logprobs : 1);
+    double entries = 0, each = 1 + (p->n_top > 0 ? p->n_top : 1);
     for (size_t i = 0; i < p->n_prompts; i++)
-        entries += p->n * (p->max_tokens + (p->echo && p->logprobs >= 0 ? (double)p->prompts[i].n : 0));
+        entries += p->n * (p->max_tokens + (scores_prompts(p) ? (double)p->prompts[i].n : 0));
     if (entries * each <= COMPLETION_MAX_ENTRIES)
         return 0;
     return err_field(err, ERR_INVALID, "max_tokens", "max_tokens: the answer could hold %.0f logprobs; the limit of a request is %d",
@@ -245,7 +304,29 @@ static int check_size(struct completion *p, struct err *err)
 
 /* ---- sequences ---- */
 
-static int fill_requests(struct call *c, struct completion *p, struct err *err)
+/* On the engine's thread. */
+static void note_token(void *user)
+{
+    struct completion_choice *choice = user;
+    token_times_add(&choice->times);
+    if (choice->progress)
+        progress_token(choice->progress);
+}
+
+static void note_end(void *user)
+{
+    progress_end(((struct completion_choice *)user)->progress);
+}
+
+void completion_follow(struct completion *p, struct progress *progress)
+{
+    for (int i = 0; i < p->n_choices; i++) {
+        p->choices[i].progress = progress;
+        p->reqs[i].on_done = note_end;
+    }
+}
+
+static int fill_requests(struct call *c, struct completion *p, double begin_s, struct err *err)
 {
     p->n_choices = (int)p->n_prompts * p->n;
     p->reqs = arena_alloc(&c->arena, (size_t)p->n_choices, sizeof(*p->reqs));
@@ -255,32 +336,57 @@ static int fill_requests(struct call *c, struct completion *p, struct err *err)
     for (int i = 0; i < p->n_choices; i++) {
         const struct completion_prompt *prompt = &p->prompts[i / p->n];
         p->choices[i].prompt = prompt;
+        token_times_init(&p->choices[i].times, &c->server->metrics, begin_s);
         stop_text_init(&p->choices[i].text, &p->stop, (size_t)1 << 30);
         p->reqs[i] = (struct eval_request){
             .tokens = prompt->ids,
             .n_tokens = (int)prompt->n,
-            .score_begin = p->echo && p->logprobs >= 0 ? 1 : (int)prompt->n,
-            .top_k = p->logprobs > 0 ? p->logprobs : 0,
+            .score_begin = scores_prompts(p) ? 1 : (int)prompt->n,
+            .top_k = p->n_top,
             .max_new = p->max_tokens,
             .temperature = (float)p->temperature,
             .sample_top_k = p->top_k > 0 ? p->top_k : 0,
             .top_p = (float)p->top_p,
             .ignore_eos = p->ignore_eos,
+            .edits = p->edits,
+            .on_token = note_token,
+            .user = &p->choices[i],
             .seed = p->seed + (uint64_t)(i % p->n) * 0x9e3779b97f4a7c15u,
         };
     }
     return 0;
 }
 
+/* Is it in either list? */
+static bool is_known(const char *key)
+{
+    bool found = false;
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
+        found |= !strcmp(refused[i].name, key);
+    for (size_t i = 0; known[i]; i++)
+        found |= !strcmp(known[i], key);
+    return found;
+}
+
+static void note_unknown(struct call *c)
+{
+    const char *key;
+    json_t *v;
+    json_object_foreach (c->body, key, v)
+        if (!is_known(key))
+            server_note_unknown(c->server, api_request_id(c), key);
+}
+
 int completion_parse(struct call *c, struct completion *p, struct err *err)
 {
+    double begin_s = monotonic_seconds();
     int r;
     if ((r = api_check_model(c, err)) < 0 || (r = check_refused(c, err)) < 0 || (r = parse_scalars(c, p, err)) < 0 ||
-        (r = parse_stop(c, p, err)) < 0 || (r = parse_prompts(c, p, err)) < 0 || (r = check_lengths(c, p, err)) < 0 ||
-        (r = check_size(p, err)) < 0)
+        (r = parse_prompt_logprobs(c, p, err)) < 0 || (r = parse_stops(c, p, err)) < 0 || (r = completion_parse_edits(c, p, err)) < 0 ||
+        (r = parse_prompts(c, p, err)) < 0 || (r = check_lengths(c, p, err)) < 0 || (r = check_size(p, err)) < 0)
         return r;
-    api_note_unknown(c, c->body, known);
-    return fill_requests(c, p, err);
+    note_unknown(c);
+    return fill_requests(c, p, begin_s, err);
 }
 
 void completion_done(struct completion *p)

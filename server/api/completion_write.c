@@ -49,8 +49,51 @@ static void write_offset(struct completion *p, struct writer *w, const struct co
         *chars += ((unsigned char)s[k] & 0xc0) != 0x80;
 }
 
-enum list { LIST_TOKENS, LIST_LOGPROBS, LIST_TOP, LIST_OFFSETS, LIST_COUNT };
-static const char *const list_names[LIST_COUNT] = {"tokens", "token_logprobs", "top_logprobs", "text_offset"};
+enum list { LIST_TOKENS, LIST_LOGPROBS, LIST_TOP, LIST_OFFSETS, LIST_PROMPT, LIST_END };
+#define LIST_COUNT LIST_PROMPT /* members of "logprobs"; the other stands beside it */
+static const char *const list_names[LIST_END] = {"tokens", "token_logprobs", "top_logprobs", "text_offset", "prompt_logprobs"};
+
+/* Place among the best, from 1; 0: not among those that are known. */
+static int rank_of(const struct completion_entry *e, int n_top)
+{
+    for (int i = 0; i < n_top; i++)
+        if (e->top_ids[i] == e->id)
+            return i + 1;
+    return 0;
+}
+
+static void write_ranked(struct completion *p, struct writer *w, int32_t id, float logprob, int rank, bool first)
+{
+    char key[16];
+    snprintf(key, sizeof(key), "%d", id);
+    writer_key(w, key);
+    writer_open(w, '{');
+    writer_key(w, "logprob");
+    writer_float(w, logprob);
+    writer_key(w, "rank");
+    if (rank)
+        writer_int(w, rank);
+    else
+        writer_null(w);
+    writer_key(w, "decoded_token");
+    api_write_token(p->call, w, id, first, p->token_ids);
+    writer_close(w, '}');
+}
+
+/* One of prompt_logprobs, as vLLM writes it: the token itself first, then the best, under their ids. */
+static void write_prompt_entry(struct completion *p, struct writer *w, const struct completion_entry *e)
+{
+    if (!e->scored) {
+        writer_null(w);
+        return;
+    }
+    writer_open(w, '{');
+    write_ranked(p, w, e->id, e->logprob, rank_of(e, p->n_top), e->first);
+    for (int i = 0; i < p->prompt_logprobs; i++)
+        if (e->top_ids[i] != e->id)
+            write_ranked(p, w, e->top_ids[i], e->top_logprobs[i], i + 1, false);
+    writer_close(w, '}');
+}
 
 static void write_item(struct completion *p, struct writer *w, enum list list, const struct completion_entry *e, size_t *chars)
 {
@@ -60,6 +103,8 @@ static void write_item(struct completion *p, struct writer *w, enum list list, c
         write_top(p, w, e);
     else if (list == LIST_OFFSETS)
         write_offset(p, w, e, chars);
+    else if (list == LIST_PROMPT)
+        write_prompt_entry(p, w, e);
     else if (e->scored)
         writer_float(w, e->logprob);
     else
@@ -76,7 +121,7 @@ static size_t n_echoed(const struct completion *p, int i)
 static struct completion_entry echoed_entry(const struct completion *p, const struct eval_result *r, int i, size_t k)
 {
     const struct completion_prompt *prompt = p->choices[i].prompt;
-    size_t k1 = p->logprobs > 1 ? (size_t)p->logprobs : 1;
+    size_t k1 = p->n_top > 1 ? (size_t)p->n_top : 1;
     struct completion_entry e = {.id = prompt->ids[k], .scored = k > 0, .first = k == prompt->hidden, .silent = k < prompt->hidden};
     if (k > 0) {
         e.logprob = r->logprobs[k - 1];
@@ -90,7 +135,7 @@ static struct completion_entry echoed_entry(const struct completion *p, const st
 static struct completion_entry entry_at(const struct completion *p, const struct engine_ticket *t, int i, size_t k)
 {
     const struct eval_result *r = engine_result(t, i);
-    size_t n = n_echoed(p, i), top = (k - n) * (size_t)(p->logprobs > 1 ? p->logprobs : 1);
+    size_t n = n_echoed(p, i), top = (k - n) * (size_t)(p->n_top > 1 ? p->n_top : 1);
     if (k < n)
         return echoed_entry(p, r, i, k);
     k -= n;
@@ -99,7 +144,7 @@ static struct completion_entry entry_at(const struct completion *p, const struct
                                      .logprob = r->new_logprobs[k],
                                      .top_ids = r->new_top_ids + top,
                                      .top_logprobs = r->new_top_logprobs + top,
-                                     .silent = !p->ignore_eos && model_config_is_eos(p->call->server->info->config, r->new_tokens[k])};
+                                     .silent = completion_is_silent(p, r->new_tokens[k])};
 }
 
 void completion_write_logprobs(struct completion *p, struct writer *w, const struct engine_ticket *t, int i, int from, int to,
@@ -128,12 +173,13 @@ void completion_write_logprobs(struct completion *p, struct writer *w, const str
 static void begin_choice(struct completion *p, struct writer *w, int i)
 {
     struct completion_choice *choice = &p->choices[i];
+    bool ended = completion_finish(p, i, false) || p->max_tokens == 0;
     struct buf text;
     buf_init(&text, SIZE_MAX / 4);
     if (p->echo && w->code >= 0)
         w->code = completion_prompt_text(p, choice->prompt, &text);
     if (w->code >= 0)
-        w->code = buf_append(&text, choice->text.text.data, stop_text_settled(&choice->text, true));
+        w->code = buf_append(&text, choice->text.text.data, stop_text_settled(&choice->text, ended));
     writer_open(w, '{');
     writer_key_int(w, "index", i);
     writer_key(w, "text");
@@ -146,24 +192,28 @@ static void begin_choice(struct completion *p, struct writer *w, int i)
     buf_done(&text);
 }
 
-static void end_choice(struct completion *p, struct writer *w, const struct engine_ticket *t, int i)
+static void end_choice(struct completion *p, struct writer *w, int i)
 {
-    if (p->logprobs >= 0)
-        writer_close(w, '}');
-    writer_key_text(w, "finish_reason", completion_finish(p, t, i));
+    writer_key_text(w, "finish_reason", completion_finish(p, i, p->max_tokens == 0));
     writer_close(w, '}');
+}
+
+static size_t n_entries(const struct completion *p, int i, int list)
+{
+    return list == LIST_PROMPT ? p->choices[i].prompt->n : n_echoed(p, i) + (size_t)p->choices[i].n_new;
 }
 
 /* Some entries of a list; true at its end. */
 static bool write_slice(struct completion *p, struct writer *w, const struct engine_ticket *t, struct completion_cursor *c)
 {
-    size_t n = n_echoed(p, c->choice) + (size_t)p->choices[c->choice].n_new;
+    size_t n = n_entries(p, c->choice, c->list);
     if (c->at == 0) {
         writer_key(w, list_names[c->list]);
         writer_open(w, '[');
     }
     for (size_t to = c->at + COMPLETION_SLICE; c->at < n && c->at < to; c->at++) {
-        struct completion_entry e = entry_at(p, t, c->choice, c->at);
+        struct completion_entry e =
+            c->list == LIST_PROMPT ? echoed_entry(p, engine_result(t, c->choice), c->choice, c->at) : entry_at(p, t, c->choice, c->at);
         write_item(p, w, (enum list)c->list, &e, &c->chars);
     }
     if (c->at < n)
@@ -173,15 +223,29 @@ static bool write_slice(struct completion *p, struct writer *w, const struct eng
     return true;
 }
 
+static void begin_lists(struct completion *p, struct writer *w, struct completion_cursor *c)
+{
+    begin_choice(p, w, c->choice);
+    c->begun = true;
+    c->list = p->logprobs < 0 ? LIST_PROMPT : 0;
+}
+
+static void next_list(struct completion *p, struct writer *w, struct completion_cursor *c)
+{
+    if (++c->list == LIST_COUNT && p->logprobs >= 0)
+        writer_close(w, '}');
+}
+
 bool completion_write_some(struct completion *p, struct writer *w, const struct engine_ticket *t, struct completion_cursor *c)
 {
+    int lists = p->prompt_logprobs >= 0 ? LIST_END : LIST_COUNT;
     if (!c->begun) {
-        begin_choice(p, w, c->choice);
-        c->begun = true;
-    } else if (p->logprobs >= 0 && c->list < LIST_COUNT) {
-        c->list += write_slice(p, w, t, c);
+        begin_lists(p, w, c);
+    } else if (c->list < lists) {
+        if (write_slice(p, w, t, c))
+            next_list(p, w, c);
     } else {
-        end_choice(p, w, t, c->choice);
+        end_choice(p, w, c->choice);
         *c = (struct completion_cursor){.choice = c->choice + 1};
         return true;
     }
@@ -214,6 +278,7 @@ void completion_write_usage(struct completion *p, struct writer *w, const struct
     atomic_fetch_add(&p->call->server->metrics.prompt_tokens, (uint64_t)prompt);
     atomic_fetch_add(&p->call->server->metrics.completion_tokens, (uint64_t)made);
     atomic_fetch_add(&p->call->server->metrics.dropped_tokens, (uint64_t)dropped);
+    api_count(p->call, prompt + made, computed);
     writer_key(w, "usage");
     writer_open(w, '{');
     writer_key_int(w, "prompt_tokens", prompt);

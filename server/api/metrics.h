@@ -2,18 +2,18 @@
 #pragma once
 #include "common/buf.h"
 #include "engine/engine.h"
+#include "server/api/metrics_text.h"
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define METRICS_ROUTES 24 /* routes.c has fewer; the last one counts paths that are no route */
+#define METRICS_ROUTES 32 /* routes.c has fewer; the last one counts paths that are no route */
 #define METRICS_STATUSES 16
-#define METRICS_BUCKETS 16
 
 /* Zeroed is ready. Any thread may count. */
 struct metrics {
     _Atomic uint64_t requests[METRICS_ROUTES][METRICS_STATUSES];
-    _Atomic uint64_t buckets[METRICS_ROUTES][METRICS_BUCKETS + 1]; /* not cumulative; the last is +Inf */
-    _Atomic uint64_t micros[METRICS_ROUTES];
+    struct histogram latency[METRICS_ROUTES];
+    struct histogram queue, first_token, between_tokens;
     _Atomic uint64_t prompt_tokens, completion_tokens, dropped_tokens;
 };
 

@@ -60,6 +60,7 @@ static int make_wave(struct score_job *j, struct score_wave *w, struct err *err)
         fill_request(j, p, at, &w->reqs[i]);
         at += pair_length(p);
     }
+    w->reqs[0].call = (uint64_t)(uintptr_t)j; /* the waves take turns as one */
     return api_submit(j->call, w->reqs, w->n, &w->ticket, err);
 }
 

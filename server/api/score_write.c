@@ -18,6 +18,7 @@ static void write_cost(struct writer *w, const struct sequences_cost *cost)
 static void write_usage(struct call *c, struct writer *w, const struct api_usage *u, struct score_counts counts)
 {
     atomic_fetch_add(&c->server->metrics.prompt_tokens, (uint64_t)counts.prompt);
+    api_count(c, counts.prompt, u->computed);
     writer_key(w, "usage");
     writer_open(w, '{');
     writer_key_int(w, "prompt_tokens", counts.prompt);

@@ -4,6 +4,7 @@
 #include "common/budget.h"
 #include "common/log.h"
 #include "engine/engine.h"
+#include "server/api/client_id.h"
 #include "server/api/keys.h"
 #include "server/api/metrics.h"
 #include "tokenizer/tokenizer.h"
@@ -22,6 +23,7 @@ struct server_settings {
     bool strict_model_name;               /* refuse requests whose `model` is another */
     bool tokenizer_info;                  /* answer /tokenizer_info */
     enum tokenizer_rules tokenizer_rules; /* whose reading of the tokenizer's files is followed */
+    struct client_proxies proxies;        /* who may tell for whom it asks */
     struct keys *keys;                    /* borrowed; NULL: none is needed */
     struct budget *budget;                /* of requests; borrowed; NULL: none. Its limit is set when the model is loaded */
     size_t request_memory;                /* the limit; 0: a share of what is then free */

@@ -21,8 +21,8 @@ void stop_text_done(struct stop_text *t)
     buf_done(&t->text);
 }
 
-/* Where the first stop string begins that ends in the bytes from `old` on; -1: none does. */
-static size_t find_stop(const struct stop_text *t, size_t old)
+/* Where the first stop string begins that ends in the bytes from `old` on; -1: none does. *ret_len is its length. */
+static size_t find_stop(const struct stop_text *t, size_t old, size_t *ret_len)
 {
     const struct stop_set *set = t->set;
     size_t best = (size_t)-1;
@@ -34,8 +34,10 @@ static size_t find_stop(const struct stop_text *t, size_t old)
         const char *at = NULL;
         if (fresh[(unsigned char)set->strings[i][len - 1]])
             at = memmem(t->text.data + from, t->text.len - from, set->strings[i], len);
-        if (at && (size_t)(at - t->text.data) < best)
-            best = (size_t)(at - t->text.data);
+        if (!at || (size_t)(at - t->text.data) >= best)
+            continue;
+        best = (size_t)(at - t->text.data);
+        *ret_len = len;
     }
     return best;
 }
@@ -43,15 +45,15 @@ static size_t find_stop(const struct stop_text *t, size_t old)
 /* Of several strings the one that begins first counts. */
 int stop_text_add(struct stop_text *t, const char *bytes, size_t n)
 {
-    size_t old = t->text.len;
+    size_t old = t->text.len, stop_len = 0;
     int r = buf_append(&t->text, bytes, n);
     if (r < 0)
         return r;
-    size_t best = n && t->set->n ? find_stop(t, old) : (size_t)-1;
+    size_t best = n && t->set->n && !t->deaf ? find_stop(t, old, &stop_len) : (size_t)-1;
     if (best == (size_t)-1)
         return 0;
     t->hit = true;
-    t->cut = best;
+    t->cut = t->set->keep ? best + stop_len : best;
     return 1;
 }
 
@@ -84,6 +86,8 @@ size_t stop_text_settled(struct stop_text *t, bool ended)
         return t->cut;
     if (ended)
         return t->text.len;
+    if (t->set->keep)
+        return whole_characters(t->text.data, t->text.len);
     size_t tail = t->set->longest ? t->set->longest - 1 : 0, begin = t->text.len > tail ? t->text.len - tail : 0;
     if (begin > t->held)
         t->held = begin;

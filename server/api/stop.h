@@ -12,14 +12,16 @@ struct stop_set {
     size_t *lens;         /* [n] bytes */
     size_t n, longest;
     bool first[256]; /* bytes that begin a string */
+    bool keep;       /* the string that ends the text stays in it */
 };
 
 /* The text of one generation. */
 struct stop_text {
     const struct stop_set *set; /* borrowed; may be empty */
     struct buf text;
-    size_t cut; /* bytes of text that count, once hit: those before the stop string that begins first */
+    size_t cut; /* bytes of text that count, once hit: those before the stop string that begins first, or with it (set->keep) */
     bool hit;
+    bool deaf;   /* no stop string may end in what is added now */
     size_t held; /* where the first stop string that the text may still complete begins; it never moves back */
 };
 

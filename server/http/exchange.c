@@ -5,9 +5,12 @@
  * connection ends with the answer. A body that is let in is assembled in one struct buf with a hard maximum; what lies beyond the maximum
  * is dropped likewise, up to DRAIN_FACTOR times it. A request whose head leaves a doubt is answered at once, and one that came in chunks ends its
  * connection too, so that nothing that a proxy took for a body is read as a request. An answer that comes in pieces is sent whole if it is short, so that it has a length. */
+#include "server/http/cors.h"
+#include "server/http/gzip.h"
 #include "server/http/head_shown.h"
 #include "server/http/http_private.h"
 #include "server/http/library_errors.h"
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -36,7 +39,8 @@ struct http_exchange {
     size_t dropped_bytes, drop_max; /* so much is read of a body that is not kept */
     int status;                     /* 0: no answer queued yet */
     bool handled, http11;
-    bool refused; /* body_error was there before the body */
+    bool refused;           /* body_error was there before the body */
+    bool may_gzip, gzipped; /* the answer: is it compressed for those who ask; is it compressed */
     struct http_stream stream;
     struct buf piece; /* what `next` wrote and MHD has not taken yet */
     size_t piece_taken;
@@ -54,6 +58,42 @@ int http_in_flight_of(const struct http_request *req)
 const char *http_header(const struct http_request *req, const char *name)
 {
     return MHD_lookup_connection_value(req->exchange->mhd, MHD_HEADER_KIND, name);
+}
+
+struct last_value {
+    const char *name, *value;
+};
+
+static enum MHD_Result take_last(void *user, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+    struct last_value *v = user;
+    (void)kind;
+    if (!strcasecmp(name, v->name))
+        v->value = value;
+    return MHD_YES;
+}
+
+const char *http_last_header(const struct http_request *req, const char *name)
+{
+    struct last_value v = {name, NULL};
+    MHD_get_connection_values(req->exchange->mhd, MHD_HEADER_KIND, take_last, &v);
+    return v.value;
+}
+
+bool http_peer(const struct http_request *req, unsigned char ret[16])
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(req->exchange->mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *a = info ? info->client_addr : NULL;
+    memset(ret, 0, 16);
+    if (a && a->sa_family == AF_INET6) {
+        memcpy(ret, &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, 16);
+    } else if (a && a->sa_family == AF_INET) {
+        ret[10] = ret[11] = 0xff;
+        memcpy(ret + 12, &((const struct sockaddr_in *)(const void *)a)->sin_addr, 4);
+    } else {
+        return false;
+    }
+    return true;
 }
 
 /* HTTP/1.0 knows no interim answers. In a TLS connection the watcher cannot write, and hardly a client closes one half of it. */
@@ -221,6 +261,23 @@ static ssize_t stream_read(void *user, uint64_t pos, char *out, size_t max)
     return (ssize_t)n;
 }
 
+/* What lets a page of another origin read the answer, and ask in the first place. */
+static void add_cors_headers(struct http_exchange *x, struct MHD_Response *m, const char *methods)
+{
+    const char *origin = cors_allow(x->h->o.cors_origin, http_header(&x->req, "Origin"));
+    if (!origin)
+        return;
+    MHD_add_response_header(m, "Access-Control-Allow-Origin", origin);
+    MHD_add_response_header(m, "Access-Control-Expose-Headers", "X-Request-Id, Retry-After");
+    if (!methods || strcmp(x->req.method, "OPTIONS"))
+        return;
+    MHD_add_response_header(m, "Access-Control-Allow-Methods", methods);
+    MHD_add_response_header(m, "Access-Control-Allow-Headers", "Authorization, Content-Type, X-Request-Id");
+    MHD_add_response_header(m, "Access-Control-Max-Age", "600");
+    if (http_header(&x->req, "Access-Control-Request-Private-Network"))
+        MHD_add_response_header(m, "Access-Control-Allow-Private-Network", "true");
+}
+
 /* Of what a browser shows: it asks again after an update, guesses no types, and tells nobody where it came from. */
 static void add_page_headers(struct MHD_Response *m, const char *policy)
 {
@@ -238,6 +295,11 @@ static void add_headers(struct http_exchange *x, struct MHD_Response *m, const s
     MHD_add_response_header(m, "X-Request-Id", x->req.id);
     if (resp->content_policy)
         add_page_headers(m, resp->content_policy);
+    if (x->may_gzip || x->h->o.cors_origin)
+        MHD_add_response_header(m, "Vary", !x->may_gzip ? "Origin" : x->h->o.cors_origin ? "Accept-Encoding, Origin" : "Accept-Encoding");
+    if (x->gzipped)
+        MHD_add_response_header(m, "Content-Encoding", "gzip");
+    add_cors_headers(x, m, resp->allow);
     if (resp->allow)
         MHD_add_response_header(m, "Allow", resp->allow);
     if (resp->retry_after_s > 0) {
@@ -268,11 +330,22 @@ static int begin_stream(struct http_exchange *x, struct http_response *resp)
     return r;
 }
 
+/* Events are sent as they are, so that each arrives when it is sent. */
+static void compress(struct http_exchange *x, struct http_response *resp)
+{
+    bool streams = resp->stream.next && !x->stream_ended;
+    x->may_gzip = x->h->o.gzip && !resp->events && (streams || resp->body.len >= GZIP_LEAST_BYTES);
+    if (!x->may_gzip || !gzip_accepted(http_header(&x->req, "Accept-Encoding")))
+        return;
+    x->gzipped = streams ? gzip_stream(&x->stream, &x->piece, &x->req.charge) : gzip_body(&resp->body, &x->req.charge);
+}
+
 static enum MHD_Result send_response(struct http_exchange *x, struct http_response *resp)
 {
     struct MHD_Response *m;
     if (resp->stream.next && begin_stream(x, resp) < 0)
         return MHD_NO;
+    compress(x, resp);
     if (resp->stream.next && !x->stream_ended) {
         m = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, stream_read, x, NULL);
         buf_done(&resp->body);

@@ -30,6 +30,7 @@ struct http_request {
     int route;                        /* left to the handler; -1 at first */
     char client[HTTP_CLIENT_MAX + 1]; /* left to the handler: who asks; "" at first */
     bool wants_body;                  /* left to `admit`: false drops what body there is */
+    int64_t tokens, rows;             /* left to the handler, for the log: prompt and generated tokens; positions computed */
     struct charge charge;             /* memory that it holds, the body included; given back in the end */
     struct http_exchange *exchange;
 };
@@ -60,12 +61,14 @@ struct http_options {
     int port;                                 /* 0: a free one */
     const char *tls_cert_file, *tls_key_file; /* both or neither */
     int max_connections;
-    int header_timeout_s;  /* headers take no longer in all */
-    int idle_timeout_s;    /* between requests, and while nothing of an answer is taken */
-    int period_s;          /* in every such period of a body or an answer under way */
-    size_t min_rate;       /* so many bytes a second must move, on average */
-    size_t max_body_bytes; /* larger bodies never reach the handler */
-    struct budget *budget; /* of all requests; borrowed; NULL: none */
+    int header_timeout_s;    /* headers take no longer in all */
+    int idle_timeout_s;      /* between requests, and while nothing of an answer is taken */
+    int period_s;            /* in every such period of a body or an answer under way */
+    size_t min_rate;         /* so many bytes a second must move, on average */
+    size_t max_body_bytes;   /* larger bodies never reach the handler */
+    const char *cors_origin; /* cors.h; NULL: none */
+    bool gzip;               /* compress answers for clients that ask for it */
+    struct budget *budget;   /* of all requests; borrowed; NULL: none */
     struct log *log;
     int (*write_error)(struct buf *out, const struct err *err); /* the body of an error that the library answers by itself */
     /* Runs on the connection's thread when the headers are there. Negative: the request is refused, its body is not kept, and `handle`
@@ -98,6 +101,10 @@ void http_close(struct http_server *h);
 void http_drop_body(struct http_request *req);
 /* The value of a request header, or NULL; borrowed. */
 const char *http_header(const struct http_request *req, const char *name);
+/* The value of a header that may be there more than once: the last; or NULL. */
+const char *http_last_header(const struct http_request *req, const char *name);
+/* The address of who is connected, an IPv4 one as ::ffff:a.b.c.d. False: there is none. */
+bool http_peer(const struct http_request *req, unsigned char ret[16]);
 /* To be called for every request but probes, which are served beyond max_connections: waits for a place if the connection has none. False:
  * too many wait. */
 bool http_take_place(struct http_request *req);

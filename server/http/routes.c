@@ -2,6 +2,7 @@
 #include "server/http/routes.h"
 #include "server/http/hosts.h"
 #include <malloc.h>
+#include <math.h>
 #include <string.h>
 
 #define REQUEST_ARENA (SIZE_MAX / 4)  /* the request's charge is the limit */
@@ -57,6 +58,8 @@ static int find(struct http_request *req, struct http_response *resp, const stru
         }
         allow = strcmp(table[i].method, "GET") ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
     }
+    if (!strcmp(req->path, "*"))
+        allow = "GET, HEAD, POST, OPTIONS"; /* of the server as a whole */
     resp->allow = allow;
     if (allow && !strcmp(method, "OPTIONS")) {
         resp->status = 204;
@@ -137,7 +140,7 @@ static int parse_body(struct call *c, struct err *err)
     size_t most = json_estimate(c->req->body, c->req->body_len);
     if (!charge_take(charge, most))
         return charge_error(charge, err);
-    int r = json_parse(c->req->body, c->req->body_len, "body", &c->body, err);
+    int r = json_parse_with_nul(c->req->body, c->req->body_len, "body", &c->body, err);
     charge_change(charge, most, r < 0 ? 0 : json_parsed_bytes());
     http_drop_body(c->req);
     if (r >= 0 && !json_is_object(c->body))
@@ -177,9 +180,18 @@ static void fail(struct call *c, struct err *err, int code)
               err_name(err->code), err->text);
 }
 
+static uint64_t client_of(const struct server *s, const struct http_request *req)
+{
+    struct client_address peer;
+    http_peer(req, peer.bytes);
+    const char *forwarded = s->settings->proxies.n ? http_last_header(req, "X-Forwarded-For") : NULL;
+    struct client_address a = client_address_of(&s->settings->proxies, &peer, forwarded);
+    return client_id(req->client, &a);
+}
+
 void routes_handle(void *user, struct http_request *req, const struct err *body_error, struct http_response *resp)
 {
-    struct call c = {.server = user, .req = req, .resp = resp};
+    struct call c = {.server = user, .req = req, .resp = resp, .client = client_of(user, req)};
     struct err err = {0};
     arena_init(&c.arena, REQUEST_ARENA);
     c.arena.charge = &req->charge;
@@ -191,6 +203,23 @@ void routes_handle(void *user, struct http_request *req, const struct err *body_
     arena_done(&c.arena);
 }
 
+/* One line a request; tokens and rows are those of answers that were written. */
+static void log_access(struct server *s, const struct http_request *req, int status, double seconds, bool sent, bool quiet)
+{
+    struct log_field fields[8] = {{"method", req->method},
+                                  {"path", req->path},
+                                  {"status", NULL, status},
+                                  {"duration_ms", NULL, round(1e6 * seconds) / 1e3},
+                                  {"tokens", NULL, (double)req->tokens},
+                                  {"rows", NULL, (double)req->rows}};
+    int n = 6;
+    if (*req->client)
+        fields[n++] = (struct log_field){"client", req->client};
+    if (!sent)
+        fields[n++] = (struct log_field){"sent", "partly"};
+    log_fields(s->log, quiet ? LOG_DEBUG : LOG_INFO, req->id, "request", fields, n);
+}
+
 void routes_finished(void *user, const struct http_request *req, int status, double seconds, bool sent)
 {
     struct server *s = user;
@@ -198,6 +227,5 @@ void routes_finished(void *user, const struct http_request *req, int status, dou
     if (req->charge.peak > TRIM_BYTES)
         malloc_trim(0);
     metrics_count(&s->metrics, req->route, status, seconds);
-    log_write(s->log, quiet ? LOG_DEBUG : LOG_INFO, req->id, "%.16s %.100s %d %.1f ms%s%s%s", req->method, req->path, status, 1e3 * seconds,
-              *req->client ? " " : "", req->client, sent ? "" : " (not sent to its end)");
+    log_access(s, req, status, seconds, sent, quiet);
 }

@@ -669,7 +669,7 @@ function byLayer(series, name) {
 function showLive(now, before) {
   const m = now.series, get = (name) => m.get(`dtrnet_${name}`) ?? 0;
   const rate = (name) => (before ? Math.max(0, get(name) - (before.series.get(`dtrnet_${name}`) ?? 0)) / (now.at - before.at) : 0);
-  const held = get("kv_rows_held"), total = get("kv_rows_total"), bytes = get("kv_bytes_held");
+  const held = get("kv_held_rows"), total = get("kv_pool_rows"), bytes = get("kv_held_bytes");
   figures($("live"), [
     ["Running", count(get("running_sequences")), `${count(get("queue_sequences"))} waiting`],
     ["Tokens a second", count(rate("rows_computed_total") + rate("rows_rescored_total")), `${count(rate("tokens_generated_total"))} generated`],

@@ -42,7 +42,7 @@ static void start_line(struct server *s, const char *text, size_t len, size_t nu
     arena_init(&l->call.arena, LINE_ARENA);
     buf_init(&l->resp.body, (size_t)1 << 31);
     l->call.resp = &l->resp;
-    int r = json_parse(text, len, "it", &l->call.body, &l->err);
+    int r = json_parse_with_nul(text, len, "it", &l->call.body, &l->err);
     if (r >= 0)
         r = wrap_short_form(l->call.body, &l->err);
     if (r >= 0)

@@ -137,6 +137,8 @@ static int listen_on(struct service *s, struct err *err)
         .period_s = o->transfer_period_s,
         .min_rate = o->min_rate,
         .max_body_bytes = o->max_body_bytes,
+        .cors_origin = o->cors_origin,
+        .gzip = o->gzip,
         .budget = &s->budget,
         .log = s->log,
         .write_error = api_write_error,

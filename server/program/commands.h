@@ -10,6 +10,7 @@ int cmd_inspect(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_synth(int argc, char **argv);
+int cmd_health(int argc, char **argv);
 
 struct arena;
 struct options;

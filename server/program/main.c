@@ -11,6 +11,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"serve", "answer lm-evaluation-harness and OpenAI clients over HTTP", cmd_serve},
+    {"health", "ask the server on this machine whether it works", cmd_health},
     {"score", "the loglikelihood endpoint on standard input and output, a JSON object a line", cmd_score},
     {"inspect", "layer plan, parameters, FLOPs and KV bytes of a checkpoint or a config", cmd_inspect},
     {"check", "validate a checkpoint and score a self-test", cmd_check},

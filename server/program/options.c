@@ -1,5 +1,6 @@
 /* The one table of settings, and where the shipped model lies. */
 #include "server/program/options.h"
+#include "server/http/cors.h"
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 
 #define AT(member) offsetof(struct options, member)
 #define SERVE COMMAND_SERVE
+#define HEALTH COMMAND_HEALTH
 #define LOADS (COMMAND_SERVE | COMMAND_SCORE | COMMAND_INSPECT | COMMAND_BENCH | COMMAND_CHECK)
 #define RUNS (COMMAND_SERVE | COMMAND_SCORE | COMMAND_BENCH | COMMAND_CHECK)
 #define GIB 1073741824.0
@@ -16,11 +18,11 @@ static const struct option_row rows[] = {
     /* name, type, commands, member, min, max, choices, default, value, help */
     {"model", OPTION_STRING, LOADS, AT(model), 0, 0, NULL, NULL, "DIR",
      "checkpoint as Hugging Face saves it; default: the small model that comes with dtrnet"},
-    {"host", OPTION_STRING, SERVE, AT(host), 0, 0, NULL, "127.0.0.1", "ADDRESS", "address to listen on"},
+    {"host", OPTION_STRING, SERVE | HEALTH, AT(host), 0, 0, NULL, "127.0.0.1", "ADDRESS", "address to listen on"},
     {"allow-host", OPTION_LIST, SERVE, AT(allow_host), 0, 0, NULL, NULL, "LIST",
      "names that requests may be meant for (Host), beside addresses, localhost and names without a dot; *: any; default: none on loopback, "
      "else any"},
-    {"port", OPTION_INT, SERVE, AT(port), 0, 65535, NULL, "8000", "N", "port to listen on; 0 picks a free one"},
+    {"port", OPTION_INT, SERVE | HEALTH, AT(port), 0, 65535, NULL, "8000", "N", "port to listen on; 0 picks a free one"},
     {"device", OPTION_CHOICE, RUNS, AT(device), 0, 0, "auto|cpu|cuda", "auto", NULL, "where to compute"},
     {"dtype", OPTION_CHOICE, LOADS, AT(dtype), 0, 0, "auto|f32|bf16|f16", "auto", NULL,
      "what to compute in, and what K and V are stored in; f32 is the reference"},
@@ -61,10 +63,12 @@ static const struct option_row rows[] = {
      "refuse requests whose `model` is another name"},
     {"api-key", OPTION_STRING, SERVE, AT(api_key), 0, 0, NULL, NULL, "KEY",
      "require `Authorization: Bearer KEY` (better given in the environment)"},
+    {"trusted-proxy", OPTION_STRING, SERVE, AT(trusted_proxy), 0, 0, NULL, NULL, "LIST",
+     "ADDR or ADDR/BITS of proxies whose X-Forwarded-For tells clients apart that have no key with a name; separated by commas"},
     {"api-key-file", OPTION_STRING, SERVE, AT(api_key_file), 0, 0, NULL, NULL, "FILE",
      "keys of several clients: a line NAME KEY for each; read again on SIGHUP"},
-    {"tls-cert", OPTION_STRING, SERVE, AT(tls_cert), 0, 0, NULL, NULL, "FILE", "PEM certificate chain; needs --tls-key"},
-    {"tls-key", OPTION_STRING, SERVE, AT(tls_key), 0, 0, NULL, NULL, "FILE", "PEM private key; needs --tls-cert"},
+    {"tls-cert", OPTION_STRING, SERVE | HEALTH, AT(tls_cert), 0, 0, NULL, NULL, "FILE", "PEM certificate chain; needs --tls-key"},
+    {"tls-key", OPTION_STRING, SERVE | HEALTH, AT(tls_key), 0, 0, NULL, NULL, "FILE", "PEM private key; needs --tls-cert"},
     {"max-connections", OPTION_INT, SERVE, AT(max_connections), 1, 65536, NULL, "1024", "N",
      "connections open at once; beyond them idle ones give way, and when all are busy requests get 503"},
     {"header-timeout", OPTION_INT, SERVE, AT(header_timeout_s), 1, 86400, NULL, "20", "SECONDS",
@@ -78,6 +82,9 @@ static const struct option_row rows[] = {
     {"max-body", OPTION_SIZE, SERVE, AT(max_body_bytes), 1024, GIB, NULL, "64M", "SIZE", "largest request body"},
     {"request-memory", OPTION_SIZE, SERVE, AT(request_memory), 0, 16384 * GIB, NULL, "0", "SIZE",
      "memory that all requests together may hold; 0: a quarter of what is free when the model is loaded"},
+    {"cors-origin", OPTION_LIST, SERVE, AT(cors_origin), 0, 0, NULL, NULL, "LIST",
+     "origins whose pages may ask from a browser: https://host,http://host:3000 or *; default: none"},
+    {"gzip", OPTION_ON_OFF, SERVE, AT(gzip), 0, 0, NULL, "on", NULL, "compress answers for clients that send Accept-Encoding: gzip"},
     {"shutdown-delay", OPTION_DOUBLE, SERVE, AT(shutdown_delay_s), 0, 3600, NULL, "1", "SECONDS",
      "after SIGTERM requests are served for so long while /ready says 503; then no connection is taken"},
     {"drain-timeout", OPTION_INT, SERVE, AT(drain_timeout_s), 0, 86400, NULL, "30", "SECONDS",
@@ -99,12 +106,16 @@ static const struct option_row rows[] = {
      "tokens that each sequence of the generate workload makes"},
     {"connections", OPTION_INT, COMMAND_BENCH, AT(connections), 1, 256, NULL, "4", "N", "connections of the http workload"},
     {"repeats", OPTION_INT, COMMAND_BENCH, AT(repeats), 1, 99, NULL, "3", "N", "runs of a workload after one to warm up; medians are told"},
-    {"config", OPTION_STRING, LOADS, AT(config), 0, 0, NULL, NULL, "FILE.json",
+    {"ready", OPTION_FLAG, HEALTH, AT(ready), 0, 0, NULL, "off", NULL,
+     "ask /ready, which says no while the model is loaded and before a stop"},
+    {"timeout", OPTION_DOUBLE, HEALTH, AT(timeout_s), 0.01, 3600, NULL, "2", "SECONDS", "no answer in so long means no"},
+    {"config", OPTION_STRING, LOADS | HEALTH, AT(config), 0, 0, NULL, NULL, "FILE.json",
      "settings from a file: {\"port\": 8000, \"max_model_len\": 4096}"},
-    {"log-file", OPTION_STRING, LOADS, AT(log_file), 0, 0, NULL, NULL, "FILE",
+    {"log-file", OPTION_STRING, LOADS | HEALTH, AT(log_file), 0, 0, NULL, NULL, "FILE",
      "appends the log to a file instead of stderr; opened again on SIGHUP"},
-    {"log-format", OPTION_CHOICE, LOADS, AT(log_format), 0, 0, "text|json", "text", NULL, "form of the log lines on stderr"},
-    {"log-level", OPTION_CHOICE, LOADS, AT(log_level), 0, 0, "debug|info|warn|error", "info", NULL, "lines below this level are dropped"},
+    {"log-format", OPTION_CHOICE, LOADS | HEALTH, AT(log_format), 0, 0, "text|json", "text", NULL, "form of the log lines on stderr"},
+    {"log-level", OPTION_CHOICE, LOADS | HEALTH, AT(log_level), 0, 0, "debug|info|warn|error", "info", NULL,
+     "lines below this level are dropped"},
 };
 
 const struct option_table options_table = {rows, sizeof(rows) / sizeof(rows[0]), "DTRNET_", "config"};
@@ -118,8 +129,10 @@ int options_parse(enum command command, int argc, char **argv, struct arena *are
     if (!o.tls_cert != !o.tls_key)
         return err_field(err, ERR_INVALID, o.tls_cert ? "tls-key" : "tls-cert",
                          "--tls-cert and --tls-key must be given together; --tls-%s is missing", o.tls_cert ? "key" : "cert");
-    *ret = o;
-    return 0;
+    r = cors_check(o.cors_origin, err);
+    if (r >= 0)
+        *ret = o;
+    return r < 0 ? r : 0;
 }
 
 static int try_place(const char *base, const char *below, const char *name, struct arena *arena, const char **ret_dir)

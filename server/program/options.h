@@ -2,7 +2,7 @@
 #pragma once
 #include "server/program/option_rows.h"
 
-enum command { COMMAND_SERVE = 1, COMMAND_SCORE = 2, COMMAND_INSPECT = 4, COMMAND_BENCH = 8, COMMAND_CHECK = 16 };
+enum command { COMMAND_SERVE = 1, COMMAND_SCORE = 2, COMMAND_INSPECT = 4, COMMAND_BENCH = 8, COMMAND_CHECK = 16, COMMAND_HEALTH = 32 };
 
 struct options {
     /* the model and the engine */
@@ -30,12 +30,15 @@ struct options {
     int port;                      /* 0: a free one */
     const char *served_model_name; /* NULL: the directory's name */
     bool strict_model_name;
+    const char *trusted_proxy;          /* NULL: none */
     const char *api_key, *api_key_file; /* NULL: none needed */
     const char *tls_cert, *tls_key;
     int max_connections, header_timeout_s, idle_timeout_s, transfer_period_s;
     size_t min_rate;                       /* bytes a second */
     size_t max_body_bytes, request_memory; /* request_memory 0: a share of what is free */
     bool tokenizer_info;
+    const char *cors_origin; /* "*", or origins with commas between; NULL: none */
+    bool gzip;
     double shutdown_delay_s;
     int drain_timeout_s;
     /* inspect, bench */
@@ -48,6 +51,9 @@ struct options {
     const char *workloads;         /* of "prefill,score,generate,http" */
     const char *lengths, *batches; /* "512,2048" */
     int generate, connections, repeats;
+    /* health */
+    bool ready; /* ask /ready */
+    double timeout_s;
     /* all */
     const char *config;
     const char *log_format, *log_level, *log_file; /* log_file NULL: stderr */

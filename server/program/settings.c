@@ -52,6 +52,9 @@ int settings_of_server(const struct options *o, struct keys *keys, struct arena 
         .request_memory = o->request_memory,
         .keys = keys,
     };
+    int r = client_proxies_read(o->trusted_proxy, &ret->proxies, err);
+    if (r < 0)
+        return r;
     return o->model ? 0 : options_shipped_model(arena, &ret->engine.model_dir, err);
 }
 

@@ -80,7 +80,7 @@ class Server(ServerProcess):
         until = time.monotonic() + timeout_s
         while True:
             series = self.metrics()
-            busy = series["dtrnet_running_sequences"] + series["dtrnet_queue_sequences"] + series["dtrnet_kv_rows_reserved"]
+            busy = series["dtrnet_running_sequences"] + series["dtrnet_queue_sequences"] + series["dtrnet_kv_reserved_rows"]
             if not busy or time.monotonic() > until:
                 return series
             time.sleep(0.01)

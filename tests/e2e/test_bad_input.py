@@ -34,14 +34,31 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, list[Any]]] = [
     ("/v1/completions", PROMPT, "best_of", "int", [0, 2, 129, *HUGE]),
     ("/v1/completions", PROMPT, "top_k", "int", [-2, *HUGE]),
     ("/v1/completions", PROMPT, "temperature", "number", [-0.1, 2.1, 1e300, *HUGE]),
-    ("/v1/completions", PROMPT, "top_p", "number", [-0.1, 1.1, 1e300]),
+    ("/v1/completions", PROMPT, "top_p", "number", [0, -0.1, 1.1, 1e300]),
     ("/v1/completions", PROMPT, "seed", "int", [2**63, -(2**64), 1e30]),
     ("/v1/completions", PROMPT, "echo", "bool", []),
     ("/v1/completions", PROMPT, "stream", "bool", []),
     ("/v1/completions", PROMPT, "ignore_eos", "bool", []),
     ("/v1/completions", PROMPT, "add_bos", "bool", []),
     ("/v1/completions", PROMPT, "return_tokens_as_token_ids", "bool", []),
-    ("/v1/completions", PROMPT, "model", "string", []),
+    ("/v1/completions", PROMPT, "skip_special_tokens", "bool", []),
+    ("/v1/completions", PROMPT, "include_stop_str_in_output", "bool", []),
+    ("/v1/completions", PROMPT, "stop_token_ids", "", [5, "a", {}, ["a"], [-1], [16384], [1.5], [[1]], [5] * 4097]),
+    ("/v1/completions", PROMPT, "presence_penalty", "number", [-2.1, 2.1, 1e300]),
+    ("/v1/completions", PROMPT, "frequency_penalty", "number", [-2.1, 2.1]),
+    ("/v1/completions", PROMPT, "repetition_penalty", "number", [0, -1, 101]),
+    ("/v1/completions", PROMPT, "min_p", "number", [-0.1, 1.1]),
+    ("/v1/completions", PROMPT, "min_tokens", "int", [-1, 2, *HUGE]),
+    (
+        "/v1/completions",
+        PROMPT,
+        "logit_bias",
+        "",
+        [5, "a", [5], {"a": 1}, {"-1": 1}, {"16384": 1}, {"05": 1}, {"5": "x"}, {"5": 101}, {"": 1}, {str(i): 0 for i in range(4097)}],
+    ),
+    ("/v1/completions", PROMPT, "prompt_logprobs", "int", [-1, 21, *HUGE]),
+    ("/v1/completions", {**PROMPT, "stream": True}, "prompt_logprobs", "", [1]),
+    ("/v1/completions", PROMPT, "model", "string", ["a\0b"]),
     ("/v1/completions", PROMPT, "stream_options", "", [5, [], {"include_usage": True}]),
     ("/v1/completions", {**PROMPT, "stream": True}, "stream_options", "", [5, [], {"include_usage": 3}]),
     ("/v1/completions", PROMPT, "stop", "", [5, {}, [5], [""], "", ["a" * 4097], ["a"] * 4097, [["a"]]]),
@@ -75,19 +92,14 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, list[Any]]] = [
     *[
         ("/v1/completions", PROMPT, name, "", [value])
         for name, value in {
-            "logit_bias": {"5": 1},
-            "presence_penalty": 0.5,
-            "frequency_penalty": -1,
-            "repetition_penalty": 1.1,
-            "min_p": 0.1,
             "suffix": "x",
             "use_beam_search": True,
-            "min_tokens": 3,
-            "stop_token_ids": [5],
             "bad_words": ["a"],
-            "prompt_logprobs": 1,
             "response_format": {"type": "json_object"},
             "guided_json": {"a": 1},
+            "structured_outputs": {"regex": "a"},
+            "n_predict": 5,
+            "xtc_probability": 0.5,
             "grammar": "root ::= a",
             "add_special_tokens": True,
             "truncate_prompt_tokens": 5,
@@ -132,7 +144,7 @@ PAIRS: list[Any] = [
 BODIES: list[bytes] = [
     b"", b" ", b"{", b"}", b"[]", b"null", b"5", b'"a"', b"nonsense", b'{"prompt": }', b'{"prompt": "x"', b'{"prompt": "x"} x',
     b"{'prompt': 'x'}",
-    b'{"prompt": "x", "prompt": "y"}', b'{"prompt": "\x00"}', b'{"prompt": "a\\u0000b"}', b'{"prompt": "\xff\xfe"}',
+    b'{"prompt": "x", "prompt": "y"}', b'{"prompt": "\x00"}', b'{"prompt": "\xff\xfe"}',
     b'{"prompt": "\xed\xa0\x80"}',
     b'{"prompt": "\\ud800"}', b'{"max_tokens": 1' + b"0" * 5000 + b', "prompt": "x"}', b'{"temperature": 1e999, "prompt": "x"}',
     b'{"temperature": NaN, "prompt": "x"}', b"\xef\xbb\xbf{}", b"[" * 100000, b'{"a":' * 100000,
@@ -246,8 +258,8 @@ def raw(data: bytes, reset: bool = False) -> bytes:
         if reset:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return b""
-        s.shutdown(socket.SHUT_WR)
-        try:
+        try:  # a server that has refused the head may be gone
+            s.shutdown(socket.SHUT_WR)
             return s.recv(65536)
         except OSError:
             return b""

@@ -43,7 +43,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def check_routing(server: Server, tokens: list[int], want: dict[str, np.ndarray]) -> None:
     """Decisions of every routed layer, rows that attend, and rows that the KV cache then holds."""
-    before = server.idle_metrics()["dtrnet_kv_rows_held"]
+    before = server.idle_metrics()["dtrnet_kv_held_rows"]
     request = {"requests": [{"context": tokens, "continuations": [[tokens[0]]]}], "routing": True}
     answer = server.post("/v1/loglikelihood", request)
     codes = np.array([list(row) for row in answer["results"][0]["continuations"][0]["routing"]])
@@ -54,7 +54,7 @@ def check_routing(server: Server, tokens: list[int], want: dict[str, np.ndarray]
     assert (np.delete(routing, decided, 0) == 1).all(), "a dense layer left tokens out"
     assert not nested or ((codes[nested] != "-") == want["exec"]).all(), "execution differs"
     assert (np.delete(codes, nested, 0) != "-").all(), "a layer without a skip router skipped"
-    held = server.idle_metrics()["dtrnet_kv_rows_held"] - before
+    held = server.idle_metrics()["dtrnet_kv_held_rows"] - before
     if not want["by_rank"] and answer["usage"]["cached_tokens"] == 0:
         assert held == want["kv_len"].sum(), f"{held} KV rows held, {want['kv_len'].sum()} expected"
 

@@ -69,6 +69,9 @@ def test_request_ids() -> None:
     assert len(set(made)) == 3 and all(len(m) == 16 for m in made)
     bad = client.call("POST", "/v1/completions", {"prompt": 5}, headers={"X-Request-Id": "seen-in-log"})
     assert bad.status == 400 and "seen-in-log" in server.wait_for(".*seen-in-log.*")
+    n = len(ids_of(TEXT + " logged"))
+    client.call("POST", "/v1/completions", {"prompt": TEXT + " logged", "max_tokens": 2}, headers={"X-Request-Id": "counted"})
+    server.wait_for(rf"\[counted\] request method=POST path=/v1/completions status=200 duration_ms=[\d.]+ tokens={n + 2} rows=\d+")
 
 
 def test_metrics() -> None:
@@ -82,8 +85,11 @@ def test_metrics() -> None:
         "http_requests_total",
         "http_request_seconds_bucket",
         "layer_rows_routed_total",
-        "kv_rows_held",
-        "kv_bytes_total",
+        "kv_held_rows",
+        "kv_pool_bytes",
+        "time_to_first_token_seconds_count",
+        "queue_seconds_count",
+        "time_between_tokens_seconds_sum",
         "queue_sequences",
     ):
         assert f"\ndtrnet_{name}" in text, name
@@ -91,8 +97,10 @@ def test_metrics() -> None:
     times = {op: float(series[f'dtrnet_busy_op_seconds_total{{op="{op}"}}']) for op in ("matmul", "attention", "other")}
     busy = float(series["dtrnet_busy_seconds_total"])
     assert all(s > 0 for s in times.values()) and abs(sum(times.values()) - busy) < 0.01 * busy, (times, busy)
-    memory = {use: int(series[f'dtrnet_device_memory_bytes{{use="{use}"}}']) for use in ("total", "free", "weights", "kv", "workspace")}
-    assert all(n > 0 for n in memory.values()) and memory["free"] < memory["total"], memory
+    memory = {use: int(series[f'dtrnet_device_memory_held_bytes{{use="{use}"}}']) for use in ("weights", "kv", "workspace")}
+    size, free = (float(series[f"dtrnet_device_memory_{name}_bytes"]) for name in ("size", "free"))
+    assert all(n > 0 for n in memory.values()) and 0 < free < size, (memory, free, size)
+    assert float(series["process_resident_memory_bytes"]) > 0 and float(series["process_start_time_seconds"]) > 1e9
 
 
 # ---- tokenizer ----
@@ -198,8 +206,15 @@ def test_bos_and_empty() -> None:
     assert entries(score(TEXT, add_bos=True)["choices"][0])[0][3] == 0
 
 
-def greedy(**more: Any) -> dict[str, Any]:
-    return client.post("/v1/completions", {"prompt": TEXT, "max_tokens": 24, "temperature": 0, "ignore_eos": True, **more})["choices"][0]
+def greedy(at: int = 0, **more: Any) -> dict[str, Any]:
+    """Choice `at` of an answer, put together again if it is streamed."""
+    body = {"prompt": TEXT, "max_tokens": 24, "temperature": 0, "ignore_eos": True, **more}
+    if not body.get("stream"):
+        return client.post("/v1/completions", body)["choices"][at]
+    parts = [c for e in client.stream("/v1/completions", body) for c in e["choices"] if c["index"] == at]
+    lists = [p["logprobs"] for p in parts]
+    merged = lists[0] and {key: [entry for one in lists for entry in one[key]] for key in lists[0]}
+    return {**parts[-1], "text": "".join(p["text"] for p in parts), "logprobs": merged}
 
 
 def test_stop() -> None:
@@ -226,12 +241,108 @@ def test_stream() -> None:
         assert usage["choices"] == [] and usage["usage"]["total_tokens"] == want["usage"]["total_tokens"]
         for choice in want["choices"]:
             parts = [c for e in events for c in e["choices"] if c["index"] == choice["index"]]
+            assert len(parts) == len(
+                greedy(**{**more, "prompt": body["prompt"], "max_tokens": 20, "logprobs": 0, "echo": False}, at=choice["index"])[
+                    "logprobs"
+                ]["tokens"]
+            )
             assert "".join(p["text"] for p in parts) == choice["text"], more
             assert [p["finish_reason"] for p in parts][-1] == choice["finish_reason"] and not any(p["finish_reason"] for p in parts[:-1])
             if choice["logprobs"]:
                 for key, whole in choice["logprobs"].items():
                     assert [entry for p in parts for entry in p["logprobs"][key]] == whole, (key, more)
     assert client.call("POST", "/v1/completions", {"prompt": 5, "stream": True}).status == 400
+    alone = client.stream("/v1/completions", {"prompt": "x", "max_tokens": 0, "echo": True})
+    assert [(c["text"], c["finish_reason"]) for e in alone for c in e["choices"]] == [("x", "length")]
+
+
+def test_stop_ids_and_kept_stops() -> None:
+    whole = greedy(logprobs=0, return_tokens_as_token_ids=True)
+    ids, text = [int(t.split(":")[1]) for t in whole["logprobs"]["tokens"]], whole["text"]
+    at = next(i for i in range(2, len(ids)) if ids[i] not in ids[:i])
+    before, through = (client.post("/detokenize", {"tokens": [*ids_of(TEXT), *ids[:n]]})["prompt"][len(TEXT) :] for n in (at, at + 1))
+    for stream in (False, True):
+        for keep, want in ((False, before), (True, through)):
+            choice = greedy(stop_token_ids=[ids[at]], include_stop_str_in_output=keep, logprobs=0, stream=stream)
+            assert choice["text"] == want and choice["finish_reason"] == "stop", (stream, keep, choice["text"])
+            assert len(choice["logprobs"]["tokens"]) == at + 1
+        across = before[-2:] + text[len(before) : len(before) + 2]
+        kept = greedy(stop=across, include_stop_str_in_output=True, stream=stream)
+        assert kept["text"] == text[: text.index(across) + len(across)] and kept["finish_reason"] == "stop"
+
+
+def test_prompt_logprobs() -> None:
+    ids = ids_of(TEXT)
+    want = score(TEXT, logprobs=3, max_tokens=0)["choices"][0]["logprobs"]
+    for k, logprobs in ((0, None), (3, None), (2, 3), (3, 0)):
+        choice = client.post(
+            "/v1/completions", {"prompt": TEXT, "max_tokens": 1, "temperature": 0, "prompt_logprobs": k, "logprobs": logprobs}
+        )["choices"][0]
+        found = choice["prompt_logprobs"]
+        assert len(found) == len(ids) and found[0] is None
+        for i in range(1, len(ids)):
+            own = found[i][str(ids[i])]
+            assert (
+                next(iter(found[i])) == str(ids[i])
+                and own["logprob"] == want["token_logprobs"][i]
+                and own["decoded_token"] == want["tokens"][i]
+            )
+            best = sorted(want["top_logprobs"][i].values(), reverse=True)[:k]
+            ranked = sorted((v["rank"], v["logprob"]) for v in found[i].values() if v["rank"] and v["rank"] <= k)
+            assert [lp for _, lp in ranked] == best and k <= len(found[i]) <= k + 1
+        assert (choice["logprobs"] is None) == (logprobs is None)
+
+
+def ids_made(**more: Any) -> list[int]:
+    choice = greedy(**{"logprobs": 0, "return_tokens_as_token_ids": True, **more})
+    return [int(token.split(":")[1]) for token in choice["logprobs"]["tokens"]]
+
+
+def test_choice_is_changed() -> None:
+    """Bias, penalties, min_p and min_tokens change what is chosen, and never what is scored."""
+    plain = greedy(logprobs=3, max_tokens=8)
+    ids = ids_made(max_tokens=8)
+    assert ids_made(logit_bias={"500": 100}, max_tokens=5) == [500] * 5
+    banned = greedy(logit_bias={str(ids[0]): -100}, logprobs=3, max_tokens=1)["logprobs"]
+    assert banned["top_logprobs"][0].items() >= plain["logprobs"]["top_logprobs"][0].items(), "scores are the model's own"
+    assert banned["tokens"][0] == list(plain["logprobs"]["top_logprobs"][0])[1], "the second best"
+    again = ids_made(logit_bias={"500": 40}, frequency_penalty=2, max_tokens=40)
+    assert again.count(500) > 8 and len(set(again)) > 1, "each time costs 2 of the 40"
+    once = ids_made(presence_penalty=2, repetition_penalty=100, max_tokens=30)
+    assert len(set(once)) == 30, "nothing twice"
+    eos = client.get("/version")["eos_token_id"]
+    for more, n in (({}, 1), ({"min_tokens": 6}, 7), ({"min_tokens": 6, "stream": True}, 7)):
+        choice = greedy(ignore_eos=False, logit_bias={str(eos): 100}, logprobs=0, **more)
+        assert len(choice["logprobs"]["tokens"]) == n and choice["finish_reason"] == "stop", (more, choice)
+    text = plain["text"]
+    assert greedy(max_tokens=8, stop=text[:2], min_tokens=8)["text"] == text, "no stop string ends before min_tokens"
+    sampled = {"temperature": 1.5, "seed": 3, "n": 8, "max_tokens": 12}
+    assert all(greedy(at=i, min_p=1, **sampled)["text"] == greedy(max_tokens=12)["text"] for i in range(8)), "min_p 1 leaves the best"
+    some = {
+        "frequency_penalty": 0.7,
+        "presence_penalty": 0.2,
+        "repetition_penalty": 1.2,
+        "min_p": 0.02,
+        "logit_bias": {"500": 3},
+        **sampled,
+    }
+    assert greedy(at=3, **some) == greedy(at=3, **some) == greedy(at=3, stream=True, **some), "a seed repeats"
+    assert greedy(at=3, **some)["text"] != greedy(at=3, **sampled)["text"]
+
+
+def test_neutral_values() -> None:
+    plain = greedy()
+    for more in (
+        {"response_format": {"type": "text"}},
+        {"stop_token_ids": []},
+        {"skip_special_tokens": False},
+        {"logit_bias": {}},
+        {"min_p": 0},
+        {"min_tokens": 0},
+        {"repetition_penalty": 1.0},
+    ):
+        assert greedy(**more) == plain, more
+    assert ids_of("a\0b")[0] == ids_of("a")[0] and client.post("/detokenize", {"tokens": ids_of("a\0b")})["prompt"] == "a\0b"
 
 
 def test_sampling() -> None:

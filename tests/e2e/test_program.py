@@ -5,6 +5,7 @@ tokenizer, `dtrnet score` and `dtrnet inspect`.
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -33,9 +34,29 @@ def test_help() -> None:
         bos-id eos-id served-model-name strict-model-name api-key tls-cert tls-key config log-format"""
     for flag in flags.split():
         assert f"--{flag} " in text, flag
-    for command in ("score", "inspect"):
+    for command in ("score", "inspect", "health"):
         assert run(command, "--help").returncode == 0
     assert run().returncode == 2 and run("fly").returncode == 2
+
+
+def test_health() -> None:
+    """0: works; 1: does not, does not answer, or nobody is there; settings come from where the server has its own."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = str(silent.getsockname()[1])
+        asked = run("health", "--port", port, "--timeout", "0.2")
+        assert asked.returncode == 1 and f"port {port}" in asked.stderr
+    assert run("health", "--port", port).returncode == 1
+    with Process("--shutdown-delay", "5") as server:
+        env = {"DTRNET_PORT": str(server.client.port), "DTRNET_HOST": "0.0.0.0"}
+        for args in ((), ("--ready",), ("--host", "localhost")):
+            asked = run("health", *args, env=env)
+            assert asked.returncode == 0 and '200 {"status":"ok"}' in asked.stdout, (args, asked)
+        assert run("health", "--host", "127.0.0.2", "--timeout", "x", env=env).returncode == 2
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("stopping")
+        assert run("health", "--ready", env=env).returncode == 1 and run("health", env=env).returncode == 0
 
 
 def test_bad_settings() -> None:
@@ -362,6 +383,23 @@ def test_inspect() -> None:
     assert report["family"] == "dtrnet" and report["flops_per_token"]["route_rate"] == 0.5 and len(report["plan"]) == 12
     assert "KV bytes" in run("inspect").stdout
     assert run("inspect", "--model", "/no/such").returncode == 2 and run("inspect", "--route-rate", "1.5").returncode == 2
+
+
+def test_warnings() -> None:
+    """Few descriptors, and a server that the network reaches without a key."""
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (600, 600))
+
+    for flags, limit, says in (
+        (["--max-connections", "500"], few, r"600 file descriptors are allowed .*--max-connections 500 needs \d+"),
+        (["--host", "0.0.0.0"], None, "0.0.0.0 can be reached from the network, and no key is needed"),
+        (["--host", "0.0.0.0", "--api-key", "k"], None, None),
+    ):
+        command = [PROGRAM, "serve", "--port", "0", "--model", "/no/such/model", *flags]
+        got = subprocess.run(command, capture_output=True, text=True, timeout=600, preexec_fn=limit)
+        warned = [line for line in got.stderr.splitlines() if " warn " in line and "tokenizer" not in line]
+        assert (len(warned) == 1 and re.search(says, warned[0])) if says else not warned, (flags, got.stderr)
 
 
 def test_check() -> None:

@@ -74,7 +74,7 @@ def check_kv_rows() -> bool:
         support.harness(server, ["sample_ending", "sample_fourway"], batch_size=16)
         series = server.idle_metrics()
     routed = {n: rows for n, rows in series.items() if n.startswith("dtrnet_layer_rows_routed_total")}
-    held, evicted = series["dtrnet_kv_rows_held"], series["dtrnet_prefix_tree_evicted_tokens_total"]
+    held, evicted = series["dtrnet_kv_held_rows"], series["dtrnet_prefix_tree_evicted_tokens_total"]
     dense = len(routed) * series["dtrnet_rows_computed_total"]
     print(f"{held:.0f} KV rows held, {sum(routed.values()):.0f} rows attended, {held / dense:.3f} of a dense model's")
     return evicted == 0 and held == sum(routed.values()) < dense

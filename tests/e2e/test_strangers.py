@@ -133,7 +133,7 @@ def test_key_file() -> None:
         with Process("--api-key-file", str(path)) as server:
             for key, name in (("sekret", "team-a"), ("anders", "team-b")):
                 assert Client(server.url, key).call("POST", "/v1/completions", BODY).status == 200
-                server.wait_for(rf"POST /v1/completions 200 [\d.]+ ms {name}")
+                server.wait_for(rf"method=POST path=/v1/completions status=200 duration_ms=[\d.]+ tokens=\d+ rows=\d+ client={name}")
             for wrong in (None, "team-a", "sekre", "sekret anders"):
                 assert Client(server.url, wrong).call("POST", "/v1/completions", BODY).status == 401
             assert not re.search("sekret|anders", server.text().split("listening")[1])

@@ -47,5 +47,15 @@ class BySettings(unittest.TestCase):
         self.assertEqual(len(made), 3 + 2)
 
 
+class Servers(unittest.TestCase):
+    def test_each_gets_some(self) -> None:
+        for pairs, servers, most in ((10, 1, 256), (10000, 1, 256), (10, 2, 8), (100, 2, 25), (101, 2, 26), (10000, 4, 256), (0, 3, 8)):
+            self.assertEqual(batches.pairs_a_request(pairs, servers), most)
+        asked = [(f"context {i}", " a") for i in range(100)]
+        found = list(batches.by_context(asked, 2))
+        self.assertEqual(len(found), 4)
+        self.assertEqual(sorted(place for batch in found for places in batch for place in places), list(range(100)))
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -14,6 +14,7 @@ from dtrnet_eval import client as module
 from dtrnet_eval.access import Access
 from dtrnet_eval.client import Client, server_root
 from dtrnet_eval.errors import NotOursError, RefusedError, UnauthorizedError, UnreachableError, UsageError
+from dtrnet_eval.pool import Pool
 
 NO_KEYS = {"DTRNET_API_KEY": "", "OPENAI_API_KEY": ""}
 
@@ -92,8 +93,7 @@ class Many(unittest.TestCase):
     def test_each_answer_at_its_place(self) -> None:
         got: dict[int, int] = {}
         with fake.FakeServer(lambda _path, body, _headers: (200, {}, {"n": body["n"] * 2})) as server:
-            bodies = ({"n": n} for n in range(50))
-            Client(Access(server.url), in_flight=4).ask_all("/x", bodies, lambda value: value["n"], got.__setitem__)
+            Pool(Access(server.url), in_flight=4).ask_all("/x", 50, lambda n: {"n": n}, lambda value: value["n"], got.__setitem__)
         self.assertEqual(got, {n: 2 * n for n in range(50)})
 
     def test_first_error_ends_it(self) -> None:
@@ -102,7 +102,7 @@ class Many(unittest.TestCase):
 
         with fake.FakeServer(reply) as server:
             with self.assertRaises(RefusedError):
-                Client(Access(server.url), in_flight=1).ask_all("/x", ({"n": n} for n in range(50)), dict, lambda *_: None)
+                Pool(Access(server.url), in_flight=1).ask_all("/x", 50, lambda n: {"n": n}, dict, lambda *_: None)
             self.assertLessEqual(len(server.asked), 5)
 
     def test_an_answer_that_lacks_something_names_the_path(self) -> None:

@@ -34,14 +34,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def corpus(folder: Path) -> Path:
-    """A token file of documents in which each token follows from the two before it, with some noise; BOS is 1."""
+    """A token file of documents in which a token follows from the last one (0.6), from the one before that (0.3) or is noise; BOS is 1."""
     path = folder / "train.bin"
     if not path.exists():
         random, parts = np.random.default_rng(1), []
+        one, two = (random.permutation(40) + 2 for _ in range(2))
         for _ in range(400):
-            ids = [1, int(random.integers(2, 256))]
+            ids = [1, *random.integers(2, 42, 2)]
             while len(ids) < random.integers(20, 300):
-                ids.append(2 + (ids[-1] * 5 + ids[-2] * 3) % 61 if random.random() < 0.9 else int(random.integers(2, 256)))
+                kind = random.random()
+                ids.append(one[ids[-1] - 2] if kind < 0.6 else two[ids[-2] - 2] if kind < 0.9 else random.integers(2, 42))
             parts.append(np.array(ids))
         tokens.write(path, parts, 1, 256)
     return path
@@ -54,6 +56,6 @@ def settings(folder: Path, variant: str, **changes: Any) -> Config:
     return config.read(TINY, text)
 
 
-def trainer(folder: Path, variant: str, out: str = "run", **changes: Any) -> Trainer:
+def trainer(folder: Path, variant: str, out: str = "run", show: bool = False, **changes: Any) -> Trainer:
     """A trainer in this process on the CPU."""
-    return Trainer(settings(folder, variant, **changes), folder / out, begin("cpu"), show=False)
+    return Trainer(settings(folder, variant, **changes), folder / out, begin("cpu"), show)

@@ -11,6 +11,7 @@ struct expect_watch {
     bool stopped;         /* before the first token: that one is the last */
     struct sequence *seq; /* set once it is prepared */
     int n_tokens, n_done; /* calls of on_token and on_done */
+    int n_preempted;      /* left to the test */
 };
 
 void expect_on_token(void *user);

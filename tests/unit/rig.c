@@ -54,6 +54,12 @@ void rig_prepare(struct rig *r, struct sequence *s, const struct eval_request *q
         ((struct expect_watch *)q->user)->seq = s;
 }
 
+enum admission rig_admit(struct rig *r, struct sequence *s, int64_t promised)
+{
+    const struct sequence *owner;
+    return sequence_admit(s, &r->env, &(struct admission_terms){.promised = promised, .ahead = RIG_POSITIONS}, &owner);
+}
+
 void rig_pack(struct rig *r, struct sequence *s, int n)
 {
     if (!r->step.rows.n_rows)
@@ -83,7 +89,7 @@ void rig_run(struct rig *r)
 
 void rig_complete(struct rig *r, struct sequence *s, int n)
 {
-    if (!CHECK_INT(sequence_admit(s, &r->env, 0), ADMIT_DONE))
+    if (!CHECK_INT(rig_admit(r, s, 0), ADMIT_DONE))
         return;
     while (!s->done && s->result.finish == FINISH_NONE && sequence_due(s)) {
         rig_pack(r, s, sequence_due(s) < n ? sequence_due(s) : n);

@@ -28,6 +28,8 @@ void rig_close(struct rig *r);
 
 /* A sequence of the rig; the request is borrowed. If it has a `user`, that is a struct expect_watch. */
 void rig_prepare(struct rig *r, struct sequence *s, const struct eval_request *q);
+/* promised: KV slots set aside for others. */
+enum admission rig_admit(struct rig *r, struct sequence *s, int64_t promised);
 /* The step gets n more rows of s. */
 void rig_pack(struct rig *r, struct sequence *s, int n);
 /* Computes the packed step; its results are in r->step.results, nothing is committed. */

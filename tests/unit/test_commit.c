@@ -22,7 +22,7 @@ static void open_two(int score_begin)
             tokens[i][t] = (i + t * t * 3 + t) % FAKE_GOOD;
         reqs[i] = (struct eval_request){.tokens = tokens[i], .n_tokens = LENGTH, .score_begin = score_begin, .top_k = 2, .top_p = 1};
         rig_prepare(&rig, &seqs[i], &reqs[i]);
-        CHECK_INT(sequence_admit(&seqs[i], &rig.env, i ? seqs[0].promised : 0), ADMIT_DONE);
+        CHECK_INT(rig_admit(&rig, &seqs[i], i ? seqs[0].promised : 0), ADMIT_DONE);
     }
 }
 
@@ -137,7 +137,7 @@ static void test_all_keys(void)
     sequence_finish(&seqs[0], &rig.env, 0, NULL);
     sequence_release(&seqs[0]);
     rig_prepare(&rig, &seqs[0], &q);
-    CHECK_INT(sequence_admit(&seqs[0], &rig.env, 0), ADMIT_DONE);
+    CHECK_INT(rig_admit(&rig, &seqs[0], 0), ADMIT_DONE);
     rig_pack(&rig, &seqs[0], 11);
     rig_run(&rig);
     check_slots();
@@ -156,7 +156,7 @@ static void test_reruns(void)
     sequence_release(&seqs[0]);
     reqs[0].score_begin = LENGTH - 10;
     rig_prepare(&rig, &seqs[0], &reqs[0]);
-    CHECK_INT(sequence_admit(&seqs[0], &rig.env, seqs[1].promised), ADMIT_DONE);
+    CHECK_INT(rig_admit(&rig, &seqs[0], seqs[1].promised), ADMIT_DONE);
     int before = rig.kv.n_free;
     rig_pack(&rig, &seqs[0], 10);
     rig_run(&rig);

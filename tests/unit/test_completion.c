@@ -69,7 +69,7 @@ static int count(const char *text, const char *what)
     return n;
 }
 
-/* Each token wakes the reader: were one missed, this would hang. The end comes with the last token. */
+/* Each token wakes the reader: were one missed, this would hang. */
 static void test_a_token_a_piece(void)
 {
     struct asked a;
@@ -83,9 +83,10 @@ static void test_a_token_a_piece(void)
     pthread_join(a.thread, NULL);
     CHECK_INT(a.code, 0);
     int events = count(a.out.data, "data: {");
-    CHECK(events == 8 || events == 9); /* the last token and the end of the choice may come in one */
+    CHECK_INT(events, 8);
+    CHECK_INT(count(a.out.data, "\"finish_reason\":\"length\""), 1);
     CHECK_INT(count(a.out.data, "data: [DONE]"), 1);
-    CHECK_INT(a.pieces, events);
+    CHECK(a.pieces == 8 || a.pieces == 9); /* the end of the ticket may be told after its last token */
     CHECK_INT(timed_waits, 0);
     sem_destroy(&a.piece);
     buf_done(&a.out);
@@ -129,6 +130,17 @@ static void test_stops_do_not_depend_on_time(void)
         {"{\"prompt\": [50], \"max_tokens\": 12, \"temperature\": 0, \"stop\": [\"9\", \"45\", \"3456\"], \"logprobs\": 0}", "0123", 6},
         {"{\"prompt\": [50], \"max_tokens\": 5, \"temperature\": 0, \"stop\": \"4\", \"echo\": true, \"logprobs\": 0}", "/0123", 5},
         {"{\"prompt\": [50], \"max_tokens\": 5, \"temperature\": 0, \"stop\": \"5\"}", "01234", 5},
+        {"{\"prompt\": [50], \"max_tokens\": 12, \"temperature\": 0, \"stop\": \"34\", \"include_stop_str_in_output\": true}", "01234", 5},
+        {"{\"prompt\": [50], \"max_tokens\": 12, \"temperature\": 0, \"stop_token_ids\": [60, 54]}", "012", 4},
+        {"{\"prompt\": [50], \"max_tokens\": 12, \"temperature\": 0, \"stop_token_ids\": [54], \"include_stop_str_in_output\": true}",
+         "0123", 4},
+        /* ids 0 to 2 are special, 2 is EOS */
+        {"{\"prompt\": [0], \"max_tokens\": 5, \"temperature\": 0, \"stop\": \"x\"}", "<s>", 2},
+        {"{\"prompt\": [0], \"max_tokens\": 5, \"temperature\": 0, \"include_stop_str_in_output\": true, \"stop\": \"x\"}", "<s></s>", 2},
+        {"{\"prompt\": [0], \"max_tokens\": 5, \"temperature\": 0, \"skip_special_tokens\": true, \"stop\": \"x\"}", "", 2},
+        {"{\"prompt\": [0], \"max_tokens\": 2, \"temperature\": 0, \"ignore_eos\": true, \"stop\": \"x\"}", "<s></s>", 2},
+        {"{\"prompt\": [0], \"max_tokens\": 2, \"temperature\": 0, \"ignore_eos\": true, \"skip_special_tokens\": true, \"stop\": \"x\"}",
+         "", 2},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         int steps;

@@ -22,6 +22,20 @@ static char *line_of(enum log_format format, enum log_level level, const char *i
     return text;
 }
 
+static char *field_line(enum log_format format, const struct log_field *fields, int n)
+{
+    int fd = memfd_create("log", MFD_CLOEXEC);
+    char *text = calloc(1, 1 << 16);
+    struct log *log = NULL;
+    CHECK_INT(log_new(fd, format, LOG_INFO, &log), 0);
+    log_fields(log, LOG_INFO, "r", "request", fields, n);
+    log_fields(log, LOG_DEBUG, "r", "dropped", fields, n);
+    log_free(log);
+    CHECK(pread(fd, text, (1 << 16) - 1, 0) >= 0);
+    close(fd);
+    return text;
+}
+
 static void test_text(void)
 {
     char *s = line_of(LOG_FORMAT_TEXT, LOG_WARN, "r1", "two\nlines");
@@ -45,6 +59,26 @@ static void test_json(void)
         CHECK_INT(json_string_length(json_object_get(v, "time")), 24);
     }
     CHECK(strchr(s, '\n') == s + strlen(s) - 1);
+    json_decref(v);
+    free(s);
+}
+
+/* Fields beside the message, in both forms. */
+static void test_fields(void)
+{
+    static const struct log_field fields[] = {{"path", "/a b\"\n"}, {"status", NULL, 200}, {"ms", NULL, 0.125}, {"word", "x"}};
+    char *s = field_line(LOG_FORMAT_TEXT, fields, 4);
+    CHECK_STR(s + 24, " info  [r] request path=\"/a b\\\"\\n\" status=200 ms=0.125 word=x\n");
+    free(s);
+    s = field_line(LOG_FORMAT_JSON, fields, 4);
+    json_t *v = NULL;
+    struct err e;
+    if (CHECK_INT(json_parse(s, strlen(s), "line", &v, &e), 0)) {
+        CHECK_STR(json_string_value(json_object_get(v, "message")), "request");
+        CHECK_STR(json_string_value(json_object_get(v, "path")), "/a b\"\n");
+        CHECK_INT(json_integer_value(json_object_get(v, "status")), 200);
+        CHECK(json_number_value(json_object_get(v, "ms")) == 0.125);
+    }
     json_decref(v);
     free(s);
 }
@@ -131,6 +165,7 @@ int main(void)
     log_free(NULL);
     test_text();
     test_json();
+    test_fields();
     test_pipes();
     test_file();
     return check_result();

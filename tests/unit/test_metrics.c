@@ -1,4 +1,4 @@
-/* /metrics: every line is a comment or a sample, histograms are cumulative, counts land in their series, labels are escaped. */
+/* /metrics: every line is a comment or a sample, histograms are cumulative, heads are complete, counts land in their series, labels are escaped. */
 #include "server/api/metrics.h"
 #include "tests/check.h"
 #include "tests/unit/fake_engine.h"
@@ -23,17 +23,23 @@ static void test_page(const char *page)
         "dtrnet_http_request_seconds_bucket{route=\"/a\",le=\"0.0002\"} 2",
         "dtrnet_http_request_seconds_bucket{route=\"/a\",le=\"0.5\"} 3",
         "dtrnet_http_request_seconds_bucket{route=\"/a\",le=\"60\"} 3",
+        "dtrnet_http_request_seconds_bucket{route=\"/a\",le=\"600\"} 4",
+        "dtrnet_time_to_first_token_seconds_bucket{le=\"0.05\"} 1",
+        "dtrnet_time_to_first_token_seconds_sum 0.040000",
+        "dtrnet_time_to_first_token_seconds_count 1",
+        "dtrnet_time_between_tokens_seconds_bucket{le=\"+Inf\"} 0",
+        "dtrnet_queue_seconds_count 0",
         "dtrnet_http_request_seconds_bucket{route=\"/a\",le=\"+Inf\"} 4",
         "dtrnet_http_request_seconds_count{route=\"/a\"} 4",
         "dtrnet_layer_rows_routed_total{layer=\"0\",kind=\"dtrnet\"} 7",
         "dtrnet_layer_rows_routed_total{layer=\"1\",kind=\"dense\"} 70",
-        "dtrnet_kv_rows_held 80",
-        "dtrnet_kv_bytes_held 5120",
-        "dtrnet_kv_rows_total 1000",
+        "dtrnet_kv_held_rows 80",
+        "dtrnet_kv_held_bytes 5120",
+        "dtrnet_kv_pool_rows 1000",
         "dtrnet_queue_sequences 2",
         "dtrnet_busy_op_seconds_total{op=\"attention\"} 1.500000",
-        "dtrnet_device_memory_bytes{use=\"free\"} 4096",
-        "dtrnet_device_memory_bytes{use=\"kv\"} 64000",
+        "dtrnet_device_memory_free_bytes 4096",
+        "dtrnet_device_memory_held_bytes{use=\"kv\"} 64000",
         "dtrnet_prompt_tokens_total 9",
     };
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
@@ -42,14 +48,34 @@ static void test_page(const char *page)
     CHECK(strstr(page, "model=\"a\\\\b\\\"c\\nd\"") != NULL);
 }
 
+/* Every metric has its help and its type before its first sample, once; only counters end in _total. */
+static void test_heads(const char *page)
+{
+    static const char *const process[] = {"open_fds", "max_fds", "cpu_seconds_total", "resident_memory_bytes", "start_time_seconds"};
+    for (const char *at = page; (at = strstr(at, "# TYPE ")); at++) {
+        char name[96], type[16], again[128];
+        CHECK_INT(sscanf(at, "# TYPE %95s %15s", name, type), 2);
+        snprintf(again, sizeof(again), "# TYPE %s ", name);
+        CHECK(!strstr(at + 1, again));
+        size_t n = strlen(name);
+        CHECK_INT(!strcmp(type, "counter"), n > 6 && !strcmp(name + n - 6, "_total"));
+    }
+    for (size_t i = 0; i < sizeof(process) / sizeof(process[0]); i++) {
+        char sample[64];
+        snprintf(sample, sizeof(sample), "\nprocess_%s ", process[i]);
+        const char *at = strstr(page, sample);
+        CHECK(at && strtod(at + strlen(sample), NULL) >= 0);
+    }
+}
+
 static void test_lines(const char *page)
 {
     char *copy = strdup(page), *rest = copy;
     for (char *line = strsep(&rest, "\n"); line; line = strsep(&rest, "\n")) {
         char *value = strrchr(line, ' '), *end = NULL;
-        if (!*line || !strncmp(line, "# HELP dtrnet_", 14) || !strncmp(line, "# TYPE dtrnet_", 14))
+        if (!*line || !strncmp(line, "# HELP ", 7) || !strncmp(line, "# TYPE ", 7))
             continue;
-        CHECK(!strncmp(line, "dtrnet_", 7) && value && (strtod(value + 1, &end), end && !*end));
+        CHECK((!strncmp(line, "dtrnet_", 7) || !strncmp(line, "process_", 8)) && value && (strtod(value + 1, &end), end && !*end));
     }
     free(copy);
 }
@@ -68,9 +94,11 @@ int main(void)
     metrics_count(&m, -1, 404, 0.001);
     metrics_count(&m, 999, 404, 0.001);
     m.prompt_tokens = 9;
+    histogram_add(&m.first_token, 0.04);
     engine_stats(NULL, &stats);
     CHECK_INT(metrics_write(&m, &names, &fake_engine_info, &stats, &out), 0);
     test_page(out.data);
+    test_heads(out.data);
     test_lines(out.data);
     buf_done(&out);
     buf_init(&out, 100);

@@ -79,9 +79,7 @@ static void test_every_row(struct arena *arena)
     for (size_t i = 0; i < options_table.n; i++) {
         const struct option_row *row = &options_table.rows[i];
         bool number = row->type == OPTION_INT || row->type == OPTION_SIZE || row->type == OPTION_DOUBLE;
-        enum command command = row->commands & COMMAND_SERVE     ? COMMAND_SERVE
-                               : row->commands & COMMAND_INSPECT ? COMMAND_INSPECT
-                                                                 : COMMAND_BENCH;
+        enum command command = (enum command)(row->commands & (0 - row->commands)); /* one of them */
         char flag[64], value[64];
         const char *args[] = {flag, value};
         snprintf(flag, sizeof(flag), "--%s", row->name);

@@ -80,7 +80,7 @@ static void test_reruns_are_packed(void)
     gap.n_tokens = 9;
     rig_answer(&rig, &gap, 16); /* two alternatives for 7 and 8 */
     rig_prepare(&rig, &s, &q);
-    CHECK_INT(sequence_admit(&s, &rig.env, 0), ADMIT_DONE);
+    CHECK_INT(rig_admit(&rig, &s, 0), ADMIT_DONE);
     CHECK_INT(sequence_due(&s), 8); /* rows 1 .. 5 and 8 .. 10 */
     rig_pack(&rig, &s, 4);
     CHECK(s.in_flight && sequence_goes_on(&s));
@@ -125,7 +125,7 @@ static void test_two_in_a_step(void)
     rig_answer(&rig, &first, 16);
     for (int i = 0; i < 2; i++) {
         rig_prepare(&rig, &s[i], i ? &b : &a);
-        CHECK_INT(sequence_admit(&s[i], &rig.env, i ? s[0].promised : 0), ADMIT_DONE);
+        CHECK_INT(rig_admit(&rig, &s[i], i ? s[0].promised : 0), ADMIT_DONE);
     }
     CHECK(s[0].n_cached == 9 && s[1].n_cached == 6);
     while (sequence_due(&s[0]) || sequence_due(&s[1])) {
@@ -155,27 +155,27 @@ static void test_admission(void)
     rig_prepare(&rig, &c, &none);
     other.tokens = tokens + 1;
     rig_prepare(&rig, &d, &other);
-    CHECK_INT(sequence_admit(&a, &rig.env, n_slots - 14 * FAKE_LAYERS + 1), ADMIT_WAIT_ROOM); /* others were promised too much */
+    CHECK_INT(rig_admit(&rig, &a, n_slots - 14 * FAKE_LAYERS + 1), ADMIT_WAIT_ROOM); /* others were promised too much */
     CHECK(!rig.tree.n_linked && rig.tables.n_holes == 1 && rig.tables.holes[0].off == 0 && !a.done);
-    CHECK_INT(sequence_admit(&a, &rig.env, n_slots - 14 * FAKE_LAYERS), ADMIT_DONE);
+    CHECK_INT(rig_admit(&rig, &a, n_slots - 14 * FAKE_LAYERS), ADMIT_DONE);
     CHECK_INT(a.promised, 14 * FAKE_LAYERS);
     CHECK_INT(a.table_cap, 14);
     CHECK_INT(sequence_due(&a), 12);
-    CHECK_INT(sequence_admit(&b, &rig.env, a.promised), ADMIT_WAIT_PREFIX);
+    CHECK_INT(rig_admit(&rig, &b, a.promised), ADMIT_WAIT_PREFIX);
     CHECK_INT(b.table_off, -1);
-    CHECK_INT(sequence_admit(&c, &rig.env, n_slots), ADMIT_DONE); /* needs nothing, so it never waits */
+    CHECK_INT(rig_admit(&rig, &c, n_slots), ADMIT_DONE); /* needs nothing, so it never waits */
     CHECK_INT(sequence_due(&c), 0);
     sequence_finish(&c, &rig.env, 0, NULL);
     CHECK(expect_result(&none, &c.result, -1, rig.x->kind));
     int64_t entries = rig.tables.holes[0].n, off = extents_take(&rig.tables, entries);
-    CHECK_INT(sequence_admit(&d, &rig.env, a.promised), ADMIT_WAIT_ROOM); /* no tables are left */
+    CHECK_INT(rig_admit(&rig, &d, a.promised), ADMIT_WAIT_ROOM); /* no tables are left */
     extents_give(&rig.tables, off, entries);
     rig_pack(&rig, &a, 5);
     rig_run(&rig);
     CHECK_INT(a.promised, 9 * FAKE_LAYERS);
     sequence_finish(&a, &rig.env, ERR_CANCELLED, NULL);
     CHECK_INT(a.promised, 0);
-    CHECK_INT(sequence_admit(&b, &rig.env, 0), ADMIT_DONE); /* goes on where a was cancelled */
+    CHECK_INT(rig_admit(&rig, &b, 0), ADMIT_DONE); /* goes on where a was cancelled */
     CHECK_INT(b.n_cached, 5);
     CHECK_INT(b.promised, 8 * FAKE_LAYERS);
     sequence_finish(&b, &rig.env, ERR_CANCELLED, NULL);
@@ -194,7 +194,7 @@ static void test_failed_table(void)
     q.n_tokens = 14;
     rig.x->fail_at = rig.x->n_calls + 1;
     rig_prepare(&rig, &s, &q);
-    CHECK_INT(sequence_admit(&s, &rig.env, 0), ADMIT_LOST);
+    CHECK_INT(rig_admit(&rig, &s, 0), ADMIT_LOST);
     CHECK(s.done && s.result.code == ERR_DEVICE && strstr(s.result.err.text, "device"));
     CHECK_INT(s.table_off, -1);
     sequence_release(&s);

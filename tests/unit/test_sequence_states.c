@@ -69,8 +69,8 @@ static void test_few_places(void)
     b.tokens = tokens + 1;
     rig_prepare(&rig, &s[0], &a);
     rig_prepare(&rig, &s[1], &b);
-    CHECK_INT(sequence_admit(&s[0], &rig.env, 0), ADMIT_DONE);
-    CHECK_INT(sequence_admit(&s[1], &rig.env, s[0].promised), ADMIT_WAIT_ROOM);
+    CHECK_INT(rig_admit(&rig, &s[0], 0), ADMIT_DONE);
+    CHECK_INT(rig_admit(&rig, &s[1], s[0].promised), ADMIT_WAIT_ROOM);
     CHECK(s[1].table_off < 0 && s[1].state_slot < 0 && !s[1].promised);
     rig_pack(&rig, &s[0], 16);
     CHECK_INT(rig.step.rows.n_saves, 0);

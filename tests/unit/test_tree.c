@@ -25,16 +25,23 @@ static int enter(struct tree_path *p, const void *owner, const int32_t *tokens, 
     return n_kv;
 }
 
+static int probe(const int32_t *tokens, int n, int n_rows)
+{
+    const void *owner;
+    int blocked;
+    return tree_probe(&tree, tokens, n, n_rows, &blocked, &owner);
+}
+
 static void test_share_and_split(void)
 {
     static const int32_t a[] = {1, 2, 3, 4, 5}, b[] = {1, 2, 3, 9, 9}, c[] = {1, 2};
     struct tree_path pa, pb, pc;
     CHECK_INT(enter(&pa, &pa, a, 5, 4), 0);
-    CHECK_INT(tree_probe(&tree, b, 5, 4), -1); /* another sequence is about to compute 1 */
+    CHECK_INT(probe(b, 5, 4), -1); /* another sequence is about to compute 1 */
     compute(&pa, a, 0, 2);
-    CHECK_INT(tree_probe(&tree, b, 5, 4), -1);
+    CHECK_INT(probe(b, 5, 4), -1);
     compute(&pa, a, 2, 3);
-    CHECK_INT(tree_probe(&tree, b, 5, 4), 3);
+    CHECK_INT(probe(b, 5, 4), 3);
     CHECK_INT(enter(&pb, &pb, b, 5, 4), 3); /* splits the node that a is still filling */
     CHECK_INT(enter(&pc, &pc, c, 2, 1), 2);
     CHECK_INT(pc.n_linked, 2);
@@ -70,14 +77,14 @@ static void test_scores_and_take_over(void)
     tree_leave(&tree, &p);
     CHECK_INT(enter(&p, &p, a, 6, 6), 4); /* 5 was only scored: its row is this sequence's to compute */
     CHECK_INT(p.n_fill, 2);
-    CHECK_INT(tree_probe(&tree, a, 5, 5), -1);
+    CHECK_INT(probe(a, 5, 5), -1);
     compute(&p, a, 4, 6);
     static const int32_t generated[] = {8, 8, 8};
     compute(&p, generated, 0, 3); /* past the path: private */
     CHECK_INT(tree.held_slots, 7 + 1 + 2 + 6);
     tree_leave(&tree, &p);
     CHECK_INT(tree.held_slots, 10);
-    CHECK_INT(tree_probe(&tree, a, 6, 6), 6);
+    CHECK_INT(probe(a, 6, 6), 6);
 }
 
 static void test_evict(void)
@@ -87,9 +94,9 @@ static void test_evict(void)
     CHECK_INT(enter(&p, &p, b, 4, 3), 4); /* pins 1 2 3 and 9; 4 5 6 can go */
     CHECK_INT(tree_available(&tree), kv.n_free + 5);
     tree_make_room(&tree, tree_available(&tree));
-    CHECK_INT(tree_probe(&tree, a, 6, 6), 3);
+    CHECK_INT(probe(a, 6, 6), 3);
     tree_clear(&tree);
-    CHECK_INT(tree_probe(&tree, b, 4, 4), 4);
+    CHECK_INT(probe(b, 4, 4), 4);
     tree_leave(&tree, &p);
     tree_clear(&tree);
     CHECK_INT(kv.n_free, kv.n);
@@ -123,7 +130,7 @@ static void test_states(void)
 {
     static const int32_t a[] = {1, 2, 3, 4, 5, 6}, b[] = {1, 2, 3, 9};
     struct tree_path pa, pb;
-    int at, first = tree_take_state(&tree), second = tree_take_state(&tree);
+    int at, first = tree_take_state(&tree, 0), second = tree_take_state(&tree, 0);
     enter(&pa, &pa, a, 6, 5);
     CHECK_INT(tree_find_state(&pa, 6, &at), -1);
     CHECK_INT(at, 0);
@@ -140,10 +147,10 @@ static void test_states(void)
     CHECK_INT(tree_find_state(&pb, 3, &at), first);
     CHECK_INT(at, 2);
     for (int i = 0; i < 6; i++)
-        CHECK(tree_take_state(&tree) >= 0);
-    CHECK_INT(tree_take_state(&tree), -1); /* both copies are on paths in use */
+        CHECK(tree_take_state(&tree, 0) >= 0);
+    CHECK_INT(tree_take_state(&tree, 0), -1); /* both copies are on paths in use */
     tree_leave(&tree, &pa);
-    CHECK_INT(tree_take_state(&tree), second);
+    CHECK_INT(tree_take_state(&tree, 0), second);
     CHECK_INT(tree.n_states, 1);
     tree_leave(&tree, &pb);
     tree_clear(&tree);

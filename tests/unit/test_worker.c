@@ -22,6 +22,11 @@ static const struct worker_setting settings[] = {
     {"router states, no cache", 24, 2, 4 * LONGEST, 20, false, false, 1 << 20},
     {"whole prompts, two steps of 64 rows", 64, 2, 6 * LONGEST, 0, true, true, 1 << 20},
     {"whole prompts and router states, steps as long as a sequence", TRAFFIC_LEN, 2, 3 * LONGEST, 5, true, true, 1 << 20},
+    {"two steps of 40 rows, preempting", 40, 2, 20 * LONGEST, 0, true, false, 1 << 20, true},
+    {"one step of 19 rows, evicting and preempting", 19, 1, LONGEST + 120, 0, true, false, 1 << 20, true},
+    {"two steps of 24 rows, no cache, preempting", 24, 2, 4 * LONGEST, 0, false, false, 1 << 20, true},
+    {"router states, few places, evicting and preempting", 19, 2, LONGEST + 120, 9, true, false, 1 << 20, true},
+    {"whole prompts and router states, preempting", 64, 2, 6 * LONGEST, 9, true, true, 1 << 20, true},
 };
 
 /* ---- traffic --------------------------------------------------------------------------------------------------------- */
@@ -52,6 +57,7 @@ static void check_happened(const struct worker_rig *r, const struct worker_setti
     all->rows_rescored += c->rows_rescored;
     all->evicted_tokens += c->evicted_tokens;
     all->states_held += c->states_held;
+    CHECK(!s->preempts || c->preemptions > 100);
     all->requests_done += c->requests_done;
     all->requests_failed += c->requests_failed;
     all->requests_cancelled += c->requests_cancelled;

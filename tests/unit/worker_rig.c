@@ -15,6 +15,8 @@ int worker_rig_submit(struct worker_rig *r, int j)
     *job = (struct job){0};
     for (int i = 0; i < n; i++)
         job->reqs[i] = traffic_request(&job->watches[i]);
+    job->reqs[0].client = (uint64_t)traffic_random(4);
+    job->reqs[0].call = (uint64_t)traffic_random(3);
     if (!CHECK_INT(ticket_new(&r->queue, job->reqs, n, FAKE_LAYERS, r->x->kind.whole, &job->ticket), 0))
         exit(1);
     for (int i = 0; i < n; i++)
@@ -88,13 +90,34 @@ static void check_slots(const struct worker *w)
         in_flight += w->steps[i].number ? step_rows_slots(&w->steps[i].rows) : 0;
         states += w->steps[i].number ? w->steps[i].rows.n_saves : 0;
     }
-    for (const struct sequence *q = w->policy.running.head; q; q = q->next)
+    for (const struct sequence *q = policy_next(&w->policy, NULL); q; q = policy_next(&w->policy, (struct sequence *)(uintptr_t)q))
         states += q->state_slot >= 0;
     CHECK_INT(w->kv.n_free + w->tree.held_slots + in_flight, w->kv.n);
     CHECK_INT(w->states.n_free + w->tree.n_states + states, w->states.n);
     CHECK(w->tree.pinned_slots <= w->tree.held_slots);
-    CHECK(w->policy.running.n <= w->x->limits.max_rows);
-    CHECK(w->policy.running.n || w->tree.bytes <= w->tree.max_bytes);
+    CHECK(w->policy.n_running || w->tree.bytes <= w->tree.max_bytes);
+}
+
+/* A sequence that has a token more than when it made way last, or by chance. */
+static struct sequence *find_victim(struct worker_rig *r)
+{
+    struct policy *p = &r->worker.policy;
+    for (struct sequence *s = policy_next(p, NULL); s; s = policy_next(p, s)) {
+        struct expect_watch *w = s->req->user;
+        bool may = s->where == SEQUENCE_RUNNING && !s->in_flight && !s->done && s < s->ticket->seqs + s->ticket->n;
+        if (!may || (s->n_new < w->n_preempted && traffic_random(40)))
+            continue;
+        w->n_preempted = s->n_new + 1;
+        return s;
+    }
+    return NULL;
+}
+
+static void preempt(struct worker_rig *r)
+{
+    struct sequence *s;
+    while ((s = find_victim(r)))
+        policy_preempt(&r->worker.policy, &r->worker.env, s);
 }
 
 bool worker_rig_turn(struct worker_rig *r)
@@ -107,6 +130,8 @@ bool worker_rig_turn(struct worker_rig *r)
         q->sweep = true; /* it would deliver and then sleep */
     }
     CHECK(worker_turn(&r->worker));
+    if (r->preempts)
+        preempt(r);
     check_slots(&r->worker);
     r->n_turns++;
     for (int j = 0; j < WORKER_RIG_JOBS; j++) { /* what is cancelled does not run on, but for steps in flight */
@@ -146,7 +171,7 @@ bool worker_rig_open(struct worker_rig *r, const struct worker_setting *s)
                                      .n_state_slots = s->n_state_slots,
                                      .whole_prompts = s->whole_prompts,
                                      .max_positions = TRAFFIC_LEN + TRAFFIC_NEW};
-    *r = (struct worker_rig){.x = fake_executor_open(&limits)};
+    *r = (struct worker_rig){.x = fake_executor_open(&limits), .preempts = s->preempts};
     queue_init(&r->queue, WORKER_RIG_JOBS * WORKER_RIG_GROUP);
     if (!CHECK(r->x) || !CHECK_INT(worker_init(&r->worker, &r->x->face, &r->queue, &o, &err), 0))
         return false;
@@ -189,7 +214,8 @@ void worker_rig_close(struct worker_rig *r)
     CHECK_INT(w->kv.n_free, w->kv.n);
     CHECK_INT(w->states.n_free, w->states.n);
     CHECK_INT(w->tree.bytes, 0);
-    CHECK(w->tables.n_holes == 1 && w->tables.holes[0].n == r->x->face.limits.n_table_entries);
+    CHECK(w->tables.n_holes == 1 && w->tables.holes[0].n == w->env.kept_base);
+    CHECK(w->env.kept_base + (w->kept_tables.n_holes ? w->kept_tables.holes[0].n : 0) == r->x->face.limits.n_table_entries);
     CHECK_INT(r->x->n_breaches, 0);
     worker_close(w);
     queue_done(&r->queue);

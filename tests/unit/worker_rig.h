@@ -16,6 +16,7 @@ struct worker_setting {
     bool prefix_cache;
     bool whole_prompts;
     size_t tree_bytes;
+    bool preempts; /* every sequence makes way once after each step that brought it a token, and now and then before */
 };
 
 /* One ticket. */
@@ -32,6 +33,7 @@ struct worker_rig {
     struct queue queue;
     struct worker worker;
     struct job jobs[WORKER_RIG_JOBS];
+    bool preempts;
     int n_turns;
     int may_fail; /* a code that requests may end with, beside what is expected of them; 0: none */
     /* of requests that ended, added up from their results */

@@ -3,7 +3,7 @@
     dtrnet-eval run ARGUMENT...        lm-evaluation-harness with the model type `dtrnet`; every argument is the harness's own
     dtrnet-eval local ARGUMENT...      starts `dtrnet serve` and runs the harness against it; what ./evaluate does
     dtrnet-eval suite NAME             a named list of runs against a server
-    dtrnet-eval sweep NAME MODEL...    a suite over many checkpoints, a server for each
+    dtrnet-eval sweep NAME MODEL...    a suite over many checkpoints, a server for each; --watch DIR: as a training writes them
     dtrnet-eval long DOCUMENTS         negative log likelihood by position and by context length
     dtrnet-eval report FOLDER...       results as one HTML page, Markdown and CSV
     dtrnet-eval seal FOLDER            a digest over all scores and their origin

@@ -20,10 +20,10 @@ SECRET_ARGUMENT = re.compile(r"(?:^|[,\s{\"'])(api_key|auth_token)[\"']?\s*[=:]|
 
 @dataclass(frozen=True)
 class Access:
-    """One server.
+    """One server, or several that serve the same.
 
     Attributes:
-        base_url: where it listens.
+        base_url: where it listens; for pool.py also several addresses with `+` between them.
         api_key_file: file with the key; None: the environment's key, if any.
         verify_certificate: False accepts any TLS certificate.
         ca_cert_path: file with certificates to trust.
@@ -77,7 +77,12 @@ class Access:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that every command with a server has."""
-    parser.add_argument("--base_url", "--base-url", default=Access.base_url, help="the server (%(default)s)")
+    parser.add_argument(
+        "--base_url",
+        "--base-url",
+        default=Access.base_url,
+        help="the server, or several that serve the same, with + between them (%(default)s)",
+    )
     add_security_arguments(parser)
 
 

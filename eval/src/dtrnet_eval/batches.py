@@ -7,25 +7,32 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 PAIRS_A_REQUEST = 256
+LEAST_PAIRS = 8
 BYTES_A_REQUEST = 1 << 20
 PROMPTS_A_REQUEST = 32
 
 
-def by_context(pairs: Sequence[tuple[str, str]]) -> Iterator[list[list[int]]]:
+def pairs_a_request(pairs: int, servers: int) -> int:
+    """How many go into one request: few enough that each of several servers gets some."""
+    return PAIRS_A_REQUEST if servers == 1 else min(PAIRS_A_REQUEST, max(LEAST_PAIRS, -(-pairs // (2 * servers))))
+
+
+def by_context(pairs: Sequence[tuple[str, str]], servers: int = 1) -> Iterator[list[list[int]]]:
     """Places of pairs (context, continuation): requests of bounded size, each a list of groups with one context.
 
     Contexts come in order, so that those that begin alike stay together. A single pair may be larger than the bound.
     """
+    most = pairs_a_request(len(pairs), servers)
     groups: dict[str, list[int]] = defaultdict(list)
     for place, (context, _) in enumerate(pairs):
         groups[context].append(place)
     batch: list[list[int]] = []
     count = size = 0
     for context in sorted(groups):
-        for at in range(0, len(groups[context]), PAIRS_A_REQUEST):
-            places = groups[context][at : at + PAIRS_A_REQUEST]
+        for at in range(0, len(groups[context]), most):
+            places = groups[context][at : at + most]
             cost = len(context) + sum(len(pairs[place][1]) for place in places)
-            if batch and (count + len(places) > PAIRS_A_REQUEST or size + cost > BYTES_A_REQUEST):
+            if batch and (count + len(places) > most or size + cost > BYTES_A_REQUEST):
                 yield batch
                 batch, count, size = [], 0, 0
             batch.append(places)

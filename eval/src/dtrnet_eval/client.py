@@ -1,4 +1,4 @@
-"""HTTP to one dtrnet server: connections that stay open, a bounded number of requests in flight, patience with restarts.
+"""HTTP to one dtrnet server: connections that stay open, patience with restarts. pool.py asks several at once.
 
 Nothing here knows the harness.
 """
@@ -8,9 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import requests
 import urllib3
@@ -52,21 +51,37 @@ class Bearer(requests.auth.AuthBase):
         return request
 
 
+class Attempt(NamedTuple):
+    """What came of sending a request once.
+
+    Attributes:
+        answer: the answer if it is final, else None.
+        why: it is not.
+        after_s: the server's Retry-After in seconds; 0: none.
+        away: nobody answered.
+    """
+
+    answer: requests.Response | None
+    why: str = ""
+    after_s: float = 0.0
+    away: bool = True
+
+
 class Client:
     """A server's endpoints as functions.
 
     Args:
         access: address, key and certificates.
-        in_flight: requests under way at most.
         timeout_s: for one answer.
-        patience_s: how long a request is tried again while the server is away or refuses with 503, before it is an error.
+        patience_s: how long a request is tried again while the server refuses with 503, before it is an error.
+        away_s: the same while the server is away; default: `patience_s`.
     """
 
-    def __init__(self, access: Access, *, in_flight: int = 8, timeout_s: float = 3600, patience_s: float = 300) -> None:
+    def __init__(self, access: Access, *, timeout_s: float = 3600, patience_s: float = 300, away_s: float | None = None) -> None:
         self.root = server_root(access.base_url)
-        self.in_flight = max(1, in_flight)
         self.timeout_s = timeout_s
         self.patience_s = patience_s
+        self.away_s = patience_s if away_s is None else away_s
         self._verify = access.verify()
         if self._verify is False:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # it was asked for
@@ -84,23 +99,22 @@ class Client:
         # `verify` goes with each request: a session's own yields to REQUESTS_CA_BUNDLE.
         return self._session().request(method, self.root + path, json=body, timeout=(10, self.timeout_s), verify=self._verify)
 
-    def _once(self, method: str, path: str, body: Any) -> tuple[requests.Response | None, str, float]:
-        """One attempt: the answer if it is final, else None, why not, and the server's Retry-After in seconds (0: none)."""
+    def _once(self, method: str, path: str, body: Any) -> Attempt:
         try:
             answer = self._send(method, path, body)
         except requests.exceptions.SSLError as error:
             reason = getattr(error.args[0] if error.args else error, "reason", error)
             raise UnreachableError(f"{self.root}: TLS failed: {reason}; ca_cert_path names certificates to trust") from None
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-            return None, f"no connection ({type(error).__name__})", 0.0
+            return Attempt(None, f"no connection ({type(error).__name__})")
         except requests.Timeout:
-            return None, f"no answer within {self.timeout_s:g} s", 0.0
+            return Attempt(None, f"no answer within {self.timeout_s:g} s")
         except (requests.RequestException, OSError) as error:
             raise UnreachableError(f"{self.root}: {error}") from None
         if answer.status_code not in RETRIED:
-            return answer, "", 0.0
+            return Attempt(answer)
         after = answer.headers.get("Retry-After", "0")
-        return None, f"status {answer.status_code}", float(after) if after.isdigit() else 0.0
+        return Attempt(None, f"status {answer.status_code}", float(after) if after.isdigit() else 0.0, away=False)
 
     def request(self, method: str, path: str, body: Any = None, patience_s: float | None = None) -> requests.Response:
         """One request, tried again while the server is away.
@@ -108,17 +122,17 @@ class Client:
         Raises:
             UnreachableError: the server stayed away longer than the patience lasts.
         """
-        patience_s = self.patience_s if patience_s is None else patience_s
-        until = time.monotonic() + patience_s
+        begin = time.monotonic()
         pause = FIRST_PAUSE_S
         while True:
-            answer, why, after = self._once(method, path, body)
-            if answer is not None:
-                return answer
-            pause = after or min(2 * pause, LONGEST_PAUSE_S)
-            if time.monotonic() + pause > until:
-                raise UnreachableError(f"{self.root}{path}: {why}; gave up after {patience_s:g} s")
-            log.debug("%s%s: %s; again in %.1f s", self.root, path, why, pause)
+            tried = self._once(method, path, body)
+            if tried.answer is not None:
+                return tried.answer
+            pause = tried.after_s or min(2 * pause, LONGEST_PAUSE_S)
+            limit_s = patience_s if patience_s is not None else self.away_s if tried.away else self.patience_s
+            if time.monotonic() + pause > begin + limit_s:
+                raise UnreachableError(f"{self.root}{path}: {tried.why}; gave up after {limit_s:g} s")
+            log.debug("%s%s: %s; again in %.1f s", self.root, path, tried.why, pause)
             time.sleep(pause)
 
     def json(self, method: str, path: str, body: Any = None, patience_s: float | None = None) -> dict[str, Any]:
@@ -160,25 +174,6 @@ class Client:
             return read(self.post(path, body))
         except NotOursError as error:
             raise NotOursError(f"{self.root}{path}: {error}") from None
-
-    def ask_all(self, path: str, bodies: Iterable[Any], read: Callable[[Any], T], on_answer: Callable[[int, T], None]) -> None:
-        """Posts every body, at most `in_flight` at a time, and calls `on_answer(index, answer)` in this thread as answers come.
-
-        The first error ends it: what is under way is waited for, nothing new is sent.
-        """
-        waiting = enumerate(bodies)
-        running: dict[Future[T], int] = {}
-        with ThreadPoolExecutor(self.in_flight) as pool:
-            more = True
-            while more or running:
-                while more and len(running) < self.in_flight:
-                    item = next(waiting, None)
-                    more = item is not None
-                    if item is not None:
-                        running[pool.submit(self.ask, path, item[1], read)] = item[0]
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    on_answer(running.pop(future), future.result())
 
     def version(self, patience_s: float = 30) -> ServerInfo:
         """What the server says about itself and its model.

@@ -26,8 +26,8 @@ from typing import Any
 from dtrnet_eval import access, origin, tasks
 from dtrnet_eval.access import Access
 from dtrnet_eval.answers import ServerInfo
-from dtrnet_eval.client import Client
 from dtrnet_eval.errors import EvalError, OriginError, ServerError, UsageError
+from dtrnet_eval.pool import Pool
 
 # ValueErrors of the harness and of the task files that say what a person got wrong.
 PERSONS_MISTAKES = ("Tasks not found", "LOCAL_EVAL_DATA")
@@ -108,13 +108,13 @@ def _arguments(value: Any) -> dict[str, Any]:
     return dict(part.split("=", 1) for part in str(value or "").split(",") if "=" in part)
 
 
-def server_of(model: Any, model_args: Any) -> Client | None:
+def server_of(model: Any, model_args: Any) -> Pool | None:
     """A client of the dtrnet server that a model of the harness asks; None where it asks something else."""
     given = _arguments(model_args)
     if not isinstance(model, str) or not (given.get("base_url") or model == "dtrnet"):
         return None
     verify = str(given.get("verify_certificate", True)).lower() not in ("false", "0")
-    client = Client(Access(given.get("base_url") or Access.base_url, given.get("api_key_file"), verify, given.get("ca_cert_path")))
+    client = Pool(Access(given.get("base_url") or Access.base_url, given.get("api_key_file"), verify, given.get("ca_cert_path")))
     try:
         client.version(patience_s=30 if model == "dtrnet" else 0)
     except ServerError:
@@ -124,7 +124,7 @@ def server_of(model: Any, model_args: Any) -> Client | None:
     return client
 
 
-def _same_server(client: Client, before: ServerInfo) -> None:
+def _same_server(client: Pool, before: ServerInfo) -> None:
     """That the server is still the one that the run began with; it may have been started again meanwhile."""
     now = origin.Origin(client.version().raw).settings()
     differs = origin.differences(origin.Origin(before.raw).settings(), now)

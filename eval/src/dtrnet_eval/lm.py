@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from lm_eval.api.instance import Instance
@@ -18,9 +18,9 @@ from tqdm import tqdm
 from dtrnet_eval import batches, modelargs
 from dtrnet_eval.access import Access
 from dtrnet_eval.answers import CompletionAnswer, RollingAnswer, Score, ScoreAnswer, TokensAnswer
-from dtrnet_eval.client import Client
 from dtrnet_eval.errors import UsageError
 from dtrnet_eval.itemrouting import ItemRouting
+from dtrnet_eval.pool import Pool
 from dtrnet_eval.totals import RunTotals
 
 T = TypeVar("T")
@@ -42,9 +42,9 @@ class DtrnetLM(LM):
     """A dtrnet server as a model of lm-evaluation-harness.
 
     Args:
-        base_url: the server; a path such as /v1/completions is ignored.
+        base_url: the server, or several that serve the same (`http://a:8000+http://b:8000`); a path such as /v1/completions is ignored.
         max_length: model positions a sequence may fill, as the `hf` backend counts; default and limit: the server's.
-        num_concurrent: requests in flight.
+        num_concurrent: requests in flight at each server.
         add_bos_token: puts BOS before every context that lacks it, as `hf` does when told so.
         max_gen_toks: tokens to generate where a task names no number.
         api_key_file: file with the server's key; default: $DTRNET_API_KEY, else $OPENAI_API_KEY.
@@ -79,7 +79,7 @@ class DtrnetLM(LM):
         modelargs.refuse_unknown(others, DtrnetLM.__init__)
         access = Access(str(base_url), api_key_file, modelargs.flag("verify_certificate", verify_certificate), ca_cert_path)
         how = {"timeout_s": modelargs.seconds("timeout", timeout), "patience_s": modelargs.seconds("patience", patience)}
-        self.client = Client(access, in_flight=modelargs.whole("num_concurrent", num_concurrent, 1), **how)
+        self.client = Pool(access, in_flight=modelargs.whole("num_concurrent", num_concurrent, 1), **how)
         self.server = self.client.version()
         self.start_s, self.busy_s = time.monotonic(), self._engine_seconds()
         limit = self.server.max_model_len
@@ -104,10 +104,12 @@ class DtrnetLM(LM):
 
     def get_model_info(self) -> dict[str, Any]:
         """Goes into the results' `config`: what the run cost."""
-        held = {name: value for name, value in self.client.metrics().items() if name.startswith("dtrnet_kv_rows")}
+        held = {name: value for name, value in self.client.metrics().items() if name.startswith("dtrnet_kv_") and name.endswith("_rows")}
         run = {**self.totals.summary(), "truncated_requests": self.truncated}
         names = ("max_length", "max_gen_toks", "seed")
         run["settings"] = {name: getattr(self, name) for name in names} | {"add_bos_token": self.add_bos}
+        if self.client.several:
+            run["answers_by_server"] = [member.answers for member in self.client.members]
         run["seconds_in_engine"] = round(self._engine_seconds() - self.busy_s, 3)
         run["seconds_in_all"] = round(time.monotonic() - self.start_s, 3)
         return {"dtrnet_run": run, "dtrnet_kv": held}
@@ -121,7 +123,7 @@ class DtrnetLM(LM):
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log probability, is greedy) of each (context, continuation), in the order given."""
         pairs = [request.args for request in requests]
-        groups = list(batches.by_context(pairs))
+        groups = list(batches.by_context(pairs, len(self.client.members)))
         out: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         bar = tqdm(total=len(requests), disable=disable_tqdm, desc="loglikelihood")
 
@@ -136,7 +138,7 @@ class DtrnetLM(LM):
                         observer.add(pairs[place], score)
                 bar.update(len(places))
 
-        self._post_timed("loglikelihood", (self._score_body(pairs, batch) for batch in groups), ScoreAnswer.read, keep)
+        self._post_timed("loglikelihood", len(groups), lambda index: self._score_body(pairs, groups[index]), ScoreAnswer.read, keep)
         bar.close()
         self._warn_truncated()
         return out
@@ -157,8 +159,10 @@ class DtrnetLM(LM):
             self.cache_hook.add_partial("loglikelihood_rolling", requests[index].args, out[index])
             bar.update(1)
 
-        bodies = ({"texts": [request.args[0]], "max_length": self.max_length} for request in requests)
-        self._post_timed("loglikelihood_rolling", bodies, RollingAnswer.read, keep)
+        def body(index: int) -> dict[str, Any]:
+            return {"texts": [requests[index].args[0]], "max_length": self.max_length}
+
+        self._post_timed("loglikelihood_rolling", len(requests), body, RollingAnswer.read, keep)
         bar.close()
         return out
 
@@ -178,8 +182,9 @@ class DtrnetLM(LM):
                 self.cache_hook.add_partial("generate_until", requests[place].args, out[place])
             bar.update(len(groups[index]))
 
-        bodies = (self._generation_body(requests, batch) for batch in groups)
-        self._post_timed("generate_until", bodies, CompletionAnswer.read, keep)
+        self._post_timed(
+            "generate_until", len(groups), lambda index: self._generation_body(requests, groups[index]), CompletionAnswer.read, keep
+        )
         bar.close()
         self._warn_truncated()
         return out
@@ -216,9 +221,11 @@ class DtrnetLM(LM):
 
     # ---- shared ----
 
-    def _post_timed(self, phase: str, bodies: Iterator[dict[str, Any]], read: Callable[[Any], T], keep: Callable[[int, T], None]) -> None:
+    def _post_timed(
+        self, phase: str, count: int, make: Callable[[int], Any], read: Callable[[Any], T], keep: Callable[[int, T], None]
+    ) -> None:
         start = time.monotonic()
-        self.client.ask_all(PATHS[phase], bodies, read, keep)
+        self.client.ask_all(PATHS[phase], count, make, read, keep)
         self.totals.seconds[phase] += time.monotonic() - start
 
     def _warn_truncated(self) -> None:

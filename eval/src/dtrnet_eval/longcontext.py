@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from dtrnet_eval import access, origin
 from dtrnet_eval.answers import Bucket, RollingAnswer, TokensAnswer
-from dtrnet_eval.client import Client
 from dtrnet_eval.errors import NotOursError, OriginError, UsageError
+from dtrnet_eval.pool import Pool
 
 LENGTHS = [2048, 4096, 8192, 16384, 20480]
 EDGES = [0, 64, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 10240, 12288, 14336, 16384, 18432, 20480]
@@ -54,7 +54,7 @@ def read_documents(path: Path, limit: int | None) -> list[str]:
     return texts[:limit]
 
 
-def tokenize(client: Client, texts: list[str], longest: int) -> list[list[int]]:
+def tokenize(client: Pool, texts: list[str], longest: int) -> list[list[int]]:
     """The first `longest` ids of each text; texts that are shorter are left out, which is said.
 
     Raises:
@@ -133,7 +133,7 @@ def ratio(sums: np.ndarray, counts: np.ndarray) -> tuple[list[float], list[float
     return means, errors
 
 
-def measure(client: Client, documents: list[list[int]], length: int, stride: int, edges: list[int]) -> dict[str, Any]:
+def measure(client: Pool, documents: list[list[int]], length: int, stride: int, edges: list[int]) -> dict[str, Any]:
     """All documents in windows of `length` tokens."""
     sums = Sums(edges, len(documents))
     bar = tqdm(total=len(documents), desc=f"{length} tokens of context")
@@ -142,8 +142,10 @@ def measure(client: Client, documents: list[list[int]], length: int, stride: int
         sums.add(document, answer)
         bar.update(1)
 
-    bodies = ({"texts": [ids], "max_length": length, "stride": stride, "bucket_edges": edges, "routing": True} for ids in documents)
-    client.ask_all("/v1/loglikelihood_rolling", bodies, RollingAnswer.read, keep)
+    def body(document: int) -> dict[str, Any]:
+        return {"texts": [documents[document]], "max_length": length, "stride": stride, "bucket_edges": edges, "routing": True}
+
+    client.ask_all("/v1/loglikelihood_rolling", len(documents), body, RollingAnswer.read, keep)
     bar.close()
     nll, error, tokens = sums.nll()
     by = {kind: sums.table(kind) for kind in ("by_context", "by_position")}
@@ -202,7 +204,7 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """`dtrnet-eval long`."""
     args = _arguments(arguments)
-    client = Client(access.of_arguments(args), in_flight=2)
+    client = Pool(access.of_arguments(args), in_flight=2)
     info = client.version()
     record = origin.Origin.now(info, "long", limit=args.limit)
     check_output(args.output, record)

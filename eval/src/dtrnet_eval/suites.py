@@ -22,9 +22,9 @@ import yaml
 from dtrnet_eval import access, origin, tasks
 from dtrnet_eval.access import Access
 from dtrnet_eval.answers import ServerInfo
-from dtrnet_eval.client import Client
 from dtrnet_eval.errors import EvalError, UsageError
 from dtrnet_eval.itemrouting import FILE as ROUTING_FILE
+from dtrnet_eval.pool import Pool
 from dtrnet_eval.server import end_with_parent
 
 SUITES = tasks.DATA / "suites"
@@ -252,7 +252,7 @@ def main(arguments: list[str]) -> int:
     access.refuse_secrets(extra)
     _limit(extra)
     suite, server = load(args.suite), access.of_arguments(args)
-    info = Client(server).version()
+    info = Pool(server).version()
     check_server(suite, info)
     out = args.output or Path("results") / info.model
     check_origin(suite, out, info, extra)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dtrnet_eval import serverflags, suites
+from dtrnet_eval import serverflags, suites, watch
 from dtrnet_eval.access import Access
 from dtrnet_eval.client import Client
 from dtrnet_eval.errors import EvalError, UsageError
@@ -76,12 +76,16 @@ class Sweep:
 def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("dtrnet-eval sweep", description=__doc__)
     parser.add_argument("suite", help="a suite's name or file")
-    parser.add_argument("models", nargs="+", type=Path, help="checkpoint directories")
+    parser.add_argument("models", nargs="*", type=Path, help="checkpoint directories")
+    parser.add_argument("--watch", type=Path, metavar="DIR", help="in place of them: those of this directory, as a training writes them")
     parser.add_argument("--output", type=Path, required=True, help="results, a folder for each checkpoint")
     parser.add_argument("--dtrnet", type=Path, default=default_program(), help="the server's program (%(default)s)")
     parser.add_argument("--server-flags", default="", help="more flags of the server, in one string")
     parser.add_argument("--limit", help="items of each task")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if bool(args.models) == bool(args.watch):
+        parser.error("give checkpoint directories, or --watch DIR")
+    return args
 
 
 def main(arguments: list[str]) -> int:
@@ -101,6 +105,8 @@ def main(arguments: list[str]) -> int:
     flags = serverflags.read(shlex.split(args.server_flags))
     os.environ.update({name: value for name, value in flags.environment().items() if name.endswith("_API_KEY")})
     sweep = Sweep(suite, args.dtrnet, flags, ["--limit", args.limit] if args.limit else [])
+    if args.watch:
+        return watch.main(args.watch, args.output, sweep.run)
     failed = []
     for number, (name, model) in enumerate(zip(names, args.models), 1):
         start, where = time.monotonic(), f"[{number}/{len(names)}] {name}"

@@ -17,8 +17,8 @@ from typing import Any
 from dtrnet_eval import access, origin, results, rowcheck, sealing
 from dtrnet_eval.access import Access
 from dtrnet_eval.answers import Score, ServerInfo
-from dtrnet_eval.client import Client
 from dtrnet_eval.errors import EvalError, ResultsError, UsageError
+from dtrnet_eval.pool import Pool
 from dtrnet_eval.results import Results
 from dtrnet_eval.sealing import Scored
 
@@ -223,7 +223,7 @@ def main(arguments: list[str]) -> int:
     digest = check_seal(model, sealing.lines_of(model, scores), args.digest)
     check_means(model)
     server = access.of_arguments(args)
-    info = Client(server).version()
+    info = Pool(server).version()
     exact = check_server(model, info)
     chosen = pick(scores, digest, args.items)
     found = judge(score_again(model, server, chosen), exact, {info.dtype, model.origin.info.dtype if model.origin else ""})

@@ -4,6 +4,9 @@
     dtrnet-train prepare TEXT... --out FILE             a token file
     dtrnet-train run CONFIG --out DIR [KEY=VALUE...]    trains; the same command goes on where it stopped
     dtrnet-train evaluate DIR TOKENS                    held-out loss of a checkpoint
+    dtrnet-train check DIR --server URL                 logprobs and decisions in PyTorch against a server
+    dtrnet-train flops DIR|CONFIG                       arithmetic by part and length
+    dtrnet-train routing DIR TOKENS                     which tokens are routed where
 
 Several GPUs: torchrun --nproc-per-node 4 -m dtrnet_train run CONFIG --out DIR. Each command has --help.
 """
@@ -11,8 +14,10 @@ Several GPUs: torchrun --nproc-per-node 4 -m dtrnet_train run CONFIG --out DIR. 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from dtrnet_train.errors import UserError
@@ -48,8 +53,7 @@ def prepare_tokens(arguments: list[str]) -> None:
 
 def run(arguments: list[str]) -> None:
     """`dtrnet-train run`."""
-    from dtrnet_train import config, parallel
-    from dtrnet_train.trainer import Trainer
+    from dtrnet_train import config
 
     parser = argparse.ArgumentParser("dtrnet-train run")
     parser.add_argument("config", type=Path, help="a YAML file, such as configs/train/26m-bilayer.yaml")
@@ -57,8 +61,11 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--tensorboard", action="store_true", help="curves under DIR/tensorboard")
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)  # settings may stand before and after options
     settings = config.read(args.config, args.settings)
+    from dtrnet_train import parallel  # torch takes seconds to import; a wrong config is told before
+    from dtrnet_train.trainer import Trainer
+
     world = parallel.begin(args.device)
     try:
         trainer = Trainer(settings, args.out, world)
@@ -89,29 +96,44 @@ def evaluate(arguments: list[str]) -> None:
     args = parser.parse_args(arguments)
     world = parallel.begin()
     model = load(args.checkpoint, torch.bfloat16 if args.bf16 else torch.float32).to(world.device)
-    pieces = Pieces(args.tokens, args.length, model.shape.bos_token_id, args.documents)
+    pieces = Pieces(args.tokens, args.length, model.shape.bos_token_id, model.shape.vocab_size, args.documents)
     held = by_document(model, pieces, args.windows, world)
     shares = {"execute": [round(x, 4) for x in held.execute], "attend": [round(x, 4) for x in held.attend]}
     print(json.dumps({"loss": held.loss, "tokens": int(held.counts.sum()), "documents": len(held.counts), **shares}))
 
 
-COMMANDS = {"tokenizer": tokenizer, "prepare": prepare_tokens, "run": run, "evaluate": evaluate}
+def _later(module: str) -> Callable[[list[str]], int | None]:
+    """The command of a module that is imported when it is called."""
+    return lambda arguments: importlib.import_module(f"dtrnet_train.{module}").main(arguments)
+
+
+COMMANDS = {
+    "tokenizer": tokenizer,
+    "prepare": prepare_tokens,
+    "run": run,
+    "evaluate": evaluate,
+    "check": _later("check"),
+    "flops": _later("account"),
+    "routing": _later("analysis"),
+}
 
 
 def main() -> int:
     """Hands over to a command; what a person got wrong is one line."""
     name, *arguments = sys.argv[1:] or ["--help"]
-    if name not in COMMANDS:
+    if name in ("-h", "--help"):
         print(__doc__)
-        return 0 if name in ("-h", "--help") else 2
+        return 0
+    if name not in COMMANDS:
+        print(f"dtrnet-train: there is no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
     try:
-        COMMANDS[name](arguments)
+        return COMMANDS[name](arguments) or 0
     except UserError as error:
         print(f"dtrnet-train {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -81,14 +82,28 @@ def repeat_heads(x: Tensor, heads: int) -> Tensor:
     return x[:, :, None].expand(-1, -1, heads // x.shape[1], -1).flatten(1, 2)
 
 
-def _plain(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor) -> Tensor:
-    """The same as `varlen_attn` for any device and dtype, by one mask over all rows."""
+def _masked(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor) -> Tensor:
+    """The same as `varlen_attn` for any device and dtype, by one mask over all rows: a graph that does not depend on the data."""
     row = torch.arange(len(q), device=q.device)
     segment = torch.searchsorted(bounds, row.int(), right=True)
     visible = (segment[:, None] == segment[None]) & (row[:, None] >= row[None])
-    k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
     q, k, v = (t.transpose(0, 1)[None] for t in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visible)[0].transpose(0, 1)
+
+
+def _by_segment(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor) -> Tensor:
+    """The same segment by segment, for the CPU: work grows with the segments' lengths, and reading the bounds waits for nothing."""
+    ends = bounds.tolist()
+    sizes = [end - first for first, end in itertools.pairwise(ends)] + [len(q) - ends[-1]]
+    parts = [tuple(t.transpose(0, 1)[None] for t in one) for one in zip(*(x.split(sizes) for x in (q, k, v)))]
+    out = [F.scaled_dot_product_attention(*one, is_causal=True)[0].transpose(0, 1) for one, n in zip(parts, sizes) if n]
+    return torch.cat(out)
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor) -> Tensor:
+    k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
+    form = _masked if q.device.type != "cpu" or torch.compiler.is_compiling() else _by_segment
+    return form(q, k, v, bounds)
 
 
 def _clear_tail(x: Tensor, bounds: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from dtrnet_train.errors import require
 from dtrnet_train.layers import Record
 from dtrnet_train.loader import Batch, move
 from dtrnet_train.model import NO_TARGET, attends, executes
@@ -21,15 +22,19 @@ from dtrnet_train.tokens import TokenFile
 class Pieces:
     """Documents cut into pieces of `length` tokens from their first token on, as a server scores them in windows."""
 
-    def __init__(self, path: Path | str, length: int, bos: int, limit: int = 0) -> None:
+    def __init__(self, path: Path | str, length: int, bos: int, vocab_size: int, limit: int = 0) -> None:
         self.length = length
-        documents = TokenFile(path, length, bos).documents()
+        file = TokenFile(path, 1, bos)  # documents are cut, not packed: one shorter than a piece will do
+        file.fit(vocab_size)
+        documents = file.documents()
         self.documents = documents[:limit] if limit else documents
-        self.owner, self.parts = [], []
+        self.owner, self.first, self.parts = [], [], []
         for number, ids in enumerate(self.documents):
             for first in range(0, len(ids) - 1, length):
                 self.parts.append(np.asarray(ids[first : first + length + 1], np.int64))
                 self.owner.append(number)
+                self.first.append(first)
+        require(self.parts, f"{path}: no document of two tokens")
 
     def batch(self, numbers: list[int]) -> Batch:
         """Pieces as windows; behind a piece's end stands a segment of its own that has no targets."""

@@ -6,6 +6,7 @@ k and v.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from dtrnet_train.routers import DLLM_WIDTH
@@ -15,9 +16,9 @@ PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}  # dens
 PARTS = ("projections", "scores", "mlp", "router", "head")
 
 
-def pairs(rows: float) -> float:
-    """Query-key pairs of a causal pass over `rows` rows."""
-    return rows * (rows + 1) / 2
+def pairs(rows: float, full: bool = False) -> float:
+    """Query-key pairs of a pass over `rows` rows: those that a causal mask lets be seen, or all, as the papers count."""
+    return rows * rows if full else rows * (rows + 1) / 2
 
 
 def router(shape: Shape, letter: str) -> float:
@@ -33,28 +34,30 @@ def router(shape: Shape, letter: str) -> float:
     return 2.0 * (h * r + 2 * r * e + c * e + e * (rank + 2 * n) + rank * e + 3 * e * n + e * r + 2 * r)
 
 
-def layer(shape: Shape, letter: str, tokens: int, execute: float, attend: float) -> dict[str, float]:
+def layer(shape: Shape, letter: str, tokens: int, execute: float, attend: float, full: bool = False) -> dict[str, float]:
     """One layer over a sequence."""
     h, heads = shape.hidden_size, shape.num_attention_heads * shape.head_dim
     kv = shape.num_key_value_heads * shape.head_dim
     ran, attending = execute * tokens, execute * attend * tokens
     valued, keyed = (tokens, tokens) if letter == "L" else (ran, attending)
     query_rows = ran if letter == "L" else attending
-    seen = execute * pairs(tokens) if letter == "L" else pairs(attending)
-    routers = {"T": 0, "D": 1, "S": 2, "M": 1, "L": 1}[letter]
+    seen = execute * pairs(tokens, full) if letter == "L" else pairs(attending, full)
+    asked = {"T": 0.0, "S": 2.0 * tokens}.get(letter, float(tokens))
+    if letter == "S" and shape.router_type == "mlp":
+        asked = tokens + ran  # the attention router's word about a skipped token is not used
     return {
         "projections": 2.0 * h * (kv * valued + heads * ran + heads * query_rows + kv * keyed),
         "scores": 4.0 * heads * seen,
         "mlp": 6.0 * h * shape.intermediate_size * ran,
-        "router": routers * router(shape, letter) * tokens,
+        "router": asked * router(shape, letter) if asked else 0.0,
     }
 
 
-def forward(shape: Shape, tokens: int, execute: list[float], attend: list[float]) -> dict[str, float]:
+def forward(shape: Shape, tokens: int, execute: list[float], attend: list[float], full: bool = False) -> dict[str, float]:
     """A whole sequence: FLOPs by part. `execute` and `attend` have one share a layer."""
     out = dict.fromkeys(PARTS, 0.0)
     for letter, e, a in zip(shape.layer_layout, execute, attend):
-        for part, value in layer(shape, letter, tokens, e, a).items():
+        for part, value in layer(shape, letter, tokens, e, a, full).items():
             out[part] += value
     out["head"] = 2.0 * shape.hidden_size * shape.vocab_size * tokens
     return out
@@ -81,15 +84,14 @@ def peak(device_name: str) -> float | None:
     return next((value for name, value in PEAK.items() if name in device_name), None)
 
 
-def table(shape: Shape, lengths: list[int], attend: float, execute: float) -> list[dict[str, Any]]:
-    """Rows for `dtrnet-train flops`: by length, against the dense model of the same shape."""
-    e, a = shares_at(shape, attend, execute)
+def table(shape: Shape, lengths: list[int], execute: list[float], attend: list[float], full: bool = False) -> list[dict[str, Any]]:
+    """FLOPs a token by part for each length, the whole against the dense model of the same shape, and KV rows against its."""
     ones = [1.0] * shape.num_hidden_layers
-    dense = Shape(**{**shape.__dict__, "family": "dense", "layer_layout": "T" * shape.num_hidden_layers})
+    dense = dataclasses.replace(shape, family="dense", layer_layout="T" * shape.num_hidden_layers)
     out = []
     for length in lengths:
-        parts = forward(shape, length, e, a)
-        whole = sum(forward(dense, length, ones, ones).values())
-        row = {"length": length, **{part: parts[part] / length for part in PARTS}, "total": sum(parts.values()) / length}
-        out.append({**row, "of_dense": sum(parts.values()) / whole, "kv_rows": kv_rows(shape, e, a) / shape.num_hidden_layers})
+        parts = forward(shape, length, execute, attend, full)
+        whole, total = sum(forward(dense, length, ones, ones, full).values()), sum(parts.values())
+        row = {"length": length, **{part: parts[part] / length for part in PARTS}, "total": total / length}
+        out.append({**row, "of_dense": total / whole, "kv_of_dense": kv_rows(shape, execute, attend) / shape.num_hidden_layers})
     return out

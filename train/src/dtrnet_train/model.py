@@ -154,15 +154,39 @@ def start(model: Model, router_bias: float = 0.4) -> None:
 # ---- checkpoints ----
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that hold the tensors, all of them there."""
     index = folder / "model.safetensors.index.json"
-    names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    tensors: dict[str, Tensor] = {}
+    try:
+        names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    except (ValueError, KeyError, AttributeError):
+        names = set()
+    require(names, f"{index}: has no weight_map")
     for name in sorted(names):
         require((folder / name).is_file(), f"{folder}: {name} is missing")
-        tensors.update(load_file(folder / name))
+    return [folder / name for name in sorted(names)]
+
+
+def _tensor_names(folder: Path) -> set[str]:
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for path in _weight_files(folder):
+        with safe_open(path, "pt") as file:
+            names |= set(file.keys())
+    return names
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Tensor] = {}
+    for path in _weight_files(folder):
+        try:
+            tensors.update(load_file(path))
+        except SafetensorError as error:
+            require(False, f"{path}: not a safetensors file: {error}")
     return {name: tensor.float() for name, tensor in tensors.items()}
 
 
@@ -192,13 +216,29 @@ def load_weights(model: Model, tensors: dict[str, Tensor], where: object) -> Non
         p.copy_(tensors[name])
 
 
+def _shape_for(folder: Path, names: set[str]) -> Shape:
+    config = folder / "config.json"
+    require(config.is_file(), f"{folder} is no checkpoint: it has no config.json")
+    try:
+        raw = json.loads(config.read_text())
+    except ValueError:
+        raw = None
+    require(isinstance(raw, dict), f"{config}: not a JSON object")
+    return shapes.read(raw, _family(names), str(config))
+
+
+def load_shape(folder: Path | str) -> Shape:
+    """A checkpoint's shape without its weights."""
+    folder = Path(folder)
+    return _shape_for(folder, _tensor_names(folder))
+
+
 def load(folder: Path | str, dtype: torch.dtype = torch.float32) -> Model:
     """A model from a checkpoint directory as the server reads it, in evaluation mode on the CPU."""
     folder = Path(folder)
-    config = folder / "config.json"
-    require(config.is_file(), f"{folder} is no checkpoint: it has no config.json")
+    require((folder / "config.json").is_file(), f"{folder} is no checkpoint: it has no config.json")
     tensors = _read_tensors(folder)
-    model = Model(shapes.read(json.loads(config.read_text()), _family(set(tensors)), str(config)), dtype)
+    model = Model(_shape_for(folder, set(tensors)), dtype)
     with torch.no_grad():
         load_weights(model, tensors, folder)
     return model.eval()

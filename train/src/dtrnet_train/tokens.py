@@ -8,10 +8,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dtrnet_train.errors import require
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """NAME.json, empty if it is absent."""
+    try:
+        info = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError:
+        info = None
+    require(isinstance(info, dict), f"{path}: not a JSON object")
+    return info
 
 
 class TokenFile:
@@ -21,7 +32,7 @@ class TokenFile:
         path = Path(path)
         require(path.is_file(), f"{path}: no such token file")
         about = path.with_suffix(".json")
-        info = json.loads(about.read_text()) if about.is_file() else {}
+        info = _description(about)
         dtype = info.get("dtype", "uint16")
         require(dtype in ("uint16", "uint32"), f"{about}: dtype must be uint16 or uint32, not {dtype!r}")
         require(info.get("bos", bos) == bos, f"{about}: the file's BOS is {info.get('bos')}, the config's is {bos}")
@@ -31,6 +42,13 @@ class TokenFile:
         self.data = np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r") if path.stat().st_size else np.zeros(0, dtype)
         self.windows = max(0, (len(self.data) - 1) // length)
         require(self.windows, f"{path}: {len(self.data)} tokens are fewer than one window of {length} and its last target")
+
+    def fit(self, vocab_size: int) -> None:
+        """Refuses ids that a model of this vocabulary does not have. Reads the file only if its description does not promise that."""
+        if _description(self.path.with_suffix(".json")).get("vocab_size", vocab_size + 1) <= vocab_size:
+            return
+        most = max(int(part.max()) for part in np.array_split(self.data, 1 + len(self.data) // 2**24))
+        require(most < vocab_size, f"{self.path}: has the id {most}, which a model with vocab_size {vocab_size} does not have")
 
     def window(self, index: int) -> np.ndarray:
         """[length + 1] int64."""

@@ -5,6 +5,7 @@ since no tokenizer is at hand here: about 4 make a token for the shipped model's
 """
 
 import json
+import math
 import random
 from pathlib import Path
 
@@ -25,8 +26,14 @@ def _filler(draw: random.Random, chars: int) -> list[str]:
     return out
 
 
+def _spread(items: int) -> list[int]:
+    """0 to items - 1 in an order whose first few are far apart, so that the harness's --limit takes depths of all kinds."""
+    stride = next(step for step in range(round(0.382 * items), 2 * items) if math.gcd(step, items) == 1)
+    return [i * stride % items for i in range(items)]
+
+
 def passkey(chars: int, items: int = 20, seed: int = 1, **_ignored: object) -> datasets.DatasetDict:
-    """One number hidden in filler; item i hides it at depth i / (items - 1).
+    """One number hidden in filler, at depths from 0 to 1 in equal steps.
 
     Args:
         chars: length of the filler.
@@ -42,7 +49,7 @@ def passkey(chars: int, items: int = 20, seed: int = 1, **_ignored: object) -> d
         depth = i / max(1, items - 1)
         sentences.insert(round(depth * len(sentences)), f"The pass key is {key}. Remember it. The pass key is {key}.")
         rows.append({"text": " ".join(sentences) + "\nWhat is the pass key? The pass key is", "key": key, "depth": depth})
-    return datasets.DatasetDict({"test": datasets.Dataset.from_list(rows)})
+    return datasets.DatasetDict({"test": datasets.Dataset.from_list([rows[i] for i in _spread(items)])})
 
 
 def needles(chars: int, items: int = 20, seed: int = 1, hidden: int = 4, **_ignored: object) -> datasets.DatasetDict:
