@@ -61,6 +61,17 @@ def test_loads_and_agrees(tmp_path: Path, variant: str, capsys: pytest.CaptureFi
     assert re.search(r"; 0 of \d+ decisions differ: equal", said), said
 
 
+GOLDEN = sorted(p.parent for root in ("golden", "ultradeep") for p in (ROOT / "tests" / root).glob("*/expected.safetensors"))
+
+
+@pytest.mark.parametrize("folder", GOLDEN, ids=lambda p: p.name)
+def test_golden_models_agree(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """The engine in float32 and this package over ids that neither has stored answers for."""
+    with served(folder, "--dtype", "f32") as url:
+        status = check.main([str(folder), "--server", url, "--sequences", "1", "--length", "48"])
+    assert status == 0, capsys.readouterr().out
+
+
 def test_sharded_bf16(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Stored in halves and in shards: the server in float32 computes with the same rounded weights."""
     folder = trained(tmp_path, "nested_mamba", train__export="bf16", train__shard_bytes=1_000_000)
@@ -93,8 +104,9 @@ def test_names_where_they_part(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     said = capsys.readouterr().out
     assert status == 1
     assert "has other bytes" in said
+    assert "routers part first in layer 3 at token" in said
     assert "decisions part first in layer 3 at token" in said, said
-    assert "PyTorch takes the cheap way, the server takes the expensive way" in said
+    assert "PyTorch takes the linear path, the server attends" in said
 
 
 def test_what_is_no_server(tmp_path: Path) -> None:
