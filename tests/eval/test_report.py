@@ -64,7 +64,7 @@ class Tables(Folder):
         self.assertEqual([cell.as_markdown() for cell in table.rows[0]], row)
         self.assertIn('<small class="warns">n 3 of 10, limited</small>', table.rows[0][3].as_html())
         origins = [[cell.as_markdown() for cell in line] for line in tables.origin_table(models).rows]
-        self.assertEqual(origins[0][1:3], ["tiny (aaaaaaaaaaaa)", "cpu f32 (cpu avx2)"])
+        self.assertEqual(origins[0][1:3], ["tiny (aaaaaaaaaaaa, tokenizer cccccccccccc, rules 4)", "cpu f32 (cpu avx2)"])
         self.assertIn("3 (**limited**)", origins[1])
         self.assertIn("0,2 (**forced**)", origins[2])
 

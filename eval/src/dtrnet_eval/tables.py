@@ -8,6 +8,7 @@ import re
 from typing import NamedTuple
 
 from dtrnet_eval import compare, plots, results
+from dtrnet_eval.answers import ServerInfo
 from dtrnet_eval.origin import Origin
 from dtrnet_eval.results import Results, Value
 
@@ -85,6 +86,13 @@ def _rope(record: Origin) -> str:
     return rope.type + (f" x {rope.factor:g}" if rope.factor != 1 else "")
 
 
+def _model(info: ServerInfo) -> Cell:
+    """Name, hash, and whose ids."""
+    tokenizer, rules = str(info.raw.get("tokenizer_hash", ""))[:12], info.raw.get("tokenizer_rules")
+    ids = f", tokenizer {tokenizer}" if tokenizer else ""
+    return Cell(info.model, info.model_hash[:12] + ids + (f", rules {rules}" if rules else ""))
+
+
 def _origin_row(name: str, record: Origin | None) -> list[Cell]:
     if record is None:
         return _cells(name, Cell("", "no record of origin", warns=True), *[""] * 7)
@@ -92,7 +100,7 @@ def _origin_row(name: str, record: Origin | None) -> list[Cell]:
     forced = Cell(",".join(map(str, info.forced_dense)), "forced", warns=True) if info.forced_dense else Cell("none")
     choice = info.raw.get("expert_choice")
     rope = Cell(_rope(record), "" if choice is None else f"expert choice {choice}")
-    model, where = Cell(info.model, info.model_hash[:12]), Cell(f"{info.device} {info.dtype}", info.numerics_class)
+    model, where = _model(info), Cell(f"{info.device} {info.dtype}", info.numerics_class)
     server = Cell(info.version, info.commit)
     return _cells(name, model, where, rope, forced, _limit_of(record), server, record.harness, record.date[:10])
 

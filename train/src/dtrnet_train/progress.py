@@ -9,6 +9,7 @@ from typing import Any
 
 from dtrnet_train import flops
 from dtrnet_train.control import Control
+from dtrnet_train.errors import fail
 from dtrnet_train.shape import Shape
 
 
@@ -53,8 +54,10 @@ class Progress:
 
     def tensorboard(self, out: Path) -> None:
         """Writes curves beside the lines from now on."""
-        from torch.utils.tensorboard import SummaryWriter
-
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            fail("--tensorboard needs the package tensorboard: pip install tensorboard")
         self.board = SummaryWriter(str(out / "tensorboard"))
 
     def begin(self, step: int) -> None:
