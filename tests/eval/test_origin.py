@@ -54,7 +54,12 @@ class Together(unittest.TestCase):
     def test_without_effect(self) -> None:
         with tempfile.TemporaryDirectory() as name:
             fake.write_results(Path(name))
-            origin.check(Path(name), record(threads=64, prefix_cache=False, model_path="/elsewhere", tokenizer_path="/there", model="other name", kv_rows_total=1))
+            origin.check(
+                Path(name),
+                record(
+                    threads=64, prefix_cache=False, model_path="/elsewhere", tokenizer_path="/there", model="other name", kv_rows_total=1
+                ),
+            )
 
     def test_unknown_origin(self) -> None:
         with tempfile.TemporaryDirectory() as name:
