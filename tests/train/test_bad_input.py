@@ -95,6 +95,8 @@ def test_data(tmp_path: Path) -> None:
         trainer(tmp_path, "dense", data__train="[]")
     with pytest.raises(UserError, match=r"nowhere\.bin: no such token file"):
         trainer(tmp_path, "dense", "b", data__train="[nowhere.bin]")
+    with pytest.raises(UserError, match=r"data\.tokenizer: t\.model: no such file"):
+        trainer(tmp_path, "dense", "e", data__tokenizer="t.model")
     with pytest.raises(UserError, match=r"no multiple of train\.micro"):
         trainer(tmp_path, "dense", "c", train__micro=3)
     with pytest.raises(UserError, match="fewer than one batch"):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from dtrnet_train import checkpoint
+from dtrnet_train.__main__ import main
+from dtrnet_train.progress import Progress
 from support import TINY, VARIANTS, corpus, trainer
 
 # Each has something of its own to carry: random numbers (dllm, published), coefficients (steered), biases (tracked).
@@ -63,37 +65,30 @@ def test_old_states_go(tmp_path: Path) -> None:
     assert [p.name for p in checkpoint.saved_states(tmp_path / "run")] == ["state-00000005", "state-00000006"]
 
 
-def command(folder: Path, out: str, steps: int) -> list[str]:
-    """`dtrnet-train run` on the tiny corpus."""
+def test_told_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """The command, with SIGTERM after some steps, and again; its held-out loss and weights are those of an undisturbed one."""
     model = [f"model.{k}={v}" for k, v in VARIANTS["bilayer"].items()]
-    data = [f"data.train=[{corpus(folder)}]", f"data.valid={corpus(folder)}"]
-    more = [f"train.steps={steps}", "train.log_every=1"]
-    return [sys.executable, "-m", "dtrnet_train", "run", str(TINY), "--device", "cpu", "--out", str(folder / out), *model, *data, *more]
+    data = [f"data.train=[{corpus(tmp_path)}]", f"data.valid={corpus(tmp_path)}", "train.steps=8", "train.batch=4", "train.log_every=1"]
 
+    def command(out: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["dtrnet-train", "run", str(TINY), "--device", "cpu", "--out", str(tmp_path / out), *model, *data])
+        assert main() == 0, capsys.readouterr().err
+        return capsys.readouterr().out
 
-def wait_for_step(log: Path, step: int, process: subprocess.Popen) -> None:
-    """Until the log has a line of this step."""
-    while process.poll() is None:
-        lines = log.read_text().splitlines() if log.exists() else []
-        if any(json.loads(line)["step"] >= step for line in lines if line.endswith("}")):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"the run ended with {process.returncode}")
+    assert re.search(r"step      8/8  loss .*  attend (0\.\d\d\.\.){2}\d\.\d\d  [\d,]+ tokens/s  eta 0:00\n", command("whole"))
+    say = Progress.step
 
+    def say_and_be_told(self: Progress, step: int, numbers: dict[str, float]) -> dict[str, Any]:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return say(self, step, numbers)
 
-def test_told_to_stop(tmp_path: Path) -> None:
-    steps = 100
-    subprocess.run(command(tmp_path, "whole", steps), check=True, stdout=subprocess.DEVNULL)
-    parts = command(tmp_path, "parts", steps)
-    with subprocess.Popen(parts, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:
-        wait_for_step(tmp_path / "parts" / "log.jsonl", 3, process)
-        process.send_signal(signal.SIGTERM)
-        said = process.communicate()[0]
-    assert process.returncode == 0
-    assert "the same command goes on" in said
-    again = subprocess.run(parts, check=True, capture_output=True, text=True).stdout
-    assert "goes on at step" in again
-    assert f"step    {steps}/{steps}" in again
+    with monkeypatch.context() as told:
+        told.setattr(Progress, "step", say_and_be_told)
+        assert command("parts").splitlines()[-1] == "stopped at step 3; the same command goes on"
+    again = command("parts")
+    assert again.startswith("goes on at step 3 of 8\n") and "step      8/8 " in again
     same(tmp_path / "whole", tmp_path / "parts")
     results = [json.loads((tmp_path / name / "valid.json").read_text()) for name in ("whole", "parts")]
     assert results[0] == results[1]
+    assert (tmp_path / "parts" / "finished.json").is_file()

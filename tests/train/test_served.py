@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from dtrnet_train import check
 from dtrnet_train.errors import UserError
 from dtrnet_train.model import load
-from support import VARIANTS, trainer
+from support import VARIANTS, corpus, trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(os.environ.get("DTRNET_BIN", ROOT / "build" / "dtrnet"))
@@ -61,6 +61,17 @@ def test_loads_and_agrees(tmp_path: Path, variant: str, capsys: pytest.CaptureFi
     assert re.search(r"; 0 of \d+ decisions differ: equal", said), said
 
 
+GOLDEN = sorted(p.parent for root in ("golden", "ultradeep") for p in (ROOT / "tests" / root).glob("*/expected.safetensors"))
+
+
+@pytest.mark.parametrize("folder", GOLDEN, ids=lambda p: p.name)
+def test_golden_models_agree(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """The engine in float32 and this package over ids that neither has stored answers for."""
+    with served(folder, "--dtype", "f32") as url:
+        status = check.main([str(folder), "--server", url, "--sequences", "1", "--length", "48"])
+    assert status == 0, capsys.readouterr().out
+
+
 def test_sharded_bf16(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Stored in halves and in shards: the server in float32 computes with the same rounded weights."""
     folder = trained(tmp_path, "nested_mamba", train__export="bf16", train__shard_bytes=1_000_000)
@@ -93,8 +104,9 @@ def test_names_where_they_part(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     said = capsys.readouterr().out
     assert status == 1
     assert "has other bytes" in said
+    assert "routers part first in layer 3 at token" in said
     assert "decisions part first in layer 3 at token" in said, said
-    assert "PyTorch takes the cheap way, the server takes the expensive way" in said
+    assert "PyTorch takes the linear path, the server attends" in said
 
 
 def test_what_is_no_server(tmp_path: Path) -> None:
@@ -115,3 +127,13 @@ def test_config_of_the_checkpoint(tmp_path: Path) -> None:
     raw = json.loads((trained(tmp_path, "nested", train__steps=1) / "config.json").read_text())
     assert raw["layer_layout"] == "TSTS" and raw["torch_dtype"] == "float32"
     assert "family" not in raw
+
+
+def test_card(tmp_path: Path) -> None:
+    """Each checkpoint has one; the last also what was measured."""
+    trainer(tmp_path, "nested", train__steps=4, train__save_every=2, data__valid=corpus(tmp_path)).run()
+    early, late = (path.read_text() for path in sorted((tmp_path / "run").glob("step-*/README.md")))
+    for said in ("2 dense, 2 skipped, linear or attention (TSTS)", "tracked: attention 0.1, execution 0.6", "hidden 64"):
+        assert said in early and said in late
+    assert "1,024 in 2 of 4 steps of 512" in early and "held-out loss" not in early
+    assert "held-out loss" in late and "of these attend" in late and "of the dense model's FLOPs" in late

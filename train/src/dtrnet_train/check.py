@@ -1,7 +1,7 @@
 """`dtrnet-train check`: a checkpoint's log probabilities and decisions in PyTorch against a server that has loaded it.
 
-A decision is one character: 1 the expensive way (attention; MoD and D-LLM: the layer), 0 the cheap one, - a nested layer skipped. Both
-sides read the same ids. The first place where they part is named by layer, then token: what comes behind follows from it.
+A decision is one character: 1 the expensive way, 0 the linear path, - the layer skipped. Both sides read the same ids. The first place
+where they part is named by layer, then token: what comes behind follows from it. Routers' probabilities part before decisions do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dtrnet_train.tokens import TokenFile
 
 # By the server's dtype: how far log probabilities may differ, and how near to the border a decision may fall either way.
 LIMITS = {"f32": (2e-4, 1e-3), "bf16": (0.5, 0.5), "f16": (0.1, 0.1)}
-WAYS = {"1": "takes the expensive way", "0": "takes the cheap way", "-": "skips the layer"}
+WAYS = {"1": "attends", "0": "takes the linear path", "-": "skips the layer"}
 
 
 class Witness(NamedTuple):
@@ -32,16 +32,18 @@ class Witness(NamedTuple):
     margins: np.ndarray  # [layers, T] distance to the border of the decision that is nearest to it; infinite without a router
 
 
-def _ways(record: Record, letter: str, tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """(characters, margins) of one layer."""
+def _ways(record: Record, letter: str, tokens: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(characters, margins, probabilities) of one layer."""
+    probs = np.full((2, tokens), np.nan)
     if letter == "T":
-        return np.full(tokens, "1"), np.full(tokens, np.inf)
+        return np.full(tokens, "1"), np.full(tokens, np.inf), probs
     made = [d for d in (record.execute, record.attend) if d is not None]
     margin = torch.stack([torch.where(d.among, d.margin.abs(), torch.inf) for d in made]).min(0).values.numpy()
-    ways = np.where(made[-1].chosen.numpy(), "1", "0")
+    probs[0] = torch.where(made[-1].among, made[-1].prob, torch.nan).numpy()
+    ways = np.where(made[-1].chosen.numpy(), "1", "0" if letter in "DS" else "-")
     if letter == "S":
-        ways = np.where(record.execute.chosen.numpy(), ways, "-")
-    return ways, margin
+        ways, probs[1] = np.where(record.execute.chosen.numpy(), ways, "-"), record.execute.prob.numpy()
+    return ways, margin, probs
 
 
 @torch.no_grad()
@@ -52,8 +54,8 @@ def by_torch(model: Model, ids: np.ndarray) -> Witness:
     tokens = torch.from_numpy(ids.astype(np.int64))
     stream, records = model.run(tokens[:-1], make_rows(starts))
     logprobs = torch.log_softmax(model.logits(stream[-1]).float(), -1).gather(1, tokens[1:, None])[:, 0]
-    ways, margins = zip(*(_ways(r, letter, len(ids) - 1) for letter, r in zip(model.shape.layer_layout, records)))
-    return Witness(Seen(logprobs.numpy(), np.stack(ways)), np.stack(margins))
+    ways, margins, probs = zip(*(_ways(r, letter, len(ids) - 1) for letter, r in zip(model.shape.layer_layout, records)))
+    return Witness(Seen(logprobs.numpy(), np.stack(ways), np.stack(probs, 1)), np.stack(margins))
 
 
 class Difference(NamedTuple):
@@ -64,6 +66,7 @@ class Difference(NamedTuple):
     beyond: int  # first token whose log probability differs by more than the limit; -1: none
     parted: tuple[int, int] | None  # (layer, token) of the first decision that differs; layers first
     flips: int
+    drifted: tuple[int, int] | None  # (layer, token) of the first probability that differs by more than a tenth of the limit
 
 
 def compare(torch_side: Witness, server_side: Seen, limit: float) -> Difference:
@@ -74,7 +77,9 @@ def compare(torch_side: Witness, server_side: Seen, limit: float) -> Difference:
     beyond = np.flatnonzero(~(apart <= limit))
     flips = np.argwhere(mine.ways != server_side.ways)  # in order of layers, then tokens
     parted = (int(flips[0][0]), int(flips[0][1])) if len(flips) else None
-    return Difference(float(apart.max()), int(apart.argmax()), int(beyond[0]) if len(beyond) else -1, parted, len(flips))
+    drift = np.argwhere(np.nanmax(np.abs(mine.probs - server_side.probs), 0, initial=0) > limit / 10)
+    drifted = (int(drift[0][0]), int(drift[0][1])) if len(drift) else None
+    return Difference(float(apart.max()), int(apart.argmax()), int(beyond[0]) if len(beyond) else -1, parted, len(flips), drifted)
 
 
 # ---- what is fed ----
@@ -162,6 +167,13 @@ def _far(number: int, witness: Witness, other: Seen, difference: Difference) -> 
     )
 
 
+def _drift(number: int, witness: Witness, other: Seen, where: tuple[int, int]) -> str:
+    layer, token = where
+    pairs = zip(("p", "s0"), witness.seen.probs[:, layer, token], other.probs[:, layer, token])
+    told = ", ".join(f"{name} {a:.6f} in PyTorch and {b:.6f} in the server" for name, a, b in pairs if not np.isnan(a - b))
+    return f"sequence {number}: routers part first in layer {layer} at token {token}: {told}; look at the layers before it"
+
+
 def main(arguments: list[str]) -> int:
     """0: equal within the limits; 1: they part."""
     args = _arguments(arguments)
@@ -188,6 +200,8 @@ def main(arguments: list[str]) -> int:
         if difference.beyond >= 0:
             print(_far(number, witness, other, difference))
             bad.append(number)
+        if number in bad and difference.drifted:
+            print(_drift(number, witness, other, difference.drifted))
     verdict = "they part" if bad else "equal"
     print(f"log probabilities within {worst:.6f} (limit {limit:g}); {flips} of {decisions} decisions differ: {verdict}")
     return 1 if bad else 0

@@ -43,9 +43,16 @@ def _shards(tensors: dict[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
 
 
 def export(
-    folder: Path, weights: dict[str, Tensor], shape: Shape, dtype: str, shard_bytes: int, about: dict[str, Any], tokenizer: str | None
+    folder: Path,
+    weights: dict[str, Tensor],
+    shape: Shape,
+    dtype: str,
+    shard_bytes: int,
+    about: dict[str, Any],
+    tokenizer: str | None,
+    card: str = "",
 ) -> None:
-    """Writes config.json, safetensors, the tokenizer and train.json; the folder appears whole or not at all."""
+    """Writes config.json, safetensors, the tokenizer, train.json and README.md; the folder appears whole or not at all."""
     half = dtype == "bf16"
     tensors = {}
     for name, tensor in weights.items():
@@ -62,6 +69,8 @@ def export(
         (new / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}, indent=1))
     (new / "config.json").write_text(json.dumps(to_json(shape, "bfloat16" if half else "float32"), indent=2) + "\n")
     (new / "train.json").write_text(json.dumps(about, indent=1) + "\n")
+    if card:
+        (new / "README.md").write_text(card, encoding="utf-8")
     if tokenizer:
         shutil.copyfile(tokenizer, new / "tokenizer.model")
     shutil.rmtree(folder, ignore_errors=True)

@@ -19,7 +19,8 @@ class Seen(NamedTuple):
     """One sequence of T + 1 ids, of which the first T were fed."""
 
     logprobs: np.ndarray  # [T] of each next token
-    ways: np.ndarray  # [layers, T] of one character: 1 expensive, 0 cheap, - skipped
+    ways: np.ndarray  # [layers, T] of one character: 1 attends, 0 takes the linear path, - skips the layer
+    probs: np.ndarray  # [2, layers, T] of the expensive choice: of attention (MoD, D-LLM: of the layer), and of execution; NaN if not asked
 
 
 class Server:
@@ -53,9 +54,12 @@ class Server:
     def score(self, ids: np.ndarray) -> Seen:
         """Log probabilities and decisions for the sequence that begins with ids[0]."""
         ask = {"context": [int(ids[0])], "continuations": [[int(i) for i in ids[1:]]]}
-        answer = self._ask("/v1/loglikelihood", {"requests": [ask], "tokens": True, "routing": True, "truncate": False})
+        answer = self._ask("/v1/loglikelihood", {"requests": [ask], "tokens": True, "truncate": False})
         one = answer["results"][0]["continuations"][0]
-        return Seen(np.array(one["token_logprobs"]), np.array([list(layer) for layer in one["routing"]]))
+        layers = self._ask("/v1/routing", {"text": [int(i) for i in ids[:-1]], "top_logprobs": 0})["layers"]
+        none = [None] * (len(ids) - 1)
+        probs = np.array([[layer.get(name) or none for layer in layers] for name in ("p", "s0")], float)
+        return Seen(np.array(one["token_logprobs"]), np.array([list(layer["routing"]) for layer in layers]), probs)
 
 
 def checkpoint_hash(folder: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dtrnet_train import checkpoint, config, control, flops, model, optimizer, parallel
+from dtrnet_train import card, checkpoint, config, control, flops, model, optimizer, parallel
 from dtrnet_train.config import Config
 from dtrnet_train.errors import require
 from dtrnet_train.evaluate import Pieces, by_document
@@ -52,6 +52,8 @@ class Trainer:
             file.fit(settings.model.vocab_size)
         require(self.train.batch % world.size == 0, f"train.batch {self.train.batch} is no multiple of {world.size} processes")
         micro = self.train.micro or self.train.batch // world.size
+        tokenizer = settings.data.tokenizer
+        require(tokenizer is None or Path(tokenizer).is_file(), f"data.tokenizer: {tokenizer}: no such file")
         self.loader = Loader(files, self.train.batch, micro, world.rank, world.size, self.train.seed, settings.data.shuffle)
         self.steps, self.step, self.micro = total_steps(self.train, self.loader), 0, micro
         self.loader.fix_shapes(self.steps)
@@ -117,8 +119,12 @@ class Trainer:
             about = {"step": self.step, "tokens": self.step * self.train.batch * self.train.length, "config": config.as_dict(self.config)}
             data, train = self.config.data, self.train
             folder = self.out / f"step-{self.step:08}"
-            checkpoint.export(folder, weights, self.config.model, train.export, train.shard_bytes, about, data.tokenizer)
+            checkpoint.export(folder, weights, self.config.model, train.export, train.shard_bytes, about, data.tokenizer, self._card())
         parallel.wait()
+
+    def _card(self, valid: dict[str, Any] | None = None) -> str:
+        parameters = sum(p.numel() for p in self.model.parameters())
+        return card.text(self.config, parameters, self.step, self.steps, valid)
 
     def one_step(self, batches: list[Batch], count: int) -> dict[str, torch.Tensor]:
         """Forward, backward, update; numbers stay on the device."""
@@ -202,4 +208,7 @@ class Trainer:
         self.progress.begin(self.step)
         if self.world.rank == 0:
             (self.out / "valid.json").write_text(json.dumps({"step": self.step, **result}) + "\n")
+            saved = self.out / f"step-{self.step:08}"
+            if saved.is_dir():
+                (saved / "README.md").write_text(self._card(result), encoding="utf-8")
         return result
