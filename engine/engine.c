@@ -169,6 +169,16 @@ static int check_whole(const struct engine *e, const struct eval_request *q, int
     return 0;
 }
 
+static int check_edits(const struct logit_edits *e, int vocab, struct err *err)
+{
+    bool ok = e->repetition_penalty > 0 && e->min_p >= 0 && e->min_p <= 1 && e->min_tokens >= 0;
+    for (int i = 0; i < e->n_bias; i++)
+        ok &= e->bias[i].id >= 0 && e->bias[i].id < vocab && e->bias[i].value - e->bias[i].value == 0;
+    for (int i = 0; i < e->n_held; i++)
+        ok &= e->held_ids[i] >= 0 && e->held_ids[i] < vocab;
+    return ok ? 0 : err_field(err, ERR_INVALID, "edits", "an id, a bias, a penalty or min_p of the edits is out of range");
+}
+
 static int check_request(const struct engine *e, const struct eval_request *q, int i, struct err *err)
 {
     const struct engine_info *f = &e->info;
@@ -194,7 +204,8 @@ static int check_request(const struct engine *e, const struct eval_request *q, i
         return err_field(err, ERR_INVALID, "temperature",
                          "temperature %g must be at least 0, top_p %g in (0, 1], sample_top_k %d at least 0", (double)q->temperature,
                          (double)q->top_p, q->sample_top_k);
-    return check_ids(q, i, f->config->vocab, err);
+    r = q->edits ? check_edits(q->edits, f->config->vocab, err) : 0;
+    return r < 0 ? r : check_ids(q, i, f->config->vocab, err);
 }
 
 int engine_submit(struct engine *e, const struct eval_request *reqs, int n, struct engine_ticket **ret, struct err *err)

@@ -10,6 +10,22 @@
 
 enum finish_reason { FINISH_NONE, FINISH_LENGTH, FINISH_EOS, FINISH_STOP };
 
+struct logit_bias {
+    int32_t id;
+    float value; /* added to the token's logit */
+};
+
+/* What is done to logits before a generated token is chosen from them (model/logit_edits.h). Arrays are borrowed until the ticket is done. */
+struct logit_edits {
+    const struct logit_bias *bias; /* [n_bias], no id twice */
+    int n_bias;
+    float repetition_penalty; /* 1: off; of tokens in the prompt or generated: logits above 0 are divided by it, others multiplied */
+    float frequency_penalty, presence_penalty; /* 0: off; taken off for each time that a token was generated, and if it was at all */
+    float min_p;                               /* 0: off; tokens below this share of the likeliest token's probability are left out */
+    const int32_t *held_ids;                   /* [n_held] left out of the first min_tokens tokens */
+    int n_held, min_tokens;
+};
+
 /* One sequence to score and, or, to continue. Arrays are borrowed until the ticket is done. */
 struct eval_request {
     uint64_t
@@ -17,13 +33,14 @@ struct eval_request {
     uint64_t call;         /* large tickets of a client with the same one, that is not 0, take turns as one; likewise */
     const int32_t *tokens; /* [n_tokens], 1 <= n_tokens; n_tokens - 1 + max_new <= max_model_len (with max_new 0) */
     int n_tokens;
-    int score_begin;   /* tokens score_begin .. n_tokens-1 get a logprob; 1 <= score_begin <= n_tokens (= none) */
-    int top_k;         /* best alternatives kept beside each logprob, 0..ENGINE_TOP_K_MAX */
-    int max_new;       /* tokens to generate, 0 = score only */
-    float temperature; /* 0: greedy */
-    int sample_top_k;  /* 0: off */
-    float top_p;       /* 1: off */
-    uint64_t seed;     /* a generated token depends on tokens, parameters, seed and its index alone */
+    int score_begin;                 /* tokens score_begin .. n_tokens-1 get a logprob; 1 <= score_begin <= n_tokens (= none) */
+    int top_k;                       /* best alternatives kept beside each logprob, 0..ENGINE_TOP_K_MAX */
+    int max_new;                     /* tokens to generate, 0 = score only */
+    float temperature;               /* 0: greedy */
+    int sample_top_k;                /* 0: off */
+    float top_p;                     /* 1: off */
+    const struct logit_edits *edits; /* borrowed until the ticket is done; NULL: none */
+    uint64_t seed;                   /* a generated token depends on tokens, parameters, seed and its index alone */
     bool ignore_eos;
     bool want_routing;
     bool want_probs; /* what routers compared: every position is then run, those that the prefix tree has once more */

@@ -178,11 +178,13 @@ static const char *const ignored_keys[] = {
     "vocab_file",
 };
 
+/* transformers', compressed-tensors' and MLX's. */
+static const char *const quantised_keys[] = {"compression_config", "quantization", "quantization_config"};
+
 /* Value in JSON besides null, false and empty ones, which are neutral for every key. "": none. */
 static const struct {
     const char *key, *neutral;
 } neutral_keys[] = {
-    {"compression_config", ""},
     {"attention_multiplier", ""},
     {"attention_out_bias", ""},
     {"attn_logit_softcapping", ""},
@@ -208,7 +210,6 @@ static const struct {
     {"qk_layernorm", ""},
     {"qk_norm", ""},
     {"qkv_bias", ""},
-    {"quantization_config", ""},
     {"query_pre_attn_scalar", ""},
     {"residual_multiplier", "1"},
     {"rope_interleaved", ""},
@@ -281,7 +282,7 @@ static int check_key(const char *key, const json_t *v, struct err *err)
 {
     if (is_empty(v) || listed(read_keys, COUNT(read_keys), key) || listed(ignored_keys, COUNT(ignored_keys), key))
         return 0;
-    if (!strcmp(key, "quantization_config") || !strcmp(key, "compression_config"))
+    if (listed(quantised_keys, COUNT(quantised_keys), key))
         return refuse_quantised(key, v, err);
     const char *neutral = neutral_of(key);
     if (!neutral)
@@ -315,7 +316,7 @@ static bool is_read(const char *key, enum model_type type)
     if (type == MODEL_LLAMA && listed(of_relatives, COUNT(of_relatives), key))
         return false;
     return listed(read_keys, COUNT(read_keys), key) || (!strcmp(key, "no_rope_layers") && model_type_info(type)->no_rope) ||
-           !strcmp(key, "quantization_config") || !strcmp(key, "compression_config");
+           listed(quantised_keys, COUNT(quantised_keys), key);
 }
 
 static int pass_over(json_t *config, const char *key, enum model_type type, struct log *log, struct err *err)

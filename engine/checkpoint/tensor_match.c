@@ -87,12 +87,30 @@ static int check_unused(const struct match *m, const struct layer_plan *plan, in
     return 0;
 }
 
+/* Names that quantisers give: GPTQ and AWQ, compressed-tensors, FP8, bitsandbytes. Said before a weight is found missing. */
+static int check_quantised(const struct safetensors *s, struct err *err)
+{
+    static const char *const tails[] = {".qweight",          ".qzeros", ".weight_packed", ".weight_scale",
+                                        ".weight_scale_inv", ".SCB",    ".absmax",        ".quant_map"};
+    for (size_t i = 0; i < safetensors_count(s); i++)
+        for (size_t k = 0; k < sizeof(tails) / sizeof(tails[0]); k++)
+            if (ends_with(safetensors_at(s, i)->name, tails[k]))
+                return err_set(
+                    err, ERR_UNSUPPORTED,
+                    "tensor %s is of quantised weights, and only float32, bfloat16 and float16 weights are implemented: take the "
+                    "checkpoint that it was made from",
+                    safetensors_at(s, i)->name);
+    return 0;
+}
+
 int tensor_match(const struct model_config *c, const struct layer_plan *plan, const struct safetensors *s, int64_t *ret_params,
                  struct err *err)
 {
     struct match m = {.c = c, .s = s, .err = err, .used = calloc(safetensors_count(s) + 1, sizeof(*m.used))};
     int64_t n = 0;
-    int r = m.used ? schema_walk(c, plan, match_one, &m) : err_set(err, ERR_NOMEM, "no memory for the list of tensors");
+    int r = m.used ? check_quantised(s, err) : err_set(err, ERR_NOMEM, "no memory for the list of tensors");
+    if (r >= 0)
+        r = schema_walk(c, plan, match_one, &m);
     if (r >= 0)
         r = check_unused(&m, plan, &n);
     if (r >= 0 && ret_params)

@@ -13,7 +13,8 @@ int scores_init(struct scores *s, const struct model *m, int max_rows, struct er
     s->top_lp = be->alloc_host(m->k, n * KERN_TOP_K_MAX * sizeof(float));
     s->bad = be->alloc_host(m->k, n);
     s->logits = malloc(v * sizeof(float));
-    if (s->target_lp && s->top_id && s->top_lp && s->bad && s->logits && sampler_new(m->config.vocab, &s->sampler) >= 0)
+    s->counts = calloc(v, sizeof(int32_t));
+    if (s->target_lp && s->top_id && s->top_lp && s->bad && s->logits && s->counts && sampler_new(m->config.vocab, &s->sampler) >= 0)
         return 0;
     scores_done(s);
     return err_set(err, ERR_NOMEM, "no memory for the scores of %d rows", max_rows);
@@ -27,8 +28,24 @@ void scores_done(struct scores *s)
     for (size_t i = 0; i < sizeof(fetched) / sizeof(fetched[0]); i++)
         s->k->backend->free_host(s->k, fetched[i]);
     free(s->logits);
+    free(s->counts);
     sampler_free(s->sampler);
     memset(s, 0, sizeof(*s));
+}
+
+static int32_t greedy(const float *logits, int v)
+{
+    int32_t best = 0;
+    for (int i = 1; i < v; i++)
+        best = logits[i] > logits[best] ? i : best;
+    return best;
+}
+
+static int32_t choose(struct scores *s, int v, const struct draw *d)
+{
+    if (d->edits)
+        logit_edits_apply(s->logits, v, d->edits, d->params->temperature, &d->history, s->counts);
+    return d->params->temperature > 0 ? sampler_pick(s->sampler, s->logits, d->params, d->index) : greedy(s->logits, v);
 }
 
 /* Draws the token after wanted row i, whose logits are row chunk_row of w->logits. Returns 1 if one was drawn. */
@@ -44,7 +61,7 @@ static int draw_row(struct scores *s, const struct model *m, struct workspace *w
     for (size_t j = 0; j < v; j++)
         if (!(s->logits[j] - s->logits[j] == 0))
             return 0; /* not finite: `bad` says so, nothing is drawn */
-    rows->want_target[i] = sampler_pick(s->sampler, s->logits, rows->draws[i].params, rows->draws[i].index);
+    rows->want_target[i] = choose(s, m->config.vocab, &rows->draws[i]);
     return 1;
 }
 

@@ -11,7 +11,8 @@ struct scores {
     float *top_lp;      /* [n_want, top_k] */
     unsigned char *bad; /* [n_want] not finite */
     /* one row to sample from */
-    float *logits; /* [vocab] */
+    float *logits;   /* [vocab] */
+    int32_t *counts; /* [vocab] zeros: scratch of logit_edits_apply */
     struct sampler *sampler;
 };
 

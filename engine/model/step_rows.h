@@ -1,6 +1,7 @@
 /* The rows of one step on the host, packed without padding: ids, positions, runs, key counts, reserved slots and wanted rows. The scheduler fills
  * them; batch.h copies what is used to a device in one piece. */
 #pragma once
+#include "engine/model/logit_edits.h"
 #include "engine/model/sampler.h"
 #include "kernels/kernels.h"
 
@@ -8,6 +9,8 @@
 struct draw {
     const struct sampler_params *params; /* borrowed until the step is over; NULL: nothing is drawn */
     uint64_t index;                      /* of the token in its generation */
+    const struct logit_edits *edits;     /* NULL: none; params->temperature may be 0 with them */
+    struct logit_history history;        /* borrowed likewise; used with edits */
 };
 
 struct step_rows {

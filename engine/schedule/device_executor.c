@@ -284,7 +284,9 @@ static int open_memory(struct device_executor *x, const struct device_executor_o
     if (r < 0)
         return r;
     l->n_kv_slots = r;
-    l->n_table_entries = r; /* at least one sequence of full length, as pool_rows sees to */
+    /* at least one sequence of full length, as pool_rows sees to; and as much again for generations, whose tables are as long as they may get while
+     * slots are set aside as they go on */
+    l->n_table_entries = 2 * (int64_t)r;
     l->n_state_slots = state_slots(m, l, o->state_slots);
     const struct kv_memory_sizes sizes = {.n_slots = l->n_kv_slots,
                                           .row_bytes = model_kv_row_bytes(m),

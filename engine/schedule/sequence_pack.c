@@ -38,13 +38,19 @@ static bool wants_row(const struct sequence *s, int p)
     return p < s->n_prompt_rows ? s->need[p] & NEED_SCORE : p == known(s) - 1;
 }
 
+/* What penalties look at; nothing of it changes while a step of the sequence is in flight. */
+static struct logit_history history(const struct sequence *s)
+{
+    return (struct logit_history){s->req->tokens, s->new_tokens, s->req->n_tokens, s->n_new};
+}
+
 /* Row p of the sequence is row `row` of the step, and its logits are wanted. */
 static void want_row(struct sequence *s, struct step *step, int row, int p)
 {
     int target = p + 1 < s->req->n_tokens ? s->req->tokens[p + 1] : -1, i = step_rows_want(&step->rows, row, target, s->k1);
     step->wants[i] = (struct step_owner){s, p};
-    if (p + 1 >= s->req->n_tokens && s->req->temperature > 0)
-        step->rows.draws[i] = (struct draw){&s->sampler, (uint64_t)s->n_new};
+    if (p + 1 >= s->req->n_tokens && (s->req->temperature > 0 || s->req->edits))
+        step->rows.draws[i] = (struct draw){&s->sampler, (uint64_t)s->n_new, s->req->edits, history(s)};
 }
 
 /* Router states of a run: they go on from the sequence's own slot, from a copy that the tree keeps, or from zeros. */

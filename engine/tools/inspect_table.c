@@ -57,13 +57,16 @@ static int put_costs(const json_t *report, struct buf *out)
 static int put_shape(const json_t *report, struct buf *out)
 {
     const json_t *c = at(report, "config", NULL), *rope = at(report, "rope", NULL);
-    int r = buf_printf(out, "%-22s%s\n%-22s%s%s\n", "model", text(report, "model", NULL), "family", text(report, "family", NULL),
-                       json_is_true(at(report, "has_weights", NULL)) ? "" : " (config alone)");
+    int r =
+        buf_printf(out, "%-22s%s\n%-22s%s, model_type %s%s\n", "model", text(report, "model", NULL), "family", text(report, "family", NULL),
+                   text(report, "config", "model_type"), json_is_true(at(report, "has_weights", NULL)) ? "" : " (config alone)");
     if (r >= 0)
         r = buf_printf(out, "%-22s%g layers, hidden %g, ffn %g, heads %g/%g x %g, vocabulary %g%s\n", "shape",
                        number(c, "num_hidden_layers", NULL), number(c, "hidden_size", NULL), number(c, "intermediate_size", NULL),
                        number(c, "num_attention_heads", NULL), number(c, "num_key_value_heads", NULL), number(c, "head_dim", NULL),
                        number(c, "vocab_size", NULL), json_is_true(json_object_get(c, "tie_word_embeddings")) ? ", tied" : "");
+    if (r >= 0 && number(c, "window", NULL) > 0)
+        r = buf_printf(out, "%-22s%g tokens, not implemented: longer texts are refused\n", "window", number(c, "window", NULL));
     if (r >= 0)
         r = buf_printf(out, "%-22s%s, theta %g", "rope", text(rope, "type", NULL), number(rope, "theta", NULL));
     if (r >= 0 && strcmp(text(rope, "type", NULL), "default"))

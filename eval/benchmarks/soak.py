@@ -180,20 +180,20 @@ class Soak:
         connection = None
         while time.monotonic() < self.until:
             kind = self.rng.choices(list(KINDS), list(KINDS.values()))[0]
+            kept, fresh = False, connection is None
             try:
                 connection = connection or await self.connect()
-                if not await asyncio.wait_for(self.once(*connection, kind), self.args.wait):
-                    connection[1].close()
-                    connection = None
+                kept = await asyncio.wait_for(self.once(*connection, kind), self.args.wait)
             except asyncio.TimeoutError:
                 self.faults.append(f"a request waited longer than {self.args.wait} s")
             except (ConnectionError, asyncio.IncompleteReadError) as error:
-                self.counts["connection ended"] += 1  # an idle one may give way while a request is on its way
-                if connection and kind == "whole" and not isinstance(error, (ConnectionResetError, asyncio.IncompleteReadError)):
+                self.counts["idle connection ended"] += not fresh  # it may give way while a request is on its way
+                if fresh:
                     self.faults.append(f"{kind}: {error!r}")
-                connection = None
             except (ValueError, AssertionError) as error:
                 self.faults.append(f"{kind}: {error!r}")
+            if connection and not kept:
+                connection[1].close()
                 connection = None
             await asyncio.sleep(self.args.pause * self.rng.random() * 2)
         if connection:

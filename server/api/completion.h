@@ -44,8 +44,10 @@ struct completion {
     int logprobs, prompt_logprobs; /* -1: none, else alternatives a token */
     int n_top;                     /* alternatives in the engine's lists: what both want */
     bool echo, ignore_eos, token_ids, stream, include_usage;
-    bool skip_special; /* special tokens add no text */
-    int32_t *stop_ids; /* [n_stop_ids] tokens that end a generation */
+    bool skip_special;         /* special tokens add no text */
+    struct logit_edits *edits; /* NULL: none */
+    int min_tokens;            /* so many come before anything may end the generation */
+    int32_t *stop_ids;         /* [n_stop_ids] tokens that end a generation */
     size_t n_stop_ids;
     double temperature, top_p;
     int top_k;

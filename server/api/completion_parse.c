@@ -1,7 +1,7 @@
 /* Reads a completions request: every field has a type and a range, names that would change the output and are not implemented are
  * refused unless neutral, other unknown names are ignored. */
 #include "common/monotonic.h"
-#include "server/api/completion.h"
+#include "server/api/completion_edits.h"
 #include <math.h>
 #include <string.h>
 #include <sys/random.h>
@@ -10,7 +10,7 @@
 static const char *const known[] = {
     "model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "n", "best_of", "stream", "stream_options", "logprobs", "echo",
     "stop", "seed", "user", "ignore_eos", "return_tokens_as_token_ids", "add_bos", "skip_special_tokens", "stop_token_ids",
-    "include_stop_str_in_output", "prompt_logprobs", "spaces_between_special_tokens", NULL};
+    "include_stop_str_in_output", "prompt_logprobs", "logit_bias", "presence_penalty", "frequency_penalty", "repetition_penalty", "min_p", "min_tokens", "spaces_between_special_tokens", NULL};
 /* clang-format on */
 
 enum neutral { NEUTRAL_NUMBER, NEUTRAL_FALSE, NEUTRAL_EMPTY, NEUTRAL_TEXT };
@@ -21,19 +21,13 @@ static const struct refused {
     enum neutral kind;
     double value;
 } refused[] = {
-    {"logit_bias", NEUTRAL_EMPTY},
-    {"presence_penalty", NEUTRAL_NUMBER, 0},
-    {"frequency_penalty", NEUTRAL_NUMBER, 0},
-    {"repetition_penalty", NEUTRAL_NUMBER, 1},
     {"repeat_penalty", NEUTRAL_NUMBER, 1},
     {"length_penalty", NEUTRAL_NUMBER, 1},
-    {"min_p", NEUTRAL_NUMBER, 0},
     {"typical_p", NEUTRAL_NUMBER, 1},
     {"tfs_z", NEUTRAL_NUMBER, 1},
     {"mirostat", NEUTRAL_NUMBER, 0},
     {"suffix", NEUTRAL_EMPTY},
     {"use_beam_search", NEUTRAL_FALSE},
-    {"min_tokens", NEUTRAL_NUMBER, 0},
     {"bad_words", NEUTRAL_EMPTY},
     {"allowed_token_ids", NEUTRAL_EMPTY},
     {"truncate_prompt_tokens", NEUTRAL_EMPTY},
@@ -285,6 +279,9 @@ static int check_lengths(struct call *c, struct completion *p, struct err *err)
     if ((size_t)p->max_tokens > room)
         return err_field(err, ERR_INVALID, "max_tokens", "max_tokens is %d; a prompt of %zu tokens leaves %zu in max_model_len %zu",
                          p->max_tokens, longest, room, limit);
+    if (p->min_tokens > p->max_tokens)
+        return err_field(err, ERR_INVALID, "min_tokens", "min_tokens is %d; at most max_tokens, %d, may be asked for", p->min_tokens,
+                         p->max_tokens);
     return 0;
 }
 
@@ -351,6 +348,7 @@ static int fill_requests(struct call *c, struct completion *p, double begin_s, s
             .sample_top_k = p->top_k > 0 ? p->top_k : 0,
             .top_p = (float)p->top_p,
             .ignore_eos = p->ignore_eos,
+            .edits = p->edits,
             .on_token = note_token,
             .user = &p->choices[i],
             .seed = p->seed + (uint64_t)(i % p->n) * 0x9e3779b97f4a7c15u,
@@ -384,8 +382,8 @@ int completion_parse(struct call *c, struct completion *p, struct err *err)
     double begin_s = monotonic_seconds();
     int r;
     if ((r = api_check_model(c, err)) < 0 || (r = check_refused(c, err)) < 0 || (r = parse_scalars(c, p, err)) < 0 ||
-        (r = parse_prompt_logprobs(c, p, err)) < 0 || (r = parse_stops(c, p, err)) < 0 || (r = parse_prompts(c, p, err)) < 0 ||
-        (r = check_lengths(c, p, err)) < 0 || (r = check_size(p, err)) < 0)
+        (r = parse_prompt_logprobs(c, p, err)) < 0 || (r = parse_stops(c, p, err)) < 0 || (r = completion_parse_edits(c, p, err)) < 0 ||
+        (r = parse_prompts(c, p, err)) < 0 || (r = check_lengths(c, p, err)) < 0 || (r = check_size(p, err)) < 0)
         return r;
     note_unknown(c);
     return fill_requests(c, p, begin_s, err);

@@ -45,6 +45,7 @@ bool completion_take_one(struct completion *p, struct engine_ticket *t, int i)
     int32_t id = engine_result(t, i)->new_tokens[c->n_new];
     size_t len = 0, was = c->text.text.cap_bytes;
     const char *text = completion_is_silent(p, id) ? "" : tokenizer_token_bytes(p->call->server->tokenizer, id, false, &len);
+    c->text.deaf = c->n_new < p->min_tokens;
     int r = stop_text_add(&c->text, text, len);
     if (!charge_change(api_charge(p->call), was, c->text.text.cap_bytes))
         r = ERR_NOMEM;

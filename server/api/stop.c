@@ -49,7 +49,7 @@ int stop_text_add(struct stop_text *t, const char *bytes, size_t n)
     int r = buf_append(&t->text, bytes, n);
     if (r < 0)
         return r;
-    size_t best = n && t->set->n ? find_stop(t, old, &stop_len) : (size_t)-1;
+    size_t best = n && t->set->n && !t->deaf ? find_stop(t, old, &stop_len) : (size_t)-1;
     if (best == (size_t)-1)
         return 0;
     t->hit = true;

@@ -21,6 +21,7 @@ struct stop_text {
     struct buf text;
     size_t cut; /* bytes of text that count, once hit: those before the stop string that begins first, or with it (set->keep) */
     bool hit;
+    bool deaf;   /* no stop string may end in what is added now */
     size_t held; /* where the first stop string that the text may still complete begins; it never moves back */
 };
 

@@ -49,6 +49,8 @@ static int bind_host(struct listener *l, const char *host, int port, struct err 
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *list = NULL;
     snprintf(text, sizeof(text), "%d", port);
     int r = getaddrinfo(host, text, &hints, &list);
+    if (r == EAI_MEMORY)
+        return err_set(err, ERR_NOMEM, "no memory to look up --host %s", host);
     if (r)
         return err_field(err, ERR_INVALID, "host", "--host: \"%s\" is not an address of this machine (%s)", host, gai_strerror(r));
     for (struct addrinfo *a = list; a && l->fd < 0; a = a->ai_next)
@@ -59,8 +61,8 @@ static int bind_host(struct listener *l, const char *host, int port, struct err 
         return err_field(err, ERR_IO, "port", "cannot listen on %s port %d: %s", host, port, strerror(saved));
     union address addr;
     socklen_t len = sizeof(addr);
-    if (!getsockname(l->fd, &addr.any, &len))
-        getnameinfo(&addr.any, len, NULL, 0, text, sizeof(text), NI_NUMERICSERV);
+    if (getsockname(l->fd, &addr.any, &len) || getnameinfo(&addr.any, len, NULL, 0, text, sizeof(text), NI_NUMERICSERV))
+        return err_set(err, ERR_IO, "the port that %s listens on is not told", host);
     l->port = atoi(text);
     return 0;
 }

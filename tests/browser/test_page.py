@@ -223,6 +223,30 @@ def check_guard(browser: Any) -> None:
     assert any("127.0.0.1:9" in one for one in wrong), wrong
 
 
+def check_nested(browser: Any) -> None:
+    """A model with nested layers and without a tokenizer: ids, skipped tokens, s0 in the table and on the map."""
+    wrong: list[str] = []
+    ids = [5, 90, 17, 33, 64, 8, 121, 40]
+    with Server(ROOT / "tests" / "ultradeep" / "nested-mlp") as server, tools.opened(browser, server.url + "/", wrong) as page:
+        answer = server.post("/v1/routing", {"text": ids})
+        ask(page, ", ".join(map(str, ids)), "ids")
+        rows = page.evaluate(
+            "[...document.querySelectorAll('#detail-layers tbody tr')].map((r) => [...r.children].map((c) => c.textContent))"
+        )
+        words = {"0": "linear path", "1": "attends", "-": "skips"}
+        assert [row[1] for row in rows] == [words[layer["routing"][0]] for layer in answer["layers"]]
+        assert [row[4] for row in rows] == [f"{layer['s0'][0]:.3f}" if "s0" in layer else "—" for layer in answer["layers"]], rows
+        skipped = sum(layer["routing"].count("-") for layer in answer["layers"])
+        assert skipped and f"{skipped} of" in page.inner_text("#figures") and "skips" in page.inner_text("#legend")
+        decisions = page.evaluate("() => { drawMap(); return document.getElementById('map').toDataURL(); }")
+        page.select_option("#view", "s0")
+        assert page.evaluate("() => { drawMap(); return document.getElementById('map').toDataURL(); }") != decisions
+        page.fill("#text", "5 x")
+        page.click("#run")
+        tools.wait_until(page, "document.getElementById('status').textContent.startsWith('token ids are whole numbers')")
+    assert not wrong, wrong
+
+
 def thread_ms(session: Any) -> float:
     """Processor time of the page's main thread so far."""
     return 1000 * next(m["value"] for m in session.send("Performance.getMetrics")["metrics"] if m["name"] == "ThreadTime")
@@ -260,6 +284,7 @@ def main() -> int:
         args.screenshots.mkdir(parents=True, exist_ok=True)
     with tools.chromium() as browser, tempfile.TemporaryDirectory() as name:
         check_whole(browser, Path(name), args.screenshots)
+        check_nested(browser)
         check_guard(browser)
         if args.timed:
             check_drawing_time(browser, args.screenshots)

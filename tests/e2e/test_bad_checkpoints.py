@@ -70,8 +70,8 @@ def of_headers(folder: Path) -> Iterator[Spoilt]:
             {**entry, "shape": [1 << 62, 4]}, {**entry, "shape": [1] * 9}, {**entry, "shape": [*entry["shape"], 2]},
             {**entry, "shape": [entry["shape"][0] + 1, *entry["shape"][1:]]}, {**entry, "data_offsets": [begin]},
             {**entry, "data_offsets": [end, begin]}, {**entry, "data_offsets": [begin, end - 4]},
-            {**entry, "data_offsets": [begin + 4, end]}, {**entry, "data_offsets": [begin, len(data) + 4]},
-            {**entry, "data_offsets": [-4, end]}, {**entry, "data_offsets": "0"},
+            {**entry, "data_offsets": [begin + 4, end]},
+            {**entry, "data_offsets": [begin, len(data) + 4]}, {**entry, "data_offsets": [-4, end]}, {**entry, "data_offsets": "0"},
             {**entry, "data_offsets": [0, 0]}, {**entry, "data_offsets": [float(begin), end]},
         ]  # fmt: skip
         for wrong in entries:

@@ -44,6 +44,18 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, list[Any]]] = [
     ("/v1/completions", PROMPT, "skip_special_tokens", "bool", []),
     ("/v1/completions", PROMPT, "include_stop_str_in_output", "bool", []),
     ("/v1/completions", PROMPT, "stop_token_ids", "", [5, "a", {}, ["a"], [-1], [16384], [1.5], [[1]], [5] * 4097]),
+    ("/v1/completions", PROMPT, "presence_penalty", "number", [-2.1, 2.1, 1e300]),
+    ("/v1/completions", PROMPT, "frequency_penalty", "number", [-2.1, 2.1]),
+    ("/v1/completions", PROMPT, "repetition_penalty", "number", [0, -1, 101]),
+    ("/v1/completions", PROMPT, "min_p", "number", [-0.1, 1.1]),
+    ("/v1/completions", PROMPT, "min_tokens", "int", [-1, 2, *HUGE]),
+    (
+        "/v1/completions",
+        PROMPT,
+        "logit_bias",
+        "",
+        [5, "a", [5], {"a": 1}, {"-1": 1}, {"16384": 1}, {"05": 1}, {"5": "x"}, {"5": 101}, {"": 1}, {str(i): 0 for i in range(4097)}],
+    ),
     ("/v1/completions", PROMPT, "prompt_logprobs", "int", [-1, 21, *HUGE]),
     ("/v1/completions", {**PROMPT, "stream": True}, "prompt_logprobs", "", [1]),
     ("/v1/completions", PROMPT, "model", "string", ["a\0b"]),
@@ -80,14 +92,8 @@ FIELDS: list[tuple[str, dict[str, Any], str, str, list[Any]]] = [
     *[
         ("/v1/completions", PROMPT, name, "", [value])
         for name, value in {
-            "logit_bias": {"5": 1},
-            "presence_penalty": 0.5,
-            "frequency_penalty": -1,
-            "repetition_penalty": 1.1,
-            "min_p": 0.1,
             "suffix": "x",
             "use_beam_search": True,
-            "min_tokens": 3,
             "bad_words": ["a"],
             "response_format": {"type": "json_object"},
             "guided_json": {"a": 1},
@@ -252,8 +258,8 @@ def raw(data: bytes, reset: bool = False) -> bytes:
         if reset:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return b""
-        s.shutdown(socket.SHUT_WR)
-        try:
+        try:  # a server that has refused the head may be gone
+            s.shutdown(socket.SHUT_WR)
             return s.recv(65536)
         except OSError:
             return b""

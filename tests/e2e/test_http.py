@@ -293,6 +293,43 @@ def test_prompt_logprobs() -> None:
         assert (choice["logprobs"] is None) == (logprobs is None)
 
 
+def ids_made(**more: Any) -> list[int]:
+    choice = greedy(**{"logprobs": 0, "return_tokens_as_token_ids": True, **more})
+    return [int(token.split(":")[1]) for token in choice["logprobs"]["tokens"]]
+
+
+def test_choice_is_changed() -> None:
+    """Bias, penalties, min_p and min_tokens change what is chosen, and never what is scored."""
+    plain = greedy(logprobs=3, max_tokens=8)
+    ids = ids_made(max_tokens=8)
+    assert ids_made(logit_bias={"500": 100}, max_tokens=5) == [500] * 5
+    banned = greedy(logit_bias={str(ids[0]): -100}, logprobs=3, max_tokens=1)["logprobs"]
+    assert banned["top_logprobs"][0].items() >= plain["logprobs"]["top_logprobs"][0].items(), "scores are the model's own"
+    assert banned["tokens"][0] == list(plain["logprobs"]["top_logprobs"][0])[1], "the second best"
+    again = ids_made(logit_bias={"500": 40}, frequency_penalty=2, max_tokens=40)
+    assert again.count(500) > 8 and len(set(again)) > 1, "each time costs 2 of the 40"
+    once = ids_made(presence_penalty=2, repetition_penalty=100, max_tokens=30)
+    assert len(set(once)) == 30, "nothing twice"
+    eos = client.get("/version")["eos_token_id"]
+    for more, n in (({}, 1), ({"min_tokens": 6}, 7), ({"min_tokens": 6, "stream": True}, 7)):
+        choice = greedy(ignore_eos=False, logit_bias={str(eos): 100}, logprobs=0, **more)
+        assert len(choice["logprobs"]["tokens"]) == n and choice["finish_reason"] == "stop", (more, choice)
+    text = plain["text"]
+    assert greedy(max_tokens=8, stop=text[:2], min_tokens=8)["text"] == text, "no stop string ends before min_tokens"
+    sampled = {"temperature": 1.5, "seed": 3, "n": 8, "max_tokens": 12}
+    assert all(greedy(at=i, min_p=1, **sampled)["text"] == greedy(max_tokens=12)["text"] for i in range(8)), "min_p 1 leaves the best"
+    some = {
+        "frequency_penalty": 0.7,
+        "presence_penalty": 0.2,
+        "repetition_penalty": 1.2,
+        "min_p": 0.02,
+        "logit_bias": {"500": 3},
+        **sampled,
+    }
+    assert greedy(at=3, **some) == greedy(at=3, **some) == greedy(at=3, stream=True, **some), "a seed repeats"
+    assert greedy(at=3, **some)["text"] != greedy(at=3, **sampled)["text"]
+
+
 def test_neutral_values() -> None:
     plain = greedy()
     for more in (
@@ -301,6 +338,8 @@ def test_neutral_values() -> None:
         {"skip_special_tokens": False},
         {"logit_bias": {}},
         {"min_p": 0},
+        {"min_tokens": 0},
+        {"repetition_penalty": 1.0},
     ):
         assert greedy(**more) == plain, more
     assert ids_of("a\0b")[0] == ids_of("a")[0] and client.post("/detokenize", {"tokens": ids_of("a\0b")})["prompt"] == "a\0b"

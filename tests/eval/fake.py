@@ -27,6 +27,9 @@ VERSION = {
     "bos_token_id": 1,
     "eos_token_id": 2,
     "tokenizer": True,
+    "tokenizer_hash": "c" * 64,
+    "tokenizer_path": "/models/tiny",
+    "tokenizer_rules": 4,
 }
 Reply = tuple[int, dict[str, str], Any]
 

@@ -30,6 +30,8 @@ OTHERS = {
     "version": record(version="0.2.0"),
     "commit": record(commit="def"),
     "max_model_len": record(max_model_len=64),
+    "tokenizer_hash": record(tokenizer_hash="d" * 64),
+    "tokenizer_rules": record(tokenizer_rules=5),
     "limit": record(limit=4.0),
     "harness": record(harness="0.4.9"),
     "seeds": record(seeds={**SEEDS, "fewshot": 7}),
@@ -52,7 +54,12 @@ class Together(unittest.TestCase):
     def test_without_effect(self) -> None:
         with tempfile.TemporaryDirectory() as name:
             fake.write_results(Path(name))
-            origin.check(Path(name), record(threads=64, prefix_cache=False, model_path="/elsewhere", model="other name", kv_rows_total=1))
+            origin.check(
+                Path(name),
+                record(
+                    threads=64, prefix_cache=False, model_path="/elsewhere", tokenizer_path="/there", model="other name", kv_rows_total=1
+                ),
+            )
 
     def test_unknown_origin(self) -> None:
         with tempfile.TemporaryDirectory() as name:

@@ -56,6 +56,7 @@ class Values(Folder):
 class NeverMerged(Folder):
     def test_two_origins_in_one_folder(self) -> None:
         changes = [("model_hash", "b" * 64), ("dtype", "bf16"), ("rope", {"type": "yarn", "factor": 4}), ("forced_dense_layers", [2])]
+        changes += [("tokenizer_hash", "d" * 64), ("tokenizer_rules", 5)]
         for number, (field, value) in enumerate(changes):
             folder = self.folder / str(number)
             fake.write_results(folder / "one")

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 
 struct fake_engine_plan fake_engine_plan;
+const char *const engine_lanes[ENGINE_LANES] = {"alone", "shared", "bulk"};
+const int engine_start_edges[ENGINE_STARTS - 1] = {1, 2, 3, 4, 6, 8, 16, 32, 64, 256, 1024};
 
 static const struct model_config config = {.hidden = 8,
                                            .ffn = 8,

@@ -39,13 +39,17 @@ static bool check_one(const json_t *t, const struct model_config *c, const struc
     sequence_cost(c, plan, rates, n, &cost);
     const struct flops *f = &cost.flops;
 #define WANT(object, key) json_number_value(json_object_get(object, key))
-    return same("vo", f->vo, WANT(want, "vo")) & same("qk", f->qk, WANT(want, "qk")) & same("mlp", f->mlp, WANT(want, "mlp")) &
-           same("router", f->router, WANT(want, "router")) & same("scores", causal ? f->causal : f->full, WANT(want, "scores")) &
-           same("total", causal ? flops_causal(f) : flops_full(f), WANT(t, "flops_total_without_head")) &
-           same("head", flops_head(c), WANT(t, "head_flops_per_token")) &
-           CHECK(fabs(cost.kv_rows / n - WANT(t, "kv_rows_per_token")) < 1e-9) &
-           CHECK(fabs(cost.kv_rows / n * 2 * c->n_kv_heads * c->head_dim - WANT(t, "kv_elements_per_token")) < 1e-6) &
-           CHECK(cost.state_bytes == WANT(t, "router_state_bytes_per_sequence"));
+    bool ok = same("vo", f->vo, WANT(want, "vo")); /* each says what differs */
+    ok &= same("qk", f->qk, WANT(want, "qk"));
+    ok &= same("mlp", f->mlp, WANT(want, "mlp"));
+    ok &= same("router", f->router, WANT(want, "router"));
+    ok &= same("scores", causal ? f->causal : f->full, WANT(want, "scores"));
+    ok &= same("total", causal ? flops_causal(f) : flops_full(f), WANT(t, "flops_total_without_head"));
+    ok &= same("head", flops_head(c), WANT(t, "head_flops_per_token"));
+    ok &= CHECK(fabs(cost.kv_rows / n - WANT(t, "kv_rows_per_token")) < 1e-9);
+    ok &= CHECK(fabs(cost.kv_rows / n * 2 * c->n_kv_heads * c->head_dim - WANT(t, "kv_elements_per_token")) < 1e-6);
+    ok &= CHECK(cost.state_bytes == WANT(t, "router_state_bytes_per_sequence"));
+    return ok;
 }
 
 static void test_accounting(void)

@@ -94,6 +94,7 @@ static void test_refusals(void)
         {BASE ",\"partial_rotary_factor\":0.5", "partial_rotary_factor", "0.5"},
         {BASE ",\"quantization_config\":{\"bits\":4,\"quant_method\":\"gptq\"}", "quantization_config",
          "weights are quantised (quant_method 'gptq', bits 4)"},
+        {BASE ",\"quantization\":{\"group_size\":64,\"bits\":8}", "quantization", "bits 8"},
         {BASE ",\"compression_config\":{\"quant_method\":\"compressed-tensors\"}", "compression_config", "'compressed-tensors')"},
         {BASE ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]", "layer_types", "sliding_attention"},
         {BASE ",\"attn_logit_softcapping\":50.0", "attn_logit_softcapping", "50"},
@@ -259,6 +260,7 @@ static void test_impossible_ids(void)
         {BASE ",\"bos_token_id\":255,\"eos_token_id\":255", 255, 1, 255, false},
         {BASE ",\"eos_token_id\":[300,7,-1,9223372036854775807]", 1, 1, 7, true},
         {BASE ",\"eos_token_id\":[]", 1, 0, -1, false},
+        {BASE ",\"eos_token_id\":7.0,\"bos_token_id\":1e300", -1, 1, 7, true},
         {BASE ",\"pad_token_id\":-1", 1, 1, 2, false},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

@@ -86,7 +86,7 @@ static void test_refusals(struct synth_report *report)
     CHECK_INT(make("mamba", "", 0.1, "x", report, &e), ERR_INVALID);
     CHECK_INT(make("dtrnet", "", 0.1, "x", report, &e), ERR_INVALID);
     CHECK_INT(make("mod", ",\"dtrnet_layers\":[]", 0.1, "x", report, &e), ERR_INVALID);
-    CHECK_INT(make(NULL, ",\"sliding_window\":8", 0.1, "x", report, &e), ERR_UNSUPPORTED);
+    CHECK_INT(make(NULL, ",\"logit_scale\":8", 0.1, "x", report, &e), ERR_UNSUPPORTED);
     CHECK_INT(make(NULL, "", 0.1, "no/such/parent", report, &e), ERR_IO);
 }
 

@@ -147,6 +147,8 @@ static void sweep_model(struct kern_ctx *k, const struct model_config *c, enum f
         CHECK_INT(load_made(k, c, plan, NULL, NOTHING, extras[x], 0, &e), ERR_CORRUPT);
         CHECK(strstr(e.text, extras[x]) != NULL);
     }
+    CHECK_INT(load_made(k, c, plan, NULL, NOTHING, "model.layers.0.self_attn.q_proj.qweight", 0, &e), ERR_UNSUPPORTED);
+    CHECK(strstr(e.text, "q_proj.qweight is of quantised weights") != NULL);
     if (c->tied)
         CHECK_INT(load_made(k, c, plan, NULL, NOTHING, "lm_head.weight", 0, &e), 0);
 }

@@ -9,14 +9,16 @@ from dtrnet_eval.results import Results
 from dtrnet_eval.tables import natural
 
 ORIGIN = ("model", "model_hash", "dtype", "device", "numerics_class", "version", "commit")
+TOKENIZER = ("tokenizer_hash", "tokenizer_rules")
 
 
 def _origin(model: Results) -> list[str]:
     if model.origin is None:
-        return [""] * (len(ORIGIN) + 4)
+        return [""] * (len(ORIGIN) + len(TOKENIZER) + 4)
     info, record = model.origin.info, model.origin
     forced = " ".join(map(str, info.forced_dense))
-    return [*(getattr(info, name) for name in ORIGIN), info.rope.type, forced, record.harness, record.date]
+    tokenizer = [str(info.raw.get(name, "")) for name in TOKENIZER]
+    return [*(getattr(info, name) for name in ORIGIN), info.rope.type, forced, record.harness, record.date, *tokenizer]
 
 
 def _text(rows: list[list[object]]) -> str:
@@ -28,7 +30,7 @@ def _text(rows: list[list[object]]) -> str:
 def metrics(models: list[Results]) -> str:
     """A row for each model, task and metric; numbers in full."""
     head = ["results", "task", "metric", "value", "stderr", "n", "of", "limited"]
-    rows: list[list[object]] = [[*head, *ORIGIN, "rope", "forced_dense_layers", "harness", "date"]]
+    rows: list[list[object]] = [[*head, *ORIGIN, "rope", "forced_dense_layers", "harness", "date", *TOKENIZER]]
     for model in models:
         origin = _origin(model)
         for task in sorted(model.tasks, key=natural):

@@ -10,6 +10,14 @@ from pathlib import Path
 
 import datasets
 
+# Functions of the harness's own tasks: before 0.4.12 a task file can name only those of a file that lies beside it.
+from lm_eval.tasks.hellaswag.utils import process_docs as hellaswag_docs  # noqa: F401
+from lm_eval.tasks.wikitext.preprocess_wikitext import process_results as wikitext_results  # noqa: F401
+from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer  # noqa: F401
+from lm_eval.tasks.winogrande.preprocess_winogrande import doc_to_choice as winogrande_choice  # noqa: F401
+from lm_eval.tasks.winogrande.preprocess_winogrande import doc_to_target as winogrande_target  # noqa: F401
+from lm_eval.tasks.winogrande.preprocess_winogrande import doc_to_text as winogrande_text  # noqa: F401
+
 
 def _rows(name: str) -> list[dict]:
     folder = os.environ.get("LOCAL_EVAL_DATA")

@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""How much of the parsers and of request handling do the tests run?
+
+Builds the tree with gcov in build-coverage, runs the tests that belong to them, and prints lines and branches of each file and the sums
+(--list: every line and branch that no test took). No line is marked as an exception. Exit status 1 if less than 98 % of lines or 90 % of
+branches were taken.
+
+usage: scripts/coverage.py [--build DIR] [--no-run] [--list] [SUITE OR TEST...]      default: unit fuzz fail e2e
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import fnmatch
+import gzip
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LINES, BRANCHES = 98.0, 90.0
+# What reads bytes from outside, and what becomes of a request.
+FILES = [
+    "common/json.c",
+    "common/utf8.c",
+    "engine/checkpoint/*.c",
+    "server/api/*.c",
+    "server/http/*.c",
+    "server/program/option*.c",
+    "server/program/settings.c",
+    "tokenizer/*.c",
+]
+SUITES = ["unit", "fuzz", "fail", "e2e"]
+
+
+def build(folder: Path, wanted: list[str], run: bool) -> None:
+    """Configures, builds what the wanted tests need, and runs them."""
+    if not (folder / "build.ninja").exists():
+        flags = [
+            "-Db_coverage=true",
+            "-Dc_args=-fprofile-update=atomic",
+            "-Dcpp_args=-fprofile-update=atomic",
+            "-Dbuildtype=debug",
+            "-Doptimization=1",
+            "-Dcuda=disabled",
+        ]
+        subprocess.run(["meson", "setup", str(folder), str(ROOT), *flags], check=True, stdout=subprocess.DEVNULL)
+    tests = json.loads(subprocess.run(["meson", "introspect", str(folder), "--tests"], check=True, capture_output=True, text=True).stdout)
+    chosen = [t for t in tests if t["name"] in wanted or any(s.split(":")[-1] in wanted for s in t["suite"])]
+    targets = {"dtrnet"}
+    for test in chosen:
+        program = Path(test["cmd"][0])
+        if program.is_relative_to(folder):
+            targets.add(str(program.relative_to(folder)))
+    subprocess.run(["ninja", "-C", str(folder), *sorted(targets)], check=True, stdout=subprocess.DEVNULL)
+    if run:
+        for file in folder.rglob("*.gcda"):
+            file.unlink()
+        names = sorted({t["name"] for t in chosen})
+        subprocess.run(["meson", "test", "-C", str(folder), "--no-rebuild", "-t", "10", *names], check=False)
+
+
+def collect(folder: Path) -> dict[str, dict[str, dict]]:
+    """For each source file: {"lines": {line: count}, "branches": {(line, i): count}}, over all programs that it was linked into."""
+    out: dict[str, dict[str, dict]] = collections.defaultdict(lambda: {"lines": collections.Counter(), "branches": collections.Counter()})
+    data = [str(file) for file in folder.rglob("*.gcda")]
+    with tempfile.TemporaryDirectory() as scratch:
+        for i in range(0, len(data), 50):
+            command = ["gcov", "--json-format", "--branch-probabilities", "--preserve-paths", *data[i : i + 50]]
+            subprocess.run(command, cwd=scratch, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            for report in Path(scratch).glob("*.gcov.json.gz"):
+                add_report(json.loads(gzip.decompress(report.read_bytes())), folder, out)
+                report.unlink()
+    return out
+
+
+def add_report(report: dict, folder: Path, out: dict[str, dict[str, dict]]) -> None:
+    """Adds one object file's counts."""
+    for file in report["files"]:
+        path = os.path.relpath(os.path.normpath(folder / file["file"]), ROOT)
+        if not any(fnmatch.fnmatch(path, pattern) for pattern in FILES):
+            continue
+        for line in file["lines"]:
+            out[path]["lines"][line["line_number"]] += line["count"]
+            for i, branch in enumerate(line["branches"]):
+                out[path]["branches"][line["line_number"], i] += branch["count"]
+
+
+def share(counts: dict) -> tuple[int, int]:
+    """How many were taken, of how many."""
+    return sum(n > 0 for n in counts.values()), len(counts)
+
+
+def percent(taken: int, of: int) -> float:
+    """100 of nothing."""
+    return 100.0 * taken / of if of else 100.0
+
+
+def main() -> int:
+    """Reads the flags; the exit status."""
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--build", default=str(ROOT / "build-coverage"))
+    ap.add_argument("--no-run", action="store_true", help="take the counts that are there")
+    ap.add_argument("--list", action="store_true", help="print every line and branch that was not taken")
+    ap.add_argument("tests", nargs="*", default=SUITES)
+    args = ap.parse_args()
+    folder = Path(args.build).resolve()
+    if not args.no_run:
+        build(folder, args.tests or SUITES, True)
+    totals = collections.Counter()
+    for path, counts in sorted(collect(folder).items()):
+        lines, branches = share(counts["lines"]), share(counts["branches"])
+        totals.update({"lines": lines[0], "all lines": lines[1], "branches": branches[0], "all branches": branches[1]})
+        print(f"{path:44s} lines {lines[0]:5d} of {lines[1]:5d} {percent(*lines):6.1f} %   "
+              f"branches {branches[0]:5d} of {branches[1]:5d} {percent(*branches):6.1f} %")  # fmt: skip
+        if args.list:
+            source = (ROOT / path).read_text().splitlines()
+            for n in sorted(n for n, count in counts["lines"].items() if not count):
+                print(f"    {path}:{n}: {source[n - 1].strip()}")
+            missed = collections.Counter(n for (n, _), count in counts["branches"].items() if not count and counts["lines"][n])
+            for n, k in sorted(missed.items()):
+                print(f"    {path}:{n}: {k} branches: {source[n - 1].strip()}")
+    lines = percent(totals["lines"], totals["all lines"])
+    branches = percent(totals["branches"], totals["all branches"])
+    print(print(f"{branches:.1f} % of {totals['all branches']} branches (bar {BRANCHES})"))
+    return 0 if lines >= LINES and branches >= BRANCHES else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
