@@ -126,7 +126,8 @@ def main() -> int:
                 print(f"    {path}:{n}: {k} branches: {source[n - 1].strip()}")
     lines = percent(totals["lines"], totals["all lines"])
     branches = percent(totals["branches"], totals["all branches"])
-    print(print(f"{branches:.1f} % of {totals['all branches']} branches (bar {BRANCHES})"))
+    print(f"{lines:.1f} % of {totals['all lines']} lines (bar {LINES})")
+    print(f"{branches:.1f} % of {totals['all branches']} branches (bar {BRANCHES})")
     return 0 if lines >= LINES and branches >= BRANCHES else 1
 
 
