@@ -98,10 +98,17 @@ def run(line: list[str], tasks: str, limit: int, rows: Path | None) -> tuple[Sco
         return scores, "" if scores else "no samples"
 
 
+def value(one: object) -> object:
+    """A number where it is one; versions spell True and None alike."""
+    try:
+        return float(str(one))
+    except ValueError:
+        return str(one)
+
+
 def plain(answers: list) -> list:
-    """Numbers and texts of an item, however the version nests and spells them."""
-    flat = [part for one in answers for part in (plain(one) if isinstance(one, list) else [one])]
-    return [float(one) if isinstance(one, str) and one.replace(".", "").replace("-", "").isdigit() else str(one) for one in flat]
+    """Numbers and texts of an item, however the version nests them."""
+    return [part for one in answers for part in (plain(one) if isinstance(one, list) else [value(one)])]
 
 
 def same(got: list, want: list) -> bool:

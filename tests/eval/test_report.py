@@ -64,7 +64,7 @@ class Tables(Folder):
         self.assertEqual([cell.as_markdown() for cell in table.rows[0]], row)
         self.assertIn('<small class="warns">n 3 of 10, limited</small>', table.rows[0][3].as_html())
         origins = [[cell.as_markdown() for cell in line] for line in tables.origin_table(models).rows]
-        self.assertEqual(origins[0][1:3], ["tiny (aaaaaaaaaaaa, tokenizer cccccccccccc, rules 4)", "cpu f32 (cpu avx2)"])
+        self.assertEqual(origins[0][1:4], ["tiny (aaaaaaaaaaaa)", "cccccccc (rules 4)", "cpu f32 (cpu avx2)"])
         self.assertIn("3 (**limited**)", origins[1])
         self.assertIn("0,2 (**forced**)", origins[2])
 
@@ -193,6 +193,23 @@ class Pictures(Folder):
             plots.time_by_phase,
         ):
             self.assertIsNone(make(models))
+
+
+class Intervals(unittest.TestCase):
+    def test_wilson(self) -> None:
+        """Against the values of R's prop.test(x, n, correct = FALSE)."""
+        for right, n, low, high in ((0, 1, 0.0, 0.7935), (1, 1, 0.2065, 1.0), (5, 20, 0.1119, 0.4687), (500, 1000, 0.4691, 0.5309)):
+            found = plots.wilson(right / n, n)
+            self.assertAlmostEqual(found[0], low, places=4)
+            self.assertAlmostEqual(found[1], high, places=4)
+
+    def test_points_by_length(self) -> None:
+        value = results.Value(0.25, 0.1, 4, 20)
+        model = results.Results("m", tasks={"long_passkey_16k": {"exact_match": value}, "long_passkey_2k": {"exact_match": value}})
+        model.tasks["niah_single_1"] = {"match at 4096": results.Value(0.5, None, 9)}
+        found = plots.retrieval_series(model)
+        self.assertEqual(found["long_passkey"], [(2048, 0.25, 4), (16384, 0.25, 4)])
+        self.assertEqual(found["niah_single_1"], [(4096, 0.5, None)])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_told_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
         assert main() == 0, capsys.readouterr().err
         return capsys.readouterr().out
 
-    assert "step      8/8 " in command("whole")
+    assert re.search(r"step      8/8  loss .*  attend (0\.\d\d\.\.){2}\d\.\d\d  [\d,]+ tokens/s  eta 0:00\n", command("whole"))
     say = Progress.step
 
     def say_and_be_told(self: Progress, step: int, numbers: dict[str, float]) -> dict[str, Any]:

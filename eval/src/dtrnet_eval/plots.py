@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dtrnet_eval.picture import GRID, Picture, colour, marker, picture
 from dtrnet_eval.results import RULER_METRIC, Results
@@ -90,23 +90,45 @@ def context(models: list[Results]) -> Picture | None:
     return picture("context", draw, height=4.0 + 0.15 * len(curves))
 
 
-def retrieval_series(model: Results) -> dict[str, list[tuple[int, float]]]:
-    """Task -> (tokens, share right) in order of length."""
-    series: dict[str, list[tuple[int, float]]] = defaultdict(list)
+class Point(NamedTuple):
+    """Share of items right at a length; n: items, None where all lengths are counted together."""
+
+    tokens: int
+    share: float
+    n: int | None = None
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """95 % of a share of n items, by Wilson's score; it holds for few items, too."""
+    z = 1.96
+    middle, width = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, (middle - width) / (1 + z * z / n)), min(1.0, (middle + width) / (1 + z * z / n))
+
+
+def retrieval_series(model: Results) -> dict[str, list[Point]]:
+    """Task -> points in order of length."""
+    series: dict[str, list[Point]] = defaultdict(list)
     for task, metrics in model.tasks.items():
         named = re.fullmatch(r"(.+)_(\d+)k", task)
         right = metrics.get("acc", metrics.get("exact_match"))
         if named and right:
-            series[named[1]].append((1024 * int(named[2]), right.value))
+            series[named[1]].append(Point(1024 * int(named[2]), right.value, right.n))
         for metric, found in metrics.items():
             if metric.startswith(RULER_METRIC):
-                series[task].append((int(metric.removeprefix(RULER_METRIC)), found.value))
+                series[task].append(Point(int(metric.removeprefix(RULER_METRIC)), found.value))
     return {task: sorted(points) for task, points in sorted(series.items())}
 
 
 def _apart(xs: list[int], n: int, of: int) -> list[float]:
     """Moves series sideways on a logarithmic axis, so that equal points stay visible."""
     return [x * 2 ** (0.09 * (n - (of - 1) / 2)) for x in xs]
+
+
+def _intervals(axes: Axes, n: int, xs: list[float], points: list[Point]) -> None:
+    """Where the number of items is known."""
+    for x, point in zip(xs, points):
+        if point.n:
+            axes.plot([x, x], wilson(point.share, point.n), color=colour(n), lw=1, alpha=0.6)
 
 
 def retrieval(models: list[Results]) -> Picture | None:
@@ -121,9 +143,19 @@ def retrieval(models: list[Results]) -> Picture | None:
         for axes, task in zip(fields, tasks):
             for n, name in enumerate(series):
                 points = series[name].get(task, [])
-                xs = _apart([length for length, _ in points], n, len(series))
-                axes.plot(xs, [y for _, y in points], color=colour(n), marker=marker(n), markersize=5, fillstyle="none", lw=1, label=name)
-            _by_tokens(axes, "tokens", sorted({length for one in series.values() for length, _ in one.get(task, [])}))
+                xs = _apart([point.tokens for point in points], n, len(series))
+                _intervals(axes, n, xs, points)
+                axes.plot(
+                    xs,
+                    [point.share for point in points],
+                    color=colour(n),
+                    marker=marker(n),
+                    markersize=5,
+                    fillstyle="none",
+                    lw=1,
+                    label=name,
+                )
+            _by_tokens(axes, "tokens", sorted({point.tokens for one in series.values() for point in one.get(task, [])}))
             axes.set_title(task)
             axes.set_ylim(-0.05, 1.05)
         fields[0].set_ylabel("share of items right")

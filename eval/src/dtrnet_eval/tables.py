@@ -86,23 +86,22 @@ def _rope(record: Origin) -> str:
     return rope.type + (f" x {rope.factor:g}" if rope.factor != 1 else "")
 
 
-def _model(info: ServerInfo) -> Cell:
-    """Name, hash, and whose ids."""
-    tokenizer, rules = str(info.raw.get("tokenizer_hash", ""))[:12], info.raw.get("tokenizer_rules")
-    ids = f", tokenizer {tokenizer}" if tokenizer else ""
-    return Cell(info.model, info.model_hash[:12] + ids + (f", rules {rules}" if rules else ""))
+def _tokenizer(info: ServerInfo) -> Cell:
+    """Hash of its files, and whose ids."""
+    rules = info.raw.get("tokenizer_rules")
+    return Cell(str(info.raw.get("tokenizer_hash", ""))[:8], f"rules {rules}" if rules else "")
 
 
 def _origin_row(name: str, record: Origin | None) -> list[Cell]:
     if record is None:
-        return _cells(name, Cell("", "no record of origin", warns=True), *[""] * 7)
+        return _cells(name, Cell("", "no record of origin", warns=True), *[""] * 8)
     info = record.info
     forced = Cell(",".join(map(str, info.forced_dense)), "forced", warns=True) if info.forced_dense else Cell("none")
     choice = info.raw.get("expert_choice")
     rope = Cell(_rope(record), "" if choice is None else f"expert choice {choice}")
-    model, where = _model(info), Cell(f"{info.device} {info.dtype}", info.numerics_class)
+    model, where = Cell(info.model, info.model_hash[:12]), Cell(f"{info.device} {info.dtype}", info.numerics_class)
     server = Cell(info.version, info.commit)
-    return _cells(name, model, where, rope, forced, _limit_of(record), server, record.harness, record.date[:10])
+    return _cells(name, model, _tokenizer(info), where, rope, forced, _limit_of(record), server, record.harness, record.date[:10])
 
 
 def origin_table(models: list[Results]) -> Table:
@@ -113,7 +112,9 @@ def origin_table(models: list[Results]) -> Table:
             rows.append(_origin_row(f"{model.name}: {run.name}", run.origin))
         for one in model.long:
             rows.append(_origin_row(f"{model.name}: {one['label']}", one["origin"]))
-    return Table(_cells("results", "model", "computed on", "rope", "dense by flag", "items", "server", "harness", "date"), rows)
+    return Table(
+        _cells("results", "model", "tokenizer", "computed on", "rope", "dense by flag", "items", "server", "harness", "date"), rows
+    )
 
 
 # ---- scores ----

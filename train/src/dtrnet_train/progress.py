@@ -82,9 +82,17 @@ class Progress:
             print(self._text(line), flush=True)
         return line
 
+    def _shares(self, shares: list[float]) -> str:
+        """Least, mean and largest share over the routed layers: of tokens that execute, and of these that attend."""
+        names = self.control.names or [".skip_router"] * len(shares)
+        out = ""
+        for word, kind in (("execute", ".skip_router"), ("attend", ".router")):
+            of = [share for name, share in zip(names, shares) if name.endswith(kind)]
+            out += f"  {word} {min(of):.2f}..{sum(of) / len(of):.2f}..{max(of):.2f}" if of else ""
+        return out
+
     def _text(self, line: dict[str, Any]) -> str:
-        shares = line["shares"]
-        told = f"  shares {min(shares):.2f}..{sum(shares) / len(shares):.2f}..{max(shares):.2f}" if shares else ""
+        told = self._shares(line["shares"])
         mfu = f"  mfu {line['mfu']:.1%}" if "mfu" in line else ""
         head = f"step {line['step']:>6}/{self.steps}  loss {line['loss']:.4f}  lr {line['lr']:.2e}  norm {line['norm']:.2f}"
         return f"{head}{told}  {line['tokens_per_second']:,.0f} tokens/s{mfu}  eta {clock(line['eta'])}"
