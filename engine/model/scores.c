@@ -3,18 +3,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-int scores_init(struct scores *s, const struct model *m, int max_rows, struct err *err)
+enum { GROUP_MAX = 256 };
+
+int scores_init(struct scores *s, const struct model *m, struct drawer *drawer, int max_rows, struct err *err)
 {
-    size_t n = (size_t)max_rows, v = (size_t)m->config.vocab;
+    size_t n = (size_t)max_rows;
     const struct backend *be = m->k->backend;
-    *s = (struct scores){.k = m->k};
+    *s = (struct scores){.k = m->k, .drawer = drawer};
     s->target_lp = be->alloc_host(m->k, n * sizeof(float));
     s->top_id = be->alloc_host(m->k, n * KERN_TOP_K_MAX * sizeof(int));
     s->top_lp = be->alloc_host(m->k, n * KERN_TOP_K_MAX * sizeof(float));
     s->bad = be->alloc_host(m->k, n);
-    s->logits = malloc(v * sizeof(float));
-    s->counts = calloc(v, sizeof(int32_t));
-    if (s->target_lp && s->top_id && s->top_lp && s->bad && s->logits && s->counts && sampler_new(m->config.vocab, &s->sampler) >= 0)
+    if (s->target_lp && s->top_id && s->top_lp && s->bad)
         return 0;
     scores_done(s);
     return err_set(err, ERR_NOMEM, "no memory for the scores of %d rows", max_rows);
@@ -27,54 +27,54 @@ void scores_done(struct scores *s)
     void *fetched[] = {s->target_lp, s->top_id, s->top_lp, s->bad};
     for (size_t i = 0; i < sizeof(fetched) / sizeof(fetched[0]); i++)
         s->k->backend->free_host(s->k, fetched[i]);
-    free(s->logits);
-    free(s->counts);
-    sampler_free(s->sampler);
     memset(s, 0, sizeof(*s));
 }
 
-static int32_t greedy(const float *logits, int v)
-{
-    int32_t best = 0;
-    for (int i = 1; i < v; i++)
-        best = logits[i] > logits[best] ? i : best;
-    return best;
-}
+/* Wanted rows of a chunk that draw, as many as the drawer takes at once. */
+struct group {
+    int n;
+    int row[GROUP_MAX]; /* among the step's wanted rows */
+    const struct draw *draws[GROUP_MAX];
+    int32_t tokens[GROUP_MAX];
+};
 
-static int32_t choose(struct scores *s, int v, const struct draw *d)
-{
-    if (d->edits)
-        logit_edits_apply(s->logits, v, d->edits, d->params->temperature, &d->history, s->counts);
-    return d->params->temperature > 0 ? sampler_pick(s->sampler, s->logits, d->params, d->index) : greedy(s->logits, v);
-}
-
-/* Draws the token after wanted row i, whose logits are row chunk_row of w->logits. Returns 1 if one was drawn. */
-static int draw_row(struct scores *s, const struct model *m, struct workspace *w, struct step_rows *rows, int i, int chunk_row,
-                    struct err *err)
+/* Collects rows from *next on, up to `end`, and copies their logits, which are those of the chunk that begins with row `first`. */
+static int collect(struct drawer *d, const struct model *m, struct workspace *w, const struct step_rows *rows, int first, int end,
+                   int *next, struct group *g)
 {
     size_t v = (size_t)m->config.vocab;
-    int r = m->k->backend->download(m->k, s->logits, DEV_BYTES(dev_f32_at(w->logits, (size_t)chunk_row * v)), v * sizeof(float));
-    if (r >= 0)
-        r = m->k->backend->sync(m->k, err);
-    if (r < 0)
-        return r;
-    for (size_t j = 0; j < v; j++)
-        if (!(s->logits[j] - s->logits[j] == 0))
-            return 0; /* not finite: `bad` says so, nothing is drawn */
-    rows->want_target[i] = choose(s, m->config.vocab, &rows->draws[i]);
-    return 1;
+    int r = 0;
+    g->n = 0;
+    for (; *next < end && r >= 0 && g->n < GROUP_MAX && g->n < drawer_capacity(d); ++*next) {
+        if (!rows->draws[*next].params)
+            continue;
+        struct dev_f32 *from = dev_f32_at(w->logits, (size_t)(*next - first) * v);
+        r = m->k->backend->download(m->k, drawer_logits(d, g->n), DEV_BYTES(from), v * sizeof(float));
+        g->row[g->n] = *next;
+        g->draws[g->n++] = &rows->draws[*next];
+    }
+    return r;
 }
 
-/* Draws tokens for the rows of a chunk that want it, and scores them from the logits that are still there. */
+/* Draws tokens for the rows of a chunk that want it, and scores them from the logits that are still there. Where the logits are not finite, `bad`
+ * says so and nothing is drawn. */
 static int draw_chunk(struct scores *s, const struct model *m, struct workspace *w, struct batch *b, struct step_rows *rows, int first,
                       int n, struct err *err)
 {
+    struct group g;
     bool drawn = false;
     int r = 0;
-    for (int i = first; i < first + n && r >= 0; i++) {
-        if (rows->draws[i].params)
-            r = draw_row(s, m, w, rows, i, i - first, err);
-        drawn |= r > 0;
+    for (int next = first; next < first + n && r >= 0;) {
+        r = collect(s->drawer, m, w, rows, first, first + n, &next, &g);
+        if (r >= 0 && g.n)
+            r = m->k->backend->sync(m->k, err);
+        if (r < 0 || !g.n)
+            break;
+        drawer_run(s->drawer, g.draws, g.n, g.tokens);
+        for (int i = 0; i < g.n; i++)
+            if (g.tokens[i] >= 0)
+                rows->want_target[g.row[i]] = g.tokens[i];
+        drawn = true;
     }
     if (r < 0 || !drawn)
         return r;

@@ -26,6 +26,7 @@ struct device_executor {
     struct workspace w;
     struct kv_memory kv;
     struct flight flights[EXECUTOR_STEPS_MAX];
+    struct drawer *drawer; /* of all flights */
     struct op_times times;
     struct executor_stats stats;
     struct route_layer *layers;
@@ -180,12 +181,12 @@ static int alloc_probs(struct flight *f, const struct model *m, const struct wor
     return f->prob && (f->skip_prob || !w->skip_prob) ? 0 : ERR_NOMEM;
 }
 
-static int flight_init(struct flight *f, const struct model *m, const struct workspace *w, struct err *err)
+static int flight_init(struct flight *f, const struct model *m, struct drawer *drawer, const struct workspace *w, struct err *err)
 {
     int max_rows = w->max_rows;
     int n_layers = m->config.n_layers, r = batch_init(&f->batch, m->k, max_rows, n_layers, err);
     if (r >= 0)
-        r = scores_init(&f->scores, m, max_rows, err);
+        r = scores_init(&f->scores, m, drawer, max_rows, err);
     f->route = m->k->backend->alloc_host(m->k, (size_t)max_rows * (size_t)n_layers);
     size_t states = (size_t)m->weights.n_states * (size_t)max_rows;
     f->bad_states = states ? m->k->backend->alloc_host(m->k, states) : NULL;
@@ -199,6 +200,7 @@ static void close_device(struct executor *face)
     if (x->model.k) {
         for (int i = 0; i < EXECUTOR_STEPS_MAX; i++)
             flight_done(&x->flights[i], x->model.k);
+        drawer_free(x->drawer);
         kv_memory_close(&x->kv);
         workspace_done(&x->w);
     }
@@ -296,8 +298,10 @@ static int open_memory(struct device_executor *x, const struct device_executor_o
     r = kv_memory_open(&x->kv, m->k, &sizes, err);
     if (r >= 0)
         r = workspace_init(&x->w, m, l->max_rows, err);
+    if (r >= 0)
+        r = drawer_new(m->config.vocab, m->n_threads, &x->drawer, err);
     for (int i = 0; r >= 0 && i < l->max_steps; i++)
-        r = flight_init(&x->flights[i], m, &x->w, err);
+        r = flight_init(&x->flights[i], m, x->drawer, &x->w, err);
     return r;
 }
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What a one-token score waits for beside each load that would take a whole server, in steps and seconds.
 
-Two clients with keys of their own: one makes the load, the other asks for one score after another for --seconds. Steps are the server's own count
-(dtrnet_start_steps of /metrics, lane "alone"): launched from a request's submission to the one with its first row. The share is what the load
-computed a second beside the scores, over what it did before them. Needs only Python.
+Two clients with keys of their own: one makes the load, the other asks for one score after another for --seconds. Steps are the
+server's own count (dtrnet_start_steps of /metrics, lane "alone"): launched from a request's submission to the one with its first
+row. The share is what the load computed a second beside the scores, over what it did before them. Needs only Python.
 
 usage: fairness.py [--dtrnet build/dtrnet] [--model DIR] [--seconds 10] [--scale 1] [SERVER ARGUMENT ...]
 """

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #define TICK_MS 1000    /* how often bodies and answers under way are looked at */
+#define COMING_MS 10000 /* who was accepted and has not been added so long after the latest was dropped by the library */
 #define STALLED_MS 1000 /* a body of which nothing came for so long gives way, if nobody else does */
 
 struct connection {
@@ -33,6 +34,8 @@ struct connections {
     bool running, stop, starved, no_waiting;
     struct connection *first;
     int n, n_closing;
+    int n_coming; /* accepted, and not yet added */
+    long long coming_ms;
     int n_placed, n_waiting; /* of those that are not closing: with a place; spare ones that wait for one */
     long long next_ms;       /* when the thread looks next; -1: it sleeps until told */
 };
@@ -101,9 +104,11 @@ static bool make_room(struct connections *c, enum rank last, bool placed)
 bool connections_room(struct connections *c)
 {
     pthread_mutex_lock(&c->lock);
-    int live = c->n - c->n_closing;
-    bool room = c->n < c->o.max + CONNECTIONS_SPARE + CONNECTIONS_CLOSING &&
-                (c->n_placed < c->o.max || make_room(c, RANK_IDLE, true) || live < c->o.max + CONNECTIONS_SPARE ||
+    if (c->n_coming && connections_clock() - c->coming_ms >= COMING_MS)
+        c->n_coming = 0;
+    int all = c->n + c->n_coming, live = all - c->n_closing;
+    bool room = all < c->o.max + CONNECTIONS_SPARE + CONNECTIONS_CLOSING &&
+                (c->n_placed + c->n_coming < c->o.max || make_room(c, RANK_IDLE, true) || live < c->o.max + CONNECTIONS_SPARE ||
                  make_room(c, RANK_STALLED, false));
     c->starved = !room;
     pthread_mutex_unlock(&c->lock);
@@ -307,13 +312,32 @@ static void begin_phase(struct connections *c, struct connection *one, enum conn
     }
 }
 
+void connections_coming(struct connections *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->n_coming++;
+    c->coming_ms = connections_clock();
+    pthread_mutex_unlock(&c->lock);
+}
+
+void connections_not_coming(struct connections *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->n_coming -= c->n_coming > 0;
+    offer_room(c);
+    pthread_mutex_unlock(&c->lock);
+}
+
 struct connection *connections_add(struct connections *c, int fd)
 {
     struct connection *one = calloc(1, sizeof(*one));
-    if (!one)
-        return NULL;
-    one->fd = fd;
     pthread_mutex_lock(&c->lock);
+    c->n_coming -= c->n_coming > 0;
+    if (!one) {
+        pthread_mutex_unlock(&c->lock);
+        return NULL;
+    }
+    one->fd = fd;
     one->spare = c->n_placed >= c->o.max;
     c->n_placed += !one->spare;
     one->next = c->first;

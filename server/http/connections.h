@@ -48,6 +48,9 @@ bool connections_give_way(struct connections *c);
 void connections_retire(struct connections *c);
 /* Nobody waits for a place any more. */
 void connections_stop(struct connections *c);
+/* One has been accepted and will be added by another thread: it counts from now on. */
+void connections_coming(struct connections *c);
+void connections_not_coming(struct connections *c); /* it will not */
 /* NULL: no memory; such a connection is served and not limited. The descriptor stays open until connections_remove. */
 struct connection *connections_add(struct connections *c, int fd);
 /* What follows takes NULL. */

@@ -14,7 +14,8 @@
 
 #define CONNECTION_MEMORY 65536 /* MHD's pool a connection: headers and one piece of a body */
 #define THREAD_STACK (1 << 20)
-#define SPARE_CONNECTIONS 64 /* MHD counts a closed connection a little longer than we do */
+#define LIBRARY_CONNECTIONS \
+    (1u << 30) /* connections.h keeps the limit: 0.9.75 leaves a lock taken when its own is reached, and then stands still */
 
 /* How strictly the library reads. 1.0's level 2 leaves nothing to be forgiven. What level 1 of 0.9 adds, exchange.c checks itself: the library
  * would send the header of its answer twice. */
@@ -115,9 +116,12 @@ static bool on_short_of_descriptors(void *user)
 static void on_accept(void *user, int fd, const struct sockaddr *addr, socklen_t len)
 {
     struct http_server *h = user;
+    connections_coming(h->connections);
     pthread_mutex_lock(&h->daemon_lock);
-    MHD_add_connection(h->daemon, fd, addr, len);
+    bool added = MHD_add_connection(h->daemon, fd, addr, len) == MHD_YES;
     pthread_mutex_unlock(&h->daemon_lock);
+    if (!added)
+        connections_not_coming(h->connections);
 }
 
 /* ---- life ---- */
@@ -152,7 +156,6 @@ static int start_daemon(struct http_server *h, const char *cert, const char *key
     const char *priorities = "NORMAL:-VERS-TLS1.0:-VERS-TLS1.1";
     unsigned flags = MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_ITC |
                      MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG | (cert ? MHD_USE_TLS : 0);
-    unsigned limit = (unsigned)h->o.max_connections + CONNECTIONS_SPARE + CONNECTIONS_CLOSING + SPARE_CONNECTIONS;
     struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)cert},
                                    {MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)key},
                                    {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)priorities},
@@ -161,7 +164,7 @@ static int start_daemon(struct http_server *h, const char *cert, const char *key
     /* the logger comes first, so that it hears what the other options have to say */
     *ret = MHD_start_daemon(flags, 0, NULL, NULL, exchange_on_request, h, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, h->o.log,
                             MHD_OPTION_NOTIFY_COMPLETED, exchange_on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
-                            MHD_OPTION_URI_LOG_CALLBACK, exchange_on_line, h, STRICTNESS, MHD_OPTION_CONNECTION_LIMIT, limit,
+                            MHD_OPTION_URI_LOG_CALLBACK, exchange_on_line, h, STRICTNESS, MHD_OPTION_CONNECTION_LIMIT, LIBRARY_CONNECTIONS,
                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_THREAD_STACK_SIZE,
                             (size_t)THREAD_STACK, MHD_OPTION_ARRAY, cert ? tls : none, MHD_OPTION_END);
     if (*ret)

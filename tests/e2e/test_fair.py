@@ -1,5 +1,6 @@
-"""No request starves another, counted in steps by /metrics: a client's only small score beside loads of another client, whose clients are told apart by
-keys, by addresses, and by what a trusted proxy forwards; and the score is the same to the bit. Needs nothing beyond Python's standard library.
+"""No request starves another, counted in steps by /metrics: a client's only small score beside loads of another client. Clients are
+told apart by keys, by addresses, and by what a trusted proxy forwards; and the score is the same to the bit.
+Needs nothing beyond Python's standard library.
 """
 
 import contextlib

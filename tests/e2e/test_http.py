@@ -239,13 +239,9 @@ def test_stream() -> None:
         events = client.stream("/v1/completions", {**body, "stream_options": {"include_usage": True}})
         usage = events.pop()
         assert usage["choices"] == [] and usage["usage"]["total_tokens"] == want["usage"]["total_tokens"]
+        assert len(events) == usage["usage"]["completion_tokens"], "one event a token"
         for choice in want["choices"]:
             parts = [c for e in events for c in e["choices"] if c["index"] == choice["index"]]
-            assert len(parts) == len(
-                greedy(**{**more, "prompt": body["prompt"], "max_tokens": 20, "logprobs": 0, "echo": False}, at=choice["index"])[
-                    "logprobs"
-                ]["tokens"]
-            )
             assert "".join(p["text"] for p in parts) == choice["text"], more
             assert [p["finish_reason"] for p in parts][-1] == choice["finish_reason"] and not any(p["finish_reason"] for p in parts[:-1])
             if choice["logprobs"]:
@@ -316,8 +312,8 @@ def test_choice_is_changed() -> None:
         assert len(choice["logprobs"]["tokens"]) == n and choice["finish_reason"] == "stop", (more, choice)
     text = plain["text"]
     assert greedy(max_tokens=8, stop=text[:2], min_tokens=8)["text"] == text, "no stop string ends before min_tokens"
-    sampled = {"temperature": 1.5, "seed": 3, "n": 8, "max_tokens": 12}
-    assert all(greedy(at=i, min_p=1, **sampled)["text"] == greedy(max_tokens=12)["text"] for i in range(8)), "min_p 1 leaves the best"
+    sampled = {"temperature": 1.5, "seed": 3, "n": 8, "max_tokens": 8}
+    assert all(greedy(at=i, min_p=1, **sampled)["text"] == greedy(max_tokens=8)["text"] for i in (0, 7)), "min_p 1 leaves the best"
     some = {
         "frequency_penalty": 0.7,
         "presence_penalty": 0.2,

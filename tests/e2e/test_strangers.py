@@ -6,6 +6,7 @@ Nothing here is timed: what must go on is asked, and fails by its socket's own t
 import contextlib
 import json
 import re
+import resource
 import select
 import socket
 import sys
@@ -76,6 +77,18 @@ def test_slow_strangers_hold_no_place() -> None:
                 for s in held[-20:]:
                     with contextlib.suppress(OSError):
                         s.sendall(b"x")
+                serves(server)
+        serves(server)
+
+
+def test_a_burst_beyond_all_places() -> None:
+    """With the default places: more connections at once than are kept in all, none of which ends by itself."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    n = min(2000, hard - 200) if hard > 0 else 2000
+    with Process("--api-key", "sekret") as server:
+        for data in (b"GET /he", head(1000) + b"{" * 500):
+            with sockets(server, n, data):
                 serves(server)
         serves(server)
 

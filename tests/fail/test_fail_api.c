@@ -23,6 +23,9 @@ static const struct {
     {"text", api_completions, "{\"prompt\": \"<s></s>\", \"max_tokens\": 1, \"echo\": true}"},
     {"loglikelihood", api_loglikelihood,
      "{\"requests\": [{\"context\": [5, 6], \"continuations\": [[7], [8, 9]]}], \"routing\": true, \"tokens\": true}"},
+    {"completion with edits", api_completions,
+     "{\"prompt\": [5, 6], \"max_tokens\": 3, \"prompt_logprobs\": 1, \"stop_token_ids\": [9], \"logit_bias\": {\"5\": 2}, \"min_tokens\": "
+     "2}"},
     {"loglikelihood of text", api_loglikelihood, "{\"requests\": [{\"context\": \"<s>\", \"continuations\": [\"</s>\"]}]}"},
     {"rolling", api_loglikelihood_rolling,
      "{\"texts\": [[5, 6, 7, 8], \"<s>\"], \"max_length\": 2, \"bucket_edges\": [0, 2], \"tokens\": true}"},

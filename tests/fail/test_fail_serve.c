@@ -138,7 +138,8 @@ static void fail_calls(void)
         if (getenv("SHOW"))
             fprintf(stderr, "%s %d %d %s\n", name ? name : "nothing", r, status, err.text);
         bool ok = check_end(name ? name : "nothing", n, r, status, &err, name != NULL);
-        ok &= CHECK_INT(failing_live(), before) & CHECK_INT(open_descriptors(), fds);
+        ok &= CHECK_INT(failing_live(), before);
+        ok &= CHECK_INT(open_descriptors(), fds);
         if (!ok)
             fprintf(stderr, "  (%s, number %ld)\n", name ? name : "nothing", n);
     }

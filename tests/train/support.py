@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "expert": {"family": "dtrnet", "layer_layout": "bilayer", "routing": "expert_choice", "attn_capacity": 0.3},
     "nested_expert": {"family": "dtrnet", "layer_layout": "TSTS", "routing": "expert_choice", "attn_capacity": 0.3, "exec_capacity": 0.6},
 }
+
+
+def golden() -> list[Path]:
+    """Directories of tests/golden and tests/ultradeep with models that this package has; LLaMA's relatives are only served."""
+    found = [p.parent for root in ("golden", "ultradeep") for p in TINY.parents[2].glob(f"tests/{root}/*/expected.safetensors")]
+    return sorted(p for p in found if json.loads((p / "config.json").read_text()).get("model_type", "llama") == "llama")
 
 
 def corpus(folder: Path) -> Path:

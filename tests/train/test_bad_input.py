@@ -21,6 +21,7 @@ CONFIGS = sorted(TINY.parent.glob("*.yaml"))
 # A setting on top of tiny.yaml and what the line must say.
 SETTINGS = [
     ("train.stepps=4", r"train: unknown key 'stepps'"),
+    ("model.model_type=qwen2", r"model_type 'qwen2' is not one that is trained here"),
     ("model.hidden=4", r"unknown key 'hidden'"),
     ("extra.key=1", r"unknown section 'extra'"),
     ("steps", r"'steps' is no setting"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,9 @@ from safetensors.torch import load_file
 
 from dtrnet_train.model import Model, attends, load
 from dtrnet_train.rows import make_rows
+from support import golden
 
-HERE = Path(__file__).resolve().parent
-SHARED = Path(os.environ.get("DTRNET_SHARED", HERE.parents[2] / "shared"))
-ULTRADEEP = HERE.parent / "ultradeep", SHARED / "ultradeep" / "golden"  # the second where the first is not there yet
-NUMBERS = {p.parent.name: p for root in (*ULTRADEEP[::-1], HERE.parent / "golden") for p in root.glob("*/expected.safetensors")}
-FOLDERS = [NUMBERS[name] for name in sorted(NUMBERS)]
+FOLDERS = [folder / "expected.safetensors" for folder in golden()]
 LOGITS, PROB, HIDDEN = 2e-4, 2e-5, 1e-4
 
 

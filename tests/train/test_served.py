@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from dtrnet_train import check
 from dtrnet_train.errors import UserError
 from dtrnet_train.model import load
-from support import VARIANTS, corpus, trainer
+from support import VARIANTS, corpus, golden, trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(os.environ.get("DTRNET_BIN", ROOT / "build" / "dtrnet"))
@@ -61,10 +61,7 @@ def test_loads_and_agrees(tmp_path: Path, variant: str, capsys: pytest.CaptureFi
     assert re.search(r"; 0 of \d+ decisions differ: equal", said), said
 
 
-GOLDEN = sorted(p.parent for root in ("golden", "ultradeep") for p in (ROOT / "tests" / root).glob("*/expected.safetensors"))
-
-
-@pytest.mark.parametrize("folder", GOLDEN, ids=lambda p: p.name)
+@pytest.mark.parametrize("folder", golden(), ids=lambda p: p.name)
 def test_golden_models_agree(folder: Path, capsys: pytest.CaptureFixture) -> None:
     """The engine in float32 and this package over ids that neither has stored answers for."""
     with served(folder, "--dtype", "f32") as url:

@@ -137,6 +137,30 @@ static void test_no_room(void)
     end();
 }
 
+/* Accepted ones count before another thread adds them. */
+static void test_coming(void)
+{
+    begin(1);
+    int n = 0, pair[2];
+    tcp_pair(pair);
+    for (; n < 1000 && connections_room(table); n++)
+        connections_coming(table);
+    CHECK_INT(n, 1 + CONNECTIONS_SPARE);
+    struct connection *first = connections_add(table, pair[0]);
+    CHECK(!connections_spare(first));
+    connections_enter(table, first, CONNECTION_WORK);
+    CHECK(!connections_room(table));
+    connections_not_coming(table);
+    CHECK(connections_room(table));
+    connections_coming(table);
+    CHECK(!connections_room(table));
+    connections_remove(table, first);
+    CHECK(connections_room(table));
+    close(pair[0]);
+    close(pair[1]);
+    end();
+}
+
 struct waiter {
     struct connection *one;
     pthread_t thread;
@@ -233,6 +257,7 @@ int main(void)
     test_giving_way();
     test_order();
     test_no_room();
+    test_coming();
     test_places();
     test_deadlines();
     test_answers();

@@ -49,7 +49,10 @@ def _scores(models: list[Results]) -> list[Part]:
 def _length_and_cost(models: list[Results]) -> list[Part]:
     flops = "FLOPs of the layers without the head, from the rows that did attend: causal counts the keys that a position sees, full T²"
     long = "Negative log likelihood of long documents: within windows of a length that move by half of it, and by position in one window."
-    by_length = "Items right by length of the text that hides them: tasks named by length (..._8k) and RULER's. Lines are moved apart a little. Bars are 95 %."
+    by_length = (
+        "Items right by length of the text that hides them: tasks named by length (..._8k) and RULER's. "
+        "Lines are moved apart a little. Bars are 95 %."
+    )
     by_position = "Share of rows that attend, by layer and by position in one window over the same documents."
     by_run = "Share of rows that attend in each layer, over all positions that the scored sequences of a run rest on."
     cost = "FLOPs and KV rows are those of the sequences without reuse, against the same with every layer dense."

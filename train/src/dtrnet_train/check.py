@@ -171,7 +171,7 @@ def _drift(number: int, witness: Witness, other: Seen, where: tuple[int, int]) -
     layer, token = where
     pairs = zip(("p", "s0"), witness.seen.probs[:, layer, token], other.probs[:, layer, token])
     told = ", ".join(f"{name} {a:.6f} in PyTorch and {b:.6f} in the server" for name, a, b in pairs if not np.isnan(a - b))
-    return f"sequence {number}: routers part first in layer {layer} at token {token}: {told}; look at the layers before it"
+    return f"sequence {number}: routers part first in layer {layer} at token {token}: {told}; look at it and at the layers before"
 
 
 def main(arguments: list[str]) -> int:

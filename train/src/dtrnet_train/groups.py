@@ -1,4 +1,4 @@
-"""Groups of tokens that routing is counted by: position in the document, class of the piece, how frequent its word is."""
+"""Groups of tokens that routing is counted by: position in the window, class of the piece, how frequent its word is."""
 
 from __future__ import annotations
 

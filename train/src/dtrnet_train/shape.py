@@ -178,6 +178,8 @@ def _layout_of(raw: dict[str, Any], family: str, layers: int) -> str:
 
 def read(raw: dict[str, Any], family: str | None = None, where: str = "config.json") -> Shape:
     """A shape from the keys of config.json or of a YAML file's `model:`; unknown keys are refused."""
+    kind = raw.get("model_type", "llama")
+    require(kind == "llama", f"{where}: model_type {kind!r} is not one that is trained here; all of these are llama")
     known = {field.name for field in dataclasses.fields(Shape)}
     unknown = sorted(set(raw) - known - IGNORED)
     require(not unknown, f"{where}: unknown key {unknown[0] if unknown else ''!r}")
