@@ -51,6 +51,7 @@ def _length_and_cost(models: list[Results]) -> list[Part]:
     long = "Negative log likelihood of long documents: within windows of a length that move by half of it, and by position in one window."
     by_length = (
         "Items right by length of the text that hides them: tasks named by length (..._8k) and RULER's. "
+        "Lines are moved apart a little; bars are 95 %."
         "Lines are moved apart a little. Bars are 95 %."
     )
     by_position = "Share of rows that attend, by layer and by position in one window over the same documents."

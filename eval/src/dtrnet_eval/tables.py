@@ -100,7 +100,7 @@ def _origin_row(name: str, record: Origin | None) -> list[Cell]:
     choice = info.raw.get("expert_choice")
     rope = Cell(_rope(record), "" if choice is None else f"expert choice {choice}")
     model, where = Cell(info.model, info.model_hash[:12]), Cell(f"{info.device} {info.dtype}", info.numerics_class)
-    server = Cell(info.version, info.commit)
+    server = Cell(info.version, info.commit[:8])
     return _cells(name, model, _tokenizer(info), where, rope, forced, _limit_of(record), server, record.harness, record.date[:10])
 
 
