@@ -100,8 +100,8 @@ static void draw_row(void *arg, int i, int thread)
         return;
     if (how->edits)
         logit_edits_apply(logits, d->v, how->edits, how->params->temperature, &how->history, d->threads[thread].counts);
-    d->tokens[i] = how->params->temperature > 0 ? sampler_pick(d->threads[thread].sampler, logits, how->params, how->index)
-                                                : greedy(logits, d->v);
+    d->tokens[i] =
+        how->params->temperature > 0 ? sampler_pick(d->threads[thread].sampler, logits, how->params, how->index) : greedy(logits, d->v);
 }
 
 void drawer_run(struct drawer *d, const struct draw *const *draws, int n, int32_t *ret)
