@@ -52,7 +52,6 @@ def _length_and_cost(models: list[Results]) -> list[Part]:
     by_length = (
         "Items right by length of the text that hides them: tasks named by length (..._8k) and RULER's. "
         "Lines are moved apart a little; bars are 95 %."
-        "Lines are moved apart a little. Bars are 95 %."
     )
     by_position = "Share of rows that attend, by layer and by position in one window over the same documents."
     by_run = "Share of rows that attend in each layer, over all positions that the scored sequences of a run rest on."
