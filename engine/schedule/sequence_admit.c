@@ -113,7 +113,7 @@ static int allocate_running(struct sequence *s, const struct sequence_env *e)
     if (!s->kv_count || !s->route || !s->need)
         return ERR_NOMEM;
     s->rerun_count = s->kv_count + l;
-    return s->req->want_probs ? allocate_probs(s, e) : 0;
+    return s->req->want_probs && !s->probs ? allocate_probs(s, e) : 0; /* one that was preempted keeps what it has */
 }
 
 /* why: ADMIT_FAILED for want of memory, or ADMIT_LOST. */
