@@ -1,6 +1,7 @@
 /* See expect.h. */
 #include "tests/unit/expect.h"
 #include "engine/schedule/sequence.h"
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -123,11 +124,34 @@ static bool same_routing(const struct eval_request *q, const struct eval_result 
     return ok;
 }
 
+/* NaN where no router was asked. */
+static bool same_prob(float got, bool asked, float want, int p)
+{
+    return same(asked ? got == want : isnan(got), "probability of position", p, (double)got, asked ? (double)want : NAN);
+}
+
+static bool same_probs(const struct eval_request *q, const struct eval_result *r, struct fake_sequence s)
+{
+    uint64_t contexts[FAKE_LONGEST];
+    const struct route_layer *layers = fake_model_layers(s.kind);
+    bool ok = same(!r->probs == (!q->want_probs || !r->n_rows), "probabilities", 0, !r->probs, 0);
+    fake_model_contexts(&s, r->n_rows, contexts);
+    for (int p = 0; r->probs && ok && p < r->n_rows; p++)
+        for (int l = 0; ok && l < FAKE_LAYERS; l++) {
+            int token = s.tokens[p], i = p * FAKE_LAYERS + l;
+            bool nested = layers[l].nested, skips = nested && fake_model_decision(token, l, contexts[p]) == DECISION_SKIP;
+            ok = same_prob(r->probs[i], layers[l].routed && !skips, fake_model_prob(token, l, contexts[p], false), p) &&
+                 same_prob(r->skip_probs[i], nested, fake_model_prob(token, l, contexts[p], true), p);
+        }
+    return ok;
+}
+
 bool expect_result(const struct eval_request *q, const struct eval_result *r, int eos, struct fake_kind kind)
 {
     int32_t tokens[FAKE_LONGEST];
     memcpy(tokens, q->tokens, (size_t)q->n_tokens * sizeof(*tokens));
     int n = same_generation(q, r, eos, kind, tokens), prompt = q->n_tokens - (q->max_new ? 0 : 1);
     return n && same(r->n_rows == n - 1, "rows", 0, r->n_rows, n - 1) && same_scores(q, r, kind) &&
-           same_routing(q, r, (struct fake_sequence){kind, tokens, prompt});
+           same_routing(q, r, (struct fake_sequence){kind, tokens, prompt}) &&
+           same_probs(q, r, (struct fake_sequence){kind, tokens, prompt});
 }

@@ -122,6 +122,16 @@ static void route_rows(const struct fake_executor *x, const struct step_rows *s,
             ret->route[l * s->n_rows + i] = (unsigned char)fake_model_decision(s->ids[i], l, x->contexts[i]);
 }
 
+static void compare_rows(const struct fake_executor *x, const struct step_rows *s, struct fake_results *ret)
+{
+    for (int l = 0; l < s->n_layers; l++)
+        for (int i = 0; i < s->n_rows && x->face.limits.layers[l].routed; i++) {
+            ret->prob[l * s->n_rows + i] = fake_model_prob(s->ids[i], l, x->contexts[i], false);
+            if (x->face.limits.layers[l].nested)
+                ret->skip_prob[l * s->n_rows + i] = fake_model_prob(s->ids[i], l, x->contexts[i], true);
+        }
+}
+
 /* ---- the calls --------------------------------------------------------------------------------------------------- */
 static int launch(struct executor *face, int id, struct step_rows *rows, struct err *err)
 {
@@ -140,6 +150,8 @@ static int launch(struct executor *face, int id, struct step_rows *rows, struct 
         run_contexts(x, rows, &rows->runs[i]);
     place_keys(x, rows);
     route_rows(x, rows, &f->hidden);
+    if (rows->want_probs)
+        compare_rows(x, rows, &f->hidden);
     for (int i = 0; i < rows->n_want; i++)
         predict(x, rows, &f->hidden, i);
     f->rows = rows;
@@ -160,6 +172,8 @@ static int wait_step(struct executor *face, int id, struct step_results *ret, st
     memcpy(f->told.block, f->hidden.block, x->results_bytes);
     const struct fake_results *t = &f->told;
     *ret = (struct step_results){.route = t->route,
+                                 .prob = f->rows->want_probs ? t->prob : NULL,
+                                 .skip_prob = f->rows->want_probs ? t->skip_prob : NULL,
                                  .top_k = f->rows->top_k,
                                  .target = t->target,
                                  .target_lp = t->target_lp,
@@ -213,7 +227,9 @@ static bool results_init(struct fake_results *r, size_t rows, size_t bytes)
     r->top_id = r->target + rows;
     r->target_lp = (float *)(r->top_id + rows * KERN_TOP_K_MAX);
     r->top_lp = r->target_lp + rows;
-    r->bad = (unsigned char *)(r->top_lp + rows * KERN_TOP_K_MAX);
+    r->prob = r->top_lp + rows * KERN_TOP_K_MAX;
+    r->skip_prob = r->prob + rows * FAKE_LAYERS;
+    r->bad = (unsigned char *)(r->skip_prob + rows * FAKE_LAYERS);
     r->bad_states = r->bad + rows;
     r->route = r->bad_states + rows;
     memset(at, POISON, bytes);
@@ -225,7 +241,7 @@ static bool allocate(struct fake_executor *x)
     const struct executor_limits *l = &x->face.limits;
     size_t rows = (size_t)l->max_rows, keys = (size_t)l->n_kv_slots * sizeof(*x->keys), entries = (size_t)l->n_table_entries * sizeof(int);
     size_t states = ((size_t)l->n_state_slots + 1) * sizeof(*x->states);
-    x->results_bytes = rows * (8 * (1 + KERN_TOP_K_MAX) + 2 + FAKE_LAYERS);
+    x->results_bytes = rows * (8 * (1 + KERN_TOP_K_MAX + FAKE_LAYERS) + 2 + FAKE_LAYERS);
     x->keys = malloc(keys);
     x->tables = malloc(entries);
     x->states = malloc(states);

@@ -14,7 +14,7 @@ struct fake_results {
     char *block;
     unsigned char *route, *bad, *bad_states;
     int *target, *top_id;
-    float *target_lp, *top_lp;
+    float *target_lp, *top_lp, *prob, *skip_prob;
 };
 
 struct fake_flight {

@@ -5,8 +5,12 @@
 const struct route_layer *fake_model_layers(struct fake_kind kind)
 {
     static const struct route_layer layers[2][FAKE_LAYERS] = {
-        {{.routed = false}, {.routed = true}, {.routed = true, .keep_all = true}, {.routed = true}, {.routed = false}},
-        {{.routed = false}, {.routed = true}, {.routed = true, .keep_all = true}, {.routed = true, .n_states = 1}, {.routed = false}},
+        {{.routed = false}, {.routed = true}, {.routed = true, .keep_all = true}, {.routed = true, .nested = true}, {.routed = false}},
+        {{.routed = false},
+         {.routed = true},
+         {.routed = true, .keep_all = true},
+         {.routed = true, .nested = true, .n_states = 1},
+         {.routed = false}},
     };
     return layers[kind.states];
 }
@@ -102,6 +106,11 @@ float fake_model_logprob(uint64_t row, int target)
 int fake_model_top_id(uint64_t row, int rank)
 {
     return (int)((mix(mix(row, 4), (uint64_t)rank) >> 32) % FAKE_GOOD);
+}
+
+float fake_model_prob(int token, int layer, uint64_t context, bool skip)
+{
+    return -fraction(mix(mix(mix(7 + skip, (uint64_t)token), (uint64_t)layer), context));
 }
 
 float fake_model_top_logprob(uint64_t row, int rank)

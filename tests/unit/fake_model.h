@@ -56,4 +56,5 @@ uint64_t fake_model_row(const struct fake_sequence *s, int pos);
 float fake_model_logprob(uint64_t row, int target);
 int fake_model_top_id(uint64_t row, int rank);
 float fake_model_top_logprob(uint64_t row, int rank);
+float fake_model_prob(int token, int layer, uint64_t context, bool skip); /* what the router, or the skip router, compared */
 int fake_model_draw(uint64_t row, const struct sampler_params *p, uint64_t index);

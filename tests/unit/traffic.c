@@ -50,6 +50,7 @@ struct eval_request traffic_request(struct expect_watch *w)
                              .seed = (uint64_t)traffic_random(3),
                              .ignore_eos = traffic_random(2),
                              .want_routing = traffic_random(2),
+                             .want_probs = !traffic_random(4),
                              .on_done = expect_on_done,
                              .user = w};
     *w = (struct expect_watch){.stop = traffic_random(2) ? traffic_random(FAKE_GOOD) : -1};
