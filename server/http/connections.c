@@ -24,6 +24,7 @@ struct connection {
     long long progress_ms; /* when bytes moved last */
     long long rate_ms;     /* begin of the period whose bytes are counted; an answer's: -1 until looked at */
     unsigned long long rate_bytes, bytes;
+    void *exchange; /* connections_exchange */
 };
 
 struct connections {
@@ -396,6 +397,11 @@ void connections_received(struct connections *c, struct connection *one, size_t 
     one->bytes += n;
     one->progress_ms = connections_clock();
     pthread_mutex_unlock(&c->lock);
+}
+
+void **connections_exchange(struct connection *one)
+{
+    return one ? &one->exchange : NULL;
 }
 
 bool connections_spare(const struct connection *one)

@@ -62,6 +62,8 @@ bool connections_enter(struct connections *c, struct connection *one, enum conne
 void connections_headers(struct connections *c, struct connection *one);
 /* n more bytes of the body have come. */
 void connections_received(struct connections *c, struct connection *one, size_t n);
+/* Where its owner keeps the exchange under way; used on the connection's thread. NULL of NULL. */
+void **connections_exchange(struct connection *one);
 /* Beyond `max`: serve probes only. */
 bool connections_spare(const struct connection *one);
 /* The answer under way is its last: it is spare, or connections_retire found it. */

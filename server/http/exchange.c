@@ -391,13 +391,17 @@ void *exchange_on_line(void *user, const char *uri, struct MHD_Connection *mhd)
     const union MHD_ConnectionInfo *socket = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     library_errors_on(socket ? socket->connect_fd : -1, h->o.tls_cert_file != NULL);
-    if (info)
+    if (info) {
+        exchange_drop(h, info->socket_context);
         connections_headers(h->connections, info->socket_context);
+    }
     if (!x)
         return NULL;
     x->h = h;
     x->mhd = mhd;
     x->connection = info ? info->socket_context : NULL;
+    if (x->connection)
+        *connections_exchange(x->connection) = x;
     x->req = (struct http_request){.route = -1, .host = "", .charge.budget = h->o.budget, .exchange = x};
     x->line_target = uri ? uri : "";
     x->line_target_len = strlen(x->line_target);
@@ -455,7 +459,15 @@ void exchange_on_completed(void *user, struct MHD_Connection *mhd, void **state,
         if (atomic_fetch_sub(&h->in_flight, 1) == 1 && atomic_load(&h->stopping))
             (void)!write(h->idle, &(uint64_t){1}, sizeof(uint64_t));
     }
+    if (x->connection)
+        *connections_exchange(x->connection) = NULL;
     buf_done(&x->piece);
     free(x);
     *state = NULL;
+}
+
+void exchange_drop(struct http_server *h, struct connection *one)
+{
+    void **slot = connections_exchange(one), *state = slot ? *slot : NULL;
+    exchange_on_completed(h, NULL, &state, MHD_REQUEST_TERMINATED_WITH_ERROR);
 }

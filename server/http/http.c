@@ -96,10 +96,12 @@ static void on_connection(void *user, struct MHD_Connection *mhd, void **context
 {
     struct http_server *h = user;
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-    if (what == MHD_CONNECTION_NOTIFY_CLOSED)
+    if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
+        exchange_drop(h, *context);
         connections_remove(h->connections, *context);
-    else
+    } else {
         *context = info ? connections_add(h->connections, info->connect_fd) : NULL;
+    }
 }
 
 static bool on_room_asked(void *user)

@@ -27,6 +27,8 @@ struct http_server {
 /* Callbacks of the library; `user` is the http_server. */
 enum MHD_Result exchange_on_request(void *user, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
                                     const char *data, size_t *data_size, void **state);
+/* Ends the exchange of a connection that the library has not ended: it tells of none that it answers itself. */
+void exchange_drop(struct http_server *h, struct connection *one);
 void exchange_on_completed(void *user, struct MHD_Connection *mhd, void **state, enum MHD_RequestTerminationCode why);
 /* The first line of a request has been read. */
 void *exchange_on_line(void *user, const char *uri, struct MHD_Connection *mhd);
