@@ -36,6 +36,16 @@ void api_drop_call(struct call *taken)
     arena_done(&arena);
 }
 
+int api_write_piece(struct writer *w, struct buf *out, bool (*some)(void *user), void *user)
+{
+    size_t begin = out->len;
+    bool end = false;
+    w->buf = out;
+    while (!end && w->code >= 0 && out->len - begin < API_PIECE)
+        end = some(user);
+    return w->code < 0 ? w->code : !end;
+}
+
 int api_check_model(struct call *c, struct err *err)
 {
     const char *name = NULL;

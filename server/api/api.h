@@ -46,6 +46,9 @@ int api_openapi(struct call *c, struct err *err);
 void api_take_call(struct call *c, struct call *ret);
 void api_drop_call(struct call *taken);
 #define API_PIECE 65536 /* bytes that such an answer appends at once, about */
+/* The `next` of such an answer (http_stream): calls `some`, which writes a little more to w and is true at the answer's end, until there is a piece
+ * in `out`. */
+int api_write_piece(struct writer *w, struct buf *out, bool (*some)(void *user), void *user);
 
 const char *api_request_id(const struct call *c); /* NULL without HTTP */
 

@@ -28,19 +28,22 @@ static void end_answer(struct answer *a)
     writer_close(&a->w, '}');
 }
 
-static int answer_next(void *user, struct buf *out)
+static bool write_some(void *user)
 {
     struct answer *a = user;
-    size_t begin = out->len;
-    a->w.buf = out;
     if (!a->begun)
         begin_answer(a);
-    while (a->cursor.choice < a->p->n_choices && a->w.code >= 0 && out->len - begin < API_PIECE)
+    if (a->cursor.choice < a->p->n_choices)
         completion_write_some(a->p, &a->w, a->ticket, &a->cursor);
-    bool more = a->cursor.choice < a->p->n_choices;
-    if (!more)
+    bool end = a->cursor.choice == a->p->n_choices;
+    if (end)
         end_answer(a);
-    return a->w.code < 0 ? a->w.code : more;
+    return end;
+}
+
+static int answer_next(void *user, struct buf *out)
+{
+    return api_write_piece(&((struct answer *)user)->w, out, write_some, user);
 }
 
 static void answer_done(void *user)

@@ -73,15 +73,15 @@ struct answer {
     struct writer w;
 };
 
-static int answer_next(void *user, struct buf *out)
+static bool write_some(void *user)
 {
     struct answer *a = user;
-    size_t begin = out->len;
-    bool end = false;
-    a->w.buf = out;
-    while (!end && a->w.code >= 0 && out->len - begin < API_PIECE)
-        end = routing_write_some(&a->job, &a->w, &a->cursor);
-    return a->w.code < 0 ? a->w.code : !end;
+    return routing_write_some(&a->job, &a->w, &a->cursor);
+}
+
+static int answer_next(void *user, struct buf *out)
+{
+    return api_write_piece(&((struct answer *)user)->w, out, write_some, user);
 }
 
 static void answer_done(void *user)

@@ -27,11 +27,9 @@ struct answer {
     struct writer w;
 };
 
-static int answer_next(void *user, struct buf *out)
+static bool write_some(void *user)
 {
     struct answer *a = user;
-    size_t begin = out->len;
-    a->w.buf = out;
     if (a->n_sent == 0) {
         writer_open(&a->w, '{');
         writer_key_int(&a->w, "count", (int64_t)a->ids.n);
@@ -39,13 +37,18 @@ static int answer_next(void *user, struct buf *out)
         writer_key(&a->w, "tokens");
         writer_open(&a->w, '[');
     }
-    while (a->n_sent < a->ids.n && a->w.code >= 0 && out->len - begin < API_PIECE)
+    if (a->n_sent < a->ids.n)
         writer_int(&a->w, a->ids.ids[a->n_sent++]);
     if (a->n_sent < a->ids.n)
-        return a->w.code < 0 ? a->w.code : 1;
+        return false;
     writer_close(&a->w, ']');
     writer_close(&a->w, '}');
-    return a->w.code;
+    return true;
+}
+
+static int answer_next(void *user, struct buf *out)
+{
+    return api_write_piece(&((struct answer *)user)->w, out, write_some, user);
 }
 
 static void answer_done(void *user)

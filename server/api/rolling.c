@@ -351,7 +351,7 @@ static void write_logprobs(struct answer *a, const struct document *d)
     }
 }
 
-static void write_some(struct answer *a)
+static void write_part(struct answer *a)
 {
     const struct document *d = &a->q->docs[a->doc];
     switch (a->part) {
@@ -392,19 +392,22 @@ static void end_answer(struct answer *a)
     score_close_answer(&a->call, &a->w, &a->q->usage, counts);
 }
 
-static int answer_next(void *user, struct buf *out)
+static bool write_some(void *user)
 {
     struct answer *a = user;
-    size_t begin = out->len;
-    a->w.buf = out;
     if (!a->begun)
         begin_answer(a);
-    while (a->doc < a->q->n_docs && a->w.code >= 0 && out->len - begin < API_PIECE)
-        write_some(a);
-    bool more = a->doc < a->q->n_docs;
-    if (!more)
+    if (a->doc < a->q->n_docs)
+        write_part(a);
+    bool end = a->doc == a->q->n_docs;
+    if (end)
         end_answer(a);
-    return a->w.code < 0 ? a->w.code : more;
+    return end;
+}
+
+static int answer_next(void *user, struct buf *out)
+{
+    return api_write_piece(&((struct answer *)user)->w, out, write_some, user);
 }
 
 static void answer_done(void *user)
