@@ -3,12 +3,10 @@
  * Whether a request is let in is decided when its headers are there. The body of one that is not is neither kept nor counted: a small one is
  * read and dropped, since a client that is still sending would lose its answer to a reset of the connection; a larger one is not read, and the
  * connection ends with the answer. A body that is let in is assembled in one struct buf with a hard maximum; what lies beyond the maximum
- * is dropped likewise, up to DRAIN_FACTOR times it. A request whose head leaves a doubt is answered at once, and one that came in chunks ends its
- * connection too, so that nothing that a proxy took for a body is read as a request. An answer that comes in pieces is sent whole if it is short, so that it has a length. */
-#include "server/http/cors.h"
-#include "server/http/gzip.h"
+ * is dropped likewise, up to DRAIN_FACTOR times it. A request whose head leaves a doubt is answered at once, and one that came in chunks
+ * ends its connection too, so that nothing that a proxy took for a body is read as a request. */
+#include "server/http/exchange.h"
 #include "server/http/head_shown.h"
-#include "server/http/http_private.h"
 #include "server/http/library_errors.h"
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -19,34 +17,6 @@
 
 #define DRAIN_FACTOR 4
 #define DROPPED_MAX 65536 /* bytes of a refused request's body that are read for the client's sake */
-#define STREAM_BLOCK 65536
-#define STREAM_MAX (1 << 26)
-#define WHOLE_MAX 262144 /* bytes of an answer that is sent with its length though it came in pieces */
-
-/* MHD's con_cls, from the first line to the end of the answer. */
-struct http_exchange {
-    struct http_server *h;
-    struct MHD_Connection *mhd;
-    struct connection *connection;
-    struct http_request req;
-    const char *line_target; /* the library's; as it came only until exchange_on_line returns */
-    size_t line_target_len;
-    struct head_target target;
-    struct head_framing framing;
-    struct watch watch;
-    struct buf body;
-    struct err body_error;
-    size_t dropped_bytes, drop_max; /* so much is read of a body that is not kept */
-    int status;                     /* 0: no answer queued yet */
-    bool handled, http11;
-    bool refused;           /* body_error was there before the body */
-    bool may_gzip, gzipped; /* the answer: is it compressed for those who ask; is it compressed */
-    struct http_stream stream;
-    struct buf piece; /* what `next` wrote and MHD has not taken yet */
-    size_t piece_taken;
-    bool stream_ended;
-    struct timespec begin;
-};
 
 /* ---- what handlers ask ---- */
 
@@ -237,133 +207,7 @@ static enum MHD_Result take_body(struct http_exchange *x, const char *data, size
     return MHD_YES;
 }
 
-/* ---- answers ---- */
-
-static ssize_t stream_read(void *user, uint64_t pos, char *out, size_t max)
-{
-    struct http_exchange *x = user;
-    if (x->piece_taken == x->piece.len) {
-        if (x->stream_ended)
-            return MHD_CONTENT_READER_END_OF_STREAM;
-        buf_clear(&x->piece);
-        x->piece_taken = 0;
-        int r = x->stream.next(x->stream.user, &x->piece);
-        if (r < 0)
-            return MHD_CONTENT_READER_END_WITH_ERROR;
-        x->stream_ended = r == 0;
-    }
-    size_t n = x->piece.len - x->piece_taken;
-    if (n == 0 && x->stream_ended)
-        return MHD_CONTENT_READER_END_OF_STREAM;
-    n = n < max ? n : max;
-    memcpy(out, x->piece.data + x->piece_taken, n);
-    x->piece_taken += n;
-    return (ssize_t)n;
-}
-
-/* What lets a page of another origin read the answer, and ask in the first place. */
-static void add_cors_headers(struct http_exchange *x, struct MHD_Response *m, const char *methods)
-{
-    const char *origin = cors_allow(x->h->o.cors_origin, http_header(&x->req, "Origin"));
-    if (!origin)
-        return;
-    MHD_add_response_header(m, "Access-Control-Allow-Origin", origin);
-    MHD_add_response_header(m, "Access-Control-Expose-Headers", "X-Request-Id, Retry-After");
-    if (!methods || strcmp(x->req.method, "OPTIONS"))
-        return;
-    MHD_add_response_header(m, "Access-Control-Allow-Methods", methods);
-    MHD_add_response_header(m, "Access-Control-Allow-Headers", "Authorization, Content-Type, X-Request-Id");
-    MHD_add_response_header(m, "Access-Control-Max-Age", "600");
-    if (http_header(&x->req, "Access-Control-Request-Private-Network"))
-        MHD_add_response_header(m, "Access-Control-Allow-Private-Network", "true");
-}
-
-/* Of what a browser shows: it asks again after an update, guesses no types, and tells nobody where it came from. */
-static void add_page_headers(struct MHD_Response *m, const char *policy)
-{
-    MHD_add_response_header(m, "Content-Security-Policy", policy);
-    MHD_add_response_header(m, "X-Content-Type-Options", "nosniff");
-    MHD_add_response_header(m, "Referrer-Policy", "no-referrer");
-    MHD_add_response_header(m, "Cache-Control", "no-cache");
-}
-
-static void add_headers(struct http_exchange *x, struct MHD_Response *m, const struct http_response *resp)
-{
-    char text[32];
-    if (resp->status != 204)
-        MHD_add_response_header(m, "Content-Type", resp->content_type ? resp->content_type : "application/json");
-    MHD_add_response_header(m, "X-Request-Id", x->req.id);
-    if (resp->content_policy)
-        add_page_headers(m, resp->content_policy);
-    if (x->may_gzip || x->h->o.cors_origin)
-        MHD_add_response_header(m, "Vary", !x->may_gzip ? "Origin" : x->h->o.cors_origin ? "Accept-Encoding, Origin" : "Accept-Encoding");
-    if (x->gzipped)
-        MHD_add_response_header(m, "Content-Encoding", "gzip");
-    add_cors_headers(x, m, resp->allow);
-    if (resp->allow)
-        MHD_add_response_header(m, "Allow", resp->allow);
-    if (resp->retry_after_s > 0) {
-        snprintf(text, sizeof(text), "%d", resp->retry_after_s);
-        MHD_add_response_header(m, "Retry-After", text);
-    }
-    if (resp->status == 401)
-        MHD_add_response_header(m, "WWW-Authenticate", "Bearer");
-    if (resp->events)
-        MHD_add_response_header(m, "Cache-Control", "no-cache");
-    if (resp->close || x->req.malformed || x->framing.chunked || connections_last(x->connection) || atomic_load(&x->h->stopping))
-        MHD_add_response_header(m, "Connection", "close");
-}
-
-/* The first pieces of an answer; all of it goes into the body if it is short. Negative: there is none. */
-static int begin_stream(struct http_exchange *x, struct http_response *resp)
-{
-    int r = 1;
-    x->stream = resp->stream;
-    while (r > 0 && !resp->events && x->piece.len < WHOLE_MAX)
-        r = x->stream.next(x->stream.user, &x->piece);
-    x->stream_ended = r == 0;
-    if (r == 0) {
-        buf_done(&resp->body);
-        resp->body = x->piece;
-        buf_init(&x->piece, STREAM_MAX);
-    }
-    return r;
-}
-
-/* Events are sent as they are, so that each arrives when it is sent. */
-static void compress(struct http_exchange *x, struct http_response *resp)
-{
-    bool streams = resp->stream.next && !x->stream_ended;
-    x->may_gzip = x->h->o.gzip && !resp->events && (streams || resp->body.len >= GZIP_LEAST_BYTES);
-    if (!x->may_gzip || !gzip_accepted(http_header(&x->req, "Accept-Encoding")))
-        return;
-    x->gzipped = streams ? gzip_stream(&x->stream, &x->piece, &x->req.charge) : gzip_body(&resp->body, &x->req.charge);
-}
-
-static enum MHD_Result send_response(struct http_exchange *x, struct http_response *resp)
-{
-    struct MHD_Response *m;
-    if (resp->stream.next && begin_stream(x, resp) < 0)
-        return MHD_NO;
-    compress(x, resp);
-    if (resp->stream.next && !x->stream_ended) {
-        m = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, stream_read, x, NULL);
-        buf_done(&resp->body);
-    } else {
-        size_t len = 0;
-        char *bytes = buf_take(&resp->body, &len);
-        m = bytes ? MHD_create_response_from_buffer_with_free_callback(len, bytes, free) : NULL;
-        if (bytes && !m)
-            free(bytes);
-    }
-    if (!m)
-        return MHD_NO;
-    add_headers(x, m, resp);
-    x->status = resp->status;
-    enum MHD_Result r = MHD_queue_response(x->mhd, (unsigned)resp->status, m);
-    MHD_destroy_response(m);
-    return r;
-}
+/* ---- the answer ---- */
 
 static enum MHD_Result answer(struct http_exchange *x)
 {
@@ -378,7 +222,7 @@ static enum MHD_Result answer(struct http_exchange *x)
     h->o.handle(h->o.user, &x->req, x->body_error.code ? &x->body_error : NULL, &resp);
     if (!x->refused) /* who is refused gives way still */
         connections_enter(h->connections, x->connection, CONNECTION_ANSWER);
-    return send_response(x, &resp);
+    return exchange_send(x, &resp);
 }
 
 /* ---- the library's calls ---- */
@@ -407,7 +251,7 @@ void *exchange_on_line(void *user, const char *uri, struct MHD_Connection *mhd)
     x->line_target_len = strlen(x->line_target);
     head_check_target(x->line_target, &x->target, &x->body_error);
     buf_init(&x->body, h->o.max_body_bytes);
-    buf_init(&x->piece, STREAM_MAX);
+    buf_init(&x->piece, EXCHANGE_PIECE_MAX);
     return x;
 }
 
