@@ -6,6 +6,7 @@ A page must not ask for anything but its own, write to its console, be wider tha
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import shutil
 import sys
 from collections.abc import Iterator
@@ -22,15 +23,20 @@ THEMES = ("light", "dark")
 SERIOUS = ("serious", "critical")
 
 
+def require() -> None:
+    """Ends the test as skipped where there is no browser or no axe."""
+    if CHROMIUM is None:
+        support.skip("no Chromium")
+    if importlib.util.find_spec("axe_playwright_python") is None:
+        support.skip("no Python package axe_playwright_python; ./run-tests installs it into .venv")
+
+
 @contextlib.contextmanager
 def chromium() -> Iterator[Any]:
     """A browser, or the end of the test as skipped."""
-    if CHROMIUM is None:
-        support.skip("no Chromium")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        support.skip("no Python package playwright; ./run-tests installs it into .venv")
+    require()
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -38,13 +44,21 @@ def chromium() -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def opened(browser: Any, url: str, wrong: list[str], size: str = "desktop", theme: str = "light", **options: object) -> Iterator[Any]:
+def opened(
+    browser: Any,
+    url: str,
+    wrong: list[str],
+    size: str = "desktop",
+    theme: str = "light",
+    inline: tuple[str, ...] = ("data:", "blob:"),
+    **options: object,
+) -> Iterator[Any]:
     """A page of its own; requests to elsewhere, messages on its console and exceptions go to `wrong`."""
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme, **options)
     context.set_default_timeout(120_000)
     page = context.new_page()
-    own = (url.split("#")[0], "data:", "blob:")
+    own = (url.split("#")[0], *inline)
     page.on("request", lambda request: None if request.url.startswith(own) else wrong.append(f"request: {request.url}"))
     page.on("console", lambda message: wrong.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: wrong.append(f"exception: {error}"))

@@ -4,11 +4,9 @@ Nothing on its console, no request, no serious finding of axe, nothing off the e
 The results are of small runs made here: the smoke suite's harness run on two models, and `dtrnet-eval long` on a document.
 """
 
-import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,10 +18,11 @@ import twin
 from server_process import PATIENCE_S
 from support import Server
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+sys.path.insert(0, str(support.ROOT / "tests" / "browser"))
+import browser as tools
+
 SECTIONS = ("Origin", "Tasks", "Averages", "Item by item", "Disagreements", "Long context", "Routing by position", "Routing by run")
 SECTIONS += ("FLOPs and KV rows against dense", "Cost of the runs")
-SERIOUS = ("serious", "critical")
 
 
 def evaluate(*arguments: str) -> None:
@@ -89,55 +88,34 @@ def check_filter(page: Any) -> None:
     assert page.locator("details.item:not([hidden])").count() == whole
 
 
-def look(browser: Any, page_file: Path, width: int, theme: str) -> list[str]:
+def look(browser: Any, page_file: Path, size: str, theme: str) -> list[str]:
     """What is wrong with the page at one width and setting."""
-    from axe_playwright_python.sync_playwright import Axe
-
     wrong: list[str] = []
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
-    page = context.new_page()
-    page.on("console", lambda message: wrong.append(f"console: {message.text}"))
-    page.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else wrong.append(f"request: {request.url}"))
-    page.goto(page_file.as_uri())
-    wide = page.evaluate("document.documentElement.scrollWidth")
-    wrong += [f"the page is {wide} pixels wide"] if wide > width else []
-    if not wrong:
-        check_filter(page)
-    page.screenshot(path=str(page_file.with_suffix(f".{width}.{theme}.png")), full_page=True)
-    context.close()
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, bypass_csp=True)  # axe is a script
-    page = context.new_page()
-    page.goto(page_file.as_uri())
-    page.evaluate("document.querySelectorAll('details').forEach((one, i) => { one.open = i < 3; })")
-    for found in Axe().run(page).response["violations"]:
-        wrong += [f"axe: {found['id']}: {found['nodes'][0]['html'][:200]}"] if found["impact"] in SERIOUS else []
-    context.close()
+    with tools.opened(browser, page_file.as_uri(), wrong, size, theme, inline=("data:",)) as page:
+        wrong += tools.too_wide(page)
+        if not wrong:
+            check_filter(page)
+    with tools.opened(browser, page_file.as_uri(), wrong, size, theme, inline=("data:",), bypass_csp=True) as page:
+        page.evaluate("document.querySelectorAll('details').forEach((one, i) => { one.open = i < 3; })")
+        wrong += tools.findings(page)
     return wrong
 
 
-def check_in_browser(page: Path) -> None:
+def check_in_browser(browser: Any, page: Path) -> None:
     """Two widths, light and dark; a page that asks for something elsewhere is seen."""
-    from playwright.sync_api import sync_playwright
-
     broken = page.with_name("broken.html")
     broken.write_text(page.read_text().replace("<h1>", '<img alt="" src="http://127.0.0.1:9/x.png"><h1>'))
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for width in (1280, 390):
-            for theme in ("light", "dark"):
-                wrong = look(browser, page, width, theme)
-                assert not wrong, (width, theme, wrong)
-        assert look(browser, broken, 1280, "light"), "a request to elsewhere went unseen"
-        browser.close()
+    for size in tools.SIZES:
+        for theme in tools.THEMES:
+            wrong = look(browser, page, size, theme)
+            assert not wrong, (size, theme, wrong)
+    assert look(browser, broken, "desktop", "light"), "a request to elsewhere went unseen"
     print("Chromium: nothing on the console, no request, no serious finding at two widths, light and dark")
 
 
 def main() -> int:
     """Two models, one page."""
-    if CHROMIUM is None:
-        support.skip("no Chromium")
-    if importlib.util.find_spec("axe_playwright_python") is None:
-        support.skip("no Python package axe_playwright_python; ./run-tests installs it into .venv")
+    tools.require()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         documents = folder / "documents.jsonl"
@@ -151,7 +129,8 @@ def main() -> int:
         pictures = re.findall(r"\]\((.*?)\)", (folder / "page.md").read_text())
         assert len(pictures) == 5 and all((folder / name).is_file() for name in pictures), pictures
         assert "sample_ending" in (folder / "page.csv").read_text() and "doc_id" in (folder / "page-items.csv").read_text()
-        check_in_browser(folder / "page.html")
+        with tools.chromium() as browser:
+            check_in_browser(browser, folder / "page.html")
     return 0
 
 
