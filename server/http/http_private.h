@@ -1,4 +1,4 @@
-/* What the files that know libmicrohttpd share: http.c (the server's life) and exchange.c (a request and its answer). */
+/* What the files that know libmicrohttpd share: http.c (the server's life) and exchange*.c (a request and its answer). */
 #pragma once
 #include "server/http/connections.h"
 #include "server/http/http.h"
