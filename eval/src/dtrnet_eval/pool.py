@@ -87,7 +87,7 @@ class Pool:
 
     Args:
         access: addresses (`http://a:8000+http://b:8000`), key and certificates, which all have in common.
-        in_flight: requests under way at each server at most.
+        in_flight: requests under way at each server at most; at a balancer, for each server behind it.
         timeout_s: for one answer.
         patience_s: how long all may be away, or one refuse with 503.
 
@@ -110,6 +110,15 @@ class Pool:
     def several(self) -> bool:
         """True if there is more than one."""
         return len(self.members) > 1
+
+    @property
+    def servers(self) -> int:
+        """How many there are, those behind balancers among them; known once `version` was asked."""
+        return sum(member.client.behind for member in self.members)
+
+    def room(self, member: Member) -> int:
+        """How many requests may be under way there."""
+        return self.in_flight * member.client.behind
 
     # ---- who is there ----
 
@@ -204,7 +213,7 @@ class Pool:
         Raises:
             ServerError: a server refuses, or all are away for longer than the patience lasts.
         """
-        with ThreadPoolExecutor(self.in_flight * len(self.members)) as threads:
+        with ThreadPoolExecutor(self.in_flight * self.servers) as threads:
             job = Job(self, threads, path, make, read, Runs(count, len(self.members)))
             try:
                 job.run(on_answer)
@@ -255,7 +264,7 @@ class Job(Generic[T]):
         while more:
             more = False
             for server, member in enumerate(self.pool.members):
-                if member.up and not member.gone and member.running < self.pool.in_flight:
+                if member.up and not member.gone and member.running < self.pool.room(member):
                     place = self.runs.take(server)
                     if place is not None:
                         member.running += 1
