@@ -39,7 +39,7 @@ class ByContext(unittest.TestCase):
 class BySettings(unittest.TestCase):
     def test_groups(self) -> None:
         settings = [{"until": ["\n"], "max_gen_toks": 8}, {"max_gen_toks": 8, "until": ["\n"]}, {"until": ["."]}] * 40
-        made = batches.by_settings(settings)
+        made = batches.by_settings([(f"c{n}", one) for n, one in enumerate(settings)])
         self.assertEqual(sorted(place for batch in made for place in batch), list(range(len(settings))))
         for batch in made:
             self.assertLessEqual(len(batch), batches.PROMPTS_A_REQUEST)
@@ -55,8 +55,10 @@ class Servers(unittest.TestCase):
         found = list(batches.by_context(asked, 2))
         self.assertEqual(len(found), 4)
         self.assertEqual(sorted(place for batch in found for places in batch for place in places), list(range(100)))
-        prompts = [{"max_gen_toks": 8}] * 20
+        prompts = [(f"alone {n}", {"max_gen_toks": 8}) for n in range(20)]
         self.assertEqual([len(batches.by_settings(prompts, servers)) for servers in (1, 2, 4, 100)], [1, 4, 7, 10])
+        prompts = [(letter * prefixes.CHARACTERS + str(n), {"max_gen_toks": 8}) for n in range(4) for letter in "abc"] + prompts[:2]
+        self.assertEqual(batches.by_settings(prompts, 2), [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11], [12, 13]])
 
     def test_a_request_has_one_beginning(self) -> None:
         """Of those that many pairs share; what stands alone is gathered as before, and one server gets as few requests as before."""

@@ -53,10 +53,16 @@ def by_context(pairs: Sequence[tuple[str, str]], servers: int = 1) -> Iterator[l
         yield batch
 
 
-def by_settings(settings: Sequence[dict[str, Any]], servers: int = 1) -> list[list[int]]:
-    """Places of prompts whose generation settings are equal: at most PROMPTS_A_REQUEST together, fewer so that several servers get some."""
-    most = PROMPTS_A_REQUEST if servers == 1 else min(PROMPTS_A_REQUEST, max(LEAST_PROMPTS, -(-len(settings) // (2 * servers))))
-    groups: dict[str, list[int]] = defaultdict(list)
-    for place, one in enumerate(settings):
-        groups[repr(sorted(one.items(), key=lambda item: item[0]))].append(place)
+def by_settings(prompts: Sequence[tuple[str, dict[str, Any]]], servers: int = 1) -> list[list[int]]:
+    """Places of prompts (context, settings) whose generation settings are equal: at most PROMPTS_A_REQUEST together.
+
+    For several servers fewer, so that each gets some, and a request has prompts that begin alike, or only such that stand alone.
+    """
+    most = PROMPTS_A_REQUEST if servers == 1 else min(PROMPTS_A_REQUEST, max(LEAST_PROMPTS, -(-len(prompts) // (2 * servers))))
+    sharing = Counter(prefixes.start_of(context) for context, _ in prompts) if servers > 1 else Counter()
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, (context, settings) in enumerate(prompts):
+        begin = prefixes.start_of(context)
+        key = begin if sharing[begin] >= LEAST_PROMPTS else ""
+        groups[repr(sorted(settings.items(), key=lambda item: item[0])), key].append(place)
     return [places[at : at + most] for places in groups.values() for at in range(0, len(places), most)]

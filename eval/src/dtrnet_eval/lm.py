@@ -176,7 +176,7 @@ class DtrnetLM(LM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Text that follows each context, up to a stop string."""
-        groups = batches.by_settings([request.args[1] for request in requests], self.client.servers)
+        groups = batches.by_settings([request.args for request in requests], self.client.servers)
         out = [""] * len(requests)
         bar = tqdm(total=len(requests), disable=disable_tqdm, desc="generate_until")
 
