@@ -26,6 +26,7 @@ struct engine_options {
     const char *model_dir;    /* required */
     const char *device;       /* "auto", "cpu", "cuda"; NULL: auto */
     const char *dtype;        /* "auto", "f32", "bf16", "f16"; NULL: auto */
+    const char *matmul_precision; /* of f32: "highest": bits of portable-1 everywhere, "high": matrix units may help; NULL: highest */
     int n_threads;            /* 0: all that the process may use */
     const char *cpu_level;    /* NULL: the machine's */
     const char *cuda_level;   /* NULL: the device's */
@@ -51,6 +52,7 @@ struct engine_info {
     const struct model_config *config;
     const struct layer_plan *plan; /* [config->n_layers] */
     const char *device, *dtype, *numerics_class;
+    const char *level;      /* of the device's instructions or kernels in use: "avx2", "wgmma" */
     bool host_memory;       /* the device computes in the host's own memory */
     const char *model_hash; /* hex SHA-256 over config.json and the weight files */
     int max_model_len, max_batch_tokens;

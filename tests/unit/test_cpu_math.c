@@ -5,25 +5,25 @@ static void exponential(void)
 {
     double worst = 0;
     for (float x = -87; x <= 88.37f; x += 0.00037f) {
-        double want = exp((double)x), off = fabs(exp_c(x) - want) / want;
+        double want = exp((double)x), off = fabs(portable_exp(x) - want) / want;
         worst = off > worst ? off : worst;
     }
     CHECK(worst < 2 * 0x1p-23);
-    CHECK(exp_c(0) == 1);
-    CHECK(isnan(exp_c(NAN)));
-    CHECK(exp_c(-INFINITY) >= 0 && exp_c(-INFINITY) < 1e-37f);
-    CHECK(exp_c(-1000) == exp_c(-87) && exp_c(1000) == exp_c(88.37f) && isfinite(exp_c(1000)));
+    CHECK(portable_exp(0) == 1);
+    CHECK(isnan(portable_exp(NAN)));
+    CHECK(portable_exp(-INFINITY) >= 0 && portable_exp(-INFINITY) < 1e-37f);
+    CHECK(portable_exp(-1000) == portable_exp(-87) && portable_exp(1000) == portable_exp(88.37f) && isfinite(portable_exp(1000)));
 }
 
 static void silu(void)
 {
     for (float x = -120; x < 120; x += 0.0031f) {
         double want = x / (1 + exp(-(double)x));
-        CHECK(fabs(silu_c(x) - want) <= 3e-7 * fabs(want) + 1e-36);
+        CHECK(fabs(portable_silu(x) - want) <= 3e-7 * fabs(want) + 1e-36);
     }
-    CHECK(silu_c(0) == 0);
-    CHECK(isnan(silu_c(NAN)));
-    CHECK(silu_c(INFINITY) == INFINITY);
+    CHECK(portable_silu(0) == 0);
+    CHECK(isnan(portable_silu(NAN)));
+    CHECK(portable_silu(INFINITY) == INFINITY);
 }
 
 static void sums(void)
