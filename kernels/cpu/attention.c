@@ -16,7 +16,7 @@ struct attention {
     const void *qkv, *kv;
     enum dtype type;
     struct attention_lists lists;
-    float scale; /* of scores, so that a weight is 2^(scale * score) */
+    float scale;               /* of scores, so that a weight is 2^(scale * score) */
     int rows, heads, n_chunks; /* of a task: selected rows, query heads that share a KV head, rows * heads <= ITEMS; row chunks */
 };
 

@@ -40,7 +40,8 @@ static __host__ __device__ __forceinline__ int divide(struct tile_smem *m, float
 struct packed_row {
     int r, head;
 };
-__device__ __forceinline__ struct packed_row packed_row_at(const struct attention_args &a, const struct attention_tile &t, int p, int kv_head)
+__device__ __forceinline__ struct packed_row packed_row_at(const struct attention_args &a, const struct attention_tile &t, int p,
+                                                           int kv_head)
 {
     int group = a.h / a.hk, i = t.first + p;
     return {a.sel[t.start + i / group], kv_head * group + i % group};
@@ -160,7 +161,8 @@ __device__ __forceinline__ void add_values(float (&acc)[4][4 * GROUPS], const st
 
 /* GROUPS: of 64 columns of V. */
 template <int GROUPS>
-__global__ void __launch_bounds__(THREADS) attention_tile_rows(const __grid_constant__ struct attention_args a, struct attention_tiles tiles)
+__global__ void __launch_bounds__(THREADS)
+    attention_tile_rows(const __grid_constant__ struct attention_args a, struct attention_tiles tiles)
 {
     extern __shared__ __align__(16) float raw[];
     struct tile_smem m;

@@ -156,8 +156,9 @@ static int open_cuda(const struct backend_config *cfg, struct kern_ctx **ret, st
     if (r < 0)
         return r;
     if (cfg->dtype == DTYPE_F32 && cfg->precision == MATMUL_HIGH)
-        return err_field(err, ERR_UNSUPPORTED, "matmul_precision",
-                         "matmul_precision high: the cuda backend has no float32 products in terms of 16 bits; highest is what it computes");
+        return err_field(
+            err, ERR_UNSUPPORTED, "matmul_precision",
+            "matmul_precision high: the cuda backend has no float32 products in terms of 16 bits; highest is what it computes");
     struct cuda_ctx *c = (struct cuda_ctx *)calloc(1, sizeof(*c));
     if (!c)
         return err_set(err, ERR_NOMEM, "no memory for the CUDA backend");

@@ -158,7 +158,8 @@ static inline int mamba_states_a_lane(int n_state)
 }
 
 /* ---- kernels ---- */
-int mamba_f32(struct cuda_ctx *c, const struct kern_mamba *m, const struct dev_f32 *x, const struct mamba_step &s, const struct mamba_end &end);
+int mamba_f32(struct cuda_ctx *c, const struct kern_mamba *m, const struct dev_f32 *x, const struct mamba_step &s,
+              const struct mamba_end &end);
 int mamba_rows_before(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b);
 int mamba_scan(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b);
 int mamba_rows_after(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b,

@@ -63,7 +63,8 @@ template <int PER> struct part_states {
     float s[PER], rate[PER];
 };
 
-template <int PER> __device__ __forceinline__ void load_part(const struct f32_args &a, struct part_states<PER> &l, int slot, int e, int part)
+template <int PER>
+__device__ __forceinline__ void load_part(const struct f32_args &a, struct part_states<PER> &l, int slot, int e, int part)
 {
     const float *state = a.s.state(slot);
     l.i0 = part * a.w.n_state / PARTS;
@@ -201,7 +202,8 @@ static void scan(struct cuda_ctx *c, const struct f32_args &a)
         scan_channels<32><<<grid, THREADS, 0, c->stream>>>(a);
 }
 
-int mamba_f32(struct cuda_ctx *c, const struct kern_mamba *m, const struct dev_f32 *x, const struct mamba_step &s, const struct mamba_end &end)
+int mamba_f32(struct cuda_ctx *c, const struct kern_mamba *m, const struct dev_f32 *x, const struct mamba_step &s,
+              const struct mamba_end &end)
 {
     struct f32_args a = {m->w, s};
     int n = s.all.n_max;

@@ -89,7 +89,8 @@ template <int TM> struct tile_smem {
     float x[2][BK][16 * TM + 4], w[2][BK][W_LD];
 };
 
-template <int TM> __device__ __forceinline__ void multiply_tile(float (&acc)[TM][8], const struct tile_smem<TM> &s, int buffer, int tx, int ty)
+template <int TM>
+__device__ __forceinline__ void multiply_tile(float (&acc)[TM][8], const struct tile_smem<TM> &s, int buffer, int tx, int ty)
 {
     const int QUADS = (TM + 3) / 4;
 #pragma unroll

@@ -88,8 +88,8 @@ static int rmsnorm_cuda(struct kern_ctx *k, struct dev_act *y, struct dev_f32 *z
         return 0;
     cudaStream_t s = ctx_of(k)->stream;
     if (k->act == DTYPE_F32) {
-        rmsnorm_f32<<<div_up(n.n_max, 2 * ROWS_A_BLOCK), dim3(32, ROWS_A_BLOCK), 0, s>>>((float *)act_of(y), f32_of(z), f32_of(x), f32_of(w), n, d,
-                                                                                       eps);
+        rmsnorm_f32<<<div_up(n.n_max, 2 * ROWS_A_BLOCK), dim3(32, ROWS_A_BLOCK), 0, s>>>((float *)act_of(y), f32_of(z), f32_of(x),
+                                                                                         f32_of(w), n, d, eps);
         return launched(k, "rmsnorm");
     }
     return with_type(k->act, [&](auto t) {

@@ -87,7 +87,8 @@ static int run_op(const struct options *o, const char *backend, int op, struct b
 }
 
 /* The op once more in another setting, which must not change a bit. */
-static int run_again(const struct options *o, const char *backend, int op, struct backend_config config, const char *what, uint64_t want, struct err *err)
+static int run_again(const struct options *o, const char *backend, int op, struct backend_config config, const char *what, uint64_t want,
+                     struct err *err)
 {
     uint64_t digest;
     int r = run_op(o, backend, op, config, &digest, err);
