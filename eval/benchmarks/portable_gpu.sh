@@ -17,7 +17,10 @@ for level in avx2 avx512 avx512bf16 amx; do
     esac
 done
 rm -f "/tmp/portable_ops.$$"
-echo "== models"
+echo "== models, against the hashes in the tree; what differs is traced to its op"
+DTRNET_TEST_DEVICE=cuda "$build/tests/portable/test_models" "$here/../../tests/portable/hashes.txt" $(ls -d "$here"/../../tests/golden/*/config.json \
+    "$here"/../../tests/ultradeep/*/config.json | xargs -n1 dirname) "$(realpath "$here/../../models/dtrnet-26m")" || status=1
+echo "== models over HTTP"
 python3 "$here/portable_bits.py" "$build/dtrnet" --jobs "$jobs" || status=1
 echo "== speed of float32, tokens/s at 2,048-token prompts and in generation"
 for name in 360m-dense 1.3b-dense; do
