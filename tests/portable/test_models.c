@@ -13,7 +13,7 @@
 
 enum { SEQUENCES = 3, TOP = 5, NEW = 12, LENGTH = 160 };
 
-static const struct place places[] = {{"cpu", "scalar", 2, NULL},     {"cpu", "avx2", 1, NULL}, {"cpu", "avx2", 2, NULL},
+static const struct place places[] = {{"cpu", "scalar", 2, NULL}, {"cpu", "avx2", 1, NULL},       {"cpu", "avx2", 2, NULL},
                                       {"cpu", "avx512", 2, NULL}, {"cpu", "avx512bf16", 2, NULL}, {"cpu", "amx", 2, NULL}};
 enum { PLACES = sizeof(places) / sizeof(*places) };
 static const struct place cuda = {"cuda", NULL, 1, NULL};
@@ -50,7 +50,7 @@ static uint64_t hash_result(const struct engine_info *info, const struct eval_re
     hash = hash_of(hash, r->top_logprobs, scored * TOP * sizeof(float));
     hash = hash_of(hash, r->new_tokens, new * sizeof(int32_t));
     hash = hash_of(hash, r->new_logprobs, new * sizeof(float));
-    hash = hash_of(hash, r->new_top_logprobs, new * TOP * sizeof(float));
+    hash = hash_of(hash, r->new_top_logprobs, new *TOP * sizeof(float));
     return hash_of(hash, r->routing, (size_t)info->config->n_layers * (size_t)r->n_routing);
 }
 
@@ -158,8 +158,8 @@ static void check_model(const char *dir, uint64_t want)
         n++;
         if (CHECK(hash == want))
             continue;
-        fprintf(stderr, "  %s on %s %s with %d threads is %016llx, not %016llx\n", name_of(dir), p->device, p->level ? p->level : "", p->n_threads,
-                (unsigned long long)hash, (unsigned long long)want);
+        fprintf(stderr, "  %s on %s %s with %d threads is %016llx, not %016llx\n", name_of(dir), p->device, p->level ? p->level : "",
+                p->n_threads, (unsigned long long)hash, (unsigned long long)want);
         explain(dir, p);
     }
     printf("%-36s %016llx at %d places\n", name_of(dir), (unsigned long long)want, n);

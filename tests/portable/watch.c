@@ -74,10 +74,10 @@ static int note(struct watch *w, const char *op)
     return 0;
 }
 
-#define OP(name, kind, bits, args, ...)            \
-    static int name##_watched(__VA_ARGS__)         \
-    {                                              \
-        int r = watching->ops->name args;          \
+#define OP(name, kind, bits, args, ...)           \
+    static int name##_watched(__VA_ARGS__)        \
+    {                                             \
+        int r = watching->ops->name args;         \
         return r < 0 ? r : note(watching, #name); \
     }
 #include "kernels/op_list.h"
@@ -111,7 +111,8 @@ static void list_buffers(struct watch *w, int rows)
     const struct model_config *c = &w->m.config;
     const struct workspace *s = &w->t.w;
     size_t n = (size_t)rows, layers = (size_t)c->n_layers, head = (size_t)s->head_rows;
-    int hd = model_config_padded_head_dim(c), d = c->hidden, q = c->n_heads * hd, kv = c->n_kv_heads * hd, floats = model_config_state_floats(c);
+    int hd = model_config_padded_head_dim(c), d = c->hidden, q = c->n_heads * hd, kv = c->n_kv_heads * hd,
+        floats = model_config_state_floats(c);
     const struct buffer all[BUFFERS] = {
         {"router states", DEV_BYTES(w->t.kv.states), model_state_bytes(&w->m), floats},
         {"xn", DEV_BYTES(s->xn), n * d * 4, d},
@@ -157,8 +158,12 @@ static int open_watch(struct watch *w, const char *dir, const struct place *p, i
 {
     const struct backend *backend;
     *w = (struct watch){.stop = -1};
-    struct model_options o = {
-        .dir = dir, .dtype = "f32", .n_threads = p->n_threads, .matmul_precision = p->precision, .max_model_len = n, .overrides = {.bos_id = -1, .eos_id = -1}};
+    struct model_options o = {.dir = dir,
+                              .dtype = "f32",
+                              .n_threads = p->n_threads,
+                              .matmul_precision = p->precision,
+                              .max_model_len = n,
+                              .overrides = {.bos_id = -1, .eos_id = -1}};
     o.cpu_level = strcmp(p->device, "cpu") ? NULL : p->level;
     o.cuda_level = strcmp(p->device, "cuda") ? NULL : p->level;
     int r = backend_find(p->device, &backend, err);

@@ -125,7 +125,8 @@ static void check_ends(void)
     CHECK(portable_silu(0) == 0 && isnan(portable_silu(NAN)) && portable_silu(INFINITY) == INFINITY);
     CHECK(portable_exp2(0) == 1 && portable_exp2(-1000) == 0x1p-126f && isnan(portable_exp2(NAN)));
     CHECK(portable_decay(0) == 1 && portable_decay(-INFINITY) == 0x1p-126f);
-    CHECK(portable_exp_double(0) == 1 && portable_exp_double(-1000) == 0 && isfinite(portable_exp_double(1000)) && isnan(portable_exp_double(NAN)));
+    CHECK(portable_exp_double(0) == 1 && portable_exp_double(-1000) == 0 && isfinite(portable_exp_double(1000)) &&
+          isnan(portable_exp_double(NAN)));
     CHECK(portable_log_double(1) == 0);
     CHECK(portable_sigmoid(0) == 0.5f && portable_sigmoid(-1000) == 0 && portable_sigmoid(1000) == 1);
 }
