@@ -22,8 +22,10 @@ __device__ __forceinline__ int column_place(int c)
 }
 
 /* Inputs i .. i+3 of a row; those beyond k are 0. */
-__device__ __forceinline__ float4 load_quad(const float *row, int i, int k, bool quads)
+template <bool WHOLE> __device__ __forceinline__ float4 load_quad(const float *row, int i, int k, bool quads)
 {
+    if (WHOLE)
+        return row ? *(const float4 *)(row + i) : make_float4(0, 0, 0, 0);
     if (!row || i >= k)
         return make_float4(0, 0, 0, 0);
     if (quads && i + 4 <= k)
@@ -121,7 +123,8 @@ template <int TM> __device__ __forceinline__ int tile_row(int ty, int i)
     return TM >= 4 ? i / 4 * 64 + ty * 4 + i % 4 : ty * TM + i;
 }
 
-template <int TM> __global__ void __launch_bounds__(THREADS, 2) matmul_tile(const __grid_constant__ struct f32_args a)
+/* WHOLE: k is a multiple of BK and rows of x are quads, so that nothing has to be asked; rows and columns beyond the last are then read as the last. */
+template <int TM, bool WHOLE> __global__ void __launch_bounds__(THREADS, 2) matmul_tile(const __grid_constant__ struct f32_args a)
 {
     __shared__ __align__(16) struct tile_smem<TM> s;
     const int BM = 16 * TM;
@@ -132,18 +135,20 @@ template <int TM> __global__ void __launch_bounds__(THREADS, 2) matmul_tile(cons
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, tx = warp % 2 * 8 + lane % 8, ty = warp / 2 * 4 + lane / 8;
     int row = threadIdx.x / 2, i0 = threadIdx.x % 2 * 4;
     bool has_x = row < BM;
-    const float *x = has_x && m0 + row < m ? a.x + (size_t)row_at(a.out.rows, m0 + row) * a.ldx : NULL;
-    const float *w = n0 + row < a.w_rows ? a.w + (size_t)(n0 + row) * a.ldw : NULL;
+    bool real_x = has_x && (WHOLE || m0 + row < m), real_w = WHOLE || n0 + row < a.w_rows;
+    const float *x = real_x ? a.x + (size_t)row_at(a.out.rows, min(m0 + row, m - 1)) * a.ldx : NULL;
+    const float *w = real_w ? a.w + (size_t)min(n0 + row, a.w_rows - 1) * a.ldw : NULL;
     int place = column_place(row);
     float acc[TM][8] = {};
-    float4 next_x = load_quad(x, i0, a.k, a.quads), next_w = load_quad(w, i0, a.k, true);
+    float4 next_x = load_quad<WHOLE>(x, i0, a.k, a.quads), next_w = load_quad<WHOLE>(w, i0, a.k, true);
     for (int k0 = 0, buffer = 0; k0 < a.k; k0 += BK, buffer ^= 1) {
         if (has_x)
             put_quad(s.x[buffer], i0, row, next_x);
         put_quad(s.w[buffer], i0, place, next_w);
-        __syncthreads(); /* the tile is whole, and everyone is done with the one before the last */
-        next_x = load_quad(x, k0 + BK + i0, a.k, a.quads);
-        next_w = load_quad(w, k0 + BK + i0, a.k, true);
+        __syncthreads();                                         /* the tile is whole, and everyone is done with the one before the last */
+        int ahead = WHOLE && k0 + BK == a.k ? i0 : k0 + BK + i0; /* behind the last tile: anything */
+        next_x = load_quad<WHOLE>(x, ahead, a.k, a.quads);
+        next_w = load_quad<WHOLE>(w, ahead, a.k, true);
         multiply_tile<TM>(acc, s, buffer, tx, ty);
     }
     int c = n0 + tx / 2 * 16 + tx % 2 * 4;
@@ -155,10 +160,10 @@ template <int TM> __global__ void __launch_bounds__(THREADS, 2) matmul_tile(cons
     }
 }
 
-template <int TM> static void start(struct cuda_ctx *c, const struct f32_args &a)
+template <int TM, bool WHOLE> static void start(struct cuda_ctx *c, const struct f32_args &a)
 {
     dim3 grid(div_up(a.w_rows, BN), div_up(a.out.rows.n_max, 16 * TM));
-    matmul_tile<TM><<<grid, THREADS, 0, c->stream>>>(a);
+    matmul_tile<TM, WHOLE><<<grid, THREADS, 0, c->stream>>>(a);
 }
 
 /* The largest tiles that still leave every multiprocessor two. */
@@ -167,13 +172,14 @@ int matmul_f32(struct cuda_ctx *c, const struct matmul_in *in, const struct kern
     bool quads = (uintptr_t)in->x % 16 == 0 && in->ldx % 4 == 0;
     struct f32_args a = {(const float *)in->x, (const float *)w->data, in->ldx, w->ld, w->rows, w->k, quads, *out};
     int columns = div_up(w->rows, BN), rows = out->rows.n_max;
+    bool whole = quads && w->k % BK == 0;
+    if (quads && rows <= FEW_F32_ROWS)
+        return matmul_few_f32(c, in, w, out);
     if (div_up(rows, 128) * columns >= 2 * c->n_sm)
-        start<8>(c, a);
+        whole ? start<8, true>(c, a) : start<8, false>(c, a);
     else if (div_up(rows, 64) * columns >= 2 * c->n_sm)
-        start<4>(c, a);
-    else if (rows > 16)
-        start<2>(c, a);
+        whole ? start<4, true>(c, a) : start<4, false>(c, a);
     else
-        start<1>(c, a);
+        whole ? start<2, true>(c, a) : start<2, false>(c, a);
     return launched(&c->k, "matmul_f32");
 }
