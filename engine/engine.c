@@ -27,6 +27,7 @@ static void fill_info(struct engine *e)
                                    .dtype = dtype_name(m->k->act),
                                    .host_memory = m->k->limits.host_memory,
                                    .numerics_class = m->k->backend->numerics_class(m->k),
+                                   .level = m->k->limits.levels[m->k->limits.level],
                                    .model_hash = m->hash,
                                    .max_model_len = m->max_model_len,
                                    .max_batch_tokens = l->max_rows,
@@ -45,6 +46,7 @@ static int open_executor(struct engine *e, const struct engine_options *o, const
 {
     struct device_executor_options xo = {.model = {.dir = o->model_dir,
                                                    .dtype = o->dtype,
+                                                   .matmul_precision = o->matmul_precision,
                                                    .n_threads = o->n_threads,
                                                    .cpu_level = o->cpu_level,
                                                    .cuda_level = o->cuda_level,

@@ -7,6 +7,7 @@
 struct model_options {
     const char *dir;                    /* required */
     const char *dtype;                  /* "auto", "f32", "bf16", "f16"; NULL: auto */
+    const char *matmul_precision;       /* "highest", "high"; NULL: highest */
     int n_threads;                      /* 0: all that the process may use */
     const char *cpu_level, *cuda_level; /* NULL: the machine's, the device's */
     int max_model_len;                  /* 0: the model's default */

@@ -4,6 +4,7 @@
 #include "kernels/cpu/host_memory.h"
 #include "kernels/cpu/matrix.h"
 #include "kernels/cpu/ops.h"
+#include "kernels/portable.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -22,6 +23,10 @@ static enum dtype auto_dtype(enum dtype stored)
 static void fill_table(struct kern_ops *o, enum cpu_level level)
 {
     portable_init_c(o);
+#if defined(__x86_64__)
+    if (cpu_has_fma())
+        portable_init_fma(o);
+#endif
     place_init(o);
     select_init(o);
     mamba_weights_init(o);
@@ -72,6 +77,16 @@ static int check_config(const struct backend_config *c, struct err *err)
     return 0;
 }
 
+/* In float32 all levels have the same bits, but where AMX takes products in terms. */
+static void name_class(struct cpu *c, const struct backend_config *config)
+{
+    const char *level = cpu_level_names[c->level];
+    if (c->base.act == DTYPE_F32 && !(c->split && c->level >= CPU_AMX))
+        snprintf(c->numerics, sizeof(c->numerics), "%s", PORTABLE_CLASS);
+    else
+        snprintf(c->numerics, sizeof(c->numerics), "cpu %s%s%s", level, c->only ? " " : "", c->only ? config->cpu_matmul : "");
+}
+
 static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, struct err *err)
 {
     enum cpu_level level;
@@ -91,6 +106,11 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
                                              .n_levels = CPU_LEVEL_COUNT,
                                              .level = level};
     c->level = level;
+    c->split = config->dtype != DTYPE_F32 || config->precision == MATMUL_HIGH;
+    c->chain = matmul_chain_c;
+#if defined(__x86_64__)
+    c->chain = cpu_has_fma() ? matmul_chain_fma : matmul_chain_c;
+#endif
     c->n_threads = config->n_threads;
     c->log = config->log;
     fill_table(&c->ops, level);
@@ -103,7 +123,7 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
         close_cpu(&c->base);
         return r;
     }
-    snprintf(c->numerics, sizeof(c->numerics), "cpu %s%s%s", cpu_level_names[level], c->only ? " " : "", c->only ? config->cpu_matmul : "");
+    name_class(c, config);
     *ret = &c->base;
     return 0;
 }
