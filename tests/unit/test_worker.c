@@ -169,7 +169,7 @@ static void test_open_without_memory(void)
     struct fake_executor *x = fake_executor_open(&(struct executor_limits){
         .max_rows = 16, .max_steps = 2, .n_kv_slots = 100, .n_table_entries = 100, .n_state_slots = 4, .max_positions = 20});
     struct queue q;
-    queue_init(&q, 1);
+    queue_init(&q, 1, 1);
     for (int n = 0; reached; n++) {
         struct worker w;
         struct err err = {0};

@@ -124,10 +124,10 @@ bool worker_rig_turn(struct worker_rig *r)
 {
     struct queue *q = &r->queue;
     const struct queue_delivery *d = &r->worker.delivery;
-    if (policy_idle(&r->worker.policy) && !q->inbox.n && !q->sweep && q->clears_taken == q->clears_asked) {
+    if (policy_idle(&r->worker.policy) && !q->dev[0].inbox.n && !q->dev[0].sweep && q->dev[0].clears_taken == q->clears_asked) {
         if (!d->done.n && !d->cleared)
             return false;
-        q->sweep = true; /* it would deliver and then sleep */
+        q->dev[0].sweep = true; /* it would deliver and then sleep */
     }
     CHECK(worker_turn(&r->worker));
     if (r->preempts)
@@ -172,7 +172,7 @@ bool worker_rig_open(struct worker_rig *r, const struct worker_setting *s)
                                      .whole_prompts = s->whole_prompts,
                                      .max_positions = TRAFFIC_LEN + TRAFFIC_NEW};
     *r = (struct worker_rig){.x = fake_executor_open(&limits), .preempts = s->preempts};
-    queue_init(&r->queue, WORKER_RIG_JOBS * WORKER_RIG_GROUP);
+    queue_init(&r->queue, 1, WORKER_RIG_JOBS * WORKER_RIG_GROUP);
     if (!CHECK(r->x) || !CHECK_INT(worker_init(&r->worker, &r->x->face, &r->queue, &o, &err), 0))
         return false;
     if (s->n_state_slots) { /* sequences here are short: copies must lie closer than they do in earnest */
