@@ -125,7 +125,7 @@ int engine_open_on(const struct engine_options *o, const struct backend *backend
     struct engine *e = calloc(1, sizeof(*e));
     if (!e)
         return err_set(err, ERR_NOMEM, "no memory for the engine");
-    int r = devices_read(o->devices, backend, &e->devices, err);
+    int r = devices_read(o->device_list, backend, &e->devices, err);
     if (r < 0) {
         free(e);
         return r;

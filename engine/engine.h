@@ -32,7 +32,7 @@ extern const int engine_start_edges[ENGINE_STARTS - 1];
 struct engine_options {
     const char *model_dir;    /* required */
     const char *device;       /* "auto", "cpu", "cuda"; NULL: auto */
-    const char *devices;      /* which of its devices: "0,2" or "all"; NULL: number 0. The CPU may be named as several, which divide its threads */
+    const char *device_list;  /* which of its devices: "0,2" or "all"; NULL: number 0. The CPU may be named as several, which divide its threads */
     const char *dtype;        /* "auto", "f32", "bf16", "f16"; NULL: auto */
     int n_threads;            /* 0: all that the process may use */
     const char *cpu_level;    /* NULL: the machine's */

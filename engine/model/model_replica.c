@@ -26,8 +26,8 @@ static int open_device(struct model *m, const struct model_options *o, const str
     if (r < 0)
         return r;
     const char *one = b->numerics_class(first->k), *other = b->numerics_class(m->k);
-    return strcmp(one, other) ? err_field(err, ERR_INVALID, "devices",
-                                          "devices must compute the same bits, and device %d is \"%s\" where the first is \"%s\"",
+    return strcmp(one, other) ? err_field(err, ERR_INVALID, "device_list",
+                                          "the devices of device_list must compute the same bits, and number %d is \"%s\" where the first is \"%s\"",
                                           o->device_index, other, one)
                               : 0;
 }
