@@ -25,7 +25,8 @@ static int read_list(const char *text, int numbers, const struct backend *backen
         char *end = NULL;
         long index = isdigit((unsigned char)*at) ? strtol(at, &end, 10) : -1;
         if (!end || (*end && *end != ','))
-            return err_field(err, ERR_INVALID, "device_list", "device_list is \"%.64s\"; it must be numbers with commas between, or all", text);
+            return err_field(err, ERR_INVALID, "device_list", "device_list is \"%.64s\"; it must be numbers with commas between, or all",
+                             text);
         int r = add(d, index, numbers, backend, err);
         if (r < 0 || !*end)
             return r;

@@ -30,11 +30,12 @@ extern const char *const engine_lanes[ENGINE_LANES]; /* "alone", "shared", "bulk
 extern const int engine_start_edges[ENGINE_STARTS - 1];
 
 struct engine_options {
-    const char *model_dir;    /* required */
-    const char *device;       /* "auto", "cpu", "cuda"; NULL: auto */
-    const char *device_list;  /* which of its devices: "0,2" or "all"; NULL: number 0. The CPU may be named as several, which divide its threads */
-    const char *dtype;        /* "auto", "f32", "bf16", "f16"; NULL: auto */
-    int n_threads;            /* 0: all that the process may use */
+    const char *model_dir; /* required */
+    const char *device;    /* "auto", "cpu", "cuda"; NULL: auto */
+    const char
+        *device_list;  /* which of its devices: "0,2" or "all"; NULL: number 0. The CPU may be named as several, which divide its threads */
+    const char *dtype; /* "auto", "f32", "bf16", "f16"; NULL: auto */
+    int n_threads;     /* 0: all that the process may use */
     const char *cpu_level;    /* NULL: the machine's */
     const char *cuda_level;   /* NULL: the device's */
     int max_model_len;        /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
@@ -66,7 +67,7 @@ struct engine_info {
     int n_devices;
     int device_index[ENGINE_DEVICES_MAX]; /* [n_devices] their numbers */
     int32_t bos_id, eos_id;               /* -1: none */
-    size_t kv_rows_total;   /* row slots in the pool; one holds K and V of one token in one layer */
+    size_t kv_rows_total;                 /* row slots in the pool; one holds K and V of one token in one layer */
     size_t kv_row_bytes;
     size_t state_slots_total; /* places for router states; 0: routers have none */
     size_t state_slot_bytes;  /* of one: the states of all recurrent routers after one prefix */

@@ -16,7 +16,8 @@ struct backend_config {
     struct log *log;        /* borrowed; NULL: silent */
 };
 
-#define BACKEND_CPU_DEVICES 16 /* the CPU can be opened under so many numbers, to have on any machine what several devices have: for tests */
+#define BACKEND_CPU_DEVICES \
+    16 /* the CPU can be opened under so many numbers, to have on any machine what several devices have: for tests */
 #define BACKEND_MARKS 4
 #define BACKEND_STAMPS 2048
 

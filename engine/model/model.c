@@ -171,8 +171,7 @@ int model_open(const struct model_options *o, const struct backend *backend, str
 {
     memset(m, 0, sizeof(*m));
     struct safetensors *files = NULL;
-    struct backend_config bc = {
-        .device_index = o->device_index, .cpu_level = o->cpu_level, .cuda_level = o->cuda_level, .log = o->log};
+    struct backend_config bc = {.device_index = o->device_index, .cpu_level = o->cpu_level, .cuda_level = o->cuda_level, .log = o->log};
     int r = model_config_load(o->dir, &o->overrides, o->log, &m->config, err);
     if (r >= 0)
         r = safetensors_open_dir(o->dir, &files, err);

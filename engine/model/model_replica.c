@@ -26,10 +26,11 @@ static int open_device(struct model *m, const struct model_options *o, const str
     if (r < 0)
         return r;
     const char *one = b->numerics_class(first->k), *other = b->numerics_class(m->k);
-    return strcmp(one, other) ? err_field(err, ERR_INVALID, "device_list",
-                                          "the devices of device_list must compute the same bits, and number %d is \"%s\" where the first is \"%s\"",
-                                          o->device_index, other, one)
-                              : 0;
+    return strcmp(one, other)
+               ? err_field(err, ERR_INVALID, "device_list",
+                           "the devices of device_list must compute the same bits, and number %d is \"%s\" where the first is \"%s\"",
+                           o->device_index, other, one)
+               : 0;
 }
 
 static int copy_table(struct model *m, const struct model *first, struct dev_f32 *src, int positions, struct dev_f32 **ret)
@@ -81,7 +82,7 @@ static int take_weights(struct model *m, const struct model *first, struct err *
     int after = b->sync(m->k, &why);
     r = r < 0 ? r : after;
     return r < 0 ? err_set(err, r, "the weights cannot be copied from one %s device to another: %s", b->name,
-                           why.code   ? why.text
+                           why.code         ? why.text
                            : r == ERR_NOMEM ? "there is not enough memory"
                                             : err_name(r))
                  : 0;

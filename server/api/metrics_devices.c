@@ -20,11 +20,10 @@ static const struct {
 
 void metrics_device_read(struct metrics_device *d, int index, bool up, const struct engine_stats *s)
 {
-    *d = (struct metrics_device){
-        index,
-        {up, (double)s->steps, s->busy_s, (double)s->rows_computed, (double)s->rows_cached, s->queued, s->running,
-         (double)s->requests_moved, (double)s->kv_rows_held, (double)s->tree_tokens, (double)s->memory_total_bytes,
-         (double)s->memory_free_bytes}};
+    *d = (struct metrics_device){index,
+                                 {up, (double)s->steps, s->busy_s, (double)s->rows_computed, (double)s->rows_cached, s->queued, s->running,
+                                  (double)s->requests_moved, (double)s->kv_rows_held, (double)s->tree_tokens, (double)s->memory_total_bytes,
+                                  (double)s->memory_free_bytes}};
 }
 
 void metrics_devices(struct metrics_page *p, const struct metrics_device *d, int n)

@@ -41,8 +41,8 @@ struct setting {
     const char *name;
     int threads, batch, in_flight;
     bool cache;
-    int pool;   /* rows a layer; one sequence needs MAX_LEN + MAX_NEW; 0: the engine's choice */
-    int states; /* places for router states; 0: the engine's choice */
+    int pool;            /* rows a layer; one sequence needs MAX_LEN + MAX_NEW; 0: the engine's choice */
+    int states;          /* places for router states; 0: the engine's choice */
     const char *devices; /* NULL: one */
     bool loses;          /* the second device fails on the way */
 };

@@ -65,7 +65,8 @@ static void test_places(void)
         come(&g[i], cases[i].client, cases[i].call, cases[i].rows);
         CHECK_INT(g[i].ticket.places[0].lane, cases[i].lane);
     }
-    CHECK(g[4].ticket.places[0].flow != g[5].ticket.places[0].flow && g[6].ticket.places[0].flow == g[7].ticket.places[0].flow && g[7].ticket.places[0].flow != g[8].ticket.places[0].flow);
+    CHECK(g[4].ticket.places[0].flow != g[5].ticket.places[0].flow && g[6].ticket.places[0].flow == g[7].ticket.places[0].flow &&
+          g[7].ticket.places[0].flow != g[8].ticket.places[0].flow);
     CHECK(g[2].ticket.places[0].flow == g[3].ticket.places[0].flow && g[1].ticket.places[0].flow != g[2].ticket.places[0].flow);
     CHECK_INT(count_flows(), 1 + 3 + 1 + 1 + 1 + 1); /* shared of 1; shared and two calls of 2; one of 3, of 4; shared of 0; alone */
     CHECK_INT(clients.n, 5);

@@ -139,7 +139,8 @@ static bool take_small(struct rig *r, struct small *s, const char *load)
 {
     if (!queue_wait(&r->queue, s->ticket, 0))
         return false;
-    int steps = s->ticket->places[0].began_at ? (int)(s->ticket->places[0].began_at - s->launched) : 0; /* the cache may have had all of it */
+    int steps =
+        s->ticket->places[0].began_at ? (int)(s->ticket->places[0].began_at - s->launched) : 0; /* the cache may have had all of it */
     if (!CHECK(steps <= s->bound))
         fprintf(stderr, "  beside %s: %d steps, not %d\n", load, steps, s->bound);
     CHECK_INT(s->ticket->seqs[0].result.code, 0);
