@@ -8,7 +8,9 @@
 #define FINE 4        /* tokens between the lengths at which a prefix is looked up, */
 #define FINE_UP_TO 32 /* up to this length, */
 #define COARSE 16     /* and between those above it */
-#define FAR_STEPS 4   /* a device with so many steps more to do than another one is left in any case */
+#define IDLE_PART 8   /* a device is nearly idle with less than this part of a step to do, */
+#define FAR_STEPS 4   /* and so is one that has so many steps less to do than another */
+#define WORTH 4       /* a prefix is computed once more for so many times its rows */
 
 _Static_assert(ENGINE_DEVICES_MAX <= 16, "an entry has a bit a device");
 
@@ -142,11 +144,24 @@ static int least_loaded(const struct choice *c, unsigned of)
     return best;
 }
 
-/* Should a sequence leave the device that has n tokens of it? */
-static bool leaves(const struct choice *c, int home, int least, int n)
+/* Should a sequence leave the device that has n tokens of it, of which it needs `load` rows more? */
+static bool leaves(struct choice *c, int home, int least, int n, int64_t load)
 {
     int64_t rows = c->d->max_rows, more = c->load[home] - c->load[least] - 2 * (int64_t)n;
-    return more > FAR_STEPS * rows || (c->load[least] < rows && more > rows / 8);
+    bool idle = c->load[least] * IDLE_PART < rows && more > 0, far = more > FAR_STEPS * rows;
+    if (!idle && !far)
+        return false;
+    int64_t passed = atomic_fetch_add_explicit(&c->d->passed[least], load, memory_order_relaxed) + load;
+    if (passed < WORTH * (int64_t)n)
+        return false;
+    atomic_store_explicit(&c->d->passed[least], 0, memory_order_relaxed);
+    return true;
+}
+
+/* Rows that a sequence computes where n of its tokens are known. */
+static int64_t rows_of(const struct sequence *s, int n)
+{
+    return s->table_cap > n ? s->table_cap - n : 1;
 }
 
 static void place(struct choice *c, struct sequence *s)
@@ -154,12 +169,12 @@ static void place(struct choice *c, struct sequence *s)
     int n, least = least_loaded(c, c->alive);
     unsigned have = find(c->d, s->req, c->alive, &n);
     int device = have ? least_loaded(c, have) : least;
-    if (leaves(c, device, least, n)) {
+    if (leaves(c, device, least, n, rows_of(s, n))) {
         device = least;
         n = 0;
     }
     s->place = &s->ticket->places[device];
-    s->load = s->table_cap > n ? s->table_cap - n : 1;
+    s->load = rows_of(s, n);
     c->load[device] += s->load;
     remember(c->d, s->req, device);
 }

@@ -3,7 +3,8 @@
  * A table remembers for prefixes of what was sent (hashes at a few lengths) which devices they went to; it stands for the prefix trees, which belong to
  * the workers and cannot be asked. A sequence goes to the device that has most of it, of several such to the one with the least to do, and where
  * nobody has anything to that of all. So continuations of one context, and documents with one beginning, stay together. It goes elsewhere, and its
- * prefix is computed there once more, if that device would else run dry while the sequence's own has much more to do than the prefix costs.
+ * prefix is computed there once more, when so many rows were sent past that other device, while it was nearly idle or some steps behind, that the
+ * prefix is little beside them.
  *
  * The table is a guess: an entry that was overwritten, or whose rows a tree has evicted, costs rows and never changes a bit. It is read and written by any
  * thread, without a lock. */
@@ -19,6 +20,8 @@ struct seq_list;
 struct dispatch {
     _Atomic uint64_t *entries; /* [DISPATCH_ENTRIES] 48 bits of a hash, then a bit a device; NULL: nothing is reused */
     int max_rows;              /* of a step */
+    _Atomic int64_t
+        passed[ENGINE_DEVICES_MAX]; /* rows sent past a device that was idle or behind, since a prefix was last computed there for that */
 };
 
 #define DISPATCH_ENTRIES (1 << 20)

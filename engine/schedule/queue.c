@@ -311,6 +311,8 @@ bool queue_move(struct queue *q, int device, struct seq_list *list, int n_runnin
         seq_list_remove(list, s);
         send(q, s);
     }
+    for (struct sequence *s = list->head; s; s = s->next)
+        s->load = 0;                                /* they are where they were, and count no more */
     for (int d = 0; moves && d < q->n_devices; d++) /* a ticket may have been cancelled while its sequences were on their way */
         q->dev[d].sweep = true;
     pthread_mutex_unlock(&q->lock);
