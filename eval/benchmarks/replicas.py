@@ -1,6 +1,6 @@
 """Several devices behind one port against one device: /v1/loglikelihood over HTTP from several client processes.
 
-    python3 replicas.py --program build/dtrnet --device cuda [--devices 0 --devices 0,1] [--model DIR] [--items 40000] [--dense]
+    python3 replicas.py --program build/dtrnet --device cuda [--devices 0 --devices 0,1] [--model DIR] [--items 40000]
 
 Serves a random model (360M unless --model or --config names another; `dtrnet synth` makes it), once for each --devices in turn, and sends it the
 same items: a context and four continuations, as ids. Prints seconds to /ready, items a second, the speed and the rows computed against the first
@@ -169,8 +169,8 @@ def print_result(devices: str, got: dict, base: dict) -> None:
     busy = ", ".join(f"{100 * b / got['wall']:.0f}" for b in got["busy"])
     equal = "all scores equal" if got["scores"] == base["scores"] else "SCORES DIFFER"
     print(
-        f"devices {devices}: ready in {got['ready_s']:.1f} s ({got['ready_s'] / base['ready_s']:.2f}x), {got['rate']:.0f} items/s ({rates}), "
-        f"{got['rate'] / base['rate']:.2f}x; {got['rows']:.0f} rows computed, {got['rows'] / base['rows']:.4f}x; busy {busy} %; {equal}",
+        f"devices {devices}: ready in {got['ready_s']:.1f} s ({got['ready_s'] / base['ready_s']:.2f}x), "
+        f"{got['rate']:.0f} items/s ({rates}), {got['rate'] / base['rate']:.2f}x; {got['rows']:.0f} rows computed, {got['rows'] / base['rows']:.4f}x; busy {busy} %; {equal}",
         flush=True,
     )
 
