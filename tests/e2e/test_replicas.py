@@ -1,4 +1,4 @@
-"""A server of several CPU devices: scores and tokens are those of one device to the bit, prefixes are computed once, each device is told of.
+"""A server of several CPU devices: scores and tokens are those of one to the bit, prefixes are computed once, each device is told of.
 
 When one fails in the middle no request fails and no answer changes; the server ends answering only when all have failed.
 """
