@@ -209,18 +209,19 @@ static void close_device(struct executor *face)
     free(x);
 }
 
-/* Without a stated size the pool takes an eighth of free memory, but no more than 64 sequences of full length; it never takes more than is free.
- * Returns rows. */
-static int pool_rows(const struct model *m, size_t wanted_bytes, struct err *err)
+/* Without a stated size the pool takes an eighth of free memory, but no more than 64 sequences of full length beside what is kept for small requests
+ * (policy_reserve); it never takes more than is free. Returns rows. */
+static int pool_rows(const struct model *m, const struct executor_limits *l, size_t wanted_bytes, struct err *err)
 {
-    size_t row = model_kv_row_bytes(m) + sizeof(int), one = (size_t)m->config.n_layers * (size_t)m->max_model_len, n = wanted_bytes / row;
+    size_t row = model_kv_row_bytes(m) + sizeof(int), one = (size_t)m->config.n_layers * (size_t)m->max_model_len, n = wanted_bytes / row,
+           most = 64 * one + (size_t)executor_slots_under_way(l);
     struct backend_memory mem;
     int r = m->k->backend->memory(m->k, &mem);
     if (r < 0)
         return err_set(err, r, "the device does not tell how much memory is free");
     if (!wanted_bytes) {
         n = mem.free_bytes / 8 / row;
-        n = n > 64 * one ? 64 * one : n;
+        n = n > most ? most : n;
         n = n < one ? one : n;
     }
     if (n > mem.free_bytes / row)
@@ -282,7 +283,7 @@ static int open_memory(struct device_executor *x, const struct device_executor_o
 {
     const struct model *m = &x->model;
     struct executor_limits *l = &x->face.limits;
-    int r = pool_rows(m, o->kv_cache_bytes, err);
+    int r = pool_rows(m, l, o->kv_cache_bytes, err);
     if (r < 0)
         return r;
     l->n_kv_slots = r;
