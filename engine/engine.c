@@ -1,26 +1,43 @@
-/* The engine's face: puts executor, queue and worker together, checks requests, owns tickets. */
+/* The engine's face: puts executors, queue and workers together, checks requests, owns tickets. */
 #include "engine/engine.h"
+#include "common/thread.h"
+#include "engine/devices.h"
 #include "engine/engine_private.h"
 #include "engine/schedule/device_executor.h"
+#include "engine/schedule/dispatch.h"
 #include "engine/schedule/ticket.h"
 #include "engine/schedule/worker.h"
 #include <assert.h>
 #include <stdlib.h>
 
 struct engine {
-    struct device_executor *x;
+    struct devices devices;
+    struct device_executor *x[ENGINE_DEVICES_MAX]; /* [devices.n]; the first one's model may be the others' as well */
+    struct worker *workers;                        /* [devices.n] */
     struct queue queue;
-    struct worker worker;
+    struct dispatch dispatch; /* of several devices */
     struct engine_info info;
 };
 
 _Static_assert(ENGINE_LANES == LANES, "a name for each lane");
 
 /* ---- open and close ------------------------------------------------------------------------------------------- */
+static void add_device(struct engine_info *info, struct device_executor *x, int index, int i)
+{
+    const struct executor_limits *l = &device_executor_face(x)->limits;
+    const struct model *m = device_executor_model(x);
+    info->device_index[i] = index;
+    info->n_threads += m->n_threads;
+    info->kv_rows_total += (size_t)l->n_kv_slots;
+    info->state_slots_total += (size_t)l->n_state_slots;
+    info->weight_bytes += m->borrows ? 0 : m->weights.bytes;
+    info->workspace_bytes += device_executor_workspace_bytes(x);
+}
+
 static void fill_info(struct engine *e)
 {
-    const struct model *m = device_executor_model(e->x);
-    const struct executor_limits *l = &device_executor_face(e->x)->limits;
+    const struct model *m = device_executor_model(e->x[0]);
+    const struct executor_limits *l = &device_executor_face(e->x[0])->limits;
     e->info = (struct engine_info){.config = &m->config,
                                    .plan = m->plan,
                                    .device = m->k->backend->name,
@@ -31,23 +48,30 @@ static void fill_info(struct engine *e)
                                    .model_hash = m->hash,
                                    .max_model_len = m->max_model_len,
                                    .max_batch_tokens = l->max_rows,
-                                   .n_threads = m->n_threads,
+                                   .n_devices = e->devices.n,
                                    .bos_id = m->config.bos_id,
                                    .eos_id = m->config.eos_id,
-                                   .kv_rows_total = (size_t)l->n_kv_slots,
                                    .kv_row_bytes = model_kv_row_bytes(m),
-                                   .state_slots_total = (size_t)l->n_state_slots,
-                                   .state_slot_bytes = model_state_bytes(m),
-                                   .weight_bytes = m->weights.bytes,
-                                   .workspace_bytes = device_executor_workspace_bytes(e->x)};
+                                   .state_slot_bytes = model_state_bytes(m)};
+    for (int i = 0; i < e->devices.n; i++)
+        add_device(&e->info, e->x[i], e->devices.index[i], i);
 }
 
-static int open_executor(struct engine *e, const struct engine_options *o, const struct backend *backend, struct err *err)
+/* Devices divide the host's threads. */
+static int threads_of_one(const struct engine *e, const struct engine_options *o)
 {
-    struct device_executor_options xo = {.model = {.dir = o->model_dir,
+    int all = o->n_threads ? o->n_threads : thread_usable_count();
+    return all > e->devices.n ? all / e->devices.n : 1;
+}
+
+static int open_executor(struct engine *e, int i, const struct engine_options *o, const struct backend *backend, struct err *err)
+{
+    struct device_executor_options xo = {.first = i ? e->x[0] : NULL,
+                                         .model = {.dir = o->model_dir,
+                                                   .device_index = e->devices.index[i],
                                                    .dtype = o->dtype,
                                                    .matmul_precision = o->matmul_precision,
-                                                   .n_threads = o->n_threads,
+                                                   .n_threads = threads_of_one(e, o),
                                                    .cpu_level = o->cpu_level,
                                                    .cuda_level = o->cuda_level,
                                                    .max_model_len = o->max_model_len,
@@ -64,20 +88,38 @@ static int open_executor(struct engine *e, const struct engine_options *o, const
                                          .kv_cache_bytes = o->kv_cache_bytes,
                                          .state_slots = o->state_slots};
     assert(o->steps_in_flight >= 0 && o->steps_in_flight <= EXECUTOR_STEPS_MAX);
-    return device_executor_open(&xo, backend, &e->x, err);
+    return device_executor_open(&xo, backend, &e->x[i], err);
 }
 
-static int start_worker(struct engine *e, const struct engine_options *o, struct err *err)
+static int open_worker(struct engine *e, int i, const struct engine_options *o, struct err *err)
 {
-    const struct model *m = device_executor_model(e->x);
-    struct executor *x = device_executor_face(e->x);
-    struct worker_options wo = {.prefix_cache = o->prefix_cache,
+    const struct model *m = device_executor_model(e->x[i]);
+    struct executor *x = device_executor_face(e->x[i]);
+    struct worker_options wo = {.device = i,
+                                .prefix_cache = o->prefix_cache,
                                 .tree_bytes = (size_t)x->limits.n_kv_slots * model_kv_row_bytes(m) / 8 + (16u << 20),
                                 .eos_ids = m->config.eos_ids,
                                 .n_eos = m->config.n_eos,
                                 .log = o->log};
-    int r = worker_init(&e->worker, x, &e->queue, &wo, err);
-    return r < 0 ? r : worker_start(&e->worker, err);
+    return worker_init(&e->workers[i], x, &e->queue, &wo, err);
+}
+
+/* All are made before the first one runs, so that what it shares with others is there. */
+static int start_workers(struct engine *e, const struct engine_options *o, struct err *err)
+{
+    int r = 0;
+    e->workers = calloc((size_t)e->devices.n, sizeof(*e->workers));
+    if (!e->workers)
+        return err_set(err, ERR_NOMEM, "no memory for the engine");
+    for (int i = 0; r >= 0 && i < e->devices.n; i++)
+        r = open_worker(e, i, o, err);
+    if (r >= 0 && e->devices.n > 1) {
+        r = dispatch_init(&e->dispatch, e->info.max_batch_tokens, e->queue.reuses, err);
+        e->queue.dispatch = &e->dispatch;
+    }
+    for (int i = 0; r >= 0 && i < e->devices.n; i++)
+        r = worker_start(&e->workers[i], err);
+    return r;
 }
 
 int engine_open_on(const struct engine_options *o, const struct backend *backend, struct engine **ret, struct err *err)
@@ -85,11 +127,17 @@ int engine_open_on(const struct engine_options *o, const struct backend *backend
     struct engine *e = calloc(1, sizeof(*e));
     if (!e)
         return err_set(err, ERR_NOMEM, "no memory for the engine");
-    queue_init(&e->queue, o->max_queue ? o->max_queue : 65536);
-    int r = open_executor(e, o, backend, err);
+    int r = devices_read(o->device_list, backend, &e->devices, err);
+    if (r < 0) {
+        free(e);
+        return r;
+    }
+    queue_init(&e->queue, e->devices.n, o->max_queue ? o->max_queue : 65536);
+    for (int i = 0; r >= 0 && i < e->devices.n; i++)
+        r = open_executor(e, i, o, backend, err);
     if (r >= 0) {
         fill_info(e);
-        r = start_worker(e, o, err);
+        r = start_workers(e, o, err);
     }
     if (r < 0) {
         engine_close(e);
@@ -110,12 +158,16 @@ void engine_close(struct engine *e)
 {
     if (!e)
         return;
-    worker_close(&e->worker);
-    if (e->x) {
-        struct executor *x = device_executor_face(e->x);
-        x->ops->close(x);
+    for (int i = 0; e->workers && i < e->devices.n; i++)
+        worker_close(&e->workers[i]);
+    for (int i = e->devices.n - 1; i >= 0; i--) {
+        struct executor *x = e->x[i] ? device_executor_face(e->x[i]) : NULL;
+        if (x)
+            x->ops->close(x);
     }
+    free(e->workers);
     queue_done(&e->queue);
+    dispatch_done(&e->dispatch);
     free(e);
 }
 
@@ -129,9 +181,19 @@ void engine_stats(struct engine *e, struct engine_stats *ret)
     queue_stats(&e->queue, ret);
 }
 
+void engine_device_stats(struct engine *e, int i, struct engine_stats *ret)
+{
+    queue_device_stats(&e->queue, i, ret);
+}
+
 int engine_health(struct engine *e, struct err *err)
 {
     return queue_health(&e->queue, err);
+}
+
+int engine_device_health(struct engine *e, int i, struct err *err)
+{
+    return queue_device_health(&e->queue, i, err);
 }
 
 void engine_drain(struct engine *e)
@@ -196,7 +258,7 @@ static int check_request(const struct engine *e, const struct eval_request *q, i
                          "sequence %d has %d tokens and asks for %d more, which computes %lld positions; "
                          "max_model_len is %d",
                          i, q->n_tokens, q->max_new, (long long)q->n_tokens - 1 + q->max_new, f->max_model_len);
-    int r = device_executor_face(e->x)->limits.whole_prompts ? check_whole(e, q, i, err) : 0;
+    int r = device_executor_face(e->x[0])->limits.whole_prompts ? check_whole(e, q, i, err) : 0;
     if (r < 0)
         return r;
     int top = f->config->vocab < ENGINE_TOP_K_MAX ? f->config->vocab : ENGINE_TOP_K_MAX;
@@ -220,7 +282,7 @@ int engine_submit(struct engine *e, const struct eval_request *reqs, int n, stru
         if (r < 0)
             return r;
     }
-    int r = ticket_new(&e->queue, reqs, n, e->info.config->n_layers, device_executor_face(e->x)->limits.whole_prompts, &t);
+    int r = ticket_new(&e->queue, reqs, n, e->info.config->n_layers, device_executor_face(e->x[0])->limits.whole_prompts, &t);
     if (r < 0)
         return err_set(err, r, "no memory for the results of %d requests", n);
     r = queue_submit(&e->queue, t, err);

@@ -180,8 +180,9 @@ int model_open(const struct model_options *o, const struct backend *backend, str
 {
     memset(m, 0, sizeof(*m));
     struct safetensors *files = NULL;
-    struct backend_config bc = {.cpu_level = o->cpu_level, .cuda_level = o->cuda_level, .log = o->log};
-    int r = pick_precision(o->matmul_precision, &bc.precision, err);
+    struct backend_config bc = {.device_index = o->device_index, .cpu_level = o->cpu_level, .cuda_level = o->cuda_level, .log = o->log};
+    int r = pick_precision(o->matmul_precision, &m->precision, err);
+    bc.precision = m->precision;
     if (r >= 0)
         r = model_config_load(o->dir, &o->overrides, o->log, &m->config, err);
     if (r >= 0)
@@ -223,16 +224,22 @@ int model_open(const struct model_options *o, const struct backend *backend, str
     return r;
 }
 
+static void free_device(struct model *m)
+{
+    const struct backend *b = m->k->backend;
+    weights_free(m->k, &m->weights);
+    b->free(m->k, DEV_BYTES(m->rope_cos));
+    b->free(m->k, DEV_BYTES(m->rope_sin));
+    b->free(m->k, DEV_BYTES(m->still_cos));
+    b->free(m->k, DEV_BYTES(m->still_sin));
+}
+
 void model_close(struct model *m)
 {
     if (m->k) {
-        const struct backend *b = m->k->backend;
-        weights_free(m->k, &m->weights);
-        b->free(m->k, DEV_BYTES(m->rope_cos));
-        b->free(m->k, DEV_BYTES(m->rope_sin));
-        b->free(m->k, DEV_BYTES(m->still_cos));
-        b->free(m->k, DEV_BYTES(m->still_sin));
-        b->close(m->k);
+        if (!m->borrows)
+            free_device(m);
+        m->k->backend->close(m->k);
     }
     free(m->plan);
     memset(m, 0, sizeof(*m));

@@ -57,5 +57,7 @@ int weights_load(struct kern_ctx *k, const struct model_config *c, const struct 
 /* Binds one router again, from files that have changed since. On error the router is lost. */
 int weights_bind_router(struct kern_ctx *k, const struct model_config *c, struct schema_of of, const struct safetensors *s,
                         struct weights *w, struct err *err);
+/* Copies from another device of the backend. On error *ret is half-made. */
+int weights_copy(struct kern_ctx *k, struct kern_ctx *from, const struct model_config *c, const struct weights *w, struct weights *ret);
 void weights_free(struct kern_ctx *k, struct weights *w);     /* copes with half-loaded */
 enum dtype weights_stored_dtype(const struct safetensors *s); /* of the embedding */

@@ -315,7 +315,7 @@ int device_executor_open(const struct device_executor_options *o, const struct b
     if (!x)
         return err_set(err, ERR_NOMEM, "no memory for the engine");
     x->face.ops = &ops;
-    int r = model_open(&o->model, backend, &x->model, err);
+    int r = o->first ? model_open_replica(&o->model, &o->first->model, &x->model, err) : model_open(&o->model, backend, &x->model, err);
     if (r >= 0)
         r = describe_layers(x, err);
     if (r >= 0) {

@@ -7,6 +7,8 @@ struct device_executor;
 
 struct device_executor_options {
     struct model_options model;
+    const struct device_executor
+        *first;            /* whose model this one has as well, on another device; it must outlive this one. NULL: it is read from files */
     int max_rows;          /* of a step; 0: the backend's default */
     int max_steps;         /* in flight; 0: the backend's default */
     size_t kv_cache_bytes; /* 0: a share of free memory */

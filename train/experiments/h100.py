@@ -298,7 +298,12 @@ def show_try(name: str) -> str:
 
 # ---- speed ----
 
-AT_TARGET = ("routing.control=tracked", "routing.fall_from=0", "routing.fall_to=0", "routing.rate=1")  # the shares of the end of a run, from the first steps
+AT_TARGET = (
+    "routing.control=tracked",
+    "routing.fall_from=0",
+    "routing.fall_to=0",
+    "routing.rate=1",
+)  # the shares of the end of a run, from the first steps
 SPEED: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "26m-dense-2k": ("dense", "", ("train.batch=32",)),
     "26m-bilayer-2k": ("bilayer", "", ("train.batch=32", *AT_TARGET)),
