@@ -15,8 +15,7 @@ struct few_args {
 };
 
 /* Starts the copies of inputs k0 .. into a stage: [BN][LD] of weights, then [8 R][LD] of x; zeros beyond the last input, column and row. */
-template <int R>
-__device__ __forceinline__ void fetch(const struct few_args &a, float *stage, int n0, int m, int k0)
+template <int R> __device__ __forceinline__ void fetch(const struct few_args &a, float *stage, int n0, int m, int k0)
 {
     for (int i = threadIdx.x; i < (BN + WARPS * R) * CHUNKS; i += THREADS) {
         int row = i / CHUNKS, c = i % CHUNKS * 4, left = (a.k - k0 - c) * 4, bytes = left < 0 ? 0 : left < 16 ? left : 16;
