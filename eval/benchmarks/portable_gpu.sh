@@ -22,6 +22,13 @@ DTRNET_TEST_DEVICE=cuda "$build/tests/portable/test_models" "$here/../../tests/p
     "$here"/../../tests/ultradeep/*/config.json | xargs -n1 dirname) "$(realpath "$here/../../models/dtrnet-26m")" || status=1
 echo "== models over HTTP"
 python3 "$here/portable_bits.py" "$build/dtrnet" --jobs "$jobs" || status=1
+echo "== random traffic on the device against one sequence at a time on the CPU"
+for model in dense-gqa-tied dtrnet-bilayer mod dllm; do
+    DTRNET_TEST_DEVICE=cuda DTRNET_TEST_REFERENCE_DEVICE=cpu "$build/tests/engine/test_traffic" "$here/../../tests/golden/$model" f32 10000 || status=1
+done
+for model in hybridnorm-nested-mamba-bf16 nested-mlp; do
+    DTRNET_TEST_DEVICE=cuda DTRNET_TEST_REFERENCE_DEVICE=cpu "$build/tests/engine/test_traffic" "$here/../../tests/ultradeep/$model" f32 2000 || status=1
+done
 echo "== speed of float32, tokens/s at 2,048-token prompts and in generation"
 for name in 360m-dense 1.3b-dense; do
     model=${TMPDIR:-/tmp}/portable-$name

@@ -1,4 +1,5 @@
-/* check_kernels [--backend cpu|cuda] [--level L (of the CPU, or of CUDA)] [--matmul panel|scalar] [--dtype f32|bf16|f16] [--threads N] [--seed N] [--bench] [op ...]
+/* check_kernels [--backend cpu|cuda] [--level L (of the CPU, or of CUDA)] [--matmul panel|scalar] [--dtype f32|bf16|f16] [--precision highest|high] [--threads N] [--seed N]
+ *               [--bench] [op ...]
  *
  * Checks (or times) the named ops, all by default. Exit status 77: this machine has no such device, level or dtype. */
 #include "common/thread.h"
@@ -57,6 +58,8 @@ static int parse(struct options *o, int argc, char **argv)
             o->config.cpu_matmul = value;
         else if (!strcmp(argv[i], "--dtype"))
             o->config.dtype = !strcmp(value, "bf16") ? DTYPE_BF16 : !strcmp(value, "f16") ? DTYPE_F16 : DTYPE_F32;
+        else if (!strcmp(argv[i], "--precision"))
+            o->config.precision = strcmp(value, "high") ? MATMUL_HIGHEST : MATMUL_HIGH;
         else if (!strcmp(argv[i], "--threads"))
             o->config.n_threads = atoi(value);
         else if (!strcmp(argv[i], "--seed"))
@@ -103,7 +106,7 @@ static int check_one(const struct options *o, int op, struct err *err)
     struct backend_config config = o->config;
     uint64_t digest;
     int failures = run_op(o, o->backend, op, config, &digest, err), r = 0;
-    bool cpu = !strcmp(o->backend, "cpu"), portable = config.dtype == DTYPE_F32;
+    bool cpu = !strcmp(o->backend, "cpu"), portable = config.dtype == DTYPE_F32 && config.precision == MATMUL_HIGHEST;
     if (failures < 0 || o->bench)
         return failures;
     config.n_threads = 1;

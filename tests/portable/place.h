@@ -2,8 +2,7 @@
 #pragma once
 
 struct place {
-    const char *device;    /* "cpu", "cuda" */
-    const char *level;     /* NULL: the device's best */
-    int n_threads;         /* of the CPU */
-    const char *precision; /* NULL: highest */
+    const char *device; /* "cpu", "cuda" */
+    const char *level;  /* NULL: the device's best */
+    int n_threads;      /* of the CPU */
 };

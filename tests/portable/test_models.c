@@ -2,7 +2,6 @@
  *
  *   test_models HASHES MODEL_DIR...            status 1 if a hash is another; then the first op that differs from plain C is named
  *   test_models --write HASHES MODEL_DIR...    writes the file anew, by plain C
- *   test_models --precision high HASHES ...    the class of --matmul-precision high instead, which differs where there is AMX
  *
  * DTRNET_TEST_DEVICE=cuda: and on that device. */
 #include "engine/engine.h"
@@ -13,11 +12,10 @@
 
 enum { SEQUENCES = 3, TOP = 5, NEW = 12, LENGTH = 160 };
 
-static const struct place places[] = {{"cpu", "scalar", 2, NULL}, {"cpu", "avx2", 1, NULL},       {"cpu", "avx2", 2, NULL},
-                                      {"cpu", "avx512", 2, NULL}, {"cpu", "avx512bf16", 2, NULL}, {"cpu", "amx", 2, NULL}};
+static const struct place places[] = {{"cpu", "scalar", 2}, {"cpu", "avx2", 1},       {"cpu", "avx2", 2},
+                                      {"cpu", "avx512", 2}, {"cpu", "avx512bf16", 2}, {"cpu", "amx", 2}};
 enum { PLACES = sizeof(places) / sizeof(*places) };
-static const struct place cuda = {"cuda", NULL, 1, NULL};
-static const char *precision;
+static const struct place cuda = {"cuda", NULL, 1};
 
 static uint64_t hash_of(uint64_t hash, const void *bytes, size_t n)
 {
@@ -98,7 +96,6 @@ static bool run_place(const char *dir, const struct place *p, uint64_t *ret)
     const struct engine_options o = {.model_dir = dir,
                                      .device = p->device,
                                      .dtype = "f32",
-                                     .matmul_precision = precision,
                                      .cpu_level = on_cpu ? p->level : NULL,
                                      .cuda_level = on_cpu ? NULL : p->level,
                                      .n_threads = p->n_threads,
@@ -116,8 +113,7 @@ static bool run_place(const char *dir, const struct place *p, uint64_t *ret)
         fprintf(stderr, "  %s\n", err.text);
         return false;
     }
-    if (!precision)
-        CHECK_STR(engine_info(e)->numerics_class, "portable-1");
+    CHECK_STR(engine_info(e)->numerics_class, "portable-1");
     *ret = hash_answers(e, &err);
     engine_close(e);
     return true;
@@ -180,11 +176,6 @@ int main(int argc, char **argv)
 {
     if (argc > 3 && !strcmp(argv[1], "--write"))
         return write_hashes(argv[2], argv + 3, argc - 3);
-    if (argc > 4 && !strcmp(argv[1], "--precision")) {
-        precision = argv[2];
-        argv += 2;
-        argc -= 2;
-    }
     if (argc < 3)
         return 2;
     for (int i = 2; i < argc; i++) {

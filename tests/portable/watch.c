@@ -158,12 +158,8 @@ static int open_watch(struct watch *w, const char *dir, const struct place *p, i
 {
     const struct backend *backend;
     *w = (struct watch){.stop = -1};
-    struct model_options o = {.dir = dir,
-                              .dtype = "f32",
-                              .n_threads = p->n_threads,
-                              .matmul_precision = p->precision,
-                              .max_model_len = n,
-                              .overrides = {.bos_id = -1, .eos_id = -1}};
+    struct model_options o = {
+        .dir = dir, .dtype = "f32", .n_threads = p->n_threads, .max_model_len = n, .overrides = {.bos_id = -1, .eos_id = -1}};
     o.cpu_level = strcmp(p->device, "cpu") ? NULL : p->level;
     o.cuda_level = strcmp(p->device, "cuda") ? NULL : p->level;
     int r = backend_find(p->device, &backend, err);
