@@ -15,6 +15,7 @@ enum { CPU_MAX_THREADS = 1024 };
 struct cpu_matmul;     /* matrix.h */
 struct cpu_matrix_ops; /* matrix.h */
 struct cpu_attention;  /* attention_blocked.c */
+struct cpu_group;      /* group.c */
 
 struct cpu {
     struct kern_ctx base; /* first: a kern_ctx of this backend is a struct cpu */
@@ -30,6 +31,8 @@ struct cpu {
         float *memory;
         size_t floats;
     } mamba; /* scratch of route_mamba, grown when a router is made */
+    struct cpu_group *group; /* NULL: it is no rank */
+    int rank;
     double stamps[BACKEND_STAMPS];
     char numerics[128];
 };
