@@ -34,12 +34,23 @@ static int read_list(const char *text, int numbers, const struct backend *backen
     }
 }
 
-int devices_read(const char *text, const struct backend *backend, struct devices *ret, struct err *err)
+/* The first n devices, or numbers where there are several of one. */
+static int take_first(int n, int numbers, const struct backend *backend, struct devices *d, struct err *err)
+{
+    if (n > numbers || n > ENGINE_DEVICES_MAX)
+        return err_field(err, ERR_INVALID, "tensor_parallel", "tensor_parallel is %d, and there %s %d %s device%s", n,
+                         numbers == 1 ? "is" : "are", numbers, backend->name, numbers == 1 ? "" : "s");
+    while (d->n < n)
+        d->index[d->n] = d->n, d->n++;
+    return 0;
+}
+
+int devices_read(const char *text, int ranks, const struct backend *backend, struct devices *ret, struct err *err)
 {
     int numbers, n = backend->count(&numbers), r = 0;
     struct devices d = {0};
     if (!text)
-        d.n = 1;
+        r = take_first(ranks, numbers, backend, &d, err);
     else if (strcmp(text, "all"))
         r = read_list(text, numbers, backend, &d, err);
     else if (n > ENGINE_DEVICES_MAX)
@@ -48,6 +59,10 @@ int devices_read(const char *text, const struct backend *backend, struct devices
     else
         while (d.n < n)
             d.index[d.n] = d.n, d.n++;
+    if (r >= 0 && d.n % ranks)
+        r = err_field(err, ERR_INVALID, "tensor_parallel",
+                      "tensor_parallel is %d, and device_list names %d device%s, which is no multiple of it", ranks, d.n,
+                      d.n == 1 ? "" : "s");
     if (r >= 0)
         *ret = d;
     return r;

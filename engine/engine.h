@@ -32,9 +32,11 @@ extern const int engine_start_edges[ENGINE_STARTS - 1];
 struct engine_options {
     const char *model_dir; /* required */
     const char *device;    /* "auto", "cpu", "cuda"; NULL: auto */
-    const char
-        *device_list;  /* which of its devices: "0,2" or "all"; NULL: number 0. The CPU may be named as several, which divide its threads */
-    const char *dtype; /* "auto", "f32", "bf16", "f16"; NULL: auto */
+    /* Which of its devices: "0,2" or "all"; NULL: number 0, or as many as tensor_parallel says. The CPU may be named as several, which divide its
+     * threads. */
+    const char *device_list;
+    int tensor_parallel;          /* devices that compute the model together, each a part of it; 0: 1 */
+    const char *dtype;            /* "auto", "f32", "bf16", "f16"; NULL: auto */
     const char *matmul_precision; /* of f32: "highest": bits of portable-1 everywhere, "high": matrix units may help; NULL: highest */
     int n_threads;                /* 0: all that the process may use */
     const char *cpu_level;        /* NULL: the machine's */
@@ -65,9 +67,10 @@ struct engine_info {
     bool host_memory;       /* the device computes in the host's own memory */
     const char *model_hash; /* hex SHA-256 over config.json and the weight files */
     int max_model_len, max_batch_tokens;
-    int n_threads; /* of all devices together */
-    int n_devices;
-    int device_index[ENGINE_DEVICES_MAX]; /* [n_devices] their numbers */
+    int n_threads;                        /* of all devices together */
+    int n_devices;                        /* replicas of one another; with tensor_parallel each is a group of devices */
+    int n_ranks;                          /* devices of a group */
+    int device_index[ENGINE_DEVICES_MAX]; /* [n_devices] their numbers; of a group the first one's */
     int32_t bos_id, eos_id;               /* -1: none */
     size_t kv_rows_total;                 /* row slots in the pool; one holds K and V of one token in one layer */
     size_t kv_row_bytes;

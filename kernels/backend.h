@@ -74,6 +74,17 @@ struct backend {
      * memory. */
     int (*copy)(struct kern_ctx *k, struct dev_bytes *dst, struct kern_ctx *from, const struct dev_bytes *src, size_t bytes);
     int (*sync)(struct kern_ctx *k, struct err *err);
+    /* Collectives: contexts that compute one model together, each a part of it, are a group of ranks. Each rank is called from a thread of its own, and all
+     * of them make the same calls in the same order. group_open: of n contexts of the backend, rank i being ranks[i]; ERR_UNSUPPORTED says why not. A
+     * rank that fails says so with group_fail: others do not wait for it, and their calls fail. group_close: once no call is under way, before close. */
+    int (*group_open)(struct kern_ctx *const *ranks, int n, struct err *err);
+    void (*group_fail)(struct kern_ctx *k);
+    void (*group_close)(struct kern_ctx *const *ranks, int n); /* nothing where there is no group */
+    /* For each of `rows` rows: dst gets the `bytes` bytes of every rank's src side by side, rank 0's first. Rows of dst are n * bytes apart. */
+    int (*all_gather)(struct kern_ctx *k, struct dev_bytes *dst, const struct dev_bytes *src, size_t bytes, int rows);
+    /* `bytes` bytes of each row of src, from byte `first` on; rows of src are ld bytes apart, those of dst `bytes`. No other rank takes part. */
+    int (*take_columns)(struct kern_ctx *k, struct dev_bytes *dst, const struct dev_bytes *src, size_t first, size_t bytes, size_t ld,
+                        int rows);
     /* Copies that the device makes while the host goes on. fetch's dst is memory of alloc_host, and may be read once wait has returned 0 for
      * a mark that was set after the fetch. mark notes how far the queue has come, under a number from 0 to BACKEND_MARKS - 1; wait returns when
      * everything before the mark's latest setting is done, and says as sync does when the device has failed. */

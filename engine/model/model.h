@@ -9,6 +9,7 @@ struct model_options {
     const char *dtype;                  /* "auto", "f32", "bf16", "f16"; NULL: auto */
     const char *matmul_precision;       /* "highest", "high"; NULL: highest */
     int device_index;                   /* which of the backend's devices */
+    struct share share;                 /* the part of the model that it holds */
     int n_threads;                      /* 0: all that the process may use */
     const char *cpu_level, *cuda_level; /* NULL: the machine's, the device's */
     int max_model_len;                  /* 0: the model's default */
@@ -19,13 +20,14 @@ struct model_options {
 struct model {
     struct kern_ctx *k;
     bool borrows; /* weights and tables are another model's */
+    struct share share;
     struct model_config config;
     struct layer_plan *plan; /* [config.n_layers] */
     struct weights weights;
     int max_model_len;                     /* positions that may be computed */
     struct dev_f32 *rope_cos, *rope_sin;   /* [max_model_len, padded head_dim/2] */
     struct dev_f32 *still_cos, *still_sin; /* [1, padded head_dim/2] 1 and 0: the rotation of layers without positions; NULL without such */
-    char hash[65];
+    char hash[65];                         /* of the files; empty in ranks but the first */
     enum matmul_precision precision;
     int n_threads;
 };
@@ -39,7 +41,7 @@ int model_open(const struct model_options *o, const struct backend *backend, str
 int model_open_replica(const struct model_options *o, const struct model *first, struct model *ret, struct err *err);
 void model_close(struct model *m); /* copes with half-opened */
 
-/* Bytes of one KV row slot: K and V of one token in one layer. */
+/* Bytes of one KV row slot: K and V of one token in one layer, of the KV heads that the model holds. */
 size_t model_kv_row_bytes(const struct model *m);
 /* Bytes of one state slot: the states of all recurrent routers after one prefix; 0: there are none. */
 size_t model_state_bytes(const struct model *m);

@@ -57,7 +57,7 @@ static int run_layers(struct device_executor *x, int id)
     struct kern_ctx *k = x->model.k;
     struct issue issue = {x, b};
     const int key[] = {id, b->n_rows, b->n_runs, b->n_append, b->n_want};
-    if (!k->ops->replay || b->n_rows > REPLAY_ROWS || b->n_runs != b->n_rows || b->n_append != b->n_rows)
+    if (!k->ops->replay || share_n(&x->model.share) > 1 || b->n_rows > REPLAY_ROWS || b->n_runs != b->n_rows || b->n_append != b->n_rows)
         return issue_layers(&issue);
     return k->ops->replay(k, key, sizeof(key), issue_layers, &issue);
 }
@@ -78,6 +78,8 @@ static int issue_step(struct device_executor *x, int id, struct step_rows *rows,
     int r = batch_upload(b, rows, &x->model, &x->kv);
     if (r >= 0)
         r = run_layers(x, id);
+    if (x->model.share.rank) /* the first one tells what came out */
+        return r < 0 ? r : k->backend->mark(k, id);
     if (r >= 0)
         r = k->backend->fetch(k, f->route, DEV_BYTES(x->w.route), (size_t)b->n_layers * (size_t)b->n_rows);
     if (r >= 0 && f->bad_states)
@@ -283,7 +285,7 @@ static int open_memory(struct device_executor *x, const struct device_executor_o
 {
     const struct model *m = &x->model;
     struct executor_limits *l = &x->face.limits;
-    int r = pool_rows(m, l, o->kv_cache_bytes, err);
+    int r = o->kv_slots ? o->kv_slots : pool_rows(m, l, o->kv_cache_bytes, err);
     if (r < 0)
         return r;
     l->n_kv_slots = r;

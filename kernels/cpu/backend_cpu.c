@@ -1,6 +1,7 @@
 /* The CPU backend: its table, memory and life. Memory is plain memory, ops are done when they return, so sync has nothing to wait for. */
 #include "kernels/cpu/backend_cpu.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/group.h"
 #include "kernels/cpu/host_memory.h"
 #include "kernels/cpu/mamba.h"
 #include "kernels/cpu/matrix.h"
@@ -231,6 +232,11 @@ const struct backend *backend_cpu(void)
         .upload = upload_cpu,
         .download = download_cpu,
         .sync = sync_cpu,
+        .group_open = cpu_group_open,
+        .group_fail = cpu_group_fail,
+        .group_close = cpu_group_close,
+        .all_gather = cpu_all_gather,
+        .take_columns = cpu_take_columns,
         .alloc_host = alloc_host_cpu,
         .free_host = free_host_cpu,
         .fetch = download_cpu,

@@ -27,6 +27,7 @@ static const struct name {
     {"rope_scaling_override", "--rope-scaling", NULL},
     {"route_rate", "--route-rate", NULL},
     {"sample_top_k", NULL, "top_k"},
+    {"tensor_parallel", "--tensor-parallel", NULL},
     {"top_k", NULL, "logprobs"},
 };
 

@@ -25,6 +25,7 @@ int settings_of_server(const struct options *o, struct keys *keys, struct arena 
         .engine = {.model_dir = o->model,
                    .device = o->device,
                    .device_list = o->devices,
+                   .tensor_parallel = o->tensor_parallel,
                    .dtype = o->dtype,
                    .matmul_precision = o->matmul_precision,
                    .n_threads = o->threads,

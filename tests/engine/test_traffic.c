@@ -46,6 +46,7 @@ struct setting {
     int states;          /* places for router states; 0: the engine's choice */
     const char *devices; /* NULL: one */
     bool loses;          /* the second device fails on the way */
+    int ranks;           /* of a group of devices that compute together; 0: 1 */
 };
 
 static struct engine *open_engine(const char *dir, const char *dtype, const struct setting *s, const struct engine_info *like)
@@ -71,6 +72,7 @@ static struct engine *open_engine(const char *dir, const char *dtype, const stru
     device = of_reference ? of_reference : device;
     o.device = device;
     o.device_list = s->devices;
+    o.tensor_parallel = s->ranks;
     if ((device ? engine_open(&o, &e, &err) : engine_open_on(&o, late_backend(), &e, &err)) < 0)
         die("open", err.text);
     return e;
@@ -353,7 +355,9 @@ int main(int argc, char **argv)
         {"cache off, two threads, steps of 70, two in flight", 2, 70, 2, false, 1024, 20},
         {"cache on, two threads, steps of 512, evicting", 2, 512, 1, true, 700, 40},
         {"three devices, steps of 40, two in flight, evicting", 3, 40, 2, true, 700, 40, "0,1,2"},
-        {"two devices, one of which fails, steps of 24, two in flight", 2, 24, 2, true, 4096, 0, "0,1", true}};
+        {"two devices, one of which fails, steps of 24, two in flight", 2, 24, 2, true, 4096, 0, "0,1", true},
+        {"two ranks, steps of 40, two in flight", 2, 40, 2, true, 4096, 0, "0,1", false, 2},
+        {"two replicas of two ranks, one of which fails, steps of 40, evicting", 2, 40, 1, true, 700, 40, "3,1,0,2", true, 2}};
     enum { N_ENGINES = sizeof(engines) / sizeof(engines[0]) };
     if (argc < 4)
         die("usage", "test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED|- [exact|threshold]]");

@@ -15,6 +15,7 @@ static const struct {
     const char *text;
     int n, first;
     const char *says; /* NULL: it is read */
+    int ranks;        /* 0: 1 */
 } cases[] = {
     {4, NULL, 1, 0, NULL},
     {4, "all", 4, 0, NULL},
@@ -32,6 +33,12 @@ static const struct {
     {4, "0x1", 0, 0, "it must be numbers"},
     {4, "All", 0, 0, "it must be numbers"},
     {4, "99999999999999999999", 0, 0, "the numbers 0 to 3"},
+    {4, NULL, 2, 0, NULL, 2},
+    {4, "2,3,0,1", 4, 2, NULL, 2},
+    {4, "all", 4, 0, NULL, 4},
+    {4, NULL, 0, 0, "tensor_parallel is 5, and there are 4 here devices", 5},
+    {4, "0,1,2", 0, 0, "tensor_parallel is 2, and device_list names 3 devices, which is no multiple of it", 2},
+    {20, NULL, 0, 0, "tensor_parallel is 17", 17},
     {20, "all", 0, 0, "20, and 16 is the limit"},
     {20, "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16", 0, 0, "more than 16"},
 };
@@ -43,7 +50,7 @@ int main(void)
         struct devices d = {0};
         struct err err = {0};
         n_here = cases[i].here;
-        int r = devices_read(cases[i].text, &backend, &d, &err);
+        int r = devices_read(cases[i].text, cases[i].ranks ? cases[i].ranks : 1, &backend, &d, &err);
         CHECK_INT(r, cases[i].says ? ERR_INVALID : 0);
         CHECK_INT(d.n, cases[i].n);
         CHECK_INT(d.index[0], cases[i].first);
