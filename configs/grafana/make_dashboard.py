@@ -1,6 +1,6 @@
 """Writes dtrnet.json beside this file from the list of panels below: `python3 configs/grafana/make_dashboard.py`.
 
-Every query is summed over whatever other labels a server has, so that a server with several devices shows as one.
+Every query is summed over the labels that its panel is not about, so that series of several servers and devices do not mix.
 """
 
 from __future__ import annotations
@@ -66,6 +66,15 @@ PANELS: list[tuple[str, str, str, list[tuple[str, str]]]] = [
     ("Sequences that made way", "none", "A second; they are computed again.", [(rate("dtrnet_preemptions_total"), "{{instance}}")]),
     ("Share of time in forward passes", "percentunit", "Of each kind of op; above 1 where a server has several devices.", [
         (rate("dtrnet_busy_op_seconds_total", "instance, op"), "{{op}} {{instance}}")]),
+    ("Devices that work", "none", "0 once one has failed; the others have taken its requests over.", [
+        (gauge("dtrnet_device_up", "instance, device"), "{{device}} {{instance}}")]),
+    ("Share of time in forward passes, by device", "percentunit", "", [
+        (rate("dtrnet_device_busy_seconds_total", "instance, device"), "{{device}} {{instance}}")]),
+    ("Positions computed, by device", "none", "A second.", [
+        (rate("dtrnet_device_rows_computed_total", "instance, device"), "{{device}} {{instance}}")]),
+    ("Sequences of a device", "none", "Waiting for it and running on it.", [
+        (gauge("dtrnet_device_queue_sequences", "instance, device"), "waiting {{device}} {{instance}}"),
+        (gauge("dtrnet_device_running_sequences", "instance, device"), "running {{device}} {{instance}}")]),
     ("Forward passes", "none", "A second.", [(rate("dtrnet_steps_total"), "{{instance}}")]),
     ("KV pool", "percentunit", "Held, and promised to running sequences. A pool that is full of cached prefixes is in order.", [
         (f"{gauge('dtrnet_kv_held_rows')} / {gauge('dtrnet_kv_pool_rows')}", "held {{instance}}"),
