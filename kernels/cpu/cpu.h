@@ -15,6 +15,7 @@ enum { CPU_MAX_THREADS = 1024 };
 struct cpu_matmul;     /* matrix.h */
 struct cpu_matrix_ops; /* matrix.h */
 struct cpu_attention;  /* attention_blocked.c */
+struct cpu_group;      /* group.c */
 
 /* out[rows, columns] = x[rows, k] b[k, columns]; at most 16 columns, of `type`. */
 typedef void cpu_chain(const void *b, enum dtype type, int columns, const float *x, int k, int rows, float *out);
@@ -34,7 +35,9 @@ struct cpu {
     struct {
         float *memory;
         size_t floats;
-    } mamba; /* scratch of route_mamba, grown when a router is made */
+    } mamba;                 /* scratch of route_mamba, grown when a router is made */
+    struct cpu_group *group; /* NULL: it is no rank */
+    int rank;
     double stamps[BACKEND_STAMPS];
     char numerics[128];
 };

@@ -230,6 +230,15 @@ int cpu_matmul_reserve(struct cpu *c, const struct kern_matrix *w)
     return r;
 }
 
+int cpu_matmul_reserve_as(struct cpu *c, const struct cpu_matmul *other)
+{
+    struct cpu_matmul *m = c->matmul;
+    int r = grow(&m->x, &m->x_bytes, other->x_bytes);
+    for (int t = 0; t < c->n_threads && r >= 0; t++)
+        r = grow((void **)&m->out[t], &m->out_bytes[t], other->out_bytes[t]);
+    return r;
+}
+
 int cpu_matmul_new(struct cpu *c)
 {
     c->matmul = calloc(1, sizeof(*c->matmul));

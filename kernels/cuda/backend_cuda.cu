@@ -80,6 +80,15 @@ static enum dtype auto_dtype_cuda(enum dtype stored)
     return stored;
 }
 
+static int count_cuda(int *ret_numbers)
+{
+    int n = 0;
+    if (cudaGetDeviceCount(&n) != cudaSuccess)
+        cudaGetLastError();
+    *ret_numbers = n;
+    return n;
+}
+
 static void close_cuda(struct kern_ctx *k)
 {
     struct cuda_ctx *c = ctx_of(k);
@@ -187,6 +196,7 @@ extern "C" const struct backend *backend_cuda(void)
     static const struct backend b = {
         .name = "cuda",
         .present = present_cuda,
+        .count = count_cuda,
         .auto_dtype = auto_dtype_cuda,
         .open = open_cuda,
         .close = close_cuda,
@@ -194,6 +204,7 @@ extern "C" const struct backend *backend_cuda(void)
         .free = copies_free,
         .upload = copies_upload,
         .download = copies_download,
+        .copy = copies_peer,
         .sync = copies_sync,
         .alloc_host = copies_alloc_host,
         .free_host = copies_free_host,
