@@ -54,7 +54,9 @@ section_speed() {
     done
 }
 
-section_http() { python3 "$root/eval/benchmarks/portable_bits.py" "$build/dtrnet" --jobs 4; }
+section_http() {
+    python3 "$root/eval/benchmarks/portable_bits.py" "$build/dtrnet" --jobs 4 && python3 "$root/eval/benchmarks/portable_bits.py" "$build/dtrnet" --long
+}
 
 for name in ${*:-ops levels models speed traffic http}; do
     echo "== $name"
