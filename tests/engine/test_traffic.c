@@ -5,6 +5,7 @@
  *
  *   test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED]     exits 1 at the first difference, naming the request */
 #include "engine/engine_private.h"
+#include "engine/model/share.h"
 #include "tests/engine/late_backend.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -327,6 +328,15 @@ static void check_empty(struct engine *e)
         die("after the traffic", "the cleared cache still holds rows");
 }
 
+/* Is there what the setting needs? */
+static bool can_run(const struct setting *s, const struct model_config *c)
+{
+    struct err err;
+    if (s->devices && getenv("DTRNET_TEST_DEVICE") && !getenv("DTRNET_TEST_DEVICES"))
+        return false; /* there may be one device */
+    return !s->ranks || share_check(s->ranks, c, &err) >= 0;
+}
+
 /* Each device did something, or is the one that failed. */
 static void check_devices(struct engine *e, const struct setting *s)
 {
@@ -354,6 +364,7 @@ int main(int argc, char **argv)
         {"three devices, steps of 40, two in flight, evicting", 3, 40, 2, true, 700, 40, "0,1,2"},
         {"two devices, one of which fails, steps of 24, two in flight", 2, 24, 2, true, 4096, 0, "0,1", true},
         {"two ranks, steps of 40, two in flight", 2, 40, 2, true, 4096, 0, "0,1", false, 2},
+        {"four ranks, steps of 70, evicting", 4, 70, 1, true, 700, 40, "0,1,2,3", false, 4},
         {"two replicas of two ranks, one of which fails, steps of 40, evicting", 2, 40, 1, true, 700, 40, "3,1,0,2", true, 2}};
     enum { N_ENGINES = sizeof(engines) / sizeof(engines[0]) };
     if (argc < 4)
@@ -370,8 +381,8 @@ int main(int argc, char **argv)
         make_reference(ref, &refs[i]);
     uint64_t overlapped = 0;
     for (size_t i = 0; i < N_ENGINES; i++) {
-        if (engines[i].devices && getenv("DTRNET_TEST_DEVICE") && !getenv("DTRNET_TEST_DEVICES"))
-            continue; /* there may be one */
+        if (!can_run(&engines[i], engine_info(ref)->config))
+            continue;
         uint64_t before = n_checked, cached = n_cached_rows;
         struct engine *e = open_engine(argv[1], argv[2], &engines[i], engine_info(ref));
         if (engines[i].loses)
