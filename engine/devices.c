@@ -60,8 +60,9 @@ int devices_read(const char *text, int ranks, const struct backend *backend, str
         while (d.n < n)
             d.index[d.n] = d.n, d.n++;
     if (r >= 0 && d.n % ranks)
-        r = err_field(err, ERR_INVALID, "tensor_parallel", "tensor_parallel is %d, and device_list names %d device%s, which is no multiple of it",
-                      ranks, d.n, d.n == 1 ? "" : "s");
+        r = err_field(err, ERR_INVALID, "tensor_parallel",
+                      "tensor_parallel is %d, and device_list names %d device%s, which is no multiple of it", ranks, d.n,
+                      d.n == 1 ? "" : "s");
     if (r >= 0)
         *ret = d;
     return r;

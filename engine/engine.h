@@ -35,9 +35,9 @@ struct engine_options {
     /* Which of its devices: "0,2" or "all"; NULL: number 0, or as many as tensor_parallel says. The CPU may be named as several, which divide its
      * threads. */
     const char *device_list;
-    int tensor_parallel; /* devices that compute the model together, each a part of it; 0: 1 */
-    const char *dtype;   /* "auto", "f32", "bf16", "f16"; NULL: auto */
-    int n_threads;     /* 0: all that the process may use */
+    int tensor_parallel;      /* devices that compute the model together, each a part of it; 0: 1 */
+    const char *dtype;        /* "auto", "f32", "bf16", "f16"; NULL: auto */
+    int n_threads;            /* 0: all that the process may use */
     const char *cpu_level;    /* NULL: the machine's */
     const char *cuda_level;   /* NULL: the device's */
     int max_model_len;        /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
@@ -65,7 +65,7 @@ struct engine_info {
     bool host_memory;       /* the device computes in the host's own memory */
     const char *model_hash; /* hex SHA-256 over config.json and the weight files */
     int max_model_len, max_batch_tokens;
-    int n_threads; /* of all devices together */
+    int n_threads;                        /* of all devices together */
     int n_devices;                        /* replicas of one another; with tensor_parallel each is a group of devices */
     int n_ranks;                          /* devices of a group */
     int device_index[ENGINE_DEVICES_MAX]; /* [n_devices] their numbers; of a group the first one's */

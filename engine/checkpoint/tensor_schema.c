@@ -129,8 +129,7 @@ static const struct row rows[SCHEMA_ROWS] = {
     MLP(SCHEMA_DOWN, "mlp.down_proj", "H", "F"),
 
     NORM(SCHEMA_FINAL_NORM, PLACE_TAIL, "model.norm.weight", "H", NULL),
-    [SCHEMA_HEAD] =
-        {.name = "lm_head.weight", .shape = "V,H", .role = ROLE_LINEAR, .place = PLACE_TAIL, .present = untied},
+    [SCHEMA_HEAD] = {.name = "lm_head.weight", .shape = "V,H", .role = ROLE_LINEAR, .place = PLACE_TAIL, .present = untied},
 };
 
 bool schema_is_bias(enum schema_row row)

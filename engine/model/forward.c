@@ -109,8 +109,8 @@ static int add_product(const struct layer *l, const struct dev_act *a, int lda, 
     size_t bytes = (size_t)own * sizeof(float);
     if (share_n(s) == 1)
         return k->ops->matmul_residual(k, x, a, lda, w, gate, l->rows.finished);
-    int r = k->backend->take_columns(k, DEV_BYTES(part), DEV_BYTES(x), (size_t)s->rank * bytes, bytes, (size_t)d * sizeof(float),
-                                     l->b->n_rows);
+    int r =
+        k->backend->take_columns(k, DEV_BYTES(part), DEV_BYTES(x), (size_t)s->rank * bytes, bytes, (size_t)d * sizeof(float), l->b->n_rows);
     if (r >= 0)
         r = k->ops->matmul_residual(k, part, a, lda, w, gate, l->rows.finished);
     return r < 0 ? r : gather(l, DEV_BYTES(x), DEV_BYTES(part), own, sizeof(float));

@@ -26,7 +26,7 @@ struct model {
     int max_model_len;                     /* positions that may be computed */
     struct dev_f32 *rope_cos, *rope_sin;   /* [max_model_len, padded head_dim/2] */
     struct dev_f32 *still_cos, *still_sin; /* [1, padded head_dim/2] 1 and 0: the rotation of layers without positions; NULL without such */
-    char hash[65]; /* of the files; empty in ranks but the first */
+    char hash[65];                         /* of the files; empty in ranks but the first */
     int n_threads;
 };
 

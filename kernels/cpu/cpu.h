@@ -30,7 +30,7 @@ struct cpu {
     struct {
         float *memory;
         size_t floats;
-    } mamba; /* scratch of route_mamba, grown when a router is made */
+    } mamba;                 /* scratch of route_mamba, grown when a router is made */
     struct cpu_group *group; /* NULL: it is no rank */
     int rank;
     double stamps[BACKEND_STAMPS];

@@ -9,7 +9,7 @@ struct options {
     const char *model;     /* directory; NULL: the model that comes with the program */
     const char *tokenizer; /* directory; NULL: the model's */
     const char *device, *dtype;
-    const char *devices;    /* "0,2", "all" or NULL */
+    const char *devices; /* "0,2", "all" or NULL */
     int tensor_parallel;
     int threads;            /* 0: all that the process may use */
     const char *cpu_level;  /* NULL: the machine's */
