@@ -1,6 +1,6 @@
 /* Ranks are devices of one process, each with a communicator. What NCCL gathers lies rank by rank; a kernel puts the columns of each row side by side. */
-#include "kernels/cuda/group.cuh"
 #include "kernels/cuda/common.cuh"
+#include "kernels/cuda/group.cuh"
 extern "C" {
 #include "kernels/cuda/nccl.h"
 }

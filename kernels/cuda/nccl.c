@@ -33,8 +33,8 @@ static void load(void)
         const char *name;
         void *field;
     } functions[] = {
-        {"ncclCommInitAll", &table.init_all}, {"ncclCommDestroy", &table.destroy},     {"ncclCommAbort", &table.abort},
-        {"ncclAllGather", &table.all_gather}, {"ncclGroupStart", &table.group_start},  {"ncclGroupEnd", &table.group_end},
+        {"ncclCommInitAll", &table.init_all},        {"ncclCommDestroy", &table.destroy},    {"ncclCommAbort", &table.abort},
+        {"ncclAllGather", &table.all_gather},        {"ncclGroupStart", &table.group_start}, {"ncclGroupEnd", &table.group_end},
         {"ncclGetErrorString", &table.error_string},
     };
     void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
