@@ -386,7 +386,7 @@ int main(int argc, char **argv)
         uint64_t before = n_checked, cached = n_cached_rows;
         struct engine *e = open_engine(argv[1], argv[2], &engines[i], engine_info(ref));
         if (engines[i].loses)
-            late_fail_device_at(1, 1 + (int)rnd((uint32_t)n_requests));
+            late_fail_device_at(1, 1 + (int)rnd((uint32_t)(n_requests / N_ENGINES)));
         run_traffic(e, ref, n_requests / N_ENGINES);
         struct engine_stats st;
         engine_stats(e, &st);
