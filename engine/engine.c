@@ -154,6 +154,8 @@ int engine_open_on(const struct engine_options *o, const struct backend *backend
 int engine_open(const struct engine_options *o, struct engine **ret, struct err *err)
 {
     const struct backend *backend;
+    if (o->tensor_parallel > 1)
+        backend_expect_group();
     int r = backend_find(o->device ? o->device : "auto", &backend, err);
     return r < 0 ? r : engine_open_on(o, backend, ret, err);
 }
