@@ -1,51 +1,79 @@
-/* The engine's face: puts executor, queue and worker together, checks requests, owns tickets. */
+/* The engine's face: puts executors, queue and workers together, checks requests, owns tickets. */
 #include "engine/engine.h"
+#include "common/thread.h"
+#include "engine/devices.h"
 #include "engine/engine_private.h"
-#include "engine/schedule/device_executor.h"
+#include "engine/schedule/dispatch.h"
+#include "engine/schedule/group_executor.h"
 #include "engine/schedule/ticket.h"
 #include "engine/schedule/worker.h"
 #include <assert.h>
 #include <stdlib.h>
 
 struct engine {
-    struct device_executor *x;
+    struct devices devices;
+    int n;                                        /* replicas: devices.n, or that divided by the ranks of a group */
+    struct group_executor *x[ENGINE_DEVICES_MAX]; /* [n]; the first one's model may be the others' as well */
+    struct worker *workers;                       /* [n] */
     struct queue queue;
-    struct worker worker;
+    struct dispatch dispatch; /* of several devices */
     struct engine_info info;
 };
 
 _Static_assert(ENGINE_LANES == LANES, "a name for each lane");
 
 /* ---- open and close ------------------------------------------------------------------------------------------- */
+static void add_replica(struct engine_info *info, struct group_executor *x, int index, int i)
+{
+    const struct executor_limits *l = &group_executor_face(x)->limits;
+    info->device_index[i] = index;
+    info->kv_rows_total += (size_t)l->n_kv_slots;
+    info->state_slots_total += (size_t)l->n_state_slots;
+    for (int rank = 0; rank < group_executor_size(x); rank++) {
+        const struct model *m = device_executor_model(group_executor_rank(x, rank));
+        info->n_threads += m->n_threads;
+        info->kv_row_bytes += i ? 0 : model_kv_row_bytes(m);
+        info->state_slot_bytes += i ? 0 : model_state_bytes(m);
+        info->weight_bytes += m->borrows ? 0 : m->weights.bytes;
+        info->workspace_bytes += device_executor_workspace_bytes(group_executor_rank(x, rank));
+    }
+}
+
 static void fill_info(struct engine *e)
 {
-    const struct model *m = device_executor_model(e->x);
-    const struct executor_limits *l = &device_executor_face(e->x)->limits;
+    const struct model *m = device_executor_model(group_executor_rank(e->x[0], 0));
+    const struct executor_limits *l = &group_executor_face(e->x[0])->limits;
     e->info = (struct engine_info){.config = &m->config,
                                    .plan = m->plan,
                                    .device = m->k->backend->name,
                                    .dtype = dtype_name(m->k->act),
                                    .host_memory = m->k->limits.host_memory,
                                    .numerics_class = m->k->backend->numerics_class(m->k),
+                                   .level = m->k->limits.levels[m->k->limits.level],
                                    .model_hash = m->hash,
                                    .max_model_len = m->max_model_len,
                                    .max_batch_tokens = l->max_rows,
-                                   .n_threads = m->n_threads,
+                                   .n_devices = e->n,
+                                   .n_ranks = group_executor_size(e->x[0]),
                                    .bos_id = m->config.bos_id,
-                                   .eos_id = m->config.eos_id,
-                                   .kv_rows_total = (size_t)l->n_kv_slots,
-                                   .kv_row_bytes = model_kv_row_bytes(m),
-                                   .state_slots_total = (size_t)l->n_state_slots,
-                                   .state_slot_bytes = model_state_bytes(m),
-                                   .weight_bytes = m->weights.bytes,
-                                   .workspace_bytes = device_executor_workspace_bytes(e->x)};
+                                   .eos_id = m->config.eos_id};
+    for (int i = 0; i < e->n; i++)
+        add_replica(&e->info, e->x[i], e->devices.index[i * e->info.n_ranks], i);
 }
 
-static int open_executor(struct engine *e, const struct engine_options *o, const struct backend *backend, struct err *err)
+/* Devices divide the host's threads. */
+static int threads_of_one(const struct engine *e, const struct engine_options *o)
+{
+    int all = o->n_threads ? o->n_threads : thread_usable_count();
+    return all > e->devices.n ? all / e->devices.n : 1;
+}
+
+static int open_executor(struct engine *e, int i, const struct engine_options *o, const struct backend *backend, struct err *err)
 {
     struct device_executor_options xo = {.model = {.dir = o->model_dir,
                                                    .dtype = o->dtype,
-                                                   .n_threads = o->n_threads,
+                                                   .matmul_precision = o->matmul_precision,
+                                                   .n_threads = threads_of_one(e, o),
                                                    .cpu_level = o->cpu_level,
                                                    .cuda_level = o->cuda_level,
                                                    .max_model_len = o->max_model_len,
@@ -62,20 +90,39 @@ static int open_executor(struct engine *e, const struct engine_options *o, const
                                          .kv_cache_bytes = o->kv_cache_bytes,
                                          .state_slots = o->state_slots};
     assert(o->steps_in_flight >= 0 && o->steps_in_flight <= EXECUTOR_STEPS_MAX);
-    return device_executor_open(&xo, backend, &e->x, err);
+    int ranks = e->devices.n / e->n;
+    return group_executor_open(&xo, backend, &e->devices.index[i * ranks], ranks, i ? e->x[0] : NULL, &e->x[i], err);
 }
 
-static int start_worker(struct engine *e, const struct engine_options *o, struct err *err)
+static int open_worker(struct engine *e, int i, const struct engine_options *o, struct err *err)
 {
-    const struct model *m = device_executor_model(e->x);
-    struct executor *x = device_executor_face(e->x);
-    struct worker_options wo = {.prefix_cache = o->prefix_cache,
+    const struct model *m = device_executor_model(group_executor_rank(e->x[i], 0));
+    struct executor *x = group_executor_face(e->x[i]);
+    struct worker_options wo = {.device = i,
+                                .prefix_cache = o->prefix_cache,
                                 .tree_bytes = (size_t)x->limits.n_kv_slots * model_kv_row_bytes(m) / 8 + (16u << 20),
                                 .eos_ids = m->config.eos_ids,
                                 .n_eos = m->config.n_eos,
                                 .log = o->log};
-    int r = worker_init(&e->worker, x, &e->queue, &wo, err);
-    return r < 0 ? r : worker_start(&e->worker, err);
+    return worker_init(&e->workers[i], x, &e->queue, &wo, err);
+}
+
+/* All are made before the first one runs, so that what it shares with others is there. */
+static int start_workers(struct engine *e, const struct engine_options *o, struct err *err)
+{
+    int r = 0;
+    e->workers = calloc((size_t)e->n, sizeof(*e->workers));
+    if (!e->workers)
+        return err_set(err, ERR_NOMEM, "no memory for the engine");
+    for (int i = 0; r >= 0 && i < e->n; i++)
+        r = open_worker(e, i, o, err);
+    if (r >= 0 && e->n > 1) {
+        r = dispatch_init(&e->dispatch, e->info.max_batch_tokens, e->queue.reuses, err);
+        e->queue.dispatch = &e->dispatch;
+    }
+    for (int i = 0; r >= 0 && i < e->n; i++)
+        r = worker_start(&e->workers[i], err);
+    return r;
 }
 
 int engine_open_on(const struct engine_options *o, const struct backend *backend, struct engine **ret, struct err *err)
@@ -83,11 +130,18 @@ int engine_open_on(const struct engine_options *o, const struct backend *backend
     struct engine *e = calloc(1, sizeof(*e));
     if (!e)
         return err_set(err, ERR_NOMEM, "no memory for the engine");
-    queue_init(&e->queue, o->max_queue ? o->max_queue : 65536);
-    int r = open_executor(e, o, backend, err);
+    int ranks = o->tensor_parallel ? o->tensor_parallel : 1, r = devices_read(o->device_list, ranks, backend, &e->devices, err);
+    if (r < 0) {
+        free(e);
+        return r;
+    }
+    e->n = e->devices.n / ranks;
+    queue_init(&e->queue, e->n, o->max_queue ? o->max_queue : 65536);
+    for (int i = 0; r >= 0 && i < e->n; i++)
+        r = open_executor(e, i, o, backend, err);
     if (r >= 0) {
         fill_info(e);
-        r = start_worker(e, o, err);
+        r = start_workers(e, o, err);
     }
     if (r < 0) {
         engine_close(e);
@@ -108,12 +162,13 @@ void engine_close(struct engine *e)
 {
     if (!e)
         return;
-    worker_close(&e->worker);
-    if (e->x) {
-        struct executor *x = device_executor_face(e->x);
-        x->ops->close(x);
-    }
+    for (int i = 0; e->workers && i < e->n; i++)
+        worker_close(&e->workers[i]);
+    for (int i = e->n - 1; i >= 0; i--)
+        group_executor_close(e->x[i]);
+    free(e->workers);
     queue_done(&e->queue);
+    dispatch_done(&e->dispatch);
     free(e);
 }
 
@@ -127,9 +182,19 @@ void engine_stats(struct engine *e, struct engine_stats *ret)
     queue_stats(&e->queue, ret);
 }
 
+void engine_device_stats(struct engine *e, int i, struct engine_stats *ret)
+{
+    queue_device_stats(&e->queue, i, ret);
+}
+
 int engine_health(struct engine *e, struct err *err)
 {
     return queue_health(&e->queue, err);
+}
+
+int engine_device_health(struct engine *e, int i, struct err *err)
+{
+    return queue_device_health(&e->queue, i, err);
 }
 
 void engine_drain(struct engine *e)
@@ -194,7 +259,7 @@ static int check_request(const struct engine *e, const struct eval_request *q, i
                          "sequence %d has %d tokens and asks for %d more, which computes %lld positions; "
                          "max_model_len is %d",
                          i, q->n_tokens, q->max_new, (long long)q->n_tokens - 1 + q->max_new, f->max_model_len);
-    int r = device_executor_face(e->x)->limits.whole_prompts ? check_whole(e, q, i, err) : 0;
+    int r = group_executor_face(e->x[0])->limits.whole_prompts ? check_whole(e, q, i, err) : 0;
     if (r < 0)
         return r;
     int top = f->config->vocab < ENGINE_TOP_K_MAX ? f->config->vocab : ENGINE_TOP_K_MAX;
@@ -218,7 +283,7 @@ int engine_submit(struct engine *e, const struct eval_request *reqs, int n, stru
         if (r < 0)
             return r;
     }
-    int r = ticket_new(&e->queue, reqs, n, e->info.config->n_layers, device_executor_face(e->x)->limits.whole_prompts, &t);
+    int r = ticket_new(&e->queue, reqs, n, e->info.config->n_layers, group_executor_face(e->x[0])->limits.whole_prompts, &t);
     if (r < 0)
         return err_set(err, r, "no memory for the results of %d requests", n);
     r = queue_submit(&e->queue, t, err);

@@ -1,7 +1,11 @@
 /* The engine's face: token ids in, scores and tokens out. It knows no text and no HTTP.
  *
- * One worker thread owns the model, the KV pool and the prefix tree. Everything here may be called from any thread
- * unless it says otherwise. A *ticket* is a group of requests that is queued, answered and cancelled as one. */
+ * One worker thread a device owns the model, the KV pool and the prefix tree. Everything here may be called from any thread
+ * unless it says otherwise. A *ticket* is a group of requests that is queued, answered and cancelled as one.
+ *
+ * Several devices are replicas: each has all of the model, a request runs on one of them, and its bits do not depend on which. Requests go where their
+ * prefix was computed before, else where the least is to be done. A device that fails is lost for good; what it had not answered the others run
+ * again, and tokens that were generated stay. */
 #pragma once
 #include "common/err.h"
 #include "common/log.h"
@@ -15,6 +19,9 @@
 struct engine;
 struct engine_ticket;
 
+/* Devices that one engine may have, as replicas of one another. */
+#define ENGINE_DEVICES_MAX 16
+
 /* What a ticket is to the scheduler (engine/schedule/policy.h): small and the only one of its client, of usual size, or a large call. */
 #define ENGINE_LANES 3
 extern const char *const engine_lanes[ENGINE_LANES]; /* "alone", "shared", "bulk" */
@@ -23,16 +30,21 @@ extern const char *const engine_lanes[ENGINE_LANES]; /* "alone", "shared", "bulk
 extern const int engine_start_edges[ENGINE_STARTS - 1];
 
 struct engine_options {
-    const char *model_dir;    /* required */
-    const char *device;       /* "auto", "cpu", "cuda"; NULL: auto */
-    const char *dtype;        /* "auto", "f32", "bf16", "f16"; NULL: auto */
-    int n_threads;            /* 0: all that the process may use */
-    const char *cpu_level;    /* NULL: the machine's */
-    const char *cuda_level;   /* NULL: the device's */
-    int max_model_len;        /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
-    int max_batch_tokens;     /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
-    int steps_in_flight;      /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */
-    size_t kv_cache_bytes;    /* 0: a share of free memory (backend's default) */
+    const char *model_dir; /* required */
+    const char *device;    /* "auto", "cpu", "cuda"; NULL: auto */
+    /* Which of its devices: "0,2" or "all"; NULL: number 0, or as many as tensor_parallel says. The CPU may be named as several, which divide its
+     * threads. */
+    const char *device_list;
+    int tensor_parallel;          /* devices that compute the model together, each a part of it; 0: 1 */
+    const char *dtype;            /* "auto", "f32", "bf16", "f16"; NULL: auto */
+    const char *matmul_precision; /* of f32: "highest": bits of portable-1 everywhere, "high": matrix units may help; NULL: highest */
+    int n_threads;                /* 0: all that the process may use */
+    const char *cpu_level;        /* NULL: the machine's */
+    const char *cuda_level;       /* NULL: the device's */
+    int max_model_len;            /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
+    int max_batch_tokens;         /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
+    int steps_in_flight;          /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */
+    size_t kv_cache_bytes;        /* of each device; 0: a share of free memory (backend's default) */
     int state_slots;          /* places for router states: one a running sequence, one a copy that the cache keeps; 0: by kv_cache_bytes */
     bool prefix_cache;        /* reuse computed prefixes across requests */
     const char *rope_scaling; /* JSON object replacing config.json's, or NULL */
@@ -46,17 +58,21 @@ struct engine_options {
     struct log *log;           /* borrowed; NULL: silent */
 };
 
-/* What was loaded; immutable, lives as long as the engine. */
+/* What was loaded; immutable, lives as long as the engine. Sizes and counts of memory are of all devices together. */
 struct engine_info {
     const struct model_config *config;
     const struct layer_plan *plan; /* [config->n_layers] */
     const char *device, *dtype, *numerics_class;
+    const char *level;      /* of the device's instructions or kernels in use: "avx2", "wgmma" */
     bool host_memory;       /* the device computes in the host's own memory */
     const char *model_hash; /* hex SHA-256 over config.json and the weight files */
     int max_model_len, max_batch_tokens;
-    int n_threads;
-    int32_t bos_id, eos_id; /* -1: none */
-    size_t kv_rows_total;   /* row slots in the pool; one holds K and V of one token in one layer */
+    int n_threads;                        /* of all devices together */
+    int n_devices;                        /* replicas of one another; with tensor_parallel each is a group of devices */
+    int n_ranks;                          /* devices of a group */
+    int device_index[ENGINE_DEVICES_MAX]; /* [n_devices] their numbers; of a group the first one's */
+    int32_t bos_id, eos_id;               /* -1: none */
+    size_t kv_rows_total;                 /* row slots in the pool; one holds K and V of one token in one layer */
     size_t kv_row_bytes;
     size_t state_slots_total; /* places for router states; 0: routers have none */
     size_t state_slot_bytes;  /* of one: the states of all recurrent routers after one prefix */
@@ -82,6 +98,7 @@ struct engine_stats {
     uint64_t tree_tokens, tree_nodes, evicted_tokens;
     uint64_t states_held, states_total; /* copies of router states that the tree keeps, and places for copies; 0: routers have none */
     int queued, running;
+    uint64_t requests_moved;               /* that other devices took over when this one was lost */
     double busy_s;                         /* seconds that the worker spent launching steps, waiting for them and taking in their results */
     double wait_s;                         /* of them, waiting for the device */
     double matmul_s, attention_s, other_s; /* busy_s, divided as steps sampled once a second were (kernels/op_times.h) */
@@ -95,9 +112,14 @@ int engine_open(const struct engine_options *o, struct engine **ret, struct err 
 void engine_close(struct engine *e);
 
 const struct engine_info *engine_info(const struct engine *e);
-void engine_stats(struct engine *e, struct engine_stats *ret);
-/* 0 while healthy; else the code of the failure that took the device down, with its text. */
+void engine_stats(struct engine *e, struct engine_stats *ret); /* of all devices together */
+/* Of the i-th device, 0 .. info's n_devices - 1. */
+void engine_device_stats(struct engine *e, int i, struct engine_stats *ret);
+void engine_stats_add(struct engine_stats *sum, const struct engine_stats *s);
+/* 0 while a device is healthy; else the code of the failure that took the last one down, with its text. */
 int engine_health(struct engine *e, struct err *err);
+/* The same of the i-th device. */
+int engine_device_health(struct engine *e, int i, struct err *err);
 /* Refuses new tickets (ERR_DRAINING) from now on; what is queued is finished. */
 void engine_drain(struct engine *e);
 /* Drops every unpinned part of the prefix tree; for tests and measurements. Returns when done. */

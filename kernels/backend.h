@@ -6,9 +6,14 @@
 #include "common/log.h"
 #include "kernels/kernels.h"
 
+/* Of float32: HIGHEST is the class portable-1 (docs/portable-float32.md), the same bits on every machine; HIGH lets matrix units take products in
+ * terms of 16 bits, a class of the device's own. 16-bit dtypes are not concerned. */
+enum matmul_precision { MATMUL_HIGHEST, MATMUL_HIGH };
+
 struct backend_config {
-    enum dtype dtype;       /* compute dtype */
-    int device_index;       /* which device of the kind, from 0; the CPU is one */
+    enum dtype dtype; /* compute dtype */
+    enum matmul_precision precision;
+    int device_index;       /* which device of the kind, from 0 */
     int n_threads;          /* CPU: threads that compute, >= 1 */
     const char *cpu_level;  /* CPU: highest of its levels to use (struct backend_limits); NULL: the highest that the machine has */
     const char *cpu_matmul; /* CPU, for tests and comparisons: who multiplies ("panel", "scalar"); NULL: the best that there is */
@@ -16,6 +21,8 @@ struct backend_config {
     struct log *log;        /* borrowed; NULL: silent */
 };
 
+#define BACKEND_CPU_DEVICES \
+    16 /* the CPU can be opened under so many numbers, to have on any machine what several devices have: for tests */
 #define BACKEND_MARKS 4
 #define BACKEND_STAMPS 2048
 
@@ -47,17 +54,37 @@ struct kern_ctx {
 struct backend {
     const char *name;                /* what `--device` calls it: "cpu", "cuda" */
     int (*present)(struct err *err); /* device 0 of this kind can be opened; else ERR_UNSUPPORTED: not built, ERR_DEVICE: why not */
+    /* How many devices of this kind there are, numbered from 0; once it is present. *ret_numbers: how many numbers can be opened, more than devices
+     * where several contexts of one can stand for several devices. */
+    int (*count)(int *ret_numbers);
     /* The dtype that `auto` means for weights stored as `stored`: that one where the device is fast at it, else f32. */
     enum dtype (*auto_dtype)(enum dtype stored);
     int (*open)(const struct backend_config *c, struct kern_ctx **ret, struct err *err);
     void (*close)(struct kern_ctx *k); /* NULL is valid; everything allocated must be freed before */
+    /* From now on k's ops may be given what `from` was given to hold weights (alloc, matrix_new, mamba_new), as long as `from` is open; neither
+     * changes it. ERR_UNSUPPORTED: they have no memory in common, or compute differently. NULL: never. */
+    int (*share)(struct kern_ctx *k, const struct kern_ctx *from);
 
     struct dev_bytes *(*alloc)(struct kern_ctx *k, size_t bytes); /* 64-byte aligned, uninitialised; NULL: no memory */
     void (*free)(struct kern_ctx *k, struct dev_bytes *p);        /* NULL is valid */
     /* src may be reused when upload returns; dst of download may be read after the next sync. */
     int (*upload)(struct kern_ctx *k, struct dev_bytes *dst, const void *src, size_t bytes);
     int (*download)(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes);
+    /* From another context of the backend, whose src must be ready: sync it before; dst is ready after k's next sync. NULL where contexts share
+     * memory. */
+    int (*copy)(struct kern_ctx *k, struct dev_bytes *dst, struct kern_ctx *from, const struct dev_bytes *src, size_t bytes);
     int (*sync)(struct kern_ctx *k, struct err *err);
+    /* Collectives: contexts that compute one model together, each a part of it, are a group of ranks. Each rank is called from a thread of its own, and all
+     * of them make the same calls in the same order. group_open: of n contexts of the backend, rank i being ranks[i]; ERR_UNSUPPORTED says why not. A
+     * rank that fails says so with group_fail: others do not wait for it, and their calls fail. group_close: once no call is under way, before close. */
+    int (*group_open)(struct kern_ctx *const *ranks, int n, struct err *err);
+    void (*group_fail)(struct kern_ctx *k);
+    void (*group_close)(struct kern_ctx *const *ranks, int n); /* nothing where there is no group */
+    /* For each of `rows` rows: dst gets the `bytes` bytes of every rank's src side by side, rank 0's first. Rows of dst are n * bytes apart. */
+    int (*all_gather)(struct kern_ctx *k, struct dev_bytes *dst, const struct dev_bytes *src, size_t bytes, int rows);
+    /* `bytes` bytes of each row of src, from byte `first` on; rows of src are ld bytes apart, those of dst `bytes`. No other rank takes part. */
+    int (*take_columns)(struct kern_ctx *k, struct dev_bytes *dst, const struct dev_bytes *src, size_t first, size_t bytes, size_t ld,
+                        int rows);
     /* Copies that the device makes while the host goes on. fetch's dst is memory of alloc_host, and may be read once wait has returned 0 for
      * a mark that was set after the fetch. mark notes how far the queue has come, under a number from 0 to BACKEND_MARKS - 1; wait returns when
      * everything before the mark's latest setting is done, and says as sync does when the device has failed. */
@@ -71,7 +98,7 @@ struct backend {
     int (*stamp)(struct kern_ctx *k, int i);
     double (*stamp_seconds)(struct kern_ctx *k, int a, int b);
     int (*memory)(struct kern_ctx *k, struct backend_memory *ret);
-    /* What decides the bits of a result beside the dtype ("cpu avx2", "cuda sm_90 bf16 wgmma"), for /version. */
+    /* What decides the bits of a result beside the dtype ("portable-1", "cpu avx2", "cuda sm_90 bf16 wgmma"), for /version. */
     const char *(*numerics_class)(struct kern_ctx *k);
 };
 

@@ -158,6 +158,10 @@ struct kern_ops {
     int (*mamba_new)(struct kern_ctx *k, const struct mamba_parts *parts, struct kern_mamba **ret, struct err *err);
     void (*mamba_free)(struct kern_ctx *k, struct kern_mamba *w); /* NULL is valid */
     size_t (*mamba_bytes)(const struct kern_mamba *w);
+    /* The same weights in k's memory, copied from those that were made on `from`, another device of the backend that computes as k does. NULL where
+     * contexts share them (backend.h). ERR_NOMEM, ERR_DEVICE. */
+    int (*matrix_copy)(struct kern_ctx *k, struct kern_ctx *from, const struct kern_matrix *w, struct kern_matrix **ret);
+    int (*mamba_copy)(struct kern_ctx *k, struct kern_ctx *from, const struct kern_mamba *w, struct kern_mamba **ret);
 
     /* ---- the ops ----------------------------------------------------------------------------------------- */
 #define OP(name, kind, bits, args, ...) int (*name)(__VA_ARGS__);

@@ -75,8 +75,8 @@ static bool has_threshold(const struct model_config *c, const struct layer_plan 
     [id] = {.name = name_, .shape = shape_, .role = ROLE_BIAS, .slice = how, .heads = layout, .place = PLACE_BLOCK, .present = if_}
 #define HEADS(id, stem, out, how, layout) \
     WEIGHT(id, stem ".weight", out ",H", how, layout), BIAS(id##_BIAS, stem ".bias", out, how, layout, qkv_bias)
-#define MLP(id, stem, out, in, how, bias_how) \
-    WEIGHT(id, stem ".weight", out "," in, how, HEADS_NONE), BIAS(id##_BIAS, stem ".bias", out, bias_how, HEADS_NONE, mlp_bias)
+#define MLP(id, stem, out, in) \
+    WEIGHT(id, stem ".weight", out "," in, SLICE_OUT, HEADS_NONE), BIAS(id##_BIAS, stem ".bias", out, SLICE_OUT, HEADS_NONE, mlp_bias)
 /* Routers are small: every rank holds them whole. */
 #define ROUTER(id, kind, name_, shape_, role_) [id] = {.name = name_, .shape = shape_, .role = role_, .place = PLACE_ROUTER, .router = kind}
 #define ROUTER_WIDE(id, kind, name_, shape_, role_) \
@@ -121,16 +121,15 @@ static const struct row rows[SCHEMA_ROWS] = {
     HEAD_NORM(SCHEMA_Q_NORM, "self_attn.q_norm.weight", HEADS_HALVES, qk_norm),
     HEAD_NORM(SCHEMA_K_NORM, "self_attn.k_norm.weight", HEADS_HALVES, qk_norm),
     HEAD_NORM(SCHEMA_V_NORM, "self_attn.v_norm.weight", HEADS_PLAIN, v_norm),
-    WEIGHT(SCHEMA_O, "self_attn.o_proj.weight", "H,Q", SLICE_IN_HEADS, HEADS_PLAIN),
-    BIAS(SCHEMA_O_BIAS, "self_attn.o_proj.bias", "H", SLICE_NONE, HEADS_NONE, o_bias),
+    WEIGHT(SCHEMA_O, "self_attn.o_proj.weight", "H,Q", SLICE_OUT, HEADS_IN),
+    BIAS(SCHEMA_O_BIAS, "self_attn.o_proj.bias", "H", SLICE_OUT, HEADS_NONE, o_bias),
     NORM(SCHEMA_MLP_NORM, PLACE_BLOCK, "post_attention_layernorm.weight", "H", NULL),
-    MLP(SCHEMA_GATE, "mlp.gate_proj", "F", "H", SLICE_OUT, SLICE_OUT),
-    MLP(SCHEMA_UP, "mlp.up_proj", "F", "H", SLICE_OUT, SLICE_OUT),
-    MLP(SCHEMA_DOWN, "mlp.down_proj", "H", "F", SLICE_IN, SLICE_NONE),
+    MLP(SCHEMA_GATE, "mlp.gate_proj", "F", "H"),
+    MLP(SCHEMA_UP, "mlp.up_proj", "F", "H"),
+    MLP(SCHEMA_DOWN, "mlp.down_proj", "H", "F"),
 
     NORM(SCHEMA_FINAL_NORM, PLACE_TAIL, "model.norm.weight", "H", NULL),
-    [SCHEMA_HEAD] =
-        {.name = "lm_head.weight", .shape = "V,H", .role = ROLE_LINEAR, .slice = SLICE_OUT, .place = PLACE_TAIL, .present = untied},
+    [SCHEMA_HEAD] = {.name = "lm_head.weight", .shape = "V,H", .role = ROLE_LINEAR, .place = PLACE_TAIL, .present = untied},
 };
 
 bool schema_is_bias(enum schema_row row)

@@ -77,12 +77,13 @@ enum tensor_role {
     ROLE_ROUTER_THRESHOLD,
 };
 
-/* Which part of it a rank of several would hold. OUT: rows, which are output columns of the product; IN: columns, whose products are
- * summed over ranks; HEADS and KV_HEADS: rows by head; IN_HEADS: columns by query head. */
-enum slice { SLICE_NONE, SLICE_OUT, SLICE_IN, SLICE_HEADS, SLICE_KV_HEADS, SLICE_IN_HEADS };
+/* Which rows of it a rank of several holds (engine/model/share.h): all; an equal part, which are output columns of the product, so that no sum
+ * crosses ranks; those of its query heads; those of its KV heads. */
+enum slice { SLICE_NONE, SLICE_OUT, SLICE_HEADS, SLICE_KV_HEADS };
 
-/* Whether a dimension (that of `slice`, or the only one) consists of heads, and how kernels lay a head out: HALVES as rotation pairs its values. */
-enum head_layout { HEADS_NONE, HEADS_PLAIN, HEADS_HALVES };
+/* Whether a dimension consists of heads, and how kernels lay a head out: HALVES as rotation pairs its values; IN: the columns, plain; else the rows, or
+ * the only dimension. */
+enum head_layout { HEADS_NONE, HEADS_PLAIN, HEADS_HALVES, HEADS_IN };
 
 /* A row of the schema as one layer of one model has it. */
 struct tensor_spec {

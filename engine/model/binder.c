@@ -14,9 +14,17 @@ struct source {
     struct tensor_spec spec;
     enum dtype type;
     struct head_pad pad; /* of its heads; hp = hd: nothing to do */
-    const void *data;    /* the tensor's bytes, or those of a copy: aligned, heads padded */
+    const void *data;    /* the tensor's bytes from its first row on, or those of a copy: aligned, heads padded */
     size_t rows, cols;   /* of data; a vector has one column */
 };
+
+/* Leaves the rows that are the rank's. */
+static void cut(struct source *s, const struct binder *b)
+{
+    struct share_rows of = share_rows(&b->share, b->c, s->spec.slice, s->rows);
+    s->data = (const char *)s->t->data + of.first * s->cols * dtype_size(s->type);
+    s->rows = of.n;
+}
 
 static struct source take(struct binder *b, enum schema_row row)
 {
@@ -29,6 +37,7 @@ static struct source take(struct binder *b, enum schema_row row)
     s.rows = (size_t)s.t->shape[0];
     s.cols = (size_t)tensor_elements(s.t) / s.rows;
     int hd = b->c->head_dim;
+    cut(&s, b);
     s.pad = (struct head_pad){hd, s.spec.heads == HEADS_NONE ? hd : model_config_padded_head_dim(b->c), s.spec.heads == HEADS_HALVES};
     return s;
 }
@@ -37,11 +46,11 @@ static void *padded(struct source *s)
 {
     size_t hd = (size_t)s->pad.hd, hp = (size_t)s->pad.hp, size = dtype_size(s->type);
     void *copy;
-    if (s->spec.slice == SLICE_IN_HEADS) {
-        copy = head_pad_columns(&s->pad, s->t->data, s->rows, s->cols / hd, size);
+    if (s->spec.heads == HEADS_IN) {
+        copy = head_pad_columns(&s->pad, s->data, s->rows, s->cols / hd, size);
         s->cols = s->cols / hd * hp;
     } else {
-        copy = head_pad_rows(&s->pad, s->t->data, s->rows / hd, s->cols, size);
+        copy = head_pad_rows(&s->pad, s->data, s->rows / hd, s->cols, size);
         s->rows = s->rows / hd * hp;
     }
     return copy;
@@ -50,14 +59,14 @@ static void *padded(struct source *s)
 /* Fills s->data: the values where the compiler may assume aligned loads, heads padded. */
 static int lay_out(struct binder *b, struct source *s)
 {
+    size_t bytes = s->rows * s->cols * dtype_size(s->type);
     void *copy;
-    s->data = s->t->data;
     if (s->pad.hp != s->pad.hd) {
         copy = padded(s);
-    } else if ((uintptr_t)s->t->data % dtype_size(s->type)) {
-        copy = malloc(s->t->n_bytes);
+    } else if ((uintptr_t)s->data % dtype_size(s->type)) {
+        copy = malloc(bytes);
         if (copy)
-            memcpy(copy, s->t->data, s->t->n_bytes);
+            memcpy(copy, s->data, bytes);
     } else {
         return 0;
     }

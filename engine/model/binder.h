@@ -3,6 +3,7 @@
 #pragma once
 #include "engine/checkpoint/safetensors.h"
 #include "engine/checkpoint/tensor_schema.h"
+#include "engine/model/share.h"
 #include "kernels/backend.h"
 
 #define BINDER_MAX_PARTS 3
@@ -11,6 +12,7 @@
 struct binder {
     struct kern_ctx *k;
     const struct model_config *c;
+    struct share share; /* which part of the model is bound */
     const struct safetensors *s;
     struct schema_of of;             /* whose tensors are bound */
     size_t bytes;                    /* in backend memory so far */
@@ -24,7 +26,7 @@ int binder_matrix(struct binder *b, enum matrix_kind kind, const enum schema_row
 /* The values of n tensors times `scale`, one after the other, as f32 in backend memory. On an error too, what is in *ret is owned by the
  * caller. A row that this layer does not have leaves *ret alone. */
 int binder_vector(struct binder *b, const enum schema_row *rows, int n, float scale, struct dev_f32 **ret);
-/* A tensor as it is stored, all values finite; borrowed until the next binder_matrix, binder_vector or binder_mamba. */
+/* A tensor whole and as it is stored, all values finite; borrowed until the next binder_matrix, binder_vector or binder_mamba. */
 int binder_tensor(struct binder *b, enum schema_row row, struct kern_tensor *ret);
 /* A Mamba router of tensors that binder_tensor gave. */
 int binder_mamba(struct binder *b, const struct mamba_parts *parts, struct kern_mamba **ret);

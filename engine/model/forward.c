@@ -1,4 +1,5 @@
-/* One loop for every architecture: what a layer does follows from its record in the plan. */
+/* One loop for every architecture: what a layer does follows from its record in the plan. Ranks of a model compute their own heads and columns of each
+ * product and gather the others': four times a layer (heads, columns of x behind o, of the MLP's middle, of x behind down). */
 #include "engine/model/forward.h"
 #include <math.h>
 
@@ -29,7 +30,8 @@ struct layer {
     const struct batch *b;
     const struct layer_plan *p;
     const struct layer_weights *lw;
-    struct kern_heads heads;
+    struct kern_heads heads; /* those that the model holds */
+    struct dev_act *attn;    /* their outputs */
     struct layer_rows rows;
     int index, width; /* width: of a row of qkv */
 };
@@ -51,7 +53,7 @@ static int project(const struct layer *l)
     for (int i = 0; r >= 0 && i < l->lw->n_proj; i++) {
         const struct projection *p = &l->lw->proj[i];
         struct rows of = p->rows == ROWS_ATTENDING ? l->rows.attending : p->rows == ROWS_EXECUTED ? l->rows.executed : l->rows.all;
-        r = p->bypass ? k->ops->matmul_bypass(k, &l->heads, w->attn, w->qkv, w->xn, p->w, d, of)
+        r = p->bypass ? k->ops->matmul_bypass(k, &l->heads, l->attn, w->qkv, w->xn, p->w, d, of)
                       : k->ops->matmul(k, w->qkv, p->col, l->width, w->xn, d, p->w, of);
     }
     return r;
@@ -75,7 +77,7 @@ static int norm_heads(const struct layer *l)
     for (int i = 0; i < 3 && r >= 0; col += parts[i++].heads * h->hd)
         if (parts[i].w)
             r = k->ops->head_norm(k, l->w->qkv, col, l->width, parts[i].heads, h->hd, hd, parts[i].w, parts[i].rows, l->m->config.rms_eps);
-    return r >= 0 && layer_has_linear(l->p) && l->p->v_norm ? k->ops->spread_values(k, h, l->w->attn, l->w->qkv, l->rows.executed) : r;
+    return r >= 0 && layer_has_linear(l->p) && l->p->v_norm ? k->ops->spread_values(k, h, l->attn, l->w->qkv, l->rows.executed) : r;
 }
 
 /* Into the slots. Where a layer has no positions, every row turns by the one row of a table that turns nothing. */
@@ -88,6 +90,30 @@ static int rotate(const struct layer *l)
         step.pos = l->w->no_pos;
     return m->k->ops->rope_store(m->k, &l->heads, l->w->qkv, still ? m->still_cos : m->rope_cos, still ? m->still_sin : m->rope_sin, &step,
                                  l->w->place.slot, l->rows.attending);
+}
+
+/* What a rank has of every row, put together with what the others have: dst = all ranks' `cols` columns of src. */
+static int gather(const struct layer *l, struct dev_bytes *dst, const struct dev_bytes *src, int cols, size_t size)
+{
+    const struct share *s = &l->m->share;
+    return share_n(s) > 1 ? share_gather(s, l->m->k, dst, src, cols, size, l->b->n_rows) : 0;
+}
+
+/* x[r] += gate[r] * W a[r]. a: [n, lda] */
+static int add_product(const struct layer *l, const struct dev_act *a, int lda, const struct kern_matrix *w, const struct dev_f32 *gate)
+{
+    const struct share *s = &l->m->share;
+    struct kern_ctx *k = l->m->k;
+    struct dev_f32 *x = l->w->x, *part = l->w->x_part;
+    int d = l->m->config.hidden, own = share_hidden(s, &l->m->config);
+    size_t bytes = (size_t)own * sizeof(float);
+    if (share_n(s) == 1)
+        return k->ops->matmul_residual(k, x, a, lda, w, gate, l->rows.finished);
+    int r =
+        k->backend->take_columns(k, DEV_BYTES(part), DEV_BYTES(x), (size_t)s->rank * bytes, bytes, (size_t)d * sizeof(float), l->b->n_rows);
+    if (r >= 0)
+        r = k->ops->matmul_residual(k, part, a, lda, w, gate, l->rows.finished);
+    return r < 0 ? r : gather(l, DEV_BYTES(x), DEV_BYTES(part), own, sizeof(float));
 }
 
 /* x += o(attention of its input), or o(its own values) for executed rows that do not attend. */
@@ -104,10 +130,11 @@ static int attention_block(const struct layer *l)
     if (r >= 0)
         r = rotate(l);
     if (r >= 0)
-        r = k->ops->attention(k, &l->heads, w->attn, w->qkv, &l->b->step, l->index, &w->place, 1.0f / sqrtf((float)m->config.head_dim));
+        r = k->ops->attention(k, &l->heads, l->attn, w->qkv, &l->b->step, l->index, &w->place, 1.0f / sqrtf((float)m->config.head_dim));
     if (r >= 0)
-        r = k->ops->matmul_residual(k, w->x, w->attn, l->heads.h * l->heads.hd, l->lw->o, l->p->attn_gate == GATE_CHOSEN ? w->gate : NULL,
-                                    l->rows.finished);
+        r = gather(l, DEV_BYTES(w->attn), DEV_BYTES(l->attn), l->heads.h * l->heads.hd, dtype_size(k->act));
+    if (r >= 0)
+        r = add_product(l, w->attn, m->config.n_heads * l->heads.hd, l->lw->o, l->p->attn_gate == GATE_CHOSEN ? w->gate : NULL);
     return r;
 }
 
@@ -118,11 +145,12 @@ static int mlp_block(const struct layer *l)
     struct workspace *w = l->w;
     struct kern_ctx *k = l->m->k;
     int r = k->ops->rmsnorm(k, w->xn, l->p->mlp_from_norm ? w->x : NULL, w->x, l->lw->mlp_norm, l->rows.finished, c->hidden, c->rms_eps);
+    struct dev_act *own = w->ffn_part ? w->ffn_part : w->ffn;
     if (r >= 0)
-        r = k->ops->matmul_swiglu(k, w->ffn, w->xn, l->lw->gate_up, l->rows.finished);
+        r = k->ops->matmul_swiglu(k, own, w->xn, l->lw->gate_up, l->rows.finished);
     if (r >= 0)
-        r = k->ops->matmul_residual(k, w->x, w->ffn, c->ffn, l->lw->down, NULL, l->rows.finished);
-    return r;
+        r = gather(l, DEV_BYTES(w->ffn), DEV_BYTES(own), share_ffn(&l->m->share, c), dtype_size(k->act));
+    return r < 0 ? r : add_product(l, w->ffn, c->ffn, l->lw->down, NULL);
 }
 
 static int blend(const struct layer *l)
@@ -140,8 +168,10 @@ int forward_layer(const struct model *m, struct workspace *w, const struct batch
     struct kern_ctx *k = m->k;
     const struct dev_u8 *route = layer_is_routed(p) ? dev_u8_at(w->route, (size_t)layer * (size_t)b->n_rows) : NULL;
     struct layer l = {.m = m, .w = w, .b = b, .p = p, .lw = &m->weights.layers[layer], .index = layer};
-    l.heads = (struct kern_heads){.h = c->n_heads, .hk = c->n_kv_heads, .hd = model_config_padded_head_dim(c), .kv = kv->kv};
-    l.width = (c->n_heads + 2 * c->n_kv_heads) * l.heads.hd;
+    l.heads = (struct kern_heads){
+        .h = share_heads(&m->share, c), .hk = share_kv_heads(&m->share, c), .hd = model_config_padded_head_dim(c), .kv = kv->kv};
+    l.attn = w->attn_part ? w->attn_part : w->attn;
+    l.width = (l.heads.h + 2 * l.heads.hk) * l.heads.hd;
     l.rows = divide_rows(p, w, b, layer == c->n_layers - 1);
     int r = forward_router(m, w, b, layer);
     if (r >= 0)

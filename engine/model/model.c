@@ -64,11 +64,11 @@ static int load_weights_and_hash(struct model *m, const struct model_options *o,
     struct hash_job job = {
         .dir = o->dir, .files = files, .progress = {.log = o->log, .what = "weights hashed", .bytes = bytes, .total = bytes}};
     pthread_t thread;
-    bool threaded = !pthread_create(&thread, NULL, hash_main, &job);
-    int r = weights_load(m->k, &m->config, m->plan, files, &layers, &m->weights, err);
+    bool hashes = !m->share.rank, threaded = hashes && !pthread_create(&thread, NULL, hash_main, &job);
+    int r = weights_load(m->k, &m->config, m->plan, files, &m->share, &layers, &m->weights, err);
     if (threaded)
         pthread_join(thread, NULL);
-    else
+    else if (hashes)
         hash_main(&job);
     if (r >= 0 && job.r < 0) {
         r = job.r;
@@ -159,20 +159,35 @@ static int check_weights(const struct model *m, const struct safetensors *files,
 {
     struct backend_memory memory;
     size_t need = 0, element = dtype_size(m->k->act);
-    for (size_t i = 0; i < safetensors_count(files); i++)
-        need += (size_t)tensor_elements(safetensors_at(files, i)) * element;
+    for (size_t i = 0; i < safetensors_count(files); i++) {
+        const struct tensor *t = safetensors_at(files, i);
+        size_t ranks = strncmp(t->name, "model.layers.", 13) ? 1 : (size_t)share_n(&m->share);
+        need += (size_t)tensor_elements(t) * element / ranks;
+    }
     if (m->k->backend->memory(m->k, &memory) < 0 || need <= memory.free_bytes)
         return 0;
     return err_field(err, ERR_NOMEM, "model", "the model needs %zu MiB for its weights in %s, and %zu of the %s device's %zu MiB are free",
                      need >> 20, dtype_name(m->k->act), memory.free_bytes >> 20, m->k->backend->name, memory.total_bytes >> 20);
 }
 
+static int pick_precision(const char *name, enum matmul_precision *ret, struct err *err)
+{
+    bool high = name && !strcmp(name, "high");
+    if (name && !high && strcmp(name, "highest"))
+        return err_field(err, ERR_INVALID, "matmul_precision", "matmul_precision must be highest or high, not \"%.32s\"", name);
+    *ret = high ? MATMUL_HIGH : MATMUL_HIGHEST;
+    return 0;
+}
+
 int model_open(const struct model_options *o, const struct backend *backend, struct model *m, struct err *err)
 {
     memset(m, 0, sizeof(*m));
     struct safetensors *files = NULL;
-    struct backend_config bc = {.cpu_level = o->cpu_level, .cuda_level = o->cuda_level, .log = o->log};
-    int r = model_config_load(o->dir, &o->overrides, o->log, &m->config, err);
+    struct backend_config bc = {.device_index = o->device_index, .cpu_level = o->cpu_level, .cuda_level = o->cuda_level, .log = o->log};
+    int r = pick_precision(o->matmul_precision, &m->precision, err);
+    bc.precision = m->precision;
+    if (r >= 0)
+        r = model_config_load(o->dir, &o->overrides, o->log, &m->config, err);
     if (r >= 0)
         r = safetensors_open_dir(o->dir, &files, err);
     if (r >= 0)
@@ -182,6 +197,9 @@ int model_open(const struct model_options *o, const struct backend *backend, str
         m->plan = calloc((size_t)m->config.n_layers, sizeof(*m->plan));
         r = m->plan ? layer_plan_fill(&m->config, files, o->overrides.dense_layers, m->plan, err) : err_set(err, ERR_NOMEM, "layer plan");
     }
+    m->share = o->share;
+    if (r >= 0)
+        r = share_check(share_n(&m->share), &m->config, err);
     if (r >= 0) {
         choose_length(m, o);
         r = check_window(m, err);
@@ -192,7 +210,7 @@ int model_open(const struct model_options *o, const struct backend *backend, str
         r = check_weights(m, files, err);
     if (r >= 0)
         r = load_weights_and_hash(m, o, files, err);
-    if (r >= 0)
+    if (r >= 0 && !m->share.rank)
         tied_head_check(&m->config, files, o->log);
     if (r >= 0)
         r = check_length(m, err);
@@ -212,16 +230,22 @@ int model_open(const struct model_options *o, const struct backend *backend, str
     return r;
 }
 
+static void free_device(struct model *m)
+{
+    const struct backend *b = m->k->backend;
+    weights_free(m->k, &m->weights);
+    b->free(m->k, DEV_BYTES(m->rope_cos));
+    b->free(m->k, DEV_BYTES(m->rope_sin));
+    b->free(m->k, DEV_BYTES(m->still_cos));
+    b->free(m->k, DEV_BYTES(m->still_sin));
+}
+
 void model_close(struct model *m)
 {
     if (m->k) {
-        const struct backend *b = m->k->backend;
-        weights_free(m->k, &m->weights);
-        b->free(m->k, DEV_BYTES(m->rope_cos));
-        b->free(m->k, DEV_BYTES(m->rope_sin));
-        b->free(m->k, DEV_BYTES(m->still_cos));
-        b->free(m->k, DEV_BYTES(m->still_sin));
-        b->close(m->k);
+        if (!m->borrows)
+            free_device(m);
+        m->k->backend->close(m->k);
     }
     free(m->plan);
     memset(m, 0, sizeof(*m));
@@ -229,7 +253,7 @@ void model_close(struct model *m)
 
 size_t model_kv_row_bytes(const struct model *m)
 {
-    return 2 * (size_t)m->config.n_kv_heads * (size_t)model_config_padded_head_dim(&m->config) * dtype_size(m->k->act);
+    return 2 * (size_t)share_kv_heads(&m->share, &m->config) * (size_t)model_config_padded_head_dim(&m->config) * dtype_size(m->k->act);
 }
 
 size_t model_state_bytes(const struct model *m)

@@ -32,7 +32,7 @@ static int bind_projection(struct binder *b, struct layer_weights *lw, const enu
 static int bind_qkv(struct binder *b, const struct layer_plan *p, struct layer_weights *lw)
 {
     static const enum schema_row rows[3] = {SCHEMA_Q, SCHEMA_K, SCHEMA_V};
-    int hd = model_config_padded_head_dim(b->c), q = b->c->n_heads * hd, kv = b->c->n_kv_heads * hd;
+    int hd = model_config_padded_head_dim(b->c), q = share_heads(&b->share, b->c) * hd, kv = share_kv_heads(&b->share, b->c) * hd;
     bool linear = layer_has_linear(p);
     int n_first = linear ? 2 : layer_is_routed(p) && p->kv == KV_ALL ? 1 : 3;
     int r = bind_projection(b, lw, rows, n_first, 0, ROWS_ATTENDING);
@@ -201,10 +201,10 @@ static int bind_all(struct binder *b, const struct layer_plan *plan, struct load
 }
 
 int weights_load(struct kern_ctx *k, const struct model_config *c, const struct layer_plan *plan, const struct safetensors *s,
-                 struct load_progress *progress, struct weights *ret, struct err *err)
+                 const struct share *share, struct load_progress *progress, struct weights *ret, struct err *err)
 {
     struct weights w = {0};
-    struct binder b = {.k = k, .c = c, .s = s, .err = err};
+    struct binder b = {.k = k, .c = c, .share = *share, .s = s, .err = err};
     int r = tensor_match(c, plan, s, &w.n_params, err);
     if (r >= 0)
         r = bind_all(&b, plan, progress, &w);

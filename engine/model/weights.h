@@ -5,6 +5,7 @@
 #include "engine/checkpoint/model_config.h"
 #include "engine/checkpoint/safetensors.h"
 #include "engine/checkpoint/tensor_schema.h"
+#include "engine/model/share.h"
 #include "kernels/backend.h"
 
 struct load_progress;
@@ -51,11 +52,14 @@ struct weights {
     int64_t n_params; /* as stored, tied embeddings counted once */
 };
 
-/* A layer that the plan forces dense is loaded without its router. progress (or NULL) counts layers. Errors name the tensor. */
+/* A layer that the plan forces dense is loaded without its router. share: the part that is loaded. progress (or NULL) counts layers. Errors name the
+ * tensor. */
 int weights_load(struct kern_ctx *k, const struct model_config *c, const struct layer_plan *plan, const struct safetensors *s,
-                 struct load_progress *progress, struct weights *ret, struct err *err);
+                 const struct share *share, struct load_progress *progress, struct weights *ret, struct err *err);
 /* Binds one router again, from files that have changed since. On error the router is lost. */
 int weights_bind_router(struct kern_ctx *k, const struct model_config *c, struct schema_of of, const struct safetensors *s,
                         struct weights *w, struct err *err);
+/* Copies from another device of the backend. On error *ret is half-made. */
+int weights_copy(struct kern_ctx *k, struct kern_ctx *from, const struct model_config *c, const struct weights *w, struct weights *ret);
 void weights_free(struct kern_ctx *k, struct weights *w);     /* copes with half-loaded */
 enum dtype weights_stored_dtype(const struct safetensors *s); /* of the embedding */

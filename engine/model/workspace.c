@@ -23,7 +23,9 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
 {
     const struct model_config *c = &m->config;
     size_t n = (size_t)max_rows, d = (size_t)c->hidden, l = (size_t)c->n_layers, act = dtype_size(m->k->act), router = 0;
-    size_t hd = (size_t)model_config_padded_head_dim(c), q = (size_t)c->n_heads * hd, kv = (size_t)c->n_kv_heads * hd;
+    const struct share *s = &m->share;
+    size_t hd = (size_t)model_config_padded_head_dim(c), own_q = (size_t)share_heads(s, c) * hd, kv = (size_t)share_kv_heads(s, c) * hd;
+    bool parts = share_n(s) > 1;
     bool gated = false, nested = false, no_rope = false;
     for (int i = 0; i < c->n_layers; i++) {
         const struct layer_weights *lw = &m->weights.layers[i];
@@ -42,8 +44,11 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         {&w->x, n * d * 4},
         {&w->x0, gated ? n * d * 4 : 0},
         {&w->xn, n * d * act},
-        {&w->qkv, n * (q + 2 * kv) * act},
-        {&w->attn, n * q * act},
+        {&w->qkv, n * (own_q + 2 * kv) * act},
+        {&w->attn, n * (size_t)c->n_heads * hd * act},
+        {&w->attn_part, parts ? n * own_q * act : 0},
+        {&w->ffn_part, parts ? n * (size_t)share_ffn(s, c) * act : 0},
+        {&w->x_part, parts ? n * (size_t)share_hidden(s, c) * 4 : 0},
         {&w->ffn, n * (size_t)c->ffn * act},
         {&w->router, n * router * 4},
         {&w->route, l * n},
@@ -97,6 +102,9 @@ void workspace_done(struct workspace *w)
                                DEV_BYTES(w->qkv),
                                DEV_BYTES(w->attn),
                                DEV_BYTES(w->ffn),
+                               DEV_BYTES(w->attn_part),
+                               DEV_BYTES(w->ffn_part),
+                               DEV_BYTES(w->x_part),
                                DEV_BYTES(w->router),
                                DEV_BYTES(w->route),
                                DEV_BYTES(w->prob),

@@ -5,18 +5,22 @@
 struct workspace {
     struct kern_ctx *k;
     int max_rows;
-    size_t bytes;           /* of all of them */
-    struct dev_f32 *x;      /* [max_rows, hidden] residual stream */
-    struct dev_f32 *x0;     /* [max_rows, hidden] a gated layer's input; NULL where no layer needs it */
-    struct dev_act *xn;     /* [max_rows, hidden] */
-    struct dev_act *qkv;    /* [max_rows, (h + 2 hk) * hd] */
-    struct dev_act *attn;   /* [max_rows, h * hd] */
-    struct dev_act *ffn;    /* [max_rows, ffn] */
-    struct dev_f32 *router; /* [max_rows, widest router]; NULL without routers */
-    struct dev_u8 *route;   /* [n_layers, n] enum decision, n the rows of the step; dense layers' are not written */
-    struct dev_f32 *prob;   /* [n_layers, n] compared probabilities */
-    struct dev_f32 *gate;   /* [max_rows] */
-    struct dev_f32 *margin; /* [max_rows] of the last router asked, where it has one */
+    size_t bytes;         /* of all of them */
+    struct dev_f32 *x;    /* [max_rows, hidden] residual stream */
+    struct dev_f32 *x0;   /* [max_rows, hidden] a gated layer's input; NULL where no layer needs it */
+    struct dev_act *xn;   /* [max_rows, hidden] */
+    struct dev_act *qkv;  /* [max_rows, (h + 2 hk) * hd], of the heads that the model holds */
+    struct dev_act *attn; /* [max_rows, h * hd] */
+    struct dev_act *ffn;  /* [max_rows, ffn] */
+    /* of one rank of n, NULL without others: its columns of attn, ffn and x */
+    struct dev_act *attn_part; /* [max_rows, h * hd / n] */
+    struct dev_act *ffn_part;  /* [max_rows, ffn / n] */
+    struct dev_f32 *x_part;    /* [max_rows, hidden / n] */
+    struct dev_f32 *router;    /* [max_rows, widest router]; NULL without routers */
+    struct dev_u8 *route;      /* [n_layers, n] enum decision, n the rows of the step; dense layers' are not written */
+    struct dev_f32 *prob;      /* [n_layers, n] compared probabilities */
+    struct dev_f32 *gate;      /* [max_rows] */
+    struct dev_f32 *margin;    /* [max_rows] of the last router asked, where it has one */
     /* of nested layers; NULL without */
     struct dev_f32 *skip_gate; /* [max_rows] */
     struct dev_f32 *skip_prob; /* [n_layers, n] as prob; other layers' are not written */

@@ -102,16 +102,16 @@ static struct flow *call_flow(struct clients *c, struct client *k, uint64_t call
     return f;
 }
 
-void clients_place(struct clients *c, struct engine_ticket *t, int max_rows)
+void clients_place(struct clients *c, const struct engine_ticket *t, struct ticket_place *p, int max_rows)
 {
-    struct client *k = t->client = find_client(c, t->client_id);
+    struct client *k = p->client = find_client(c, t->client_id);
     if (!k->n && k != &c->crowd && t->rows <= max_rows / 4)
-        t->flow = &c->alone;
+        p->flow = &c->alone;
     else if (t->rows <= (int64_t)TURN_STEPS * max_rows)
-        t->flow = &k->shared;
+        p->flow = &k->shared;
     else
-        t->flow = call_flow(c, k, t->call);
-    t->lane = t->flow->lane;
+        p->flow = call_flow(c, k, t->call);
+    p->lane = p->flow->lane;
 }
 
 static void open_flow(struct clients *c, struct flow *f)
@@ -141,21 +141,27 @@ static void close_flow(struct clients *c, struct flow *f)
 
 void clients_enter(struct clients *c, struct sequence *s)
 {
-    struct flow *f = s->ticket->flow;
+    struct ticket_place *p = s->place;
+    struct flow *f = p->flow;
     c->n_sequences++;
-    s->ticket->client->n++;
+    p->n++;
+    p->client->n++;
     if (!f->n++ && f->client)
         open_flow(c, f);
 }
 
 void clients_leave(struct clients *c, struct sequence *s)
 {
-    struct engine_ticket *t = s->ticket;
+    struct ticket_place *p = s->place;
     c->n_sequences--;
-    if (!--t->flow->n && t->flow->client)
-        close_flow(c, t->flow);
-    if (!--t->client->n)
-        forget_client(c, t->client);
+    if (!--p->flow->n && p->flow->client)
+        close_flow(c, p->flow);
+    if (!--p->client->n)
+        forget_client(c, p->client);
+    if (!--p->n) { /* others of the ticket may be moved here when another has these */
+        p->flow = NULL;
+        p->client = NULL;
+    }
 }
 
 struct flow *clients_next_flow(const struct clients *c, struct flow *f)

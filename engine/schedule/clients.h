@@ -8,6 +8,7 @@
 #define CLIENTS_CALLS 4096
 
 struct engine_ticket;
+struct ticket_place;
 
 struct clients {
     struct client *all; /* [CLIENTS_MAX] */
@@ -24,9 +25,9 @@ struct clients {
 int clients_init(struct clients *c);  /* 0 or ERR_NOMEM */
 void clients_done(struct clients *c); /* copes with half-built and with a zeroed struct */
 
-/* Finds a place for a ticket of which no sequence is here: t->client and t->flow. max_rows: of a step. */
-void clients_place(struct clients *c, struct engine_ticket *t, int max_rows);
-/* Counts a sequence in, which the caller puts into a list of its ticket's flow; or out, and forgets a flow and a client that hold no other. */
+/* Finds a place for a ticket of which no sequence is here: p->client and p->flow. max_rows: of a step. */
+void clients_place(struct clients *c, const struct engine_ticket *t, struct ticket_place *p, int max_rows);
+/* Counts a sequence in, which the caller puts into a list of its place's flow; or out, and forgets a flow and a client that hold no other. */
 void clients_enter(struct clients *c, struct sequence *s);
 void clients_leave(struct clients *c, struct sequence *s);
 

@@ -57,7 +57,7 @@ static int run_layers(struct device_executor *x, int id)
     struct kern_ctx *k = x->model.k;
     struct issue issue = {x, b};
     const int key[] = {id, b->n_rows, b->n_runs, b->n_append, b->n_want};
-    if (!k->ops->replay || b->n_rows > REPLAY_ROWS || b->n_runs != b->n_rows || b->n_append != b->n_rows)
+    if (!k->ops->replay || share_n(&x->model.share) > 1 || b->n_rows > REPLAY_ROWS || b->n_runs != b->n_rows || b->n_append != b->n_rows)
         return issue_layers(&issue);
     return k->ops->replay(k, key, sizeof(key), issue_layers, &issue);
 }
@@ -78,6 +78,8 @@ static int issue_step(struct device_executor *x, int id, struct step_rows *rows,
     int r = batch_upload(b, rows, &x->model, &x->kv);
     if (r >= 0)
         r = run_layers(x, id);
+    if (x->model.share.rank) /* the first one tells what came out */
+        return r < 0 ? r : k->backend->mark(k, id);
     if (r >= 0)
         r = k->backend->fetch(k, f->route, DEV_BYTES(x->w.route), (size_t)b->n_layers * (size_t)b->n_rows);
     if (r >= 0 && f->bad_states)
@@ -209,18 +211,19 @@ static void close_device(struct executor *face)
     free(x);
 }
 
-/* Without a stated size the pool takes an eighth of free memory, but no more than 64 sequences of full length; it never takes more than is free.
- * Returns rows. */
-static int pool_rows(const struct model *m, size_t wanted_bytes, struct err *err)
+/* Without a stated size the pool takes an eighth of free memory, but no more than 64 sequences of full length beside what is kept for small requests
+ * (policy_reserve); it never takes more than is free. Returns rows. */
+static int pool_rows(const struct model *m, const struct executor_limits *l, size_t wanted_bytes, struct err *err)
 {
-    size_t row = model_kv_row_bytes(m) + sizeof(int), one = (size_t)m->config.n_layers * (size_t)m->max_model_len, n = wanted_bytes / row;
+    size_t row = model_kv_row_bytes(m) + sizeof(int), one = (size_t)m->config.n_layers * (size_t)m->max_model_len, n = wanted_bytes / row,
+           most = 64 * one + (size_t)executor_slots_under_way(l);
     struct backend_memory mem;
     int r = m->k->backend->memory(m->k, &mem);
     if (r < 0)
         return err_set(err, r, "the device does not tell how much memory is free");
     if (!wanted_bytes) {
         n = mem.free_bytes / 8 / row;
-        n = n > 64 * one ? 64 * one : n;
+        n = n > most ? most : n;
         n = n < one ? one : n;
     }
     if (n > mem.free_bytes / row)
@@ -282,7 +285,7 @@ static int open_memory(struct device_executor *x, const struct device_executor_o
 {
     const struct model *m = &x->model;
     struct executor_limits *l = &x->face.limits;
-    int r = pool_rows(m, o->kv_cache_bytes, err);
+    int r = o->kv_slots ? o->kv_slots : pool_rows(m, l, o->kv_cache_bytes, err);
     if (r < 0)
         return r;
     l->n_kv_slots = r;
@@ -314,7 +317,7 @@ int device_executor_open(const struct device_executor_options *o, const struct b
     if (!x)
         return err_set(err, ERR_NOMEM, "no memory for the engine");
     x->face.ops = &ops;
-    int r = model_open(&o->model, backend, &x->model, err);
+    int r = o->first ? model_open_replica(&o->model, &o->first->model, &x->model, err) : model_open(&o->model, backend, &x->model, err);
     if (r >= 0)
         r = describe_layers(x, err);
     if (r >= 0) {

@@ -7,9 +7,12 @@ struct device_executor;
 
 struct device_executor_options {
     struct model_options model;
+    const struct device_executor
+        *first;            /* whose model this one has as well, on another device; it must outlive this one. NULL: it is read from files */
     int max_rows;          /* of a step; 0: the backend's default */
     int max_steps;         /* in flight; 0: the backend's default */
     size_t kv_cache_bytes; /* 0: a share of free memory */
+    int kv_slots;          /* 0: by kv_cache_bytes; of ranks but the first: as many as that one has */
     int state_slots;       /* 0: by what the KV rows take */
 };
 

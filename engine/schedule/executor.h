@@ -26,6 +26,12 @@ struct executor_limits {
     int max_positions;  /* of one sequence */
 };
 
+/* KV slots that the steps in flight and the one being packed may take. */
+static inline int64_t executor_slots_under_way(const struct executor_limits *l)
+{
+    return (int64_t)(l->max_steps + 1) * l->max_rows * l->n_layers;
+}
+
 /* Of a step that is over; borrowed until its number is launched again. */
 struct step_results {
     const unsigned char *route;      /* [n_layers, n_rows] enum decision; layers without a router are not filled */

@@ -27,17 +27,17 @@ void policy_arrive(struct policy *p, struct seq_list *from)
     while (from->n) {
         struct sequence *s = from->head;
         seq_list_remove(from, s);
-        if (!s->ticket->flow)
-            clients_place(&p->clients, s->ticket, p->max_rows);
+        if (!s->place->flow)
+            clients_place(&p->clients, s->ticket, s->place, p->max_rows);
         clients_enter(&p->clients, s);
-        seq_list_push(&s->ticket->flow->waiting, s);
+        seq_list_push(&s->place->flow->waiting, s);
         s->where = SEQUENCE_WAITING;
     }
 }
 
 void policy_remove(struct policy *p, struct sequence *s)
 {
-    struct flow *f = s->ticket->flow;
+    struct flow *f = s->place->flow;
     if (s->where == SEQUENCE_READY && s->next && s->next->lcp > s->lcp)
         s->next->lcp = s->lcp;
     seq_list_remove(s->where == SEQUENCE_WAITING ? &f->waiting : s->where == SEQUENCE_READY ? &f->ready : &f->running, s);
@@ -53,7 +53,7 @@ static struct sequence *first_of(const struct flow *f)
 
 struct sequence *policy_next(const struct policy *p, struct sequence *s)
 {
-    struct flow *f = s ? s->ticket->flow : NULL;
+    struct flow *f = s ? s->place->flow : NULL;
     if (s && s->next)
         return s->next;
     if (s && s->where == SEQUENCE_RUNNING && (f->ready.n || f->waiting.n))

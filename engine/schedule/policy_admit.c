@@ -110,8 +110,8 @@ static void leave_ready(struct admission_round *r, struct flow *f, struct sequen
 /* A lone request that has not begun waits for another's rows for one step only. */
 static bool may_wait(const struct policy *p, struct sequence *s, const struct sequence *owner)
 {
-    struct engine_ticket *t = s->ticket;
-    if (t->lane != LANE_ALONE || t->began_at || owner->ticket == t)
+    const struct ticket_place *at = s->place;
+    if (at->lane != LANE_ALONE || at->began_at || owner->ticket == s->ticket)
         return true;
     if (!s->passed)
         s->passed = p->launches + 1;
@@ -121,7 +121,7 @@ static bool may_wait(const struct policy *p, struct sequence *s, const struct se
 static enum admission try(struct admission_round *r, struct sequence *s)
 {
     struct policy *p = r->p;
-    bool lone = s->ticket->lane == LANE_ALONE;
+    bool lone = s->place->lane == LANE_ALONE;
     const struct sequence *owner = NULL;
     struct admission_terms terms = {.promised = r->promised + (lone ? 0 : p->reserve),
                                     .states_kept = lone ? 0 : p->state_reserve,
@@ -177,9 +177,9 @@ static int admit_flow(struct admission_round *r, struct flow *f, int64_t quota)
             f->tried_all = true;
         if (a == ADMIT_WAIT_PREFIX || a == ADMIT_WAIT_ROOM)
             continue;
-        leave_ready(r, f, s);
         if (a == ADMIT_LOST)
-            return r->result.code = s->result.code;
+            return r->result.code = ERR_DEVICE;
+        leave_ready(r, f, s);
     }
     return 0;
 }

@@ -98,7 +98,7 @@ static void end(struct division *d)
     p->launches++;
     for (int i = 0; i < p->n_grants; i++) {
         struct sequence *s = p->grants[i].seq;
-        struct flow *f = s->ticket->flow;
+        struct flow *f = s->place->flow;
         if (kind_of(p, s) == DUE_TOKEN && f->next[DUE_TOKEN]) {
             seq_list_remove(&f->running, s);
             seq_list_push(&f->running, s);

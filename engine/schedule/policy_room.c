@@ -33,7 +33,7 @@ int64_t policy_promised(const struct policy *p)
 /* ---- preemption ----------------------------------------------------------------------------------------------------- */
 void policy_preempt(struct policy *p, const struct sequence_env *e, struct sequence *s)
 {
-    struct flow *f = s->ticket->flow;
+    struct flow *f = s->place->flow;
     int due = policy_due(p, s);
     p->due -= due;
     f->due -= due;

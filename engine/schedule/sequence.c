@@ -1,6 +1,7 @@
 /* A request's outputs: allocated before it is queued, filled from the results of steps, completed at the end. */
 #include "engine/schedule/sequence.h"
 #include "common/monotonic.h"
+#include "engine/schedule/ticket.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,7 @@ int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_l
     size_t scored = (size_t)(req->n_tokens - req->score_begin), fresh = (size_t)req->max_new, layers = (size_t)n_layers;
     *s = (struct sequence){.req = req,
                            .ticket = ticket,
+                           .place = ticket ? &ticket->places[0] : NULL,
                            .k1 = req->top_k > 1 ? req->top_k : 1,
                            .table_off = -1,
                            .state_slot = -1,
@@ -50,7 +52,7 @@ int sequence_prepare(struct sequence *s, const struct eval_request *req, int n_l
                                      .new_top_ids = s->new_top_ids,
                                      .new_top_logprobs = s->new_top_logprobs};
     s->n_prompt_rows = req->n_tokens - (req->max_new ? 0 : 1);
-    s->table_cap = req->n_tokens - 1 + req->max_new;
+    s->load = s->table_cap = req->n_tokens - 1 + req->max_new;
     return 0;
 }
 
@@ -197,12 +199,17 @@ static void leave(struct sequence *s, const struct sequence_env *e)
     s->route = s->need = NULL;
 }
 
-void sequence_preempt(struct sequence *s, const struct sequence_env *e)
+void sequence_withdraw(struct sequence *s, const struct sequence_env *e)
 {
     assert(!s->done && !s->in_flight);
     leave(s, e);
     s->state_pos = -1;
     s->n_kv = s->n_cached = s->n_rerun_left = s->rerun_pos = s->n_appending = 0;
+}
+
+void sequence_preempt(struct sequence *s, const struct sequence_env *e)
+{
+    sequence_withdraw(s, e);
     s->n_preempted++;
 }
 

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 
 struct engine_ticket;
+struct ticket_place;
 
 /* In which list of its ticket's flow (flow.h) a sequence is. */
 enum sequence_where { SEQUENCE_ELSEWHERE, SEQUENCE_WAITING, SEQUENCE_READY, SEQUENCE_RUNNING };
@@ -19,6 +20,9 @@ enum sequence_where { SEQUENCE_ELSEWHERE, SEQUENCE_WAITING, SEQUENCE_READY, SEQU
 struct sequence {
     struct sequence *prev, *next; /* in one list at a time (seq_list.h) */
     struct engine_ticket *ticket;
+    struct ticket_place *place; /* of its ticket: on which device it is */
+    int64_t load;               /* rows that it will compute there, about, as the queue was told */
+    int n_losses;               /* devices that failed with a step of it in flight */
     /* the policy's */
     enum sequence_where where;
     int lcp;              /* in a window: tokens that it surely shares with the one before */
@@ -98,7 +102,7 @@ enum admission {
     ADMIT_WAIT_PREFIX, /* another sequence is computing the next row that this one needs */
     ADMIT_WAIT_ROOM,   /* too few KV slots or table entries are free */
     ADMIT_FAILED,      /* s->result holds the error */
-    ADMIT_LOST,        /* the same, and it is the executor that failed */
+    ADMIT_LOST,        /* the executor failed; s is as before */
 };
 /* What there is for a sequence. */
 struct admission_terms {
@@ -138,7 +142,10 @@ void sequence_commit_state(struct sequence *s, const struct sequence_env *e, int
 /* Wanted row i of the results: the score of the token after position pos, or the next generated token. */
 void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int pos, const struct step_results *results, int i);
 
-/* Leaves the tree and gives back all that it has on the device. It keeps its tokens and scores, and may be admitted again; it is not in flight. */
+/* Leaves the tree and gives back all that it has on the device. It keeps its tokens and scores, and may be admitted again, here or on another device,
+ * where its rows have the same bits; it is not in flight. */
+void sequence_withdraw(struct sequence *s, const struct sequence_env *e);
+/* The same where it made way for others, which is counted. */
 void sequence_preempt(struct sequence *s, const struct sequence_env *e);
 /* The same for good, and completes the result; code: 0 or why it failed. */
 void sequence_finish(struct sequence *s, const struct sequence_env *e, int code, const struct err *err);

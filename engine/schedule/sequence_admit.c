@@ -116,13 +116,12 @@ static int allocate_running(struct sequence *s, const struct sequence_env *e)
     return s->req->want_probs && !s->probs ? allocate_probs(s, e) : 0; /* one that was preempted keeps what it has */
 }
 
-/* why: ADMIT_FAILED for want of memory, or ADMIT_LOST. */
-static enum admission fail(struct sequence *s, const struct sequence_env *e, int code, enum admission why)
+static enum admission fail(struct sequence *s, const struct sequence_env *e, int code)
 {
     struct err err;
-    err_set(&err, code, why == ADMIT_LOST ? "copying to the device failed" : "no memory to run the request");
+    err_set(&err, code, "no memory to run the request");
     sequence_finish(s, e, code, &err);
-    return why;
+    return ADMIT_FAILED;
 }
 
 /* ---- room ---------------------------------------------------------------------------------------------------------- */
@@ -169,7 +168,7 @@ enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, 
         return ADMIT_WAIT_ROOM;
     int r = tree_enter(e->tree, s, q->tokens, q->n_tokens, s->n_prompt_rows, &s->path, &s->n_cached);
     if (r < 0)
-        return fail(s, e, r, ADMIT_FAILED);
+        return fail(s, e, r);
     if (s->n_cached > s->table_cap) /* the last token's row may be cached too, but this request has no use for it */
         s->n_cached = s->table_cap;
     s->promised = slots_for(s, e, s->n_cached, terms->ahead);
@@ -185,10 +184,12 @@ enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, 
         s->result.queued_s = monotonic_seconds() - s->submitted_s;
     r = allocate_running(s, e);
     if (r < 0)
-        return fail(s, e, r, ADMIT_FAILED);
+        return fail(s, e, r);
     r = take_prefix(s, e);
-    if (r < 0)
-        return fail(s, e, r, ADMIT_LOST);
+    if (r < 0) {
+        sequence_withdraw(s, e);
+        return ADMIT_LOST;
+    }
     if (!s->n_new) /* one that was preempted later has all its scores */
         take_scores(s);
     mark_reruns(s, e);

@@ -3,22 +3,29 @@
  * Where selectors see the whole sequence, a request that scores its tokens and goes on from them is two sequences: scores come from a pass over all
  * tokens but the last, the first generated token from a pass over all of them. The result puts the two together. */
 #pragma once
+#include "engine/engine.h"
 #include "engine/schedule/flow.h"
 #include <pthread.h>
 #include <stdatomic.h>
 
 struct queue;
 
+/* What a ticket is on one device: its sequences may be on several. The device's worker has it to itself, but for what the queue fills in. */
+struct ticket_place {
+    bool used;             /* a sequence of it was sent here; under queue->lock */
+    uint64_t submitted_at; /* steps that had been launched, as far as the queue knew, when the first came; under queue->lock until then */
+    struct client *client;
+    struct flow *flow; /* NULL: no sequence of it is here */
+    enum lane lane;
+    int n;             /* sequences that are here */
+    uint64_t began_at; /* the step that had its first row, counted from 1; 0: none yet */
+};
+
 struct engine_ticket {
     struct queue *queue;
     uint64_t client_id, call; /* whose it is, and of which call; the first request's */
     int64_t rows;             /* that it would compute alone, about */
-    uint64_t submitted_at;    /* steps that had been launched, as far as the queue knew */
-    /* the worker's */
-    struct client *client;
-    struct flow *flow; /* NULL: it has not arrived */
-    enum lane lane;
-    uint64_t began_at;         /* the step that had its first row, counted from 1; 0: none yet */
+    struct ticket_place places[ENGINE_DEVICES_MAX];
     int n;                     /* requests */
     int n_seqs;                /* sequences; the first n are the requests', the others score for some of them */
     struct sequence *seqs;     /* [n_seqs] */

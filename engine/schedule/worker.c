@@ -73,7 +73,7 @@ static void deliver(struct worker *w)
     c->states_total = (uint64_t)w->states.n;
     c->steps_launched = w->n_launched;
     c->preemptions = w->policy.n_preempted;
-    queue_deliver(w->queue, &w->delivery, c);
+    queue_deliver(w->queue, w->device, &w->delivery, c);
 }
 
 /* ---- steps -------------------------------------------------------------------------------------------------- */
@@ -106,18 +106,18 @@ static int64_t slots_in_flight(const struct worker *w)
     return n;
 }
 
-/* The first rows of a ticket are in the step that is being launched: how many steps it waited for them, that one included, is counted. */
-static void note_begin(struct worker *w, struct engine_ticket *t)
+/* The first rows of a ticket on this device are in the step that is being launched: how many steps it waited for them, that one included, is counted. */
+static void note_begin(struct worker *w, struct ticket_place *p)
 {
-    uint64_t steps = w->n_launched - t->submitted_at;
+    uint64_t steps = w->n_launched - p->submitted_at;
     int i = 0;
-    if (t->began_at)
+    if (p->began_at)
         return;
-    t->began_at = w->n_launched;
+    p->began_at = w->n_launched;
     while (i < ENGINE_STARTS - 1 && steps > (uint64_t)engine_start_edges[i])
         i++;
-    w->counts.starts[t->lane][i]++;
-    w->counts.start_steps[t->lane] += steps;
+    w->counts.starts[p->lane][i]++;
+    w->counts.start_steps[p->lane] += steps;
 }
 
 static int launch(struct worker *w, struct step *s, struct err *err)
@@ -129,7 +129,7 @@ static int launch(struct worker *w, struct step *s, struct err *err)
     s->number = ++w->n_launched;
     for (int i = 0; i < n; i++) {
         sequence_pack(w->policy.grants[i].seq, &w->env, s, w->policy.grants[i].n);
-        note_begin(w, w->policy.grants[i].seq->ticket);
+        note_begin(w, w->policy.grants[i].seq->place);
     }
     tree_make_room(&w->tree, step_rows_slots(rows));
     slots_take(&w->kv, step_rows_slots(rows), rows->reserved);
@@ -178,17 +178,70 @@ static void drop_steps(struct worker *w, struct err *err)
     }
 }
 
+/* ---- a lost device ------------------------------------------------------------------------------------------ */
+static void count_losses(struct worker *w)
+{
+    for (struct sequence *q = policy_next(&w->policy, NULL); q; q = policy_next(&w->policy, q))
+        q->n_losses += q->in_flight;
+}
+
+/* Takes out what others may run: what has not been cancelled, and was not in the steps of too many devices that failed. Returns how many ran. */
+static int take_out(struct worker *w, struct seq_list *to)
+{
+    int n_running = 0;
+    for (struct sequence *q = policy_next(&w->policy, NULL), *next; q; q = next) {
+        next = policy_next(&w->policy, q);
+        if (q->n_losses >= WORKER_LOSSES_MAX || atomic_load(&q->ticket->cancelled))
+            continue;
+        bool runs = q->where == SEQUENCE_RUNNING;
+        n_running += runs;
+        policy_remove(&w->policy, q);
+        if (runs)
+            sequence_withdraw(q, &w->env);
+        seq_list_push(to, q);
+    }
+    return n_running;
+}
+
+static void end_list(struct worker *w, struct seq_list *list, int n_running)
+{
+    w->delivery.ended_running += n_running;
+    w->delivery.ended_waiting += list->n - n_running;
+    while (list->n) {
+        struct sequence *q = list->head;
+        seq_list_remove(list, q);
+        end_sequence(w, q, ERR_DEVICE, &w->failure);
+    }
+}
+
+/* All that is here goes to other devices. Without any, it ends. */
+static void give_up(struct worker *w)
+{
+    struct seq_list list = {0};
+    int n_running = take_out(w, &list), n = list.n;
+    if (n && queue_move(w->queue, w->device, &list, n_running))
+        w->counts.requests_moved += (uint64_t)n;
+    else
+        end_list(w, &list, n_running);
+    end_all(w, false, ERR_CANCELLED, "the request was cancelled");
+    end_all(w, true, ERR_DEVICE, w->failure.text);
+}
+
 /* code: what failed; err: what is known of it, code 0 if nothing is. */
 static void lose_device(struct worker *w, int code, struct err *err)
 {
+    count_losses(w);
     drop_steps(w, err);
     if (err->code >= 0)
         err_set(err, code, "a step failed with %s", err_name(code));
-    log_error(w->log, "the device failed: %s", err->text);
     w->lost = true;
-    w->failure = *err;
-    queue_fail(w->queue, err);
-    end_all(w, true, ERR_DEVICE, err->text);
+    err_set(&w->failure, ERR_DEVICE, "%s", err->text);
+    queue_fail(w->queue, w->device, &w->failure);
+    if (w->queue->n_devices > 1)
+        log_error(w->log, "device %d failed; others take over what it had, as long as there are any: %s", w->device, err->text);
+    else
+        log_error(w->log, "the device failed: %s", err->text);
+    give_up(w);
 }
 
 static void note_busy(struct worker *w, double seconds)
@@ -242,7 +295,7 @@ bool worker_turn(struct worker *w)
 {
     deliver(w);
     struct seq_list arrived = {0};
-    struct queue_orders o = queue_take(w->queue, &arrived, policy_idle(&w->policy));
+    struct queue_orders o = queue_take(w->queue, w->device, &arrived, policy_idle(&w->policy));
     policy_arrive(&w->policy, &arrived);
     if (o.stop)
         return false;
@@ -253,7 +306,7 @@ bool worker_turn(struct worker *w)
     if (o.sweep)
         end_all(w, false, ERR_CANCELLED, "the request was cancelled");
     if (w->lost)
-        end_all(w, true, ERR_DEVICE, w->failure.text);
+        give_up(w);
     else
         run_step(w);
     return true;
@@ -283,7 +336,7 @@ static int init_memory(struct worker *w, const struct worker_options *o, struct 
 
 int worker_init(struct worker *w, struct executor *x, struct queue *q, const struct worker_options *o, struct err *err)
 {
-    *w = (struct worker){.x = x, .queue = q, .log = o->log};
+    *w = (struct worker){.x = x, .queue = q, .device = o->device, .log = o->log};
     int r = init_memory(w, o, err);
     if (r >= 0)
         r = policy_init(&w->policy, x->limits.max_rows, x->limits.n_layers, err);
@@ -324,7 +377,7 @@ int worker_start(struct worker *w, struct err *err)
 static void end_rest(struct worker *w)
 {
     struct seq_list arrived = {0};
-    queue_take(w->queue, &arrived, false);
+    queue_take(w->queue, w->device, &arrived, false);
     policy_arrive(&w->policy, &arrived);
     drop_steps(w, NULL);
     end_all(w, true, ERR_CANCELLED, "the engine is closing");

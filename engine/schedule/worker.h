@@ -1,5 +1,5 @@
-/* The one thread that decides: takes sequences from the queue, has the policy admit them and share out steps, launches steps on the executor, takes in
- * their results and hands finished sequences back.
+/* The one thread that decides for a device: takes sequences from the queue, has the policy admit them and share out steps, launches steps on the
+ * executor, takes in their results and hands finished sequences back. If the device fails, it sends all that it had to the other devices.
  *
  * While the device computes a step the worker launches the next one, of sequences that are not in flight, and then takes in the results of the first.
  * Less than half a step waits for sequences that the step in flight will bring back, or for those that wait for its rows: generating ones above all
@@ -12,8 +12,10 @@
 #include <pthread.h>
 
 #define WORKER_STATE_EVERY 64 /* positions between copies of router states that the tree keeps */
+#define WORKER_LOSSES_MAX 2   /* a sequence in the steps of so many devices that failed may be why they did, and is tried on no other */
 
 struct worker_options {
+    int device; /* which of the queue's */
     bool prefix_cache;
     size_t tree_bytes;      /* host memory of the prefix tree */
     const int32_t *eos_ids; /* [n_eos] borrowed */
@@ -24,6 +26,7 @@ struct worker_options {
 struct worker {
     struct executor *x;  /* borrowed */
     struct queue *queue; /* borrowed */
+    int device;
     struct log *log;
     struct policy policy;
     struct slots kv, states;

@@ -1,9 +1,12 @@
 /* The CPU backend: its table, memory and life. Memory is plain memory, ops are done when they return, so sync has nothing to wait for. */
 #include "kernels/cpu/backend_cpu.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/group.h"
 #include "kernels/cpu/host_memory.h"
+#include "kernels/cpu/mamba.h"
 #include "kernels/cpu/matrix.h"
 #include "kernels/cpu/ops.h"
+#include "kernels/portable.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -22,6 +25,10 @@ static enum dtype auto_dtype(enum dtype stored)
 static void fill_table(struct kern_ops *o, enum cpu_level level)
 {
     portable_init_c(o);
+#if defined(__x86_64__)
+    if (cpu_has_fma())
+        portable_init_fma(o);
+#endif
     place_init(o);
     select_init(o);
     mamba_weights_init(o);
@@ -63,13 +70,24 @@ static void close_cpu(struct kern_ctx *k)
 
 static int check_config(const struct backend_config *c, struct err *err)
 {
-    if (c->device_index)
-        return err_field(err, ERR_INVALID, "device", "there is no cpu device %d: the cpu is one device, number 0", c->device_index);
+    if (c->device_index < 0 || c->device_index >= BACKEND_CPU_DEVICES)
+        return err_field(err, ERR_INVALID, "device", "there is no cpu device %d: the cpu is one device, which has the numbers 0 to %d",
+                         c->device_index, BACKEND_CPU_DEVICES - 1);
     if (c->dtype == DTYPE_F16)
         return err_field(err, ERR_UNSUPPORTED, "dtype", "dtype f16 needs the cuda backend; the cpu computes in f32 or bf16");
     if (c->n_threads < 1 || c->n_threads > CPU_MAX_THREADS)
         return err_field(err, ERR_INVALID, "threads", "threads must be 1..%d, not %d", CPU_MAX_THREADS, c->n_threads);
     return 0;
+}
+
+/* In float32 all levels have the same bits, but where AMX takes products in terms. */
+static void name_class(struct cpu *c, const struct backend_config *config)
+{
+    const char *level = cpu_level_names[c->level];
+    if (c->base.act == DTYPE_F32 && !(c->split && c->level >= CPU_AMX))
+        snprintf(c->numerics, sizeof(c->numerics), "%s", PORTABLE_CLASS);
+    else
+        snprintf(c->numerics, sizeof(c->numerics), "cpu %s%s%s", level, c->only ? " " : "", c->only ? config->cpu_matmul : "");
 }
 
 static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, struct err *err)
@@ -91,6 +109,11 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
                                              .n_levels = CPU_LEVEL_COUNT,
                                              .level = level};
     c->level = level;
+    c->split = config->dtype != DTYPE_F32 || config->precision == MATMUL_HIGH;
+    c->chain = matmul_chain_c;
+#if defined(__x86_64__)
+    c->chain = cpu_has_fma() ? matmul_chain_fma : matmul_chain_c;
+#endif
     c->n_threads = config->n_threads;
     c->log = config->log;
     fill_table(&c->ops, level);
@@ -103,9 +126,26 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
         close_cpu(&c->base);
         return r;
     }
-    snprintf(c->numerics, sizeof(c->numerics), "cpu %s%s%s", cpu_level_names[level], c->only ? " " : "", c->only ? config->cpu_matmul : "");
+    name_class(c, config);
     *ret = &c->base;
     return 0;
+}
+
+static int count(int *ret_numbers)
+{
+    *ret_numbers = BACKEND_CPU_DEVICES;
+    return 1;
+}
+
+/* Weights are only read; scratch is a context's own. */
+static int share_cpu(struct kern_ctx *k, const struct kern_ctx *from)
+{
+    struct cpu *c = cpu_of(k);
+    const struct cpu *f = from->impl;
+    if (k->backend != from->backend || k->act != from->act || c->level != f->level || c->n_threads != f->n_threads || c->only != f->only)
+        return ERR_UNSUPPORTED;
+    int r = cpu_matmul_reserve_as(c, f->matmul);
+    return r < 0 ? r : mamba_reserve_as(c, f);
 }
 
 static void *alloc_host_cpu(struct kern_ctx *k, size_t bytes)
@@ -185,11 +225,18 @@ const struct backend *backend_cpu(void)
         .auto_dtype = auto_dtype,
         .open = open_cpu,
         .close = close_cpu,
+        .count = count,
+        .share = share_cpu,
         .alloc = alloc_cpu,
         .free = free_cpu,
         .upload = upload_cpu,
         .download = download_cpu,
         .sync = sync_cpu,
+        .group_open = cpu_group_open,
+        .group_fail = cpu_group_fail,
+        .group_close = cpu_group_close,
+        .all_gather = cpu_all_gather,
+        .take_columns = cpu_take_columns,
         .alloc_host = alloc_host_cpu,
         .free_host = free_host_cpu,
         .fetch = download_cpu,

@@ -15,6 +15,10 @@ enum { CPU_MAX_THREADS = 1024 };
 struct cpu_matmul;     /* matrix.h */
 struct cpu_matrix_ops; /* matrix.h */
 struct cpu_attention;  /* attention_blocked.c */
+struct cpu_group;      /* group.c */
+
+/* out[rows, columns] = x[rows, k] b[k, columns]; at most 16 columns, of `type`. */
+typedef void cpu_chain(const void *b, enum dtype type, int columns, const float *x, int k, int rows, float *out);
 
 struct cpu {
     struct kern_ctx base; /* first: a kern_ctx of this backend is a struct cpu */
@@ -22,14 +26,18 @@ struct cpu {
     enum cpu_level level;
     struct thread_pool *pool;
     int n_threads;
+    bool split;                        /* products may be taken in terms of 16 bits, as AMX does */
     struct log *log;                   /* borrowed; may be NULL */
     const struct cpu_matrix_ops *only; /* who packs every matrix; NULL: the first that accepts it */
+    cpu_chain *chain;                  /* the products of level scalar */
     struct cpu_matmul *matmul;         /* scratch of the matmuls */
     struct cpu_attention *attention;   /* work memory of its fast forms; NULL at level scalar */
     struct {
         float *memory;
         size_t floats;
-    } mamba; /* scratch of route_mamba, grown when a router is made */
+    } mamba;                 /* scratch of route_mamba, grown when a router is made */
+    struct cpu_group *group; /* NULL: it is no rank */
+    int rank;
     double stamps[BACKEND_STAMPS];
     char numerics[128];
 };

@@ -45,10 +45,8 @@ void mamba_divide_scratch(struct mamba_block *b)
     divide(b, b->w, cpu_of(b->k)->mamba.memory);
 }
 
-static int reserve(struct cpu *c, const struct kern_mamba *w)
+static int reserve_floats(struct cpu *c, size_t floats)
 {
-    struct mamba_block unused;
-    size_t floats = divide(&unused, w, NULL);
     if (floats <= c->mamba.floats)
         return 0;
     float *fresh = aligned_alloc(64, floats * sizeof(float));
@@ -58,6 +56,17 @@ static int reserve(struct cpu *c, const struct kern_mamba *w)
     c->mamba.memory = fresh;
     c->mamba.floats = floats;
     return 0;
+}
+
+static int reserve(struct cpu *c, const struct kern_mamba *w)
+{
+    struct mamba_block unused;
+    return reserve_floats(c, divide(&unused, w, NULL));
+}
+
+int mamba_reserve_as(struct cpu *c, const struct cpu *other)
+{
+    return reserve_floats(c, other->mamba.floats);
 }
 
 /* ---- weights ---- */

@@ -42,6 +42,8 @@ struct mamba_block {
     unsigned char *wanted; /* [n] the row gets a decision */
 };
 
+/* Makes as much scratch as another context has. */
+int mamba_reserve_as(struct cpu *c, const struct cpu *other);
 /* Points the block's arrays into the scratch. */
 void mamba_divide_scratch(struct mamba_block *b);
 

@@ -85,6 +85,8 @@ enum { MATMUL_BLOCK_ROWS = 512 };
 
 /* Makes room for one more matrix. */
 int cpu_matmul_reserve(struct cpu *c, const struct kern_matrix *w);
+/* Makes as much room as another context has. */
+int cpu_matmul_reserve_as(struct cpu *c, const struct cpu_matmul *other);
 int cpu_matmul_new(struct cpu *c);
 void cpu_matmul_free(struct cpu *c); /* copes with half-built */
 

@@ -1,6 +1,7 @@
 /* The CUDA backend: its table, and the life of a context. One context is one device and one stream; a process may have several. */
 #include "kernels/cuda/copies.cuh"
 #include "kernels/cuda/device.cuh"
+#include "kernels/portable.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -79,6 +80,15 @@ static enum dtype auto_dtype_cuda(enum dtype stored)
     return stored;
 }
 
+static int count_cuda(int *ret_numbers)
+{
+    int n = 0;
+    if (cudaGetDeviceCount(&n) != cudaSuccess)
+        cudaGetLastError();
+    *ret_numbers = n;
+    return n;
+}
+
 static void close_cuda(struct kern_ctx *k)
 {
     struct cuda_ctx *c = ctx_of(k);
@@ -142,8 +152,10 @@ static int open_device(struct cuda_ctx *c, const char *level, struct err *err)
                    .n_levels = CUDA_LEVEL_COUNT,
                    .level = c->level};
     int capability = device_capability(c->device);
-    snprintf(c->numerics, sizeof(c->numerics), "cuda sm_%d %s %s", capability, dtype_name(c->k.act),
-             c->k.act == DTYPE_F32 ? "fma" : cuda_level_names[c->level]);
+    if (c->k.act == DTYPE_F32)
+        snprintf(c->numerics, sizeof(c->numerics), "%s", PORTABLE_CLASS);
+    else
+        snprintf(c->numerics, sizeof(c->numerics), "cuda sm_%d %s %s", capability, dtype_name(c->k.act), cuda_level_names[c->level]);
     return 0;
 }
 
@@ -152,6 +164,10 @@ static int open_cuda(const struct backend_config *cfg, struct kern_ctx **ret, st
     int r = device_find(cfg->device_index, err);
     if (r < 0)
         return r;
+    if (cfg->dtype == DTYPE_F32 && cfg->precision == MATMUL_HIGH)
+        return err_field(
+            err, ERR_UNSUPPORTED, "matmul_precision",
+            "matmul_precision high: the cuda backend has no float32 products in terms of 16 bits; highest is what it computes");
     struct cuda_ctx *c = (struct cuda_ctx *)calloc(1, sizeof(*c));
     if (!c)
         return err_set(err, ERR_NOMEM, "no memory for the CUDA backend");
@@ -180,6 +196,7 @@ extern "C" const struct backend *backend_cuda(void)
     static const struct backend b = {
         .name = "cuda",
         .present = present_cuda,
+        .count = count_cuda,
         .auto_dtype = auto_dtype_cuda,
         .open = open_cuda,
         .close = close_cuda,
@@ -187,6 +204,7 @@ extern "C" const struct backend *backend_cuda(void)
         .free = copies_free,
         .upload = copies_upload,
         .download = copies_download,
+        .copy = copies_peer,
         .sync = copies_sync,
         .alloc_host = copies_alloc_host,
         .free_host = copies_free_host,

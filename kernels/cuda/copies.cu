@@ -45,6 +45,14 @@ int copies_upload(struct kern_ctx *k, struct dev_bytes *dst, const void *src, si
     return r;
 }
 
+int copies_peer(struct kern_ctx *k, struct dev_bytes *dst, struct kern_ctx *from, const struct dev_bytes *src, size_t bytes)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = cuda_enter(c);
+    return r < 0 || !bytes ? r
+                           : CU(c, cudaMemcpyPeerAsync(bytes_of(dst), c->device, bytes_of(src), ctx_of(from)->device, bytes, c->stream));
+}
+
 static int finish_downloads(struct cuda_ctx *c)
 {
     int r = CU(c, cudaStreamSynchronize(c->stream));

@@ -6,6 +6,8 @@ struct dev_bytes *copies_alloc(struct kern_ctx *k, size_t bytes);
 void copies_free(struct kern_ctx *k, struct dev_bytes *p);
 int copies_upload(struct kern_ctx *k, struct dev_bytes *dst, const void *src, size_t bytes);
 int copies_download(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes);
+/* Between two devices, on k's stream. */
+int copies_peer(struct kern_ctx *k, struct dev_bytes *dst, struct kern_ctx *from, const struct dev_bytes *src, size_t bytes);
 int copies_sync(struct kern_ctx *k, struct err *err);
 void *copies_alloc_host(struct kern_ctx *k, size_t bytes);
 void copies_free_host(struct kern_ctx *k, void *p);

@@ -138,3 +138,4 @@ void rope_cuda_init(struct kern_ops *o);
 void attention_cuda_init(struct kern_ops *o);
 void logprobs_cuda_init(struct kern_ops *o);
 void replay_cuda_init(struct kern_ops *o);
+void replicate_cuda_init(struct kern_ops *o);

@@ -45,6 +45,7 @@ static void fill_launchers(struct kern_ops *o)
     attention_cuda_init(o);
     logprobs_cuda_init(o);
     replay_cuda_init(o);
+    replicate_cuda_init(o);
     gates_cuda_init(o);
     rmsnorm_cuda_init(o);
 }

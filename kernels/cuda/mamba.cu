@@ -112,6 +112,8 @@ static void mamba_free_cuda(struct kern_ctx *k, struct kern_mamba *m)
     if (!m)
         return;
     k->ops->matrix_free(k, m->in);
+    k->ops->matrix_free(k, m->mix);
+    k->ops->matrix_free(k, m->x);
     k->backend->free(k, m->memory);
     free(m);
 }
@@ -120,12 +122,18 @@ static int mamba_new_cuda(struct kern_ctx *k, const struct mamba_parts *p, struc
 {
     struct mamba_values v = {};
     struct matrix_part in = {p->in_proj.data, p->in_proj.type, p->r, p->in_proj_bias.data, p->in_proj_bias.type};
+    struct matrix_part mix = {p->mixer_in_proj.data, p->mixer_in_proj.type, 2 * p->e};
+    struct matrix_part x = {p->x_proj.data, p->x_proj.type, p->n_dt + 2 * p->n_state};
     struct kern_mamba *m = (struct kern_mamba *)calloc(1, sizeof(*m));
     int r = m ? mamba_values_new(p, &v, err) : err_set(err, ERR_NOMEM, "not enough memory for a Mamba router");
     if (r >= 0)
         r = upload_weights(ctx_of(k), m, p, &v, err);
     if (r >= 0)
         r = k->ops->matrix_new(k, MATRIX_ACCURATE, &in, 1, p->d, &m->in, err);
+    if (r >= 0 && k->act == DTYPE_F32)
+        r = k->ops->matrix_new(k, MATRIX_ACCURATE, &mix, 1, p->r, &m->mix, err);
+    if (r >= 0 && k->act == DTYPE_F32)
+        r = k->ops->matrix_new(k, MATRIX_ACCURATE, &x, 1, p->e, &m->x, err);
     mamba_values_free(&v);
     if (r < 0) {
         mamba_free_cuda(k, m);
@@ -137,7 +145,7 @@ static int mamba_new_cuda(struct kern_ctx *k, const struct mamba_parts *p, struc
 
 static size_t mamba_bytes_cuda(const struct kern_mamba *m)
 {
-    return m->bytes + m->in->bytes;
+    return m->bytes + m->in->bytes + (m->mix ? m->mix->bytes + m->x->bytes : 0);
 }
 
 /* ---- the op ---- */
@@ -201,6 +209,8 @@ static int route_mamba_cuda(struct kern_ctx *k, const struct route_out *to, stru
     struct mamba_end end = {decisions_of(to), u8_of(bad), n};
     if (s->all.n_max == 0)
         return 0;
+    if (k->act == DTYPE_F32)
+        return mamba_f32(ctx_of(k), m, x, step, end);
     return mamba_few_fits(m, step) ? few(ctx_of(k), m, x, step, end) : many(ctx_of(k), m, x, step, end);
 }
 

@@ -3,7 +3,8 @@
  * Many rows: u by the accurate matmul, what precedes the scan in one kernel, a block a tile of rows (mamba_tile.cu), or where that has not enough
  * shared memory in a kernel each for a and z, the convolution, dt with B and C, D (mamba_rows.cu); then the scan (mamba_scan.cu) and the decision
  * (mamba_rows.cu). Runs of one row, as in decoding: u, then all the rest in one kernel, a block a row (mamba_few.cu); at level wgmma u is computed in
- * parts of 64 columns of x, which that kernel adds up (mamba_few_sm90.cu). Both ways round alike, operation by operation: what they share is below. */
+ * parts of 64 columns of x, which that kernel adds up (mamba_few_sm90.cu). Both ways round alike, operation by operation: what they share is below. In
+ * float32 all rows go another way (mamba_f32.cu). */
 #pragma once
 #include "kernels/cuda/route.cuh"
 extern "C" {
@@ -31,6 +32,7 @@ struct mamba_weights {
 struct kern_mamba {
     struct mamba_weights w;
     struct kern_matrix *in;
+    struct kern_matrix *mix, *x; /* f32 mode: mixer.in_proj, x_proj */
     struct dev_bytes *memory;
     size_t bytes;
 };
@@ -199,6 +201,8 @@ static inline int mamba_states_a_lane(int n_state)
 }
 
 /* ---- kernels ---- */
+int mamba_f32(struct cuda_ctx *c, const struct kern_mamba *m, const struct dev_f32 *x, const struct mamba_step &s,
+              const struct mamba_end &end);
 /* Does what precedes the scan fit into one kernel? */
 bool mamba_tile_fits(const struct cuda_ctx *c, const struct mamba_weights &w);
 int mamba_tile_before(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b);

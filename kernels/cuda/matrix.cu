@@ -103,6 +103,7 @@ static int pack_bias(struct packer *p, const struct matrix_part *parts, int n_pa
             dtype_to_f32(&host[at], (const char *)parts[i].bias + j * dtype_size(parts[i].bias_type), parts[i].bias_type, 1);
             if (!(host[at] - host[at] == 0))
                 r = ERR_CORRUPT;
+            host[at] += 0.0f; /* no -0, as on the CPU */
         }
     }
     if (!host)
@@ -144,13 +145,19 @@ static int map_matrix(struct packer *p, unsigned flags)
         return 0;
     bool accurate = w->kind == MATRIX_ACCURATE;
     int r = !accurate ? 0 : c->level < CUDA_WGMMA ? make_terms(p, flags) : matrix_terms_f16(c, w);
-    if (r < 0 || c->level < CUDA_WGMMA)
-        return r;
+    return r < 0 ? r : matrix_map(c, w);
+}
+
+int matrix_map(struct cuda_ctx *c, struct kern_matrix *w)
+{
+    if (c->level < CUDA_WGMMA || c->k.act == DTYPE_F32)
+        return 0;
+    bool accurate = w->kind == MATRIX_ACCURATE;
     const void *data = accurate ? w->terms : w->data;
     int cols = accurate ? w->n_terms * w->term_ld : w->k;
     size_t ld = accurate ? cols : w->ld;
     enum dtype type = accurate ? DTYPE_F16 : c->k.act;
-    r = tensor_map(c, &w->box64, type, data, w->rows, cols, ld, 64);
+    int r = tensor_map(c, &w->box64, type, data, w->rows, cols, ld, 64);
     return r < 0 ? r : tensor_map(c, &w->box32, type, data, w->rows, cols, ld, 32);
 }
 

@@ -46,12 +46,30 @@ int api_model(struct call *c, struct err *err)
     return finish(&w, err);
 }
 
-static int answer_status(struct call *c, int status, const char *text, struct err *err)
+static void write_devices(struct call *c, struct writer *w)
+{
+    struct server *s = c->server;
+    writer_key(w, "devices");
+    writer_open(w, '[');
+    for (int i = 0; i < s->info->n_devices; i++) {
+        struct err why = {0};
+        bool lost = engine_device_health(s->engine, i, &why) < 0;
+        writer_open(w, '{');
+        writer_key_int(w, "device", s->info->device_index[i]);
+        writer_key_text(w, "status", lost ? why.text : "ok");
+        writer_close(w, '}');
+    }
+    writer_close(w, ']');
+}
+
+static int answer_status(struct call *c, int status, const char *text, bool devices, struct err *err)
 {
     struct writer w = writer_on(&c->resp->body);
     c->resp->status = status;
     writer_open(&w, '{');
     writer_key_text(&w, "status", text);
+    if (devices)
+        write_devices(c, &w);
     writer_close(&w, '}');
     return finish(&w, err);
 }
@@ -60,32 +78,44 @@ int api_health(struct call *c, struct err *err)
 {
     struct err why = {0};
     if (!atomic_load(&c->server->loaded))
-        return answer_status(c, 200, "loading", err);
-    return engine_health(c->server->engine, &why) < 0 ? answer_status(c, 503, why.text, err) : answer_status(c, 200, "ok", err);
+        return answer_status(c, 200, "loading", false, err);
+    bool lost = engine_health(c->server->engine, &why) < 0;
+    return answer_status(c, lost ? 503 : 200, lost ? why.text : "ok", c->server->info->n_devices > 1, err);
 }
 
 int api_ready(struct call *c, struct err *err)
 {
     if (atomic_load(&c->server->stopping))
-        return answer_status(c, 503, "stopping", err);
+        return answer_status(c, 503, "stopping", false, err);
     if (!atomic_load(&c->server->loaded))
-        return answer_status(c, 503, "loading", err);
+        return answer_status(c, 503, "loading", false, err);
     return api_health(c, err);
+}
+
+static void read_devices(const struct server *s, struct metrics_device *devices)
+{
+    for (int i = 0; i < s->info->n_devices; i++) {
+        struct engine_stats stats;
+        engine_device_stats(s->engine, i, &stats);
+        metrics_device_read(&devices[i], s->info->device_index[i], engine_device_health(s->engine, i, NULL) >= 0, &stats);
+    }
 }
 
 int api_metrics(struct call *c, struct err *err)
 {
     const char *names[METRICS_ROUTES] = {[METRICS_ROUTES - 1] = "none"};
+    struct metrics_device devices[ENGINE_DEVICES_MAX];
     struct engine_stats stats;
     int n;
     const struct route *table = routes_table(&n);
     for (int i = 0; i < n; i++)
         names[i] = table[i].path;
+    read_devices(c->server, devices);
     engine_stats(c->server->engine, &stats);
     struct metrics_names m = {names, c->server->model_name, difftime(time(NULL), c->server->started),
                               c->req ? http_in_flight_of(c->req) : 0, log_dropped(c->server->log)};
     c->resp->content_type = "text/plain; version=0.0.4; charset=utf-8";
-    int r = metrics_write(&c->server->metrics, &m, c->server->info, &stats, &c->resp->body);
+    int r = metrics_write(&c->server->metrics, &m, c->server->info, &stats, devices, &c->resp->body);
     return r < 0 ? err_set(err, r, "no memory for the answer") : 0;
 }
 
@@ -162,8 +192,10 @@ int api_version(struct call *c, struct err *err)
     writer_key_text(&w, "model_hash", info->model_hash);
     writer_key_text(&w, "family", layer_plan_family(info->plan, info->config->n_layers));
     writer_key_text(&w, "device", info->device);
+    write_devices(c, &w);
     writer_key_text(&w, "dtype", info->dtype);
     writer_key_text(&w, "numerics_class", info->numerics_class);
+    writer_key_text(&w, "level", info->level);
     writer_key_int(&w, "threads", info->n_threads);
     writer_key_int(&w, "layers", info->config->n_layers);
     write_layers(c, &w);

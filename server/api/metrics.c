@@ -129,7 +129,7 @@ static void write_info(struct metrics_page *p, const struct metrics_names *n, co
 }
 
 int metrics_write(struct metrics *m, const struct metrics_names *n, const struct engine_info *info, const struct engine_stats *s,
-                  struct buf *out)
+                  const struct metrics_device *devices, struct buf *out)
 {
     struct metrics_page page = {out, 0}, *p = &page;
     double row = (double)info->kv_row_bytes;
@@ -173,6 +173,7 @@ int metrics_write(struct metrics *m, const struct metrics_names *n, const struct
     write_starts(p, s);
     metrics_one(p, "dtrnet_queue_sequences", "gauge", "Sequences waiting.", s->queued);
     metrics_one(p, "dtrnet_running_sequences", "gauge", "Sequences running.", s->running);
+    metrics_devices(p, devices, info->n_devices);
     metrics_process(p);
     return page.code;
 }

@@ -2,6 +2,7 @@
 #pragma once
 #include "common/buf.h"
 #include "engine/engine.h"
+#include "server/api/metrics_devices.h"
 #include "server/api/metrics_text.h"
 #include <stdatomic.h>
 #include <stdint.h>
@@ -27,6 +28,6 @@ struct metrics_names {
     uint64_t log_dropped;
 };
 
-/* Appends the text exposition (version 0.0.4). */
+/* Appends the text exposition (version 0.0.4). devices: [info->n_devices] */
 int metrics_write(struct metrics *m, const struct metrics_names *names, const struct engine_info *info, const struct engine_stats *stats,
-                  struct buf *out);
+                  const struct metrics_device *devices, struct buf *out);

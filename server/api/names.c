@@ -11,6 +11,7 @@ static const struct name {
     {"accept_config_key", "--accept-config-key", NULL},
     {"bos_id", "--bos-id", NULL},
     {"dense_layers", "--dense-layers", NULL},
+    {"device_list", "--devices", NULL},
     {"eos_id", "--eos-id", NULL},
     {"execute_rate", "--execute-rate", NULL},
     {"expert_choice_override", "--expert-choice", NULL},
@@ -26,6 +27,7 @@ static const struct name {
     {"rope_scaling_override", "--rope-scaling", NULL},
     {"route_rate", "--route-rate", NULL},
     {"sample_top_k", NULL, "top_k"},
+    {"tensor_parallel", "--tensor-parallel", NULL},
     {"top_k", NULL, "logprobs"},
 };
 

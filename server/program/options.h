@@ -9,12 +9,15 @@ struct options {
     const char *model;     /* directory; NULL: the model that comes with the program */
     const char *tokenizer; /* directory; NULL: the model's */
     const char *device, *dtype;
-    int threads;            /* 0: all that the process may use */
-    const char *cpu_level;  /* NULL: the machine's */
-    const char *cuda_level; /* NULL: the device's */
-    int max_model_len;      /* 0: the model's */
-    int max_batch_tokens;   /* 0: the device's default */
-    size_t kv_cache_memory; /* bytes; 0: a share of free memory */
+    const char *devices; /* "0,2", "all" or NULL */
+    int tensor_parallel;
+    const char *matmul_precision; /* "highest" or "high" */
+    int threads;                  /* 0: all that the process may use */
+    const char *cpu_level;        /* NULL: the machine's */
+    const char *cuda_level;       /* NULL: the device's */
+    int max_model_len;            /* 0: the model's */
+    int max_batch_tokens;         /* 0: the device's default */
+    size_t kv_cache_memory;       /* bytes; 0: a share of free memory */
     bool prefix_cache;
     const char *rope_scaling;      /* JSON text or NULL */
     const char *rope_factor;       /* "config", "ratio" or NULL */

@@ -17,26 +17,33 @@ struct copy {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct copy *first, **end = &first;
 static const struct backend *cpu;
-static int fail_at, n_calls;
+static int fail_at, n_calls, fail_device = -1;
+static const struct kern_ctx *contexts[BACKEND_CPU_DEVICES]; /* the latest of each device */
 
-void late_fail_at(int n)
+void late_fail_device_at(int device_index, int n)
 {
     pthread_mutex_lock(&lock);
+    fail_device = device_index;
     fail_at = n;
     n_calls = 0;
     pthread_mutex_unlock(&lock);
 }
 
-/* The lock is held. */
-static bool failed(void)
+void late_fail_at(int n)
 {
-    return fail_at && ++n_calls >= fail_at;
+    late_fail_device_at(-1, n);
+}
+
+/* The lock is held. */
+static bool failed(const struct kern_ctx *k)
+{
+    return fail_at && (fail_device < 0 || k == contexts[fail_device]) && ++n_calls >= fail_at;
 }
 
 static int upload_late(struct kern_ctx *k, struct dev_bytes *dst, const void *src, size_t bytes)
 {
     pthread_mutex_lock(&lock);
-    bool bad = failed();
+    bool bad = failed(k);
     pthread_mutex_unlock(&lock);
     return bad ? ERR_DEVICE : cpu->upload(k, dst, src, bytes);
 }
@@ -44,7 +51,7 @@ static int upload_late(struct kern_ctx *k, struct dev_bytes *dst, const void *sr
 static int fetch_late(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes)
 {
     pthread_mutex_lock(&lock);
-    bool bad = failed();
+    bool bad = failed(k);
     struct copy *c = bad ? NULL : malloc(sizeof(*c) + bytes);
     if (c) {
         *c = (struct copy){.k = k, .dst = dst, .n = bytes, .mark = -1};
@@ -62,7 +69,7 @@ static int fetch_late(struct kern_ctx *k, void *dst, const struct dev_bytes *src
 static int mark_late(struct kern_ctx *k, int i)
 {
     pthread_mutex_lock(&lock);
-    bool bad = failed();
+    bool bad = failed(k);
     for (struct copy *c = first; c && !bad; c = c->next)
         if (c->k == k && c->mark < 0)
             c->mark = i;
@@ -91,7 +98,7 @@ static void arrive(struct kern_ctx *k, int i)
 static int wait_late(struct kern_ctx *k, int i, struct err *err)
 {
     pthread_mutex_lock(&lock);
-    bool bad = failed();
+    bool bad = failed(k);
     if (!bad)
         arrive(k, i);
     pthread_mutex_unlock(&lock);
@@ -101,7 +108,7 @@ static int wait_late(struct kern_ctx *k, int i, struct err *err)
 static int sync_late(struct kern_ctx *k, struct err *err)
 {
     pthread_mutex_lock(&lock);
-    bool bad = fail_at && n_calls >= fail_at;
+    bool bad = fail_at && (fail_device < 0 || k == contexts[fail_device]) && n_calls >= fail_at;
     pthread_mutex_unlock(&lock);
     return bad ? err_set(err, ERR_DEVICE, "the device was asked to fail") : 0;
 }
@@ -109,8 +116,12 @@ static int sync_late(struct kern_ctx *k, struct err *err)
 static int open_late(const struct backend_config *config, struct kern_ctx **ret, struct err *err)
 {
     int r = cpu->open(config, ret, err);
-    if (r >= 0)
+    if (r >= 0) {
         (*ret)->backend = late_backend();
+        pthread_mutex_lock(&lock);
+        contexts[config->device_index] = *ret;
+        pthread_mutex_unlock(&lock);
+    }
     return r;
 }
 

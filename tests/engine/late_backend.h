@@ -7,3 +7,5 @@ const struct backend *late_backend(void); /* for engine_open_on; NULL: there is 
 
 /* The n-th upload, fetch, mark or wait from now on fails (n >= 1), and every one after it; 0 ends that. */
 void late_fail_at(int n);
+/* The same where only calls on one of the devices count and fail. */
+void late_fail_device_at(int device_index, int n);

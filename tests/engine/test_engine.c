@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 
 static const char *golden, *scratch;
-static int steps_in_flight;
+static int steps_in_flight, queue_limit = 8, step_rows = 64;
 
 static struct engine *open_model(const char *dir, bool cache, int max_len)
 {
@@ -17,12 +17,12 @@ static struct engine *open_model(const char *dir, bool cache, int max_len)
                                .dtype = "f32",
                                .n_threads = 2,
                                .max_model_len = max_len,
-                               .max_batch_tokens = 64,
+                               .max_batch_tokens = step_rows,
                                .prefix_cache = cache,
                                .steps_in_flight = steps_in_flight,
                                .bos_id = -1,
                                .eos_id = -1,
-                               .max_queue = 8};
+                               .max_queue = queue_limit};
     struct engine *e;
     struct err err;
     if (engine_open_on(&o, late_backend(), &e, &err) < 0) {
@@ -279,6 +279,38 @@ static void test_steps_in_flight(void)
 }
 
 /* The device fails at each call in turn: every request ends, with a result or with the reason, the engine says so and closes. */
+/* The pool that an engine takes by itself has room for 64 sequences of full length at once, beside what is kept for small requests: they generate
+ * together, not one part after the other. */
+static void test_full_house(void)
+{
+    enum { N = 64, PROMPT = 4, NEW = 36 };
+    queue_limit = N;
+    step_rows = 8 * N;
+    struct engine *e = open_golden("dtrnet-bilayer", false, PROMPT + NEW);
+    queue_limit = 8;
+    step_rows = 64;
+    struct eval_request q[N];
+    int32_t ids[N][PROMPT];
+    for (int i = 0; i < N; i++) {
+        for (int j = 0; j < PROMPT; j++)
+            ids[i][j] = 3 + i + j;
+        q[i] = (struct eval_request){
+            .tokens = ids[i], .n_tokens = PROMPT, .score_begin = PROMPT, .max_new = NEW, .top_p = 1, .ignore_eos = true};
+    }
+    struct engine_ticket *t;
+    struct engine_stats st;
+    struct err err;
+    CHECK_INT(engine_submit(e, q, N, &t, &err), 0);
+    CHECK(engine_wait(t, -1));
+    for (int i = 0; i < N; i++)
+        CHECK_INT(engine_result(t, i)->n_new, NEW);
+    engine_ticket_free(t);
+    engine_stats(e, &st);
+    printf("%d steps of %d sequences\n", (int)st.steps, N);
+    CHECK_INT(st.steps, NEW);
+    engine_close(e);
+}
+
 static void test_device_failure(void)
 {
     bool failed = true;
@@ -347,6 +379,7 @@ int main(int argc, char **argv)
         test_reuse();
         test_non_finite();
         test_steps_in_flight();
+        test_full_house();
         test_device_failure();
     }
     test_bad_options();

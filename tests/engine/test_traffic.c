@@ -1,7 +1,8 @@
 /* Bitwise invariance on random traffic: scores, alternatives, generated tokens, routing and its probabilities are the same bits whatever runs
  * beside it. The reference comes from an engine that computes one whole sequence at a time on one thread without a prefix cache; the same
  * requests then go, in random groups, lengths, orders and options, through engines that differ in batch size, threads, cache, steps in flight, and a
- * pool so small that it evicts. On the CPU a step's results arrive as late as they may (late_backend.h).
+ * pool so small that it evicts. On the CPU a step's results arrive as late as they may (late_backend.h). In float32 the reference may come from
+ * another device: DTRNET_TEST_REFERENCE_DEVICE=cpu beside DTRNET_TEST_DEVICE=cuda.
  *
  *   test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED]     exits 1 at the first difference, naming the request */
 #include "engine/engine_private.h"
@@ -41,8 +42,11 @@ struct setting {
     const char *name;
     int threads, batch, in_flight;
     bool cache;
-    int pool;   /* rows a layer; one sequence needs MAX_LEN + MAX_NEW; 0: the engine's choice */
-    int states; /* places for router states; 0: the engine's choice */
+    int pool;            /* rows a layer; one sequence needs MAX_LEN + MAX_NEW; 0: the engine's choice */
+    int states;          /* places for router states; 0: the engine's choice */
+    const char *devices; /* NULL: one */
+    bool loses;          /* the second device fails on the way */
+    int ranks;           /* of a group of devices that compute together; 0: 1 */
 };
 
 static struct engine *open_engine(const char *dir, const char *dtype, const struct setting *s, const struct engine_info *like)
@@ -63,8 +67,12 @@ static struct engine *open_engine(const char *dir, const char *dtype, const stru
         o.kv_cache_bytes = (size_t)s->pool * (size_t)like->config->n_layers * (like->kv_row_bytes + sizeof(int));
     struct engine *e;
     struct err err;
-    const char *device = getenv("DTRNET_TEST_DEVICE"); /* the CPU as a late device unless another is named */
+    /* The CPU as a late device unless another is named; the reference may be computed on another one still. */
+    const char *device = getenv("DTRNET_TEST_DEVICE"), *of_reference = like ? NULL : getenv("DTRNET_TEST_REFERENCE_DEVICE");
+    device = of_reference ? of_reference : device;
     o.device = device;
+    o.device_list = s->devices;
+    o.tensor_parallel = s->ranks;
     if ((device ? engine_open(&o, &e, &err) : engine_open_on(&o, late_backend(), &e, &err)) < 0)
         die("open", err.text);
     return e;
@@ -322,6 +330,22 @@ static void check_empty(struct engine *e)
         die("after the traffic", "the cleared cache still holds rows");
 }
 
+/* Each device did something, or is the one that failed. */
+static void check_devices(struct engine *e, const struct setting *s)
+{
+    int lost = 0;
+    for (int i = 0; i < engine_info(e)->n_devices; i++) {
+        struct engine_stats st;
+        engine_device_stats(e, i, &st);
+        lost += engine_device_health(e, i, NULL) < 0;
+        if (!st.steps && !s->loses)
+            die("devices", "one has done nothing");
+    }
+    late_fail_at(0);
+    if (lost != s->loses || engine_health(e, NULL) < 0)
+        die("devices", "one was lost, or none where one was to be");
+}
+
 int main(int argc, char **argv)
 {
     static const struct setting alone = {"one at a time", 1, 512, 1, false, 0, 0};
@@ -329,7 +353,12 @@ int main(int argc, char **argv)
         {"cache on, one thread, steps of 40, two in flight", 1, 40, 2, true, 4096, 0},
         {"cache on, two threads, steps of 19, evicting, two in flight", 2, 19, 2, true, MAX_LEN + MAX_NEW + 90, 6},
         {"cache off, two threads, steps of 70, two in flight", 2, 70, 2, false, 1024, 20},
-        {"cache on, two threads, steps of 512, evicting", 2, 512, 1, true, 700, 40}};
+        {"cache on, two threads, steps of 512, evicting", 2, 512, 1, true, 700, 40},
+        {"three devices, steps of 40, two in flight, evicting", 3, 40, 2, true, 700, 40, "0,1,2"},
+        {"two devices, one of which fails, steps of 24, two in flight", 2, 24, 2, true, 4096, 0, "0,1", true},
+        {"two ranks, steps of 40, two in flight", 2, 40, 2, true, 4096, 0, "0,1", false, 2},
+        {"two replicas of two ranks, one of which fails, steps of 40, evicting", 2, 40, 1, true, 700, 40, "3,1,0,2", true, 2}};
+    enum { N_ENGINES = sizeof(engines) / sizeof(engines[0]) };
     if (argc < 4)
         die("usage", "test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED|- [exact|threshold]]");
     int n_requests = atoi(argv[3]);
@@ -343,12 +372,17 @@ int main(int argc, char **argv)
     for (int i = 0; i < N_SEQUENCES; i++)
         make_reference(ref, &refs[i]);
     uint64_t overlapped = 0;
-    for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++) {
+    for (size_t i = 0; i < N_ENGINES; i++) {
+        if (engines[i].devices && getenv("DTRNET_TEST_DEVICE") && !getenv("DTRNET_TEST_DEVICES"))
+            continue; /* there may be one */
         uint64_t before = n_checked, cached = n_cached_rows;
         struct engine *e = open_engine(argv[1], argv[2], &engines[i], engine_info(ref));
-        run_traffic(e, ref, n_requests / 4);
+        if (engines[i].loses)
+            late_fail_device_at(1, 1 + (int)rnd((uint32_t)n_requests));
+        run_traffic(e, ref, n_requests / N_ENGINES);
         struct engine_stats st;
         engine_stats(e, &st);
+        check_devices(e, &engines[i]);
         printf("%s: %" PRIu64 " requests equal, %" PRIu64 " rows from the cache, %" PRIu64 " run again, %" PRIu64
                " tokens evicted, %" PRIu64 " of %" PRIu64 " steps overlapped\n",
                engines[i].name, n_checked - before, n_cached_rows - cached, st.rows_rescored, st.evicted_tokens, st.steps_overlapped,

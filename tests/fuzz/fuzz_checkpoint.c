@@ -32,7 +32,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     struct err e;
     if (safetensors_open_memory("input", data, len, &s, &e) < 0)
         return 0;
-    if (layer_plan_fill(&c, s, NULL, plan, &e) >= 0 && weights_load(backend(), &c, plan, s, NULL, &w, &e) >= 0)
+    if (layer_plan_fill(&c, s, NULL, plan, &e) >= 0 && weights_load(backend(), &c, plan, s, &(struct share){0}, NULL, &w, &e) >= 0)
         weights_free(backend(), &w);
     safetensors_close(s);
     return 0;

@@ -54,6 +54,8 @@ CALL(cudaMemGetInfo, (unused, total), size_t *unused, size_t *total)
 CALL(cudaMemsetAsync, (p, value, bytes, stream), void *p, int value, size_t bytes, cudaStream_t stream)
 CALL(cudaMemcpyAsync, (dst, src, bytes, kind, stream), void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
      cudaStream_t stream)
+CALL(cudaMemcpyPeerAsync, (dst, to, src, from, bytes, stream), void *dst, int to, const void *src, int from, size_t bytes,
+     cudaStream_t stream)
 CALL(cudaStreamCreateWithFlags, (stream, flags), cudaStream_t *stream, unsigned flags)
 CALL(cudaStreamSynchronize, (stream), cudaStream_t stream)
 CALL(cudaStreamBeginCapture, (stream, mode), cudaStream_t stream, enum cudaStreamCaptureMode mode)

@@ -241,6 +241,19 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaM
     return e;
 }
 
+cudaError_t cudaMemcpyPeerAsync(void *dst, int to, const void *src, int from, size_t bytes, cudaStream_t stream)
+{
+    int i = find(src);
+    cudaError_t e = check_memory(dst, "cudaMemcpyPeerAsync");
+    if (e == cudaSuccess)
+        e = check_object(stream, "cudaMemcpyPeerAsync");
+    if (e == cudaSuccess && (to != current || i < 0 || allocations[i].device != from))
+        e = refuse("cudaMemcpyPeerAsync", "memory of another device than is said");
+    if (e == cudaSuccess)
+        memcpy(dst, src, bytes);
+    return e;
+}
+
 /* ---- streams, events, graphs ------------------------------------------------------------------------------------- */
 
 static void *new_object(void)

@@ -101,7 +101,27 @@ static void make_lists(struct work *w)
                                    ints(w, 2, 0, 0), ints(w, N, 0, 0), ints(w, N, 0, 0)};
 }
 
-static bool make(struct work *w, int device, const char *level)
+/* The weights of another context, which are there. */
+static void copy_matrices(struct work *w, const struct work *from)
+{
+    struct kern_matrix *const src[] = {from->embed, from->qkv, from->gate_up, from->down, from->router};
+    struct kern_matrix **const dst[] = {&w->embed, &w->qkv, &w->gate_up, &w->down, &w->router};
+    CHECK_INT(b->sync(from->k, NULL), 0);
+    for (size_t i = 0; i < sizeof(src) / sizeof(*src); i++)
+        CHECK_INT(w->k->ops->matrix_copy(w->k, from->k, src[i], dst[i]), 0);
+}
+
+static void make_matrices(struct work *w)
+{
+    w->embed = matrix(w, MATRIX_EMBED, V, D, 1);
+    w->qkv = matrix(w, MATRIX_LINEAR, WIDTH, D, 2);
+    w->gate_up = matrix(w, MATRIX_GATE_UP, D, D, 3);
+    w->down = matrix(w, MATRIX_LINEAR, D, D, 4);
+    w->router = matrix(w, MATRIX_ACCURATE, D, D, 5);
+}
+
+/* from: whose weights are copied; NULL: they are made. */
+static bool make(struct work *w, int device, const char *level, const struct work *from)
 {
     struct backend_config c = {.dtype = DTYPE_BF16, .n_threads = 1, .cuda_level = level, .device_index = device};
     struct err err = {0};
@@ -113,11 +133,10 @@ static bool make(struct work *w, int device, const char *level)
         return false;
     }
     make_lists(w);
-    w->embed = matrix(w, MATRIX_EMBED, V, D, 1);
-    w->qkv = matrix(w, MATRIX_LINEAR, WIDTH, D, 2);
-    w->gate_up = matrix(w, MATRIX_GATE_UP, D, D, 3);
-    w->down = matrix(w, MATRIX_LINEAR, D, D, 4);
-    w->router = matrix(w, MATRIX_ACCURATE, D, D, 5);
+    if (from)
+        copy_matrices(w, from);
+    else
+        make_matrices(w);
     w->norm = random_f32(w, 2 * D, 6);
     w->cos = random_f32(w, N * HD / 2, 7);
     struct dev_f32 **const sums[] = {&w->x, &w->y, &w->hid, &w->prob, &w->gate, &w->target_lp, &w->top_lp};
@@ -230,12 +249,12 @@ static void run_together(struct work *w, const float *want)
 static void check_level(const char *level)
 {
     static struct work alone, w[CONTEXTS];
-    if (!make(&alone, 0, level))
+    if (!make(&alone, 0, level, NULL))
         return;
     run_main(&alone);
     CHECK_INT(alone.code, 0);
     int n = 0;
-    while (n < CONTEXTS && make(&w[n], n % n_devices, level))
+    while (n < CONTEXTS && make(&w[n], n % n_devices, level, n ? &alone : NULL))
         n++;
     if (CHECK_INT(n, CONTEXTS)) {
         run_together(w, alone.logits_host);

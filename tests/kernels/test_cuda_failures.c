@@ -13,6 +13,8 @@ struct work {
     struct kern_ctx *k;
     struct kern_matrix *w, *accurate;
     struct kern_mamba *mamba;
+    struct kern_matrix *w_copy, *accurate_copy; /* as another device gets them; here it is the same */
+    struct kern_mamba *mamba_copy;
     struct dev_bytes *mem[12];
     int n_mem;
     float *fetched;
@@ -61,12 +63,23 @@ static int make_mamba(struct work *w, struct err *err)
     return w->k->ops->mamba_new(w->k, &p, &w->mamba, err);
 }
 
+static int copy_weights(struct work *w)
+{
+    const struct kern_ops *o = w->k->ops;
+    int r = o->matrix_copy(w->k, w->k, w->w, &w->w_copy);
+    if (r >= 0)
+        r = o->matrix_copy(w->k, w->k, w->accurate, &w->accurate_copy);
+    return r < 0 ? r : o->mamba_copy(w->k, w->k, w->mamba, &w->mamba_copy);
+}
+
 /* UltraDeep's ops: N rows as one run, then as runs of a row each. */
 static int run_ultradeep(struct work *w, const struct route_out *to, struct dev_f32 *x, struct dev_act *act, struct err *err)
 {
     const struct kern_ops *o = w->k->ops;
     struct kern_run runs[N + 1] = {{.n = N, .state_in = -1, .state_out = 0, .select = 1}};
     int run_of[2 * N] = {0}, r = make_mamba(w, err);
+    if (r >= 0 && (r = copy_weights(w)) == ERR_NOMEM)
+        err_set(err, r, "no device memory");
     struct dev_bytes *dev_runs = room(w, sizeof(runs)), *dev_run_of = room(w, sizeof(run_of));
     size_t floats = mamba_state_floats(32, 8, 4);
     struct dev_f32 *states = dev_f32_in(room(w, N * floats * sizeof(float)), 0);
@@ -145,6 +158,9 @@ static int attempt(const struct backend *b, const char *level, struct err *err)
     w.k->ops->matrix_free(w.k, w.w);
     w.k->ops->matrix_free(w.k, w.accurate);
     w.k->ops->mamba_free(w.k, w.mamba);
+    w.k->ops->matrix_free(w.k, w.w_copy);
+    w.k->ops->matrix_free(w.k, w.accurate_copy);
+    w.k->ops->mamba_free(w.k, w.mamba_copy);
     for (int i = 0; i < w.n_mem; i++)
         b->free(w.k, w.mem[i]);
     b->free_host(w.k, w.fetched);

@@ -31,6 +31,7 @@ const struct engine_info fake_engine_info = {.config = &config,
                                              .max_model_len = FAKE_LEN,
                                              .max_batch_tokens = 8,
                                              .n_threads = 1,
+                                             .n_devices = 1,
                                              .bos_id = FAKE_BOS,
                                              .eos_id = FAKE_EOS,
                                              .kv_rows_total = 1000,
@@ -335,6 +336,16 @@ void engine_stats(struct engine *e, struct engine_stats *ret)
                                  .queued = 2,
                                  .attention_s = 1.5,
                                  .memory_free_bytes = 4096};
+}
+
+void engine_device_stats(struct engine *e, int i, struct engine_stats *ret)
+{
+    engine_stats(e, ret);
+}
+
+int engine_device_health(struct engine *e, int i, struct err *err)
+{
+    return engine_health(e, err);
 }
 
 int engine_health(struct engine *e, struct err *err)

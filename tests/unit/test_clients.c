@@ -16,8 +16,9 @@ struct guest {
 
 static void come(struct guest *g, uint64_t client, uint64_t call, int64_t rows)
 {
-    *g = (struct guest){.ticket = {.client_id = client, .call = call, .rows = rows}, .seq = {.ticket = &g->ticket}};
-    clients_place(&clients, &g->ticket, ROWS);
+    *g = (struct guest){.ticket = {.client_id = client, .call = call, .rows = rows},
+                        .seq = {.ticket = &g->ticket, .place = &g->ticket.places[0]}};
+    clients_place(&clients, &g->ticket, g->seq.place, ROWS);
     clients_enter(&clients, &g->seq);
 }
 
@@ -62,17 +63,18 @@ static void test_places(void)
     struct guest g[N];
     for (size_t i = 0; i < N; i++) {
         come(&g[i], cases[i].client, cases[i].call, cases[i].rows);
-        CHECK_INT(g[i].ticket.lane, cases[i].lane);
+        CHECK_INT(g[i].ticket.places[0].lane, cases[i].lane);
     }
-    CHECK(g[4].ticket.flow != g[5].ticket.flow && g[6].ticket.flow == g[7].ticket.flow && g[7].ticket.flow != g[8].ticket.flow);
-    CHECK(g[2].ticket.flow == g[3].ticket.flow && g[1].ticket.flow != g[2].ticket.flow);
+    CHECK(g[4].ticket.places[0].flow != g[5].ticket.places[0].flow && g[6].ticket.places[0].flow == g[7].ticket.places[0].flow &&
+          g[7].ticket.places[0].flow != g[8].ticket.places[0].flow);
+    CHECK(g[2].ticket.places[0].flow == g[3].ticket.places[0].flow && g[1].ticket.places[0].flow != g[2].ticket.places[0].flow);
     CHECK_INT(count_flows(), 1 + 3 + 1 + 1 + 1 + 1); /* shared of 1; shared and two calls of 2; one of 3, of 4; shared of 0; alone */
     CHECK_INT(clients.n, 5);
     go(&g[0]);
     go(&g[1]);
     CHECK_INT(clients.n, 4);
     come(&g[0], 1, 0, 1); /* holds nothing again */
-    CHECK_INT(g[0].ticket.lane, LANE_ALONE);
+    CHECK_INT(g[0].ticket.places[0].lane, LANE_ALONE);
     go(&g[0]);
     for (size_t i = 2; i < N; i++)
         go(&g[i]);
@@ -88,9 +90,9 @@ static void test_bound(void)
     for (int round = 0; round < 2; round++) { /* the second finds all free */
         for (int i = 0; i < CROWD; i++) {
             come(&g[i], (uint64_t)i * 0x9e3779b97f4a7c15u, 0, i % 2 ? 1 : 1000000);
-            n_alone += g[i].ticket.lane == LANE_ALONE;
-            n_bulk += g[i].ticket.lane == LANE_BULK;
-            CHECK(g[i].ticket.client == &clients.crowd || i < CLIENTS_MAX);
+            n_alone += g[i].ticket.places[0].lane == LANE_ALONE;
+            n_bulk += g[i].ticket.places[0].lane == LANE_BULK;
+            CHECK(g[i].ticket.places[0].client == &clients.crowd || i < CLIENTS_MAX);
         }
         CHECK_INT(n_alone, (round + 1) * CLIENTS_MAX / 2);
         CHECK_INT(n_bulk, (round + 1) * CLIENTS_CALLS);

@@ -40,7 +40,7 @@ static bool open_rig(struct rig *r, int max_steps, int n_state_slots)
     struct worker_options o = {.prefix_cache = true, .tree_bytes = 1 << 24};
     struct err err;
     *r = (struct rig){.x = fake_executor_open(&limits)};
-    queue_init(&r->queue, 1 << 20);
+    queue_init(&r->queue, 1, 1 << 20);
     return CHECK(r->x) && CHECK_INT(worker_init(&r->worker, &r->x->face, &r->queue, &o, &err), 0);
 }
 
@@ -59,8 +59,8 @@ static void close_rig(struct rig *r)
 
 static void turn(struct rig *r)
 {
-    if (policy_idle(&r->worker.policy) && !r->queue.inbox.n)
-        r->queue.sweep = true; /* it would deliver and then sleep */
+    if (policy_idle(&r->worker.policy) && !r->queue.dev[0].inbox.n)
+        r->queue.dev[0].sweep = true; /* it would deliver and then sleep */
     CHECK(worker_turn(&r->worker));
 }
 
@@ -139,11 +139,12 @@ static bool take_small(struct rig *r, struct small *s, const char *load)
 {
     if (!queue_wait(&r->queue, s->ticket, 0))
         return false;
-    int steps = s->ticket->began_at ? (int)(s->ticket->began_at - s->launched) : 0; /* the cache may have had all of it */
+    int steps =
+        s->ticket->places[0].began_at ? (int)(s->ticket->places[0].began_at - s->launched) : 0; /* the cache may have had all of it */
     if (!CHECK(steps <= s->bound))
         fprintf(stderr, "  beside %s: %d steps, not %d\n", load, steps, s->bound);
     CHECK_INT(s->ticket->seqs[0].result.code, 0);
-    CHECK_INT(s->ticket->lane, LANE_ALONE);
+    CHECK_INT(s->ticket->places[0].lane, LANE_ALONE);
     ticket_free(s->ticket);
     s->ticket = NULL;
     return true;
@@ -264,7 +265,7 @@ static void test_tickets_of_a_call(void)
     while (!queue_wait(&r.queue, r.calls[0].ticket, 0))
         turn(&r);
     CHECK(rows_of(&r, 1) <= 4 * ROWS);
-    CHECK(r.calls[0].ticket->flow == r.calls[1].ticket->flow);
+    CHECK(r.calls[0].ticket->places[0].flow == r.calls[1].ticket->places[0].flow);
     close_rig(&r);
 }
 

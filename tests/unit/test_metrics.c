@@ -41,6 +41,10 @@ static void test_page(const char *page)
         "dtrnet_device_memory_free_bytes 4096",
         "dtrnet_device_memory_held_bytes{use=\"kv\"} 64000",
         "dtrnet_prompt_tokens_total 9",
+        "dtrnet_device_up{device=\"0\"} 1",
+        "dtrnet_device_kv_held_rows{device=\"0\"} 80",
+        "dtrnet_device_queue_sequences{device=\"0\"} 2",
+        "dtrnet_device_free_bytes{device=\"0\"} 4096",
     };
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
         if (!CHECK(has(page, lines[i])))
@@ -84,6 +88,7 @@ int main(void)
 {
     static const struct metrics_names names = {routes, "a\\b\"c\nd", 12.5, 1};
     struct engine_stats stats;
+    struct metrics_device device;
     struct buf out;
     buf_init(&out, 1 << 20);
     metrics_count(&m, 0, 200, 0.0001);
@@ -96,13 +101,14 @@ int main(void)
     m.prompt_tokens = 9;
     histogram_add(&m.first_token, 0.04);
     engine_stats(NULL, &stats);
-    CHECK_INT(metrics_write(&m, &names, &fake_engine_info, &stats, &out), 0);
+    metrics_device_read(&device, 0, true, &stats);
+    CHECK_INT(metrics_write(&m, &names, &fake_engine_info, &stats, &device, &out), 0);
     test_page(out.data);
     test_heads(out.data);
     test_lines(out.data);
     buf_done(&out);
     buf_init(&out, 100);
-    CHECK_INT(metrics_write(&m, &names, &fake_engine_info, &stats, &out), ERR_TOO_LARGE);
+    CHECK_INT(metrics_write(&m, &names, &fake_engine_info, &stats, &device, &out), ERR_TOO_LARGE);
     buf_done(&out);
     return check_result();
 }

@@ -47,18 +47,19 @@ static void arrive(struct sequence *s, int client)
 {
     struct seq_list one = {0};
     s->ticket = &tickets[client];
+    s->place = &tickets[client].places[0];
     seq_list_push(&one, s);
     policy_arrive(&policy, &one);
 }
 
 static const struct seq_list *ready(void)
 {
-    return &tickets[1].flow->ready;
+    return &tickets[1].places[0].flow->ready;
 }
 
 static const struct seq_list *running(void)
 {
-    return &tickets[1].flow->running;
+    return &tickets[1].places[0].flow->running;
 }
 
 /* Queues sequence i: n tokens that begin with `first`, all of them scored. */
@@ -233,7 +234,7 @@ static void test_reserve(void)
     reqs[1] = reqs[0];
     rig_prepare(&rig, &seqs[1], &reqs[1]);
     arrive(&seqs[1], 2);
-    CHECK_INT(tickets[2].lane, LANE_ALONE);
+    CHECK_INT(tickets[2].places[0].lane, LANE_ALONE);
     CHECK_INT(policy_admit(&policy, &rig.env, 0).started, 1);
     CHECK_INT(seqs[1].where, SEQUENCE_RUNNING);
     close_policy(2);
@@ -248,16 +249,15 @@ static void test_lost_device(void)
     rig_pack(&rig, &seqs[0], 11);
     rig_run(&rig);
     end(&seqs[0]);
-    tickets[1].flow = NULL;
     add(1, 4, 3); /* takes nothing from the tree, so its tables are not written */
     add(2, 5, 13);
     add(3, 6, 3);
     rig.x->fail_at = rig.x->n_calls + 1;
     struct policy_round round = policy_admit(&policy, &rig.env, 0);
     CHECK_INT(round.code, ERR_DEVICE);
-    check_list(&round.complete, (const int[]){2}, 1);
+    check_list(&round.complete, NULL, 0);
     check_list(running(), (const int[]){1}, 1);
-    check_list(ready(), (const int[]){3}, 1);
+    check_list(ready(), (const int[]){2, 3}, 2); /* another device may have it */
     close_policy(4);
 }
 
@@ -342,7 +342,7 @@ static void run(struct sequence *s, int client)
 {
     struct flow *f;
     arrive(s, client);
-    f = s->ticket->flow;
+    f = s->ticket->places[0].flow;
     seq_list_remove(&f->waiting, s);
     seq_list_push(&f->running, s);
     s->where = SEQUENCE_RUNNING;

@@ -56,13 +56,13 @@ static void test_limits(void)
         struct engine_ticket *first = NULL, *second;
         struct seq_list taken = {0};
         struct err err = {0};
-        queue_init(&q, cases[i].max);
+        queue_init(&q, 1, cases[i].max);
         second = new_ticket(&q, cases[i].n);
         if (cases[i].waiting)
             CHECK_INT(submit(&q, first = new_ticket(&q, cases[i].waiting)), 0);
-        queue_take(&q, &taken, false);
+        queue_take(&q, 0, &taken, false);
         CHECK_INT(queue_submit(&q, second, &err), cases[i].code);
-        CHECK_INT(q.inbox.n, cases[i].code ? 0 : cases[i].n); /* all of a ticket or none */
+        CHECK_INT(q.dev[0].inbox.n, cases[i].code ? 0 : cases[i].n); /* all of a ticket or none */
         check_counts(&q, cases[i].waiting + (cases[i].code ? 0 : cases[i].n), 0);
         CHECK(!cases[i].code == !strstr(err.text, "takes at most"));
         if (first)
@@ -77,19 +77,19 @@ static void test_refusals(void)
     struct queue q;
     struct engine_ticket *t;
     struct err err = {0}, lost;
-    queue_init(&q, 8);
+    queue_init(&q, 1, 8);
     t = new_ticket(&q, 1);
     CHECK_INT(queue_health(&q, &err), 0);
     queue_drain(&q);
     CHECK_INT(submit(&q, t), ERR_DRAINING);
     err_set(&lost, ERR_IO, "the cable is out");
-    queue_fail(&q, &lost);
+    queue_fail(&q, 0, &lost);
     CHECK_INT(queue_submit(&q, t, &err), ERR_DEVICE); /* the reason counts, not that it drains as well */
     CHECK_STR(err.text, "the cable is out");
     CHECK_INT(queue_health(&q, &err), ERR_IO);
     CHECK_STR(err.text, "the cable is out");
     CHECK_INT(queue_health(&q, NULL), ERR_IO);
-    CHECK_INT(q.inbox.n, 0);
+    CHECK_INT(q.dev[0].inbox.n, 0);
     ticket_free(t);
     queue_done(&q);
 }
@@ -100,18 +100,18 @@ static void test_take(void)
     struct queue q;
     struct engine_ticket *a, *b;
     struct seq_list into = {0};
-    queue_init(&q, 8);
+    queue_init(&q, 1, 8);
     a = new_ticket(&q, 2);
     b = new_ticket(&q, 2);
     CHECK_INT(submit(&q, a), 0);
-    struct queue_orders o = queue_take(&q, &into, true); /* does not wait: there is something */
+    struct queue_orders o = queue_take(&q, 0, &into, true); /* does not wait: there is something */
     CHECK(!o.stop && !o.sweep && !o.clear);
     CHECK_INT(submit(&q, b), 0);
     queue_cancel(&q, a);
     CHECK(atomic_load(&a->cancelled) && !atomic_load(&b->cancelled));
-    o = queue_take(&q, &into, true);
+    o = queue_take(&q, 0, &into, true);
     CHECK(o.sweep && !o.stop && !o.clear);
-    CHECK(!queue_take(&q, &into, false).sweep);
+    CHECK(!queue_take(&q, 0, &into, false).sweep);
     const struct sequence *want[] = {&a->seqs[0], &a->seqs[1], &b->seqs[0], &b->seqs[1]};
     const struct sequence *s = into.head;
     for (int i = 0; i < 4; i++, s = s->next)
@@ -119,9 +119,9 @@ static void test_take(void)
             break;
     CHECK_INT(into.n, 4);
     CHECK(into.tail == want[3]);
-    CHECK_INT(q.inbox.n, 0);
+    CHECK_INT(q.dev[0].inbox.n, 0);
     queue_stop(&q);
-    CHECK(queue_take(&q, &into, true).stop);
+    CHECK(queue_take(&q, 0, &into, true).stop);
     ticket_free(a);
     ticket_free(b);
     queue_done(&q);
@@ -134,14 +134,14 @@ static void test_deliver(void)
     struct engine_ticket *t;
     struct seq_list taken = {0};
     struct engine_stats counts = {.requests_done = 1}, seen;
-    queue_init(&q, 8);
+    queue_init(&q, 1, 8);
     n_done = 0;
     t = new_ticket(&q, 4);
     CHECK_INT(submit(&q, t), 0);
-    queue_take(&q, &taken, false);
+    queue_take(&q, 0, &taken, false);
     struct queue_delivery d = {.started = 2, .ended_waiting = 1};
     seq_list_push(&d.done, &t->seqs[0]);
-    queue_deliver(&q, &d, &counts);
+    queue_deliver(&q, 0, &d, &counts);
     check_counts(&q, 1, 2);
     CHECK(!d.done.n && !d.started && !d.ended_waiting);
     CHECK(!queue_wait(&q, t, 0) && !queue_wait(&q, t, 1));
@@ -150,7 +150,7 @@ static void test_deliver(void)
     for (int i = 1; i < 4; i++)
         seq_list_push(&d.done, &t->seqs[i]);
     counts.requests_done = 4;
-    queue_deliver(&q, &d, &counts);
+    queue_deliver(&q, 0, &d, &counts);
     check_counts(&q, 0, 0);
     CHECK(queue_wait(&q, t, 0) && queue_wait(&q, t, 1) && queue_wait(&q, t, -1));
     queue_stats(&q, &seen);
@@ -181,10 +181,10 @@ static void test_counts_before_wake(void)
     struct queue q;
     struct engine_ticket *t;
     struct seq_list taken = {0};
-    queue_init(&q, 8);
+    queue_init(&q, 1, 8);
     t = new_ticket(&q, 1);
     CHECK_INT(submit(&q, t), 0);
-    queue_take(&q, &taken, false);
+    queue_take(&q, 0, &taken, false);
     struct waiter w[3];
     pthread_t threads[3];
     for (int i = 0; i < 3; i++) {
@@ -193,7 +193,7 @@ static void test_counts_before_wake(void)
     }
     struct queue_delivery d = {.ended_waiting = 1};
     seq_list_push(&d.done, &t->seqs[0]);
-    queue_deliver(&q, &d, &(struct engine_stats){.requests_done = 7});
+    queue_deliver(&q, 0, &d, &(struct engine_stats){.requests_done = 7});
     for (int i = 0; i < 3; i++) {
         pthread_join(threads[i], NULL);
         CHECK_INT(w[i].seen.requests_done, 7);
@@ -227,21 +227,21 @@ static void test_clear(void)
     pthread_t first, second;
     struct queue_delivery told = {.cleared = true}, nothing = {0};
     const struct engine_stats counts = {0};
-    queue_init(&q, 8);
+    queue_init(&q, 1, 8);
     CHECK_INT(pthread_create(&first, NULL, clear, &q), 0);
-    CHECK(queue_take(&q, &into, true).clear); /* sleeps until it is asked */
-    CHECK(!queue_take(&q, &into, false).clear);
+    CHECK(queue_take(&q, 0, &into, true).clear); /* sleeps until it is asked */
+    CHECK(!queue_take(&q, 0, &into, false).clear);
     CHECK_INT(pthread_create(&second, NULL, clear, &q), 0);
     wait_for_asks(&q, 2); /* too late for the one that was taken */
-    queue_deliver(&q, &nothing, &counts);
-    CHECK_INT(q.clears_done, 0);
-    queue_deliver(&q, &told, &counts);
+    queue_deliver(&q, 0, &nothing, &counts);
+    CHECK_INT(q.dev[0].clears_done, 0);
+    queue_deliver(&q, 0, &told, &counts);
     pthread_join(first, NULL);
-    CHECK_INT(q.clears_done, 1);
-    CHECK(queue_take(&q, &into, true).clear);
+    CHECK_INT(q.dev[0].clears_done, 1);
+    CHECK(queue_take(&q, 0, &into, true).clear);
     queue_stop(&q);
     pthread_join(second, NULL);
-    CHECK_INT(q.clears_done, 1);
+    CHECK_INT(q.dev[0].clears_done, 1);
     queue_done(&q);
 }
 
@@ -272,10 +272,10 @@ static void test_wake(void)
         struct engine_ticket *t;
         struct seq_list into = {0};
         pthread_t thread;
-        queue_init(&q, 8);
+        queue_init(&q, 1, 8);
         t = new_ticket(&q, 1);
         CHECK_INT(pthread_create(&thread, NULL, asks[i], t), 0);
-        struct queue_orders o = queue_take(&q, &into, true);
+        struct queue_orders o = queue_take(&q, 0, &into, true);
         CHECK(into.n == (i == 0) && o.sweep == (i == 1) && o.stop == (i == 2));
         pthread_join(thread, NULL);
         ticket_free(t);

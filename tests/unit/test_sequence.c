@@ -195,7 +195,7 @@ static void test_failed_table(void)
     rig.x->fail_at = rig.x->n_calls + 1;
     rig_prepare(&rig, &s, &q);
     CHECK_INT(rig_admit(&rig, &s, 0), ADMIT_LOST);
-    CHECK(s.done && s.result.code == ERR_DEVICE && strstr(s.result.err.text, "device"));
+    CHECK(!s.done && !s.result.code && !s.n_kv); /* another device may have it */
     CHECK_INT(s.table_off, -1);
     sequence_release(&s);
     tree_clear(&rig.tree);

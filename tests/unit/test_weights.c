@@ -73,7 +73,7 @@ static int load_made(struct kern_ctx *k, const struct model_config *c, const str
     int r = safetensors_open_memory("made up", file.data, file.len, &s, e);
     CHECK_INT(r, 0);
     if (r >= 0)
-        r = weights_load(k, c, plan, s, NULL, &w, e);
+        r = weights_load(k, c, plan, s, &(struct share){0}, NULL, &w, e);
     if (r >= 0)
         weights_free(k, &w);
     safetensors_close(s);
@@ -207,7 +207,8 @@ static void load_golden(struct kern_ctx *k, const char *dir, const char *dense_l
     struct err e = {0};
     int64_t n = 0;
     bool ok = CHECK_INT(model_config_load(dir, NULL, NULL, &c, &e), 0) && CHECK_INT(safetensors_open_dir(dir, &s, &e), 0) &&
-              CHECK_INT(layer_plan_fill(&c, s, dense_layers, plan, &e), 0) && CHECK_INT(weights_load(k, &c, plan, s, NULL, &w, &e), 0);
+              CHECK_INT(layer_plan_fill(&c, s, dense_layers, plan, &e), 0) &&
+              CHECK_INT(weights_load(k, &c, plan, s, &(struct share){0}, NULL, &w, &e), 0);
     if (!ok)
         fprintf(stderr, "  %s: %s\n", dir, e.text);
     for (size_t i = 0; ok && i < safetensors_count(s); i++)

@@ -48,7 +48,7 @@ static void act(struct worker_rig *r)
 /* What the settings are meant to bring about did come about, and what they exclude did not. */
 static void check_happened(const struct worker_rig *r, const struct worker_setting *s, struct engine_stats *all)
 {
-    const struct engine_stats *c = &r->worker.counts;
+    const struct engine_stats *c = &r->workers[0].counts;
     CHECK(s->max_steps > 1 || !c->steps_overlapped);
     CHECK((s->prefix_cache && !s->whole_prompts) || (!c->rows_cached && !c->rows_rescored));
     CHECK(s->n_state_slots || !c->states_held);
@@ -97,7 +97,7 @@ static void run_until_lost(struct worker_rig *r)
         int j = traffic_random(WORKER_RIG_JOBS);
         worker_rig_check(r, j);
         if (!r->jobs[j].ticket)
-            CHECK_INT(worker_rig_submit(r, j), r->worker.lost ? ERR_DEVICE : 0);
+            CHECK_INT(worker_rig_submit(r, j), r->workers[0].lost ? ERR_DEVICE : 0);
         else if (!traffic_random(4))
             worker_rig_cancel(r, j);
         for (int n = traffic_random(5); n > 0; n--)
@@ -114,12 +114,12 @@ static bool fail_call(const struct worker_setting *s, uint64_t seed, int call)
     traffic_seed(seed);
     if (!worker_rig_open(&r, s))
         return false;
-    r.x->fail_at = call;
+    r.x[0]->fail_at = call;
     r.may_fail = ERR_DEVICE;
     run_until_lost(&r);
-    bool reached = r.x->n_calls >= call;
-    CHECK_INT(r.worker.lost, reached);
-    CHECK_INT(r.x->n_drops, reached);
+    bool reached = r.x[0]->n_calls >= call;
+    CHECK_INT(r.workers[0].lost, reached);
+    CHECK_INT(r.x[0]->n_drops, reached);
     CHECK_INT(queue_health(&r.queue, &err), reached ? ERR_DEVICE : 0);
     CHECK_STR(err.text, reached ? "the device was asked to fail" : "");
     CHECK_INT(r.n_unexpected > 0, reached);
@@ -155,7 +155,7 @@ static void test_no_memory(uint64_t seed)
         failing_plan(n);
         worker_rig_settle(&r);
         reached = failing_reached();
-        CHECK(r.n_unexpected <= 1 && !r.worker.lost);
+        CHECK(r.n_unexpected <= 1 && !r.workers[0].lost);
         worker_rig_close(&r);
     }
     CHECK(n > 20);
@@ -169,7 +169,7 @@ static void test_open_without_memory(void)
     struct fake_executor *x = fake_executor_open(&(struct executor_limits){
         .max_rows = 16, .max_steps = 2, .n_kv_slots = 100, .n_table_entries = 100, .n_state_slots = 4, .max_positions = 20});
     struct queue q;
-    queue_init(&q, 1);
+    queue_init(&q, 1, 1);
     for (int n = 0; reached; n++) {
         struct worker w;
         struct err err = {0};
@@ -192,7 +192,7 @@ static void test_thread(uint64_t seed)
     struct worker_rig r;
     struct err err;
     traffic_seed(seed);
-    if (!worker_rig_open(&r, &small[1]) || !CHECK_INT(worker_start(&r.worker, &err), 0))
+    if (!worker_rig_open(&r, &small[1]) || !CHECK_INT(worker_start(&r.workers[0], &err), 0))
         return;
     for (int round = 0; round < 3; round++) {
         for (int j = 0; j < WORKER_RIG_JOBS; j++)
@@ -207,15 +207,15 @@ static void test_thread(uint64_t seed)
             worker_rig_check(&r, j);
         }
     }
-    worker_close(&r.worker); /* what is under way is cancelled */
+    worker_close(&r.workers[0]); /* what is under way is cancelled */
     r.may_fail = ERR_CANCELLED;
     for (int j = 0; j < WORKER_RIG_JOBS; j++) {
         worker_rig_check(&r, j);
         CHECK(!r.jobs[j].ticket);
     }
-    CHECK_INT(r.x->n_breaches, 0);
+    CHECK_INT(r.x[0]->n_breaches, 0);
     queue_done(&r.queue);
-    fake_executor_close(r.x);
+    fake_executor_close(r.x[0]);
 }
 
 int main(int argc, char **argv)

@@ -9,15 +9,19 @@ enum { MOST_TURNS = 20000 /* to answer all jobs */, TURNS_OF_CANCELLED = 6 };
 /* ---- tickets --------------------------------------------------------------------------------------------------------- */
 int worker_rig_submit(struct worker_rig *r, int j)
 {
+    return worker_rig_submit_group(r, j, 1 + traffic_random(WORKER_RIG_GROUP));
+}
+
+int worker_rig_submit_group(struct worker_rig *r, int j, int n)
+{
     struct job *job = &r->jobs[j];
     struct err err;
-    int n = 1 + traffic_random(WORKER_RIG_GROUP);
     *job = (struct job){0};
     for (int i = 0; i < n; i++)
         job->reqs[i] = traffic_request(&job->watches[i]);
     job->reqs[0].client = (uint64_t)traffic_random(4);
     job->reqs[0].call = (uint64_t)traffic_random(3);
-    if (!CHECK_INT(ticket_new(&r->queue, job->reqs, n, FAKE_LAYERS, r->x->kind.whole, &job->ticket), 0))
+    if (!CHECK_INT(ticket_new(&r->queue, job->reqs, n, FAKE_LAYERS, r->x[0]->kind.whole, &job->ticket), 0))
         exit(1);
     for (int i = 0; i < n; i++)
         job->watches[i].seq = &job->ticket->seqs[i];
@@ -61,7 +65,7 @@ static void check_request(struct worker_rig *r, const struct job *job, int i)
     const struct eval_request *q = &job->reqs[i];
     const struct eval_result *res = &job->ticket->seqs[i].result;
     bool excused = (res->code == ERR_CANCELLED && job->cancelled) || (res->code && res->code == r->may_fail);
-    bool ok = excused || (res->code == expect_code(q, r->x->kind) && (res->code || expect_result(q, res, TRAFFIC_EOS, r->x->kind)));
+    bool ok = excused || (res->code == expect_code(q, r->x[0]->kind) && (res->code || expect_result(q, res, TRAFFIC_EOS, r->x[0]->kind)));
     if (!CHECK(ok))
         fprintf(stderr, "  %d tokens, score_begin %d, top_k %d, max_new %d: code %d %s\n", q->n_tokens, q->score_begin, q->top_k,
                 q->max_new, res->code, res->code ? res->err.text : "");
@@ -99,9 +103,9 @@ static void check_slots(const struct worker *w)
 }
 
 /* A sequence that has a token more than when it made way last, or by chance. */
-static struct sequence *find_victim(struct worker_rig *r)
+static struct sequence *find_victim(struct worker *worker)
 {
-    struct policy *p = &r->worker.policy;
+    struct policy *p = &worker->policy;
     for (struct sequence *s = policy_next(p, NULL); s; s = policy_next(p, s)) {
         struct expect_watch *w = s->req->user;
         bool may = s->where == SEQUENCE_RUNNING && !s->in_flight && !s->done && s < s->ticket->seqs + s->ticket->n;
@@ -113,30 +117,42 @@ static struct sequence *find_victim(struct worker_rig *r)
     return NULL;
 }
 
-static void preempt(struct worker_rig *r)
+static void preempt(struct worker *w)
 {
     struct sequence *s;
-    while ((s = find_victim(r)))
-        policy_preempt(&r->worker.policy, &r->worker.env, s);
+    while ((s = find_victim(w)))
+        policy_preempt(&w->policy, &w->env, s);
+}
+
+static bool turn(struct worker_rig *r, struct worker *w)
+{
+    struct queue_device *q = &r->queue.dev[w->device];
+    const struct queue_delivery *d = &w->delivery;
+    if (policy_idle(&w->policy) && !q->inbox.n && !q->sweep && q->clears_taken == r->queue.clears_asked) {
+        if (!d->done.n && !d->cleared)
+            return false;
+        q->sweep = true; /* it would deliver and then sleep */
+    }
+    CHECK(worker_turn(w));
+    if (r->preempts)
+        preempt(w);
+    check_slots(w);
+    return true;
 }
 
 bool worker_rig_turn(struct worker_rig *r)
 {
     struct queue *q = &r->queue;
-    const struct queue_delivery *d = &r->worker.delivery;
-    if (policy_idle(&r->worker.policy) && !q->inbox.n && !q->sweep && q->clears_taken == q->clears_asked) {
-        if (!d->done.n && !d->cleared)
-            return false;
-        q->sweep = true; /* it would deliver and then sleep */
-    }
-    CHECK(worker_turn(&r->worker));
-    if (r->preempts)
-        preempt(r);
-    check_slots(&r->worker);
+    int first = r->n_devices > 1 ? traffic_random(r->n_devices) : 0, i = 0;
+    while (i < r->n_devices && !turn(r, &r->workers[(first + i) % r->n_devices]))
+        i++;
+    if (i == r->n_devices)
+        return false;
     r->n_turns++;
     for (int j = 0; j < WORKER_RIG_JOBS; j++) { /* what is cancelled does not run on, but for steps in flight */
         const struct job *job = &r->jobs[j];
-        CHECK(!job->ticket || !job->cancelled || r->n_turns - job->cancelled_at < TURNS_OF_CANCELLED || queue_wait(q, job->ticket, 0));
+        CHECK(!job->ticket || !job->cancelled || r->n_turns - job->cancelled_at < TURNS_OF_CANCELLED * r->n_devices * r->n_devices ||
+              queue_wait(q, job->ticket, 0));
     }
     return true;
 }
@@ -159,10 +175,10 @@ void worker_rig_settle(struct worker_rig *r)
 }
 
 /* ---- open and close -------------------------------------------------------------------------------------------------- */
-bool worker_rig_open(struct worker_rig *r, const struct worker_setting *s)
+static bool open_device(struct worker_rig *r, int i, const struct worker_setting *s)
 {
     static const int32_t eos = TRAFFIC_EOS;
-    struct worker_options o = {.prefix_cache = s->prefix_cache, .tree_bytes = s->tree_bytes, .eos_ids = &eos, .n_eos = 1};
+    struct worker_options o = {.device = i, .prefix_cache = s->prefix_cache, .tree_bytes = s->tree_bytes, .eos_ids = &eos, .n_eos = 1};
     struct err err;
     struct executor_limits limits = {.max_rows = s->max_rows,
                                      .max_steps = s->max_steps,
@@ -171,53 +187,88 @@ bool worker_rig_open(struct worker_rig *r, const struct worker_setting *s)
                                      .n_state_slots = s->n_state_slots,
                                      .whole_prompts = s->whole_prompts,
                                      .max_positions = TRAFFIC_LEN + TRAFFIC_NEW};
-    *r = (struct worker_rig){.x = fake_executor_open(&limits), .preempts = s->preempts};
-    queue_init(&r->queue, WORKER_RIG_JOBS * WORKER_RIG_GROUP);
-    if (!CHECK(r->x) || !CHECK_INT(worker_init(&r->worker, &r->x->face, &r->queue, &o, &err), 0))
+    r->x[i] = fake_executor_open(&limits);
+    if (!CHECK(r->x[i]) || !CHECK_INT(worker_init(&r->workers[i], &r->x[i]->face, &r->queue, &o, &err), 0))
         return false;
     if (s->n_state_slots) { /* sequences here are short: copies must lie closer than they do in earnest */
-        CHECK_INT(r->worker.env.state_every, WORKER_STATE_EVERY);
-        r->worker.env.state_every = 7;
+        CHECK_INT(r->workers[i].env.state_every, WORKER_STATE_EVERY);
+        r->workers[i].env.state_every = 7;
     }
     return true;
 }
 
-static void check_counts(struct worker_rig *r)
+bool worker_rig_open(struct worker_rig *r, const struct worker_setting *s)
+{
+    struct err err;
+    *r = (struct worker_rig){.n_devices = s->n_devices ? s->n_devices : 1, .preempts = s->preempts};
+    queue_init(&r->queue, r->n_devices, WORKER_RIG_JOBS * WORKER_RIG_GROUP);
+    for (int i = 0; i < r->n_devices; i++)
+        if (!open_device(r, i, s))
+            return false;
+    if (r->n_devices == 1)
+        return true;
+    r->queue.dispatch = &r->dispatch;
+    return CHECK_INT(dispatch_init(&r->dispatch, s->max_rows, s->prefix_cache && !s->whole_prompts, &err), 0);
+}
+
+struct engine_stats worker_rig_stats(struct worker_rig *r)
 {
     struct engine_stats s;
     queue_stats(&r->queue, &s);
+    return s;
+}
+
+static bool any_lost(const struct worker_rig *r)
+{
+    bool lost = false;
+    for (int i = 0; i < r->n_devices; i++)
+        lost |= r->workers[i].lost;
+    return lost;
+}
+
+static void check_counts(struct worker_rig *r)
+{
+    struct engine_stats s = worker_rig_stats(r);
     CHECK_INT(s.queued, 0);
     CHECK_INT(s.running, 0);
     CHECK_INT(s.requests_done + s.requests_failed + s.requests_cancelled, r->n_done + r->n_failed + r->n_cancelled);
-    if (!r->x->kind.whole) { /* there half a request may end otherwise than all of it */
+    if (!r->x[0]->kind.whole) { /* there half a request may end otherwise than all of it */
         CHECK_INT(s.requests_done, r->n_done);
         CHECK_INT(s.requests_failed, r->n_failed);
         CHECK_INT(s.tokens_scored, r->n_scored);
         CHECK_INT(s.tokens_generated, r->n_generated);
     }
     CHECK_INT(s.rows_cached, r->n_cached);
-    CHECK(r->worker.lost || s.rows_computed + s.rows_rescored == r->n_rows);
+    for (int i = 0; i < r->n_devices; i++)
+        CHECK_INT(r->queue.dev[i].load, 0);
+    CHECK(any_lost(r) || s.rows_computed + s.rows_rescored == r->n_rows);
     CHECK_INT(s.kv_rows_held, 0);
     CHECK_INT(s.kv_rows_reserved, 0);
     CHECK_INT(s.tree_nodes, 0);
     CHECK_INT(s.tree_tokens, 0);
 }
 
+static void close_device(struct worker_rig *r, struct worker *w, struct fake_executor *x)
+{
+    CHECK_INT(w->kv.n_free, w->kv.n);
+    CHECK_INT(w->states.n_free, w->states.n);
+    CHECK_INT(w->tree.bytes, 0);
+    CHECK(w->tables.n_holes == 1 && w->tables.holes[0].n == w->env.kept_base);
+    CHECK(w->env.kept_base + (w->kept_tables.n_holes ? w->kept_tables.holes[0].n : 0) == x->face.limits.n_table_entries);
+    CHECK_INT(x->n_breaches, 0);
+    worker_close(w);
+    fake_executor_close(x);
+}
+
 void worker_rig_close(struct worker_rig *r)
 {
-    struct worker *w = &r->worker;
     worker_rig_settle(r);
     worker_rig_clear(r);
     while (worker_rig_turn(r))
         ;
     check_counts(r);
-    CHECK_INT(w->kv.n_free, w->kv.n);
-    CHECK_INT(w->states.n_free, w->states.n);
-    CHECK_INT(w->tree.bytes, 0);
-    CHECK(w->tables.n_holes == 1 && w->tables.holes[0].n == w->env.kept_base);
-    CHECK(w->env.kept_base + (w->kept_tables.n_holes ? w->kept_tables.holes[0].n : 0) == r->x->face.limits.n_table_entries);
-    CHECK_INT(r->x->n_breaches, 0);
-    worker_close(w);
+    for (int i = 0; i < r->n_devices; i++)
+        close_device(r, &r->workers[i], r->x[i]);
     queue_done(&r->queue);
-    fake_executor_close(r->x);
+    dispatch_done(&r->dispatch);
 }

@@ -1,11 +1,13 @@
-/* A worker without a thread on a fake executor, and groups of requests that are submitted to it. After each turn, and when it is closed, it is checked
- * that every KV slot is where it belongs. */
+/* Workers without threads, each on a fake executor, and groups of requests that are submitted to them. After each turn, and when they are closed, it is
+ * checked that every KV slot is where it belongs. */
 #pragma once
+#include "engine/schedule/dispatch.h"
 #include "engine/schedule/ticket.h"
 #include "engine/schedule/worker.h"
 #include "tests/unit/fake_executor.h"
 #include "tests/unit/traffic.h"
 
+#define WORKER_RIG_DEVICES 4
 #define WORKER_RIG_JOBS 10
 #define WORKER_RIG_GROUP 6 /* requests of a job at most */
 
@@ -17,6 +19,7 @@ struct worker_setting {
     bool whole_prompts;
     size_t tree_bytes;
     bool preempts; /* every sequence makes way once after each step that brought it a token, and now and then before */
+    int n_devices; /* 0: one */
 };
 
 /* One ticket. */
@@ -29,9 +32,11 @@ struct job {
 };
 
 struct worker_rig {
-    struct fake_executor *x;
+    int n_devices;
+    struct fake_executor *x[WORKER_RIG_DEVICES];
     struct queue queue;
-    struct worker worker;
+    struct dispatch dispatch; /* of several devices */
+    struct worker workers[WORKER_RIG_DEVICES];
     struct job jobs[WORKER_RIG_JOBS];
     bool preempts;
     int n_turns;
@@ -48,11 +53,15 @@ void worker_rig_close(struct worker_rig *r);
 
 /* Submits a random group as job j, which is free. Returns what the queue said. */
 int worker_rig_submit(struct worker_rig *r, int j);
+/* The same with so many requests. */
+int worker_rig_submit_group(struct worker_rig *r, int j, int n);
 void worker_rig_cancel(struct worker_rig *r, int j);
-/* Has the worker clear the cache in its next turn. */
+/* Has the workers clear their caches in their next turn. */
 void worker_rig_clear(struct worker_rig *r);
-/* A turn; false: there is nothing to do, and the worker would sleep. */
+/* A turn of one of them; false: there is nothing to do, and all would sleep. */
 bool worker_rig_turn(struct worker_rig *r);
+/* The counts of all. */
+struct engine_stats worker_rig_stats(struct worker_rig *r);
 /* Turns until all jobs are done; checks their results and frees them. */
 void worker_rig_settle(struct worker_rig *r);
 /* If the job is done, checks its results and frees it. */

@@ -1,0 +1,275 @@
+/* Steps of a group: issued by all ranks at once, each in its thread, since a rank waits in collectives for the others. */
+#include "engine/schedule/group_executor.h"
+#include <pthread.h>
+#include <stdlib.h>
+
+/* A rank but the first. */
+struct helper {
+    struct group_executor *g;
+    int rank;
+    pthread_t thread;
+    bool started;
+    int r; /* of its latest step */
+    struct err err;
+};
+
+struct group_executor {
+    struct executor face;
+    const struct backend *backend;
+    int n, n_opened;
+    struct device_executor *ranks[GROUP_RANKS_MAX];
+    struct helper helpers[GROUP_RANKS_MAX]; /* [0] is not used */
+    pthread_mutex_t lock;
+    pthread_cond_t wake, done;
+    bool grouped;
+    /* under the lock */
+    unsigned long asked; /* steps that helpers were told of */
+    int n_busy;          /* helpers that are at the latest */
+    bool stop;
+    int id;
+    struct step_rows *rows;
+};
+
+static struct group_executor *of(struct executor *x)
+{
+    return (struct group_executor *)x;
+}
+
+static struct executor *rank_of(const struct group_executor *g, int i)
+{
+    return device_executor_face(g->ranks[i]);
+}
+
+static struct kern_ctx *context_of(const struct group_executor *g, int i)
+{
+    return device_executor_model(g->ranks[i])->k;
+}
+
+/* ---- steps ------------------------------------------------------------------------------------------------------ */
+static int issue(struct group_executor *g, int rank, int id, struct step_rows *rows, struct err *err)
+{
+    struct executor *x = rank_of(g, rank);
+    int r = x->ops->launch(x, id, rows, err);
+    if (r < 0)
+        g->backend->group_fail(context_of(g, rank));
+    return r;
+}
+
+static void *helper_main(void *arg)
+{
+    struct helper *h = arg;
+    struct group_executor *g = h->g;
+    unsigned long seen = 0;
+    pthread_mutex_lock(&g->lock);
+    for (;;) {
+        while (g->asked == seen && !g->stop)
+            pthread_cond_wait(&g->wake, &g->lock);
+        if (g->stop)
+            break;
+        seen = g->asked;
+        int id = g->id;
+        struct step_rows *rows = g->rows;
+        pthread_mutex_unlock(&g->lock);
+        h->err = (struct err){0};
+        h->r = issue(g, h->rank, id, rows, &h->err);
+        pthread_mutex_lock(&g->lock);
+        if (!--g->n_busy)
+            pthread_cond_signal(&g->done);
+    }
+    pthread_mutex_unlock(&g->lock);
+    return NULL;
+}
+
+static void ask_helpers(struct group_executor *g, int id, struct step_rows *rows)
+{
+    pthread_mutex_lock(&g->lock);
+    g->id = id;
+    g->rows = rows;
+    g->n_busy = g->n - 1;
+    g->asked++;
+    pthread_cond_broadcast(&g->wake);
+    pthread_mutex_unlock(&g->lock);
+}
+
+static void await_helpers(struct group_executor *g)
+{
+    pthread_mutex_lock(&g->lock);
+    while (g->n_busy)
+        pthread_cond_wait(&g->done, &g->lock);
+    pthread_mutex_unlock(&g->lock);
+}
+
+/* Keeps the error of a rank that says what happened. */
+static void keep(struct err *err, const struct err *of_rank)
+{
+    if (err && err->code >= 0 && of_rank->code < 0)
+        *err = *of_rank;
+}
+
+static int launch_group(struct executor *face, int id, struct step_rows *rows, struct err *err)
+{
+    struct group_executor *g = of(face);
+    ask_helpers(g, id, rows);
+    int r = issue(g, 0, id, rows, err);
+    await_helpers(g);
+    for (int i = 1; i < g->n; i++) {
+        r = r < 0 ? r : g->helpers[i].r;
+        keep(err, &g->helpers[i].err);
+    }
+    return r;
+}
+
+static int wait_group(struct executor *face, int id, struct step_results *ret, struct err *err)
+{
+    struct group_executor *g = of(face);
+    int r = 0;
+    for (int i = g->n - 1; i >= 0 && r >= 0; i--)
+        r = rank_of(g, i)->ops->wait(rank_of(g, i), id, ret, err);
+    if (r < 0)
+        g->backend->group_fail(context_of(g, 0));
+    return r;
+}
+
+static void drop_group(struct executor *face, struct err *err)
+{
+    struct group_executor *g = of(face);
+    for (int i = 0; i < g->n; i++)
+        rank_of(g, i)->ops->drop(rank_of(g, i), err);
+}
+
+static int write_table_group(struct executor *face, int64_t off, const int *entries, int64_t n)
+{
+    struct group_executor *g = of(face);
+    int r = 0;
+    for (int i = 0; i < g->n && r >= 0; i++)
+        r = rank_of(g, i)->ops->write_table(rank_of(g, i), off, entries, n);
+    return r;
+}
+
+static void report_group(struct executor *face, double busy_s, struct executor_stats *ret)
+{
+    struct executor *first = rank_of(of(face), 0);
+    first->ops->report(first, busy_s, ret);
+}
+
+static void close_group(struct executor *face)
+{
+    group_executor_close(of(face));
+}
+
+/* ---- open and close --------------------------------------------------------------------------------------------- */
+static int open_ranks(struct group_executor *g, const struct device_executor_options *o, const int *index,
+                      const struct group_executor *first, struct err *err)
+{
+    struct device_executor_options mine = *o;
+    int r = 0;
+    for (int i = 0; i < g->n && r >= 0; i++) {
+        mine.model.device_index = index[i];
+        mine.model.share = (struct share){i, g->n};
+        mine.first = first ? first->ranks[i] : NULL;
+        mine.kv_slots = i ? rank_of(g, 0)->limits.n_kv_slots : 0;
+        r = device_executor_open(&mine, g->backend, &g->ranks[i], err);
+        g->n_opened += r >= 0;
+    }
+    return r;
+}
+
+static int start_helpers(struct group_executor *g, struct err *err)
+{
+    for (int i = 1; i < g->n; i++) {
+        struct helper *h = &g->helpers[i];
+        *h = (struct helper){.g = g, .rank = i};
+        h->started = !pthread_create(&h->thread, NULL, helper_main, h);
+        if (!h->started)
+            return err_set(err, ERR_NOMEM, "cannot start the threads of %d ranks", g->n);
+    }
+    return 0;
+}
+
+static int open_group(struct group_executor *g, struct err *err)
+{
+    static const struct executor_ops ops = {.launch = launch_group,
+                                            .wait = wait_group,
+                                            .drop = drop_group,
+                                            .write_table = write_table_group,
+                                            .report = report_group,
+                                            .close = close_group};
+    struct kern_ctx *contexts[GROUP_RANKS_MAX];
+    struct err why = {0};
+    if (!g->backend->group_open)
+        return err_field(err, ERR_UNSUPPORTED, "tensor_parallel", "tensor_parallel is %d, and this build's %s devices cannot work together",
+                         g->n, g->backend->name);
+    for (int i = 0; i < g->n; i++)
+        contexts[i] = context_of(g, i);
+    g->face = (struct executor){.ops = &ops, .limits = rank_of(g, 0)->limits};
+    int r = g->backend->group_open(contexts, g->n, &why);
+    if (r < 0)
+        return err_field(err, r, "tensor_parallel", "tensor_parallel is %d: %s", g->n, why.text);
+    g->grouped = true;
+    return start_helpers(g, err);
+}
+
+int group_executor_open(const struct device_executor_options *o, const struct backend *backend, const int *index, int n,
+                        const struct group_executor *first, struct group_executor **ret, struct err *err)
+{
+    struct group_executor *g = calloc(1, sizeof(*g));
+    if (!g)
+        return err_set(err, ERR_NOMEM, "no memory for the engine");
+    g->backend = backend;
+    g->n = n;
+    pthread_mutex_init(&g->lock, NULL);
+    pthread_cond_init(&g->wake, NULL);
+    pthread_cond_init(&g->done, NULL);
+    int r = open_ranks(g, o, index, first, err);
+    if (r >= 0 && n > 1)
+        r = open_group(g, err);
+    if (r < 0)
+        group_executor_close(g);
+    else
+        *ret = g;
+    return r;
+}
+
+static void stop_helpers(struct group_executor *g)
+{
+    pthread_mutex_lock(&g->lock);
+    g->stop = true;
+    pthread_cond_broadcast(&g->wake);
+    pthread_mutex_unlock(&g->lock);
+    for (int i = 1; i < g->n; i++)
+        if (g->helpers[i].started)
+            pthread_join(g->helpers[i].thread, NULL);
+}
+
+void group_executor_close(struct group_executor *g)
+{
+    if (!g)
+        return;
+    struct kern_ctx *contexts[GROUP_RANKS_MAX];
+    stop_helpers(g);
+    for (int i = 0; i < g->n_opened; i++)
+        contexts[i] = context_of(g, i);
+    if (g->grouped)
+        g->backend->group_close(contexts, g->n);
+    for (int i = g->n_opened - 1; i >= 0; i--)
+        rank_of(g, i)->ops->close(rank_of(g, i));
+    pthread_mutex_destroy(&g->lock);
+    pthread_cond_destroy(&g->wake);
+    pthread_cond_destroy(&g->done);
+    free(g);
+}
+
+struct executor *group_executor_face(struct group_executor *g)
+{
+    return g->n > 1 ? &g->face : rank_of(g, 0);
+}
+
+int group_executor_size(const struct group_executor *g)
+{
+    return g->n;
+}
+
+const struct device_executor *group_executor_rank(const struct group_executor *g, int i)
+{
+    return g->ranks[i];
+}
