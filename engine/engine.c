@@ -49,6 +49,7 @@ static void fill_info(struct engine *e)
                                    .dtype = dtype_name(m->k->act),
                                    .host_memory = m->k->limits.host_memory,
                                    .numerics_class = m->k->backend->numerics_class(m->k),
+                                   .level = m->k->limits.levels[m->k->limits.level],
                                    .model_hash = m->hash,
                                    .max_model_len = m->max_model_len,
                                    .max_batch_tokens = l->max_rows,
@@ -71,6 +72,7 @@ static int open_executor(struct engine *e, int i, const struct engine_options *o
 {
     struct device_executor_options xo = {.model = {.dir = o->model_dir,
                                                    .dtype = o->dtype,
+                                                   .matmul_precision = o->matmul_precision,
                                                    .n_threads = threads_of_one(e, o),
                                                    .cpu_level = o->cpu_level,
                                                    .cuda_level = o->cuda_level,

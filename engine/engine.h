@@ -35,15 +35,16 @@ struct engine_options {
     /* Which of its devices: "0,2" or "all"; NULL: number 0, or as many as tensor_parallel says. The CPU may be named as several, which divide its
      * threads. */
     const char *device_list;
-    int tensor_parallel;      /* devices that compute the model together, each a part of it; 0: 1 */
-    const char *dtype;        /* "auto", "f32", "bf16", "f16"; NULL: auto */
-    int n_threads;            /* 0: all that the process may use */
-    const char *cpu_level;    /* NULL: the machine's */
-    const char *cuda_level;   /* NULL: the device's */
-    int max_model_len;        /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
-    int max_batch_tokens;     /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
-    int steps_in_flight;      /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */
-    size_t kv_cache_bytes;    /* of each device; 0: a share of free memory (backend's default) */
+    int tensor_parallel;          /* devices that compute the model together, each a part of it; 0: 1 */
+    const char *dtype;            /* "auto", "f32", "bf16", "f16"; NULL: auto */
+    const char *matmul_precision; /* of f32: "highest": bits of portable-1 everywhere, "high": matrix units may help; NULL: highest */
+    int n_threads;                /* 0: all that the process may use */
+    const char *cpu_level;        /* NULL: the machine's */
+    const char *cuda_level;       /* NULL: the device's */
+    int max_model_len;            /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
+    int max_batch_tokens;         /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
+    int steps_in_flight;          /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */
+    size_t kv_cache_bytes;        /* of each device; 0: a share of free memory (backend's default) */
     int state_slots;          /* places for router states: one a running sequence, one a copy that the cache keeps; 0: by kv_cache_bytes */
     bool prefix_cache;        /* reuse computed prefixes across requests */
     const char *rope_scaling; /* JSON object replacing config.json's, or NULL */
@@ -62,6 +63,7 @@ struct engine_info {
     const struct model_config *config;
     const struct layer_plan *plan; /* [config->n_layers] */
     const char *device, *dtype, *numerics_class;
+    const char *level;      /* of the device's instructions or kernels in use: "avx2", "wgmma" */
     bool host_memory;       /* the device computes in the host's own memory */
     const char *model_hash; /* hex SHA-256 over config.json and the weight files */
     int max_model_len, max_batch_tokens;

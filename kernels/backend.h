@@ -6,8 +6,13 @@
 #include "common/log.h"
 #include "kernels/kernels.h"
 
+/* Of float32: HIGHEST is the class portable-1 (docs/portable-float32.md), the same bits on every machine; HIGH lets matrix units take products in
+ * terms of 16 bits, a class of the device's own. 16-bit dtypes are not concerned. */
+enum matmul_precision { MATMUL_HIGHEST, MATMUL_HIGH };
+
 struct backend_config {
-    enum dtype dtype;       /* compute dtype */
+    enum dtype dtype; /* compute dtype */
+    enum matmul_precision precision;
     int device_index;       /* which device of the kind, from 0 */
     int n_threads;          /* CPU: threads that compute, >= 1 */
     const char *cpu_level;  /* CPU: highest of its levels to use (struct backend_limits); NULL: the highest that the machine has */
@@ -93,7 +98,7 @@ struct backend {
     int (*stamp)(struct kern_ctx *k, int i);
     double (*stamp_seconds)(struct kern_ctx *k, int a, int b);
     int (*memory)(struct kern_ctx *k, struct backend_memory *ret);
-    /* What decides the bits of a result beside the dtype ("cpu avx2", "cuda sm_90 bf16 wgmma"), for /version. */
+    /* What decides the bits of a result beside the dtype ("portable-1", "cpu avx2", "cuda sm_90 bf16 wgmma"), for /version. */
     const char *(*numerics_class)(struct kern_ctx *k);
 };
 

@@ -1,5 +1,6 @@
 /* See mamba_values.h. */
 #include "kernels/mamba_values.h"
+#include "kernels/portable.h"
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -46,7 +47,7 @@ static int take_rates(struct mamba_values *v, const struct kern_tensor *a_log, s
 {
     int r = take(v->rate, a_log, "A_log", v->e * v->n_state, 1, err);
     for (int i = 0; r >= 0 && i < v->e * v->n_state; i++) {
-        double rate = -exp(v->rate[i]) / M_LN2;
+        double rate = -portable_exp_double(v->rate[i]) / M_LN2;
         if (rate < -0x1p127)
             return err_set(err, ERR_CORRUPT, "a Mamba router's A_log holds %g, whose exponential is beyond float32", (double)v->rate[i]);
         v->rate[i] = (float)rate;

@@ -3,7 +3,8 @@
  *
  * Included with OP(name, kind, bits, args, params...) defined, which it undefines.
  *   kind    what its time counts as (op_times.h): MATMUL, ATTENTION or OTHER
- *   bits    on the CPU: those of an op of ALL_LEVELS are the same at every level, one of ITS_LEVEL has the level's own
+ *   bits    on the CPU in 16-bit dtypes: those of an op of ALL_LEVELS are the same at every level, one of ITS_LEVEL has the level's own. In float32 all
+ *           have the same bits at every level and on every device (docs/portable-float32.md)
  *   params  of the function, which returns 0 or a negative code; args: their names */
 #ifndef OP
 #define OP(name, kind, bits, args, ...)

@@ -1,5 +1,6 @@
 /* Reads rope_theta with rope_scaling (transformers 4), rope_parameters (transformers 5) or the command line's object. */
 #include "engine/checkpoint/rope_config.h"
+#include "kernels/portable.h"
 #include <math.h>
 #include <string.h>
 
@@ -118,7 +119,7 @@ static int read_llama3(const struct source *s, int max_pos, struct rope_config *
 
 static double yarn_mscale(double factor, double z)
 {
-    return factor <= 1 ? 1.0 : 0.1 * z * log(factor) + 1.0;
+    return factor <= 1 ? 1.0 : 0.1 * z * portable_log_double(factor) + 1.0;
 }
 
 static int read_yarn_attention(const struct source *s, struct rope_config *c, struct err *err)

@@ -1,6 +1,7 @@
 /* See logit_edits.h. The formulas are those of vllm/model_executor/layers/utils.py (apply_penalties) and vllm/v1/sample (logit bias, min tokens,
  * min-p). */
 #include "engine/model/logit_edits.h"
+#include "kernels/portable.h"
 #include <math.h>
 #include <stdbool.h>
 
@@ -58,7 +59,7 @@ static void leave_out(float *logits, int v, const struct logit_edits *e, float t
     float max = -INFINITY;
     for (int i = 0; i < v; i++)
         max = !held[i] && logits[i] > max ? logits[i] : max;
-    double least = e->min_p > 0 && temperature > 0 ? log((double)e->min_p) * (double)temperature : -INFINITY;
+    double least = e->min_p > 0 && temperature > 0 ? portable_log_double((double)e->min_p) * (double)temperature : -INFINITY;
     for (int i = 0; i < v; i++)
         if (held[i] || (double)logits[i] - (double)max < least)
             logits[i] = max - NO_WEIGHT * temperature - 1;

@@ -170,12 +170,24 @@ static int check_weights(const struct model *m, const struct safetensors *files,
                      need >> 20, dtype_name(m->k->act), memory.free_bytes >> 20, m->k->backend->name, memory.total_bytes >> 20);
 }
 
+static int pick_precision(const char *name, enum matmul_precision *ret, struct err *err)
+{
+    bool high = name && !strcmp(name, "high");
+    if (name && !high && strcmp(name, "highest"))
+        return err_field(err, ERR_INVALID, "matmul_precision", "matmul_precision must be highest or high, not \"%.32s\"", name);
+    *ret = high ? MATMUL_HIGH : MATMUL_HIGHEST;
+    return 0;
+}
+
 int model_open(const struct model_options *o, const struct backend *backend, struct model *m, struct err *err)
 {
     memset(m, 0, sizeof(*m));
     struct safetensors *files = NULL;
     struct backend_config bc = {.device_index = o->device_index, .cpu_level = o->cpu_level, .cuda_level = o->cuda_level, .log = o->log};
-    int r = model_config_load(o->dir, &o->overrides, o->log, &m->config, err);
+    int r = pick_precision(o->matmul_precision, &m->precision, err);
+    bc.precision = m->precision;
+    if (r >= 0)
+        r = model_config_load(o->dir, &o->overrides, o->log, &m->config, err);
     if (r >= 0)
         r = safetensors_open_dir(o->dir, &files, err);
     if (r >= 0)

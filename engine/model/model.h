@@ -7,6 +7,7 @@
 struct model_options {
     const char *dir;                    /* required */
     const char *dtype;                  /* "auto", "f32", "bf16", "f16"; NULL: auto */
+    const char *matmul_precision;       /* "highest", "high"; NULL: highest */
     int device_index;                   /* which of the backend's devices */
     struct share share;                 /* the part of the model that it holds */
     int n_threads;                      /* 0: all that the process may use */
@@ -27,6 +28,7 @@ struct model {
     struct dev_f32 *rope_cos, *rope_sin;   /* [max_model_len, padded head_dim/2] */
     struct dev_f32 *still_cos, *still_sin; /* [1, padded head_dim/2] 1 and 0: the rotation of layers without positions; NULL without such */
     char hash[65];                         /* of the files; empty in ranks but the first */
+    enum matmul_precision precision;
     int n_threads;
 };
 

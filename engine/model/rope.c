@@ -1,6 +1,7 @@
 /* The arithmetic follows torch step by step in float32 (base ** (2j/D), then its reciprocal), so that frequencies agree with the
- * reference to the last bits that powf leaves open. */
+ * reference to the last bits that its powf leaves open. */
 #include "engine/model/rope.h"
+#include "kernels/portable.h"
 #include <assert.h>
 #include <math.h>
 
@@ -22,7 +23,7 @@ static void llama3(const struct rope_config *c, int half, float *f)
 /* Index of the frequency that turns `turns` times within the original length. */
 static double yarn_corr(const struct rope_config *c, int head_dim, double turns)
 {
-    return head_dim * log(c->original_length / (turns * 2 * M_PI)) / (2 * log(c->theta));
+    return head_dim * portable_log_double(c->original_length / (turns * 2 * M_PI)) / (2 * portable_log_double(c->theta));
 }
 
 static void yarn(const struct rope_config *c, int head_dim, int half, float *f)
@@ -37,11 +38,17 @@ static void yarn(const struct rope_config *c, int head_dim, int half, float *f)
     }
 }
 
+/* base^y, rounded once from double; base >= 1. */
+static float power(float base, float y)
+{
+    return (float)portable_exp_double((double)y * portable_log_double((double)base));
+}
+
 void rope_frequencies(const struct rope_config *c, int head_dim, float *inv_freq)
 {
     int half = head_dim / 2;
     for (int j = 0; j < half; j++)
-        inv_freq[j] = 1.0f / powf((float)c->theta, (float)(2 * j) / (float)head_dim);
+        inv_freq[j] = 1.0f / power((float)c->theta, (float)(2 * j) / (float)head_dim);
     if (c->type == ROPE_LINEAR)
         for (int j = 0; j < half; j++)
             inv_freq[j] /= (float)c->factor;
@@ -60,8 +67,10 @@ void rope_tables(const struct rope_config *c, int head_dim, int width, int n_pos
     rope_frequencies(c, head_dim, freq);
     for (int t = 0; t < n_pos; t++)
         for (int j = 0; j < width; j++) {
-            float angle = j < half ? (float)t * freq[j] : 0;
-            cos_table[(size_t)t * width + j] = j < half ? (float)cos(angle) * m : 1;
-            sin_table[(size_t)t * width + j] = j < half ? (float)sin(angle) * m : 0;
+            double sine = 0, cosine = 1;
+            if (j < half)
+                portable_sin_cos((float)t * freq[j], &sine, &cosine);
+            cos_table[(size_t)t * width + j] = j < half ? (float)cosine * m : 1;
+            sin_table[(size_t)t * width + j] = j < half ? (float)sine * m : 0;
         }
 }

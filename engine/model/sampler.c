@@ -1,6 +1,7 @@
 /* Sampling by inverse transform: the choice by a histogram, and by a radix sort where rounding could decide. */
 #include "engine/model/sampler.h"
 #include "common/err.h"
+#include "kernels/portable.h"
 #include <float.h>
 #include <math.h>
 #include <stdbool.h>
@@ -128,7 +129,7 @@ static int32_t pick_in_order(struct sampler *s, const float *logits, const struc
     n = p->top_k > 0 && p->top_k < n ? p->top_k : n;
     double max = logits[s->ids[0]], t = p->temperature, sum = 0, kept = 0, run = 0;
     for (int i = 0; i < n; i++)
-        sum += s->weight[i] = exp((logits[s->ids[i]] - max) / t);
+        sum += s->weight[i] = portable_exp_double((logits[s->ids[i]] - max) / t);
     int m = 0;
     while (m < n && (m == 0 || kept < (double)p->top_p * sum))
         kept += s->weight[m++];
@@ -226,7 +227,7 @@ static int32_t pick_by_mass(struct sampler *s, const float *logits, const struct
     float max = fill_buckets(s, logits, NEGLIGIBLE * p->temperature);
     memset(s->mass, 0, sizeof(s->mass));
     for (int i = 0; i < s->v; i++)
-        s->mass[s->bucket[i]] += s->weight[i] = exp((logits[i] - (double)max) / t);
+        s->mass[s->bucket[i]] += s->weight[i] = portable_exp_double((logits[i] - (double)max) / t);
     for (int b = 0; b < BUCKETS; b++)
         sum += s->mass[b];
     double unsure = 4 * (double)s->v * DBL_EPSILON * sum, kept = sum;

@@ -1,10 +1,11 @@
 """What PyTorch and transformers reach on this GPU: the figures that the CUDA backend is compared with.
 
-    python3 gpu_reference.py [matmul] [attention] [routed] [prefill] [generate] [published] [--configs DIR] [--model DIR]
+    python3 gpu_reference.py [matmul] [attention] [routed] [prefill] [generate] [prefill_f32] [published] [--configs DIR] [--model DIR]
 
 matmul: bf16 products of the models' shapes (cuBLAS). attention: scaled_dot_product_attention, causal, flash and cuDNN. routed:
 the same where one row in ten attends, on rows laid side by side, and with the gathering and scattering of rows around it. prefill and
-generate: transformers' LlamaForCausalLM with random weights, bf16, SDPA, the best of several batch sizes. published: a DTRNet
+generate: transformers' LlamaForCausalLM with random weights, bf16, SDPA, the best of several batch sizes. prefill_f32: the same in
+float32 without TF32, 2,048 tokens. published: a DTRNet
 checkpoint (--model) as the published code runs it, torch_dtrnet.py: gathered rows through flash SDPA, one sequence at a time.
 """
 
@@ -122,6 +123,19 @@ def prefill(configs: Path) -> None:
 
 
 @torch.no_grad()
+def prefill_f32(configs: Path) -> None:
+    """The same in float32 (PyTorch's default does without TF32)."""
+    for name in SHAPES:
+        model = load(configs / f"{name}-dense.json").float()
+        best = 0.0
+        for batch in (4, 16):
+            ids = torch.randint(0, 32000, (batch, 2048), device="cuda")
+            best = max(best, batch * 2048 / seconds(lambda ids=ids, m=model: m.model(ids, use_cache=False), 2, 2))
+        print(f"transformers {name:5} float32 prefill 2048 {best:10.0f} tokens/s", flush=True)
+        del model
+
+
+@torch.no_grad()
 def generate(configs: Path) -> None:
     """Tokens a second of transformers' own generation."""
     model = load(configs / "360m-dense.json")
@@ -168,7 +182,7 @@ def main() -> None:
     for what in args.what:
         if what == "published":
             published(args.model)
-        elif what in ("prefill", "generate"):
+        elif what in ("prefill", "generate", "prefill_f32"):
             globals()[what](args.configs)
         else:
             globals()[what]()

@@ -6,7 +6,8 @@
 #pragma once
 #include "kernels/cpu/cpu.h"
 
-enum { ATTENTION_TASK_ITEMS = 1024, ATTENTION_MAX_HEAD = 256 };
+/* ATTENTION_KEYS: of a block, in float32. */
+enum { ATTENTION_TASK_ITEMS = 1024, ATTENTION_MAX_HEAD = 256, ATTENTION_KEYS = 64 };
 
 struct attention_item {
     int row, head, visible; /* head: of all query heads */

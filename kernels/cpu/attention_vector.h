@@ -2,17 +2,19 @@
  * A block of keys is laid out in f32 once (K transposed); ROWS items are multiplied at a time. Weights of unseen keys are 0. */
 #pragma once
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/simd.h"
 #include <math.h>
 
 enum {
-    KEYS = 64,
+    KEYS = ATTENTION_KEYS,
     ITEMS = 16,
     ROWS = 4,
     MAX_HEAD = ATTENTION_MAX_HEAD,
     TASK_ITEMS = ATTENTION_TASK_ITEMS,
     VECTORS = VL == 16 ? 4 : 2, /* held at once for each row */
     WIDTH = VECTORS * VL,
+    SUMS = SUM_LANES / VL,
 };
 
 struct work {
@@ -20,7 +22,7 @@ struct work {
     float v[KEYS * MAX_HEAD];         /* [KEYS][hd_pad] */
     float q[TASK_ITEMS * MAX_HEAD];   /* [items][hd] */
     float out[TASK_ITEMS * MAX_HEAD]; /* [items][hd_pad] */
-    float sum[TASK_ITEMS][VL], max[TASK_ITEMS];
+    float sum[TASK_ITEMS][SUM_LANES], max[TASK_ITEMS];
     float score[ITEMS][KEYS];
     int hd, hd_pad;      /* hd_pad: a multiple of WIDTH */
     uint64_t bad_values; /* keys of the block, by bit, whose V is not finite */
@@ -128,19 +130,24 @@ static void soften(struct work *w, int item, float *s, int seen, float scale)
         vf_store(keep, vf_exp2(vf_mul(vf_sub(vf_set(before), vf_set(after)), c)));
         vf f = before == -INFINITY ? vf_set(0) : vf_set(keep[0]);
         float *out = w->out + (size_t)item * w->hd_pad;
-        vf_store(w->sum[item], vf_mul(vf_load(w->sum[item]), f));
+        for (int l = 0; l < SUM_LANES; l += VL)
+            vf_store(w->sum[item] + l, vf_mul(vf_load(w->sum[item] + l), f));
         for (int i = 0; i < w->hd_pad; i += VL)
             vf_store(out + i, vf_mul(vf_load(out + i), f));
         w->max[item] = after;
     }
-    vf base = vf_set(-w->max[item] * scale), sum = vf_load(w->sum[item]);
+    vf base = vf_set(-w->max[item] * scale), sum[SUMS];
     for (int j = 0; j < KEYS; j += VL)
         vf_store(s + j, vf_exp2(vf_fma(vf_load(s + j), c, base)));
     for (int j = seen; j < KEYS; j++)
         s[j] = 0;
-    for (int j = 0; j < KEYS; j += VL)
-        sum = vf_add(sum, vf_load(s + j));
-    vf_store(w->sum[item], sum);
+    for (int l = 0; l < SUMS; l++)
+        sum[l] = vf_load(w->sum[item] + l * VL);
+    for (int j = 0; j < KEYS; j += SUM_LANES)
+        for (int l = 0; l < SUMS; l++)
+            sum[l] = vf_add(sum[l], vf_load(s + j + l * VL));
+    for (int l = 0; l < SUMS; l++)
+        vf_store(w->sum[item] + l * VL, sum[l]);
 }
 
 static void run_tile(void *work, const struct attention_task *t, int first, int n, int key0)
@@ -151,7 +158,7 @@ static void run_tile(void *work, const struct attention_task *t, int first, int 
     for (int i = 0; i < n; i++) {
         int seen = t->items[first + i].visible - key0;
         if (seen > 0 && w->bad_values << (KEYS - min_int(seen, KEYS)))
-            vf_store(w->sum[first + i], vf_set(NAN)); /* what attends to a value that is not finite is NaN */
+            w->sum[first + i][0] = NAN; /* what attends to a value that is not finite is NaN */
         if (seen > 0)
             soften(w, first + i, w->score[i], min_int(seen, KEYS), t->scale);
         else
@@ -172,7 +179,7 @@ static void finish(void *work, const struct attention_task *t)
 {
     struct work *w = work;
     for (int i = 0; i < t->n_items; i++) {
-        float inverse = 1.0f / vf_sum(vf_load(w->sum[i]));
+        float inverse = 1.0f / sum_tree(w->sum[i]);
         const float *src = w->out + (size_t)i * w->hd_pad;
         void *dst = attention_out(t, &t->items[i]);
         for (int d = 0; d < w->hd; d++)

@@ -6,6 +6,7 @@
 #include "kernels/cpu/mamba.h"
 #include "kernels/cpu/matrix.h"
 #include "kernels/cpu/ops.h"
+#include "kernels/portable.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -24,6 +25,10 @@ static enum dtype auto_dtype(enum dtype stored)
 static void fill_table(struct kern_ops *o, enum cpu_level level)
 {
     portable_init_c(o);
+#if defined(__x86_64__)
+    if (cpu_has_fma())
+        portable_init_fma(o);
+#endif
     place_init(o);
     select_init(o);
     mamba_weights_init(o);
@@ -75,6 +80,16 @@ static int check_config(const struct backend_config *c, struct err *err)
     return 0;
 }
 
+/* In float32 all levels have the same bits, but where AMX takes products in terms. */
+static void name_class(struct cpu *c, const struct backend_config *config)
+{
+    const char *level = cpu_level_names[c->level];
+    if (c->base.act == DTYPE_F32 && !(c->split && c->level >= CPU_AMX))
+        snprintf(c->numerics, sizeof(c->numerics), "%s", PORTABLE_CLASS);
+    else
+        snprintf(c->numerics, sizeof(c->numerics), "cpu %s%s%s", level, c->only ? " " : "", c->only ? config->cpu_matmul : "");
+}
+
 static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, struct err *err)
 {
     enum cpu_level level;
@@ -94,6 +109,11 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
                                              .n_levels = CPU_LEVEL_COUNT,
                                              .level = level};
     c->level = level;
+    c->split = config->dtype != DTYPE_F32 || config->precision == MATMUL_HIGH;
+    c->chain = matmul_chain_c;
+#if defined(__x86_64__)
+    c->chain = cpu_has_fma() ? matmul_chain_fma : matmul_chain_c;
+#endif
     c->n_threads = config->n_threads;
     c->log = config->log;
     fill_table(&c->ops, level);
@@ -106,7 +126,7 @@ static int open_cpu(const struct backend_config *config, struct kern_ctx **ret, 
         close_cpu(&c->base);
         return r;
     }
-    snprintf(c->numerics, sizeof(c->numerics), "cpu %s%s%s", cpu_level_names[level], c->only ? " " : "", c->only ? config->cpu_matmul : "");
+    name_class(c, config);
     *ret = &c->base;
     return 0;
 }
@@ -122,7 +142,8 @@ static int share_cpu(struct kern_ctx *k, const struct kern_ctx *from)
 {
     struct cpu *c = cpu_of(k);
     const struct cpu *f = from->impl;
-    if (k->backend != from->backend || k->act != from->act || c->level != f->level || c->n_threads != f->n_threads || c->only != f->only)
+    if (k->backend != from->backend || k->act != from->act || c->level != f->level || c->n_threads != f->n_threads || c->only != f->only ||
+        c->split != f->split)
         return ERR_UNSUPPORTED;
     int r = cpu_matmul_reserve_as(c, f->matmul);
     return r < 0 ? r : mamba_reserve_as(c, f);

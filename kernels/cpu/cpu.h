@@ -17,14 +17,19 @@ struct cpu_matrix_ops; /* matrix.h */
 struct cpu_attention;  /* attention_blocked.c */
 struct cpu_group;      /* group.c */
 
+/* out[rows, columns] = x[rows, k] b[k, columns]; at most 16 columns, of `type`. */
+typedef void cpu_chain(const void *b, enum dtype type, int columns, const float *x, int k, int rows, float *out);
+
 struct cpu {
     struct kern_ctx base; /* first: a kern_ctx of this backend is a struct cpu */
     struct kern_ops ops;  /* base.ops points here; levels override slots */
     enum cpu_level level;
     struct thread_pool *pool;
     int n_threads;
+    bool split;                        /* products may be taken in terms of 16 bits, as AMX does */
     struct log *log;                   /* borrowed; may be NULL */
     const struct cpu_matrix_ops *only; /* who packs every matrix; NULL: the first that accepts it */
+    cpu_chain *chain;                  /* the products of level scalar */
     struct cpu_matmul *matmul;         /* scratch of the matmuls */
     struct cpu_attention *attention;   /* work memory of its fast forms; NULL at level scalar */
     struct {

@@ -42,15 +42,18 @@ static bool all_set(uint64_t value, uint64_t mask)
     return (value & mask) == mask;
 }
 
+bool cpu_has_fma(void)
+{
+    const uint32_t fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28;
+    return all_set(cpuid(1, 0).c, fma | osxsave | avx) && all_set(xcr0(), XCR0_AVX);
+}
+
 enum cpu_level cpu_level_detect(void)
 {
     struct cpuid one = cpuid(1, 0), seven = cpuid(7, 0), seven1 = seven.a >= 1 ? cpuid(7, 1) : (struct cpuid){0};
-    const uint32_t fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29;
-    if (!all_set(one.c, fma | osxsave | avx | f16c))
+    if (!cpu_has_fma() || !(one.c & 1u << 29) /* F16C */ || !(seven.b & 1u << 5))
         return CPU_SCALAR;
     uint64_t saved = xcr0();
-    if (!all_set(saved, XCR0_AVX) || !(seven.b & 1u << 5))
-        return CPU_SCALAR;
     const uint32_t avx512 = 1u << 16 /* F */ | 1u << 17 /* DQ */ | 1u << 30 /* BW */ | 1u << 31 /* VL */;
     if (!all_set(saved, XCR0_AVX512) || !all_set(seven.b, avx512))
         return CPU_AVX2;
@@ -62,6 +65,11 @@ enum cpu_level cpu_level_detect(void)
     return CPU_AMX;
 }
 #else
+bool cpu_has_fma(void)
+{
+    return false;
+}
+
 enum cpu_level cpu_level_detect(void)
 {
     return CPU_SCALAR;

@@ -1,40 +1,11 @@
-/* Scalar arithmetic shared by the ops: exp, sums in one fixed order. Everything is inline, branch-free where it can be, and means the
- * same in every file that includes it, so long as the file is compiled without contraction. */
+/* Sums in one fixed order, shared by the ops. Everything is inline, branch-free where it can be, and means the same in every file that
+ * includes it, so long as the file is compiled without contraction. The functions are those of kernels/portable.h. */
 #pragma once
+#include "kernels/portable.h"
 #include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-/* e^x within 2 units in the last place for -87 <= x <= 88.37; x beyond is taken as the nearer end, NaN gives NaN. Written for vectorising
- * compilers: x = n ln2 + r, |r| <= ln2 / 2, e^r by a polynomial (least greatest relative error on that range: 3e-9), 2^n through the
- * exponent bits. */
-static inline float exp_c(float x)
-{
-    const float shift = 0x1.8p23f; /* adding it rounds to an integer, kept in the low mantissa bits */
-    float clamped = x < -87.0f ? -87.0f : x;
-    clamped = clamped > 88.37f ? 88.37f : clamped;
-    float t = clamped * 0x1.715476p0f + shift, n = t - shift;
-    float r = clamped - n * 0x1.63p-1f; /* ln2 in two parts; the first has few bits, so the product is exact */
-    r = r + n * 0x1.bd0106p-13f;
-    float p = 0x1.6a23cep-10f;
-    p = p * r + 0x1.123a2p-7f;
-    p = p * r + 0x1.5558f2p-5f;
-    p = p * r + 0x1.555492p-3f;
-    p = p * r + 0x1.fffffcp-2f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    uint32_t bits;
-    memcpy(&bits, &t, 4);
-    bits = (bits + 127) << 23;
-    float scale;
-    memcpy(&scale, &bits, 4);
-    return p * scale;
-}
-
-static inline float silu_c(float x)
-{
-    return x / (1.0f + exp_c(-x));
-}
+#if defined(__FMA__)
+#include <immintrin.h>
+#endif
 
 /* Sums of many floats are taken in SUM_LANES interleaved parts, then halves are folded onto each other: one order at every vector width.
  * The parts are held as native vectors, which stay in registers. */
@@ -70,10 +41,31 @@ static inline void lanes_add(struct lanes *sum, struct lanes a)
         sum->v[i] += a.v[i];
 }
 
+/* a f + c, rounded once. */
+static inline native_vector native_fma(native_vector a, float f, native_vector c)
+{
+#if defined(__AVX512F__)
+    return (native_vector)_mm512_fmadd_ps((__m512)a, _mm512_set1_ps(f), (__m512)c);
+#elif defined(__FMA__)
+    return (native_vector)_mm256_fmadd_ps((__m256)a, _mm256_set1_ps(f), (__m256)c);
+#else
+    for (int i = 0; i < VECTOR_BYTES / 4; i++)
+        c[i] = portable_fma(a[i], f, c[i]);
+    return c;
+#endif
+}
+
+/* sum += a f, fused. */
 static inline void lanes_add_scaled(struct lanes *sum, struct lanes a, float f)
 {
     for (int i = 0; i < SUM_LANES * 4 / VECTOR_BYTES; i++)
-        sum->v[i] += a.v[i] * f;
+        sum->v[i] = native_fma(a.v[i], f, sum->v[i]);
+}
+
+static inline void lanes_scale(struct lanes *sum, float f)
+{
+    for (int i = 0; i < SUM_LANES * 4 / VECTOR_BYTES; i++)
+        sum->v[i] *= f;
 }
 
 static inline void lanes_add_squares(struct lanes *sum, struct lanes a)
@@ -82,14 +74,20 @@ static inline void lanes_add_squares(struct lanes *sum, struct lanes a)
         sum->v[i] += a.v[i] * a.v[i];
 }
 
-static inline float lanes_sum(const struct lanes *sum)
+/* s[SUM_LANES] as a tree: halves are folded onto each other. */
+static inline float sum_tree(float *s)
 {
-    float s[SUM_LANES];
-    memcpy(s, sum, sizeof(s));
     for (int half = SUM_LANES / 2; half; half /= 2)
         for (int l = 0; l < half; l++)
             s[l] += s[l + half];
     return s[0];
+}
+
+static inline float lanes_sum(const struct lanes *sum)
+{
+    float s[SUM_LANES];
+    memcpy(s, sum, sizeof(s));
+    return sum_tree(s);
 }
 
 /* 1 / sqrt(mean(x^2) + eps) of x[d]. */

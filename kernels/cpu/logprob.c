@@ -34,7 +34,7 @@ static float sum_exp(const float *x, int n, float max)
     float e[CHUNK];
     struct lanes sum = {0};
     for (int i = 0; i < n; i++)
-        e[i] = exp_c(x[i] - max);
+        e[i] = portable_exp(x[i] - max);
     for (int i = 0; i < n; i += SUM_LANES)
         lanes_add(&sum, lanes_load(e + i, n - i));
     return lanes_sum(&sum);
@@ -45,7 +45,7 @@ static float log_sum_exp(const float *x, int v, float max)
     double sum = 0;
     for (int i = 0; i < v; i += CHUNK)
         sum += sum_exp(x + i, min_int(CHUNK, v - i), max);
-    return (float)(max + log(sum));
+    return (float)(max + portable_log_double(sum));
 }
 
 /* Puts i among the n best so far, of k at most; returns how many they are now. */

@@ -2,21 +2,6 @@
 #include "kernels/cpu/mamba.h"
 #include "kernels/cpu/ops.h"
 
-/* log(1 + e^y) within a few units of the last place: max(y, 0) + log(1 + u), u = e^-|y|, and log(1 + u) = 2 atanh(s), s = u / (2 + u) <= 1/3,
- * by its series in s^2. */
-static inline float softplus_c(float y)
-{
-    float u = exp_c(y < 0 ? y : -y), s = u / (2.0f + u), q = s * s, p = 2.0f / 15;
-    p = p * q + 2.0f / 13;
-    p = p * q + 2.0f / 11;
-    p = p * q + 2.0f / 9;
-    p = p * q + 2.0f / 7;
-    p = p * q + 2.0f / 5;
-    p = p * q + 2.0f / 3;
-    p = p * q + 2.0f;
-    return (y > 0 ? y : 0) + s * p;
-}
-
 static void norm_row(void *arg, int i)
 {
     const struct mamba_block *b = arg;
@@ -41,7 +26,7 @@ static void conv_row(void *arg, int i)
             c[e] = c[e] + w[e] * a[e];
     }
     for (int e = 0; e < v->e; e++)
-        c[e] = silu_c(c[e]);
+        c[e] = portable_silu(c[e]);
 }
 
 static void delta_row(void *arg, int i)
@@ -57,7 +42,7 @@ static void delta_row(void *arg, int i)
             d[e] = d[e] + w[e] * x[j];
     }
     for (int e = 0; e < v->e; e++) {
-        d[e] = softplus_c(d[e]);
+        d[e] = portable_softplus(d[e]);
         in[e] = d[e] * c[e];
     }
 }
@@ -84,7 +69,7 @@ static void decide_row(void *arg, int i)
     float *restrict y = b->y[0] + at;
     const float *restrict y1 = b->y[1] + at, *restrict y2 = b->y[2] + at, *restrict y3 = b->y[3] + at;
     for (int e = 0; e < v->e; e++)
-        y[e] = (((y[e] + y1[e]) + (y2[e] + y3[e])) + v->skip[e] * c[e]) * silu_c(z[e]);
+        y[e] = (((y[e] + y1[e]) + (y2[e] + y3[e])) + v->skip[e] * c[e]) * portable_silu(z[e]);
     double margin = dot_wide(v->of_u, b->u + (size_t)i * v->r, v->r) + dot_wide(v->of_y, y, v->e) + v->offset;
     if (b->bad)
         b->bad[b->row0 + i] = margin - margin != 0;

@@ -57,7 +57,7 @@ static void finish_row(const struct matmul *a, int r, int p, int columns, float 
         columns /= 2;
         first /= 2;
         for (int j = 0; j < columns; j++)
-            v[j] = silu_c(v[j]) * v[columns + j];
+            v[j] = portable_silu(v[j]) * v[columns + j];
     }
     void *y = act_at_mut(a->job.y, a->job.y_type, r * a->job.ldy + first);
     if (a->job.y_type == DTYPE_F32)
@@ -76,9 +76,8 @@ static void multiply_tile(const struct matmul *a, int p, int t, int thread)
     w->ops->multiply(a->c, w, p, x, m, out, thread);
     for (int i = 0; i < m; i++) {
         float *v = out + (size_t)i * columns;
-        if (w->bias)
-            for (int j = 0; j < columns; j++)
-                v[j] += w->bias[p * w->panel + j];
+        for (int j = 0; j < columns; j++)
+            v[j] += w->bias ? w->bias[p * w->panel + j] : 0.0f;
         finish_row(a, rows_at(&a->job.rows, a->row0 + first + i), p, columns, v);
     }
 }

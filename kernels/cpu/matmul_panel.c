@@ -36,12 +36,13 @@ static size_t group_bytes(const struct kern_matrix *w)
 
 /* ---- weights ---- */
 
-static const struct panel_kernel *choose(enum cpu_level level, enum dtype act, const struct kern_matrix *w)
+static const struct panel_kernel *choose(const struct cpu *c, const struct kern_matrix *w)
 {
-    bool bf16 = w->weight_type == DTYPE_BF16, exact = act == DTYPE_F32 || w->kind == MATRIX_ACCURATE;
-    if (level >= CPU_AMX && bf16)
+    enum cpu_level level = c->level;
+    bool bf16 = w->weight_type == DTYPE_BF16, exact = c->base.act == DTYPE_F32 || w->kind == MATRIX_ACCURATE;
+    if (level >= CPU_AMX && c->split && bf16)
         return exact ? &panel_amx_accurate : &panel_amx;
-    if (level >= CPU_AMX && w->kind == MATRIX_ACCURATE)
+    if (level >= CPU_AMX && c->split && w->kind == MATRIX_ACCURATE)
         return &panel_amx_accurate3;
     if (level >= CPU_AVX512BF16 && bf16 && !exact)
         return &panel_avx512bf16;
@@ -68,7 +69,7 @@ static int plan(struct cpu *c, struct kern_matrix *w)
 {
     if (c->level < CPU_AVX2)
         return ERR_UNSUPPORTED;
-    const struct panel_kernel *kernel = choose(c->level, c->base.act, w);
+    const struct panel_kernel *kernel = choose(c, w);
     w->state = (void *)kernel;
     w->x_type = kernel->x_type;
     w->tile = ROWS;

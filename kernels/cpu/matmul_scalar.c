@@ -1,6 +1,5 @@
-/* Plain matrix products: the reference, and what is left where no faster way accepts a matrix.
- *
- * A panel is packed as [k, columns], so the inner loop runs over columns and each output element is one sum over k in ascending order. */
+/* Plain matrix products: the reference, and what is left where no faster way accepts a matrix. A panel is packed as [k, columns]; the sums are those of
+ * matmul_chain.c. */
 #include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/matrix.h"
 
@@ -33,39 +32,9 @@ static int pack(struct cpu *c, struct kern_matrix *w, int p, const void *src, in
     return 0;
 }
 
-/* Row i of a panel [k, columns] as floats; what is missing of a full row is 0. */
-static inline struct lanes panel_row(const void *b, enum dtype type, size_t i, int columns)
-{
-    float row[PANEL] = {0};
-    if (type == DTYPE_F32 && columns == PANEL)
-        return lanes_load((const float *)b + i * PANEL, PANEL);
-    for (int j = 0; j < columns; j++)
-        row[j] = act_get(b, type, i * columns + j);
-    return lanes_load(row, PANEL);
-}
-
-/* out[columns] = sum_i x[i] b[i, columns], for at most PANEL columns. */
-static inline void multiply_row(float *out, const float *x, const void *b, enum dtype type, int k, int columns)
-{
-    struct lanes sum = {0};
-    for (int i = 0; i < k; i++)
-        lanes_add_scaled(&sum, panel_row(b, type, i, columns), x[i]);
-    memcpy(out, &sum, sizeof(float) * columns);
-}
-
 static void multiply(struct cpu *c, const struct kern_matrix *w, int p, const void *x, int m, float *out, int thread)
 {
-    int columns = matrix_panel_columns(w, p);
-    const void *b = panel_at(w, p);
-    for (int r = 0; r < m; r++, out += columns) {
-        const float *row = (const float *)x + (size_t)r * w->k;
-        if (columns < PANEL)
-            multiply_row(out, row, b, w->weight_type, w->k, columns);
-        else if (w->weight_type == DTYPE_F32)
-            multiply_row(out, row, b, DTYPE_F32, w->k, PANEL);
-        else
-            multiply_row(out, row, b, DTYPE_BF16, w->k, PANEL);
-    }
+    c->chain(panel_at(w, p), w->weight_type, matrix_panel_columns(w, p), x, w->k, m, out);
 }
 
 static void read_column(const struct kern_matrix *w, int p, int c, float *dst)

@@ -118,7 +118,7 @@ static int pack_bias(struct kern_matrix *w, const struct matrix_part *parts, int
             dtype_to_f32(plain + at, parts[i].bias, parts[i].bias_type, parts[i].n);
     for (int p = 0; p < w->n_panels; p++)
         for (int j = 0; j < matrix_panel_columns(w, p); j++)
-            w->bias[p * w->panel + j] = plain[matrix_source_row(w, p, j)];
+            w->bias[p * w->panel + j] = plain[matrix_source_row(w, p, j)] + 0.0f; /* no -0: a sum of 0 is +0 with padding and without */
     free(plain);
     return all_finite(w->bias, DTYPE_F32, w->n) ? 0 : err_set(err, ERR_CORRUPT, "a bias of %d values holds one that is not finite", w->n);
 }

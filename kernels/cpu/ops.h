@@ -23,9 +23,12 @@ void CPU_NAME(mamba_init)(struct kern_ops *o); /* route_mamba */
 
 struct mamba_block;
 void CPU_NAME(mamba_scan)(struct mamba_block *b);
+cpu_chain CPU_NAME(matmul_chain);
 
-/* All of the above, by level: plain C, and on x86-64 with AVX2 or AVX-512. */
+/* All of the above, by level: plain C, and on x86-64 plain C with the fused multiply-add of the CPU, with AVX2, or with AVX-512. */
 void portable_init_c(struct kern_ops *o);
+void portable_init_fma(struct kern_ops *o);
+cpu_chain matmul_chain_c, matmul_chain_fma;
 void portable_init_avx2(struct kern_ops *o);
 void portable_init_avx512(struct kern_ops *o);
 

@@ -6,7 +6,7 @@
 
 #ifdef __AVX512F__
 #include "kernels/cpu/simd.h"
-/* v[16] = silu(gate) up: within 2 units of the last place. The quotient by an estimate and one Newton step. */
+/* v[16] = silu(gate) up for bf16: within 2 units of the last place. The quotient by an estimate and one Newton step. */
 static inline void swiglu_16(float *v, const float *gate, const float *gate_bias, const float *up, const float *up_bias)
 {
     __m512 x = _mm512_add_ps(_mm512_loadu_ps(gate), _mm512_loadu_ps(gate_bias));
@@ -49,17 +49,20 @@ static inline void finish_swiglu(void *y, enum dtype type, const float *c, const
 {
     float v[PANEL / 2];
 #ifdef __AVX512F__
-    float padded[PANEL] = {0};
-    if (n < PANEL / 2) {
-        memcpy(padded, bias, n * sizeof(float));
-        memcpy(padded + PANEL / 2, bias + n, n * sizeof(float));
-        bias = padded;
+    if (type != DTYPE_F32) {
+        float padded[PANEL] = {0};
+        if (n < PANEL / 2) {
+            memcpy(padded, bias, n * sizeof(float));
+            memcpy(padded + PANEL / 2, bias + n, n * sizeof(float));
+            bias = padded;
+        }
+        swiglu_16(v, c, bias, c + PANEL / 2, bias + PANEL / 2);
+        put_values(y, type, v, n);
+        return;
     }
-    swiglu_16(v, c, bias, c + PANEL / 2, bias + PANEL / 2);
-#else
-    for (int j = 0; j < n; j++)
-        v[j] = silu_c(c[j] + bias[j]) * (c[j + PANEL / 2] + bias[n + j]);
 #endif
+    for (int j = 0; j < n; j++)
+        v[j] = portable_silu(c[j] + bias[j]) * (c[j + PANEL / 2] + bias[n + j]);
     put_values(y, type, v, n);
 }
 

@@ -21,10 +21,10 @@ static double two_way_silu(const struct route *a, const float *hid, float scale)
         int n = a->m - i < CHUNK ? a->m - i : CHUNK;
         if (a->norm_w)
             for (int j = 0; j < n; j++)
-                h[j] = silu_c(hid[i + j] * scale * a->norm_w[i + j]);
+                h[j] = portable_silu(hid[i + j] * scale * a->norm_w[i + j]);
         else
             for (int j = 0; j < n; j++)
-                h[j] = silu_c(hid[i + j]);
+                h[j] = portable_silu(hid[i + j]);
         z += dot_double(h, a->w + i, n) - dot_double(h, a->w + a->m + i, n);
     }
     return z;
@@ -54,8 +54,8 @@ static void mod_row(void *arg, int r)
 {
     const struct route *a = arg;
     const float *x = a->x + (size_t)r * a->m;
-    a->to.prob[r] = route_sigmoid(dot_double(x, a->w, a->m) + a->b[0]);
-    a->to.gate[r] = route_sigmoid(dot_double(x, a->w + a->m, a->m) + a->b[1]);
+    a->to.prob[r] = portable_sigmoid(dot_double(x, a->w, a->m) + a->b[0]);
+    a->to.gate[r] = portable_sigmoid(dot_double(x, a->w + a->m, a->m) + a->b[1]);
     a->to.route[r] = a->to.code[a->to.prob[r] > 0.5f];
 }
 
@@ -75,7 +75,7 @@ static void dllm_row(void *arg, int r)
 {
     const struct route *a = arg;
     const float *hid = a->x + (size_t)r * a->m;
-    a->to.prob[r] = route_sigmoid(-two_way_silu(a, hid, rms_scale_c(hid, a->m, a->eps)));
+    a->to.prob[r] = portable_sigmoid(-two_way_silu(a, hid, rms_scale_c(hid, a->m, a->eps)));
     a->to.route[r] = a->to.code[a->to.prob[r] >= 0.5f || a->pos[r] < a->forced];
 }
 

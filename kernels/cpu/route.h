@@ -16,21 +16,16 @@ static inline struct decisions decisions_of(const struct route_out *to)
                               f32_of(to->prob), f32_of(to->margin),     f32_of(to->threshold)};
 }
 
-static inline float route_sigmoid(double z)
-{
-    return (float)(1.0 / (1.0 + exp(-z)));
-}
-
 /* z: the margin of row r. One that is not a finite number is decided below, with NaN for all the rest. */
 static inline void route_decide(const struct decisions *to, int r, double z)
 {
     bool finite = z - z == 0;
-    float margin = finite ? (float)z : NAN, prob = finite ? route_sigmoid(z) : NAN;
+    float margin = finite ? (float)z : NAN, prob = finite ? portable_sigmoid(z) : NAN;
     bool above = to->threshold ? margin > *to->threshold : prob > 0.5f;
     to->route[r] = to->code[above];
     to->prob[r] = prob;
     if (to->gate)
-        to->gate[r] = above || !finite ? prob : route_sigmoid(-z);
+        to->gate[r] = above || !finite ? prob : portable_sigmoid(-z);
     if (to->margin)
         to->margin[r] = margin;
 }

@@ -52,7 +52,7 @@ static void select_run(void *arg, int i, int thread)
         bool above = key > x.prefix || (key == x.prefix && x.left-- > 0);
         a->to.route[r] = a->to.code[above];
         if (a->to.gate)
-            a->to.gate[r] = route_sigmoid(above ? a->margin[r] : -a->margin[r]);
+            a->to.gate[r] = portable_sigmoid(above ? a->margin[r] : -a->margin[r]);
     }
 }
 

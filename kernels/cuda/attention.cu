@@ -164,7 +164,9 @@ static int attention_cuda(struct kern_ctx *k, const struct kern_heads *hs, struc
                                .n_runs = s->n_runs,
                                .n_max = s->all.n_max,
                                .scale = scale};
-    if (k->act == DTYPE_F32 || c->level == CUDA_SIMT)
+    if (k->act == DTYPE_F32)
+        return attention_f32(c, &a);
+    if (c->level == CUDA_SIMT)
         return attention_simt(c, &a);
     return c->level == CUDA_MMA ? attention_mma(c, &a) : attention_sm90(c, &a);
 }

@@ -37,6 +37,8 @@ __device__ __forceinline__ float exp2_fast(float x)
     return y;
 }
 
+int attention_f32(struct cuda_ctx *c, const struct attention_args *a);
+/* 16-bit: level simt. */
 int attention_simt(struct cuda_ctx *c, const struct attention_args *a);
 /* 16-bit, any head size: level mma, and wgmma. */
 int attention_mma(struct cuda_ctx *c, const struct attention_args *a);

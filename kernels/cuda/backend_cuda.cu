@@ -2,6 +2,7 @@
 #include "kernels/cuda/copies.cuh"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/group.cuh"
+#include "kernels/portable.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -152,8 +153,10 @@ static int open_device(struct cuda_ctx *c, const char *level, struct err *err)
                    .n_levels = CUDA_LEVEL_COUNT,
                    .level = c->level};
     int capability = device_capability(c->device);
-    snprintf(c->numerics, sizeof(c->numerics), "cuda sm_%d %s %s", capability, dtype_name(c->k.act),
-             c->k.act == DTYPE_F32 ? "fma" : cuda_level_names[c->level]);
+    if (c->k.act == DTYPE_F32)
+        snprintf(c->numerics, sizeof(c->numerics), "%s", PORTABLE_CLASS);
+    else
+        snprintf(c->numerics, sizeof(c->numerics), "cuda sm_%d %s %s", capability, dtype_name(c->k.act), cuda_level_names[c->level]);
     return 0;
 }
 
@@ -162,6 +165,10 @@ static int open_cuda(const struct backend_config *cfg, struct kern_ctx **ret, st
     int r = device_find(cfg->device_index, err);
     if (r < 0)
         return r;
+    if (cfg->dtype == DTYPE_F32 && cfg->precision == MATMUL_HIGH)
+        return err_field(
+            err, ERR_UNSUPPORTED, "matmul_precision",
+            "matmul_precision high: the cuda backend has no float32 products in terms of 16 bits; highest is what it computes");
     struct cuda_ctx *c = (struct cuda_ctx *)calloc(1, sizeof(*c));
     if (!c)
         return err_set(err, ERR_NOMEM, "no memory for the CUDA backend");

@@ -104,7 +104,7 @@ __device__ __forceinline__ float silu(float z)
     return z / (1.0f + expf(-z));
 }
 
-static inline int div_up(int a, int b)
+static __host__ __device__ inline int div_up(int a, int b)
 {
     return (a + b - 1) / b;
 }

@@ -1,5 +1,5 @@
 /* Norms of single heads, the cast that stands for a norm, and the linear path's copy of value heads. */
-#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/lanes.cuh"
 
 enum { WARPS = 8, THREADS = 128 };
 
@@ -36,6 +36,16 @@ template <typename T> __global__ void head_norm_rows(T *x, struct head_norm_args
     }
 }
 
+/* In f32: 16 threads a head, the lanes of the class portable-1. */
+__global__ static void head_norm_f32(float *x, struct head_norm_args a)
+{
+    int head = (blockIdx.x * WARPS + threadIdx.y) * 2 + threadIdx.x / LANES, i = head / a.heads;
+    float *p = i < rows_count(a.n) ? x + (size_t)row_at(a.n, i) * a.ldx + head % a.heads * a.hp : NULL;
+    float scale = lanes_rms_scale(p, a.hp, a.hd, a.eps);
+    for (int j = threadIdx.x % LANES; p && j < a.hp; j += LANES)
+        p[j] = p[j] * scale * a.w[j];
+}
+
 static int head_norm_cuda(struct kern_ctx *k, struct dev_act *x, int col, int ldx, int heads, int hp, int hd, const struct dev_f32 *w,
                           struct rows n, float eps)
 {
@@ -43,6 +53,10 @@ static int head_norm_cuda(struct kern_ctx *k, struct dev_act *x, int col, int ld
         return 0;
     struct head_norm_args a = {f32_of(w), ldx, heads, hp, hd, eps, n};
     unsigned blocks = (unsigned)(((size_t)n.n_max * heads + WARPS - 1) / WARPS);
+    if (k->act == DTYPE_F32) {
+        head_norm_f32<<<(blocks + 1) / 2, dim3(32, WARPS), 0, ctx_of(k)->stream>>>((float *)act_of(x) + col, a);
+        return launched(k, "head_norm");
+    }
     return with_type(k->act, [&](auto t) {
         head_norm_rows<<<blocks, dim3(32, WARPS), 0, ctx_of(k)->stream>>>((decltype(t) *)act_of(x) + col, a);
         return launched(k, "head_norm");

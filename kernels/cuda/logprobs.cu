@@ -1,11 +1,11 @@
 /* Log-softmax of a row of logits: target, best tokens, non-finite check. One block a row.
  *
- * lse = max + log(sum exp(logit - max)); a thread adds its columns in ascending order, then the block's tree. The best tokens come
- * one by one: each is the largest (logit, smaller id first) that comes after the one before. */
-#include "kernels/cuda/common.cuh"
+ * lse = max + log(sum exp(logit - max)), summed as the class portable-1 says, in every dtype. The best tokens come one by one: each is the largest
+ * (logit, smaller id first) that comes after the one before. */
+#include "kernels/cuda/lanes.cuh"
 #include <math_constants.h>
 
-enum { THREADS = 512, WARPS = THREADS / 32 };
+enum { THREADS = 512, WARPS = THREADS / 32, CHUNK = 1024 };
 
 struct best {
     float v;
@@ -60,9 +60,30 @@ struct logprobs_args {
     unsigned char *bad;
 };
 
+/* max + log(sum exp(x - max)) of x[v]: a chunk of 1,024 in 16 lanes and their tree, the chunks in order in double. Every thread gets it. */
+__device__ static float log_sum_exp(const float *x, int v, float max)
+{
+    __shared__ float chunk[THREADS / LANES];
+    double sum = 0;
+    int group = threadIdx.x / LANES, groups = THREADS / LANES;
+    for (int first = 0; first < v; first += groups * CHUNK) {
+        int begin = first + group * CHUNK, end = min(begin + CHUNK, v);
+        float part = 0;
+        for (int j = begin + threadIdx.x % LANES; j < end; j += LANES)
+            part += portable_exp(x[j] - max);
+        part = lanes_tree(part);
+        __syncthreads(); /* the chunks of the round before have been read */
+        if (threadIdx.x % LANES == 0)
+            chunk[group] = part;
+        __syncthreads();
+        for (int g = 0; g < groups && first + g * CHUNK < v; g++)
+            sum += chunk[g];
+    }
+    return (float)(max + portable_log_double(sum));
+}
+
 __global__ void __launch_bounds__(THREADS) logprobs_row(struct logprobs_args a)
 {
-    __shared__ float tmp[WARPS];
     int i = blockIdx.x, bad = 0;
     const float *x = a.logits + i * a.ld;
     struct best m = {-CUDART_INF_F, a.v};
@@ -78,11 +99,7 @@ __global__ void __launch_bounds__(THREADS) logprobs_row(struct logprobs_args a)
     if (bad)
         return;
     m = block_first(m);
-    float sum = 0;
-    for (int j = threadIdx.x; j < a.v; j += THREADS)
-        sum += expf(x[j] - m.v);
-    sum = block_sum<WARPS>(sum, tmp);
-    float lse = (float)(m.v + log((double)sum));
+    float lse = log_sum_exp(x, a.v, m.v);
     if (threadIdx.x == 0)
         a.target_lp[i] = a.target[i] < 0 ? 0 : x[a.target[i]] - lse;
     for (int t = 0; t < a.top_k; t++) {

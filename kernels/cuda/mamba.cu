@@ -84,6 +84,7 @@ static struct mamba_weights sizes_of(const struct mamba_values *v)
     w.mix_ld = up_to(2 * v->e, 64);
     w.x_ld = up_to(v->x_cols, 64);
     w.zp = up_to(2 * v->e, 4);
+    w.sp = mamba_lanes(v->n_state) * mamba_states_a_lane(v->n_state);
     w.xp = up_to(v->x_cols, 4);
     w.eps = v->eps;
     w.offset = v->offset;
@@ -111,6 +112,8 @@ static void mamba_free_cuda(struct kern_ctx *k, struct kern_mamba *m)
     if (!m)
         return;
     k->ops->matrix_free(k, m->in);
+    k->ops->matrix_free(k, m->mix);
+    k->ops->matrix_free(k, m->x);
     k->backend->free(k, m->memory);
     free(m);
 }
@@ -119,12 +122,18 @@ static int mamba_new_cuda(struct kern_ctx *k, const struct mamba_parts *p, struc
 {
     struct mamba_values v = {};
     struct matrix_part in = {p->in_proj.data, p->in_proj.type, p->r, p->in_proj_bias.data, p->in_proj_bias.type};
+    struct matrix_part mix = {p->mixer_in_proj.data, p->mixer_in_proj.type, 2 * p->e};
+    struct matrix_part x = {p->x_proj.data, p->x_proj.type, p->n_dt + 2 * p->n_state};
     struct kern_mamba *m = (struct kern_mamba *)calloc(1, sizeof(*m));
     int r = m ? mamba_values_new(p, &v, err) : err_set(err, ERR_NOMEM, "not enough memory for a Mamba router");
     if (r >= 0)
         r = upload_weights(ctx_of(k), m, p, &v, err);
     if (r >= 0)
         r = k->ops->matrix_new(k, MATRIX_ACCURATE, &in, 1, p->d, &m->in, err);
+    if (r >= 0 && k->act == DTYPE_F32)
+        r = k->ops->matrix_new(k, MATRIX_ACCURATE, &mix, 1, p->r, &m->mix, err);
+    if (r >= 0 && k->act == DTYPE_F32)
+        r = k->ops->matrix_new(k, MATRIX_ACCURATE, &x, 1, p->e, &m->x, err);
     mamba_values_free(&v);
     if (r < 0) {
         mamba_free_cuda(k, m);
@@ -136,37 +145,42 @@ static int mamba_new_cuda(struct kern_ctx *k, const struct mamba_parts *p, struc
 
 static size_t mamba_bytes_cuda(const struct kern_mamba *m)
 {
-    return m->bytes + m->in->bytes;
+    return m->bytes + m->in->bytes + (m->mix ? m->mix->bytes + m->x->bytes : 0);
 }
 
 /* ---- the op ---- */
 
-static size_t row_floats(const struct mamba_weights &w)
+/* Cuts the arrays from p, which may be NULL; returns how many floats they take. */
+static size_t divide(struct mamba_rows *b, const struct mamba_weights &w, float *p, int rows, bool tiled)
 {
-    return (size_t)up_to(w.r, 4) + w.zp + 2 * (size_t)w.ep + w.xp;
-}
-
-static struct mamba_rows divide(const struct mamba_weights &w, float *p, size_t n)
-{
-    struct mamba_rows b;
-    b.u = p;
-    b.az = b.u + n * up_to(w.r, 4);
-    b.c = b.az + n * w.zp;
-    b.x = b.c + n * w.ep;
-    b.y = b.x + n * w.xp;
-    return b;
+    float *const first = p;
+    size_t n = (size_t)up_to(rows, 4);
+    b->u = p;
+    b->az = p += n * w.r;
+    b->c = p += n * w.zp;
+    b->delta = p += n * w.ep;
+    b->bc = p += n * 2 * w.ep;
+    b->y = p += n * 2 * w.sp;
+    b->x = p += n * w.ep;
+    if (tiled)
+        b->x = NULL;
+    else
+        p += n * w.xp;
+    return (size_t)(p - first);
 }
 
 static int many(struct cuda_ctx *c, const struct kern_mamba *m, const struct dev_f32 *x, const struct mamba_step &s,
                 const struct mamba_end &end)
 {
-    float *scratch = (float *)cuda_scratch(c, SCRATCH_MAMBA, row_floats(m->w) * s.all.n_max * sizeof(float));
+    bool tiled = mamba_tile_fits(c, m->w);
+    struct mamba_rows b;
+    float *scratch = (float *)cuda_scratch(c, SCRATCH_MAMBA, divide(&b, m->w, NULL, s.all.n_max, tiled) * sizeof(float));
     if (!scratch)
         return c->failed.code ? c->failed.code : ERR_NOMEM;
-    struct mamba_rows b = divide(m->w, scratch, s.all.n_max);
+    divide(&b, m->w, scratch, s.all.n_max, tiled);
     int r = c->k.ops->matmul_accurate(&c->k, dev_f32_in(to_dev(b.u), 0), x, m->in, s.all);
     if (r >= 0)
-        r = mamba_rows_before(c, m, s, b);
+        r = tiled ? mamba_tile_before(c, m, s, b) : mamba_rows_before(c, m, s, b);
     if (r >= 0)
         r = mamba_scan(c, m, s, b);
     return r < 0 ? r : mamba_rows_after(c, m, s, b, end);
@@ -195,6 +209,8 @@ static int route_mamba_cuda(struct kern_ctx *k, const struct route_out *to, stru
     struct mamba_end end = {decisions_of(to), u8_of(bad), n};
     if (s->all.n_max == 0)
         return 0;
+    if (k->act == DTYPE_F32)
+        return mamba_f32(ctx_of(k), m, x, step, end);
     return mamba_few_fits(m, step) ? few(ctx_of(k), m, x, step, end) : many(ctx_of(k), m, x, step, end);
 }
 

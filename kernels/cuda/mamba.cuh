@@ -1,8 +1,10 @@
 /* The Mamba router on the device. Names are those of kernels/mamba.h.
  *
- * Many rows: u by the accurate matmul, then a kernel each for a and z, the convolution, dt with B and C, the scan, the decision (mamba_rows.cu,
- * mamba_scan.cu). Runs of one row, as in decoding: u, then all the rest in one kernel, a block a row (mamba_few.cu); at level wgmma u is computed in
- * parts of 64 columns of x, which that kernel adds up (mamba_few_sm90.cu). Both ways round alike, operation by operation: what they share is below. */
+ * Many rows: u by the accurate matmul, what precedes the scan in one kernel, a block a tile of rows (mamba_tile.cu), or where that has not enough
+ * shared memory in a kernel each for a and z, the convolution, dt with B and C, D (mamba_rows.cu); then the scan (mamba_scan.cu) and the decision
+ * (mamba_rows.cu). Runs of one row, as in decoding: u, then all the rest in one kernel, a block a row (mamba_few.cu); at level wgmma u is computed in
+ * parts of 64 columns of x, which that kernel adds up (mamba_few_sm90.cu). Both ways round alike, operation by operation: what they share is below. In
+ * float32 all rows go another way (mamba_f32.cu). */
 #pragma once
 #include "kernels/cuda/route.cuh"
 extern "C" {
@@ -17,6 +19,7 @@ struct mamba_weights {
     int d, r, e, n_state, n_conv, n_dt;
     int rk, ep, mix_ld, x_ld; /* r and e rounded up to SLICE; 2e and n_dt + 2 n_state rounded up to 64 */
     int xp, zp;               /* floats from a row of (dt, B, C), and of (a, z), to the next: multiples of 4 */
+    int sp;                   /* n_state rounded up to what the lanes of a channel hold */
     float eps;
     double offset;
     const float *norm, *mix_t, *x_t; /* [rk], [rk, mix_ld], [ep, x_ld] */
@@ -29,6 +32,7 @@ struct mamba_weights {
 struct kern_mamba {
     struct mamba_weights w;
     struct kern_matrix *in;
+    struct kern_matrix *mix, *x; /* f32 mode: mixer.in_proj, x_proj */
     struct dev_bytes *memory;
     size_t bytes;
 };
@@ -54,13 +58,15 @@ struct mamba_end {
     struct rows wanted;
 };
 
-/* What is kept of every row between the kernels. */
+/* What is kept of every row between the kernels; n is rounded up to 4. The scan takes four rows with one load, counted from row 0 of the step. */
 struct mamba_rows {
-    float *u;  /* [n, r] */
-    float *az; /* [n, zp] */
-    float *c;  /* [n, ep] */
-    float *x;  /* [n, xp] dt, B, C */
-    float *y;  /* [n, ep] sum over the states of S C */
+    float *u;     /* [n, r] */
+    float *az;    /* [n, zp] of a only the rows that a state ends with may be there */
+    float *c;     /* [n, ep] */
+    float *x;     /* [n, xp] dt, B, C; NULL where mamba_tile.cu keeps it to itself */
+    float *delta; /* [n / 4, ep, 2, 4] D, D c */
+    float *bc;    /* [n / 4, 2, sp, 4] B, C; zero beyond n_state */
+    float *y;     /* [n, ep] sum over the states of S C */
 };
 
 /* ---- one row's arithmetic ---- */
@@ -93,12 +99,43 @@ __device__ __forceinline__ float mamba_next(float s, float delta, float rate, fl
     return fmaf(power_of_two(delta * rate), s, input * b);
 }
 
-/* a of channel e, `back` rows before row r, which is row `pos` of its run; older ones come from `tail`, of the run's first state (NULL: zeros). */
-__device__ __forceinline__ float mamba_a(const struct mamba_weights &w, const float *az, const float *tail, int r, int pos, int back, int e)
+/* Slice s of column c: x is a row of inputs. */
+__device__ __forceinline__ float mamba_slice(const float *x, const float *w_t, int ld, int s, int c)
+{
+    float acc = 0;
+#pragma unroll
+    for (int i = 0; i < SLICE; i++)
+        acc = fmaf(x[s * SLICE + i], w_t[(size_t)(s * SLICE + i) * ld + c], acc);
+    return acc;
+}
+
+/* a of channel e, `back` rows before a row that is row `pos` of its run and has its a at `a`, ld floats after that of the row before; what is older
+ * than the run comes from `tail`, of the run's first state (NULL: zeros). */
+__device__ __forceinline__ float mamba_a(const struct mamba_weights &w, const float *a, int ld, const float *tail, int pos, int back, int e)
 {
     if (back <= pos)
-        return az[(size_t)(r - back) * w.zp + e];
+        return a[e - (ptrdiff_t)back * ld];
     return tail ? tail[(size_t)(w.n_conv - 1 - (back - pos)) * w.e + e] : 0.0f;
+}
+
+/* c of channel e of that row. */
+__device__ __forceinline__ float mamba_c(const struct mamba_weights &w, const float *a, int ld, const float *tail, int pos, int e)
+{
+    float sum = w.conv_bias[e];
+#pragma unroll 4
+    for (int j = 0; j < w.n_conv; j++)
+        sum = fmaf(w.conv[(size_t)j * w.e + e], mamba_a(w, a, ld, tail, pos, w.n_conv - 1 - j, e), sum);
+    return silu(sum);
+}
+
+/* D of channel e of a row of (dt, B, C). */
+__device__ __forceinline__ float mamba_delta(const struct mamba_weights &w, const float *x, int e)
+{
+    float dt = w.dt_bias[e];
+#pragma unroll 4
+    for (int j = 0; j < w.n_dt; j++)
+        dt = fmaf(w.dt[(size_t)j * w.e + e], x[j], dt);
+    return softplus(dt);
 }
 
 /* y of a channel, gated. */
@@ -156,6 +193,11 @@ static inline int mamba_states_a_lane(int n_state)
 }
 
 /* ---- kernels ---- */
+int mamba_f32(struct cuda_ctx *c, const struct kern_mamba *m, const struct dev_f32 *x, const struct mamba_step &s,
+              const struct mamba_end &end);
+/* Does what precedes the scan fit into one kernel? */
+bool mamba_tile_fits(const struct cuda_ctx *c, const struct mamba_weights &w);
+int mamba_tile_before(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b);
 int mamba_rows_before(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b);
 int mamba_scan(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b);
 int mamba_rows_after(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b,

@@ -1,6 +1,6 @@
 /* The Mamba router for runs of one row, as in decoding: all that follows u in one kernel, a block a row.
  *
- * Every sum is taken as the kernels for many rows take it (mamba.cuh, mamba_rows.cu, mamba_scan.cu), so a row has the same bits either way. */
+ * Every sum is taken as the kernels for many rows take it (mamba.cuh, mamba_tile.cu, mamba_rows.cu, mamba_scan.cu), so a row has the same bits either way. */
 #include "kernels/cuda/mamba.cuh"
 
 enum { THREADS = 256, SMEM_MOST = 48 << 10 };
@@ -56,16 +56,6 @@ __device__ __forceinline__ void add_parts(const struct few_args &a, float *u, in
     }
 }
 
-/* Slice s of column c: x in shared memory. */
-__device__ __forceinline__ float slice_sum(const float *x, const float *w_t, int ld, int s, int c)
-{
-    float acc = 0;
-#pragma unroll
-    for (int i = 0; i < SLICE; i++)
-        acc = fmaf(x[s * SLICE + i], w_t[(size_t)(s * SLICE + i) * ld + c], acc);
-    return acc;
-}
-
 __device__ __forceinline__ void mix(const struct few_args &a, const struct few_smem &m)
 {
     float scale = mamba_norm_scale(m.u, a.w.r, a.w.eps); /* by each warp for itself */
@@ -75,7 +65,7 @@ __device__ __forceinline__ void mix(const struct few_args &a, const struct few_s
     for (int c = threadIdx.x; c < a.w.zp; c += THREADS) {
         float sum = 0;
         for (int s = 0; s < a.w.rk / SLICE; s++)
-            sum += slice_sum(m.normed, a.w.mix_t, a.w.mix_ld, s, c);
+            sum += mamba_slice(m.normed, a.w.mix_t, a.w.mix_ld, s, c);
         m.az[c] = sum;
     }
     __syncthreads();
@@ -83,12 +73,8 @@ __device__ __forceinline__ void mix(const struct few_args &a, const struct few_s
 
 __device__ __forceinline__ void convolve(const struct few_args &a, const struct few_smem &m, const float *tail)
 {
-    for (int e = threadIdx.x; e < a.w.ep; e += THREADS) {
-        float sum = e < a.w.e ? a.w.conv_bias[e] : 0;
-        for (int j = 0; j < a.w.n_conv && e < a.w.e; j++)
-            sum = fmaf(a.w.conv[(size_t)j * a.w.e + e], mamba_a(a.w, m.az, tail, 0, 0, a.w.n_conv - 1 - j, e), sum);
-        m.c[e] = e < a.w.e ? silu(sum) : 0;
-    }
+    for (int e = threadIdx.x; e < a.w.ep; e += THREADS)
+        m.c[e] = e < a.w.e ? mamba_c(a.w, m.az, 0, tail, 0, e) : 0;
     __syncthreads();
 }
 
@@ -96,7 +82,7 @@ __device__ __forceinline__ void project(const struct few_args &a, const struct f
 {
     int slices = a.w.ep / SLICE;
     for (int i = threadIdx.x; i < slices * a.w.xp; i += THREADS)
-        m.slices[i] = slice_sum(m.c, a.w.x_t, a.w.x_ld, i / a.w.xp, i % a.w.xp);
+        m.slices[i] = mamba_slice(m.c, a.w.x_t, a.w.x_ld, i / a.w.xp, i % a.w.xp);
     __syncthreads();
     for (int c = threadIdx.x; c < a.w.xp; c += THREADS) {
         float sum = 0;
@@ -105,12 +91,8 @@ __device__ __forceinline__ void project(const struct few_args &a, const struct f
         m.x[c] = sum;
     }
     __syncthreads();
-    for (int e = threadIdx.x; e < a.w.e; e += THREADS) {
-        float dt = a.w.dt_bias[e];
-        for (int j = 0; j < a.w.n_dt; j++)
-            dt = fmaf(a.w.dt[(size_t)j * a.w.e + e], m.x[j], dt);
-        m.delta[e] = softplus(dt);
-    }
+    for (int e = threadIdx.x; e < a.w.e; e += THREADS)
+        m.delta[e] = mamba_delta(a.w, m.x, e);
     __syncthreads();
 }
 
@@ -152,7 +134,7 @@ __device__ __forceinline__ void store_tails(const struct few_args &a, const stru
         for (int i = 0; i <= run.n_save; i++) {
             int slot = i < run.n_save ? a.s.saves[run.save0 + i].slot : run.state_out;
             for (int j = 0; j < a.w.n_conv - 1 && slot >= 0; j++)
-                a.s.state(slot)[(size_t)j * a.w.e + e] = mamba_a(a.w, m.az, tail, 0, 0, a.w.n_conv - 2 - j, e);
+                a.s.state(slot)[(size_t)j * a.w.e + e] = mamba_a(a.w, m.az, 0, tail, 0, a.w.n_conv - 2 - j, e);
         }
 }
 

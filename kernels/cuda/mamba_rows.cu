@@ -1,5 +1,5 @@
-/* The Mamba router's kernels over rows: a and z, the convolution, (dt, B, C) before the scan; the decision after it. */
-#include "kernels/cuda/mamba.cuh"
+/* The Mamba router's kernels over rows, of any sizes: a and z, the convolution, (dt, B, C) and D before the scan; the decision after it. */
+#include "kernels/cuda/mamba_rows.cuh"
 
 /* ---- products ----
  *
@@ -29,36 +29,6 @@ __device__ __forceinline__ void load_slice(const struct product_args &a, float (
         *(float4 *)&ws[i / 16][i % 16 * 4] = *(const float4 *)&a.w_t[(size_t)(i0 + i / 16) * a.ldw + n0 + i % 16 * 4];
 }
 
-template <int TM> __device__ __forceinline__ void add_slice(float (&sum)[TM][8], const float (*xs)[X_LD], const float (*ws)[COLUMNS])
-{
-    int tx = threadIdx.x % 8, ty = threadIdx.x / 8;
-    float acc[TM][8] = {};
-#pragma unroll
-    for (int i = 0; i < SLICE; i += 4) {
-        float4 x[TM];
-#pragma unroll
-        for (int t = 0; t < TM; t++)
-            x[t] = *(const float4 *)&xs[ty + 16 * t][i];
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            float4 lo = *(const float4 *)&ws[i + j][tx * 4], hi = *(const float4 *)&ws[i + j][32 + tx * 4];
-            float w[8] = {lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w};
-#pragma unroll
-            for (int t = 0; t < TM; t++) {
-                float v = j == 0 ? x[t].x : j == 1 ? x[t].y : j == 2 ? x[t].z : x[t].w;
-#pragma unroll
-                for (int c = 0; c < 8; c++)
-                    acc[t][c] = fmaf(v, w[c], acc[t][c]);
-            }
-        }
-    }
-#pragma unroll
-    for (int t = 0; t < TM; t++)
-#pragma unroll
-        for (int c = 0; c < 8; c++)
-            sum[t][c] += acc[t][c];
-}
-
 template <int TM> __global__ static void __launch_bounds__(PRODUCT_THREADS) product_tile(struct product_args a)
 {
     __shared__ __align__(16) float xs[16 * TM][X_LD], ws[SLICE][COLUMNS], scale[16 * TM];
@@ -70,21 +40,21 @@ template <int TM> __global__ static void __launch_bounds__(PRODUCT_THREADS) prod
         if (threadIdx.x % 32 == 0)
             scale[i] = s;
     }
+    int tx = threadIdx.x % 8, ty = threadIdx.x / 8;
     float sum[TM][8] = {};
     for (int s = 0; s < a.k_slices; s++) {
         __syncthreads();
         load_slice<TM>(a, xs, ws, scale, m0, n0, s * SLICE, m);
         __syncthreads();
-        add_slice<TM>(sum, xs, ws);
+        add_slice<TM, 8>(sum, xs[ty], X_LD, &ws[0][tx * 4], COLUMNS, 32);
     }
     for (int t = 0; t < TM; t++) {
-        int r = m0 + threadIdx.x / 8 + 16 * t;
+        int r = m0 + ty + 16 * t;
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            int c = n0 + h * 32 + threadIdx.x % 8 * 4;
+            int c = n0 + h * 32 + tx * 4;
             if (r < m && c < a.ldy) /* columns beyond the last are zero, as the weights are */
-                *(float4 *)&a.y[(size_t)r * a.ldy + c] =
-                    make_float4(sum[t][h * 4], sum[t][h * 4 + 1], sum[t][h * 4 + 2], sum[t][h * 4 + 3]);
+                *(float4 *)&a.y[(size_t)r * a.ldy + c] = four_sums(sum, t, h);
         }
     }
 }
@@ -124,13 +94,31 @@ __global__ static void __launch_bounds__(THREADS)
     float v = 0;
     if (e < w.e) {
         struct kern_run run = s.runs[s.run_of[r]];
-        const float *tail = s.state(run.state_in);
-        float sum = w.conv_bias[e];
-        for (int j = 0; j < w.n_conv; j++)
-            sum = fmaf(w.conv[(size_t)j * w.e + e], mamba_a(w, az, tail, r, r - run.row0, w.n_conv - 1 - j, e), sum);
-        v = silu(sum);
+        v = mamba_c(w, az + (size_t)r * w.zp, w.zp, s.state(run.state_in), r - run.row0, e);
     }
     c[i] = v;
+}
+
+/* ---- what the scan reads: a thread a channel, or a state of B or C, of four rows ---- */
+
+__global__ static void __launch_bounds__(THREADS)
+    put_rows(const __grid_constant__ struct mamba_weights w, struct rows all, const __grid_constant__ struct mamba_rows b)
+{
+    size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    int wide = w.ep + 2 * w.sp, j = (int)(i % wide), n = rows_count(all);
+    size_t q = i / wide;
+    if (q * 4 >= (size_t)n)
+        return;
+    const float *x = b.x + q * 4 * w.xp;
+    if (j < w.ep)
+        put_delta(w, b.delta + q * w.ep * 8, x, w.xp, b.c + q * 4 * w.ep, w.ep, n - (int)q * 4, j);
+    else
+        put_bc(w, b.bc + q * w.sp * 8, x, w.xp, n - (int)q * 4, j - w.ep);
+}
+
+static unsigned blocks_of(size_t threads)
+{
+    return (unsigned)((threads + THREADS - 1) / THREADS);
 }
 
 int mamba_rows_before(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b)
@@ -141,10 +129,14 @@ int mamba_rows_before(struct cuda_ctx *c, const struct kern_mamba *m, const stru
     int r = product(c, mix);
     if (r < 0)
         return r;
-    unsigned blocks = (unsigned)(((size_t)s.all.n_max * w.ep + THREADS - 1) / THREADS);
-    conv_rows<<<blocks, THREADS, 0, c->stream>>>(w, s, b.az, b.c);
+    conv_rows<<<blocks_of((size_t)s.all.n_max * w.ep), THREADS, 0, c->stream>>>(w, s, b.az, b.c);
     r = launched(&c->k, "mamba convolution");
-    return r < 0 ? r : product(c, x);
+    if (r >= 0)
+        r = product(c, x);
+    if (r < 0)
+        return r;
+    put_rows<<<blocks_of((size_t)div_up(s.all.n_max, 4) * (w.ep + 2 * w.sp)), THREADS, 0, c->stream>>>(w, s.all, b);
+    return launched(&c->k, "mamba delta");
 }
 
 /* ---- the decision: a warp a row ---- */

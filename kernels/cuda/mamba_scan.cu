@@ -1,89 +1,80 @@
 /* The Mamba router's recurrence: S = 2^(D rate) S + D c B and y = sum_i S C, row by row.
  *
- * A block takes CH channels of one run. LANES lanes hold the states of a channel, PER each. Rows come through shared memory in tiles, the next
- * tile while one is worked on: first D = softplus(dt) and D c of the tile's rows and channels, a thread each, then the recurrence.
- * It goes LANES rows at a time, so that the sums over a channel's states are taken together: in each of log2(LANES) exchanges a lane passes on half of the
- * rows that it still has and keeps the other half, and ends with the sum of one row. Each sum is the same tree over the lanes. */
+ * A block takes CH channels of one run. LANES lanes hold the states of a channel, PER each. Rows are counted from the run's first group of four (mamba.cuh,
+ * struct mamba_rows), so that four rows of a lane are one load from shared memory, which gets them in tiles: the next while one is worked on.
+ * The recurrence goes LANES rows at a time, so that the sums over a channel's states are taken together: in each of log2(LANES) exchanges a lane passes on
+ * half of the rows that it still has and keeps the other half, and ends with the sum of one row. Each sum is the same tree over the lanes.
+ *
+ * There are few warps, and what counts is how many instructions a row takes, and that they need not wait for each other. So a tile is one piece of code
+ * without a branch (scan_tile), but where the run begins or ends in it or states are saved: that goes row by row (scan_careful). */
 #include "kernels/cuda/mamba.cuh"
 #include "kernels/cuda/mma.cuh"
+#include <limits.h>
 
-/* Rows of a tile: LONG_TILE, or where rows of (dt, B, C) are wide SHORT_TILE: 85 KiB of shared memory at most. */
-enum { THREADS = 128, LONG_TILE = 64, SHORT_TILE = 32, DELTA_LD = LONG_TILE + 2, SHARED_UNASKED = 48 << 10 };
+enum { THREADS = 128, SHARED_UNASKED = 48 << 10 };
 
-template <int LANES> struct scan_shape {
-    enum { CH = THREADS / LANES };
+template <int LANES, int PER> struct scan_shape {
+    enum {
+        CH = THREADS / LANES,
+        TILE = PER == 1 ? 64 : 32, /* rows */
+        BATCHES = TILE / LANES,
+        BC = TILE * 2 * LANES * PER, /* floats of a stage: of (B, C), */
+        DELTA = TILE * 2 * CH,       /* of (D, D c), */
+        Y_LD = CH + 4,
+        Y = TILE * Y_LD, /* of y */
+        BYTES = 2 * (BC + DELTA + Y) * 4
+    };
 };
 
-/* Shared memory: two stages of rows (dt, B, C) and of c, then D and D c [CH, DELTA_LD], y [tile, CH], and zeros that lanes without a state read. */
-template <int LANES> struct scan_smem {
-    enum { CH = scan_shape<LANES>::CH };
-    float *stage;
-    float2 *delta;
-    float *y, *zeros;
-    int tile, stage_floats, c_off;
-    __device__ __forceinline__ scan_smem(float *p, int xp, int rows)
-    {
-        tile = rows;
-        stage = p;
-        c_off = tile * xp;
-        stage_floats = tile * (xp + CH);
-        delta = (float2 *)(p + 2 * stage_floats);
-        y = (float *)(delta + CH * DELTA_LD);
-        zeros = y + tile * CH;
-    }
-    /* Of tile number i. */
-    __device__ __forceinline__ float *x(int i) const { return stage + (i & 1) * stage_floats; }
-    __device__ __forceinline__ float *c(int i) const { return x(i) + c_off; }
-    static int bytes(int tile, int xp, int n_state)
-    {
-        const int channels = CH, ld = DELTA_LD;
-        return (int)sizeof(float) * (2 * tile * (xp + channels) + 2 * channels * ld + tile * channels + n_state + 1);
-    }
+/* Shared memory: (B, C), (D, D c) and y of the tiles with an even number and of those with an odd one. */
+template <int LANES, int PER> struct scan_smem {
+    typedef scan_shape<LANES, PER> shape;
+    float *base;
+    __device__ __forceinline__ float *bc(int tile) const { return base + (tile & 1) * (shape::BC + shape::DELTA + shape::Y); }
+    __device__ __forceinline__ float *delta(int tile) const { return bc(tile) + shape::BC; }
+    __device__ __forceinline__ float *y(int tile) const { return delta(tile) + shape::DELTA; }
 };
 
 struct scan_args {
     struct mamba_weights w;
     struct mamba_step s;
     struct mamba_rows b;
-    int tile;
 };
 
-/* Starts the copies of rows t0 .. of the run; what lies beyond the run is not read. */
-template <int LANES>
-__device__ __forceinline__ void fetch_tile(const struct scan_args &a, const struct kern_run &run, const scan_smem<LANES> &m, int tile,
-                                           int e0)
+/* A run as the scan counts its rows: from row0, a multiple of 4; those from begin to end are of the run. */
+struct scan_rows {
+    int row0, begin, end;
+};
+
+/* Starts the copies of a tile; groups beyond the run are not read. */
+template <int LANES, int PER>
+__device__ __forceinline__ void fetch_tile(const struct scan_args &a, const struct scan_rows &rows, const scan_smem<LANES, PER> &m,
+                                           int tile, int e0)
 {
-    const int CH = scan_shape<LANES>::CH, CHUNKS = CH / 4;
-    int t0 = tile * m.tile, n = run.n - t0 < m.tile ? run.n - t0 : m.tile;
-    size_t row0 = (size_t)run.row0 + t0;
-    uint32_t x = smem_address(m.x(tile)), c = smem_address(m.c(tile));
-    for (int i = threadIdx.x; i < n * a.w.xp / 4; i += THREADS)
-        copy16(x + i * 16, a.b.x + row0 * a.w.xp + i * 4, true);
-    for (int i = threadIdx.x; i < n * CHUNKS; i += THREADS) {
-        int t = i / CHUNKS, e = e0 + i % CHUNKS * 4;
-        copy16(c + i * 16, a.b.c + (row0 + t) * a.w.ep + e, e < a.w.ep);
-    }
+    typedef scan_shape<LANES, PER> shape;
+    const int WIDE = 2 * LANES * PER, CHUNKS = shape::CH * 2; /* 16 bytes each, of four rows */
+    int t0 = tile * shape::TILE, left = rows.end - t0, fours = left < shape::TILE ? (left + 3) / 4 : shape::TILE / 4;
+    size_t q0 = (size_t)(rows.row0 + t0) / 4;
+    uint32_t bc = smem_address(m.bc(tile)), delta = smem_address(m.delta(tile));
+    const float *from_bc = a.b.bc + q0 * WIDE * 4, *from_delta = a.b.delta + (q0 * a.w.ep + e0) * 8;
+    for (int i = threadIdx.x; i < fours * WIDE; i += THREADS)
+        copy16(bc + i * 16, from_bc + i * 4, true);
+    for (int i = threadIdx.x; i < fours * CHUNKS; i += THREADS)
+        copy16(delta + i * 16, from_delta + (size_t)(i / CHUNKS) * a.w.ep * 8 + i % CHUNKS * 4, true);
+    copy_commit();
 }
 
-/* D and D c of the tile; y of the tile before goes out. */
-template <int LANES>
-__device__ __forceinline__ void between_tiles(const struct scan_args &a, const struct kern_run &run, const scan_smem<LANES> &m, int tile,
-                                              int e0)
+/* y of a tile, once all have written theirs. */
+template <int LANES, int PER>
+__device__ __forceinline__ void store_y(const struct scan_args &a, const struct scan_rows &rows, const scan_smem<LANES, PER> &m, int tile,
+                                        int e0)
 {
-    const int CH = scan_shape<LANES>::CH;
-    int ch = threadIdx.x % CH, e = e0 + ch;
-    const float *x = m.x(tile), *c = m.c(tile);
-    for (int t = threadIdx.x / CH; t < m.tile; t += THREADS / CH) {
-        int before = (tile - 1) * m.tile + t;
-        if (tile > 0 && e < a.w.e)
-            a.b.y[((size_t)run.row0 + before) * a.w.ep + e] = m.y[t * CH + ch];
-        if (tile * m.tile + t >= run.n || e >= a.w.e)
-            continue;
-        float dt = a.w.dt_bias[e];
-        for (int j = 0; j < a.w.n_dt; j++)
-            dt = fmaf(a.w.dt[(size_t)j * a.w.e + e], x[t * a.w.xp + j], dt);
-        dt = softplus(dt);
-        m.delta[ch * DELTA_LD + t] = make_float2(dt, dt * c[t * CH + ch]);
+    typedef scan_shape<LANES, PER> shape;
+    const int WIDE = shape::CH / 4;
+    for (int i = threadIdx.x; i < shape::TILE * WIDE; i += THREADS) {
+        int l = i / WIDE, t = tile * shape::TILE + l, ch = i % WIDE * 4;
+        if (t >= rows.begin && t < rows.end)
+            *(float4 *)&a.b.y[((size_t)rows.row0 + t) * a.w.ep + e0 + ch] = *(const float4 *)&m.y(tile)[l * shape::Y_LD + ch];
     }
 }
 
@@ -121,42 +112,96 @@ template <int HALF, int LANES> __device__ __forceinline__ void exchange_rows(flo
     }
 }
 
-/* Where a lane finds its B; its C is c_off further. A lane without a state reads zeros. */
+/* Where a lane finds what it needs of a tile: B of its first state and D of its channel, of the first four rows. */
 struct lane_rows {
-    const float *b;
-    int ld, c_off, n_state;
+    const float4 *b, *delta;
 };
 
-template <int LANES, int PER> __device__ __forceinline__ float state_input(const struct lane_rows &m, const float *row, int i)
+/* What a lane needs of four rows. */
+template <int PER> struct four_rows {
+    float b[PER][4], c[PER][4], d[4], dc[4];
+};
+
+template <int LANES, int PER> __device__ __forceinline__ struct four_rows<PER> load_rows(const struct lane_rows &m, int four)
 {
-    return PER == 1 || i * LANES + (int)threadIdx.x % LANES < m.n_state ? row[i * LANES] : 0.0f;
+    struct four_rows<PER> r;
+    const float4 *b = m.b + four * 2 * LANES * PER, *delta = m.delta + four * 2 * scan_shape<LANES, PER>::CH;
+#pragma unroll
+    for (int i = 0; i < PER; i++) {
+        load4(r.b[i], (const float *)(b + i * LANES));
+        load4(r.c[i], (const float *)(b + (PER + i) * LANES));
+    }
+    load4(r.d, (const float *)delta);
+    load4(r.dc, (const float *)(delta + 1));
+    return r;
 }
 
-/* LANES rows, the first being row t0 of the run: their D and D c, and where their sums go. CAREFUL: some are beyond the run, or states are saved after
- * some. LD: floats from a row of (dt, B, C) to the next, where it is known. */
-template <int LANES, int PER, int LD, bool CAREFUL>
-__device__ __forceinline__ void scan_batch(const struct scan_args &a, const struct kern_run &run, struct lane_states<PER> &l,
-                                           const struct lane_rows &m, const float2 *delta, float *y, int t0, int *save, int e)
+template <int PER> __device__ __forceinline__ void next_states(struct lane_states<PER> &l, const struct four_rows<PER> &r, int t)
 {
-    float p[LANES];
 #pragma unroll
-    for (int t = 0; t < LANES; t++) {
-        float2 d = delta[t];
-        const float *row = m.b + t * (LD ? LD : m.ld);
-        if (!CAREFUL || t0 + t < run.n)
+    for (int i = 0; i < PER; i++)
+        l.s[i] = mamba_next(l.s[i], r.d[t], l.rate[i], r.dc[t], r.b[i][t]);
+}
+
+/* The lane's share of a row's sum. */
+template <int PER> __device__ __forceinline__ float share(const struct lane_states<PER> &l, const struct four_rows<PER> &r, int t)
+{
+    float p = l.s[0] * r.c[0][t];
 #pragma unroll
-            for (int i = 0; i < PER; i++)
-                l.s[i] = mamba_next(l.s[i], d.x, l.rate[i], d.y, state_input<LANES, PER>(m, row, i));
-        p[t] = l.s[0] * state_input<LANES, PER>(m, row + m.c_off, 0);
+    for (int i = 1; i < PER; i++)
+        p = fmaf(l.s[i], r.c[i][t], p);
+    return p;
+}
+
+/* A tile of the run, all of it. y: where the sums of the lane's first row go. */
+template <int LANES, int PER> __device__ __forceinline__ void scan_tile(struct lane_states<PER> &l, const struct lane_rows &m, float *y)
+{
+    typedef scan_shape<LANES, PER> shape;
+    float sum[shape::BATCHES];
 #pragma unroll
-        for (int i = 1; i < PER; i++)
-            p[t] = fmaf(l.s[i], state_input<LANES, PER>(m, row + m.c_off, i), p[t]);
-        if (CAREFUL)
-            for (; *save < run.save0 + run.n_save && a.s.saves[*save].row == run.row0 + t0 + t; ++*save)
-                store_states<LANES, PER>(a, l, a.s.saves[*save].slot, e);
+    for (int k = 0; k < shape::BATCHES; k++) {
+        float p[LANES];
+#pragma unroll
+        for (int q = 0; q < LANES / 4; q++) {
+            struct four_rows<PER> r = load_rows<LANES, PER>(m, k * (LANES / 4) + q);
+#pragma unroll
+            for (int t = 0; t < 4; t++) {
+                next_states(l, r, t);
+                p[q * 4 + t] = share(l, r, t);
+            }
+        }
+        exchange_rows<LANES / 2>(p);
+        sum[k] = p[0]; /* of row threadIdx.x % LANES */
     }
-    exchange_rows<LANES / 2>(p);
-    y[threadIdx.x % LANES * scan_shape<LANES>::CH] = p[0]; /* of row threadIdx.x % LANES */
+#pragma unroll
+    for (int k = 0; k < shape::BATCHES; k++)
+        y[k * LANES * shape::Y_LD] = sum[k];
+}
+
+/* The same where rows t0 .. are not all of the run, or states are saved after some. *save: the next entry that is to be saved. */
+template <int LANES, int PER>
+__device__ __forceinline__ void scan_careful(const struct scan_args &a, const struct kern_run &run, const struct scan_rows &rows,
+                                             struct lane_states<PER> &l, const struct lane_rows &m, float *y, int t0, int *save, int e)
+{
+    typedef scan_shape<LANES, PER> shape;
+    for (int k = 0; k < shape::BATCHES; k++) {
+        float p[LANES];
+#pragma unroll
+        for (int q = 0; q < LANES / 4; q++) {
+            struct four_rows<PER> r = load_rows<LANES, PER>(m, k * (LANES / 4) + q);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                int t = t0 + k * LANES + q * 4 + j;
+                if (t >= rows.begin && t < rows.end)
+                    next_states(l, r, j);
+                p[q * 4 + j] = share(l, r, j);
+                for (; *save < run.save0 + run.n_save && a.s.saves[*save].row == rows.row0 + t; ++*save)
+                    store_states<LANES, PER>(a, l, a.s.saves[*save].slot, e);
+            }
+        }
+        exchange_rows<LANES / 2>(p);
+        y[k * LANES * shape::Y_LD] = p[0];
+    }
 }
 
 template <int LANES, int PER>
@@ -174,83 +219,74 @@ __device__ __forceinline__ void load_states(const struct scan_args &a, struct la
 }
 
 /* The last rows of a for the slots that are written, a thread a channel: entries are read before they are written, as they move to the front. */
-template <int LANES> __device__ static void store_tails(const struct scan_args &a, const struct kern_run &run, int e0)
+template <int CH> __device__ static void store_tails(const struct scan_args &a, const struct kern_run &run, int e0)
 {
     int e = e0 + threadIdx.x, last = a.w.n_conv - 2;
-    if (threadIdx.x >= scan_shape<LANES>::CH || e >= a.w.e)
+    if (threadIdx.x >= CH || e >= a.w.e)
         return;
     const float *tail = a.s.state(run.state_in);
     for (int i = 0; i <= run.n_save; i++) {
         struct kern_save to = {run.row0 + run.n - 1, run.state_out};
         if (i < run.n_save)
             to = a.s.saves[run.save0 + i];
+        const float *newest = a.b.az + (size_t)to.row * a.w.zp;
         for (int j = 0; j <= last && to.slot >= 0; j++)
-            a.s.state(to.slot)[(size_t)j * a.w.e + e] = mamba_a(a.w, a.b.az, tail, to.row, to.row - run.row0, last - j, e);
+            a.s.state(to.slot)[(size_t)j * a.w.e + e] = mamba_a(a.w, newest, a.w.zp, tail, to.row - run.row0, last - j, e);
     }
 }
 
-template <int LANES, int PER, int LD>
-__global__ static void __launch_bounds__(THREADS) scan_channels(const __grid_constant__ struct scan_args a)
+template <int LANES, int PER> __global__ static void __launch_bounds__(THREADS, 4) scan_channels(const __grid_constant__ struct scan_args a)
 {
+    typedef scan_shape<LANES, PER> shape;
     extern __shared__ __align__(16) float raw[];
-    const int CH = scan_shape<LANES>::CH;
-    struct scan_smem<LANES> m(raw, a.w.xp, a.tile);
+    scan_smem<LANES, PER> m = {raw};
     struct kern_run run = a.s.runs[blockIdx.y];
-    int e0 = blockIdx.x * CH, ch = threadIdx.x / LANES, e = e0 + ch, n = threadIdx.x % LANES, tiles = (run.n + a.tile - 1) / a.tile,
+    struct scan_rows rows = {run.row0 & ~3, run.row0 & 3, (run.row0 & 3) + run.n};
+    int e0 = blockIdx.x * shape::CH, ch = threadIdx.x / LANES, e = e0 + ch, n = threadIdx.x % LANES, tiles = div_up(rows.end, shape::TILE),
         save = run.save0;
     struct lane_states<PER> l;
+    fetch_tile(a, rows, m, 0, e0);
     load_states<LANES, PER>(a, l, run.state_in, e);
-    for (int i = threadIdx.x; i <= a.w.n_state; i += THREADS)
-        m.zeros[i] = 0;
-    fetch_tile<LANES>(a, run, m, 0, e0);
-    copy_commit();
+    int next_save = run.n_save ? a.s.saves[save].row - rows.row0 : INT_MAX;
     for (int tile = 0; tile < tiles; tile++) {
         copy_wait<0>();
         __syncthreads(); /* the tile has come, and everyone is done with the one before */
         if (tile + 1 < tiles)
-            fetch_tile<LANES>(a, run, m, tile + 1, e0);
-        copy_commit();
-        between_tiles<LANES>(a, run, m, tile, e0);
-        __syncthreads();
-        bool real = PER > 1 || n < a.w.n_state;
-        struct lane_rows rows = {real ? m.x(tile) + a.w.n_dt + n : m.zeros, real ? a.w.xp : 0, a.w.n_state, a.w.n_state};
-        for (int t = 0; t < m.tile && tile * m.tile + t < run.n; t += LANES, rows.b += LANES * rows.ld) {
-            int t0 = tile * m.tile + t;
-            const float2 *delta = m.delta + ch * DELTA_LD + t;
-            float *y = m.y + t * CH + ch;
-            if (t0 + LANES > run.n || (save < run.save0 + run.n_save && a.s.saves[save].row < run.row0 + t0 + LANES))
-                scan_batch<LANES, PER, LD, true>(a, run, l, rows, delta, y, t0, &save, e);
-            else
-                scan_batch<LANES, PER, LD, false>(a, run, l, rows, delta, y, t0, &save, e);
+            fetch_tile(a, rows, m, tile + 1, e0);
+        if (tile > 0)
+            store_y(a, rows, m, tile - 1, e0);
+        struct lane_rows at = {(const float4 *)m.bc(tile) + n, (const float4 *)m.delta(tile) + ch * 2};
+        float *y = m.y(tile) + n * shape::Y_LD + ch;
+        int t0 = tile * shape::TILE, t1 = t0 + shape::TILE;
+        if (t0 >= rows.begin && t1 <= rows.end && next_save >= t1)
+            scan_tile<LANES, PER>(l, at, y);
+        else {
+            scan_careful<LANES, PER>(a, run, rows, l, at, y, t0, &save, e);
+            next_save = save < run.save0 + run.n_save ? a.s.saves[save].row - rows.row0 : INT_MAX;
         }
     }
     __syncthreads();
-    for (int t = threadIdx.x / CH + (tiles - 1) * m.tile; t < run.n; t += THREADS / CH)
-        if (e0 + (int)threadIdx.x % CH < a.w.e)
-            a.b.y[((size_t)run.row0 + t) * a.w.ep + e0 + threadIdx.x % CH] = m.y[t % m.tile * CH + threadIdx.x % CH];
+    store_y(a, rows, m, tiles - 1, e0);
     store_states<LANES, PER>(a, l, run.state_out, e);
-    store_tails<LANES>(a, run, e0);
+    store_tails<shape::CH>(a, run, e0);
 }
 
-template <int LANES, int PER, int LD> static int start(struct cuda_ctx *c, struct scan_args a)
+template <int LANES, int PER> static int start(struct cuda_ctx *c, const struct scan_args &a)
 {
-    a.tile = scan_smem<LANES>::bytes(LONG_TILE, a.w.xp, a.w.n_state) <= SHARED_UNASKED ? LONG_TILE : SHORT_TILE;
-    int bytes = scan_smem<LANES>::bytes(a.tile, a.w.xp, a.w.n_state);
-    auto kernel = scan_channels<LANES, PER, LD>;
-    int r = bytes <= SHARED_UNASKED ? 0 : cuda_allow_shared(c, (const void *)kernel, bytes);
+    typedef scan_shape<LANES, PER> shape;
+    auto kernel = scan_channels<LANES, PER>;
+    int bytes = shape::BYTES, r = bytes <= SHARED_UNASKED ? 0 : cuda_allow_shared(c, (const void *)kernel, bytes);
     if (r < 0)
         return r;
-    kernel<<<dim3(div_up(a.w.e, scan_shape<LANES>::CH), a.s.n_runs), THREADS, bytes, c->stream>>>(a);
+    kernel<<<dim3(div_up(a.w.e, shape::CH), a.s.n_runs), THREADS, bytes, c->stream>>>(a);
     return launched(&c->k, "mamba scan");
 }
 
 int mamba_scan(struct cuda_ctx *c, const struct kern_mamba *m, const struct mamba_step &s, const struct mamba_rows &b)
 {
-    struct scan_args a = {m->w, s, b, 0};
+    struct scan_args a = {m->w, s, b};
     int lanes = mamba_lanes(m->w.n_state), per = mamba_states_a_lane(m->w.n_state);
-    if (m->w.n_state == 16 && m->w.xp == 36) /* the defaults */
-        return start<16, 1, 36>(c, a);
     if (lanes < 32)
-        return lanes == 4 ? start<4, 1, 0>(c, a) : lanes == 8 ? start<8, 1, 0>(c, a) : start<16, 1, 0>(c, a);
-    return per == 1 ? start<32, 1, 0>(c, a) : per == 2 ? start<32, 2, 0>(c, a) : start<32, 4, 0>(c, a);
+        return lanes == 4 ? start<4, 1>(c, a) : lanes == 8 ? start<8, 1>(c, a) : start<16, 1>(c, a);
+    return per == 1 ? start<32, 1>(c, a) : per == 2 ? start<32, 2>(c, a) : start<32, 4>(c, a);
 }

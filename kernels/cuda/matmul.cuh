@@ -54,7 +54,12 @@ int matrix_terms_f16(struct cuda_ctx *c, struct kern_matrix *w);
 /* Lays the set's rows side by side; their first k elements and what the last 16 bytes hold beyond them. */
 int matmul_gather(struct cuda_ctx *c, struct matmul_in *in, int k, size_t size, struct rows n);
 
-/* Any shape, any type: fused multiply-adds in f32. */
+/* FEW_F32_ROWS rows at most, which start at multiples of 16 bytes. */
+enum { FEW_F32_ROWS = 64 };
+int matmul_few_f32(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
+/* Any shape. */
+int matmul_f32(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
+/* Any shape, 16-bit: fused multiply-adds in f32. */
 int matmul_simt(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 /* 16-bit, x as tensor_map_fits: level mma, and wgmma (where the rows must be the first of x). */
 int matmul_mma(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);

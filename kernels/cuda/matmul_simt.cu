@@ -1,4 +1,4 @@
-/* Matmul by fused multiply-adds in f32: the f32 mode, and arrays that do not start or go on at multiples of 16 bytes.
+/* Matmul by fused multiply-adds in f32 where the compute type has 16 bits: level simt, and arrays that do not start or go on at multiples of 16 bytes.
  *
  * A block computes 64 rows and 128 columns, a thread 4 rows and 8 columns: four of a group of 8 and the same four of the next, so
  * that a thread holds gate and up of the same outputs. */
@@ -88,7 +88,7 @@ int matmul_simt(struct cuda_ctx *c, const struct matmul_in *in, const struct ker
 {
     struct simt_args a = {in->x, w->data, in->ldx, w->ld, w->rows, w->k, *out};
     dim3 grid(div_up(w->rows, BN), div_up(out->rows.n_max, BM));
-    if (w->kind == MATRIX_ACCURATE || c->k.act == DTYPE_F32)
+    if (w->kind == MATRIX_ACCURATE)
         matmul_tile<float, float, float><<<grid, THREADS, 0, c->stream>>>(a);
     else if (c->k.act == DTYPE_BF16)
         matmul_tile<__nv_bfloat16, __nv_bfloat16, __nv_bfloat16><<<grid, THREADS, 0, c->stream>>>(a);

@@ -103,6 +103,7 @@ static int pack_bias(struct packer *p, const struct matrix_part *parts, int n_pa
             dtype_to_f32(&host[at], (const char *)parts[i].bias + j * dtype_size(parts[i].bias_type), parts[i].bias_type, 1);
             if (!(host[at] - host[at] == 0))
                 r = ERR_CORRUPT;
+            host[at] += 0.0f; /* no -0, as on the CPU */
         }
     }
     if (!host)

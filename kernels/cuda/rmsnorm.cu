@@ -1,6 +1,6 @@
-/* RMSNorm: one warp a row. The row stays in registers between the sum and the scaling where it fits. Z: the result is wanted in f32 as well, at z,
- * which may be x. */
-#include "kernels/cuda/common.cuh"
+/* RMSNorm in 16 bits: one warp a row, which stays in registers between the sum and the scaling where it fits. In f32: 16 threads a row, the lanes of the
+ * class portable-1. Z: the result is wanted in f32 as well, at z, which may be x. */
+#include "kernels/cuda/lanes.cuh"
 
 enum { ROWS_A_BLOCK = 8 };
 
@@ -55,6 +55,20 @@ template <typename T> __global__ void rmsnorm_any(T *y, float *z, const float *x
     }
 }
 
+__global__ static void rmsnorm_f32(float *y, float *z, const float *x, const float *w, struct rows n, int d, float eps)
+{
+    int i = (blockIdx.x * ROWS_A_BLOCK + threadIdx.y) * 2 + threadIdx.x / LANES;
+    bool real = i < rows_count(n);
+    size_t row = real ? (size_t)row_at(n, i) * d : 0;
+    float scale = lanes_rms_scale(real ? x + row : NULL, d, d, eps);
+    for (int j = threadIdx.x % LANES; real && j < d; j += LANES) {
+        float v = x[row + j] * scale * w[j];
+        y[row + j] = v;
+        if (z)
+            z[row + j] = v;
+    }
+}
+
 template <bool Z, typename T>
 static void start(T *y, float *z, const float *x, const float *w, struct rows n, int d, float eps, cudaStream_t s)
 {
@@ -73,6 +87,11 @@ static int rmsnorm_cuda(struct kern_ctx *k, struct dev_act *y, struct dev_f32 *z
     if (n.n_max == 0)
         return 0;
     cudaStream_t s = ctx_of(k)->stream;
+    if (k->act == DTYPE_F32) {
+        rmsnorm_f32<<<div_up(n.n_max, 2 * ROWS_A_BLOCK), dim3(32, ROWS_A_BLOCK), 0, s>>>((float *)act_of(y), f32_of(z), f32_of(x),
+                                                                                         f32_of(w), n, d, eps);
+        return launched(k, "rmsnorm");
+    }
     return with_type(k->act, [&](auto t) {
         typedef decltype(t) T;
         if (z)

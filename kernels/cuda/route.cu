@@ -1,24 +1,44 @@
-/* Routing decisions: one warp a row. A decision hangs on one sum, so it is taken in double, as on the CPU. */
+/* Routing decisions: one warp a row. A decision hangs on one sum, so it is taken in double, in the order of the class portable-1 in every dtype. */
+#include "kernels/cuda/lanes.cuh"
 #include "kernels/cuda/route.cuh"
 
-enum { ROWS_A_BLOCK = 4 };
+enum { ROWS_A_BLOCK = 4, CHUNK = 256, PARTS = 4 };
 
-__device__ __forceinline__ double warp_sum_double(double v)
+/* sum_i a[i] b[i] in 8 lanes, of which this thread is one, and their tree. */
+__device__ __forceinline__ double dot_lanes(const float *a, const float *b, int n)
 {
-    for (int d = 16; d; d >>= 1)
-        v += __shfl_xor_sync(~0u, v, d);
-    return v;
+    double sum = 0;
+    for (int i = threadIdx.x % 8; i < n; i += 8)
+        sum += (double)a[i] * b[i];
+    return lanes8_tree(sum);
 }
 
-/* z0 - z1 of z = w h + b, h = silu(hid * scale * norm_w); norm_w NULL: ones. */
+/* The same of two rows of weights at once, for h = silu(hid * scale * norm_w): the first less the second. */
+__device__ __forceinline__ double chunk_margin(const float *hid, float scale, const float *norm_w, const float *w0, const float *w1, int n)
+{
+    double z0 = 0, z1 = 0;
+    for (int i = threadIdx.x % 8; i < n; i += 8) {
+        float h = portable_silu(norm_w ? hid[i] * scale * norm_w[i] : hid[i]);
+        z0 += (double)h * w0[i];
+        z1 += (double)h * w1[i];
+    }
+    z0 = lanes8_tree(z0);
+    return z0 - lanes8_tree(z1);
+}
+
+/* z0 - z1 of z = w h + b, h = silu(hid * scale * norm_w); norm_w NULL: ones. Chunks of 256 are taken four at a time and added in order. */
 __device__ static double two_way_silu(const float *hid, float scale, const float *norm_w, const float *w, const float *b, int m)
 {
-    double z = 0;
-    for (int j = threadIdx.x; j < m; j += 32) {
-        float h = silu(norm_w ? hid[j] * scale * norm_w[j] : hid[j]);
-        z += (double)h * w[j] - (double)h * w[m + j];
+    double z = (double)b[0] - b[1];
+    for (int first = 0; first < m; first += PARTS * CHUNK) {
+        int at = first + threadIdx.x / 8 * CHUNK, n = min(CHUNK, m - at);
+        double part = chunk_margin(hid + at, scale, norm_w ? norm_w + at : NULL, w + at, w + m + at, n);
+        for (int p = 0; p < PARTS; p++) {
+            double of_chunk = __shfl_sync(~0u, part, p * 8);
+            z = first + p * CHUNK < m ? z + of_chunk : z;
+        }
     }
-    return warp_sum_double(z) + ((double)b[0] - b[1]);
+    return z;
 }
 
 __global__ static void route_mlp_rows(struct decisions to, const float *hid, const float *w2, const float *b2, int m, struct rows n)
@@ -38,21 +58,14 @@ __global__ static void route_mod_rows(struct decisions to, const float *x, const
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y;
     if (i >= rows_count(n))
         return;
-    int r = row_at(n, i);
-    double za = 0, zg = 0;
-    for (int j = threadIdx.x; j < d; j += 32) {
-        double v = x[(size_t)r * d + j];
-        za += v * w[j];
-        zg += v * w[d + j];
-    }
-    za = warp_sum_double(za) + b[0];
-    zg = warp_sum_double(zg) + b[1];
+    int r = row_at(n, i), which = threadIdx.x / 8 % 2; /* 0: the auxiliary router, 1: the router */
+    double z = dot_lanes(x + (size_t)r * d, w + (size_t)which * d, d), gate = __shfl_sync(~0u, z, 8) + b[1];
     if (threadIdx.x)
         return;
-    float p = sigmoid_double(za);
+    float p = portable_sigmoid(z + b[0]);
     to.prob[r] = p;
     to.route[r] = p > 0.5f ? to.above : to.below;
-    to.gate[r] = sigmoid_double(zg);
+    to.gate[r] = portable_sigmoid(gate);
 }
 
 /* f32 [m], [2,m], [2] */
@@ -69,14 +82,10 @@ __global__ static void route_dllm_rows(struct decisions to, struct dllm_args p, 
         return;
     int r = row_at(n, i);
     const float *h = hid + (size_t)r * p.m;
-    double squares = 0;
-    for (int j = threadIdx.x; j < p.m; j += 32)
-        squares += (double)h[j] * h[j];
-    float scale = (float)(1.0 / sqrt(warp_sum_double(squares) / p.m + p.eps));
-    double z = two_way_silu(h, scale, p.norm_w, p.w2, p.b2, p.m);
+    double z = two_way_silu(h, lanes_rms_scale(h, p.m, p.m, p.eps), p.norm_w, p.w2, p.b2, p.m);
     if (threadIdx.x)
         return;
-    float p1 = sigmoid_double(-z);
+    float p1 = portable_sigmoid(-z);
     to.prob[r] = p1;
     to.route[r] = p1 >= 0.5f || pos[r] < p.forced ? to.above : to.below;
 }

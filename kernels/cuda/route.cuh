@@ -1,11 +1,7 @@
 /* What decides a row: shared by the plain kernels and the router that decides in the end of its matmul. */
 #pragma once
 #include "kernels/cuda/matmul.cuh"
-
-__device__ __forceinline__ float sigmoid_double(double z)
-{
-    return (float)(1.0 / (1.0 + exp(-z)));
-}
+#include "kernels/portable.h"
 
 /* z / (1 + e^-z) within a few units of the last place. */
 __device__ __forceinline__ float silu_near(float z)
@@ -39,12 +35,12 @@ struct router_end {
 __device__ __forceinline__ void decide_margin(const struct decisions &to, int r, double z)
 {
     bool finite = z - z == 0;
-    float p0 = finite ? sigmoid_double(z) : NAN, margin = finite ? (float)z : NAN;
+    float p0 = finite ? portable_sigmoid(z) : NAN, margin = finite ? (float)z : NAN;
     bool above = to.threshold ? margin > *to.threshold : p0 > 0.5f;
     to.prob[r] = p0;
     to.route[r] = above ? to.above : to.below;
     if (to.gate)
-        to.gate[r] = above || !finite ? p0 : sigmoid_double(-z);
+        to.gate[r] = above || !finite ? p0 : portable_sigmoid(-z);
     if (to.margin)
         to.margin[r] = margin;
 }

@@ -117,7 +117,7 @@ __global__ static void __launch_bounds__(THREADS) select_runs(struct select_args
             continue;
         a.to.route[r] = above ? a.to.above : a.to.below;
         if (a.to.gate)
-            a.to.gate[r] = sigmoid_double(above ? margin : -margin);
+            a.to.gate[r] = portable_sigmoid(above ? margin : -margin);
     }
 }
 

@@ -196,6 +196,7 @@ int api_version(struct call *c, struct err *err)
     writer_key_int(&w, "tensor_parallel", info->n_ranks);
     writer_key_text(&w, "dtype", info->dtype);
     writer_key_text(&w, "numerics_class", info->numerics_class);
+    writer_key_text(&w, "level", info->level);
     writer_key_int(&w, "threads", info->n_threads);
     writer_key_int(&w, "layers", info->config->n_layers);
     write_layers(c, &w);

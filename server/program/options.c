@@ -32,6 +32,9 @@ static const struct option_row rows[] = {
      "devices that compute one model together, each a part of it, with the bits of one; with --devices, in groups of N"},
     {"dtype", OPTION_CHOICE, LOADS, AT(dtype), 0, 0, "auto|f32|bf16|f16", "auto", NULL,
      "what to compute in, and what K and V are stored in; f32 is the reference"},
+    {"matmul-precision", OPTION_CHOICE, RUNS, AT(matmul_precision), 0, 0, "highest|high", "highest", NULL,
+     "in f32: highest gives the same bits on every machine (portable-1); high lets AMX take products in terms of 16 bits, faster and of "
+     "another class"},
     {"threads", OPTION_INT, RUNS, AT(threads), 0, 1024, NULL, "0", "N", "CPU threads; 0: all that the process may use"},
     {"cpu-level", OPTION_CHOICE, RUNS, AT(cpu_level), 0, 0, "scalar|avx2|avx512|avx512bf16|amx", NULL, NULL,
      "highest CPU level to use; default: the machine's"},

@@ -11,12 +11,13 @@ struct options {
     const char *device, *dtype;
     const char *devices; /* "0,2", "all" or NULL */
     int tensor_parallel;
-    int threads;            /* 0: all that the process may use */
-    const char *cpu_level;  /* NULL: the machine's */
-    const char *cuda_level; /* NULL: the device's */
-    int max_model_len;      /* 0: the model's */
-    int max_batch_tokens;   /* 0: the device's default */
-    size_t kv_cache_memory; /* bytes; 0: a share of free memory */
+    const char *matmul_precision; /* "highest" or "high" */
+    int threads;                  /* 0: all that the process may use */
+    const char *cpu_level;        /* NULL: the machine's */
+    const char *cuda_level;       /* NULL: the device's */
+    int max_model_len;            /* 0: the model's */
+    int max_batch_tokens;         /* 0: the device's default */
+    size_t kv_cache_memory;       /* bytes; 0: a share of free memory */
     bool prefix_cache;
     const char *rope_scaling;      /* JSON text or NULL */
     const char *rope_factor;       /* "config", "ratio" or NULL */

@@ -27,6 +27,7 @@ int settings_of_server(const struct options *o, struct keys *keys, struct arena 
                    .device_list = o->devices,
                    .tensor_parallel = o->tensor_parallel,
                    .dtype = o->dtype,
+                   .matmul_precision = o->matmul_precision,
                    .n_threads = o->threads,
                    .cpu_level = o->cpu_level,
                    .cuda_level = o->cuda_level,

@@ -4,8 +4,8 @@
  *   - every wanted element is within abs + rel * |reference| (and half a unit of its own dtype),
  *   - a row has the same bits in the whole set, in random subsets (idx and n_dev), alone, and in other batches in other order,
  *   - rows outside the set, inputs, and guard bytes around every array keep their bits; an empty set changes nothing.
- * main.c runs every check with several threads and with one, and the plain C ops at level scalar too: outputs must have the same bits
- * (check_digest). */
+ * main.c runs every check with several threads and with one, and every op in float32, the plain C ones in every dtype, by the CPU at level scalar
+ * too: outputs must have the same bits (check_digest). */
 #pragma once
 #include "kernels/backend.h"
 #include <stdio.h>

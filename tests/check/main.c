@@ -1,4 +1,5 @@
-/* check_kernels [--backend cpu|cuda] [--level L (of the CPU, or of CUDA)] [--matmul panel|scalar] [--dtype f32|bf16|f16] [--threads N] [--seed N] [--bench] [op ...]
+/* check_kernels [--backend cpu|cuda] [--level L (of the CPU, or of CUDA)] [--matmul panel|scalar] [--dtype f32|bf16|f16] [--precision highest|high] [--threads N] [--seed N]
+ *               [--bench] [op ...]
  *
  * Checks (or times) the named ops, all by default. Exit status 77: this machine has no such device, level or dtype. */
 #include "common/thread.h"
@@ -57,6 +58,8 @@ static int parse(struct options *o, int argc, char **argv)
             o->config.cpu_matmul = value;
         else if (!strcmp(argv[i], "--dtype"))
             o->config.dtype = !strcmp(value, "bf16") ? DTYPE_BF16 : !strcmp(value, "f16") ? DTYPE_F16 : DTYPE_F32;
+        else if (!strcmp(argv[i], "--precision"))
+            o->config.precision = strcmp(value, "high") ? MATMUL_HIGHEST : MATMUL_HIGH;
         else if (!strcmp(argv[i], "--threads"))
             o->config.n_threads = atoi(value);
         else if (!strcmp(argv[i], "--seed"))
@@ -69,28 +72,29 @@ static int parse(struct options *o, int argc, char **argv)
 }
 
 /* One op in one setting. Returns its failures; *ret_digest: of all its outputs. */
-static int run_op(const struct options *o, int op, struct backend_config config, uint64_t *ret_digest, struct err *err)
+static int run_op(const struct options *o, const char *backend, int op, struct backend_config config, uint64_t *ret_digest, struct err *err)
 {
     struct check c = {.act = config.dtype, .op = ops[op].name, .rng = o->seed, .bench = o->bench};
-    int r = backend_find(o->backend, &c.backend, err);
+    int r = backend_find(backend, &c.backend, err);
     if (r >= 0)
         r = c.backend->open(&config, &c.k, err);
     if (r < 0)
         return r;
     ops[op].fn(&c);
     if (!o->bench)
-        printf("%-15s %-30s %d thread%s: %d cases, %d failures\n", c.op, c.backend->numerics_class(c.k), config.n_threads,
-               config.n_threads > 1 ? "s" : "", c.cases, c.failures);
+        printf("%-15s %s %s %-12s %d thread%s: %d cases, %d failures\n", c.op, backend, c.k->limits.levels[c.k->limits.level],
+               c.backend->numerics_class(c.k), config.n_threads, config.n_threads > 1 ? "s" : "", c.cases, c.failures);
     c.backend->close(c.k);
     *ret_digest = c.digest;
     return c.failures;
 }
 
 /* The op once more in another setting, which must not change a bit. */
-static int run_again(const struct options *o, int op, struct backend_config config, const char *what, uint64_t want, struct err *err)
+static int run_again(const struct options *o, const char *backend, int op, struct backend_config config, const char *what, uint64_t want,
+                     struct err *err)
 {
     uint64_t digest;
-    int r = run_op(o, op, config, &digest, err);
+    int r = run_op(o, backend, op, config, &digest, err);
     if (r < 0 || digest == want)
         return r;
     fprintf(stderr, "%s: %s changes bits\n", ops[op].name, what);
@@ -101,21 +105,21 @@ static int check_one(const struct options *o, int op, struct err *err)
 {
     struct backend_config config = o->config;
     uint64_t digest;
-    int failures = run_op(o, op, config, &digest, err), r = 0;
+    int failures = run_op(o, o->backend, op, config, &digest, err), r = 0;
+    bool cpu = !strcmp(o->backend, "cpu"), portable = config.dtype == DTYPE_F32 && config.precision == MATMUL_HIGHEST;
     if (failures < 0 || o->bench)
         return failures;
     config.n_threads = 1;
-    if (!strcmp(o->backend, "cuda")) /* one thread issues everything */
-        return failures;
-    r = run_again(o, op, config, "the number of threads", digest, err);
+    if (cpu) /* elsewhere one thread issues everything */
+        r = run_again(o, "cpu", op, config, "the number of threads", digest, err);
     if (r < 0)
         return r;
     failures += r;
     r = 0;
     config.cpu_level = "scalar";
     config.cpu_matmul = NULL;
-    if (ops[op].bits == ALL_LEVELS && !strcmp(o->backend, "cpu"))
-        r = run_again(o, op, config, "the CPU level", digest, err);
+    if (portable || (cpu && ops[op].bits == ALL_LEVELS))
+        r = run_again(o, "cpu", op, config, cpu ? "the CPU level" : "the device", digest, err);
     return r < 0 ? r : failures + r;
 }
 

@@ -89,11 +89,12 @@ def main() -> int:
             assert made.returncode == 0, made.stderr[-1500:]
             digest = command("seal", str(out)).stdout.split()[0]
             verified("50 items, ", str(out), "--base_url", server.url, "--digest", digest)
+            refused("not the results of that digest", str(out), "--base_url", server.url, "--digest", "0" * 64)
             check_forgeries(out, server.url)
         with Server(support.SHIPPED, "--dtype", "f32", "--threads", "1", "--prefix-cache", "off") as server:
             verified("the same to the bit", str(out), "--base_url", server.url)
         with Server(support.SHIPPED, "--dtype", "f32", "--cpu-level", "scalar") as server:
-            verified("numerics", str(out), "--base_url", server.url, "--items", "20")
+            verified("portable-1: the same to the bit", str(out), "--base_url", server.url, "--items", "20")
         with Server(support.SHIPPED, "--dtype", "bf16") as server:
             verified("within the bound", str(out), "--base_url", server.url)
         with Server(support.SHIPPED, "--dtype", "f32", "--rope-scaling", '{"rope_type": "yarn", "factor": 2}') as server:

@@ -1,7 +1,8 @@
 /* Bitwise invariance on random traffic: scores, alternatives, generated tokens, routing and its probabilities are the same bits whatever runs
  * beside it. The reference comes from an engine that computes one whole sequence at a time on one thread without a prefix cache; the same
  * requests then go, in random groups, lengths, orders and options, through engines that differ in batch size, threads, cache, steps in flight, and a
- * pool so small that it evicts. On the CPU a step's results arrive as late as they may (late_backend.h).
+ * pool so small that it evicts. On the CPU a step's results arrive as late as they may (late_backend.h). In float32 the reference may come from
+ * another device: DTRNET_TEST_REFERENCE_DEVICE=cpu beside DTRNET_TEST_DEVICE=cuda.
  *
  *   test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED]     exits 1 at the first difference, naming the request */
 #include "engine/engine_private.h"
@@ -67,7 +68,9 @@ static struct engine *open_engine(const char *dir, const char *dtype, const stru
         o.kv_cache_bytes = (size_t)s->pool * (size_t)like->config->n_layers * (like->kv_row_bytes + sizeof(int));
     struct engine *e;
     struct err err;
-    const char *device = getenv("DTRNET_TEST_DEVICE"); /* the CPU as a late device unless another is named */
+    /* The CPU as a late device unless another is named; the reference may be computed on another one still. */
+    const char *device = getenv("DTRNET_TEST_DEVICE"), *of_reference = like ? NULL : getenv("DTRNET_TEST_REFERENCE_DEVICE");
+    device = of_reference ? of_reference : device;
     o.device = device;
     o.device_list = s->devices;
     o.tensor_parallel = s->ranks;

@@ -3,7 +3,7 @@
 import random
 import unittest
 
-from dtrnet_eval import batches
+from dtrnet_eval import batches, prefixes
 
 
 class ByContext(unittest.TestCase):
@@ -39,7 +39,7 @@ class ByContext(unittest.TestCase):
 class BySettings(unittest.TestCase):
     def test_groups(self) -> None:
         settings = [{"until": ["\n"], "max_gen_toks": 8}, {"max_gen_toks": 8, "until": ["\n"]}, {"until": ["."]}] * 40
-        made = batches.by_settings(settings)
+        made = batches.by_settings([(f"c{n}", one) for n, one in enumerate(settings)])
         self.assertEqual(sorted(place for batch in made for place in batch), list(range(len(settings))))
         for batch in made:
             self.assertLessEqual(len(batch), batches.PROMPTS_A_REQUEST)
@@ -55,6 +55,43 @@ class Servers(unittest.TestCase):
         found = list(batches.by_context(asked, 2))
         self.assertEqual(len(found), 4)
         self.assertEqual(sorted(place for batch in found for places in batch for place in places), list(range(100)))
+        prompts = [(f"alone {n}", {"max_gen_toks": 8}) for n in range(20)]
+        self.assertEqual([len(batches.by_settings(prompts, servers)) for servers in (1, 2, 4, 100)], [1, 4, 7, 10])
+        prompts = [(letter * prefixes.CHARACTERS + str(n), {"max_gen_toks": 8}) for n in range(4) for letter in "abc"] + prompts[:2]
+        self.assertEqual(batches.by_settings(prompts, 2), [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11], [12, 13]])
+
+    def test_a_request_has_one_beginning(self) -> None:
+        """Of those that many pairs share; what stands alone is gathered as before, and one server gets as few requests as before."""
+        shots = [letter * prefixes.CHARACTERS for letter in "ab"]
+        asked = [(f"{shot} {i}", " x") for shot in shots for i in range(20)] + [(f"{i} alone", " x") for i in range(40)]
+        begins = []
+        for batch in batches.by_context(asked, 4):
+            found = {prefixes.start_of(asked[places[0]][0]) for places in batch}
+            self.assertTrue(len(found) == 1 or not found & set(shots), found)
+            begins += [shot for shot in shots if shot in found]
+        self.assertEqual(begins, [shots[0]] * 2 + [shots[1]] * 2)
+        self.assertEqual(len(list(batches.by_context(asked, 1))), 1)
+
+
+class Headers(unittest.TestCase):
+    def test_equal_where_requests_begin_alike(self) -> None:
+        shot = "q" * prefixes.CHARACTERS
+        score = [{"requests": [{"context": shot + end, "continuations": [" a"]}]} for end in ("1", "2")]
+        others = [{"texts": [shot + "3"]}, {"prompt": [shot + "4", "z"]}, {"prompt": shot}]
+        self.assertEqual(len({tuple(prefixes.header(body).items()) for body in [*score, *others]}), 1)
+        different = [{"requests": [{"context": "a"}]}, {"requests": [{"context": "b"}]}, {"prompt": [1, 2]}, {"prompt": [[1, 3]]}]
+        made = [prefixes.header(body) for body in different]
+        self.assertEqual(len({one[prefixes.HEADER] for one in made}), 4)
+        for body in (None, {}, {"requests": []}, {"requests": [{"context": ""}]}, {"prompt": []}, {"texts": []}):
+            self.assertEqual(prefixes.header(body), {}, body)
+        for one in made:
+            self.assertRegex(one[prefixes.HEADER], "^[0-9a-f]{16}$")
+
+    def test_servers_behind(self) -> None:
+        cases = {"4": 4, "1": 1, "": 1, "0": 1, "-3": 1, "many": 1, "99999": prefixes.MOST_SERVERS, "1234567": 1, "²": 1}
+        for said, servers in cases.items():
+            self.assertEqual(prefixes.servers_behind({prefixes.SERVERS_HEADER: said}), servers, said)
+        self.assertEqual(prefixes.servers_behind({}), 1)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from unittest import mock
 
 import fake
 from dtrnet_eval import pool as module
+from dtrnet_eval import prefixes
 from dtrnet_eval.access import Access
 from dtrnet_eval.errors import OriginError, RefusedError, UnreachableError, UsageError
 from dtrnet_eval.pool import Pool, Runs
@@ -45,11 +46,11 @@ WANT = {n: 2 * n for n in range(COUNT)}
 
 class Shares(unittest.TestCase):
     def test_a_run_of_neighbours_for_each(self) -> None:
-        runs = Runs(10, 3)
+        runs = Runs(10, [1, 1, 1])
         self.assertEqual([runs.take(0), runs.take(1), runs.take(2), runs.take(0)], [0, 3, 6, 1])
 
     def test_who_is_done_takes_the_end_half_of_the_longest(self) -> None:
-        runs = Runs(12, 2)
+        runs = Runs(12, [1, 1])
         self.assertEqual([runs.take(0) for _ in range(6)], [0, 1, 2, 3, 4, 5])
         self.assertEqual([runs.take(0) for _ in range(3)], [9, 10, 11])
         self.assertEqual([runs.take(1) for _ in range(3)], [6, 7, 8])
@@ -59,13 +60,20 @@ class Shares(unittest.TestCase):
         for count in range(20):
             for servers in range(1, 5):
                 for order in ([0], list(range(servers)), [servers - 1, 0]):
-                    runs, taken = Runs(count, servers), []
+                    runs, taken = Runs(count, [1] * servers), []
                     while (place := runs.take(order[len(taken) % len(order)])) is not None:
                         taken.append(place)
                     self.assertEqual(sorted(taken), list(range(count)))
 
+    def test_a_balancer_gets_several_runs_in_turn(self) -> None:
+        runs = Runs(12, [1, 3])
+        self.assertEqual([runs.take(1) for _ in range(6)], [3, 6, 9, 4, 7, 10])
+        self.assertEqual([runs.take(0), runs.take(0), runs.take(1)], [0, 1, 5])
+        runs.put_back(1, 5)
+        self.assertEqual(sorted(place for _ in range(6) if (place := runs.take(1)) is not None), [2, 5, 8, 11])
+
     def test_what_is_put_back_comes_next(self) -> None:
-        runs = Runs(4, 2)
+        runs = Runs(4, [1, 1])
         place = runs.take(0)
         runs.put_back(0, place)
         self.assertEqual((runs.take(0), len(runs)), (0, 3))
@@ -179,6 +187,23 @@ class Several(unittest.TestCase):
             with quiet[0], quiet[1], self.assertLogs(module.log, "WARNING"), self.assertRaisesRegex(UnreachableError, "no connection"):
                 ask(pool_of(one, two))
             self.assertLessEqual(sum(place == 3 for server in (one, two) for place in places(server)), 5)
+
+    def test_behind_a_balancer(self) -> None:
+        """It has as much under way as the servers that it says are there, and nobody waits for a neighbour."""
+        arrived = threading.Barrier(6, timeout=60)
+
+        def balancer(path: str, body: Any, headers: Any) -> fake.Reply:
+            if path == "/x" and body["n"] % 2 == 0:
+                arrived.wait()  # passes only if six are there at once
+            status, _, value = doubles(path, body, headers)
+            return status, {prefixes.SERVERS_HEADER: "3"} if path == "/version" else {}, value
+
+        with fake.FakeServer(balancer) as one:
+            pool = pool_of(one, in_flight=2)
+            self.assertEqual(pool.servers, 1)
+            pool.version()
+            self.assertEqual((pool.servers, pool.room(pool.members[0])), (3, 6))
+            self.assertEqual(ask(pool, 12), {n: 2 * n for n in range(12)})
 
     def test_metrics_are_summed(self) -> None:
         with fake.FakeServer(lambda *_: (200, {}, b"# HELP x\nx 1\ny 2\n")) as one, fake.FakeServer(lambda *_: (200, {}, b"x 5\n")) as two:

@@ -68,7 +68,8 @@ class Commands(Folder):
     def test_line(self) -> None:
         suite = self.suite("runs: [{tasks: [a, b], name: x, args: {num_fewshot: 5}}]\n")
         server = Access("https://h:1", "/key", False)
-        line = suites.command(suite, suite.runs[0], server, Path("out"), ["--limit", "4", "--model_args", "num_concurrent=8"])
+        extra = ["--limit", "4", "--model_args", "num_concurrent=8"]
+        line = suites.command(suite, suite.runs[0], "dtrnet", server.model_args(), extra, Path("out"))
         self.assertEqual(line[line.index("--model_args") + 1], "base_url=https://h:1,verify_certificate=False,num_concurrent=8")
         self.assertEqual(line.count("--model_args"), 1)
         self.assertEqual(line[-4:], ["--num_fewshot", "5", "--limit", "4"])
@@ -142,10 +143,11 @@ class BeforeARun(Folder):
         flags = ServerFlags(["--dtype", "f32"], None, False)
         stamp = sweep._stamp(model, program, flags)
         (self.folder / sweep.CHECKPOINT).write_text(json.dumps(stamp))
-        self.assertTrue(sweep._unchanged(self.folder, sweep._stamp(model, program, flags)))
-        self.assertFalse(sweep._unchanged(self.folder, sweep._stamp(model, program, ServerFlags(["--dtype", "bf16"], None, False))))
+        self.assertTrue(sweep._unchanged(self.folder / sweep.CHECKPOINT, sweep._stamp(model, program, flags)))
+        other = sweep._stamp(model, program, ServerFlags(["--dtype", "bf16"], None, False))
+        self.assertFalse(sweep._unchanged(self.folder / sweep.CHECKPOINT, other))
         (model / "config.json").write_text("{ }")
-        self.assertFalse(sweep._unchanged(self.folder, sweep._stamp(model, program, flags)))
+        self.assertFalse(sweep._unchanged(self.folder / sweep.CHECKPOINT, sweep._stamp(model, program, flags)))
 
 
 class TaskNames(unittest.TestCase):

@@ -77,6 +77,25 @@ static void limits(const struct backend *b)
     }
 }
 
+/* Float32 is portable but where AMX may take products in terms; other dtypes have the level's own class. */
+static void classes(const struct backend *b)
+{
+    struct err err;
+    for (int i = 0; i <= (int)cpu_level_detect(); i++)
+        for (int high = 0; high < 2; high++)
+            for (int bf16 = 0; bf16 < 2; bf16++) {
+                struct backend_config c = {.dtype = bf16 ? DTYPE_BF16 : DTYPE_F32, .n_threads = 1, .cpu_level = cpu_level_names[i]};
+                c.precision = high ? MATMUL_HIGH : MATMUL_HIGHEST;
+                struct kern_ctx *k;
+                char own[64];
+                snprintf(own, sizeof(own), "cpu %s", cpu_level_names[i]);
+                if (!CHECK_INT(b->open(&c, &k, &err), 0))
+                    continue;
+                CHECK_STR(b->numerics_class(k), bf16 || (high && i >= CPU_AMX) ? own : "portable-1");
+                b->close(k);
+            }
+}
+
 static void memory(const struct backend *b)
 {
     struct backend_config c = {.dtype = DTYPE_F32, .n_threads = 1};
@@ -109,7 +128,6 @@ static void memory(const struct backend *b)
     b->free_host(k, pinned);
     b->free_host(k, NULL);
     b->free(k, dev);
-    CHECK(!strncmp(b->numerics_class(k), "cpu ", 4));
     b->close(k);
     b->close(NULL);
 }
@@ -124,6 +142,7 @@ int main(void)
         settings(cpu);
         limits(cpu);
         memory(cpu);
+        classes(cpu);
     }
     return check_result();
 }

@@ -2,7 +2,7 @@
 
     python3 train/experiments/h100.py unpack FOLDER     token files FOLDER/*.bin.xz into the work folder; call it again for more pieces
     python3 train/experiments/h100.py smoke             every variant for a few steps: values against plain forms, then tokens a second
-    python3 train/experiments/h100.py speed             against a plain loop, bilayer against dense at 2k and 8k, two GPUs
+    python3 train/experiments/h100.py speed [CASE...]   against a plain loop, bilayer against dense at 2k and 8k, two GPUs
     python3 train/experiments/h100.py runs [RUN...]     the trainings; stops in good time, and the same command goes on
     python3 train/experiments/h100.py split FOLDER OUT N    a corpus into N folders of token files, for machines that take it in pieces
     python3 train/experiments/h100.py pack [RUN...]     results and the named runs' checkpoints into $OUT, in pieces of 15 MiB
@@ -148,12 +148,12 @@ def make_config(variant: str, *settings: str, file: str = "") -> Any:
 
     train, valid = corpus()
     path = CONFIGS / (file or ("26m.yaml" if variant == "dense" else f"26m-{variant}.yaml"))
-    fixed = [f"data.train=[{','.join(train)}]", f"data.valid={valid}"]
+    fixed = ["data.tokenizer=null", f"data.train=[{','.join(train)}]", f"data.valid={valid}"]
     if TINY:
         fixed += ["model.hidden_size=32", "model.intermediate_size=48", "model.num_hidden_layers=4", "model.num_attention_heads=2"]
         fixed += ["model.head_dim=16", "model.num_key_value_heads=1", "train.length=32", "train.batch=4", "train.compile=false"]
         fixed += ["train.steps=6", "train.epochs=null", "train.tokens=null", "train.micro=0", "model.router_dim=16"]
-        replaced = {text.partition("=")[0] for text in fixed[2:]}
+        replaced = {text.partition("=")[0] for text in fixed[3:]}
         settings = tuple(text for text in settings if text.partition("=")[0] not in replaced)
     return config.read(path, [*fixed, *settings])
 
@@ -298,7 +298,12 @@ def show_try(name: str) -> str:
 
 # ---- speed ----
 
-AT_TARGET = ("routing.fall_from=0", "routing.fall_to=0", "routing.rate=1")  # the shares of the end of a run, from the first steps
+AT_TARGET = (
+    "routing.control=tracked",
+    "routing.fall_from=0",
+    "routing.fall_to=0",
+    "routing.rate=1",
+)  # the shares of the end of a run, from the first steps
 SPEED: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "26m-dense-2k": ("dense", "", ("train.batch=32",)),
     "26m-bilayer-2k": ("bilayer", "", ("train.batch=32", *AT_TARGET)),
@@ -395,11 +400,11 @@ def job_pair(name: str, kind: str) -> None:
     parallel.end()
 
 
-def speed(seconds: float) -> None:
-    """Tokens a second: one GPU and two."""
+def speed(seconds: float, words: list[str]) -> None:
+    """Tokens a second: one GPU and two; all cases or the named ones."""
     alone = [Job(f"speed-{n}", ["plain", n], show_speed) for n in PLAIN] + [Job(f"speed-{n}", ["case", n], show_speed) for n in SPEED]
     pairs = [Job(f"pair-{n}-{kind}", ["pair", n, kind], show_speed, 2) for n in PAIR for kind in ("ddp", "fsdp")]
-    run_queue([*pairs, *alone], seconds)
+    run_queue([job for job in [*pairs, *alone] if not words or job.name in words], seconds)
 
 
 def runs(seconds: float, words: list[str]) -> None:
@@ -492,7 +497,7 @@ def main() -> None:
     commands: dict[str, Callable[[], None]] = {
         "unpack": lambda: unpack(Path(words[0])),
         "smoke": lambda: smoke(seconds),
-        "speed": lambda: speed(seconds),
+        "speed": lambda: speed(seconds, words),
         "runs": lambda: runs(seconds, words),
         "split": lambda: split(Path(words[0]), Path(words[1]), int(words[2])),
         "pack": lambda: pack(words),

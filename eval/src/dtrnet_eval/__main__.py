@@ -4,6 +4,8 @@
     dtrnet-eval local ARGUMENT...      starts `dtrnet serve` and runs the harness against it; what ./evaluate does
     dtrnet-eval suite NAME             a named list of runs against a server
     dtrnet-eval sweep NAME MODEL...    a suite over many checkpoints, a server for each; --watch DIR: as a training writes them
+    dtrnet-eval sweep NAME --servers A B...     the same over servers that run
+    dtrnet-eval merge NAME FOLDER...   results of what `suite --shard K/N` or `sweep --shard K/N` answered
     dtrnet-eval long DOCUMENTS         negative log likelihood by position and by context length
     dtrnet-eval report FOLDER...       results as one HTML page, Markdown and CSV
     dtrnet-eval seal FOLDER            a digest over all scores and their origin
@@ -26,6 +28,7 @@ COMMANDS = {
     "local": ("local", "main"),
     "suite": ("suites", "main"),
     "sweep": ("sweep", "main"),
+    "merge": ("merge", "main"),
     "long": ("longcontext", "main"),
     "report": ("report", "main"),
     "seal": ("sealing", "main"),

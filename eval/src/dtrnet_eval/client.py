@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import requests
 import urllib3
 
+from dtrnet_eval import prefixes
 from dtrnet_eval.access import HOW_TO_GIVE, Access
 from dtrnet_eval.answers import ServerInfo
 from dtrnet_eval.errors import NotOursError, RefusedError, UnauthorizedError, UnreachableError, UsageError
@@ -75,6 +76,9 @@ class Client:
         timeout_s: for one answer.
         patience_s: how long a request is tried again while the server refuses with 503, before it is an error.
         away_s: the same while the server is away; default: `patience_s`.
+
+    Attributes:
+        behind: how many servers share the address, as a balancer's answer to `version` says; 1: it is no balancer.
     """
 
     def __init__(self, access: Access, *, timeout_s: float = 3600, patience_s: float = 300, away_s: float | None = None) -> None:
@@ -87,6 +91,7 @@ class Client:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # it was asked for
         self._auth = Bearer(access.key())
         self._local = threading.local()
+        self.behind = 1
 
     def _session(self) -> requests.Session:
         """One session a thread, so that every thread keeps a connection of its own."""
@@ -97,7 +102,8 @@ class Client:
 
     def _send(self, method: str, path: str, body: Any) -> requests.Response:
         # `verify` goes with each request: a session's own yields to REQUESTS_CA_BUNDLE.
-        return self._session().request(method, self.root + path, json=body, timeout=(10, self.timeout_s), verify=self._verify)
+        how = {"json": body, "headers": prefixes.header(body), "timeout": (10, self.timeout_s), "verify": self._verify}
+        return self._session().request(method, self.root + path, **how)
 
     def _once(self, method: str, path: str, body: Any) -> Attempt:
         try:
@@ -142,7 +148,9 @@ class Client:
             UnauthorizedError, RefusedError: an error status, with the server's own message.
             NotOursError: the answer is no JSON object.
         """
-        answer = self.request(method, path, body, patience_s)
+        return self._object(path, self.request(method, path, body, patience_s))
+
+    def _object(self, path: str, answer: requests.Response) -> dict[str, Any]:
         try:
             value = answer.json()
         except ValueError:
@@ -183,8 +191,10 @@ class Client:
             UnauthorizedError: it wants a key.
             NotOursError: it is not a dtrnet server, or an older one.
         """
+        answer = self.request("GET", "/version", patience_s=patience_s)
+        self.behind = prefixes.servers_behind(answer.headers)
         try:
-            info = self.json("GET", "/version", patience_s=patience_s)
+            info = self._object("/version", answer)
         except UnauthorizedError:
             raise
         except (NotOursError, RefusedError) as error:

@@ -2,9 +2,10 @@
 
 | change | why | versions |
 |---|---|---|
-| the model type `dtrnet` is registered | the harness discovers no outside packages | all |
+| the model types `dtrnet`, `dtrnet-shard`, `dtrnet-answers` are registered | the harness discovers no outside packages | all |
 | `utils.env.from_string` keeps templates | a task's templates are compiled anew for every item | all |
 | `evaluator.simple_evaluate` is wrapped | results get their record of origin; folders of another origin are refused | all |
+| filters end the run of a shard | what comes behind the answers judges items of other shards too | all |
 | the same wrapper adds the model's info | only the harness's own models are asked for it | before 0.4.13 |
 | `TaskManager` reads our tasks alone | reading the harness's 14,000 takes 15 s, and is left out where nothing of them is asked for | all |
 | `tasks.Path` may be elsewhere | its log fails for tasks outside its own tree (its issue 3435) | 0.4.9.2 |
@@ -27,6 +28,7 @@ from dtrnet_eval import access, origin, tasks
 from dtrnet_eval.access import Access
 from dtrnet_eval.answers import ServerInfo
 from dtrnet_eval.errors import EvalError, OriginError, ServerError, UsageError
+from dtrnet_eval.merged import Whole
 from dtrnet_eval.pool import Pool
 
 # ValueErrors of the harness and of the task files that say what a person got wrong.
@@ -41,8 +43,11 @@ def register() -> None:
     from lm_eval.api.registry import register_model
 
     from dtrnet_eval.lm import DtrnetLM
+    from dtrnet_eval.shardlm import AnswersLM, ShardLM
 
     register_model("dtrnet")(DtrnetLM)
+    register_model("dtrnet-shard")(ShardLM)
+    register_model("dtrnet-answers")(AnswersLM)
 
 
 def keep_templates() -> None:
@@ -111,14 +116,15 @@ def _arguments(value: Any) -> dict[str, Any]:
 def server_of(model: Any, model_args: Any) -> Pool | None:
     """A client of the dtrnet server that a model of the harness asks; None where it asks something else."""
     given = _arguments(model_args)
-    if not isinstance(model, str) or not (given.get("base_url") or model == "dtrnet"):
+    ours = model in ("dtrnet", "dtrnet-shard")
+    if not isinstance(model, str) or not (given.get("base_url") or ours):
         return None
     verify = str(given.get("verify_certificate", True)).lower() not in ("false", "0")
     client = Pool(Access(given.get("base_url") or Access.base_url, given.get("api_key_file"), verify, given.get("ca_cert_path")))
     try:
-        client.version(patience_s=30 if model == "dtrnet" else 0)
+        client.version(patience_s=30 if ours else 0)
     except ServerError:
-        if model == "dtrnet":
+        if ours:
             raise
         return None
     return client
@@ -150,26 +156,66 @@ def _complete(results: dict[str, Any], server: ServerInfo, record: origin.Origin
     config[origin.KEY] = replace(record, tasks=dict(results.get("versions", {}))).as_json()
 
 
+def _record(model: Any, server: ServerInfo | None, whole: Whole | None, kwargs: dict[str, Any]) -> origin.Origin | None:
+    """Of what the harness is about to do; a merged run has the record of an undivided one."""
+    if server is None:
+        return None
+    seeds = {name: kwargs.get(argument) for name, argument in SEEDS.items()}
+    client = "dtrnet" if model in ("dtrnet-shard", "dtrnet-answers") else str(model)
+    record = origin.Origin.now(server, client, harness=origin.harness_version(), limit=kwargs.get("limit"), seeds=seeds)
+    return whole.record(record) if whole else record
+
+
+def _run_shard(evaluate: Callable[[], Any], client: Pool, server: ServerInfo) -> None:
+    """Until the shard has its answers; those of a server that is another at the end are removed."""
+    from lm_eval.api.filter import FilterEnsemble
+
+    from dtrnet_eval.lm import DtrnetLM
+    from dtrnet_eval.shardlm import AnsweredError, ShardLM
+
+    def end(*_: Any) -> None:
+        raise AnsweredError("answered")
+
+    FilterEnsemble.apply = end
+    with contextlib.suppress(AnsweredError):
+        evaluate()
+    asked = DtrnetLM.latest
+    if not isinstance(asked, ShardLM):
+        raise EvalError("the harness has asked nothing")
+    try:
+        _same_server(client, server)
+    except OriginError:
+        asked.file.discard()
+        raise
+    asked.finish()
+
+
 def keep_origin() -> None:
     """Puts the record of origin into results, and refuses a folder that has results of another."""
     from lm_eval import evaluator
+
+    from dtrnet_eval.shardlm import ShardLM
 
     evaluate = evaluator.simple_evaluate
 
     @functools.wraps(evaluate)
     def with_origin(*args: Any, **kwargs: Any) -> Any:
         model, tracker = kwargs.get("model", args[0] if args else None), kwargs.get("evaluation_tracker")
-        client = server_of(model, kwargs.get("model_args"))
-        server = client.version() if client else None
-        seeds = {name: kwargs.get(argument) for name, argument in SEEDS.items()}
-        limit, harness = kwargs.get("limit"), origin.harness_version()
-        record = origin.Origin.now(server, str(model), harness=harness, limit=limit, seeds=seeds) if server else None
+        given = kwargs.get("model_args")
+        whole = Whole(Path(str(_arguments(given).get("answers", "")))) if model == "dtrnet-answers" else None
+        client = server_of(model, given)
+        server = whole.origin.info if whole else client.version() if client else None
+        record = _record(model, server, whole, kwargs)
         place = getattr(tracker, "output_path", None)
         if place:
             origin.check(Path(place), record)
+        if model == "dtrnet-shard" and client and server and record:
+            ShardLM.open(_arguments(given), record)
+            return _run_shard(lambda: evaluate(*args, **kwargs), client, server)
         results = evaluate(*args, **kwargs)
-        if results and client and server and record:
-            _same_server(client, server)
+        if results and server and record:
+            if client:
+                _same_server(client, server)
             _complete(results, server, record)
             if tracker:
                 _name_results(tracker, server.model)

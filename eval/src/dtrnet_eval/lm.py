@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dtrnet_eval import batches, modelargs
 from dtrnet_eval.access import Access
-from dtrnet_eval.answers import CompletionAnswer, RollingAnswer, Score, ScoreAnswer, TokensAnswer
+from dtrnet_eval.answers import CompletionAnswer, RollingAnswer, Score, ScoreAnswer, TokensAnswer, Usage
 from dtrnet_eval.errors import UsageError
 from dtrnet_eval.itemrouting import ItemRouting
 from dtrnet_eval.pool import Pool
@@ -81,7 +81,7 @@ class DtrnetLM(LM):
         how = {"timeout_s": modelargs.seconds("timeout", timeout), "patience_s": modelargs.seconds("patience", patience)}
         self.client = Pool(access, in_flight=modelargs.whole("num_concurrent", num_concurrent, 1), **how)
         self.server = self.client.version()
-        self.start_s, self.busy_s = time.monotonic(), self._engine_seconds()
+        self.start_s, self.engine = time.monotonic(), self._engine()
         limit = self.server.max_model_len
         self.max_length = limit if max_length is None else modelargs.whole("max_length", max_length)
         if not 1 <= self.max_length <= limit:
@@ -105,30 +105,34 @@ class DtrnetLM(LM):
     def get_model_info(self) -> dict[str, Any]:
         """Goes into the results' `config`: what the run cost."""
         held = {name: value for name, value in self.client.metrics().items() if name.startswith("dtrnet_kv_") and name.endswith("_rows")}
-        run = {**self.totals.summary(), "truncated_requests": self.truncated}
-        names = ("max_length", "max_gen_toks", "seed")
-        run["settings"] = {name: getattr(self, name) for name in names} | {"add_bos_token": self.add_bos}
+        run = {**self.totals.summary(), "truncated_requests": self.truncated, "settings": self.settings()}
         if self.client.several:
             run["answers_by_server"] = [member.answers for member in self.client.members]
-        run["seconds_in_engine"] = round(self._engine_seconds() - self.busy_s, 3)
+        begin, end = self.engine, self._engine()
+        if begin["process_start_time_seconds"] == end["process_start_time_seconds"]:  # the same servers, none of them started again
+            run["seconds_in_engine"] = round(end["dtrnet_busy_seconds_total"] - begin["dtrnet_busy_seconds_total"], 3)
         run["seconds_in_all"] = round(time.monotonic() - self.start_s, 3)
         return {"dtrnet_run": run, "dtrnet_kv": held}
 
-    def _engine_seconds(self) -> float:
-        """Seconds that the server has spent in forward passes since its start."""
-        return self.client.metrics().get("dtrnet_busy_seconds_total", 0.0)
+    def settings(self) -> dict[str, Any]:
+        """What of the model arguments decides answers."""
+        return {name: getattr(self, name) for name in ("max_length", "max_gen_toks", "seed")} | {"add_bos_token": self.add_bos}
+
+    def _engine(self) -> dict[str, float]:
+        """Seconds in forward passes since the server's start, and when that was. Behind a balancer another server may answer each time."""
+        found = self.client.metrics()
+        return {name: found.get(name, 0.0) for name in ("dtrnet_busy_seconds_total", "process_start_time_seconds")}
 
     # ---- scores ----
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log probability, is greedy) of each (context, continuation), in the order given."""
         pairs = [request.args for request in requests]
-        groups = list(batches.by_context(pairs, len(self.client.members)))
+        groups = list(batches.by_context(pairs, self.client.servers))
         out: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         bar = tqdm(total=len(requests), disable=disable_tqdm, desc="loglikelihood")
 
         def keep(index: int, answer: ScoreAnswer) -> None:
-            self.totals.add(answer.usage, sum(map(len, groups[index])))
             for places, scores in zip(groups[index], answer.results, strict=True):
                 for place, score in zip(places, scores, strict=True):
                     out[place] = (score.logprob, score.is_greedy)
@@ -137,6 +141,8 @@ class DtrnetLM(LM):
                     for observer in self.observers:
                         observer.add(pairs[place], score)
                 bar.update(len(places))
+            places = [place for group in groups[index] for place in group]
+            self.answered("loglikelihood", {place: out[place] for place in places}, answer.usage, len(places))
 
         self._post_timed("loglikelihood", len(groups), lambda index: self._score_body(pairs, groups[index]), ScoreAnswer.read, keep)
         bar.close()
@@ -154,10 +160,10 @@ class DtrnetLM(LM):
         bar = tqdm(total=len(requests), disable=disable_tqdm, desc="loglikelihood_rolling")
 
         def keep(index: int, answer: RollingAnswer) -> None:
-            self.totals.add(answer.usage, answer.results[0].num_windows)
             out[index] = answer.results[0].logprob
             self.cache_hook.add_partial("loglikelihood_rolling", requests[index].args, out[index])
             bar.update(1)
+            self.answered("loglikelihood_rolling", {index: out[index]}, answer.usage, answer.results[0].num_windows)
 
         def body(index: int) -> dict[str, Any]:
             return {"texts": [requests[index].args[0]], "max_length": self.max_length}
@@ -170,17 +176,17 @@ class DtrnetLM(LM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Text that follows each context, up to a stop string."""
-        groups = batches.by_settings([request.args[1] for request in requests])
+        groups = batches.by_settings([request.args for request in requests], self.client.servers)
         out = [""] * len(requests)
         bar = tqdm(total=len(requests), disable=disable_tqdm, desc="generate_until")
 
         def keep(index: int, answer: CompletionAnswer) -> None:
-            self.totals.add_generation(answer.usage)
             for choice in answer.choices:
                 place = groups[index][choice.index]
                 out[place] = choice.text
                 self.cache_hook.add_partial("generate_until", requests[place].args, out[place])
             bar.update(len(groups[index]))
+            self.answered("generate_until", {place: out[place] for place in groups[index]}, answer.usage, 0)
 
         self._post_timed(
             "generate_until", len(groups), lambda index: self._generation_body(requests, groups[index]), CompletionAnswer.read, keep
@@ -220,6 +226,17 @@ class DtrnetLM(LM):
         return ids[-room:]
 
     # ---- shared ----
+
+    def answered(self, kind: str, values: dict[int, Any], usage: Usage, sequences: int) -> None:
+        """Counts one answer; called once for each, in one thread.
+
+        Args:
+            kind: as the harness calls it.
+            values: what the harness gets, by the request's place in the call.
+            usage: what the answer cost.
+            sequences: that were scored for it; 0 for generation.
+        """
+        self.totals.count(kind, usage, sequences)
 
     def _post_timed(
         self, phase: str, count: int, make: Callable[[int], Any], read: Callable[[Any], T], keep: Callable[[int, T], None]

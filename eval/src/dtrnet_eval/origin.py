@@ -28,6 +28,7 @@ WITHOUT_EFFECT = {
     "model_path",
     "tokenizer_path",
     "threads",
+    "level",
     "prefix_cache",
     "max_batch_tokens",
     "kv_rows_total",

@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -51,18 +51,27 @@ class Member:
 
 
 class Runs:
-    """Places 0 to count - 1, divided into a run of neighbours for each server."""
+    """Places 0 to count - 1, divided into runs of neighbours: one for a server, as many as it is told for a balancer.
 
-    def __init__(self, count: int, servers: int) -> None:
-        ends = [count * n // servers for n in range(servers + 1)]
+    A balancer gets its requests from all of its runs in turn: of what is under way at a time, as many parts as possible begin
+    differently, so that hashing of what they begin with gives every server behind it some.
+    """
+
+    def __init__(self, count: int, runs: Sequence[int]) -> None:
+        self._of = list(itertools.pairwise(itertools.accumulate(runs, initial=0)))
+        ends = [count * n // sum(runs) for n in range(sum(runs) + 1)]
         self._left = [deque(range(low, high)) for low, high in itertools.pairwise(ends)]
+        self._turn = [begin for begin, _ in self._of]
 
     def __len__(self) -> int:
         return sum(map(len, self._left))
 
     def take(self, server: int) -> int | None:
         """The next place of a server; of the longest run's end where its own is empty; None where all are."""
-        mine = self._left[server]
+        begin, end = self._of[server]
+        now = self._turn[server]
+        self._turn[server] = now + 1 if now + 1 < end else begin
+        mine = self._left[now]
         if not mine:
             longest = max(self._left, key=len)
             mine.extendleft(longest.pop() for _ in range((len(longest) + 1) // 2))
@@ -70,7 +79,7 @@ class Runs:
 
     def put_back(self, server: int, place: int) -> None:
         """A place that has no answer."""
-        self._left[server].appendleft(place)
+        self._left[self._turn[server]].appendleft(place)
 
 
 class Event(NamedTuple):
@@ -87,7 +96,7 @@ class Pool:
 
     Args:
         access: addresses (`http://a:8000+http://b:8000`), key and certificates, which all have in common.
-        in_flight: requests under way at each server at most.
+        in_flight: requests under way at each server at most; at a balancer, for each server behind it.
         timeout_s: for one answer.
         patience_s: how long all may be away, or one refuse with 503.
 
@@ -110,6 +119,15 @@ class Pool:
     def several(self) -> bool:
         """True if there is more than one."""
         return len(self.members) > 1
+
+    @property
+    def servers(self) -> int:
+        """How many there are, those behind balancers among them; known once `version` was asked."""
+        return sum(member.client.behind for member in self.members)
+
+    def room(self, member: Member) -> int:
+        """How many requests may be under way there."""
+        return self.in_flight * member.client.behind
 
     # ---- who is there ----
 
@@ -204,8 +222,9 @@ class Pool:
         Raises:
             ServerError: a server refuses, or all are away for longer than the patience lasts.
         """
-        with ThreadPoolExecutor(self.in_flight * len(self.members)) as threads:
-            job = Job(self, threads, path, make, read, Runs(count, len(self.members)))
+        with ThreadPoolExecutor(self.in_flight * self.servers) as threads:
+            runs = [self.room(member) if member.client.behind > 1 else 1 for member in self.members]
+            job = Job(self, threads, path, make, read, Runs(count, runs))
             try:
                 job.run(on_answer)
             finally:
@@ -255,7 +274,7 @@ class Job(Generic[T]):
         while more:
             more = False
             for server, member in enumerate(self.pool.members):
-                if member.up and not member.gone and member.running < self.pool.in_flight:
+                if member.up and not member.gone and member.running < self.pool.room(member):
                     place = self.runs.take(server)
                     if place is not None:
                         member.running += 1

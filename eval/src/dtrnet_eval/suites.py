@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from dtrnet_eval.errors import EvalError, UsageError
 from dtrnet_eval.itemrouting import FILE as ROUTING_FILE
 from dtrnet_eval.pool import Pool
 from dtrnet_eval.server import end_with_parent
+from dtrnet_eval.shards import Shard
 
 SUITES = tasks.DATA / "suites"
 KEYS = {"about", "runs", "include", "needs", "positions"}
@@ -110,9 +112,9 @@ def load(name: str) -> Suite:
     return Suite(path.stem, str(data.get("about", "")), runs, _include(path, data.get("include")), data.get("positions", 0))
 
 
-def _model_args(first: str, extra: list[str]) -> tuple[str, list[str]]:
-    """The harness's --model_args as one (its older command lines take the last only), and the arguments without them."""
-    values, rest, at = [first], [], 0
+def split_model_args(extra: list[str]) -> tuple[list[str], list[str]]:
+    """The values of --model_args among the harness's arguments, and the arguments without them."""
+    values, rest, at = [], [], 0
     while at < len(extra):
         name, equals, value = extra[at].partition("=")
         if name != "--model_args":
@@ -123,14 +125,25 @@ def _model_args(first: str, extra: list[str]) -> tuple[str, list[str]]:
             values += extra[at + 1 : at + 2]
             at += 1
         at += 1
-    return ",".join(values), rest
+    return values, rest
 
 
-def command(suite: Suite, run: dict[str, Any], server: Access, out: Path, extra: list[str]) -> list[str]:
-    """The command line of one run of a suite; the key is not in it."""
-    model_args, extra = _model_args(server.model_args(), extra)
-    line = [sys.executable, "-m", "dtrnet_eval", "run", "--model", "dtrnet", "--model_args", model_args]
-    line += ["--tasks", ",".join(run["tasks"]), "--output_path", str(out / run["name"]), "--log_samples"]
+def command(suite: Suite, run: dict[str, Any], model: str, model_args: str, extra: list[str], out: Path | None = None) -> list[str]:
+    """The command line of one run of a suite; no key is in it.
+
+    Args:
+        suite: whose run it is.
+        run: what is asked.
+        model: type of the harness's model.
+        model_args: its arguments.
+        extra: more arguments for the harness.
+        out: folder of the run's results; None: it has none.
+    """
+    more, extra = split_model_args(extra)
+    model_args = ",".join([model_args, *more])  # as one: the harness's older command lines take the last only
+    line = [sys.executable, "-m", "dtrnet_eval", "run", "--model", model, "--model_args", model_args, "--tasks", ",".join(run["tasks"])]
+    if out:
+        line += ["--output_path", str(out), "--log_samples"]
     if suite.include:
         line += ["--include_path", str(suite.include)]
     for key, value in run["args"].items():
@@ -198,12 +211,26 @@ def check_origin(suite: Suite, out: Path, info: ServerInfo, extra: list[str]) ->
         origin.check(out / run["name"], replace(now, limit=_limit([*given, *extra])), without=("seeds",))
 
 
-def _run(suite: Suite, run: dict[str, Any], server: Access, out: Path, extra: list[str]) -> None:
-    status = subprocess.run(
-        command(suite, run, server, out, extra), check=False, preexec_fn=end_with_parent, env=server.environment()
-    ).returncode
+def call(suite: Suite, run: dict[str, Any], line: list[str], environment: dict[str, str] | None = None) -> None:
+    """Runs a command line of `command`.
+
+    Raises:
+        EvalError: it failed.
+    """
+    status = subprocess.run(line, check=False, preexec_fn=end_with_parent, env=environment).returncode
     if status != 0:
         raise EvalError(f"{suite.name}: run {run['name']} ended with status {status}; start it again to go on from here")
+
+
+def each(suite: Suite, done: Callable[[dict[str, Any]], bool], what: str = "") -> Iterator[dict[str, Any]]:
+    """Runs that are not done, announced."""
+    for number, run in enumerate(suite.runs, 1):
+        title = f"{suite.name} {number}/{len(suite.runs)} {run['name']}{what}"
+        if done(run):
+            print(f"{title}: finished before", flush=True)
+            continue
+        print(f"{title}: {', '.join(run['tasks'])}", flush=True)
+        yield run
 
 
 def run_suite(suite: Suite, server: Access, out: Path, extra: list[str], routing: bool = False) -> None:
@@ -219,16 +246,17 @@ def run_suite(suite: Suite, server: Access, out: Path, extra: list[str], routing
     Raises:
         EvalError: a run failed; what is finished stays, and the same command goes on behind it.
     """
-    for number, run in enumerate(suite.runs, 1):
-        title, place = f"{suite.name} {number}/{len(suite.runs)} {run['name']}", out / run["name"]
-        if finished(suite, run, out, extra):
-            print(f"{title}: finished before", flush=True)
-            continue
-        print(f"{title}: {', '.join(run['tasks'])}", flush=True)
+    for run in each(suite, lambda run: finished(suite, run, out, extra)):
+        place = out / run["name"]
         more = ["--model_args", f"routing_file={place / ROUTING_FILE}"] if routing else []
-        _run(suite, run, server, out, [*extra, *more])
-        place.mkdir(parents=True, exist_ok=True)
-        (place / FINISHED).write_text(json.dumps(record(suite, run, extra)) + "\n")
+        call(suite, run, command(suite, run, "dtrnet", server.model_args(), [*extra, *more], place), server.environment())
+        mark_finished(suite, run, out, extra)
+
+
+def mark_finished(suite: Suite, run: dict[str, Any], out: Path, extra: list[str]) -> None:
+    """The run has left its results."""
+    (out / run["name"]).mkdir(parents=True, exist_ok=True)
+    (out / run["name"] / FINISHED).write_text(json.dumps(record(suite, run, extra)) + "\n")
 
 
 def parser_of_suite() -> argparse.ArgumentParser:
@@ -239,11 +267,14 @@ def parser_of_suite() -> argparse.ArgumentParser:
     access.add_arguments(parser)
     parser.add_argument("--output", type=Path, help="folder of the results (results/NAME of the model)")
     parser.add_argument("--item_routing", action="store_true", help="keep each item's routing, for the report's items")
+    parser.add_argument("--shard", metavar="K/N", help="answer the Kth of N parts alone; `dtrnet-eval merge` makes results of all parts")
     return parser
 
 
 def main(arguments: list[str]) -> int:
     """`dtrnet-eval suite`."""
+    from dtrnet_eval import shardrun  # which needs this module
+
     args, extra = parser_of_suite().parse_known_args(arguments)
     if args.suite == "list":
         for name in known():
@@ -252,9 +283,15 @@ def main(arguments: list[str]) -> int:
     access.refuse_secrets(extra)
     _limit(extra)
     suite, server = load(args.suite), access.of_arguments(args)
+    shard = Shard.read(args.shard) if args.shard else None
+    if shard and args.item_routing:
+        raise UsageError("--item_routing does not go with --shard")
     info = Pool(server).version()
     check_server(suite, info)
     out = args.output or Path("results") / info.model
     check_origin(suite, out, info, extra)
-    run_suite(suite, server, out, extra, args.item_routing)
+    if shard:
+        shardrun.run_shard(suite, server, out, extra, shard)
+    else:
+        run_suite(suite, server, out, extra, args.item_routing)
     return 0

@@ -19,6 +19,13 @@ class RunTotals:
         self.cost: dict[str, int] = defaultdict(int)
         self.seconds: dict[str, float] = defaultdict(float)
 
+    def count(self, kind: str, usage: Usage, sequences: int) -> None:
+        """Adds one answer's usage, as its kind counts."""
+        if kind == "generate_until":
+            self.add_generation(usage)
+        else:
+            self.add(usage, sequences)
+
     def add(self, usage: Usage, sequences: int) -> None:
         """Adds one answer's usage; a sequence rests on one position less than it has tokens."""
         self.counts["positions"] += usage.counts.get("prompt_tokens", 0) - sequences

@@ -1,7 +1,8 @@
 """Checks a folder of results against its seal, against itself, and by scoring some of its items again on a server.
 
-Which items are scored again follows from the digest of the results, so nobody can choose them beforehand. Between servers of one
-numerics class, dtype and version scores have equal bits; else they are compared within what docs/numerics.md publishes.
+Which items are scored again follows from the digest of the results, so nobody can choose them beforehand. Servers of one portable numerics
+class (float32: docs/portable-float32.md) owe equal bits on any device and in any version, others where class, dtype, device and version are
+one; else scores are compared within what docs/numerics.md publishes.
 """
 
 from __future__ import annotations
