@@ -6,85 +6,20 @@ Needs Debian's package haproxy; exit status 77: skipped.
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from pathlib import Path
 
 import families
-from cluster_support import ROOT, ServerProcess, command, cost, digest, finish, free_port, skip, start, wait_until
+from balancer import Balancer, check_affinity
+from cluster_support import ROOT, ServerProcess, command, cost, digest, finish, skip, start, wait_until
 
 CONFIGURATION = ROOT / "configs" / "haproxy" / "haproxy.cfg"
 NAMES = ("one", "two", "three", "four")
 BAR = 0.9
-
-
-class Balancer:
-    """HAProxy in front of servers, for a `with` block."""
-
-    def __init__(self, servers: list[ServerProcess]) -> None:
-        listen, stats = free_port(), free_port()
-        self.url, self._stats = f"http://127.0.0.1:{listen}", f"http://127.0.0.1:{stats}/;csv"
-        addresses = {f"DTRNET_{n}": server.url.removeprefix("http://") for n, server in enumerate(servers, 1)}
-        environment = {**os.environ, "DTRNET_LISTEN": f"127.0.0.1:{listen}", "DTRNET_STATS": f"127.0.0.1:{stats}", **addresses}
-        self.process = subprocess.Popen(["haproxy", "-W", "-db", "-f", str(CONFIGURATION)], env=environment)
-        wait_until("four servers that are up", lambda: self._is_up() and all(self.of(name)["status"] == "UP" for name in NAMES))
-
-    def _is_up(self) -> bool:
-        assert self.process.poll() is None, "HAProxy ended"
-        try:
-            return bool(self.rows())
-        except OSError:
-            return False
-
-    def rows(self) -> list[dict[str, str]]:
-        """Its own statistics."""
-        with urllib.request.urlopen(self._stats, timeout=60) as answer:
-            return list(csv.DictReader(io.StringIO(answer.read().decode().lstrip("# "))))
-
-    def of(self, name: str, proxy: str = "servers") -> dict[str, str]:
-        """The statistics of one server."""
-        return next(row for row in self.rows() if (row["pxname"], row["svname"]) == (proxy, name))
-
-    def __enter__(self) -> Balancer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        self.process.wait()
-
-
-def check_affinity(balancer: Balancer, servers: dict[str, ServerProcess]) -> None:
-    """Requests of the package that begin alike go to one server; those that do not are spread."""
-    sys.path.insert(0, str(ROOT / "eval" / "src"))
-    from dtrnet_eval.access import Access
-    from dtrnet_eval.client import Client
-
-    client, homes = Client(Access(balancer.url)), []
-    client.version()
-    assert client.behind == len(NAMES), f"the balancer says {client.behind} servers"
-    for family in range(16):
-        before = {name: tokenized(server) for name, server in servers.items()}
-        for n in range(5):
-            client.post("/tokenize", {"prompt": f"{family} and the same beginning. " * 20 + str(n)})
-        more = {name: tokenized(server) - before[name] for name, server in servers.items()}
-        assert sorted(more.values()) == [0, 0, 0, 5], f"requests that begin alike went to {more}"
-        homes.append(max(more, key=more.__getitem__))
-    assert len(set(homes)) > 1, "everything goes to one server"
-    print(f"16 beginnings, each at one server: { ({name: homes.count(name) for name in NAMES}) }", flush=True)
-
-
-def tokenized(server: ServerProcess) -> int:
-    """How many calls of /tokenize a server has answered."""
-    with urllib.request.urlopen(f"{server.url}/metrics", timeout=60) as answer:
-        lines = answer.read().decode().splitlines()
-    return sum(int(line.rsplit(" ", 1)[1]) for line in lines if line.startswith('dtrnet_http_requests_total{route="/tokenize"'))
 
 
 def answered(balancer: Balancer, suite: subprocess.Popen[str], at_least: int) -> bool:
@@ -155,8 +90,10 @@ def run(folder: Path) -> None:
         command(*arguments, "--base_url", alone.url, "--output", str(folder / "one"))
     servers = {name: ServerProcess(*flags, env={"DTRNET_SHUTDOWN_DELAY": "2"}) for name in NAMES}
     try:
-        with Balancer(list(servers.values())) as balancer:
-            check_affinity(balancer, servers)
+        addresses = {f"DTRNET_{n}": server.url.removeprefix("http://") for n, server in enumerate(servers.values(), 1)}
+        with Balancer(CONFIGURATION, addresses) as balancer:
+            balancer.wait_for(set(NAMES))
+            check_affinity(balancer, list(servers.values()))
             process = start(*arguments, "--base_url", balancer.url, "--output", str(folder / "four"))
             disturb(balancer, servers, process, requests=40)
             finish(process)

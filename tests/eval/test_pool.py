@@ -205,6 +205,16 @@ class Several(unittest.TestCase):
             self.assertEqual((pool.servers, pool.room(pool.members[0])), (3, 6))
             self.assertEqual(ask(pool, 12), {n: 2 * n for n in range(12)})
 
+    def test_devices_count_as_servers(self) -> None:
+        def two_devices(path: str, *_: Any) -> fake.Reply:
+            devices = [{"device": n, "status": "ok"} for n in range(2)]
+            return 200, {prefixes.SERVERS_HEADER: "3"}, {**fake.VERSION, "devices": devices}
+
+        with fake.FakeServer(two_devices) as one, fake.FakeServer(doubles) as two:
+            pool = pool_of(one, two, in_flight=2)
+            pool.version()
+            self.assertEqual((pool.servers, [pool.room(member) for member in pool.members]), (7, [12, 2]))
+
     def test_metrics_are_summed(self) -> None:
         with fake.FakeServer(lambda *_: (200, {}, b"# HELP x\nx 1\ny 2\n")) as one, fake.FakeServer(lambda *_: (200, {}, b"x 5\n")) as two:
             self.assertEqual(pool_of(one, two).metrics(), {"x": 6, "y": 2})

@@ -50,6 +50,7 @@ class ServerInfo:
         version, commit, device, dtype, numerics_class: of the server; empty where an older one does not say.
         rope: position encoding.
         forced_dense: layers that a flag made dense.
+        devices: how many it computes on, each with requests of its own.
         raw: the whole answer.
     """
 
@@ -65,6 +66,7 @@ class ServerInfo:
     numerics_class: str
     rope: Rope
     forced_dense: tuple[int, ...]
+    devices: int
     raw: dict[str, Any] = field(repr=False)
 
     @classmethod
@@ -87,6 +89,7 @@ class ServerInfo:
             eos=int(raw.get("eos_token_id", -1)),
             rope=Rope(str(rope.get("type", "default")), float(rope.get("factor", 1))),
             forced_dense=tuple(int(layer) for layer in forced),
+            devices=max(1, len(raw["devices"])) if isinstance(raw.get("devices"), list) else 1,
             raw=raw,
             **texts,
         )

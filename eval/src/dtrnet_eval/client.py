@@ -78,7 +78,7 @@ class Client:
         away_s: the same while the server is away; default: `patience_s`.
 
     Attributes:
-        behind: how many servers share the address, as a balancer's answer to `version` says; 1: it is no balancer.
+        behind: how many share the address, as the answer to `version` says: servers behind a balancer, times the devices of each.
     """
 
     def __init__(self, access: Access, *, timeout_s: float = 3600, patience_s: float = 300, away_s: float | None = None) -> None:
@@ -192,7 +192,6 @@ class Client:
             NotOursError: it is not a dtrnet server, or an older one.
         """
         answer = self.request("GET", "/version", patience_s=patience_s)
-        self.behind = prefixes.servers_behind(answer.headers)
         try:
             info = self._object("/version", answer)
         except UnauthorizedError:
@@ -200,11 +199,13 @@ class Client:
         except (NotOursError, RefusedError) as error:
             raise NotOursError(f"{self.root} is not a dtrnet server: {error}") from None
         try:
-            return ServerInfo.read(info)
+            found = ServerInfo.read(info)
         except NotOursError:
             raise NotOursError(
                 f"{self.root} is not a dtrnet server, or an older one: /version names no model_hash and max_model_len"
             ) from None
+        self.behind = prefixes.servers_behind(answer.headers) * min(found.devices, prefixes.MOST_SERVERS)
+        return found
 
     def metrics(self) -> dict[str, float]:
         """/metrics: series (name with labels) to value."""

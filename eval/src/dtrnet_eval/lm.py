@@ -44,7 +44,7 @@ class DtrnetLM(LM):
     Args:
         base_url: the server, or several that serve the same (`http://a:8000+http://b:8000`); a path such as /v1/completions is ignored.
         max_length: model positions a sequence may fill, as the `hf` backend counts; default and limit: the server's.
-        num_concurrent: requests in flight at each server.
+        num_concurrent: requests in flight at each server, for each of its devices, and for each server behind a balancer.
         add_bos_token: puts BOS before every context that lacks it, as `hf` does when told so.
         max_gen_toks: tokens to generate where a task names no number.
         api_key_file: file with the server's key; default: $DTRNET_API_KEY, else $OPENAI_API_KEY.

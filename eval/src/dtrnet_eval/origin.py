@@ -29,6 +29,8 @@ WITHOUT_EFFECT = {
     "tokenizer_path",
     "threads",
     "level",
+    "devices",
+    "tensor_parallel",
     "prefix_cache",
     "max_batch_tokens",
     "kv_rows_total",

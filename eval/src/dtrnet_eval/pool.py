@@ -96,7 +96,7 @@ class Pool:
 
     Args:
         access: addresses (`http://a:8000+http://b:8000`), key and certificates, which all have in common.
-        in_flight: requests under way at each server at most; at a balancer, for each server behind it.
+        in_flight: requests under way at each server at most; for each device that it has, and for each server behind a balancer.
         timeout_s: for one answer.
         patience_s: how long all may be away, or one refuse with 503.
 
@@ -122,7 +122,7 @@ class Pool:
 
     @property
     def servers(self) -> int:
-        """How many there are, those behind balancers among them; known once `version` was asked."""
+        """How many there are, each device and those behind balancers counted; known once `version` was asked."""
         return sum(member.client.behind for member in self.members)
 
     def room(self, member: Member) -> int:
