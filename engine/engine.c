@@ -154,6 +154,8 @@ int engine_open_on(const struct engine_options *o, const struct backend *backend
 int engine_open(const struct engine_options *o, struct engine **ret, struct err *err)
 {
     const struct backend *backend;
+    if (o->tensor_parallel > 1)
+        backend_expect_group();
     int r = backend_find(o->device ? o->device : "auto", &backend, err);
     return r < 0 ? r : engine_open_on(o, backend, ret, err);
 }
@@ -180,6 +182,10 @@ const struct engine_info *engine_info(const struct engine *e)
 void engine_stats(struct engine *e, struct engine_stats *ret)
 {
     queue_stats(&e->queue, ret);
+    if (e->info.host_memory) { /* all have the same */
+        ret->memory_total_bytes /= (uint64_t)e->n;
+        ret->memory_free_bytes /= (uint64_t)e->n;
+    }
 }
 
 void engine_device_stats(struct engine *e, int i, struct engine_stats *ret)

@@ -2,6 +2,15 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/backend_cpu.h"
 #include "kernels/cuda/backend_cuda.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* CUDA loads a kernel when it is first launched, which may wait until the device is idle, while that device waits in a collective for another one whose
+ * kernels are loaded after it: so all are loaded at the start, unless the user says otherwise. */
+void backend_expect_group(void)
+{
+    setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+}
 
 int backend_find(const char *name, const struct backend **ret, struct err *err)
 {

@@ -102,6 +102,8 @@ struct backend {
     const char *(*numerics_class)(struct kern_ctx *k);
 };
 
+/* To be called before a backend is looked for where contexts will be opened as a group. */
+void backend_expect_group(void);
 /* "cpu", "cuda" or "auto" (the first present of cuda, cpu). ERR_INVALID for another name, ERR_UNSUPPORTED for a backend
  * that this build lacks, ERR_DEVICE for one without a device. */
 int backend_find(const char *name, const struct backend **ret, struct err *err);

@@ -29,6 +29,12 @@ PORTABLE float portable_float(uint32_t u)
     return x;
 }
 
+/* The one NaN that is ever a result: what arithmetic makes of its own has other bits on other machines. */
+PORTABLE float portable_nan(void)
+{
+    return portable_float(0x7fc00000);
+}
+
 PORTABLE uint64_t portable_bits_double(double x)
 {
     uint64_t u;

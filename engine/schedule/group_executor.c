@@ -1,7 +1,14 @@
-/* Steps of a group: issued by all ranks at once, each in its thread, since a rank waits in collectives for the others. */
+/* Steps of a group: issued and waited for by all ranks at once, each in its thread, since a rank waits in collectives for the others. One that fails
+ * says so at once, or they would wait for ever. */
 #include "engine/schedule/group_executor.h"
 #include <pthread.h>
 #include <stdlib.h>
+
+/* What all ranks do at once. */
+struct task {
+    int id;                 /* of the step */
+    struct step_rows *rows; /* to launch it; NULL: to wait for it */
+};
 
 /* A rank but the first. */
 struct helper {
@@ -9,7 +16,7 @@ struct helper {
     int rank;
     pthread_t thread;
     bool started;
-    int r; /* of its latest step */
+    int r; /* of its latest task */
     struct err err;
 };
 
@@ -23,11 +30,10 @@ struct group_executor {
     pthread_cond_t wake, done;
     bool grouped;
     /* under the lock */
-    unsigned long asked; /* steps that helpers were told of */
+    unsigned long asked; /* tasks that helpers were told of */
     int n_busy;          /* helpers that are at the latest */
     bool stop;
-    int id;
-    struct step_rows *rows;
+    struct task task;
 };
 
 static struct group_executor *of(struct executor *x)
@@ -46,10 +52,10 @@ static struct kern_ctx *context_of(const struct group_executor *g, int i)
 }
 
 /* ---- steps ------------------------------------------------------------------------------------------------------ */
-static int issue(struct group_executor *g, int rank, int id, struct step_rows *rows, struct err *err)
+static int do_task(struct group_executor *g, int rank, struct task task, struct step_results *ret, struct err *err)
 {
     struct executor *x = rank_of(g, rank);
-    int r = x->ops->launch(x, id, rows, err);
+    int r = task.rows ? x->ops->launch(x, task.id, task.rows, err) : x->ops->wait(x, task.id, ret, err);
     if (r < 0)
         g->backend->group_fail(context_of(g, rank));
     return r;
@@ -67,11 +73,11 @@ static void *helper_main(void *arg)
         if (g->stop)
             break;
         seen = g->asked;
-        int id = g->id;
-        struct step_rows *rows = g->rows;
+        struct task task = g->task;
+        struct step_results unread;
         pthread_mutex_unlock(&g->lock);
         h->err = (struct err){0};
-        h->r = issue(g, h->rank, id, rows, &h->err);
+        h->r = do_task(g, h->rank, task, &unread, &h->err);
         pthread_mutex_lock(&g->lock);
         if (!--g->n_busy)
             pthread_cond_signal(&g->done);
@@ -80,11 +86,10 @@ static void *helper_main(void *arg)
     return NULL;
 }
 
-static void ask_helpers(struct group_executor *g, int id, struct step_rows *rows)
+static void ask_helpers(struct group_executor *g, struct task task)
 {
     pthread_mutex_lock(&g->lock);
-    g->id = id;
-    g->rows = rows;
+    g->task = task;
     g->n_busy = g->n - 1;
     g->asked++;
     pthread_cond_broadcast(&g->wake);
@@ -106,11 +111,10 @@ static void keep(struct err *err, const struct err *of_rank)
         *err = *of_rank;
 }
 
-static int launch_group(struct executor *face, int id, struct step_rows *rows, struct err *err)
+static int do_together(struct group_executor *g, struct task task, struct step_results *ret, struct err *err)
 {
-    struct group_executor *g = of(face);
-    ask_helpers(g, id, rows);
-    int r = issue(g, 0, id, rows, err);
+    ask_helpers(g, task);
+    int r = do_task(g, 0, task, ret, err);
     await_helpers(g);
     for (int i = 1; i < g->n; i++) {
         r = r < 0 ? r : g->helpers[i].r;
@@ -119,15 +123,14 @@ static int launch_group(struct executor *face, int id, struct step_rows *rows, s
     return r;
 }
 
+static int launch_group(struct executor *face, int id, struct step_rows *rows, struct err *err)
+{
+    return do_together(of(face), (struct task){id, rows}, NULL, err);
+}
+
 static int wait_group(struct executor *face, int id, struct step_results *ret, struct err *err)
 {
-    struct group_executor *g = of(face);
-    int r = 0;
-    for (int i = g->n - 1; i >= 0 && r >= 0; i--)
-        r = rank_of(g, i)->ops->wait(rank_of(g, i), id, ret, err);
-    if (r < 0)
-        g->backend->group_fail(context_of(g, 0));
-    return r;
+    return do_together(of(face), (struct task){id, NULL}, ret, err);
 }
 
 static void drop_group(struct executor *face, struct err *err)

@@ -50,6 +50,11 @@ def answers(program: str, model: Path, arguments: list[str]) -> str | None:
     """A hash over everything that the program answers; None: it does not start with these arguments."""
     config = json.loads((model / "config.json").read_text())
     score, complete = requests_of(config["vocab_size"], min(config.get("max_position_embeddings", 256), 400))
+    return serve(program, model, arguments, [("/v1/loglikelihood", score), ("/v1/completions", complete)])
+
+
+def serve(program: str, model: Path, arguments: list[str], asked: list[tuple[str, list[dict]]]) -> str | None:
+    """The same for bodies by path."""
     process = subprocess.Popen([program, "serve", "--model", str(model), "--port", "0", *arguments], stderr=subprocess.PIPE, text=True)
     assert process.stderr
     try:
@@ -57,7 +62,7 @@ def answers(program: str, model: Path, arguments: list[str]) -> str | None:
         if not address:
             return None
         connection, digest = http.client.HTTPConnection(address[1], int(address[2])), hashlib.sha256()
-        for path, bodies in (("/v1/loglikelihood", score), ("/v1/completions", complete)):
+        for path, bodies in asked:
             for body in bodies:
                 connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
                 answer = json.loads(connection.getresponse().read())

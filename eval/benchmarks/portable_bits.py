@@ -6,19 +6,34 @@ device, and prints a hash of each program's answers (log probabilities as printe
 of a model differ. A level or device that the machine lacks is left out. Several programs can take part: builds by other compilers, or at
 -O0.
 
-usage: portable_bits.py PROGRAM [PROGRAM ...] [--places cpu:scalar:1,cpu:avx2:2,cuda] [--models DIR ...] [--jobs N]
+With --long, the shipped model alone: one text of 8,192 tokens, with YaRN.
+
+usage: portable_bits.py PROGRAM [PROGRAM ...] [--places cpu:scalar:1,cpu:avx2:2,cuda] [--models DIR ...] [--jobs N] [--long]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from compare_bits import ROOT, answers
+from compare_bits import ROOT, answers, serve
 
 PLACES = "cpu:scalar:2,cpu:avx2:1,cpu:avx2:2,cpu:avx512:2,cpu:avx512bf16:2,cpu:amx:2,cuda"
+
+
+LONG = ["--rope-scaling", '{"rope_type": "yarn", "factor": 4}', "--max-model-len", "8193"]
+
+
+def long_answer(program: str, model: Path, arguments: list[str]) -> str | None:
+    """A hash over the log probabilities of a text of 8,192 tokens; None: the server does not start."""
+    rng = random.Random(11)
+    tokens = [rng.randrange(3, json.loads((model / "config.json").read_text())["vocab_size"]) for _ in range(8192)]
+    body = {"requests": [{"context": tokens[:1], "continuations": [tokens[1:]]}], "tokens": True, "routing": True}
+    return serve(program, model, [*arguments, *LONG], [("/v1/loglikelihood", [body])])
 
 
 def flags_of(place: str) -> list[str]:
@@ -36,13 +51,17 @@ def main() -> int:
     parser.add_argument("--places", default=PLACES)
     parser.add_argument("--models", nargs="*", type=Path)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--long", action="store_true")
     a = parser.parse_args()
     tests = [p.parent for folder in ("golden", "ultradeep") for p in sorted((ROOT / "tests" / folder).glob("*/config.json"))]
     combinations = [(program, place) for program in a.programs for place in a.places.split(",")]
     different = seen = 0
+    ask, models = answers, a.models or [*tests, ROOT / "models/dtrnet-26m"]
+    if a.long:
+        ask, models = long_answer, [ROOT / "models/dtrnet-26m"]
     with ThreadPoolExecutor(a.jobs) as pool:
-        for model in a.models or [*tests, ROOT / "models/dtrnet-26m"]:
-            hashes = list(pool.map(lambda c, m=model: answers(c[0], m, flags_of(c[1])), combinations))
+        for model in models:
+            hashes = list(pool.map(lambda c, m=model: ask(c[0], m, flags_of(c[1])), combinations))
             found = {h for h in hashes if h}
             seen = max(seen, sum(h is not None for h in hashes))
             different += len(found) != 1

@@ -2,10 +2,11 @@
 
     python3 replicas.py --program build/dtrnet --device cuda [--devices 0 --devices 0,1] [--model DIR] [--items 40000]
 
-Serves a random model (360M unless --model or --config names another; `dtrnet synth` makes it), once for each --devices in turn, and sends it the
-same items: a context and four continuations, as ids. Prints seconds to /ready, items a second, the speed and the rows computed against the first
-setting's, and whether every score is the same to the bit. Rounds of a setting are told apart by their seed, since the server keeps prefixes; the
-first round warms up with a tenth of the items. Needs the standard library alone.
+Serves a random model (360M unless --model or --config names another; `dtrnet synth` makes it), once for each --devices in turn, and
+sends it the same items: a context and four continuations, as ids. Prints seconds to /ready, items a second, the speed and the rows
+computed against the first setting's, and whether every score is the same to the bit. Rounds of a setting are told apart by their seed,
+since the server keeps prefixes; the first round warms up with a tenth of the items. A setting may have flags of its own behind a
+colon: --devices 0,1:--tensor-parallel=2. Needs the standard library alone.
 """
 
 from __future__ import annotations
@@ -110,19 +111,9 @@ class Server:
 
     def __init__(self, args: argparse.Namespace, model: Path, devices: str) -> None:
         self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115  (lives as long as the server)
-        flags = [
-            "--device",
-            args.device,
-            "--devices",
-            devices,
-            "--port",
-            "0",
-            "--shutdown-delay",
-            "0",
-            "--max-queue",
-            "1000000",
-            *args.flag,
-        ]
+        numbers, *own = devices.split(":")
+        common = ["--port", "0", "--shutdown-delay", "0", "--max-queue", "1000000"]
+        flags = ["--device", args.device, "--devices", numbers, *own, *common, *args.flag]
         began = time.monotonic()
         self.process = subprocess.Popen([args.program, "serve", "--model", str(model), *flags], stderr=self.log)
         while not (found := re.search(r"listening on http://[^:]*:(\d+)", Path(self.log.name).read_text())):
@@ -142,7 +133,6 @@ class Server:
 def measure(args: argparse.Namespace, model: Path, devices: str, rounds: list[list[bytes]]) -> dict:
     """One setting: the first round warms up."""
     with Server(args, model, devices) as server:
-        n = len(devices.split(",")) if devices != "all" else 0
         run_round(args, server.port, rounds[0])
         before, seconds, scores = metrics(server.port), [], []
         for bodies in rounds[1:]:
@@ -152,7 +142,6 @@ def measure(args: argparse.Namespace, model: Path, devices: str, rounds: list[li
         after = metrics(server.port)
     names = [k for k in after if k.startswith("dtrnet_device_rows_computed_total")]
     return {
-        "n": n or len(names),
         "ready_s": server.ready_s,
         "rate": args.items / statistics.median(seconds),
         "rates": [args.items / s for s in seconds],
@@ -170,7 +159,8 @@ def print_result(devices: str, got: dict, base: dict) -> None:
     equal = "all scores equal" if got["scores"] == base["scores"] else "SCORES DIFFER"
     print(
         f"devices {devices}: ready in {got['ready_s']:.1f} s ({got['ready_s'] / base['ready_s']:.2f}x), "
-        f"{got['rate']:.0f} items/s ({rates}), {got['rate'] / base['rate']:.2f}x; {got['rows']:.0f} rows computed, {got['rows'] / base['rows']:.4f}x; busy {busy} %; {equal}",
+        f"{got['rate']:.0f} items/s ({rates}), {got['rate'] / base['rate']:.2f}x; "
+        f"{got['rows']:.0f} rows computed, {got['rows'] / base['rows']:.4f}x; busy {busy} %; {equal}",
         flush=True,
     )
 

@@ -20,7 +20,7 @@ static inline struct decisions decisions_of(const struct route_out *to)
 static inline void route_decide(const struct decisions *to, int r, double z)
 {
     bool finite = z - z == 0;
-    float margin = finite ? (float)z : NAN, prob = finite ? portable_sigmoid(z) : NAN;
+    float margin = finite ? (float)z : portable_nan(), prob = finite ? portable_sigmoid(z) : portable_nan();
     bool above = to->threshold ? margin > *to->threshold : prob > 0.5f;
     to->route[r] = to->code[above];
     to->prob[r] = prob;

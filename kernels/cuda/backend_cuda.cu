@@ -1,6 +1,7 @@
 /* The CUDA backend: its table, and the life of a context. One context is one device and one stream; a process may have several. */
 #include "kernels/cuda/copies.cuh"
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/group.cuh"
 #include "kernels/portable.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,6 +207,11 @@ extern "C" const struct backend *backend_cuda(void)
         .download = copies_download,
         .copy = copies_peer,
         .sync = copies_sync,
+        .group_open = group_open_cuda,
+        .group_fail = group_fail_cuda,
+        .group_close = group_close_cuda,
+        .all_gather = all_gather_cuda,
+        .take_columns = take_columns_cuda,
         .alloc_host = copies_alloc_host,
         .free_host = copies_free_host,
         .fetch = copies_fetch,

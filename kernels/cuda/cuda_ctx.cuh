@@ -40,7 +40,7 @@ struct recording {
     cudaGraphExec_t graph; /* NULL: asked for once, not recorded */
 };
 
-enum scratch_use { SCRATCH_GATHER, SCRATCH_TILES, SCRATCH_ROUTE, SCRATCH_COUNTERS, SCRATCH_MAMBA, SCRATCH_USES };
+enum scratch_use { SCRATCH_GATHER, SCRATCH_TILES, SCRATCH_ROUTE, SCRATCH_COUNTERS, SCRATCH_MAMBA, SCRATCH_COLLECTIVE, SCRATCH_USES };
 
 /* A kernel that may have `bytes` of shared memory on this device. */
 enum { ALLOWED_MAX = 64 };
@@ -48,6 +48,8 @@ struct shared_allowed {
     const void *kernel;
     int bytes;
 };
+
+struct cuda_group;
 
 struct cuda_ctx {
     struct kern_ctx k;         /* first: a kern_ctx of this backend is a cuda_ctx */
@@ -73,6 +75,8 @@ struct cuda_ctx {
     size_t scratch_bytes[SCRATCH_USES];
     struct recording recordings[RECORDINGS];
     uint64_t n_replays;
+    struct cuda_group *group; /* group.cu; NULL: it is no rank */
+    int rank;
     struct err failed; /* code 0: healthy */
     char numerics[128];
     struct log *log;

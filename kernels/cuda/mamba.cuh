@@ -124,18 +124,26 @@ __device__ __forceinline__ float mamba_c(const struct mamba_weights &w, const fl
     float sum = w.conv_bias[e];
 #pragma unroll 4
     for (int j = 0; j < w.n_conv; j++)
-        sum = fmaf(w.conv[(size_t)j * w.e + e], mamba_a(w, a, ld, tail, pos, w.n_conv - 1 - j, e), sum);
+        sum = fmaf(w.conv[j * w.e + e], mamba_a(w, a, ld, tail, pos, w.n_conv - 1 - j, e), sum);
     return silu(sum);
 }
 
-/* D of channel e of a row of (dt, B, C). */
-__device__ __forceinline__ float mamba_delta(const struct mamba_weights &w, const float *x, int e)
+/* D of channel e of N rows of (dt, B, C), ldx apart. */
+template <int N> __device__ __forceinline__ void mamba_delta(const struct mamba_weights &w, const float *x, int ldx, int e, float (&d)[N])
 {
-    float dt = w.dt_bias[e];
+#pragma unroll
+    for (int t = 0; t < N; t++)
+        d[t] = w.dt_bias[e];
 #pragma unroll 4
-    for (int j = 0; j < w.n_dt; j++)
-        dt = fmaf(w.dt[(size_t)j * w.e + e], x[j], dt);
-    return softplus(dt);
+    for (int j = 0; j < w.n_dt; j++) {
+        float k = w.dt[j * w.e + e];
+#pragma unroll
+        for (int t = 0; t < N; t++)
+            d[t] = fmaf(k, x[t * ldx + j], d[t]);
+    }
+#pragma unroll
+    for (int t = 0; t < N; t++)
+        d[t] = softplus(d[t]);
 }
 
 /* y of a channel, gated. */

@@ -34,11 +34,10 @@ __global__ static void __launch_bounds__(THREADS) conv_rows(const __grid_constan
     if (r >= rows_count(a.s.all) || e >= a.w.e)
         return;
     struct kern_run run = a.s.runs[a.s.run_of[r]];
-    const float *tail = a.s.state(run.state_in);
-    const float *az = a.az + (size_t)r * a.w.zp;
+    const float *tail = a.s.state(run.state_in), *newest = a.az + (size_t)r * a.w.zp;
     float sum = a.w.conv_bias[e];
     for (int j = 0; j < a.w.n_conv; j++)
-        sum = sum + a.w.conv[(size_t)j * a.w.e + e] * mamba_a(a.w, az, a.w.zp, tail, r - run.row0, a.w.n_conv - 1 - j, e);
+        sum = sum + a.w.conv[(size_t)j * a.w.e + e] * mamba_a(a.w, newest, a.w.zp, tail, r - run.row0, a.w.n_conv - 1 - j, e);
     a.c[(size_t)r * a.w.e + e] = portable_silu(sum);
 }
 
@@ -106,11 +105,11 @@ template <int PER> __device__ __forceinline__ float next_row(const struct f32_ar
 /* The last rows of a for a slot that is written, a thread a channel: entries are read before they are written, as they move to the front. */
 __device__ static void store_tail(const struct f32_args &a, const struct kern_run &run, struct kern_save to, int e)
 {
-    const float *tail = a.s.state(run.state_in);
+    const float *tail = a.s.state(run.state_in), *newest = a.az + (size_t)to.row * a.w.zp;
     float *state = a.s.state(to.slot);
     int last = a.w.n_conv - 2;
     for (int j = 0; j <= last && state; j++)
-        state[(size_t)j * a.w.e + e] = mamba_a(a.w, a.az + (size_t)to.row * a.w.zp, a.w.zp, tail, to.row - run.row0, last - j, e);
+        state[(size_t)j * a.w.e + e] = mamba_a(a.w, newest, a.w.zp, tail, to.row - run.row0, last - j, e);
 }
 
 template <int PER> __global__ static void __launch_bounds__(THREADS) scan_channels(const __grid_constant__ struct f32_args a)

@@ -91,8 +91,11 @@ __device__ __forceinline__ void project(const struct few_args &a, const struct f
         m.x[c] = sum;
     }
     __syncthreads();
-    for (int e = threadIdx.x; e < a.w.e; e += THREADS)
-        m.delta[e] = mamba_delta(a.w, m.x, e);
+    for (int e = threadIdx.x; e < a.w.e; e += THREADS) {
+        float d[1];
+        mamba_delta(a.w, m.x, 0, e, d);
+        m.delta[e] = d[0];
+    }
     __syncthreads();
 }
 

@@ -46,17 +46,18 @@ template <int TM, int TN> __device__ __forceinline__ float4 four_sums(const floa
     return make_float4(sum[t][h * 4], sum[t][h * 4 + 1], sum[t][h * 4 + 2], sum[t][h * 4 + 3]);
 }
 
-/* D and D c of four rows and channel e, to the rows' part of mamba_rows.delta. Of the rows, which lie ldx and ldc apart, n are there. */
+/* D and D c of four rows and channel e, to the rows' part of mamba_rows.delta. Of the rows, which lie ldx and ldc apart, n count; there is memory for all. */
 __device__ __forceinline__ void put_delta(const struct mamba_weights &w, float *to, const float *x, int ldx, const float *c, int ldc, int n,
                                           int e)
 {
     float d[4] = {}, dc[4] = {};
+    if (e < w.e)
+        mamba_delta(w, x, ldx, e, d);
 #pragma unroll
-    for (int t = 0; t < 4; t++)
-        if (t < n && e < w.e) {
-            d[t] = mamba_delta(w, x + (ptrdiff_t)t * ldx, e);
-            dc[t] = d[t] * c[(ptrdiff_t)t * ldc + e];
-        }
+    for (int t = 0; t < 4; t++) {
+        d[t] = t < n ? d[t] : 0;
+        dc[t] = t < n ? d[t] * c[t * ldc + e] : 0;
+    }
     store4(to + e * 8, d);
     store4(to + e * 8 + 4, dc);
 }
@@ -68,6 +69,6 @@ __device__ __forceinline__ void put_bc(const struct mamba_weights &w, float *to,
     int state = i < w.sp ? i : i - w.sp, column = w.n_dt + (i < w.sp ? 0 : w.n_state) + state;
 #pragma unroll
     for (int t = 0; t < 4; t++)
-        v[t] = t < n && state < w.n_state ? x[(ptrdiff_t)t * ldx + column] : 0.0f;
+        v[t] = t < n && state < w.n_state ? x[t * ldx + column] : 0.0f;
     store4(to + i * 4, v);
 }

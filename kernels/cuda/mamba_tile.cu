@@ -128,18 +128,42 @@ __device__ __forceinline__ void mix_back(const struct tile_args &a, const struct
     }
 }
 
+/* c of channel e of four rows, in the order of mamba_c; from: a of the row that is n_conv - 1 before the first, all being of one run. */
+__device__ __forceinline__ void convolve_four(const struct mamba_weights &w, const float *from, int e, float (&c)[4])
+{
+#pragma unroll
+    for (int t = 0; t < 4; t++)
+        c[t] = w.conv_bias[e];
+#pragma unroll 4
+    for (int j = 0; j < w.n_conv; j++) {
+        float k = w.conv[j * w.e + e];
+#pragma unroll
+        for (int t = 0; t < 4; t++)
+            c[t] = fmaf(k, from[(j + t) * w.ep + e], c[t]);
+    }
+#pragma unroll
+    for (int t = 0; t < 4; t++)
+        c[t] = silu(c[t]);
+}
+
+/* A thread a channel of four rows: at once, or one by one where some look back beyond their run. */
 template <int ROWS> __device__ __forceinline__ void convolve(const struct tile_args &a, const struct tile_smem &m, int r0, int n)
 {
-    for (int l = threadIdx.x / 32; l < ROWS; l += THREADS / 32) {
-        struct tile_row row = m.row[l];
-        const float *tail = a.s.state(row.slot), *from = m.a + (m.back + l) * a.w.ep;
-        bool there = r0 + l < n;
-#pragma unroll 4
-        for (int e = threadIdx.x % 32; e < a.w.ep; e += 32) {
-            float c = there && e < a.w.e ? mamba_c(a.w, from, a.w.ep, tail, row.pos, e) : 0;
-            m.c[l * m.ldc + e] = c;
-            if (there)
-                a.b.c[(size_t)(r0 + l) * a.w.ep + e] = c;
+    for (int i = threadIdx.x; i < ROWS / 4 * a.w.ep; i += THREADS) {
+        int l = i / a.w.ep * 4, e = i % a.w.ep;
+        float c[4] = {};
+        if (e < a.w.e && m.row[l].pos >= m.back && m.row[l + 3].pos == m.row[l].pos + 3)
+            convolve_four(a.w, m.a + l * a.w.ep, e, c);
+        else if (e < a.w.e)
+#pragma unroll
+            for (int t = 0; t < 4; t++)
+                if (r0 + l + t < n)
+                    c[t] = mamba_c(a.w, m.a + (m.back + l + t) * a.w.ep, a.w.ep, a.s.state(m.row[l + t].slot), m.row[l + t].pos, e);
+#pragma unroll
+        for (int t = 0; t < 4; t++) {
+            m.c[(l + t) * m.ldc + e] = c[t];
+            if (r0 + l + t < n)
+                a.b.c[(size_t)(r0 + l + t) * a.w.ep + e] = c[t];
         }
     }
 }

@@ -57,13 +57,17 @@ static int mamba_copy_cuda(struct kern_ctx *k, struct kern_ctx *from, const stru
     if (!m)
         return ERR_NOMEM;
     *m = *w;
-    m->in = NULL;
+    m->in = m->mix = m->x = NULL;
     int r = take(k, from, bytes_of(w->memory), w->bytes, &memory);
     m->memory = to_dev(memory);
     if (r >= 0) {
         move_arrays(&m->w, (const char *)bytes_of(w->memory), (const char *)memory);
         r = k->ops->matrix_copy(k, from, w->in, &m->in);
     }
+    if (r >= 0 && w->mix)
+        r = k->ops->matrix_copy(k, from, w->mix, &m->mix);
+    if (r >= 0 && w->x)
+        r = k->ops->matrix_copy(k, from, w->x, &m->x);
     if (r < 0) {
         k->ops->mamba_free(k, m);
         return r;

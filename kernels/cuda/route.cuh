@@ -35,7 +35,7 @@ struct router_end {
 __device__ __forceinline__ void decide_margin(const struct decisions &to, int r, double z)
 {
     bool finite = z - z == 0;
-    float p0 = finite ? portable_sigmoid(z) : NAN, margin = finite ? (float)z : NAN;
+    float p0 = finite ? portable_sigmoid(z) : portable_nan(), margin = finite ? (float)z : portable_nan();
     bool above = to.threshold ? margin > *to.threshold : p0 > 0.5f;
     to.prob[r] = p0;
     to.route[r] = above ? to.above : to.below;

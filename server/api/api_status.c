@@ -193,6 +193,7 @@ int api_version(struct call *c, struct err *err)
     writer_key_text(&w, "family", layer_plan_family(info->plan, info->config->n_layers));
     writer_key_text(&w, "device", info->device);
     write_devices(c, &w);
+    writer_key_int(&w, "tensor_parallel", info->n_ranks);
     writer_key_text(&w, "dtype", info->dtype);
     writer_key_text(&w, "numerics_class", info->numerics_class);
     writer_key_text(&w, "level", info->level);

@@ -82,6 +82,15 @@ def check_equal(asked: list[tuple[str, dict]]) -> list[object]:
     return want
 
 
+def check_ranks(asked: list[tuple[str, dict]], want: list[object]) -> None:
+    """Two devices that compute the model together, and two such groups."""
+    for flags, groups in ((("--tensor-parallel", "2"), [0]), (("--tensor-parallel", "2", "--devices", "2,3,0,1"), [2, 0])):
+        with Server(MODEL, *FLAGS, *flags) as server:
+            assert ask_all(server, asked) == want, f"{flags} give other numbers"
+            told = server.get("/version").json()
+            assert told["tensor_parallel"] == 2 and [d["device"] for d in told["devices"]] == groups, told
+
+
 def check_one_fails(asked: list[tuple[str, dict]], want: list[object]) -> None:
     """One of two devices fails at a call, early and late."""
     moved = 0
@@ -111,9 +120,13 @@ def check_all_fail(asked: list[tuple[str, dict]]) -> None:
 
 def check_refused() -> None:
     """Devices that are not there, or named twice: one line, exit status 1 or 2."""
-    for text, says in (("0,0", "--devices names 0 twice"), ("16", "--devices names 16,"), ("0,", "--devices is"), ("x", "--devices is")):
+    cases = [(("--devices", text), says) for text, says in (("0,0", "names 0 twice"), ("16", "names 16,"), ("0,", "--devices is"))]
+    cases += [(("--tensor-parallel", "4"), "--tensor-parallel 4 does not divide the model's num_attention_heads of 6")]
+    cases += [(("--tensor-parallel", "3"), "--tensor-parallel 3 neither divides the model's num_key_value_heads of 2")]
+    cases += [(("--tensor-parallel", "2", "--devices", "0,1,2"), "--devices names 3 devices, which is no multiple")]
+    for flags, says in cases:
         got = subprocess.run(
-            [server_process.PROGRAM, "serve", "--model", str(MODEL), *FLAGS, "--devices", text, "--port", "0", "--log-level", "error"],
+            [server_process.PROGRAM, "serve", "--model", str(MODEL), *FLAGS, *flags, "--port", "0", "--log-level", "error"],
             capture_output=True,
             text=True,
         )
@@ -125,6 +138,7 @@ def main() -> int:
     server_process.PROGRAM = os.environ.get("DTRNET_BIN", server_process.PROGRAM)
     asked = make_requests()
     want = check_equal(asked)
+    check_ranks(asked, want)
     check_refused()
     server_process.PROGRAM = FAILING
     check_one_fails(asked, want)

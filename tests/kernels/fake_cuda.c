@@ -254,6 +254,19 @@ cudaError_t cudaMemcpyPeerAsync(void *dst, int to, const void *src, int from, si
     return e;
 }
 
+cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_ld, const void *src, size_t src_ld, size_t bytes, size_t rows, enum cudaMemcpyKind kind,
+                              cudaStream_t stream)
+{
+    cudaError_t e = check_memory(dst, "cudaMemcpy2DAsync");
+    if (e == cudaSuccess)
+        e = check_memory(src, "cudaMemcpy2DAsync");
+    if (e == cudaSuccess)
+        e = check_object(stream, "cudaMemcpy2DAsync");
+    for (size_t i = 0; e == cudaSuccess && i < rows; i++)
+        memcpy((char *)dst + i * dst_ld, (const char *)src + i * src_ld, bytes);
+    return e;
+}
+
 /* ---- streams, events, graphs ------------------------------------------------------------------------------------- */
 
 static void *new_object(void)

@@ -47,7 +47,7 @@ static void settings(const struct backend *b)
     CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_BF16, .n_threads = 3, .cpu_level = "scalar"}), 0);
     CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F16, .n_threads = 1}), ERR_UNSUPPORTED);
     CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 0}), ERR_INVALID);
-    CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 1, .device_index = 1}), ERR_INVALID);
+    CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 1, .device_index = BACKEND_CPU_DEVICES}), ERR_INVALID);
     CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 1, .device_index = -1}), ERR_INVALID);
     CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 1 << 20}), ERR_INVALID);
     CHECK_INT(open_code(b, (struct backend_config){.dtype = DTYPE_F32, .n_threads = 1, .cpu_level = "x"}), ERR_INVALID);

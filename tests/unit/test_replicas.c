@@ -50,6 +50,39 @@ static void test_traffic(uint64_t seed)
     }
 }
 
+/* A client's only small request starts within three steps of its device, whatever another one has on all of them. */
+static void test_fair(uint64_t seed)
+{
+    static const struct worker_setting large = {"two devices, 160 rows", 160, 1, 60 * LONGEST, 0, true, false, 1 << 20, false, 2};
+    struct worker_rig r;
+    int n_begun = 0;
+    traffic_seed(seed);
+    if (!worker_rig_open(&r, &large))
+        return;
+    for (int round = 0; round < 60; round++) {
+        r.client = 7;
+        for (int j = 1; j < WORKER_RIG_JOBS; j++) {
+            worker_rig_check(&r, j);
+            if (!r.jobs[j].ticket)
+                CHECK_INT(worker_rig_submit_group(&r, j, WORKER_RIG_GROUP), 0);
+        }
+        r.client = 8;
+        CHECK_INT(worker_rig_submit_group(&r, 0, 1), 0);
+        const struct engine_ticket *t = r.jobs[0].ticket;
+        const struct ticket_place *at = t->seqs[0].place;
+        for (int turns = 0; !queue_wait(&r.queue, r.jobs[0].ticket, 0) && CHECK(turns < 1000); turns++)
+            worker_rig_turn(&r);
+        if (at->began_at) { /* the tree may have had all of it */
+            CHECK_INT(at->lane, LANE_ALONE);
+            CHECK(at->began_at - at->submitted_at <= 3);
+            n_begun++;
+        }
+        worker_rig_check(&r, 0);
+    }
+    CHECK(n_begun > 20);
+    worker_rig_close(&r);
+}
+
 /* ---- one fails ---------------------------------------------------------------------------------------------------------- */
 static const struct worker_setting small[] = {
     {"two devices, one step in flight", 16, 1, 2 * LONGEST, 0, true, false, 1 << 20, false, 2},
@@ -204,6 +237,7 @@ int main(int argc, char **argv)
     uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
     failing_init();
     test_traffic(seed);
+    test_fair(seed);
     test_one_fails(seed);
     test_all_fail(seed);
     test_poison(seed);

@@ -19,7 +19,7 @@ int worker_rig_submit_group(struct worker_rig *r, int j, int n)
     *job = (struct job){0};
     for (int i = 0; i < n; i++)
         job->reqs[i] = traffic_request(&job->watches[i]);
-    job->reqs[0].client = (uint64_t)traffic_random(4);
+    job->reqs[0].client = r->client ? r->client : (uint64_t)traffic_random(4);
     job->reqs[0].call = (uint64_t)traffic_random(3);
     if (!CHECK_INT(ticket_new(&r->queue, job->reqs, n, FAKE_LAYERS, r->x[0]->kind.whole, &job->ticket), 0))
         exit(1);
