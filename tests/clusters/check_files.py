@@ -111,6 +111,7 @@ def check_submitted(folder: Path) -> None:
 
 def check_jobs(folder: Path, told: dict[str, str]) -> None:
     """What the jobs would start: each checkpoint and shard once, a key in no command line, and the merge of both."""
+    (folder / "bin" / "dtrnet").symlink_to("/bin/true")
     tool = folder / "bin" / "dtrnet-eval"
     tool.write_text('#!/bin/sh\nprintf "%s|" "$@" "$DTRNET_THREADS" "$DTRNET_API_KEY"; printf "\\n"\n')
     tool.chmod(0o755)
@@ -123,10 +124,11 @@ def check_jobs(folder: Path, told: dict[str, str]) -> None:
     found, keys = [], set()
     for number in range(6):
         *words, threads, key, _ = lines("answer.sbatch", SLURM_ARRAY_TASK_ID=str(number))
-        found.append((Path(words[2]).name, words[4]))
+        found.append((Path(words[2]).name, words[6]))
         keys.add(key)
         assert re.fullmatch("[0-9a-f]{64}", key) and key not in words and threads == "8" and words[-2:] == ["--limit", "8"], words
-        assert words[:2] == ["sweep", "smoke"] and words[3] == "--shard" and words[6] == str(folder / "out dir"), words
+        assert words[:2] == ["sweep", "smoke"] and words[3:6] == ["--dtrnet", f"{folder}/bin/dtrnet", "--shard"], words
+        assert words[7:9] == ["--output", str(folder / "out dir")], words
     assert found == [(name, f"{n}/3") for name in ("two", "three") for n in (1, 2, 3)] and len(keys) == 6, found
     merged = lines("merge.sbatch")
     assert merged[:4] == ["merge", "smoke", str(folder / "out dir" / "two"), str(folder / "out dir" / "three")], merged

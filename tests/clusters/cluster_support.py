@@ -51,6 +51,17 @@ def digest(folder: Path) -> str:
     return command("seal", str(folder)).split()[0]
 
 
+def check_equal(a: Path, b: Path) -> str:
+    """The digest that two folders of results have; what differs first, if they have two."""
+    digests = [digest(folder) for folder in (a, b)]
+    lines = [(folder / "sealed.jsonl").read_text().splitlines() for folder in (a, b)]
+    first = next(
+        (f"{one[:1500]}\n{other[:1500]}" for one, other in zip(*lines) if one != other), f"{len(lines[0])} and {len(lines[1])} lines"
+    )
+    assert digests[0] == digests[1], f"{a.name} and {b.name} differ:\n{first}"
+    return digests[0]
+
+
 def cost(folder: Path) -> dict[str, Any]:
     """What all runs below a folder cost, added up by name."""
     out: dict[str, Any] = {}
