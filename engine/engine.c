@@ -182,6 +182,10 @@ const struct engine_info *engine_info(const struct engine *e)
 void engine_stats(struct engine *e, struct engine_stats *ret)
 {
     queue_stats(&e->queue, ret);
+    if (e->info.host_memory) { /* all have the same */
+        ret->memory_total_bytes /= (uint64_t)e->n;
+        ret->memory_free_bytes /= (uint64_t)e->n;
+    }
 }
 
 void engine_device_stats(struct engine *e, int i, struct engine_stats *ret)

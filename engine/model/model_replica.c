@@ -94,6 +94,7 @@ int model_open_replica(const struct model_options *o, const struct model *first,
     memset(m, 0, sizeof(*m));
     m->config = first->config;
     m->share = first->share;
+    m->precision = first->precision;
     m->n_threads = o->n_threads ? o->n_threads : thread_usable_count();
     m->max_model_len = first->max_model_len;
     memcpy(m->hash, first->hash, sizeof(m->hash));

@@ -142,7 +142,8 @@ static int share_cpu(struct kern_ctx *k, const struct kern_ctx *from)
 {
     struct cpu *c = cpu_of(k);
     const struct cpu *f = from->impl;
-    if (k->backend != from->backend || k->act != from->act || c->level != f->level || c->n_threads != f->n_threads || c->only != f->only)
+    if (k->backend != from->backend || k->act != from->act || c->level != f->level || c->n_threads != f->n_threads || c->only != f->only ||
+        c->split != f->split)
         return ERR_UNSUPPORTED;
     int r = cpu_matmul_reserve_as(c, f->matmul);
     return r < 0 ? r : mamba_reserve_as(c, f);

@@ -44,7 +44,7 @@ static const struct option_row rows[] = {
      "positions of a sequence; 0: the model's own limit"},
     {"max-batch-tokens", OPTION_INT, RUNS, AT(max_batch_tokens), 0, 1048576, NULL, "0", "N", "rows of one step; 0: the device's default"},
     {"kv-cache-memory", OPTION_SIZE, RUNS, AT(kv_cache_memory), 0, 16384 * GIB, NULL, "0", "SIZE",
-     "memory for K and V (K, M or G may follow); 0: a share of what is free"},
+     "memory for K and V on each device (K, M or G may follow); 0: a share of what is free"},
     {"prefix-cache", OPTION_ON_OFF, RUNS, AT(prefix_cache), 0, 0, NULL, "on", NULL, "reuse computed prefixes across requests"},
     {"rope-scaling", OPTION_JSON, LOADS, AT(rope_scaling), 0, 0, NULL, NULL, "JSON",
      "RoPE scaling instead of config.json's, e.g. {\"rope_type\":\"yarn\",\"factor\":4}"},

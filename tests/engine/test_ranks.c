@@ -1,10 +1,12 @@
 /* A model computed by several ranks gives the bits of one device: scores, alternatives, decisions, what routers compared, and generated tokens, for every
- * checkpoint of the directories, in f32 and bf16, by 2, 4 and 6 ranks where these divide it; else they are refused by name.
+ * checkpoint of the directories, in f32 and bf16, by 2, 4 and 6 ranks where these divide it; else they are refused by name. When a rank fails, at
+ * each of its calls in turn, nobody waits for ever: another group answers with the same bits, and without one all requests end.
  *
  *   test_ranks DIR... */
 #include "engine/engine_private.h"
 #include "engine/model/share.h"
 #include "tests/check.h"
+#include "tests/engine/late_backend.h"
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,8 +121,76 @@ static void check_model(const char *dir, const char *dtype)
     engine_close(one);
 }
 
+/* ---- a rank fails ------------------------------------------------------------------------------------------------------- */
+static struct engine *open_late(const char *dir, const char *devices)
+{
+    const struct engine_options o = {.model_dir = dir,
+                                     .dtype = "f32",
+                                     .device_list = devices,
+                                     .tensor_parallel = 2,
+                                     .n_threads = 2,
+                                     .max_model_len = 128,
+                                     .max_batch_tokens = 48,
+                                     .steps_in_flight = 2,
+                                     .kv_cache_bytes = (size_t)16 << 20,
+                                     .prefix_cache = true,
+                                     .bos_id = -1,
+                                     .eos_id = -1};
+    struct engine *e = NULL;
+    struct err err;
+    if (!CHECK_INT(engine_open_on(&o, late_backend(), &e, &err), 0))
+        exit(1);
+    return e;
+}
+
+/* Returns false when the device makes fewer calls. */
+static bool fail_rank(const char *dir, const char *devices, int device, int call, struct engine_ticket *want)
+{
+    struct engine *e = open_late(dir, devices);
+    const struct engine_info *info = engine_info(e);
+    bool alone = info->n_devices == 1;
+    late_fail_device_at(device, call);
+    struct engine_ticket *got = run(e);
+    bool reached = alone ? engine_health(e, NULL) < 0 : engine_device_health(e, 1, NULL) < 0;
+    for (int i = 0; i < N; i++) {
+        const struct eval_result *r = engine_result(got, i);
+        bool ended = alone && reached && r->code == ERR_DEVICE;
+        if (!CHECK(ended || same(r, engine_result(want, i), (size_t)info->config->n_layers)))
+            fprintf(stderr, "  request %d of %s, call %d of device %d failing: code %d\n", i, dir, call, device, r->code);
+    }
+    CHECK(alone || engine_health(e, NULL) == 0);
+    engine_ticket_free(got);
+    engine_close(e);
+    late_fail_at(0);
+    return reached;
+}
+
+static void check_failures_of(const char *golden)
+{
+    char dir[1024];
+    struct err err;
+    snprintf(dir, sizeof(dir), "%s/dtrnet-bilayer", golden);
+    struct engine *one = open_ranks(dir, "f32", 1, &err);
+    if (!CHECK(one != NULL))
+        return;
+    make_requests(engine_info(one)->config->vocab);
+    struct engine_ticket *want = run(one);
+    for (int device = 2; device < 4; device++) {
+        int call = 1;
+        while (call < 1000 && fail_rank(dir, "0,1,2,3", device, call, want))
+            call++;
+        CHECK(call > 10 && call < 1000);
+    }
+    for (int device = 0; device < 2; device++)
+        for (int call = 1; call < 1000 && fail_rank(dir, "0,1", device, call, want); call += 3)
+            ;
+    engine_ticket_free(want);
+    engine_close(one);
+}
+
 int main(int argc, char **argv)
 {
+    check_failures_of(argv[1]);
     for (int i = 1; i < argc; i++) {
         DIR *d = opendir(argv[i]);
         for (struct dirent *f; d && (f = readdir(d));) {
