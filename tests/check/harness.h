@@ -18,7 +18,8 @@ struct check {
     const char *op; /* under test, for messages */
     uint64_t rng, digest;
     int failures, cases;
-    bool bench; /* time it instead; ops then choose the shapes of real models */
+    bool many_tiles; /* also shapes of several tiles of a GPU's kernels: of CUDA, and of what it is compared with */
+    bool bench;      /* time it instead; ops then choose the shapes of real models */
 };
 
 enum check_type { CHECK_F32, CHECK_ACT, CHECK_I32, CHECK_U8 };

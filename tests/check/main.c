@@ -74,7 +74,8 @@ static int parse(struct options *o, int argc, char **argv)
 /* One op in one setting. Returns its failures; *ret_digest: of all its outputs. */
 static int run_op(const struct options *o, const char *backend, int op, struct backend_config config, uint64_t *ret_digest, struct err *err)
 {
-    struct check c = {.act = config.dtype, .op = ops[op].name, .rng = o->seed, .bench = o->bench};
+    struct check c = {
+        .act = config.dtype, .op = ops[op].name, .rng = o->seed, .many_tiles = !strcmp(o->backend, "cuda"), .bench = o->bench};
     int r = backend_find(backend, &c.backend, err);
     if (r >= 0)
         r = c.backend->open(&config, &c.k, err);

@@ -6,6 +6,7 @@
 PYTHON is the interpreter of an environment that has that version. Clients:
 
     plugin        dtrnet-eval run --model dtrnet
+    shards        the same in two shards (dtrnet-shard), merged (dtrnet-answers)
     completions   dtrnet-eval run --model local-completions, with the server's tokenizer (from 0.4.9.2 on; before it, with transformers')
     lm_eval       the harness's own command line with its local-completions, as README has it
 
@@ -29,7 +30,7 @@ from server_process import ROOT, SHIPPED, ServerProcess
 TASKS = "sample_lastword,sample_twoway,sample_passage"
 OFFLINE = "offline_hellaswag,offline_winogrande,offline_wikitext,offline_gsm8k_cot"  # they take functions of the harness's own tasks
 POSITIONS = 2000
-CLIENTS = ("plugin", "completions", "lm_eval")
+CLIENTS = ("plugin", "shards", "completions", "lm_eval")
 # What the harness cannot do by itself.
 KNOWN = {
     ("0.4.9.2", "lm_eval"): "fails for tasks outside its tree (its issue 3435)",
@@ -56,28 +57,26 @@ def command(version: str, python: str, client: str, url: str, tokenizer: Path) -
     how = [python, "-m", "lm_eval", *newest] if client == "lm_eval" else [python, "-m", "dtrnet_eval", "run"]
     if client == "plugin":
         return [*how, "--model", "dtrnet", "--model_args", f"base_url={url},max_length={POSITIONS}"]
+    if client == "shards":
+        return [*how, "--model", "dtrnet-answers", "--model_args", f"answers={tokenizer.parent / version}"]
     remote = numbers(version) >= (0, 4, 9, 2)
     more = "tokenizer_backend=remote" if remote else f"tokenizer_backend=huggingface,tokenizer={tokenizer}"
     more += f",max_length={POSITIONS + 2}"  # its windows of rolling likelihood are two shorter
     return [*how, "--model", "local-completions", "--model_args", f"model=any,base_url={url}/v1/completions,{more}"]
 
 
-def run(line: list[str], tasks: str, limit: int, rows: Path | None) -> tuple[Scores, str]:
-    """The items' answers, or the last line of what went wrong."""
+def shards(version: str, python: str, client: str, url: str, folder: Path) -> list[list[str]]:
+    """What must run before the command line of the client `shards`."""
+    given = f"base_url={url},max_length={POSITIONS}"
+    how = [python, "-m", "dtrnet_eval", "run", "--model", "dtrnet-shard", "--model_args"]
+    lines = [[*how, f"{given},shard={n}/2,answers={folder / version}/answers-{n}-of-2.jsonl"] for n in (1, 2)]
+    return lines if client == "shards" else []
+
+
+def run(lines: list[list[str]], tasks: str, limit: int, rows: Path | None) -> tuple[Scores, str]:
+    """The items' answers that the last command line leaves, or the last line of what went wrong."""
     with tempfile.TemporaryDirectory() as out:
-        more = [
-            "--tasks",
-            tasks,
-            "--limit",
-            str(limit),
-            "--output_path",
-            out,
-            "--log_samples",
-            "--batch_size",
-            "8",
-            "--gen_kwargs",
-            "max_gen_toks=8",
-        ]
+        more = ["--tasks", tasks, "--limit", str(limit), "--batch_size", "8", "--gen_kwargs", "max_gen_toks=8"]
         more += ["--include_path", str(ROOT / "eval" / "src" / "dtrnet_eval" / "data" / "tasks")]
         env = {
             **os.environ,
@@ -87,9 +86,11 @@ def run(line: list[str], tasks: str, limit: int, rows: Path | None) -> tuple[Sco
             "TQDM_DISABLE": "1",
         }
         env |= {"LOCAL_EVAL_DATA": str(rows)} if rows else {}
-        got = subprocess.run([*line, *more], env=env, capture_output=True, text=True, check=False)
-        if got.returncode:
-            return {}, (got.stderr.strip().splitlines() or ["no message"])[-1]
+        for line in lines:
+            results = ["--output_path", out, "--log_samples"] if line is lines[-1] else []
+            got = subprocess.run([*line, *more, *results], env=env, capture_output=True, text=True, check=False)
+            if got.returncode:
+                return {}, (got.stderr.strip().splitlines() or ["no message"])[-1]
         scores: Scores = {}
         for path in Path(out).rglob("samples_*.jsonl"):
             task = path.name.removeprefix("samples_").rsplit("_", 1)[0]
@@ -132,13 +133,15 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as name, ServerProcess("--dtype", "f32") as server:
         tokenizer = tokenizer_folder(Path(name) / "tokenizer")
-        want, why = run(command(newest, pythons[newest], "plugin", server.url, tokenizer), tasks, args.limit, args.rows)
+        want, why = run([command(newest, pythons[newest], "plugin", server.url, tokenizer)], tasks, args.limit, args.rows)
         assert want, why
         print("| version | " + " | ".join(CLIENTS) + " |\n|" + "---|" * (len(CLIENTS) + 1), flush=True)
         for version in sorted(pythons, key=numbers):
             cells = []
             for client in CLIENTS:
-                got, why = run(command(version, pythons[version], client, server.url, tokenizer), tasks, args.limit, args.rows)
+                lines = shards(version, pythons[version], client, server.url, tokenizer.parent)
+                lines.append(command(version, pythons[version], client, server.url, tokenizer))
+                got, why = run(lines, tasks, args.limit, args.rows)
                 different = [item for item in want if not got or item not in got or not same(got[item], want[item])]
                 known = KNOWN.get((version, client))
                 failed += bool(different) and not (known and not got)

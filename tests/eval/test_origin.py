@@ -53,13 +53,10 @@ class Together(unittest.TestCase):
 
     def test_without_effect(self) -> None:
         with tempfile.TemporaryDirectory() as name:
-            fake.write_results(Path(name))
-            origin.check(
-                Path(name),
-                record(
-                    threads=64, prefix_cache=False, model_path="/elsewhere", tokenizer_path="/there", model="other name", kv_rows_total=1
-                ),
-            )
+            fake.write_results(Path(name), devices=[{"device": 0, "status": "ok"}], tensor_parallel=1)
+            lost = {"devices": [{"device": 0, "status": "ok"}, {"device": 3, "status": "failed"}], "tensor_parallel": 2}
+            elsewhere = {"model_path": "/elsewhere", "tokenizer_path": "/there", "model": "other name"}
+            origin.check(Path(name), record(threads=64, prefix_cache=False, kv_rows_total=1, **elsewhere, **lost))
 
     def test_unknown_origin(self) -> None:
         with tempfile.TemporaryDirectory() as name:

@@ -320,8 +320,10 @@ static void one(struct check *c, int h, int hk, int hd, int n_seqs, int max_keys
         try_arrangement(c, &p, 100, 0, false); /* every query a run of its own */
         try_arrangement(c, &p, 30, 40, false);
         try_arrangement(c, &p, 10, 20, false);
+        uint64_t rng = c->rng;
         if (p.total && !strcmp(c->backend->name, "cpu"))
             try_bad_value(c, &p);
+        c->rng = rng; /* the next cases are the same everywhere */
     }
     void *all[] = {p.n_keys, p.first_key, p.queries, p.kv, p.q, p.first};
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)

@@ -97,6 +97,6 @@ void check_matmul_bypass(struct check *c)
         bypass(c, n, 4, 1, 8, 31);
         bypass(c, n, 3, 3, 64, 128);
     }
-    if (!strcmp(c->backend->name, "cuda")) /* several tiles */
+    if (c->many_tiles) /* several tiles */
         bypass(c, 700, 15, 5, 64, 64);
 }

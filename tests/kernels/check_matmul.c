@@ -188,7 +188,7 @@ static void check_form(struct check *c, enum form form)
                 one(c, form, rows[i], shapes[s][0], shapes[s][1], form == SWIGLU ? 2 : 1 + (int)(i % 2), check_int(c, 0, 1));
     one(c, form, 34, 66, 2561, form == SWIGLU ? 2 : 1, false); /* a sum longer than a kernel takes at once */
     one(c, form, 3, 1602, 960, form == SWIGLU ? 2 : 1, true);
-    if (!strcmp(c->backend->name, "cuda")) /* every tile shape, over several tiles */
+    if (c->many_tiles) /* every tile shape, over several tiles */
         for (int wide = 0; wide < 2; wide++)
             one(c, form, 1500, wide ? 2816 : 520, wide ? 64 : 200, form == SWIGLU ? 2 : 1, wide);
 }

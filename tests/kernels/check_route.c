@@ -191,6 +191,6 @@ void check_route_dllm(struct check *c)
 void check_route_mlp(struct check *c)
 {
     family(c, DTRNET);
-    if (!strcmp(c->backend->name, "cuda")) /* several tiles of rows and columns */
+    if (c->many_tiles) /* several tiles of rows and columns */
         one(c, DTRNET, 300, 200);
 }
