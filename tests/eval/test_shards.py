@@ -96,11 +96,11 @@ class OnDisk(unittest.TestCase):
         self.assertTrue(answerlog.ended(self.folder / Shard(1, 2).file))
 
     def test_every_torn_line_is_dropped(self) -> None:
-        """Cut at each byte: what is whole stays, what is not is asked again."""
+        """Cut within, at and behind each line: what is whole stays, what is not is asked again."""
         path = self.write(Shard(1, 2), self.answer(0), self.answer(1), end=False)
         whole = path.read_bytes()
         ends = [at + 1 for at, byte in enumerate(whole) if byte == 10]
-        for size in range(len(whole) + 1):
+        for size in sorted({0, 1, len(whole) // 3, *(end + by for end in ends for by in (-2, -1, 0, 1) if end + by <= len(whole))}):
             path.write_bytes(whole[:size])
             file = AnswerFile(path, Shard(1, 2), RECORD)
             self.assertEqual(len(file.before), max(0, sum(size >= end for end in ends) - 1), size)

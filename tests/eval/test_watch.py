@@ -119,7 +119,7 @@ class WatchTest(unittest.TestCase):
         for words in ([], ["model", "--watch", "x"]):
             with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()) as said:
                 sweep.main(["smoke", *words, "--output", "o"])
-            self.assertIn("give checkpoint directories, or --watch DIR", said.getvalue())
+            self.assertIn("give checkpoint directories, --watch DIR or --servers URL", said.getvalue())
 
 
 if __name__ == "__main__":
