@@ -99,6 +99,7 @@ static int open_worker(struct engine *e, int i, const struct engine_options *o, 
     const struct model *m = device_executor_model(group_executor_rank(e->x[i], 0));
     struct executor *x = group_executor_face(e->x[i]);
     struct worker_options wo = {.device = i,
+                                .number = e->info.device_index[i],
                                 .prefix_cache = o->prefix_cache,
                                 .tree_bytes = (size_t)x->limits.n_kv_slots * model_kv_row_bytes(m) / 8 + (16u << 20),
                                 .eos_ids = m->config.eos_ids,

@@ -238,7 +238,7 @@ static void lose_device(struct worker *w, int code, struct err *err)
     err_set(&w->failure, ERR_DEVICE, "%s", err->text);
     queue_fail(w->queue, w->device, &w->failure);
     if (w->queue->n_devices > 1)
-        log_error(w->log, "device %d failed; others take over what it had, as long as there are any: %s", w->device, err->text);
+        log_error(w->log, "device %d failed; others take over what it had, as long as there are any: %s", w->number, err->text);
     else
         log_error(w->log, "the device failed: %s", err->text);
     give_up(w);
@@ -336,7 +336,7 @@ static int init_memory(struct worker *w, const struct worker_options *o, struct 
 
 int worker_init(struct worker *w, struct executor *x, struct queue *q, const struct worker_options *o, struct err *err)
 {
-    *w = (struct worker){.x = x, .queue = q, .device = o->device, .log = o->log};
+    *w = (struct worker){.x = x, .queue = q, .device = o->device, .number = o->number, .log = o->log};
     int r = init_memory(w, o, err);
     if (r >= 0)
         r = policy_init(&w->policy, x->limits.max_rows, x->limits.n_layers, err);

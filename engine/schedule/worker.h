@@ -16,6 +16,7 @@
 
 struct worker_options {
     int device; /* which of the queue's */
+    int number; /* what the log calls it */
     bool prefix_cache;
     size_t tree_bytes;      /* host memory of the prefix tree */
     const int32_t *eos_ids; /* [n_eos] borrowed */
@@ -26,7 +27,7 @@ struct worker_options {
 struct worker {
     struct executor *x;  /* borrowed */
     struct queue *queue; /* borrowed */
-    int device;
+    int device, number;
     struct log *log;
     struct policy policy;
     struct slots kv, states;

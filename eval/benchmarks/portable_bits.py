@@ -2,11 +2,9 @@
 """Does float32 have the same bits everywhere that this machine can compute?
 
 Scores and generates on the golden models, UltraDeep's and the shipped model at every CPU level, with one and two threads, and on a CUDA
-device, and prints a hash of each program's answers (log probabilities as printed, which is exact; tokens; routing). Ends with status 1 if two
-of a model differ. A level or device that the machine lacks is left out. Several programs can take part: builds by other compilers, or at
--O0.
-
-With --long, the shipped model alone: one text of 8,192 tokens, with YaRN.
+device, and prints a hash of each program's answers (log probabilities as printed, which is exact; tokens; routing). Ends with status 1 if
+two of a model differ. A level or device that the machine lacks is left out. Several programs can take part: builds by other compilers,
+or at -O0. With --long, the shipped model alone: one text of 8,192 tokens, with YaRN.
 
 usage: portable_bits.py PROGRAM [PROGRAM ...] [--places cpu:scalar:1,cpu:avx2:2,cuda] [--models DIR ...] [--jobs N] [--long]
 """

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -79,6 +80,35 @@ def check_forgeries(out: Path, url: str) -> None:
     print(f"{len(FORGERIES) + 1} forgeries found", flush=True)
 
 
+def write_nudged(model: Path, out: Path) -> None:
+    """A copy of `model` with the first weight of its last norm changed by a unit in the last place."""
+    shutil.copytree(model, out)
+    raw = bytearray((out / "model.safetensors").read_bytes())
+    (size,) = struct.unpack("<Q", raw[:8])
+    info = json.loads(raw[8 : 8 + size])["model.norm.weight"]
+    raw[8 + size + info["data_offsets"][0]] ^= 1
+    (out / "model.safetensors").write_bytes(raw)
+
+
+def check_liars(folder: Path, honest: dict) -> None:
+    """Tables of a model with one other weight, and with another rope factor, that claim to be of the honest server; sealed as such."""
+    write_nudged(support.SHIPPED, folder / "nudged")
+    yarn = ["--rope-scaling", '{"rope_type": "yarn", "factor": 2}', "--max-model-len", "2048"]
+    liars: list[tuple[Path, list[str]]] = [(folder / "nudged", []), (support.SHIPPED, yarn)]
+    for number, (model, flags) in enumerate(liars):
+        out = folder / f"liar{number}"
+        with Server(model, "--dtype", "f32", *flags) as server:
+            made = command("suite", "smoke", "--base_url", server.url, "--output", str(out))
+            assert made.returncode == 0, made.stderr[-1500:]
+        for path in out.rglob("results_*.json"):
+            data = json.loads(path.read_text())
+            data["config"]["dtrnet_origin"]["server"] = honest
+            path.write_text(json.dumps(data))
+        assert command("seal", str(out)).returncode == 0
+        with Server(support.SHIPPED, "--dtype", "f32") as server:
+            refused("bits must be equal", str(out), "--base_url", server.url)
+
+
 def main() -> int:
     """A table of the sample tasks in float32."""
     with tempfile.TemporaryDirectory() as name:
@@ -91,6 +121,8 @@ def main() -> int:
             verified("50 items, ", str(out), "--base_url", server.url, "--digest", digest)
             refused("not the results of that digest", str(out), "--base_url", server.url, "--digest", "0" * 64)
             check_forgeries(out, server.url)
+            honest = server.get("/version").json()
+        check_liars(Path(name), honest)
         with Server(support.SHIPPED, "--dtype", "f32", "--threads", "1", "--prefix-cache", "off") as server:
             verified("the same to the bit", str(out), "--base_url", server.url)
         with Server(support.SHIPPED, "--dtype", "f32", "--cpu-level", "scalar") as server:
