@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Versions of lm-evaluation-harness x clients on one server: every score must be the same.
 
-    harness_versions.py --program build/dtrnet VERSION=PYTHON ...
+    harness_versions.py VERSION=PYTHON ...
 
 PYTHON is the interpreter of an environment that has that version. Clients:
 
