@@ -20,9 +20,8 @@ static inline __attribute__((always_inline)) void multiply_rows(float *c, const 
         for (int i = 0; i < K_STEP; i += 2) {
             __m512bh w0 = pairs_of(w + i * 16), w1 = pairs_of(w + HALF + i * 16);
             for (int r = 0; r < rows; r++) {
-                int32_t pair;
-                memcpy(&pair, x + r * K_STEP + i, 4);
-                __m512bh xv = (__m512bh)_mm512_set1_epi32(pair);
+                /* a load and a broadcast: clang 16 crashes at set1_epi32 here */
+                __m512bh xv = (__m512bh)_mm512_broadcastd_epi32(_mm_loadu_si32(x + r * K_STEP + i));
                 acc[r][0] = _mm512_dpbf16_ps(acc[r][0], xv, w0);
                 acc[r][1] = _mm512_dpbf16_ps(acc[r][1], xv, w1);
             }
