@@ -34,14 +34,19 @@ static int read_list(const char *text, int numbers, const struct backend *backen
     }
 }
 
+static void number(struct devices *d, int n)
+{
+    for (d->n = 0; d->n < n; d->n++)
+        d->index[d->n] = d->n;
+}
+
 /* The first n devices, or numbers where there are several of one. */
 static int take_first(int n, int numbers, const struct backend *backend, struct devices *d, struct err *err)
 {
     if (n > numbers || n > ENGINE_DEVICES_MAX)
         return err_field(err, ERR_INVALID, "tensor_parallel", "tensor_parallel is %d, and there %s %d %s device%s", n,
                          numbers == 1 ? "is" : "are", numbers, backend->name, numbers == 1 ? "" : "s");
-    while (d->n < n)
-        d->index[d->n] = d->n, d->n++;
+    number(d, n);
     return 0;
 }
 
@@ -57,8 +62,7 @@ int devices_read(const char *text, int ranks, const struct backend *backend, str
         r = err_field(err, ERR_INVALID, "device_list", "device_list is all, which are %d, and %d is the limit: name those to take", n,
                       ENGINE_DEVICES_MAX);
     else
-        while (d.n < n)
-            d.index[d.n] = d.n, d.n++;
+        number(&d, n);
     if (r >= 0 && d.n % ranks)
         r = err_field(err, ERR_INVALID, "tensor_parallel",
                       "tensor_parallel is %d, and device_list names %d device%s, which is no multiple of it", ranks, d.n,

@@ -14,9 +14,8 @@ struct scan {
     float state[MAMBA_STATE_MAX][MAMBA_GROUP]; /* beyond `lanes` zeros */
 };
 
-/* 2^x within 2e-7 of itself, for x <= 0; what is below 2^-126 is taken for that. x = n + f with |f| <= 1/2, a minimax polynomial of 2^f,
- * and n through the exponent's bits. */
-static inline native_vector power_of_two(native_vector x)
+/* portable_decay (portable.h) of each, with its bits. Written in vectors: of a loop over it clang makes scalar code at AVX-512. */
+static inline native_vector decay(native_vector x)
 {
     const float shift = 0x1.8p23f; /* adding it rounds to an integer, kept in the low bits of the significand */
     for (int i = 0; i < WIDTH; i++)
@@ -45,7 +44,7 @@ static inline void scan_vector(struct scan *a, int lane, int begin, int end)
             native_vector s, r;
             memcpy(&s, &a->state[i][lane], VECTOR_BYTES);
             memcpy(&r, rate + (size_t)i * ep, VECTOR_BYTES);
-            s = power_of_two(delta * r) * s + input * of_b[i];
+            s = decay(delta * r) * s + input * of_b[i];
             y += s * of_c[i];
             memcpy(&a->state[i][lane], &s, VECTOR_BYTES);
         }

@@ -135,10 +135,11 @@ template <typename T> __global__ void __launch_bounds__(WARPS * 32) attention_ro
 int attention_simt(struct cuda_ctx *c, const struct attention_args *a)
 {
     dim3 grid(a->n_max, div_up(a->h, WARPS));
-    return with_type(c->k.act, [&](auto t) {
-        attention_row<decltype(t)><<<grid, WARPS * 32, 0, c->stream>>>(*a);
-        return launched(&c->k, "attention_simt");
-    });
+    if (c->k.act == DTYPE_BF16)
+        attention_row<__nv_bfloat16><<<grid, WARPS * 32, 0, c->stream>>>(*a);
+    else
+        attention_row<__half><<<grid, WARPS * 32, 0, c->stream>>>(*a);
+    return launched(&c->k, "attention_simt");
 }
 
 static int attention_cuda(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, const struct dev_act *qkv,

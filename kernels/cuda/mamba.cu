@@ -190,7 +190,7 @@ static int many(struct cuda_ctx *c, const struct kern_mamba *m, const struct dev
 static int few(struct cuda_ctx *c, const struct kern_mamba *m, const struct dev_f32 *x, const struct mamba_step &s,
                const struct mamba_end &end)
 {
-    bool parts = c->k.act != DTYPE_F32 && c->level == CUDA_WGMMA && tensor_map_fits(f32_of(x), m->w.d * sizeof(float));
+    bool parts = c->level == CUDA_WGMMA && tensor_map_fits(f32_of(x), m->w.d * sizeof(float));
     size_t floats = parts ? mamba_parts_floats(m->in) : (size_t)s.all.n_max * m->w.r;
     float *scratch = (float *)cuda_scratch(c, SCRATCH_MAMBA, floats * sizeof(float));
     struct mamba_parts_of_u p = {};

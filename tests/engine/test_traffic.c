@@ -4,6 +4,9 @@
  * pool so small that it evicts. On the CPU a step's results arrive as late as they may (late_backend.h). In float32 the reference may come from
  * another device: DTRNET_TEST_REFERENCE_DEVICE=cpu beside DTRNET_TEST_DEVICE=cuda.
  *
+ * $DTRNET_TEST_DEVICE: a real device for all of it, $DTRNET_TEST_DEVICES: how many of them there are (1), $DTRNET_TEST_REFERENCE_DEVICE: another one
+ * for the reference.
+ *
  *   test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED]     exits 1 at the first difference, naming the request */
 #include "engine/engine_private.h"
 #include "engine/model/share.h"

@@ -16,20 +16,6 @@ static const struct worker_setting settings[] = {
     {"two devices, whole prompts", 64, 2, 6 * LONGEST, 0, true, true, 1 << 20, false, 2},
 };
 
-static void act(struct worker_rig *r)
-{
-    int j = traffic_random(WORKER_RIG_JOBS);
-    worker_rig_check(r, j);
-    if (!r->jobs[j].ticket)
-        CHECK_INT(worker_rig_submit(r, j), 0);
-    else if (!traffic_random(12))
-        worker_rig_cancel(r, j);
-    if (!traffic_random(60))
-        worker_rig_clear(r);
-    for (int n = traffic_random(4 * r->n_devices); n > 0; n--)
-        worker_rig_turn(r);
-}
-
 static void test_traffic(uint64_t seed)
 {
     for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
@@ -39,7 +25,7 @@ static void test_traffic(uint64_t seed)
         if (!worker_rig_open(&r, &settings[i]))
             return;
         for (int round = 0; round < ROUNDS; round++)
-            act(&r);
+            worker_rig_act(&r);
         worker_rig_settle(&r);
         for (int d = 0; d < r.n_devices; d++)
             CHECK(r.workers[d].counts.steps > 10);

@@ -30,21 +30,6 @@ static const struct worker_setting settings[] = {
 };
 
 /* ---- traffic --------------------------------------------------------------------------------------------------------- */
-/* Up to three turns between what clients do: they submit, cancel, look for results, and clear the cache. */
-static void act(struct worker_rig *r)
-{
-    int j = traffic_random(WORKER_RIG_JOBS);
-    worker_rig_check(r, j);
-    if (!r->jobs[j].ticket)
-        CHECK_INT(worker_rig_submit(r, j), 0);
-    else if (!traffic_random(12))
-        worker_rig_cancel(r, j);
-    if (!traffic_random(60))
-        worker_rig_clear(r);
-    for (int n = traffic_random(4); n > 0; n--)
-        worker_rig_turn(r);
-}
-
 /* What the settings are meant to bring about did come about, and what they exclude did not. */
 static void check_happened(const struct worker_rig *r, const struct worker_setting *s, struct engine_stats *all)
 {
@@ -73,7 +58,7 @@ static void test_traffic(uint64_t seed)
         if (!worker_rig_open(&r, &settings[i]))
             return;
         for (int round = 0; round < ROUNDS; round++)
-            act(&r);
+            worker_rig_act(&r);
         worker_rig_settle(&r);
         check_happened(&r, &settings[i], &all);
         worker_rig_close(&r);

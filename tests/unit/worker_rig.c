@@ -167,6 +167,20 @@ static bool all_answered(struct worker_rig *r)
     return all;
 }
 
+void worker_rig_act(struct worker_rig *r)
+{
+    int j = traffic_random(WORKER_RIG_JOBS);
+    worker_rig_check(r, j);
+    if (!r->jobs[j].ticket)
+        CHECK_INT(worker_rig_submit(r, j), 0);
+    else if (!traffic_random(12))
+        worker_rig_cancel(r, j);
+    if (!traffic_random(60))
+        worker_rig_clear(r);
+    for (int n = traffic_random(4 * r->n_devices); n > 0; n--)
+        worker_rig_turn(r);
+}
+
 void worker_rig_settle(struct worker_rig *r)
 {
     for (int turns = 0; !all_answered(r); turns++)

@@ -61,6 +61,8 @@ void worker_rig_cancel(struct worker_rig *r, int j);
 void worker_rig_clear(struct worker_rig *r);
 /* A turn of one of them; false: there is nothing to do, and all would sleep. */
 bool worker_rig_turn(struct worker_rig *r);
+/* What clients do: one submits, cancels, looks for results, or clears the caches; then a few turns, up to three a worker. */
+void worker_rig_act(struct worker_rig *r);
 /* The counts of all. */
 struct engine_stats worker_rig_stats(struct worker_rig *r);
 /* Turns until all jobs are done; checks their results and frees them. */
