@@ -96,12 +96,12 @@ struct kern_packed {
 
 /* Row lists and key places of one layer; the arrays are outputs of place(). Where rows are packed, those of sel, visible and slot are packed rows. */
 struct kern_place {
-    struct kern_packed packed;
     struct dev_i32 *sel, *sel_n;   /* [n], [1] rows that attend, ascending */
     struct dev_i32 *exec, *exec_n; /* [n], [1] step rows that do not skip the layer, ascending */
     struct dev_i32 *run_start;     /* [n_runs+1] run i's rows that attend are sel[run_start[i] .. run_start[i+1]-1] */
     struct dev_i32 *visible;       /* [n] for rows with K and V: how many keys of the sequence the row sees, its own included */
     struct dev_i32 *slot;          /* [n] KV slot that the row must write, or -1 */
+    struct kern_packed packed;
 };
 
 /* Row slots of K and V, shared by all layers: slot s is at kv + s * 2*hk*hd elements (act): K [hk,hd] rotated, then V [hk,hd]. */

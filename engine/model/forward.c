@@ -199,8 +199,7 @@ int forward_layer(const struct model *m, struct workspace *w, const struct batch
     set_rows(&l, layer == c->n_layers - 1);
     int r = forward_router(m, w, b, layer);
     if (r >= 0)
-        r = k->ops->place(k, &b->step, layer, route, p->kv == KV_ALL, batch_layer_base(b, layer), batch_layer_reserved(b, layer),
-                          &l.place);
+        r = k->ops->place(k, &b->step, layer, route, p->kv == KV_ALL, batch_layer_base(b, layer), batch_layer_reserved(b, layer), &l.place);
     if (r >= 0 && forward_packs(p) && !layer_is_nested(p)) /* a nested layer packs them for its second router */
         r = forward_pack(m, w, b, layer);
     if (r >= 0)

@@ -5,13 +5,13 @@
 struct workspace {
     struct kern_ctx *k;
     int max_rows;
-    size_t bytes;         /* of all of them */
-    struct dev_f32 *x;    /* [max_rows, hidden] residual stream */
+    size_t bytes;             /* of all of them */
+    struct dev_f32 *x;        /* [max_rows, hidden] residual stream */
     struct dev_f32 *packed_x; /* [max_rows, hidden] residual stream of packed rows; NULL where no layer packs any */
-    struct dev_act *xn;   /* [max_rows, hidden] */
-    struct dev_act *qkv;  /* [max_rows, (h + 2 hk) * hd], of the heads that the model holds */
-    struct dev_act *attn; /* [max_rows, h * hd] */
-    struct dev_act *ffn;  /* [max_rows, ffn] */
+    struct dev_act *xn;       /* [max_rows, hidden] */
+    struct dev_act *qkv;      /* [max_rows, (h + 2 hk) * hd], of the heads that the model holds */
+    struct dev_act *attn;     /* [max_rows, h * hd] */
+    struct dev_act *ffn;      /* [max_rows, ffn] */
     /* of one rank of n, NULL without others: its columns of attn, ffn and x */
     struct dev_act *attn_part; /* [max_rows, h * hd / n] */
     struct dev_act *ffn_part;  /* [max_rows, ffn / n] */

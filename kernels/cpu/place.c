@@ -66,19 +66,19 @@ static void place_run(struct placer *p, int i, int base)
 static int place_c(struct kern_ctx *k, const struct kern_step *s, int layer, const struct dev_u8 *route, bool keep_all,
                    const struct dev_i32 *base, const struct dev_i32 *reserved, const struct kern_place *to)
 {
-    struct placer p = {.runs = runs_of(s->runs),
-                       .route = u8_of(route),
-                       .keep_all = keep_all,
-                       .reserved = i32_of(reserved),
-                       .tables = i32_of(s->tables),
-                       .layer = layer,
-                       .sel = i32_of(to->sel),
-                       .exec = i32_of(to->exec),
-                       .run_start = i32_of(to->run_start),
-                       .visible = i32_of(to->visible),
-                       .slot = i32_of(to->slot),
-                       .packed = {i32_of(s->pos), f32_of(to->packed.gate_of), i32_of(to->packed.pos), i32_of(to->packed.run_of),
-                                  f32_of(to->packed.gate)}};
+    struct placer p = {
+        .runs = runs_of(s->runs),
+        .route = u8_of(route),
+        .keep_all = keep_all,
+        .reserved = i32_of(reserved),
+        .tables = i32_of(s->tables),
+        .layer = layer,
+        .sel = i32_of(to->sel),
+        .exec = i32_of(to->exec),
+        .run_start = i32_of(to->run_start),
+        .visible = i32_of(to->visible),
+        .slot = i32_of(to->slot),
+        .packed = {i32_of(s->pos), f32_of(to->packed.gate_of), i32_of(to->packed.pos), i32_of(to->packed.run_of), f32_of(to->packed.gate)}};
     assert(!(keep_all && to->packed.pos));
     for (int i = 0; i < s->n_runs; i++)
         place_run(&p, i, i32_of(base)[i]);

@@ -132,7 +132,7 @@ void entry_cuda_init(struct cuda_ctx *c);
 void matrix_cuda_init(struct kern_ops *o);
 void matmul_cuda_init(struct kern_ops *o);
 void rmsnorm_cuda_init(struct kern_ops *o);
-void gates_cuda_init(struct kern_ops *o);
+void packed_cuda_init(struct kern_ops *o);
 void route_cuda_init(struct kern_ops *o);
 void mamba_cuda_init(struct kern_ops *o);
 void select_cuda_init(struct kern_ops *o);
