@@ -21,6 +21,7 @@
 #include "kernels/dev.h"
 #include "kernels/dtype.h"
 #include "kernels/mamba.h"
+#include "kernels/random_values.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -45,11 +46,12 @@ enum matrix_kind {
 
 /* Parts are concatenated along n; host memory, row-major [n,k], borrowed during the call only. */
 struct matrix_part {
-    const void *data; /* [n,k] of `type` */
+    const void *data; /* [n,k] of `type`; NULL: random values, rounded to `type` */
     enum dtype type;
     int n;
     const void *bias; /* [n] of bias_type, or NULL; kept as f32 */
     enum dtype bias_type;
+    struct random_values random; /* where data is NULL: element i*k + j is that of row i, column j */
 };
 
 /* Consecutive step rows of one sequence at consecutive positions. Runs are in row order and cover rows 0..n-1.
