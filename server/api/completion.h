@@ -4,6 +4,7 @@
  * completion_text.c makes text of tokens; completion_write.c writes choices, completion_lists.c what they list of each token. */
 #pragma once
 #include "server/api/api.h"
+#include "server/api/float_memo.h"
 #include "server/api/progress.h"
 #include "server/api/stop.h"
 #include "server/api/token_times.h"
@@ -55,6 +56,7 @@ struct completion {
     struct stop_set stop;
     struct eval_request *reqs;         /* [n_choices] */
     struct completion_choice *choices; /* [n_choices] */
+    struct float_memo *floats;         /* of its answer */
     time_t created;
 };
 

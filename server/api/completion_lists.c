@@ -34,9 +34,9 @@ static char *put_count(char *o, uint64_t v)
     return put(o, p, (size_t)(digits + sizeof(digits) - p));
 }
 
-static char *put_float(char *o, float v)
+static char *put_float(char *o, const struct completion *p, float v)
 {
-    return isfinite(v) ? o + json_format_float(o, v) : put(o, "null", 4);
+    return isfinite(v) ? o + float_memo_write(p->floats, o, v) : put(o, "null", 4);
 }
 
 static const struct spelling *spelling_of(const struct completion *p, int32_t id, bool first)
@@ -70,11 +70,11 @@ static void write_token(const struct completion *p, struct writer *w, int32_t id
         writer_end(w, put_token(o, p, s, id));
 }
 
-static void write_logprob(struct writer *w, float v)
+static void write_logprob(const struct completion *p, struct writer *w, float v)
 {
     char *o = writer_begin(w, FLOAT_ROOM);
     if (o)
-        writer_end(w, put_float(o, v));
+        writer_end(w, put_float(o, p, v));
 }
 
 static bool listed(const int32_t *ids, int n, int32_t id)
@@ -85,26 +85,37 @@ static bool listed(const int32_t *ids, int n, int32_t id)
     return false;
 }
 
-static void write_alternative(const struct completion *p, struct writer *w, int32_t id, float logprob)
+static size_t alternative_room(const struct completion *p, int32_t id)
 {
-    const struct spelling *s = spelling_of(p, id, false);
-    char *o = writer_begin(w, token_room(s) + 1 + FLOAT_ROOM);
-    if (!o)
-        return;
-    o = put_token(o, p, s, id);
+    return token_room(spelling_of(p, id, false)) + 2 + FLOAT_ROOM;
+}
+
+/* With a comma behind it. */
+static char *put_alternative(char *o, const struct completion *p, int32_t id, float logprob)
+{
+    o = put_token(o, p, spelling_of(p, id, false), id);
     *o++ = ':';
-    writer_end(w, put_float(o, logprob));
+    o = put_float(o, p, logprob);
+    *o = ',';
+    return o + 1;
 }
 
 /* The best `logprobs` tokens, and the token itself. Spellings are unique, so no key is written twice. */
 static void write_top(const struct completion *p, struct writer *w, const struct entry *e)
 {
-    writer_open(w, '{');
+    size_t room = alternative_room(p, e->id) + 2;
     for (int i = 0; i < p->logprobs; i++)
-        write_alternative(p, w, e->top_ids[i], e->top_logprobs[i]);
+        room += alternative_room(p, e->top_ids[i]);
+    char *o = writer_begin(w, room);
+    if (!o)
+        return;
+    *o++ = '{';
+    for (int i = 0; i < p->logprobs; i++)
+        o = put_alternative(o, p, e->top_ids[i], e->top_logprobs[i]);
     if (!listed(e->top_ids, p->logprobs, e->id))
-        write_alternative(p, w, e->id, e->logprob);
-    writer_close(w, '}');
+        o = put_alternative(o, p, e->id, e->logprob);
+    o[-1] = '}'; /* there was at least one */
+    writer_end(w, o);
 }
 
 /* Offsets count code points. A token that begins inside a character gets the offset of that character. */
@@ -134,7 +145,7 @@ static void write_ranked(const struct completion *p, struct writer *w, int32_t i
     writer_key(w, key);
     writer_open(w, '{');
     writer_key(w, "logprob");
-    write_logprob(w, logprob);
+    write_logprob(p, w, logprob);
     writer_key(w, "rank");
     if (rank)
         writer_int(w, rank);
@@ -169,7 +180,7 @@ static void write_item(const struct completion *p, struct writer *w, enum comple
     else if (list == COMPLETION_LIST_PROMPT)
         write_prompt_entry(p, w, e);
     else
-        write_logprob(w, e->logprob);
+        write_logprob(p, w, e->logprob);
 }
 
 /* ---- entries ---- */

@@ -1,6 +1,6 @@
 /* Lists of ids taken out of a text: which are, what is left in their place, and that nothing a client writes is taken for one of them. */
-#include "common/json_ids.h"
 #include "common/err.h"
+#include "common/json_ids.h"
 #include "tests/check.h"
 #include <stdlib.h>
 #include <string.h>
@@ -93,7 +93,8 @@ static void test_find(void)
 /* What is allocated stays below the estimate, for texts that are all lists, all commas, all brackets. */
 static void test_estimate(void)
 {
-    static const char *const pieces[] = {"[1,2,3,4],", "[0,0,0,0],[1,1,1,1],", ",,,,", "[[[[", "[1,2,", "[123456789,123456789,123456789,123456789],"};
+    static const char *const pieces[] = {
+        "[1,2,3,4],", "[0,0,0,0],[1,1,1,1],", ",,,,", "[[[[", "[1,2,", "[123456789,123456789,123456789,123456789],"};
     for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
         struct json_ids taken;
         struct buf text, rest;
