@@ -1,5 +1,6 @@
-"""What an item costs over /v1/completions (echo, logprobs 1, as the harness asks) beside /v1/loglikelihood: items a second, and processor
-time of the server outside the engine, of the engine's threads, and of the clients, each an item.
+"""What an item costs over /v1/completions (echo, logprobs 1, as the harness asks) beside /v1/loglikelihood.
+
+Items a second, and processor time of the server outside the engine, of the engine's threads, and of the clients, each an item.
 
     python3 http_cost.py --program build/dtrnet [--device cpu] [--model DIR] [--items 1000] [--processes 8] [--rounds 3]
     python3 http_cost.py --program old/dtrnet --program new/dtrnet        # two builds side by side, in turns
@@ -30,6 +31,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+import urllib.request
 import zlib
 from pathlib import Path
 
@@ -51,6 +53,7 @@ TINY = {
     "torch_dtype": "bfloat16",
 }
 ASKED = {"max_tokens": 1, "temperature": 0, "logprobs": 1, "echo": True, "seed": 1234}
+WAIT = "dtrnet_device_wait_seconds_total"
 PATHS = {"completions": "/v1/completions", "loglikelihood": "/v1/loglikelihood"}
 
 
@@ -164,6 +167,14 @@ class Server:
             times[thread] = int(ran) / 1e9
         return times
 
+    def counters(self) -> dict[str, float]:
+        """What /metrics counts of steps, and the clock."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=60) as page:
+            lines = page.read().decode().splitlines()
+        found = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+        names = {"steps": "steps_total", "overlapped": "steps_overlapped_total", "busy": "busy_seconds_total"}
+        return {"wall": time.monotonic(), **{k: found.get(f"dtrnet_{v}", 0.0) for k, v in names.items()}, "wait": found.get(WAIT, 0.0)}
+
     def stop(self) -> None:
         """Ends the server."""
         self.process.terminate()
@@ -180,10 +191,12 @@ def measure(args: argparse.Namespace, server: Server, endpoint: str, seed: int) 
     ]
     for c in clients:
         c.start()
+    counted, before = server.counters(), server.cpu_seconds()
     start.wait()
-    began, before = time.monotonic(), server.cpu_seconds()
+    began = time.monotonic()
     got = [results.get(timeout=1800) for _ in clients]
-    after = server.cpu_seconds()
+    after, counted_after = server.cpu_seconds(), server.counters()
+    counts = {k: counted_after[k] - counted[k] for k in counted}
     finish.set()
     for c in clients:
         c.join()
@@ -194,6 +207,10 @@ def measure(args: argparse.Namespace, server: Server, endpoint: str, seed: int) 
         "outside": (sum(spent.values()) - engine) / args.items,
         "engine": engine / args.items,
         "busiest": max(spent.values()) / args.items,
+        "steps": counts["steps"],
+        "overlapped": counts["overlapped"] / max(counts["steps"], 1),
+        "busy": counts["busy"] / counts["wall"],
+        "wait": counts["wait"] / counts["wall"],
         "client": sum(cpu for _, cpu, *_ in got) / args.items,
         "bytes": sum(size for *_, size, _ in got) / args.items,
         "scores": sorted(s for *_, sums in got for s in sums),
@@ -219,7 +236,8 @@ def print_row(program: str, endpoint: str, rounds: list[dict]) -> None:
     print(
         f"{program} {endpoint:13} {mid['rate']:8.0f} items/s  CPU us an item: server outside the engine {1e6 * mid['outside']:6.0f}, "
         f"engine {1e6 * mid['engine']:6.0f}, busiest thread {1e6 * mid['busiest']:6.0f}, clients {1e6 * mid['client']:6.0f}; "
-        f"{mid['bytes']:7.0f} bytes an item; scores {scores}",
+        f"{mid['bytes']:7.0f} bytes an item; {mid['steps']:.0f} steps, {100 * mid['overlapped']:.0f} % overlapped, engine busy "
+        f"{100 * mid['busy']:.0f} % of the time, waiting for the device {100 * mid['wait']:.0f} %; scores {scores}",
         flush=True,
     )
 
