@@ -39,8 +39,7 @@ char *buf_take(struct buf *b, size_t *ret_len)
     return bytes;
 }
 
-/* Room for n more bytes and the NUL. */
-static int reserve(struct buf *b, size_t n)
+int buf_reserve(struct buf *b, size_t n)
 {
     if (n > b->max_bytes - b->len || n > SIZE_MAX / 2 - b->len - 1)
         return ERR_TOO_LARGE;
@@ -65,7 +64,7 @@ int buf_append(struct buf *b, const void *bytes, size_t n)
 {
     if (n == 0)
         return 0;
-    int r = reserve(b, n);
+    int r = buf_reserve(b, n);
     if (r < 0)
         return r;
     memcpy(b->data + b->len, bytes, n);
@@ -87,7 +86,7 @@ int buf_printf(struct buf *b, const char *fmt, ...)
     size_t room = b->cap_bytes ? b->cap_bytes - b->len : 0;
     int n = vsnprintf(room ? b->data + b->len : NULL, room, fmt, ap);
     va_end(ap);
-    int r = n < 0 ? ERR_INTERNAL : (size_t)n < room && (size_t)n <= b->max_bytes - b->len ? 0 : reserve(b, (size_t)n);
+    int r = n < 0 ? ERR_INTERNAL : (size_t)n < room && (size_t)n <= b->max_bytes - b->len ? 0 : buf_reserve(b, (size_t)n);
     if (r >= 0 && (size_t)n >= room)
         vsnprintf(b->data + b->len, (size_t)n + 1, fmt, again);
     va_end(again);

@@ -89,23 +89,44 @@ static int32_t *alloc_ids(struct call *c, size_t n)
     return arena_alloc(&c->arena, n ? n : 1, sizeof(int32_t));
 }
 
-int api_ids(struct call *c, const json_t *array, const char *name, size_t front, int32_t **ret, size_t *ret_n, struct err *err)
+static int bad_id(const struct call *c, const char *name, size_t i, long long id, struct err *err)
 {
-    size_t n = json_array_size(array);
-    int vocab = c->server->info->config->vocab;
-    int32_t *ids = alloc_ids(c, front + n);
-    if (!ids)
-        return err_field(err, ERR_NOMEM, name, "%s: no memory for %zu ids", name, n);
-    for (size_t i = 0; i < n; i++) {
+    return err_field(err, ERR_INVALID, name, "%s[%zu]: token id %lld is outside 0 to %d", name, i, id, c->server->info->config->vocab - 1);
+}
+
+static int copy_ids(struct call *c, const int32_t *from, size_t n, const char *name, int32_t *ids, struct err *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (from[i] >= c->server->info->config->vocab)
+            return bad_id(c, name, i, from[i], err);
+    memcpy(ids, from, n * sizeof(*ids));
+    return 0;
+}
+
+static int read_ids(struct call *c, const json_t *array, const char *name, int32_t *ids, struct err *err)
+{
+    for (size_t i = 0; i < json_array_size(array); i++) {
         const json_t *v = json_array_get(array, i);
         json_int_t id = json_integer_value(v);
         if (!json_is_integer(v))
             return err_field(err, ERR_INVALID, name, "%s[%zu]: a token id must be an integer", name, i);
-        if (id < 0 || id >= vocab)
-            return err_field(err, ERR_INVALID, name, "%s[%zu]: token id %" JSON_INTEGER_FORMAT " is outside 0 to %d", name, i, id,
-                             vocab - 1);
-        ids[front + i] = (int32_t)id;
+        if (id < 0 || id >= c->server->info->config->vocab)
+            return bad_id(c, name, i, id, err);
+        ids[i] = (int32_t)id;
     }
+    return 0;
+}
+
+int api_ids(struct call *c, const json_t *array, const char *name, size_t front, int32_t **ret, size_t *ret_n, struct err *err)
+{
+    size_t n = json_array_size(array);
+    const int32_t *taken = json_ids_find(&c->ids, array, &n);
+    int32_t *ids = alloc_ids(c, front + n);
+    if (!ids)
+        return err_field(err, ERR_NOMEM, name, "%s: no memory for %zu ids", name, n);
+    int r = taken ? copy_ids(c, taken, n, name, ids + front, err) : read_ids(c, array, name, ids + front, err);
+    if (r < 0)
+        return r;
     *ret = ids;
     *ret_n = n;
     return 0;
@@ -170,15 +191,12 @@ int api_prefix_id(struct call *c, const char *name, int32_t *ret, struct err *er
 
 void api_write_token(struct call *c, struct writer *w, int32_t id, bool first, bool as_id)
 {
+    const struct spelling *s = as_id ? NULL : spellings_get(&c->server->spellings, id, first);
     char text[32];
-    size_t len;
-    if (c->server->tokenizer && !as_id && id < tokenizer_vocab_size(c->server->tokenizer)) {
-        const char *s = tokenizer_token_string(c->server->tokenizer, id, first, &len);
-        writer_string(w, s, len);
-    } else {
-        len = (size_t)snprintf(text, sizeof(text), "token_id:%d", id);
-        writer_string(w, text, len);
-    }
+    if (s)
+        writer_raw(w, spellings_bytes(&c->server->spellings, s), s->len);
+    else
+        writer_string(w, text, (size_t)snprintf(text, sizeof(text), "token_id:%d", id));
 }
 
 /* ---- the engine ---- */

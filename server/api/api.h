@@ -6,6 +6,7 @@
 #pragma once
 #include "common/arena.h"
 #include "common/json.h"
+#include "common/json_ids.h"
 #include "engine/tools/flops.h"
 #include "server/api/server.h"
 #include "server/http/http.h"
@@ -18,8 +19,9 @@ struct call {
     struct server *server;
     struct http_request *req; /* NULL: not over HTTP (dtrnet score) */
     struct http_response *resp;
-    uint64_t client; /* who asks (client_id.h); 0: nobody in particular */
-    json_t *body;    /* an object; NULL where the route has none */
+    uint64_t client;     /* who asks (client_id.h); 0: nobody in particular */
+    json_t *body;        /* an object; NULL where the route has none */
+    struct json_ids ids; /* lists that were taken out of it; in the arena */
     struct arena arena;
 };
 

@@ -1,9 +1,10 @@
 /* What the files of POST /v1/completions share: the request as it was understood, its sequences, and the pieces of its answer.
  *
  * completion_parse.c reads and checks; api_completions.c runs it and answers at once; completion_stream.c answers in events;
- * completion_text.c makes text of tokens; completion_write.c writes choices. */
+ * completion_text.c makes text of tokens; completion_write.c writes choices, completion_lists.c what they list of each token. */
 #pragma once
 #include "server/api/api.h"
+#include "server/api/float_memo.h"
 #include "server/api/progress.h"
 #include "server/api/stop.h"
 #include "server/api/token_times.h"
@@ -55,6 +56,7 @@ struct completion {
     struct stop_set stop;
     struct eval_request *reqs;         /* [n_choices] */
     struct completion_choice *choices; /* [n_choices] */
+    struct float_memo *floats;         /* of its answer */
     time_t created;
 };
 
@@ -80,15 +82,22 @@ const char *completion_finish(const struct completion *p, int i, bool ended);
 /* The echoed text of a prompt, appended to `out`. */
 int completion_prompt_text(const struct completion *p, const struct completion_prompt *prompt, struct buf *out);
 
-/* One entry of the logprobs lists. */
-struct completion_entry {
-    int32_t id;
-    float logprob;
-    bool scored;            /* false: null (the first token of a prompt) */
-    bool first, silent;     /* the first of its text; adds no text */
-    const int32_t *top_ids; /* [k1], best first */
-    const float *top_logprobs;
+/* The lists of an answer, in their order: the members of "logprobs", and beside it vLLM's prompt_logprobs. */
+enum completion_list {
+    COMPLETION_LIST_TOKENS,
+    COMPLETION_LIST_LOGPROBS,
+    COMPLETION_LIST_TOP,
+    COMPLETION_LIST_OFFSETS,
+    COMPLETION_LIST_PROMPT,
+    COMPLETION_LISTS
 };
+/* A list's key and its bracket. */
+void completion_open_list(struct writer *w, enum completion_list list);
+/* Entries of such a list of choice i: an echoed prompt's first, then the generated ones. */
+size_t completion_list_length(const struct completion *p, int i, enum completion_list list);
+/* Writes entries from .. to-1; *chars is the offset of the first one's text, and is moved by the list of offsets. */
+void completion_write_entries(struct completion *p, struct writer *w, const struct engine_ticket *t, int i, enum completion_list list,
+                              size_t from, size_t to, size_t *chars);
 
 /* "logprobs": {...} or null for generated tokens from .. to-1 of choice i, as events have them; *chars is the offset of the first and is moved
  * behind the last. */
@@ -99,7 +108,7 @@ void completion_write_logprobs(struct completion *p, struct writer *w, const str
 struct completion_cursor {
     int choice;
     bool begun;
-    int list;         /* of the logprobs; behind them prompt_logprobs */
+    int list;         /* enum completion_list */
     size_t at, chars; /* entry of the list; offset of its token */
 };
 #define COMPLETION_SLICE 256 /* entries of a list that are written at once */

@@ -331,7 +331,8 @@ static int fill_requests(struct call *c, struct completion *p, double begin_s, s
     p->n_choices = (int)p->n_prompts * p->n;
     p->reqs = arena_alloc(&c->arena, (size_t)p->n_choices, sizeof(*p->reqs));
     p->choices = arena_alloc(&c->arena, (size_t)p->n_choices, sizeof(*p->choices));
-    if (!p->reqs || !p->choices)
+    p->floats = arena_alloc(&c->arena, 1, sizeof(*p->floats));
+    if (!p->reqs || !p->choices || !p->floats)
         return err_field(err, ERR_NOMEM, "prompt", "no memory for %d sequences", p->n_choices);
     for (int i = 0; i < p->n_choices; i++) {
         const struct completion_prompt *prompt = &p->prompts[i / p->n];

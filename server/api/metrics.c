@@ -150,7 +150,11 @@ int metrics_write(struct metrics *m, const struct metrics_names *n, const struct
     metrics_one(p, "dtrnet_sequences_failed_total", "counter", "Sequences that failed in the engine.", (double)s->requests_failed);
     metrics_one(p, "dtrnet_sequences_cancelled_total", "counter", "Sequences whose client went away.", (double)s->requests_cancelled);
     metrics_one(p, "dtrnet_steps_total", "counter", "Forward passes.", (double)s->steps);
+    metrics_one(p, "dtrnet_steps_overlapped_total", "counter", "Forward passes that began while another was under way.",
+                (double)s->steps_overlapped);
     metrics_one(p, "dtrnet_busy_seconds_total", "counter", "Seconds spent in forward passes.", s->busy_s);
+    metrics_one(p, "dtrnet_device_wait_seconds_total", "counter", "Of dtrnet_busy_seconds_total, seconds spent waiting for the device.",
+                s->wait_s);
     write_busy(p, s);
     metrics_one(p, "dtrnet_rows_computed_total", "counter", "Positions computed.", (double)s->rows_computed);
     metrics_one(p, "dtrnet_rows_cached_total", "counter", "Positions taken from the prefix tree instead.", (double)s->rows_cached);

@@ -140,6 +140,9 @@ int server_load(struct server *s, struct err *err)
     if (s->tokenizer && tokenizer_vocab_size(s->tokenizer) > s->info->config->vocab)
         log_warn(s->log, "the tokenizer has %d ids, the model %d: text with ids beyond the model's is refused",
                  tokenizer_vocab_size(s->tokenizer), s->info->config->vocab);
+    r = spellings_init(&s->spellings, s->tokenizer, s->info->config->vocab, err);
+    if (r < 0)
+        return r;
     limit_requests(s);
     atomic_store(&s->loaded, true);
     return 0;
@@ -163,6 +166,7 @@ void server_close(struct server *s)
     if (!s)
         return;
     engine_close(s->engine);
+    spellings_done(&s->spellings);
     tokenizer_close(s->tokenizer);
     pthread_mutex_destroy(&s->noted_lock);
     arena_done(&s->arena);

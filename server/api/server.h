@@ -7,6 +7,7 @@
 #include "server/api/client_id.h"
 #include "server/api/keys.h"
 #include "server/api/metrics.h"
+#include "server/api/spellings.h"
 #include "tokenizer/tokenizer.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -37,6 +38,7 @@ struct server {
     struct engine *engine;
     const struct engine_info *info;
     struct tokenizer *tokenizer; /* NULL: the checkpoint has none, requests are made of ids */
+    struct spellings spellings;  /* of its tokens in answers */
     char tokenizer_hash[65];     /* of its files (tokenizer_hash.h); empty without one */
     int32_t bos, eos;            /* -1: none. From the settings, else the tokenizer's files, else the checkpoint's */
     struct metrics metrics;

@@ -99,11 +99,26 @@ static int begin_stream(struct http_exchange *x, struct http_response *resp)
     return r;
 }
 
+/* Does the client sit on this machine, as far as its address and what a proxy would add tell? */
+static bool is_local(const struct http_exchange *x)
+{
+    static const unsigned char ipv4[13] = {[10] = 0xff, [11] = 0xff, [12] = 127}, ipv6[16] = {[15] = 1};
+    static const char *const proxied[] = {"X-Forwarded-For", "Forwarded", "Via"};
+    unsigned char peer[16];
+    if (!http_peer(&x->req, peer) || (memcmp(peer, ipv4, sizeof(ipv4)) && memcmp(peer, ipv6, sizeof(ipv6))))
+        return false;
+    for (size_t i = 0; i < sizeof(proxied) / sizeof(proxied[0]); i++)
+        if (http_header(&x->req, proxied[i]))
+            return false;
+    return true;
+}
+
 /* Events are sent as they are, so that each arrives when it is sent. */
 static void compress(struct http_exchange *x, struct http_response *resp)
 {
     bool streams = resp->stream.next && !x->stream_ended;
-    x->may_gzip = x->h->o.gzip && !resp->events && (streams || resp->body.len >= GZIP_LEAST_BYTES);
+    bool wanted = x->h->o.gzip == HTTP_GZIP_ON || (x->h->o.gzip == HTTP_GZIP_AUTO && !is_local(x));
+    x->may_gzip = wanted && !resp->events && (streams || resp->body.len >= GZIP_LEAST_BYTES);
     if (!x->may_gzip || !gzip_accepted(http_header(&x->req, "Accept-Encoding")))
         return;
     x->gzipped = streams ? gzip_stream(&x->stream, &x->piece, &x->req.charge) : gzip_body(&resp->body, &x->req.charge);

@@ -56,6 +56,9 @@ struct http_response {
     bool events;                /* each piece of the stream is sent at once; else a short answer is sent whole */
 };
 
+/* AUTO: of those that are not on this machine, where sending the bytes costs less than compressing them. Who asks for another is not. */
+enum http_gzip { HTTP_GZIP_OFF, HTTP_GZIP_AUTO, HTTP_GZIP_ON };
+
 struct http_options {
     const char *host;
     int port;                                 /* 0: a free one */
@@ -67,7 +70,7 @@ struct http_options {
     size_t min_rate;         /* so many bytes a second must move, on average */
     size_t max_body_bytes;   /* larger bodies never reach the handler */
     const char *cors_origin; /* cors.h; NULL: none */
-    bool gzip;               /* compress answers for clients that ask for it */
+    enum http_gzip gzip;     /* whose answers are compressed, of the clients that ask for it */
     struct budget *budget;   /* of all requests; borrowed; NULL: none */
     struct log *log;
     int (*write_error)(struct buf *out, const struct err *err); /* the body of an error that the library answers by itself */

@@ -1,5 +1,6 @@
 /* See routes.h. */
 #include "server/http/routes.h"
+#include "server/api/body.h"
 #include "server/http/hosts.h"
 #include <malloc.h>
 #include <math.h>
@@ -9,12 +10,15 @@
 #define TRIM_BYTES ((size_t)32 << 20) /* requests that held more give memory back to the machine when they end */
 #define RETRY_AFTER_S 2
 
+static const char *const prompt[] = {"prompt", NULL}, *const pair[] = {"context", "continuations", NULL},
+                         *const texts[] = {"text", "texts", NULL};
+
 static const struct route table[] = {
-    {"POST", "/v1/completions", api_completions, .has_body = true, .queued = true},
+    {"POST", "/v1/completions", api_completions, .has_body = true, .queued = true, .ids = prompt},
     {"POST", "/v1/chat/completions", api_chat_completions},
-    {"POST", "/v1/loglikelihood", api_loglikelihood, .has_body = true, .queued = true},
-    {"POST", "/v1/loglikelihood_rolling", api_loglikelihood_rolling, .has_body = true, .queued = true},
-    {"POST", "/v1/routing", api_routing, .has_body = true, .queued = true},
+    {"POST", "/v1/loglikelihood", api_loglikelihood, .has_body = true, .queued = true, .ids = pair},
+    {"POST", "/v1/loglikelihood_rolling", api_loglikelihood_rolling, .has_body = true, .queued = true, .ids = texts},
+    {"POST", "/v1/routing", api_routing, .has_body = true, .queued = true, .ids = texts},
     {"POST", "/tokenize", api_tokenize, .quiet = true, .has_body = true},
     {"POST", "/detokenize", api_detokenize, .quiet = true, .has_body = true},
     {"GET", "/tokenizer_info", api_tokenizer_info},
@@ -133,21 +137,6 @@ int routes_admit(void *user, struct http_request *req, struct err *err)
     return r;
 }
 
-/* The text is not needed beside what was parsed of it. */
-static int parse_body(struct call *c, struct err *err)
-{
-    struct charge *charge = &c->req->charge;
-    size_t most = json_estimate(c->req->body, c->req->body_len);
-    if (!charge_take(charge, most))
-        return charge_error(charge, err);
-    int r = json_parse_with_nul(c->req->body, c->req->body_len, "body", &c->body, err);
-    charge_change(charge, most, r < 0 ? 0 : json_parsed_bytes());
-    http_drop_body(c->req);
-    if (r >= 0 && !json_is_object(c->body))
-        r = err_field(err, ERR_INVALID, "body", "the body must be a JSON object");
-    return r;
-}
-
 static int run_handler(struct call *c, const struct err *body_error, struct err *err)
 {
     const struct route *route = NULL;
@@ -159,7 +148,7 @@ static int run_handler(struct call *c, const struct err *body_error, struct err 
     if (r != 0)
         return r;
     if (route->has_body)
-        r = parse_body(c, err);
+        r = body_parse(c, route->ids, err);
     if (r >= 0)
         r = route->handler(c, err);
     return r == ERR_NOMEM && c->req->charge.refused ? charge_error(&c->req->charge, err) : r;

@@ -9,11 +9,12 @@ typedef int (*route_handler)(struct call *c, struct err *err);
 struct route {
     const char *method, *path; /* a path that ends in '/', but for "/" itself, stands for everything below it */
     route_handler handler;
-    bool open;     /* no key needed */
-    bool quiet;    /* logged at debug level: probes */
-    bool has_body; /* a JSON object */
-    bool queued;   /* runs in the engine: refused before its body while the queue is full */
-    bool early;    /* answered while the model is being loaded, too */
+    bool open;              /* no key needed */
+    bool quiet;             /* logged at debug level: probes */
+    bool has_body;          /* a JSON object */
+    bool queued;            /* runs in the engine: refused before its body while the queue is full */
+    bool early;             /* answered while the model is being loaded, too */
+    const char *const *ids; /* members of the body that may hold lists of ids (common/json_ids.h); NULL: none */
 };
 
 const struct route *routes_table(int *ret_n);

@@ -16,6 +16,26 @@ static inline struct writer writer_on(struct buf *b)
     return (struct writer){.buf = b};
 }
 
+/* For values that are many: the place where the next one's bytes go, behind its comma, with room for n of them; NULL after an error. Then
+ * writer_end says where they end. */
+static inline char *writer_begin(struct writer *w, size_t n)
+{
+    struct buf *b = w->buf;
+    if (w->code >= 0 && b->cap_bytes - b->len < n + 2)
+        w->code = buf_reserve(b, n + 1);
+    if (w->code < 0)
+        return NULL;
+    b->data[b->len] = ',';
+    return b->data + b->len + w->comma;
+}
+
+static inline void writer_end(struct writer *w, char *end)
+{
+    w->buf->len = (size_t)(end - w->buf->data);
+    *end = 0;
+    w->comma = true;
+}
+
 void writer_open(struct writer *w, char bracket);   /* '{' or '[' */
 void writer_close(struct writer *w, char bracket);  /* '}' or ']' */
 void writer_key(struct writer *w, const char *key); /* plain ASCII */

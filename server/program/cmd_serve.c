@@ -138,7 +138,9 @@ static int listen_on(struct service *s, struct err *err)
         .min_rate = o->min_rate,
         .max_body_bytes = o->max_body_bytes,
         .cors_origin = o->cors_origin,
-        .gzip = o->gzip,
+        .gzip = !strcmp(o->gzip, "on")   ? HTTP_GZIP_ON
+                : strcmp(o->gzip, "off") ? HTTP_GZIP_AUTO
+                                         : HTTP_GZIP_OFF,
         .budget = &s->budget,
         .log = s->log,
         .write_error = api_write_error,

@@ -41,7 +41,7 @@ struct options {
     size_t max_body_bytes, request_memory; /* request_memory 0: a share of what is free */
     bool tokenizer_info;
     const char *cors_origin; /* "*", or origins with commas between; NULL: none */
-    bool gzip;
+    const char *gzip;        /* "auto", "on", "off" */
     double shutdown_delay_s;
     int drain_timeout_s;
     /* inspect, bench */

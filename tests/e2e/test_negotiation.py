@@ -88,7 +88,21 @@ def test_what_is_sent_as_it_is() -> None:
     assert head.headers["content-encoding"] == "gzip" and head.data == b""
 
 
+def test_own_machine() -> None:
+    """By default who asks over the loopback gets plain bytes, and who asks through a proxy that tells of it does not."""
+    with Process("--kv-cache-memory", "64M") as plain:
+        asks = {"Accept-Encoding": "gzip"}
+        assert "content-encoding" not in plain.client.call("GET", "/openapi.json", headers=asks).headers
+        for name, value in (("X-Forwarded-For", "192.0.2.1"), ("Via", "1.1 proxy"), ("Forwarded", "for=192.0.2.1")):
+            answer = plain.client.call("GET", "/openapi.json", headers={**asks, name: value}, check=False)
+            assert answer.headers["content-encoding"] == "gzip", name
+    with Process("--kv-cache-memory", "64M", "--gzip", "off") as never:
+        assert (
+            "content-encoding" not in never.client.call("GET", "/openapi.json", headers={**asks, "Via": "1.1 proxy"}, check=False).headers
+        )
+
+
 if __name__ == "__main__":
-    with Process("--cors-origin", f"https://a.example,{ORIGIN}", "--kv-cache-memory", "64M") as server:
+    with Process("--gzip", "on", "--cors-origin", f"https://a.example,{ORIGIN}", "--kv-cache-memory", "64M") as server:
         client = server.client
         sys.exit(run_tests(globals()))

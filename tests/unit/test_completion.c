@@ -198,15 +198,50 @@ static void test_streamed_stop(void)
     buf_done(&a.out);
 }
 
+/* Every id's spelling is what the writer makes of it; offsets count the characters that begin in its bytes. */
+static void test_spellings(void)
+{
+    struct spellings s;
+    struct buf b;
+    int n = tokenizer_vocab_size(server.tokenizer);
+    CHECK_INT(spellings_init(&s, server.tokenizer, n + 5, NULL), 0);
+    CHECK_INT(s.n, n);
+    CHECK(spellings_get(&s, n, true) == NULL && spellings_get(&s, n, false) == NULL);
+    buf_init(&b, 1 << 16);
+    for (int32_t id = 0; id < n; id++)
+        for (int first = 0; first < 2; first++) {
+            const struct spelling *one = spellings_get(&s, id, first);
+            size_t len, chars = 0;
+            const char *text = tokenizer_token_string(server.tokenizer, id, first, &len);
+            buf_clear(&b);
+            json_put_string(&b, text, len);
+            if (one->len != b.len || memcmp(spellings_bytes(&s, one), b.data, b.len))
+                CHECK_STR(spellings_bytes(&s, one), b.data);
+            text = tokenizer_token_bytes(server.tokenizer, id, first, &len);
+            for (size_t i = 0; i < len; i++)
+                chars += ((unsigned char)text[i] & 0xc0) != 0x80;
+            if (one->chars != chars || one->inside != (len && ((unsigned char)text[0] & 0xc0) == 0x80))
+                CHECK_INT(id, -1);
+        }
+    buf_done(&b);
+    spellings_done(&s);
+    CHECK_INT(spellings_init(&s, NULL, 100, NULL), 0);
+    CHECK(spellings_get(&s, 0, true) == NULL);
+    spellings_done(&s);
+}
+
 int main(void)
 {
     struct err err = {0};
     if (!CHECK_INT(tokenizer_open(MODEL_DIR, TOKENIZER_RULES_4, NULL, &server.tokenizer, &err), 0))
         return check_result();
+    CHECK_INT(spellings_init(&server.spellings, server.tokenizer, FAKE_VOCAB, &err), 0);
+    test_spellings();
     test_a_token_a_piece();
     test_stops_do_not_depend_on_time();
     test_failure_behind_the_stop();
     test_streamed_stop();
+    spellings_done(&server.spellings);
     tokenizer_close(server.tokenizer);
     return check_result();
 }

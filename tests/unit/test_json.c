@@ -151,6 +151,9 @@ static void check_float(float v)
     }
     if (digits_of(text) > shortest)
         CHECK_STR(text, other);
+    snprintf(other, sizeof(other), "%.*e", shortest - 1, (double)v);
+    if (strtod(text, NULL) != strtod(other, NULL)) /* of that many digits the nearest */
+        CHECK_STR(text, other);
     if (!CHECK_INT(json_parse(text, (size_t)len, text, &j, NULL), 0))
         CHECK_STR(text, "a JSON number");
     json_decref(j);
@@ -186,6 +189,11 @@ static void test_floats(void)
         if (i != 11)
             CHECK_STR(text, rows[i].text);
         check_float(rows[i].v);
+    }
+    for (int e = -40; e < 24; e++) { /* below a power of two the floats lie twice as close */
+        check_float(ldexpf(1, e));
+        check_float(nextafterf(ldexpf(1, e), 0));
+        check_float(nextafterf(ldexpf(1, e), INFINITY));
     }
     uint32_t x = 12345;
     for (int i = 0; i < 60000; i++) {

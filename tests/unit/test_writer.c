@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 static void test_structure(void)
 {
@@ -49,6 +50,34 @@ static void test_structure(void)
     buf_done(&b);
 }
 
+/* Values that are put in place have their commas, and room for what was asked, from the first byte of a buffer on. */
+static void test_in_place(void)
+{
+    struct buf b;
+    buf_init(&b, 1 << 16);
+    struct writer w = writer_on(&b);
+    writer_open(&w, '[');
+    for (size_t i = 0; i < 100; i++) {
+        char *o = writer_begin(&w, i);
+        if (!CHECK(o != NULL))
+            break;
+        CHECK(b.cap_bytes >= (size_t)(o - b.data) + i + 1);
+        memset(o, '1', i);
+        if (i)
+            writer_end(&w, o + i);
+        writer_int(&w, 2);
+    }
+    writer_close(&w, ']');
+    CHECK_INT(strncmp(b.data, "[2,1,2,11,2,111,2,", 18), 0);
+    CHECK_INT(b.len, strlen(b.data));
+    b.max_bytes = b.len + 10;
+    CHECK(writer_begin(&w, 9) != NULL);
+    CHECK(writer_begin(&w, 1 << 16) == NULL);
+    CHECK_INT(w.code, ERR_TOO_LARGE);
+    CHECK(writer_begin(&w, 1) == NULL);
+    buf_done(&b);
+}
+
 static void test_error_sticks(void)
 {
     struct buf b;
@@ -68,6 +97,7 @@ static void test_error_sticks(void)
 int main(void)
 {
     test_structure();
+    test_in_place();
     test_error_sticks();
     return check_result();
 }
