@@ -122,11 +122,51 @@ __device__ __forceinline__ void feed_queries(const struct attention_args &a, con
     }
 }
 
-/* Numbers of the block's pieces: the first is fixed, the others come from the counter, asked for one turn ahead. */
+/* The tile of run i, whose one row is row i; without rows where that does not attend. */
+__device__ __forceinline__ struct attention_tile only_tile(const struct attention_args &a, int i)
+{
+    const struct kern_run run = a.runs[i];
+    int start = a.run_start[i], rows = (a.run_start[i + 1] - start) * (a.h / a.hk);
+    return {start, 0, rows, rows ? a.visible[i] : 0, run.table_off + (int64_t)a.layer * run.table_cap};
+}
+
+__device__ __forceinline__ struct attention_tile piece_tile(const struct sm90_attention_args &p, int number, int total)
+{
+    const struct attention_tile none = {0, 0, 0, 0, 0};
+    if (number >= total)
+        return none;
+    return p.direct ? only_tile(p.a, number / p.a.hk) : p.tiles.tile[number / p.a.hk];
+}
+
+/* `number`, or the next of the block's whose run has a row that attends. */
+__device__ __forceinline__ int attending_piece(const struct sm90_attention_args &p, int number, int total)
+{
+    const int *start = p.a.run_start;
+    while (number < total && start[number / p.a.hk] == start[number / p.a.hk + 1])
+        number += gridDim.x;
+    return number;
+}
+
+/* Numbers of the block's pieces. The first is fixed, the others come from the counter, asked for one turn ahead; where there is no list, each is gridDim.x
+ * after the one before. */
 struct piece_numbers {
-    int asked; /* thread 0: the number that the next turn gets */
-    __device__ __forceinline__ int take(const struct sm90_attention_args &p, const struct attention_smem &m, int turn)
+    int asked; /* the number that the next turn gets: thread 0's; of all threads without a list */
+    __device__ __forceinline__ int first(const struct sm90_attention_args &p, int total)
     {
+        int number = p.direct ? attending_piece(p, blockIdx.x, total) : blockIdx.x;
+        if (p.direct)
+            asked = attending_piece(p, number + gridDim.x, total);
+        else
+            asked = gridDim.x + (threadIdx.x ? 0 : atomicAdd(p.tiles.taken, 1));
+        return number;
+    }
+    __device__ __forceinline__ int take(const struct sm90_attention_args &p, const struct attention_smem &m, int turn, int total)
+    {
+        if (p.direct) {
+            int number = asked;
+            asked = attending_piece(p, number + gridDim.x, total);
+            return number;
+        }
         if (threadIdx.x == 0) {
             m.number[turn % 2] = asked;
             asked = gridDim.x + atomicAdd(p.tiles.taken, 1);
@@ -144,21 +184,21 @@ __device__ __forceinline__ void feed_attention(const struct sm90_attention_args 
     typedef attention_shape<HD, WGS, BN> S;
     static_assert(S::ROWS == 128, "a feeding thread a row");
     const struct attention_args &a = p.a;
-    const struct attention_tile none = {0, 0, 0, 0, 0};
     struct feeder<S::STAGES >= 3 ? 3 : 1> f = {
     };
-    struct piece_numbers numbers = {(int)(gridDim.x + (threadIdx.x ? 0 : atomicAdd(p.tiles.taken, 1)))};
-    int number = blockIdx.x, head = number % a.hk, fed = 0; /* fed: tiles so far; stage = fed % STAGES, phase = fed / STAGES % 2 */
-    struct attention_tile tile = number < total ? p.tiles.tile[number / a.hk] : none;
+    struct piece_numbers numbers;
+    int number = numbers.first(p, total), head = number % a.hk,
+        fed = 0; /* fed: tiles so far; stage = fed % STAGES, phase = fed / STAGES % 2 */
+    struct attention_tile tile = piece_tile(p, number, total);
     int row = packed_row(a, tile), visible = row >= 0 ? a.visible[row] : 0;
-    number = numbers.take(p, m, 1);
-    struct attention_tile next = number < total ? p.tiles.tile[number / a.hk] : none;
+    number = numbers.take(p, m, 1, total);
+    struct attention_tile next = piece_tile(p, number, total);
     for (int turn = 0;; turn++) {
         int next_head = number % a.hk, next_row = packed_row(a, next), next_visible = 0;
         struct key_slots<BN> slots;
         slots.read(a.tables + tile.slots, tile.n_keys, 0);
-        number = numbers.take(p, m, turn);
-        struct attention_tile after = number < total ? p.tiles.tile[number / a.hk] : none;
+        number = numbers.take(p, m, turn, total);
+        struct attention_tile after = piece_tile(p, number, total);
         barrier_wait(m.q_empty, turn % 2 ^ 1);
         feed_queries<T, HD, S::ROWS>(a, m, tile, head, row, visible);
         f.issued(m.q_full);

@@ -43,7 +43,7 @@ struct recording {
 enum scratch_use { SCRATCH_GATHER, SCRATCH_TILES, SCRATCH_ROUTE, SCRATCH_COUNTERS, SCRATCH_MAMBA, SCRATCH_COLLECTIVE, SCRATCH_USES };
 
 /* A kernel that may have `bytes` of shared memory on this device. */
-enum { ALLOWED_MAX = 64 };
+enum { ALLOWED_MAX = 128 };
 struct shared_allowed {
     const void *kernel;
     int bytes;
@@ -58,6 +58,7 @@ struct cuda_ctx {
     cudaStream_t stream;
     int device, n_sm, smem_bytes; /* shared memory of a multiprocessor */
     enum cuda_level level;        /* the best kernels to use */
+    bool chains;                  /* the device and its code can start a kernel early (chain.cuh) */
     struct {
         const void *kernel;
         int bytes;

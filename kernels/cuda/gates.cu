@@ -5,6 +5,7 @@ enum { THREADS = 128 };
 
 __global__ static void copy_row(float *dst, const float *src, int d, struct rows n)
 {
+    chain_enter();
     if (blockIdx.x >= rows_count(n))
         return;
     size_t row = (size_t)row_at(n, blockIdx.x) * d;
@@ -16,12 +17,13 @@ static int copy_rows_cuda(struct kern_ctx *k, struct dev_f32 *dst, const struct 
 {
     if (n.n_max == 0)
         return 0;
-    copy_row<<<n.n_max, THREADS, 0, ctx_of(k)->stream>>>(f32_of(dst), f32_of(src), d, n);
+    chain_launch(ctx_of(k), copy_row, n.n_max, THREADS, 0, f32_of(dst), f32_of(src), d, n);
     return launched(k, "copy_rows");
 }
 
 __global__ static void gather_row(float *dst, const float *src, int d, struct rows n)
 {
+    chain_enter();
     if (blockIdx.x >= rows_count(n))
         return;
     size_t to = (size_t)blockIdx.x * d, from = (size_t)row_at(n, blockIdx.x) * d;
@@ -33,12 +35,13 @@ static int gather_rows_cuda(struct kern_ctx *k, struct dev_f32 *dst, const struc
 {
     if (n.n_max == 0)
         return 0;
-    gather_row<<<n.n_max, THREADS, 0, ctx_of(k)->stream>>>(f32_of(dst), f32_of(src), d, n);
+    chain_launch(ctx_of(k), gather_row, n.n_max, THREADS, 0, f32_of(dst), f32_of(src), d, n);
     return launched(k, "gather_rows");
 }
 
 template <enum blend_mode MODE> __global__ void blend_row(float *x, const float *x0, const float *gate, int d, struct rows n)
 {
+    chain_enter();
     if (blockIdx.x >= rows_count(n))
         return;
     int r = row_at(n, blockIdx.x);
@@ -54,7 +57,7 @@ static int blend_cuda(struct kern_ctx *k, struct dev_f32 *x, const struct dev_f3
     if (n.n_max == 0)
         return 0;
     auto kernel = mode == BLEND_ADD ? blend_row<BLEND_ADD> : blend_row<BLEND_TOWARDS>;
-    kernel<<<n.n_max, THREADS, 0, ctx_of(k)->stream>>>(f32_of(x), f32_of(x0), f32_of(gate), d, n);
+    chain_launch(ctx_of(k), kernel, n.n_max, THREADS, 0, f32_of(x), f32_of(x0), f32_of(gate), d, n);
     return launched(k, "blend");
 }
 

@@ -4,6 +4,7 @@
 /* dst[i] = src[idx[i]], rows of `chunks` 16-byte pieces. */
 __global__ static void gather_rows(uint4 *dst, const uint4 *src, int chunks, size_t ld_chunks, struct rows n)
 {
+    chain_enter();
     const int m = rows_count(n), *idx = i32_of(n.idx);
     for (int i = blockIdx.x * blockDim.y + threadIdx.y; i < m; i += gridDim.x * blockDim.y)
         for (int j = threadIdx.x; j < chunks; j += 32)
@@ -17,7 +18,7 @@ int matmul_gather(struct cuda_ctx *c, struct matmul_in *in, int k, size_t size, 
     if (!dst)
         return c->failed.code ? c->failed.code : ERR_NOMEM;
     int blocks = div_up(n.n_max, 8) < 8 * c->n_sm ? div_up(n.n_max, 8) : 8 * c->n_sm;
-    gather_rows<<<blocks, dim3(32, 8), 0, c->stream>>>((uint4 *)dst, (const uint4 *)in->x, chunks, in->ldx * size / 16, n);
+    chain_launch(c, gather_rows, blocks, dim3(32, 8), 0, (uint4 *)dst, (const uint4 *)in->x, chunks, in->ldx * size / 16, n);
     in->x = dst;
     in->ldx = (int)(chunks * 16 / size);
     return launched(&c->k, "gather_rows");

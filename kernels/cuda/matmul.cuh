@@ -17,8 +17,8 @@ struct kern_matrix {
      * Level wgmma: f16, all times 1 / term_unscale (matrix_terms.cu). */
     void *terms; /* [rows, n_terms * term_ld] */
     int n_terms, term_ld;
-    float term_unscale;       /* a power of two */
-    CUtensorMap box64, box32; /* level wgmma: boxes of 64 columns and 64 or 32 rows */
+    float term_unscale;                    /* a power of two */
+    CUtensorMap box64, box32, box16, box8; /* level wgmma: boxes of 64 columns and so many rows */
 };
 
 enum matmul_end { END_ACT, END_F32, END_RESIDUAL, END_SWIGLU };
@@ -64,5 +64,9 @@ int matmul_simt(struct cuda_ctx *c, const struct matmul_in *in, const struct ker
 /* 16-bit, x as tensor_map_fits: level mma, and wgmma (where the rows must be the first of x). */
 int matmul_mma(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 int matmul_accurate_mma(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
+/* Of 512 rows at most; its cost is in rows of tiles that the busiest multiprocessor brings in. */
+enum { FEW_ROWS_MAX = 512 };
+int matmul_few_cost(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out);
+int matmul_few_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 int matmul_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 int matmul_accurate_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);

@@ -166,6 +166,7 @@ __device__ static void place_block(const struct place_args &a, int block, int n)
 __global__ void __launch_bounds__(THREADS) place_rows(struct place_args a)
 {
     __shared__ int number;
+    chain_enter();
     if (threadIdx.x == 0)
         number = atomicAdd(a.started, 1);
     __syncthreads();
@@ -205,7 +206,7 @@ static int place_cuda(struct kern_ctx *k, const struct kern_step *s, int layer, 
                            .started = counters,
                            .finished = counters + 1,
                            .told = (told_word *)(counters + 2)};
-    place_rows<<<blocks, THREADS, 0, c->stream>>>(a);
+    chain_launch(c, place_rows, blocks, THREADS, 0, a);
     return launched(k, "place");
 }
 

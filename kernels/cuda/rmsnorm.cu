@@ -8,6 +8,7 @@ enum { ROWS_A_BLOCK = 8 };
 template <typename T, int CHUNKS, bool Z>
 __global__ void rmsnorm_rows(T *y, float *z, const float *x, const float *w, struct rows n, int d4, float eps)
 {
+    chain_enter();
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y, lane = threadIdx.x;
     if (i >= rows_count(n))
         return;
@@ -39,6 +40,7 @@ __global__ void rmsnorm_rows(T *y, float *z, const float *x, const float *w, str
 
 template <typename T> __global__ void rmsnorm_any(T *y, float *z, const float *x, const float *w, struct rows n, int d, float eps)
 {
+    chain_enter();
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y;
     if (i >= rows_count(n))
         return;
@@ -57,6 +59,7 @@ template <typename T> __global__ void rmsnorm_any(T *y, float *z, const float *x
 
 __global__ static void rmsnorm_f32(float *y, float *z, const float *x, const float *w, struct rows n, int d, float eps)
 {
+    chain_enter();
     int i = (blockIdx.x * ROWS_A_BLOCK + threadIdx.y) * 2 + threadIdx.x / LANES;
     bool real = i < rows_count(n);
     size_t row = real ? (size_t)row_at(n, i) * d : 0;
@@ -70,15 +73,15 @@ __global__ static void rmsnorm_f32(float *y, float *z, const float *x, const flo
 }
 
 template <bool Z, typename T>
-static void start(T *y, float *z, const float *x, const float *w, struct rows n, int d, float eps, cudaStream_t s)
+static void start(T *y, float *z, const float *x, const float *w, struct rows n, int d, float eps, struct cuda_ctx *c)
 {
     dim3 grid(div_up(n.n_max, ROWS_A_BLOCK)), block(32, ROWS_A_BLOCK);
     if (d % 4 == 0 && d <= 1024)
-        rmsnorm_rows<T, 8, Z><<<grid, block, 0, s>>>(y, z, x, w, n, d / 4, eps);
+        chain_launch(c, rmsnorm_rows<T, 8, Z>, grid, block, 0, y, z, x, w, n, d / 4, eps);
     else if (d % 4 == 0 && d <= 2048)
-        rmsnorm_rows<T, 16, Z><<<grid, block, 0, s>>>(y, z, x, w, n, d / 4, eps);
+        chain_launch(c, rmsnorm_rows<T, 16, Z>, grid, block, 0, y, z, x, w, n, d / 4, eps);
     else
-        rmsnorm_any<T><<<grid, block, 0, s>>>(y, z, x, w, n, d, eps);
+        chain_launch(c, rmsnorm_any<T>, grid, block, 0, y, z, x, w, n, d, eps);
 }
 
 static int rmsnorm_cuda(struct kern_ctx *k, struct dev_act *y, struct dev_f32 *z, const struct dev_f32 *x, const struct dev_f32 *w,
@@ -86,18 +89,18 @@ static int rmsnorm_cuda(struct kern_ctx *k, struct dev_act *y, struct dev_f32 *z
 {
     if (n.n_max == 0)
         return 0;
-    cudaStream_t s = ctx_of(k)->stream;
+    struct cuda_ctx *c = ctx_of(k);
     if (k->act == DTYPE_F32) {
-        rmsnorm_f32<<<div_up(n.n_max, 2 * ROWS_A_BLOCK), dim3(32, ROWS_A_BLOCK), 0, s>>>((float *)act_of(y), f32_of(z), f32_of(x),
-                                                                                         f32_of(w), n, d, eps);
+        chain_launch(c, rmsnorm_f32, div_up(n.n_max, 2 * ROWS_A_BLOCK), dim3(32, ROWS_A_BLOCK), 0, (float *)act_of(y), f32_of(z), f32_of(x),
+                     f32_of(w), n, d, eps);
         return launched(k, "rmsnorm");
     }
     return with_type(k->act, [&](auto t) {
         typedef decltype(t) T;
         if (z)
-            start<true>((T *)act_of(y), f32_of(z), f32_of(x), f32_of(w), n, d, eps, s);
+            start<true>((T *)act_of(y), f32_of(z), f32_of(x), f32_of(w), n, d, eps, c);
         else
-            start<false>((T *)act_of(y), (float *)NULL, f32_of(x), f32_of(w), n, d, eps, s);
+            start<false>((T *)act_of(y), (float *)NULL, f32_of(x), f32_of(w), n, d, eps, c);
         return launched(k, "rmsnorm");
     });
 }
