@@ -36,6 +36,22 @@ struct layer {
     int index, width; /* width: of a row of qkv */
 };
 
+static struct rows projected(const struct layer *l, const struct projection *p)
+{
+    return p->rows == ROWS_ATTENDING ? l->rows.attending : p->rows == ROWS_EXECUTED ? l->rows.executed : l->rows.all;
+}
+
+/* Norm and projection in one, where there is one projection and the backend has that for the rows: 1; 0: nothing was done. */
+static int project_normed(const struct layer *l)
+{
+    const struct projection *p = l->lw->proj;
+    struct kern_ctx *k = l->m->k;
+    if (!k->ops->matmul_normed || l->lw->n_proj != 1 || p->bypass || l->p->no_attn_norm)
+        return 0;
+    const struct kern_norm norm = {.x = l->w->x, .w = l->lw->attn_norm, .eps = l->m->config.rms_eps};
+    return k->ops->matmul_normed(k, l->w->qkv, p->col, l->width, &norm, p->w, projected(l, p));
+}
+
 static int attention_input(const struct layer *l)
 {
     const struct model_config *c = &l->m->config;
@@ -49,10 +65,13 @@ static int project(const struct layer *l)
 {
     struct kern_ctx *k = l->m->k;
     struct workspace *w = l->w;
-    int d = l->m->config.hidden, r = 0;
+    int d = l->m->config.hidden, r = project_normed(l);
+    if (r)
+        return r;
+    r = attention_input(l);
     for (int i = 0; r >= 0 && i < l->lw->n_proj; i++) {
         const struct projection *p = &l->lw->proj[i];
-        struct rows of = p->rows == ROWS_ATTENDING ? l->rows.attending : p->rows == ROWS_EXECUTED ? l->rows.executed : l->rows.all;
+        struct rows of = projected(l, p);
         r = p->bypass ? k->ops->matmul_bypass(k, &l->heads, l->attn, w->qkv, w->xn, p->w, d, of)
                       : k->ops->matmul(k, w->qkv, p->col, l->width, w->xn, d, p->w, of);
     }
@@ -122,9 +141,7 @@ static int attention_block(const struct layer *l)
     const struct model *m = l->m;
     struct workspace *w = l->w;
     struct kern_ctx *k = m->k;
-    int r = attention_input(l);
-    if (r >= 0)
-        r = project(l);
+    int r = project(l);
     if (r >= 0 && (l->p->qk_norm || l->p->v_norm))
         r = norm_heads(l);
     if (r >= 0)
@@ -138,16 +155,30 @@ static int attention_block(const struct layer *l)
     return r;
 }
 
+/* y = silu(gate) * up of norm(x), which x becomes too where the MLP is added to it. */
+static int gate_up(const struct layer *l, struct dev_act *y)
+{
+    const struct model_config *c = &l->m->config;
+    struct workspace *w = l->w;
+    struct kern_ctx *k = l->m->k;
+    const struct kern_norm norm = {.x = w->x, .w = l->lw->mlp_norm, .eps = c->rms_eps};
+    int r = 0;
+    if (k->ops->matmul_swiglu_normed && !l->p->mlp_from_norm)
+        r = k->ops->matmul_swiglu_normed(k, y, &norm, l->lw->gate_up, l->rows.finished);
+    if (r)
+        return r;
+    r = k->ops->rmsnorm(k, w->xn, l->p->mlp_from_norm ? w->x : NULL, w->x, l->lw->mlp_norm, l->rows.finished, c->hidden, c->rms_eps);
+    return r < 0 ? r : k->ops->matmul_swiglu(k, y, w->xn, l->lw->gate_up, l->rows.finished);
+}
+
 /* x = x + mlp(norm(x)), or norm(x) + mlp(norm(x)). */
 static int mlp_block(const struct layer *l)
 {
     const struct model_config *c = &l->m->config;
     struct workspace *w = l->w;
     struct kern_ctx *k = l->m->k;
-    int r = k->ops->rmsnorm(k, w->xn, l->p->mlp_from_norm ? w->x : NULL, w->x, l->lw->mlp_norm, l->rows.finished, c->hidden, c->rms_eps);
     struct dev_act *own = w->ffn_part ? w->ffn_part : w->ffn;
-    if (r >= 0)
-        r = k->ops->matmul_swiglu(k, own, w->xn, l->lw->gate_up, l->rows.finished);
+    int r = gate_up(l, own);
     if (r >= 0)
         r = gather(l, DEV_BYTES(w->ffn), DEV_BYTES(own), share_ffn(&l->m->share, c), dtype_size(k->act));
     return r < 0 ? r : add_product(l, w->ffn, c->ffn, l->lw->down, NULL);
@@ -206,15 +237,25 @@ int forward_scores(const struct model *m, struct workspace *w, const struct batc
     return m->k->ops->logprobs(m->k, &to, first, w->logits, (size_t)m->config.vocab, n, m->config.vocab);
 }
 
-int forward_head(const struct model *m, struct workspace *w, const struct batch *b, int first, int n, int top_k)
+/* w->logits = head(norm(x)) of wanted rows. */
+static int logits(const struct model *m, struct workspace *w, const struct rows *wanted)
 {
     const struct model_config *c = &m->config;
     struct kern_ctx *k = m->k;
-    struct rows wanted = {.idx = dev_i32_at(b->d_want_row, (size_t)first), .n_max = n}, compact = {.n_max = n};
-    int r = k->ops->gather_rows(k, w->want_x, w->x, c->hidden, wanted);
+    struct rows compact = {.n_max = wanted->n_max};
+    const struct kern_norm norm = {.x = w->x, .w = m->weights.final_norm, .idx = wanted->idx, .eps = c->rms_eps};
+    int r = k->ops->matmul_f32_normed ? k->ops->matmul_f32_normed(k, w->logits, &norm, m->weights.head, compact) : 0;
+    if (r)
+        return r;
+    r = k->ops->gather_rows(k, w->want_x, w->x, c->hidden, *wanted);
     if (r >= 0)
         r = k->ops->rmsnorm(k, w->want_xn, NULL, w->want_x, m->weights.final_norm, compact, c->hidden, c->rms_eps);
-    if (r >= 0)
-        r = k->ops->matmul_f32(k, w->logits, w->want_xn, m->weights.head, compact);
+    return r < 0 ? r : k->ops->matmul_f32(k, w->logits, w->want_xn, m->weights.head, compact);
+}
+
+int forward_head(const struct model *m, struct workspace *w, const struct batch *b, int first, int n, int top_k)
+{
+    struct rows wanted = {.idx = dev_i32_at(b->d_want_row, (size_t)first), .n_max = n};
+    int r = logits(m, w, &wanted);
     return r < 0 ? r : forward_scores(m, w, b, first, n, top_k);
 }

@@ -4,12 +4,11 @@
  *
  * wgmma takes 64 rows. Of fewer, only as many as there are come into shared memory; what it reads as the others is what lies behind them, and their products
  * are not written. */
-#include "kernels/cuda/matmul_sm90.cuh"
+#include "kernels/cuda/matmul_few_sm90.cuh"
 
 /* XR rows of x (8, 32 or 64), BN columns. */
 template <int XR, int BN> struct few_shape {
     enum {
-        THREADS = 160, /* four warps compute, one feeds */
         A_BYTES = XR * TILE_K_BYTES,
         STAGE_BYTES = A_BYTES + BN * TILE_K_BYTES,
         STAGES_MAX = 96 * 1024 / STAGE_BYTES, /* two blocks share a multiprocessor */
@@ -17,10 +16,7 @@ template <int XR, int BN> struct few_shape {
     };
     static_assert(STAGE_BYTES % 1024 == 0, "tiles start at multiples of 1024 bytes");
     static_assert((64 - XR) * TILE_K_BYTES <= ENDS_BYTES + BN * TILE_K_BYTES, "64 rows from the last stage on are the block's memory");
-    static int smem_bytes(int stages)
-    {
-        return 1024 + stages * (STAGE_BYTES + 16) + ENDS_BYTES;
-    }
+    static int smem_bytes(int stages) { return 1024 + stages * (STAGE_BYTES + 16) + ENDS_BYTES; }
 };
 
 struct few_args {
@@ -29,20 +25,6 @@ struct few_args {
 };
 
 #if HAVE_SM90
-
-/* Stage and phase of a ring whose length is known at run time. */
-struct few_ring {
-    int stage = 0, stages;
-    uint32_t phase = 0;
-    __device__ __forceinline__ few_ring(int n) : stages(n) {}
-    __device__ __forceinline__ void next()
-    {
-        if (++stage == stages) {
-            stage = 0;
-            phase ^= 1;
-        }
-    }
-};
 
 struct few_smem {
     uint32_t tiles, full, empty;
@@ -92,13 +74,7 @@ __device__ __forceinline__ void compute(const struct few_args &a, const struct f
     for (int k0 = 0; k0 < a.t.k; k0 += TILE_K, at.next()) {
         uint32_t x = s.tiles + at.stage * S::STAGE_BYTES;
         barrier_wait(s.full + at.stage * 8, at.phase);
-        uint64_t dx = tile_k_major(x), dw = tile_k_major(x + S::A_BYTES);
-        wgmma_fence();
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            wgmma<T, BN>::ss(acc, dx + i * 2, dw + i * 2, k0 > 0 || i > 0);
-        wgmma_commit();
-        wgmma_wait<1>();
+        few_multiply<T, BN>(acc, x, x + S::A_BYTES, k0 == 0);
         if (before >= 0 && threadIdx.x == 0)
             barrier_arrive(s.empty + before * 8);
         before = at.stage;
@@ -111,8 +87,9 @@ __device__ __forceinline__ void compute(const struct few_args &a, const struct f
 #endif
 
 template <typename T, int XR, int BN>
-__global__ void __launch_bounds__(few_shape<XR, BN>::THREADS, 2)
-    matmul_few_tile(const __grid_constant__ CUtensorMap mx, const __grid_constant__ CUtensorMap mw, const __grid_constant__ struct few_args a)
+__global__ void __launch_bounds__(FEW_THREADS, 2)
+    matmul_few_tile(const __grid_constant__ CUtensorMap mx, const __grid_constant__ CUtensorMap mw,
+                    const __grid_constant__ struct few_args a)
 {
 #if HAVE_SM90
     typedef few_shape<XR, BN> S;
@@ -123,13 +100,8 @@ __global__ void __launch_bounds__(few_shape<XR, BN>::THREADS, 2)
     s.full = staging + S::ENDS_BYTES;
     s.empty = s.full + a.stages * 8;
     chain_start_next();
-    if (threadIdx.x == 128) {
-        for (int i = 0; i < a.stages; i++) {
-            barrier_init(s.full + i * 8, 1);
-            barrier_init(s.empty + i * 8, 1);
-        }
-        barrier_init_fence();
-    }
+    if (threadIdx.x == 128)
+        few_barriers(s.full, s.empty, a.stages);
     __syncthreads();
     if (threadIdx.x == 128)
         feed<XR, BN>(&mx, &mw, a, s);
@@ -151,9 +123,9 @@ static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct ke
     r = tensor_map(c, &mx, c->k.act, in->x, out->rows.n_max, w->k, in->ldx, XR);
     if (r < 0)
         return r;
-    const CUtensorMap *mw = BN == 8 ? &w->box8 : BN == 16 ? &w->box16 : BN == 32 ? &w->box32 : &w->box64;
     struct few_args a = {{w->k, w->rows, *out}, stages};
-    chain_launch(c, kernel, dim3(div_up(w->rows, BN), div_up(out->rows.n_max, 64)), S::THREADS, S::smem_bytes(stages), mx, *mw, a);
+    chain_launch(c, kernel, dim3(div_up(w->rows, BN), div_up(out->rows.n_max, 64)), FEW_THREADS, S::smem_bytes(stages), mx, *few_map<BN>(w),
+                 a);
     return launched(&c->k, "matmul_few_sm90");
 }
 
@@ -169,7 +141,7 @@ static int tile_cost(const struct cuda_ctx *c, int m, int n, int bn)
 }
 
 /* The narrowest of the cheapest. SwiGLU pairs columns in groups of 16. */
-static int best_width(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out)
+int matmul_few_width(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out)
 {
     int m = out->rows.n_max, best = out->end == END_SWIGLU ? 16 : 8;
     for (int bn = best * 2; bn <= 64; bn *= 2)
@@ -180,13 +152,13 @@ static int best_width(const struct cuda_ctx *c, const struct kern_matrix *w, con
 
 int matmul_few_cost(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out)
 {
-    return tile_cost(c, out->rows.n_max, w->rows, best_width(c, w, out));
+    return tile_cost(c, out->rows.n_max, w->rows, matmul_few_width(c, w, out));
 }
 
 template <typename T, int XR>
 static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
 {
-    switch (best_width(c, w, out)) {
+    switch (matmul_few_width(c, w, out)) {
     case 8: return start<T, XR, 8>(c, in, w, out);
     case 16: return start<T, XR, 16>(c, in, w, out);
     case 32: return start<T, XR, 32>(c, in, w, out);

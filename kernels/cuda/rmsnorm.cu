@@ -1,6 +1,7 @@
 /* RMSNorm in 16 bits: one warp a row, which stays in registers between the sum and the scaling where it fits. In f32: 16 threads a row, the lanes of the
  * class portable-1. Z: the result is wanted in f32 as well, at z, which may be x. */
 #include "kernels/cuda/lanes.cuh"
+#include "kernels/cuda/rmsnorm.cuh"
 
 enum { ROWS_A_BLOCK = 8 };
 
@@ -13,25 +14,16 @@ __global__ void rmsnorm_rows(T *y, float *z, const float *x, const float *w, str
     if (i >= rows_count(n))
         return;
     size_t row = (size_t)row_at(n, i) * d4;
-    const float4 *src = (const float4 *)x + row;
-    float4 v[CHUNKS];
-    float sum = 0;
-#pragma unroll
-    for (int c = 0; c < CHUNKS; c++) {
-        int j = c * 32 + lane;
-        v[c] = j < d4 ? src[j] : make_float4(0, 0, 0, 0);
-    }
-#pragma unroll
-    for (int c = 0; c < CHUNKS; c++)
-        sum = fmaf(v[c].x, v[c].x, fmaf(v[c].y, v[c].y, fmaf(v[c].z, v[c].z, fmaf(v[c].w, v[c].w, sum))));
-    float scale = 1.0f / sqrtf(warp_sum(sum) / (float)(4 * d4) + eps);
+    struct norm_row<CHUNKS> v;
+    v.load((const float4 *)x + row, d4);
+    float scale = v.scale(d4, eps);
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
         int j = c * 32 + lane;
         if (j >= d4)
             break;
-        float4 g = ((const float4 *)w)[j];
-        float out[4] = {v[c].x * scale * g.x, v[c].y * scale * g.y, v[c].z * scale * g.z, v[c].w * scale * g.w};
+        float out[4];
+        v.scaled(out, c, scale, ((const float4 *)w)[j]);
         store4(y + (row + j) * 4, out);
         if (Z)
             store4(z + (row + j) * 4, out);
