@@ -3,7 +3,11 @@
 #include "kernels/cuda/matmul_few_sm90.cuh"
 #include "kernels/cuda/rmsnorm.cuh"
 
-enum { BLOCK_BYTES = (int)NORMED_ROWS_MAX * (int)TILE_K_BYTES /* of x, for TILE_K columns */, TILES_BYTES = 96 * 1024, ENDS_BYTES = 4 * STAGING_BYTES };
+enum {
+    BLOCK_BYTES = (int)NORMED_ROWS_MAX * (int)TILE_K_BYTES /* of x, for TILE_K columns */,
+    TILES_BYTES = 96 * 1024,
+    ENDS_BYTES = 4 * STAGING_BYTES
+};
 static_assert(NORMED_ROWS_MAX == 8, "rows of the 128-byte swizzle");
 static_assert((64 - (int)NORMED_ROWS_MAX) * (int)TILE_K_BYTES <= ENDS_BYTES, "64 rows from the last block on are the block's memory");
 
@@ -19,8 +23,7 @@ struct normed_smem {
     uint32_t x, w, full, empty;
 };
 
-template <int BN>
-__device__ __forceinline__ void feed(const CUtensorMap *mw, const struct normed_args &a, const struct normed_smem &s)
+template <int BN> __device__ __forceinline__ void feed(const CUtensorMap *mw, const struct normed_args &a, const struct normed_smem &s)
 {
     int first = a.blocks < a.stages ? a.blocks : a.stages, n0 = blockIdx.x * BN;
     for (int i = 0; i < first; i++) {
@@ -125,12 +128,14 @@ static int start(struct cuda_ctx *c, const struct matmul_norm *norm, const struc
 {
     auto kernel = matmul_normed_tile<T, BN, CHUNKS>;
     const int overhead = 1024 + ENDS_BYTES;
-    int blocks = div_up(w->k, TILE_K), room = (TILES_BYTES - blocks * BLOCK_BYTES) / (BN * TILE_K_BYTES), stages = blocks < room ? blocks : room;
+    int blocks = div_up(w->k, TILE_K), room = (TILES_BYTES - blocks * BLOCK_BYTES) / (BN * TILE_K_BYTES),
+        stages = blocks < room ? blocks : room;
     int r = cuda_allow_shared(c, (const void *)kernel, overhead + TILES_BYTES + CHUNKS * 2 * 16);
     if (r < 0)
         return r;
     struct normed_args a = {{w->k, w->rows, *out}, *norm, blocks, stages};
-    chain_launch(c, kernel, div_up(w->rows, BN), FEW_THREADS, overhead + blocks * BLOCK_BYTES + stages * (BN * TILE_K_BYTES + 16), *few_map<BN>(w), a);
+    chain_launch(c, kernel, div_up(w->rows, BN), FEW_THREADS, overhead + blocks * BLOCK_BYTES + stages * (BN * TILE_K_BYTES + 16),
+                 *few_map<BN>(w), a);
     return launched(&c->k, "matmul_normed_sm90");
 }
 
