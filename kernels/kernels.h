@@ -175,6 +175,11 @@ struct kern_ops {
 #include "kernels/op_list.h"
 
     /* ---- optional ------------------------------------------------------------------------------------------- */
+    /* place() with no decisions for each of the n layers that `layers` lists, in one, of at most KERN_PLACE_ROWS rows: layer l has its n_runs entries of base from l *
+     * n_runs on and its n_append of reserved from l * n_append on, and writes to *to with each array l * stride further. Returns 1; 0: too many, and
+     * nothing was done; or a negative code. NULL: never. */
+    int (*place_layers)(struct kern_ctx *k, const struct kern_step *s, const int *layers, int n, const struct dev_i32 *base,
+                        const struct dev_i32 *reserved, int n_append, const struct kern_place *to, int stride);
     /* rmsnorm and then matmul, matmul_f32 or matmul_swiglu, in one, with the bits of both. Return 1; 0: not of such rows or weights, and nothing was done; or
      * a negative code. NULL: never. */
     int (*matmul_normed)(struct kern_ctx *k, struct dev_act *y, int col, int ldy, const struct kern_norm *norm, const struct kern_matrix *w,
@@ -189,3 +194,4 @@ struct kern_ops {
 };
 
 #define KERN_TOP_K_MAX 20
+#define KERN_PLACE_ROWS 128

@@ -33,6 +33,7 @@ struct layer {
     struct kern_heads heads; /* those that the model holds */
     struct dev_act *attn;    /* their outputs */
     struct layer_rows rows;
+    struct kern_place place;
     int index, width; /* width: of a row of qkv */
 };
 
@@ -108,7 +109,7 @@ static int rotate(const struct layer *l)
     if (still)
         step.pos = l->w->no_pos;
     return m->k->ops->rope_store(m->k, &l->heads, l->w->qkv, still ? m->still_cos : m->rope_cos, still ? m->still_sin : m->rope_sin, &step,
-                                 l->w->place.slot, l->rows.attending);
+                                 l->place.slot, l->rows.attending);
 }
 
 /* What a rank has of every row, put together with what the others have: dst = all ranks' `cols` columns of src. */
@@ -147,7 +148,7 @@ static int attention_block(const struct layer *l)
     if (r >= 0)
         r = rotate(l);
     if (r >= 0)
-        r = k->ops->attention(k, &l->heads, l->attn, w->qkv, &l->b->step, l->index, &w->place, 1.0f / sqrtf((float)m->config.head_dim));
+        r = k->ops->attention(k, &l->heads, l->attn, w->qkv, &l->b->step, l->index, &l->place, 1.0f / sqrtf((float)m->config.head_dim));
     if (r >= 0)
         r = gather(l, DEV_BYTES(w->attn), DEV_BYTES(l->attn), l->heads.h * l->heads.hd, dtype_size(k->act));
     if (r >= 0)
@@ -192,7 +193,8 @@ static int blend(const struct layer *l)
                                l->m->config.hidden, l->rows.executed);
 }
 
-int forward_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv, int layer)
+/* placed: unrouted layers' rows were placed together. */
+static int run_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv, int layer, bool placed)
 {
     const struct layer_plan *p = &m->plan[layer];
     const struct model_config *c = &m->config;
@@ -204,10 +206,11 @@ int forward_layer(const struct model *m, struct workspace *w, const struct batch
     l.attn = w->attn_part ? w->attn_part : w->attn;
     l.width = (l.heads.h + 2 * l.heads.hk) * l.heads.hd;
     l.rows = divide_rows(p, w, b, layer == c->n_layers - 1);
+    placed = placed && !layer_is_routed(p);
+    l.place = placed ? workspace_few(w, layer) : w->place;
     int r = forward_router(m, w, b, layer);
-    if (r >= 0)
-        r = k->ops->place(k, &b->step, layer, route, p->kv == KV_ALL, batch_layer_base(b, layer), batch_layer_reserved(b, layer),
-                          &w->place);
+    if (r >= 0 && !placed)
+        r = k->ops->place(k, &b->step, layer, route, p->kv == KV_ALL, batch_layer_base(b, layer), batch_layer_reserved(b, layer), &l.place);
     if (r >= 0 && p->layer_gate != GATE_NONE)
         r = k->ops->copy_rows(k, w->x0, w->x, c->hidden, l.rows.executed);
     if (r >= 0)
@@ -215,6 +218,24 @@ int forward_layer(const struct model *m, struct workspace *w, const struct batch
     if (r >= 0)
         r = mlp_block(&l);
     return r >= 0 && p->layer_gate != GATE_NONE ? blend(&l) : r;
+}
+
+int forward_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv, int layer)
+{
+    return run_layer(m, w, b, kv, layer, false);
+}
+
+/* Where nothing decides, the places of all layers are known before the first: 1, or 0 if nothing was done. */
+static int place_unrouted(const struct model *m, struct workspace *w, const struct batch *b)
+{
+    int layers[MODEL_MAX_LAYERS], n = 0;
+    if (!m->k->ops->place_layers || !w->few || b->n_rows > KERN_PLACE_ROWS)
+        return 0;
+    for (int l = 0; l < m->config.n_layers; l++)
+        if (!layer_is_routed(&m->plan[l]))
+            layers[n++] = l;
+    struct kern_place first = workspace_few(w, 0);
+    return n ? m->k->ops->place_layers(m->k, &b->step, layers, n, b->d_base, b->d_reserved, b->n_append, &first, WORKSPACE_FEW) : 0;
 }
 
 int forward_embed(const struct model *m, struct workspace *w, const struct batch *b)
@@ -225,8 +246,11 @@ int forward_embed(const struct model *m, struct workspace *w, const struct batch
 int forward_layers(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv)
 {
     int r = forward_embed(m, w, b);
+    bool placed = false;
+    if (r >= 0)
+        placed = (r = place_unrouted(m, w, b)) > 0;
     for (int l = 0; r >= 0 && l < m->config.n_layers; l++)
-        r = forward_layer(m, w, b, kv, l);
+        r = run_layer(m, w, b, kv, l, placed);
     return r;
 }
 

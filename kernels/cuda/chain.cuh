@@ -2,8 +2,8 @@
  * so the next one's blocks are started while it still runs (programmatic dependent launch, CUDA programming guide), do what needs nothing of it - barriers,
  * weights - and wait for its end.
  *
- * A kernel that is launched by chain_launch must, in every thread, call chain_wait before it reads what another kernel wrote, before it writes to global
- * memory, and before it ends: it may begin before those ahead of it have ended, and is taken for done when its blocks are. So when the wait
+ * A kernel that is launched by chain_launch must call chain_wait before it reads what another kernel wrote and before it writes to global memory, and each of its
+ * blocks must before it ends: it may begin before those ahead of it have ended, and is taken for done when its blocks are. So when the wait
  * returns, all work issued earlier is done. Ordinary launches, copies and events stay ordered with chained kernels as with any. */
 #pragma once
 #include "kernels/cuda/cuda_ctx.cuh"
