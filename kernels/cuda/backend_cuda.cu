@@ -155,6 +155,7 @@ static int open_device(struct cuda_ctx *c, const char *level, struct err *err)
     r = cuda_level_parse(level, have, &c->level, err);
     if (r < 0)
         return r;
+    c->chains = have == CUDA_WGMMA; /* code for Hopper itself: what is built for older devices has no waits in it */
     c->k.limits = {.step_rows = 16384,
                    .steps_in_flight = 2,
                    .host_memory = false,
