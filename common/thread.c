@@ -177,6 +177,38 @@ void parallel_for(struct thread_pool *p, int n, void (*fn)(void *arg, int i, int
             sched_yield();
 }
 
+/* ---- a thread for each ---- */
+
+struct part {
+    void (*fn)(void *arg, int i);
+    void *arg;
+    int i;
+    pthread_t thread;
+    bool started;
+};
+
+static void *part_main(void *arg)
+{
+    const struct part *p = arg;
+    p->fn(p->arg, p->i);
+    return NULL;
+}
+
+void thread_each(int n, void (*fn)(void *arg, int i), void *arg)
+{
+    struct part parts[64];
+    assert(n <= 64);
+    for (int i = 0; i < n; i++)
+        parts[i] = (struct part){.fn = fn, .arg = arg, .i = i};
+    for (int i = 1; i < n; i++)
+        parts[i].started = !pthread_create(&parts[i].thread, NULL, part_main, &parts[i]);
+    for (int i = 0; i < n; i++)
+        if (parts[i].started)
+            pthread_join(parts[i].thread, NULL);
+        else
+            fn(arg, i);
+}
+
 /* ---- life ---- */
 
 static int start_workers(struct thread_pool *p, struct err *err)

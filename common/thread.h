@@ -19,6 +19,10 @@ int thread_pool_new(int n_threads, void (*on_start)(void), struct thread_pool **
 void thread_pool_free(struct thread_pool *p);
 int thread_pool_size(const struct thread_pool *p);
 
+/* Runs fn(arg, i) for i in 0..n-1 at once, each in a thread of its own but for the first, which the caller runs, and returns when all are done. Where a
+ * thread cannot be started the caller runs its part too, in order of i: so part i may wait for parts before it, never for later ones. n <= 64. */
+void thread_each(int n, void (*fn)(void *arg, int i), void *arg);
+
 /* Runs fn(arg, i, thread) for i in 0..n-1 and returns when all are done; `thread` is 0 for the caller,
  * else 1..size-1. Only one thread may call it at a time; fn must not call it again. */
 void parallel_for(struct thread_pool *p, int n, void (*fn)(void *arg, int i, int thread), void *arg);

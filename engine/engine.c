@@ -3,11 +3,13 @@
 #include "common/thread.h"
 #include "engine/devices.h"
 #include "engine/engine_private.h"
+#include "engine/model/hash_job.h"
 #include "engine/schedule/dispatch.h"
 #include "engine/schedule/group_executor.h"
 #include "engine/schedule/ticket.h"
 #include "engine/schedule/worker.h"
 #include <assert.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 struct engine {
@@ -50,7 +52,6 @@ static void fill_info(struct engine *e)
                                    .host_memory = m->k->limits.host_memory,
                                    .numerics_class = m->k->backend->numerics_class(m->k),
                                    .level = m->k->limits.levels[m->k->limits.level],
-                                   .model_hash = m->hash,
                                    .max_model_len = m->max_model_len,
                                    .max_batch_tokens = l->max_rows,
                                    .n_devices = e->n,
@@ -84,6 +85,8 @@ static int open_executor(struct engine *e, int i, const struct engine_options *o
                                                                  .bos_id = o->bos_id,
                                                                  .eos_id = o->eos_id,
                                                                  .expert_choice = o->expert_choice},
+                                                   .random_weights = o->random_weights,
+                                                   .seed = o->seed,
                                                    .log = o->log},
                                          .max_rows = o->max_batch_tokens,
                                          .max_steps = o->steps_in_flight,
@@ -126,6 +129,64 @@ static int start_workers(struct engine *e, const struct engine_options *o, struc
     return r;
 }
 
+/* All replicas are opened at once; those but the first have its weights, so they wake their devices and wait for it. */
+struct opening {
+    struct engine *e;
+    const struct engine_options *o;
+    const struct backend *backend;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool first_done; /* under the lock */
+    struct {
+        int r;
+        struct err err;
+    } of[ENGINE_DEVICES_MAX];
+};
+
+static void wait_for_first(struct opening *a)
+{
+    pthread_mutex_lock(&a->lock);
+    while (!a->first_done)
+        pthread_cond_wait(&a->changed, &a->lock);
+    pthread_mutex_unlock(&a->lock);
+}
+
+static void tell_others(struct opening *a)
+{
+    pthread_mutex_lock(&a->lock);
+    a->first_done = true;
+    pthread_cond_broadcast(&a->changed);
+    pthread_mutex_unlock(&a->lock);
+}
+
+static void open_one(void *arg, int i)
+{
+    struct opening *a = arg;
+    int ranks = a->e->devices.n / a->e->n;
+    for (int rank = 0; i && a->backend->wake && rank < ranks; rank++)
+        a->backend->wake(a->e->devices.index[i * ranks + rank]);
+    if (i)
+        wait_for_first(a);
+    a->of[i].r = i ? a->of[0].r : 0;
+    if (a->of[i].r >= 0)
+        a->of[i].r = open_executor(a->e, i, a->o, a->backend, &a->of[i].err);
+    if (!i)
+        tell_others(a);
+}
+
+static int open_executors(struct engine *e, const struct engine_options *o, const struct backend *backend, struct err *err)
+{
+    struct opening a = {.e = e, .o = o, .backend = backend, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    int r = 0;
+    thread_each(e->n, open_one, &a);
+    for (int i = 0; i < e->n && r >= 0; i++)
+        if ((r = a.of[i].r) < 0 && err)
+            *err = a.of[i].err;
+    pthread_mutex_destroy(&a.lock);
+    pthread_cond_destroy(&a.changed);
+    return r;
+}
+
 int engine_open_on(const struct engine_options *o, const struct backend *backend, struct engine **ret, struct err *err)
 {
     struct engine *e = calloc(1, sizeof(*e));
@@ -138,8 +199,7 @@ int engine_open_on(const struct engine_options *o, const struct backend *backend
     }
     e->n = e->devices.n / ranks;
     queue_init(&e->queue, e->n, o->max_queue ? o->max_queue : 65536);
-    for (int i = 0; r >= 0 && i < e->n; i++)
-        r = open_executor(e, i, o, backend, err);
+    r = open_executors(e, o, backend, err);
     if (r >= 0) {
         fill_info(e);
         r = start_workers(e, o, err);
@@ -178,6 +238,11 @@ void engine_close(struct engine *e)
 const struct engine_info *engine_info(const struct engine *e)
 {
     return &e->info;
+}
+
+int engine_model_hash(const struct engine *e, bool wait, const char **ret, struct err *err)
+{
+    return hash_job_result(device_executor_model(group_executor_rank(e->x[0], 0))->hash, wait, ret, err);
 }
 
 void engine_stats(struct engine *e, struct engine_stats *ret)

@@ -53,6 +53,8 @@ struct engine_options {
     const char *accept_keys;   /* "a,b": keys of config.json that are passed over, as the user vouches for them; or NULL */
     const char *dense_layers;  /* "0,2,4", "all", "none" or NULL */
     const char *expert_choice; /* "exact" or "threshold" in place of the checkpoint's expert_choice_inference, or NULL */
+    bool random_weights;       /* random_tensor.h's, filled where they are needed; model_dir may be a config's file, and needs no other */
+    uint64_t seed;             /* of random weights */
     int bos_id, eos_id;        /* -1: from the checkpoint */
     int max_queue;             /* requests waiting at most; 0: 65536 */
     struct log *log;           /* borrowed; NULL: silent */
@@ -63,9 +65,8 @@ struct engine_info {
     const struct model_config *config;
     const struct layer_plan *plan; /* [config->n_layers] */
     const char *device, *dtype, *numerics_class;
-    const char *level;      /* of the device's instructions or kernels in use: "avx2", "wgmma" */
-    bool host_memory;       /* the device computes in the host's own memory */
-    const char *model_hash; /* hex SHA-256 over config.json and the weight files */
+    const char *level; /* of the device's instructions or kernels in use: "avx2", "wgmma" */
+    bool host_memory;  /* the device computes in the host's own memory */
     int max_model_len, max_batch_tokens;
     int n_threads;                        /* of all devices together */
     int n_devices;                        /* replicas of one another; with tensor_parallel each is a group of devices */
@@ -112,6 +113,9 @@ int engine_open(const struct engine_options *o, struct engine **ret, struct err 
 void engine_close(struct engine *e);
 
 const struct engine_info *engine_info(const struct engine *e);
+/* The model's hash: hex SHA-256 over config.json and the weight files, which are read for it beside the first requests. 1: *ret is it, for as long as the engine
+ * lives; 0: it is not known yet (never with `wait`); ERR_IO: the files changed meanwhile. */
+int engine_model_hash(const struct engine *e, bool wait, const char **ret, struct err *err);
 void engine_stats(struct engine *e, struct engine_stats *ret); /* of all devices together */
 /* Of the i-th device, 0 .. info's n_devices - 1. */
 void engine_device_stats(struct engine *e, int i, struct engine_stats *ret);

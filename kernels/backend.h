@@ -59,6 +59,8 @@ struct backend {
     int (*count)(int *ret_numbers);
     /* The dtype that `auto` means for weights stored as `stored`: that one where the device is fast at it, else f32. */
     enum dtype (*auto_dtype)(enum dtype stored);
+    /* What takes long when a device is opened for the first time: may run in a thread of its own before that. Failures are open's to tell. NULL: nothing does. */
+    void (*wake)(int device_index);
     int (*open)(const struct backend_config *c, struct kern_ctx **ret, struct err *err);
     void (*close)(struct kern_ctx *k); /* NULL is valid; everything allocated must be freed before */
     /* From now on k's ops may be given what `from` was given to hold weights (alloc, matrix_new, mamba_new), as long as `from` is open; neither

@@ -6,8 +6,9 @@
  *     struct are host memory, which is read before the call returns.
  *   - "act" is k->act, the compute dtype: f32, bf16 or f16. Everything named f32 is float32 in every mode.
  *   - Dimensions: n rows, d model, f ffn, h query heads, hk KV heads, hd head size, v vocab.
- *   - Buffers are addressed by *step row* r in 0..n-1, never compacted: an op on a row set reads and writes
- *     row r of each buffer for each r in the set. Rows outside the set are neither read nor written.
+ *   - Buffers are addressed by *step row* r in 0..n-1: an op on a row set reads and writes row r of each buffer for each r
+ *     in the set. Rows outside the set are neither read nor written. A layer may pack the rows that it executes, so that they lie side by side and
+ *     have numbers 0, 1, ... of their own: buffers and row sets of ops between gather_rows and blend are then all of packed rows.
  *   - An op on an empty row set does nothing and returns 0.
  *   - Ops are issued in order; results are visible to later ops. Return: 0 or a negative code of err.h.
  *
@@ -20,6 +21,7 @@
 #include "kernels/dev.h"
 #include "kernels/dtype.h"
 #include "kernels/mamba.h"
+#include "kernels/random_values.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -44,11 +46,12 @@ enum matrix_kind {
 
 /* Parts are concatenated along n; host memory, row-major [n,k], borrowed during the call only. */
 struct matrix_part {
-    const void *data; /* [n,k] of `type` */
+    const void *data; /* [n,k] of `type`; NULL: random values, rounded to `type` */
     enum dtype type;
     int n;
     const void *bias; /* [n] of bias_type, or NULL; kept as f32 */
     enum dtype bias_type;
+    struct random_values random; /* where data is NULL: element i*k + j is that of row i, column j */
 };
 
 /* Consecutive step rows of one sequence at consecutive positions. Runs are in row order and cover rows 0..n-1.
@@ -86,13 +89,21 @@ struct kern_step {
     int n_routers, state_floats;
 };
 
-/* Row lists and key places of one layer; the arrays are outputs of place(). */
+/* What packed rows bring along: entry i is that of step row exec[i]. */
+struct kern_packed {
+    struct dev_i32 *pos, *run_of; /* [n] as in kern_step; NULL: rows are not packed */
+    struct dev_f32 *gate;         /* [n] of gate_of, which is by step row; NULL: not wanted */
+    const struct dev_f32 *gate_of;
+};
+
+/* Row lists and key places of one layer; the arrays are outputs of place(). Where rows are packed, those of sel, visible and slot are packed rows. */
 struct kern_place {
     struct dev_i32 *sel, *sel_n;   /* [n], [1] rows that attend, ascending */
-    struct dev_i32 *exec, *exec_n; /* [n], [1] rows that do not skip the layer, ascending */
+    struct dev_i32 *exec, *exec_n; /* [n], [1] step rows that do not skip the layer, ascending */
     struct dev_i32 *run_start;     /* [n_runs+1] run i's rows that attend are sel[run_start[i] .. run_start[i+1]-1] */
     struct dev_i32 *visible;       /* [n] for rows with K and V: how many keys of the sequence the row sees, its own included */
     struct dev_i32 *slot;          /* [n] KV slot that the row must write, or -1 */
+    struct kern_packed packed;
 };
 
 /* Row slots of K and V, shared by all layers: slot s is at kv + s * 2*hk*hd elements (act): K [hk,hd] rotated, then V [hk,hd]. */
@@ -118,6 +129,7 @@ struct route_mlp {
     const struct dev_f32 *w2, *b2; /* [2,m], [2] */
     int m;
     struct dev_f32 *hid; /* [n,m], scratch: what it holds afterwards is not told */
+    bool packed;         /* x holds the rows of the set packed; decisions go to step rows all the same */
 };
 
 /* D-LLM's router behind its first matmul: z = w2 silu(rmsnorm(hid; norm_w, eps)) + b2. */

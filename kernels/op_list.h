@@ -19,6 +19,9 @@ OP(embed, OTHER, ALL_LEVELS, (k, x, table, ids, n), struct kern_ctx *k, struct d
  * RMSNorm, arXiv 1910.07467. */
 OP(rmsnorm, OTHER, ALL_LEVELS, (k, y, z, x, w, n, d, eps), struct kern_ctx *k, struct dev_act *y, struct dev_f32 *z,
    const struct dev_f32 *x, const struct dev_f32 *w, struct rows n, int d, float eps)
+/* dst[i,d] = x[idx[i],d], and y[i,d] = what rmsnorm gives for it: executed rows are packed (kernels.h) and normed. */
+OP(gather_norm, OTHER, ALL_LEVELS, (k, y, dst, x, w, n, d, eps), struct kern_ctx *k, struct dev_act *y, struct dev_f32 *dst,
+   const struct dev_f32 *x, const struct dev_f32 *w, struct rows n, int d, float eps)
 /* y[r,d] = x[r,d]: what stands for the norm where a layer has none. */
 OP(cast_rows, OTHER, ALL_LEVELS, (k, y, x, n, d), struct kern_ctx *k, struct dev_act *y, const struct dev_f32 *x, struct rows n, int d)
 /* RMS norm of each head on its own, in place: head i of row r is x[r*ldx + col + i*hp ..], hp elements, of which hd are the head's; the others (padding,
@@ -38,6 +41,11 @@ OP(matmul_f32, MATMUL, ITS_LEVEL, (k, y, x, w, n), struct kern_ctx *k, struct de
 OP(matmul_residual, MATMUL, ITS_LEVEL, (k, x, a, lda, w, gate, n), struct kern_ctx *k, struct dev_f32 *x, const struct dev_act *a, int lda,
    const struct kern_matrix *w, const struct dev_f32 *gate, struct rows n)
 
+/* The last product of packed rows and their blend: y[i,:] += W a[i,:] + b for row i of the set, counted from 0, then blend() with y. Afterwards y is
+ * not told. */
+OP(matmul_blend, MATMUL, ITS_LEVEL, (k, x, y, a, lda, w, gate, mode, n), struct kern_ctx *k, struct dev_f32 *x, struct dev_f32 *y,
+   const struct dev_act *a, int lda, const struct kern_matrix *w, const struct dev_f32 *gate, enum blend_mode mode, struct rows n)
+
 /* y[r,f] = silu(G x[r]) * (U x[r]), w = MATRIX_GATE_UP of G and U; biases apply before silu and the product. x: [n,d].
  * The two products are taken in f32. */
 OP(matmul_swiglu, MATMUL, ITS_LEVEL, (k, y, x, w, n), struct kern_ctx *k, struct dev_act *y, const struct dev_act *x,
@@ -49,7 +57,7 @@ OP(matmul_accurate, MATMUL, ITS_LEVEL, (k, y, x, w, n), struct kern_ctx *k, stru
 
 /* ---- routing: each row's decision, gate and compared probability ---------------------------------------- */
 /* DTRNet (the authors' Router.weight_predictor): (p0,p1) = softmax(z). Above: p0 > 0.5, or margin > threshold;
- * gate = above ? p0 : p1; prob = p0. x: [n,d]. */
+ * gate = above ? p0 : p1; prob = p0. x: [n,d], or the set's rows packed. */
 OP(route_mlp, MATMUL, ITS_LEVEL, (k, to, p, x, n), struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p,
    const struct dev_f32 *x, struct rows n)
 /* UltraDeep's Mamba router (mamba.h); decisions as route_mlp's. x: [n,d], every row of the step (s->all): the state of router number
@@ -78,7 +86,7 @@ OP(list_rows, OTHER, ALL_LEVELS, (k, idx, n_dev, route, least, all), struct kern
 /* Turns decisions into row lists and key places. route: [n] of enum decision; NULL: every row attends. A row leaves (or has) K and V
  * if it attends or keep_all is set. The i-th such row of a run sees base[run] + i + 1 keys; if the run appends, the row takes
  * the next of reserved[] (one running count over all appending runs, in row order), which is also written to the slot table of
- * `layer` at index base[run] + i. base: [n_runs], keys of the sequence in this layer before the run. */
+ * `layer` at index base[run] + i. base: [n_runs], keys of the sequence in this layer before the run. Packed rows (to->packed): not with keep_all. */
 OP(place, OTHER, ALL_LEVELS, (k, s, layer, route, keep_all, base, reserved, to), struct kern_ctx *k, const struct kern_step *s, int layer,
    const struct dev_u8 *route, bool keep_all, const struct dev_i32 *base, const struct dev_i32 *reserved, const struct kern_place *to)
 
@@ -105,14 +113,12 @@ OP(spread_values, OTHER, ALL_LEVELS, (k, hs, out, qkv, n), struct kern_ctx *k, c
    const struct dev_act *qkv, struct rows n)
 
 /* ---- whole-layer gates ---------------------------------------------------------------------------------- */
-OP(copy_rows, OTHER, ALL_LEVELS, (k, dst, src, d, n), struct kern_ctx *k, struct dev_f32 *dst, const struct dev_f32 *src, int d,
-   struct rows n)
-/* dst[i,d] = src[idx[i],d]: the one op that compacts (wanted rows before the head). */
+/* dst[i,d] = src[idx[i],d]: wanted rows before the head, executed rows of a layer with such a gate. */
 OP(gather_rows, OTHER, ALL_LEVELS, (k, dst, src, d, n), struct kern_ctx *k, struct dev_f32 *dst, const struct dev_f32 *src, int d,
    struct rows n)
-/* x0 is the layer's input, x its output: x[r] = x0[r] + gate[r] * x[r] (BLEND_ADD: MoD), or x0[r] + gate[r] * (x[r] - x0[r])
- * (BLEND_TOWARDS: nested layers), each step rounded to f32. */
-OP(blend, OTHER, ALL_LEVELS, (k, x, x0, gate, mode, d, n), struct kern_ctx *k, struct dev_f32 *x, const struct dev_f32 *x0,
+/* x is the layer's input, y its output for the rows of the set, packed: with r = idx[i], x[r] = x[r] + gate[r] * y[i] (BLEND_ADD: MoD), or
+ * x[r] + gate[r] * (y[i] - x[r]) (BLEND_TOWARDS: nested layers), each step rounded to f32. */
+OP(blend, OTHER, ALL_LEVELS, (k, x, y, gate, mode, d, n), struct kern_ctx *k, struct dev_f32 *x, const struct dev_f32 *y,
    const struct dev_f32 *gate, enum blend_mode mode, int d, struct rows n)
 
 /* ---- scores --------------------------------------------------------------------------------------------- */

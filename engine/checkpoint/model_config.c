@@ -6,9 +6,9 @@
 #include "engine/checkpoint/rope_config.h"
 #include "engine/checkpoint/special_ids_config.h"
 #include "engine/checkpoint/ultradeep_config.h"
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define WHERE "config.json: "
@@ -273,12 +273,24 @@ int model_config_load_file(const char *path, const struct model_overrides *o, st
     return load(path, NULL, o, log, ret, err);
 }
 
+int model_config_path(const char *dir, char ret[PATH_MAX], struct err *err)
+{
+    struct stat st;
+    size_t n = strlen(dir);
+    bool file = n > 5 && !strcmp(dir + n - 5, ".json") && !stat(dir, &st) && S_ISREG(st.st_mode);
+    if (n > PATH_MAX - 32)
+        return err_set(err, ERR_INVALID, "the model's path is longer than %d bytes", PATH_MAX - 32);
+    snprintf(ret, PATH_MAX, file ? "%s" : "%s/config.json", dir);
+    return 0;
+}
+
 int model_config_load(const char *dir, const struct model_overrides *o, struct log *log, struct model_config *ret, struct err *err)
 {
     char config[PATH_MAX], generation[PATH_MAX];
-    if (snprintf(config, sizeof(config), "%s/config.json", dir) >= (int)sizeof(config) ||
-        snprintf(generation, sizeof(generation), "%s/generation_config.json", dir) >= (int)sizeof(generation))
-        return err_set(err, ERR_INVALID, "the model's path is longer than %d bytes", PATH_MAX - 32);
+    int r = model_config_path(dir, config, err);
+    if (r < 0)
+        return r;
+    snprintf(generation, sizeof(generation), "%s/generation_config.json", dir);
     if (access(config, F_OK))
         return model_hint_no_config(dir, err);
     return load(config, generation, o, log, ret, err);

@@ -7,6 +7,7 @@
 #include "engine/checkpoint/model_type.h"
 #include "kernels/dtype.h"
 #include "kernels/mamba.h"
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -78,7 +79,9 @@ struct model_config {
     enum dtype save_dtype;                  /* torch_dtype or dtype; f32 if absent. The tensors' own dtype is what counts for loading */
 };
 
-/* Reads dir/config.json and, if there, dir/generation_config.json. Errors name file, key, limit and value. `o`: NULL: none. */
+/* Where the config of a model lies: dir/config.json, or `dir` itself where that is the file of a config. ERR_INVALID: the path is too long. */
+int model_config_path(const char *dir, char ret[PATH_MAX], struct err *err);
+/* Reads that file and, if there, dir/generation_config.json. Errors name file, key, limit and value. `o`: NULL: none. */
 int model_config_load(const char *dir, const struct model_overrides *o, struct log *log, struct model_config *ret, struct err *err);
 /* The same from a config file of any name, without generation_config.json. */
 int model_config_load_file(const char *path, const struct model_overrides *o, struct log *log, struct model_config *ret, struct err *err);

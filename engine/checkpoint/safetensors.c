@@ -113,7 +113,7 @@ static int read_offsets(const struct file *f, const char *name, const json_t *de
     return 0;
 }
 
-static struct entry *add_entry(struct safetensors *s)
+struct entry *safetensors_new_entry(struct safetensors *s)
 {
     if (s->n_entries == s->cap_entries) {
         size_t cap = s->cap_entries ? 2 * s->cap_entries : 256;
@@ -132,7 +132,7 @@ static int read_tensor(struct safetensors *s, int file, const char *name, const 
                        struct err *err)
 {
     const struct file *f = &s->files[file];
-    struct entry *e = add_entry(s);
+    struct entry *e = safetensors_new_entry(s);
     char *copy = e ? arena_strndup(&s->names, name, strlen(name)) : NULL;
     if (!copy)
         return err_set(err, ERR_NOMEM, "%s: no memory for the list of tensors", f->name);
@@ -348,6 +348,14 @@ const struct tensor *safetensors_at(const struct safetensors *s, size_t i)
 int safetensors_file_count(const struct safetensors *s)
 {
     return s->n_files;
+}
+
+size_t safetensors_bytes(const struct safetensors *s)
+{
+    size_t sum = 0;
+    for (int i = 0; i < s->n_files; i++)
+        sum += s->files[i].len;
+    return sum;
 }
 
 const unsigned char *safetensors_file_bytes(const struct safetensors *s, int i, size_t *ret_len)

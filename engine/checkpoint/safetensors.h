@@ -5,6 +5,7 @@
  * is a plain file name beside the index; it may be a symbolic link to a regular file anywhere, as in the Hugging Face cache. */
 #pragma once
 #include "common/err.h"
+#include "kernels/random_values.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,8 +21,9 @@ struct tensor {
     enum tensor_type type;
     int n_dims; /* 0..8 */
     int64_t shape[SAFETENSORS_MAX_DIMS];
-    const void *data; /* in the mapping; aligned as the file has it; may be unaligned */
+    const void *data; /* in the mapping; aligned as the file has it; may be unaligned. NULL: it has random values */
     size_t n_bytes;
+    struct random_values random; /* where data is NULL */
 };
 
 struct safetensors;
@@ -40,6 +42,7 @@ const struct tensor *safetensors_at(const struct safetensors *s, size_t i); /* b
 /* ERR_IO if a file was cut, written or replaced since it was opened; what was read of it is then not to be used. */
 int safetensors_check(const struct safetensors *s, struct err *err);
 int safetensors_file_count(const struct safetensors *s);
+size_t safetensors_bytes(const struct safetensors *s);                                            /* of all files together */
 const unsigned char *safetensors_file_bytes(const struct safetensors *s, int i, size_t *ret_len); /* for the model's hash; by name */
 
 int64_t tensor_elements(const struct tensor *t); /* product of the shape; 1 for a scalar */

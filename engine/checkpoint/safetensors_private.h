@@ -29,6 +29,8 @@ struct safetensors {
 
 /* Room for n_files; NULL: no memory. */
 struct safetensors *safetensors_new(int n_files);
+/* The next entry, zeroed; it counts once its owner adds one to n_entries. NULL: no memory. */
+struct entry *safetensors_new_entry(struct safetensors *s);
 /* Maps the next file and reads its header into the entries. `name` is for errors, and as the index spells it. */
 int safetensors_add_file(struct safetensors *s, const char *name, const char *path, struct err *err);
 /* Sorts by name, refuses a name that two files hold, and makes the list that callers see. */

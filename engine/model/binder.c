@@ -14,15 +14,18 @@ struct source {
     struct tensor_spec spec;
     enum dtype type;
     struct head_pad pad; /* of its heads; hp = hd: nothing to do */
-    const void *data;    /* the tensor's bytes from its first row on, or those of a copy: aligned, heads padded */
-    size_t rows, cols;   /* of data; a vector has one column */
+    const void *data;    /* the tensor's bytes from its first row on, or those of a copy: aligned, heads padded. NULL: random values */
+    struct random_values random; /* where data is NULL */
+    size_t rows, cols;           /* of data; a vector has one column */
 };
 
 /* Leaves the rows that are the rank's. */
 static void cut(struct source *s, const struct binder *b)
 {
     struct share_rows of = share_rows(&b->share, b->c, s->spec.slice, s->rows);
-    s->data = (const char *)s->t->data + of.first * s->cols * dtype_size(s->type);
+    s->data = s->t->data ? (const char *)s->t->data + of.first * s->cols * dtype_size(s->type) : NULL;
+    s->random = s->t->random;
+    s->random.first += of.first * s->cols;
     s->rows = of.n;
 }
 
@@ -42,6 +45,20 @@ static struct source take(struct binder *b, enum schema_row row)
     return s;
 }
 
+/* Random values, as the tensor would be stored. */
+static void *make_values(const struct source *s)
+{
+    float chunk[1024];
+    size_t n = s->rows * s->cols, size = dtype_size(s->type);
+    char *values = malloc(n * size);
+    for (size_t at = 0, some; values && at < n; at += some) {
+        some = n - at < 1024 ? n - at : 1024;
+        random_fill(&s->random, at, chunk, some);
+        dtype_from_f32(values + at * size, s->type, chunk, some);
+    }
+    return values;
+}
+
 static void *padded(struct source *s)
 {
     size_t hd = (size_t)s->pad.hd, hp = (size_t)s->pad.hp, size = dtype_size(s->type);
@@ -56,25 +73,39 @@ static void *padded(struct source *s)
     return copy;
 }
 
-/* Fills s->data: the values where the compiler may assume aligned loads, heads padded. */
-static int lay_out(struct binder *b, struct source *s)
+static void *aligned(const struct source *s)
 {
     size_t bytes = s->rows * s->cols * dtype_size(s->type);
-    void *copy;
-    if (s->pad.hp != s->pad.hd) {
-        copy = padded(s);
-    } else if ((uintptr_t)s->data % dtype_size(s->type)) {
-        copy = malloc(bytes);
-        if (copy)
-            memcpy(copy, s->data, bytes);
-    } else {
-        return 0;
-    }
+    void *copy = malloc(bytes);
+    if (copy)
+        memcpy(copy, s->data, bytes);
+    return copy;
+}
+
+static int take_copy(struct binder *b, struct source *s, void *copy)
+{
     if (!copy)
         return err_set(b->err, ERR_NOMEM, "tensor %s: no memory for a copy", s->t->name);
     b->copies[b->n_copies++] = copy;
     s->data = copy;
     return 0;
+}
+
+/* Fills s->data: the values where the compiler may assume aligned loads, heads padded. */
+static int lay_out(struct binder *b, struct source *s)
+{
+    int r = s->data ? 0 : take_copy(b, s, make_values(s));
+    if (r >= 0 && s->pad.hp != s->pad.hd)
+        r = take_copy(b, s, padded(s));
+    else if (r >= 0 && (uintptr_t)s->data % dtype_size(s->type))
+        r = take_copy(b, s, aligned(s));
+    return r;
+}
+
+/* The same of a matrix, whose random values the backend makes itself where no head is padded. */
+static int lay_out_matrix(struct binder *b, struct source *s)
+{
+    return s->data || s->pad.hp != s->pad.hd ? lay_out(b, s) : 0;
 }
 
 void binder_drop_copies(struct binder *b)
@@ -145,17 +176,21 @@ static int fill_part(struct binder *b, enum schema_row row, struct part *p, stru
 {
     p->weight = take(b, row);
     p->bias = row + 1 < SCHEMA_ROWS && schema_is_bias(row + 1) ? take(b, row + 1) : (struct source){0};
-    int r = lay_out(b, &p->weight);
+    int r = lay_out_matrix(b, &p->weight);
     if (r >= 0 && p->bias.t)
         r = lay_out(b, &p->bias);
-    *ret = (struct matrix_part){
-        .data = p->weight.data, .type = p->weight.type, .n = (int)p->weight.rows, .bias = p->bias.data, .bias_type = p->bias.type};
+    *ret = (struct matrix_part){.data = p->weight.data,
+                                .type = p->weight.type,
+                                .n = (int)p->weight.rows,
+                                .bias = p->bias.data,
+                                .bias_type = p->bias.type,
+                                .random = p->weight.random};
     return r;
 }
 
 static bool all_finite(const struct source *s)
 {
-    for (size_t i = 0; i < s->rows * s->cols; i++) {
+    for (size_t i = 0; s->data && i < s->rows * s->cols; i++) {
         float v;
         dtype_to_f32(&v, (const char *)s->data + i * dtype_size(s->type), s->type, 1);
         if (!isfinite(v))

@@ -1,9 +1,10 @@
 /* One loop for every architecture: what a layer does follows from its record in the plan. Ranks of a model compute their own heads and columns of each
  * product and gather the others': four times a layer (heads, columns of x behind o, of the MLP's middle, of x behind down). */
 #include "engine/model/forward.h"
+#include "engine/model/forward_pack.h"
 #include <math.h>
 
-/* The rows of a step as a layer divides them. */
+/* The rows of a step as a layer divides them; where it packs them, packed ones. */
 struct layer_rows {
     struct rows all, executed, attending;
     struct rows normed;   /* rows whose input attention's projections read */
@@ -16,7 +17,9 @@ static struct layer_rows divide_rows(const struct layer_plan *p, const struct wo
     struct layer_rows r = {.all = b->step.all, .executed = b->step.all, .attending = b->step.all};
     if (layer_is_routed(p))
         r.attending = (struct rows){w->place.sel, w->place.sel_n, b->n_rows};
-    if (layer_can_skip(p))
+    if (forward_packs(p))
+        r.all = r.executed = (struct rows){NULL, w->place.exec_n, b->n_rows};
+    else if (layer_can_skip(p))
         r.executed = (struct rows){w->place.exec, w->place.exec_n, b->n_rows};
     r.normed = p->kv == KV_ALL ? r.all : r.executed;
     r.finished = last && !layer_can_skip(p) ? (struct rows){.idx = b->d_want_row, .n_max = b->n_want} : r.executed;
@@ -32,6 +35,10 @@ struct layer {
     const struct layer_weights *lw;
     struct kern_heads heads; /* those that the model holds */
     struct dev_act *attn;    /* their outputs */
+    struct kern_step step;
+    struct kern_place place;
+    struct dev_f32 *x;          /* the residual stream: of the step's rows, or of packed rows */
+    const struct dev_f32 *gate; /* of o's output; NULL: none */
     struct layer_rows rows;
     int index, width; /* width: of a row of qkv */
 };
@@ -40,9 +47,11 @@ static int attention_input(const struct layer *l)
 {
     const struct model_config *c = &l->m->config;
     struct kern_ctx *k = l->m->k;
+    if (forward_packs(l->p))
+        return 0; /* forward_pack has done it */
     if (l->p->no_attn_norm)
-        return k->ops->cast_rows(k, l->w->xn, l->w->x, l->rows.normed, c->hidden);
-    return k->ops->rmsnorm(k, l->w->xn, NULL, l->w->x, l->lw->attn_norm, l->rows.normed, c->hidden, c->rms_eps);
+        return k->ops->cast_rows(k, l->w->xn, l->x, l->rows.normed, c->hidden);
+    return k->ops->rmsnorm(k, l->w->xn, NULL, l->x, l->lw->attn_norm, l->rows.normed, c->hidden, c->rms_eps);
 }
 
 static int project(const struct layer *l)
@@ -84,12 +93,12 @@ static int norm_heads(const struct layer *l)
 static int rotate(const struct layer *l)
 {
     const struct model *m = l->m;
-    struct kern_step step = l->b->step;
+    struct kern_step step = l->step;
     bool still = l->p->no_rope;
     if (still)
         step.pos = l->w->no_pos;
     return m->k->ops->rope_store(m->k, &l->heads, l->w->qkv, still ? m->still_cos : m->rope_cos, still ? m->still_sin : m->rope_sin, &step,
-                                 l->w->place.slot, l->rows.attending);
+                                 l->place.slot, l->rows.attending);
 }
 
 /* What a rank has of every row, put together with what the others have: dst = all ranks' `cols` columns of src. */
@@ -99,12 +108,12 @@ static int gather(const struct layer *l, struct dev_bytes *dst, const struct dev
     return share_n(s) > 1 ? share_gather(s, l->m->k, dst, src, cols, size, l->b->n_rows) : 0;
 }
 
-/* x[r] += gate[r] * W a[r]. a: [n, lda] */
+/* The layer's x[r] += gate[r] * W a[r]. a: [n, lda] */
 static int add_product(const struct layer *l, const struct dev_act *a, int lda, const struct kern_matrix *w, const struct dev_f32 *gate)
 {
     const struct share *s = &l->m->share;
     struct kern_ctx *k = l->m->k;
-    struct dev_f32 *x = l->w->x, *part = l->w->x_part;
+    struct dev_f32 *x = l->x, *part = l->w->x_part;
     int d = l->m->config.hidden, own = share_hidden(s, &l->m->config);
     size_t bytes = (size_t)own * sizeof(float);
     if (share_n(s) == 1)
@@ -130,12 +139,23 @@ static int attention_block(const struct layer *l)
     if (r >= 0)
         r = rotate(l);
     if (r >= 0)
-        r = k->ops->attention(k, &l->heads, l->attn, w->qkv, &l->b->step, l->index, &w->place, 1.0f / sqrtf((float)m->config.head_dim));
+        r = k->ops->attention(k, &l->heads, l->attn, w->qkv, &l->step, l->index, &l->place, 1.0f / sqrtf((float)m->config.head_dim));
     if (r >= 0)
         r = gather(l, DEV_BYTES(w->attn), DEV_BYTES(l->attn), l->heads.h * l->heads.hd, dtype_size(k->act));
     if (r >= 0)
-        r = add_product(l, w->attn, m->config.n_heads * l->heads.hd, l->lw->o, l->p->attn_gate == GATE_CHOSEN ? w->gate : NULL);
+        r = add_product(l, w->attn, m->config.n_heads * l->heads.hd, l->lw->o, l->gate);
     return r;
+}
+
+/* The layer's last product, and where it has a gate over all of it, what that does. */
+static int add_down(const struct layer *l)
+{
+    const struct model_config *c = &l->m->config;
+    bool packs = forward_packs(l->p);
+    if (packs && share_n(&l->m->share) == 1)
+        return forward_pack_product(l->m, l->w, l->b, l->index, l->w->ffn, c->ffn, l->lw->down);
+    int r = add_product(l, l->w->ffn, c->ffn, l->lw->down, NULL);
+    return r >= 0 && packs ? forward_pack_blend(l->m, l->w, l->b, l->index) : r;
 }
 
 /* x = x + mlp(norm(x)), or norm(x) + mlp(norm(x)). */
@@ -144,21 +164,25 @@ static int mlp_block(const struct layer *l)
     const struct model_config *c = &l->m->config;
     struct workspace *w = l->w;
     struct kern_ctx *k = l->m->k;
-    int r = k->ops->rmsnorm(k, w->xn, l->p->mlp_from_norm ? w->x : NULL, w->x, l->lw->mlp_norm, l->rows.finished, c->hidden, c->rms_eps);
+    int r = k->ops->rmsnorm(k, w->xn, l->p->mlp_from_norm ? l->x : NULL, l->x, l->lw->mlp_norm, l->rows.finished, c->hidden, c->rms_eps);
     struct dev_act *own = w->ffn_part ? w->ffn_part : w->ffn;
     if (r >= 0)
         r = k->ops->matmul_swiglu(k, own, w->xn, l->lw->gate_up, l->rows.finished);
     if (r >= 0)
         r = gather(l, DEV_BYTES(w->ffn), DEV_BYTES(own), share_ffn(&l->m->share, c), dtype_size(k->act));
-    return r < 0 ? r : add_product(l, w->ffn, c->ffn, l->lw->down, NULL);
+    return r < 0 ? r : add_down(l);
 }
 
-static int blend(const struct layer *l)
+/* The rows, lists and gates that the layer works with. */
+static void set_rows(struct layer *l, bool last)
 {
     struct workspace *w = l->w;
-    bool towards = l->p->layer_gate == GATE_TOWARDS;
-    return l->m->k->ops->blend(l->m->k, w->x, w->x0, towards ? w->skip_gate : w->gate, towards ? BLEND_TOWARDS : BLEND_ADD,
-                               l->m->config.hidden, l->rows.executed);
+    bool packs = forward_packs(l->p);
+    l->place = forward_pack_place(w, l->p);
+    l->step = packs ? forward_pack_step(l->b, &l->place) : l->b->step;
+    l->x = packs ? w->packed_x : w->x;
+    l->gate = l->p->attn_gate != GATE_CHOSEN ? NULL : packs ? l->place.packed.gate : w->gate;
+    l->rows = divide_rows(l->p, w, l->b, last);
 }
 
 int forward_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv, int layer)
@@ -172,18 +196,15 @@ int forward_layer(const struct model *m, struct workspace *w, const struct batch
         .h = share_heads(&m->share, c), .hk = share_kv_heads(&m->share, c), .hd = model_config_padded_head_dim(c), .kv = kv->kv};
     l.attn = w->attn_part ? w->attn_part : w->attn;
     l.width = (l.heads.h + 2 * l.heads.hk) * l.heads.hd;
-    l.rows = divide_rows(p, w, b, layer == c->n_layers - 1);
+    set_rows(&l, layer == c->n_layers - 1);
     int r = forward_router(m, w, b, layer);
     if (r >= 0)
-        r = k->ops->place(k, &b->step, layer, route, p->kv == KV_ALL, batch_layer_base(b, layer), batch_layer_reserved(b, layer),
-                          &w->place);
-    if (r >= 0 && p->layer_gate != GATE_NONE)
-        r = k->ops->copy_rows(k, w->x0, w->x, c->hidden, l.rows.executed);
+        r = k->ops->place(k, &b->step, layer, route, p->kv == KV_ALL, batch_layer_base(b, layer), batch_layer_reserved(b, layer), &l.place);
+    if (r >= 0 && forward_packs(p) && !layer_is_nested(p)) /* a nested layer packs them for its second router */
+        r = forward_pack(m, w, b, layer);
     if (r >= 0)
         r = attention_block(&l);
-    if (r >= 0)
-        r = mlp_block(&l);
-    return r >= 0 && p->layer_gate != GATE_NONE ? blend(&l) : r;
+    return r < 0 ? r : mlp_block(&l);
 }
 
 int forward_embed(const struct model *m, struct workspace *w, const struct batch *b)

@@ -1,11 +1,12 @@
 #include "engine/model/forward_router.h"
+#include "engine/model/forward_pack.h"
 
 /* One router, and what it is asked. */
 struct question {
     enum router kind;
     const struct router_weights *w;
     struct route_out to;
-    struct rows rows; /* that get a decision; a recurrent router's state follows all rows all the same */
+    struct rows rows; /* that get a decision: all, or those that are packed. A recurrent router's state follows all rows all the same */
     int least;        /* expert choice: decisions that may be chosen from */
     double capacity;
 };
@@ -16,8 +17,9 @@ static int ask(const struct model *m, struct workspace *w, const struct batch *b
     const struct router_weights *rw = q->w;
     switch (q->kind) {
     case ROUTER_MLP: {
-        struct route_mlp mlp = {rw->in, rw->out, rw->out_bias, rw->dim, w->router};
-        return k->ops->route_mlp(k, &q->to, &mlp, w->x, q->rows);
+        bool packed = q->rows.idx;
+        struct route_mlp mlp = {rw->in, rw->out, rw->out_bias, rw->dim, w->router, packed};
+        return k->ops->route_mlp(k, &q->to, &mlp, packed ? w->packed_x : w->x, q->rows);
     }
     case ROUTER_MAMBA: {
         struct dev_u8 *bad = dev_u8_at(w->router_bad, (size_t)rw->state * (size_t)b->n_rows);
@@ -85,5 +87,7 @@ int forward_router(const struct model *m, struct workspace *w, const struct batc
                                .least = nested ? DECISION_LINEAR : DECISION_SKIP,
                                .capacity = p->attn_capacity};
     int r = nested ? forward_router_skip(m, w, b, layer) : 0;
+    if (r >= 0 && nested)
+        r = forward_pack(m, w, b, layer);
     return r < 0 ? r : decide(m, w, b, p, &q);
 }

@@ -1,11 +1,12 @@
-/* From a directory to a model on a device. The weight files are unmapped before this returns. */
+/* From a directory to a model on a device. The weight files are unmapped once they are hashed. */
 #include "engine/model/model.h"
 #include "common/thread.h"
 #include "engine/checkpoint/load_progress.h"
-#include "engine/checkpoint/model_hash.h"
+#include "engine/checkpoint/random_checkpoint.h"
 #include "engine/checkpoint/tied_head.h"
+#include "engine/model/hash_job.h"
 #include "engine/model/rope.h"
-#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,54 +30,24 @@ static int pick_dtype(const char *name, const struct backend *b, enum dtype stor
     return err_field(err, ERR_INVALID, "dtype", "dtype is \"%s\"; it must be auto, f32, bf16 or f16", name);
 }
 
-/* The hash reads every byte of the files, so it runs beside the packing of the weights. */
-struct hash_job {
-    const char *dir;
-    const struct safetensors *files;
-    struct load_progress progress;
-    char hex[65];
-    int r;
-    struct err err;
-};
-
-static void *hash_main(void *arg)
+static int open_files(struct model *m, const struct model_options *o, struct safetensors **ret, struct err *err)
 {
-    struct hash_job *j = arg;
-    j->r = model_hash(j->dir, j->files, &j->progress, j->hex, &j->err);
-    return NULL;
+    return o->random_weights ? random_checkpoint_open(&m->config, o->seed, ret, err) : safetensors_open_dir(o->dir, ret, err);
 }
 
-static size_t bytes_of(const struct safetensors *files)
+/* From here on the files are the job's. */
+static int start_hash(struct model *m, const struct model_options *o, struct safetensors *files, struct err *err)
 {
-    size_t sum = 0;
-    for (int i = 0; i < safetensors_file_count(files); i++) {
-        size_t len = 0;
-        safetensors_file_bytes(files, i, &len);
-        sum += len;
-    }
-    return sum;
+    char more[64];
+    snprintf(more, sizeof(more), "random weights, seed %llu", (unsigned long long)o->seed);
+    return hash_job_start(o->dir, files, o->random_weights ? more : NULL, o->log, &m->hash, err);
 }
 
-static int load_weights_and_hash(struct model *m, const struct model_options *o, const struct safetensors *files, struct err *err)
+static int load_weights(struct model *m, const struct model_options *o, const struct safetensors *files, struct err *err)
 {
-    size_t bytes = bytes_of(files);
-    struct load_progress layers = {.log = o->log, .what = "weights laid out", .bytes = bytes, .total = (size_t)m->config.n_layers};
-    struct hash_job job = {
-        .dir = o->dir, .files = files, .progress = {.log = o->log, .what = "weights hashed", .bytes = bytes, .total = bytes}};
-    pthread_t thread;
-    bool hashes = !m->share.rank, threaded = hashes && !pthread_create(&thread, NULL, hash_main, &job);
-    int r = weights_load(m->k, &m->config, m->plan, files, &m->share, &layers, &m->weights, err);
-    if (threaded)
-        pthread_join(thread, NULL);
-    else if (hashes)
-        hash_main(&job);
-    if (r >= 0 && job.r < 0) {
-        r = job.r;
-        if (err)
-            *err = job.err;
-    }
-    memcpy(m->hash, job.hex, sizeof(m->hash));
-    return r;
+    struct load_progress layers = {
+        .log = o->log, .what = "weights laid out", .bytes = safetensors_bytes(files), .total = (size_t)m->config.n_layers};
+    return weights_load(m->k, &m->config, m->plan, files, &m->share, &layers, &m->weights, err);
 }
 
 static int upload_table(struct model *m, const float *values, size_t n, struct dev_f32 **ret)
@@ -189,7 +160,7 @@ int model_open(const struct model_options *o, const struct backend *backend, str
     if (r >= 0)
         r = model_config_load(o->dir, &o->overrides, o->log, &m->config, err);
     if (r >= 0)
-        r = safetensors_open_dir(o->dir, &files, err);
+        r = open_files(m, o, &files, err);
     if (r >= 0)
         r = pick_dtype(o->dtype, backend, weights_stored_dtype(files), &bc.dtype, err);
     if (r >= 0) {
@@ -208,8 +179,10 @@ int model_open(const struct model_options *o, const struct backend *backend, str
         r = backend->open(&bc, &m->k, err);
     if (r >= 0)
         r = check_weights(m, files, err);
+    if (r >= 0 && !m->share.rank)
+        r = start_hash(m, o, files, err);
     if (r >= 0)
-        r = load_weights_and_hash(m, o, files, err);
+        r = load_weights(m, o, files, err);
     if (r >= 0 && !m->share.rank)
         tied_head_check(&m->config, files, o->log);
     if (r >= 0)
@@ -224,7 +197,10 @@ int model_open(const struct model_options *o, const struct backend *backend, str
         if (err)
             *err = changed;
     }
-    safetensors_close(files);
+    if (m->hash)
+        hash_job_release(m->hash);
+    else
+        safetensors_close(files);
     if (r < 0)
         model_close(m);
     return r;
@@ -242,6 +218,7 @@ static void free_device(struct model *m)
 
 void model_close(struct model *m)
 {
+    hash_job_free(m->hash);
     if (m->k) {
         if (!m->borrows)
             free_device(m);

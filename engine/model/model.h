@@ -4,6 +4,8 @@
 #include "engine/checkpoint/model_config.h"
 #include "engine/model/weights.h"
 
+struct hash_job;
+
 struct model_options {
     const char *dir;                    /* required */
     const char *dtype;                  /* "auto", "f32", "bf16", "f16"; NULL: auto */
@@ -14,6 +16,8 @@ struct model_options {
     const char *cpu_level, *cuda_level; /* NULL: the machine's, the device's */
     int max_model_len;                  /* 0: the model's default */
     struct model_overrides overrides;   /* of config.json */
+    bool random_weights;                /* instead of those of files: dir may be a config's file, and needs no other */
+    uint64_t seed;                      /* of random weights */
     struct log *log;                    /* borrowed; NULL: silent */
 };
 
@@ -27,7 +31,7 @@ struct model {
     int max_model_len;                     /* positions that may be computed */
     struct dev_f32 *rope_cos, *rope_sin;   /* [max_model_len, padded head_dim/2] */
     struct dev_f32 *still_cos, *still_sin; /* [1, padded head_dim/2] 1 and 0: the rotation of layers without positions; NULL without such */
-    char hash[65];                         /* of the files; empty in ranks but the first */
+    struct hash_job *hash;                 /* of the files; NULL in ranks but the first, and in replicas */
     enum matmul_precision precision;
     int n_threads;
 };

@@ -47,9 +47,7 @@ static int copy_table(struct model *m, const struct model *first, struct dev_f32
 
 static int copy_all(struct model *m, const struct model *first)
 {
-    int r = first->k->backend->sync(first->k, NULL);
-    if (r >= 0)
-        r = weights_copy(m->k, first->k, &m->config, &first->weights, &m->weights);
+    int r = weights_copy(m->k, first->k, &m->config, &first->weights, &m->weights);
     if (r >= 0)
         r = copy_table(m, first, first->rope_cos, m->max_model_len, &m->rope_cos);
     if (r >= 0)
@@ -97,7 +95,6 @@ int model_open_replica(const struct model_options *o, const struct model *first,
     m->precision = first->precision;
     m->n_threads = o->n_threads ? o->n_threads : thread_usable_count();
     m->max_model_len = first->max_model_len;
-    memcpy(m->hash, first->hash, sizeof(m->hash));
     int r = take_plan(m, first) < 0 ? err_set(err, ERR_NOMEM, "layer plan") : open_device(m, o, first, err);
     if (r >= 0)
         r = take_weights(m, first, err);

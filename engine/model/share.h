@@ -1,6 +1,6 @@
 /* The part of a model that one rank of several holds ("tensor parallel"): some of the heads, and of every other matrix an equal part of its output columns.
  * Every sum is taken whole by one rank, in the order in which one device takes it; ranks give one another what they computed, and the bits are
- * those of one device. Norms, routers, embedding and head are every rank's. */
+ * those of one device. Norms, routers and embedding are every rank's, the head the first one's. */
 #pragma once
 #include "engine/checkpoint/model_config.h"
 #include "engine/checkpoint/tensor_schema.h"

@@ -180,7 +180,7 @@ static int bind_ends(struct binder *b, struct weights *w)
     int r = matrix(b, MATRIX_EMBED, SCHEMA_EMBED, &w->embed);
     if (r >= 0 && b->c->tied)
         w->head = w->embed;
-    else if (r >= 0)
+    else if (r >= 0 && !b->share.rank) /* the first rank alone runs it */
         r = matrix(b, MATRIX_LINEAR, SCHEMA_HEAD, &w->head);
     return r >= 0 ? vector(b, SCHEMA_FINAL_NORM, &w->final_norm) : r;
 }

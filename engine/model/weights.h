@@ -43,7 +43,7 @@ struct layer_weights {
 
 struct weights {
     struct kern_matrix *embed;    /* [vocab, hidden] */
-    struct kern_matrix *head;     /* the same pointer if tied */
+    struct kern_matrix *head;     /* the same pointer if tied; else NULL in ranks but the first */
     struct dev_f32 *final_norm;   /* [hidden] */
     struct layer_weights *layers; /* [n_layers] */
     int n_layers;

@@ -1,5 +1,6 @@
 /* Plans and allocates the activation buffers. */
 #include "engine/model/workspace.h"
+#include "engine/model/forward_pack.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,12 +27,12 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
     const struct share *s = &m->share;
     size_t hd = (size_t)model_config_padded_head_dim(c), own_q = (size_t)share_heads(s, c) * hd, kv = (size_t)share_kv_heads(s, c) * hd;
     bool parts = share_n(s) > 1;
-    bool gated = false, nested = false, no_rope = false;
+    bool packs = false, nested = false, no_rope = false;
     for (int i = 0; i < c->n_layers; i++) {
         const struct layer_weights *lw = &m->weights.layers[i];
         if (lw->router.in && (size_t)lw->router.dim > router)
             router = (size_t)lw->router.dim;
-        gated |= m->plan[i].layer_gate != GATE_NONE;
+        packs |= forward_packs(&m->plan[i]);
         nested |= layer_is_nested(&m->plan[i]);
         no_rope |= m->plan[i].no_rope;
     }
@@ -42,7 +43,7 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         size_t bytes;
     } plan[] = {
         {&w->x, n * d * 4},
-        {&w->x0, gated ? n * d * 4 : 0},
+        {&w->packed_x, packs ? n * d * 4 : 0},
         {&w->xn, n * d * act},
         {&w->qkv, n * (own_q + 2 * kv) * act},
         {&w->attn, n * (size_t)c->n_heads * hd * act},
@@ -63,6 +64,9 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         {&w->place.sel_n, 4},
         {&w->place.exec, n * 4},
         {&w->place.exec_n, 4},
+        {&w->place.packed.pos, packs ? n * 4 : 0},
+        {&w->place.packed.run_of, packs ? n * 4 : 0},
+        {&w->place.packed.gate, packs ? n * 4 : 0},
         {&w->place.run_start, (n + 1) * 4},
         {&w->place.visible, n * 4},
         {&w->place.slot, n * 4},
@@ -97,7 +101,7 @@ void workspace_done(struct workspace *w)
     if (!w->k)
         return;
     struct dev_bytes *all[] = {DEV_BYTES(w->x),
-                               DEV_BYTES(w->x0),
+                               DEV_BYTES(w->packed_x),
                                DEV_BYTES(w->xn),
                                DEV_BYTES(w->qkv),
                                DEV_BYTES(w->attn),
@@ -118,6 +122,9 @@ void workspace_done(struct workspace *w)
                                DEV_BYTES(w->place.sel_n),
                                DEV_BYTES(w->place.exec),
                                DEV_BYTES(w->place.exec_n),
+                               DEV_BYTES(w->place.packed.pos),
+                               DEV_BYTES(w->place.packed.run_of),
+                               DEV_BYTES(w->place.packed.gate),
                                DEV_BYTES(w->place.run_start),
                                DEV_BYTES(w->place.visible),
                                DEV_BYTES(w->place.slot),

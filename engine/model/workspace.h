@@ -5,13 +5,13 @@
 struct workspace {
     struct kern_ctx *k;
     int max_rows;
-    size_t bytes;         /* of all of them */
-    struct dev_f32 *x;    /* [max_rows, hidden] residual stream */
-    struct dev_f32 *x0;   /* [max_rows, hidden] a gated layer's input; NULL where no layer needs it */
-    struct dev_act *xn;   /* [max_rows, hidden] */
-    struct dev_act *qkv;  /* [max_rows, (h + 2 hk) * hd], of the heads that the model holds */
-    struct dev_act *attn; /* [max_rows, h * hd] */
-    struct dev_act *ffn;  /* [max_rows, ffn] */
+    size_t bytes;             /* of all of them */
+    struct dev_f32 *x;        /* [max_rows, hidden] residual stream */
+    struct dev_f32 *packed_x; /* [max_rows, hidden] residual stream of packed rows; NULL where no layer packs any */
+    struct dev_act *xn;       /* [max_rows, hidden] */
+    struct dev_act *qkv;      /* [max_rows, (h + 2 hk) * hd], of the heads that the model holds */
+    struct dev_act *attn;     /* [max_rows, h * hd] */
+    struct dev_act *ffn;      /* [max_rows, ffn] */
     /* of one rank of n, NULL without others: its columns of attn, ffn and x */
     struct dev_act *attn_part; /* [max_rows, h * hd / n] */
     struct dev_act *ffn_part;  /* [max_rows, ffn / n] */
@@ -26,7 +26,7 @@ struct workspace {
     struct dev_f32 *skip_prob; /* [n_layers, n] as prob; other layers' are not written */
     struct dev_u8 *router_bad; /* [recurrent routers, n] 1: the router's state is not finite at that row; NULL without */
     struct dev_i32 *no_pos;    /* [max_rows] zeros: positions where a layer has none; NULL where all have */
-    struct kern_place place;   /* row lists of the layer under way */
+    struct kern_place place;   /* row lists of the layer under way; of place.packed what a layer that packs rows may need */
     /* the head, in chunks */
     int head_rows;             /* wanted rows of one chunk */
     struct dev_f32 *want_x;    /* [head_rows, hidden] */

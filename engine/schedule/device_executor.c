@@ -281,11 +281,12 @@ static void set_limits(struct device_executor *x, const struct device_executor_o
                  x->face.limits.max_rows);
 }
 
-static int open_memory(struct device_executor *x, const struct device_executor_options *o, struct err *err)
+int device_executor_open_memory(struct device_executor *x, const struct device_executor_options *o, int kv_slots, struct err *err)
 {
     const struct model *m = &x->model;
     struct executor_limits *l = &x->face.limits;
-    int r = o->kv_slots ? o->kv_slots : pool_rows(m, l, o->kv_cache_bytes, err);
+    set_limits(x, o);
+    int r = kv_slots ? kv_slots : pool_rows(m, l, o->kv_cache_bytes, err);
     if (r < 0)
         return r;
     l->n_kv_slots = r;
@@ -305,6 +306,8 @@ static int open_memory(struct device_executor *x, const struct device_executor_o
         r = drawer_new(m->config.vocab, m->n_threads, &x->drawer, err);
     for (int i = 0; r >= 0 && i < l->max_steps; i++)
         r = flight_init(&x->flights[i], m, x->drawer, &x->w, err);
+    op_times_init(&x->times, x->model.k);
+    note_memory(x);
     return r;
 }
 
@@ -320,18 +323,11 @@ int device_executor_open(const struct device_executor_options *o, const struct b
     int r = o->first ? model_open_replica(&o->model, &o->first->model, &x->model, err) : model_open(&o->model, backend, &x->model, err);
     if (r >= 0)
         r = describe_layers(x, err);
-    if (r >= 0) {
-        set_limits(x, o);
-        r = open_memory(x, o, err);
-    }
-    if (r < 0) {
+    if (r < 0)
         close_device(&x->face);
-        return r;
-    }
-    op_times_init(&x->times, x->model.k);
-    note_memory(x);
-    *ret = x;
-    return 0;
+    else
+        *ret = x;
+    return r < 0 ? r : 0;
 }
 
 struct executor *device_executor_face(struct device_executor *x)

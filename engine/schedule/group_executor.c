@@ -1,6 +1,7 @@
 /* Steps of a group: issued and waited for by all ranks at once, each in its thread, since a rank waits in collectives for the others. One that fails
  * says so at once, or they would wait for ever. */
 #include "engine/schedule/group_executor.h"
+#include "common/thread.h"
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -23,7 +24,7 @@ struct helper {
 struct group_executor {
     struct executor face;
     const struct backend *backend;
-    int n, n_opened;
+    int n;
     struct device_executor *ranks[GROUP_RANKS_MAX];
     struct helper helpers[GROUP_RANKS_MAX]; /* [0] is not used */
     pthread_mutex_t lock;
@@ -161,19 +162,39 @@ static void close_group(struct executor *face)
 }
 
 /* ---- open and close --------------------------------------------------------------------------------------------- */
+struct opening {
+    struct group_executor *g;
+    const struct device_executor_options *o;
+    const int *index;
+    const struct group_executor *first;
+    struct {
+        int r;
+        struct err err;
+    } of_rank[GROUP_RANKS_MAX];
+};
+
+static void open_rank(void *arg, int i)
+{
+    struct opening *a = arg;
+    struct device_executor_options mine = *a->o;
+    mine.model.device_index = a->index[i];
+    mine.model.share = (struct share){i, a->g->n};
+    mine.first = a->first ? a->first->ranks[i] : NULL;
+    a->of_rank[i].r = device_executor_open(&mine, a->g->backend, &a->g->ranks[i], &a->of_rank[i].err);
+}
+
+/* Each rank reads its part beside the others; memory for KV is divided once all weights are there. */
 static int open_ranks(struct group_executor *g, const struct device_executor_options *o, const int *index,
                       const struct group_executor *first, struct err *err)
 {
-    struct device_executor_options mine = *o;
+    struct opening a = {.g = g, .o = o, .index = index, .first = first};
     int r = 0;
-    for (int i = 0; i < g->n && r >= 0; i++) {
-        mine.model.device_index = index[i];
-        mine.model.share = (struct share){i, g->n};
-        mine.first = first ? first->ranks[i] : NULL;
-        mine.kv_slots = i ? rank_of(g, 0)->limits.n_kv_slots : 0;
-        r = device_executor_open(&mine, g->backend, &g->ranks[i], err);
-        g->n_opened += r >= 0;
-    }
+    thread_each(g->n, open_rank, &a);
+    for (int i = 0; i < g->n && r >= 0; i++)
+        if ((r = a.of_rank[i].r) < 0 && err)
+            *err = a.of_rank[i].err;
+    for (int i = 0; i < g->n && r >= 0; i++)
+        r = device_executor_open_memory(g->ranks[i], o, i ? rank_of(g, 0)->limits.n_kv_slots : 0, err);
     return r;
 }
 
@@ -250,12 +271,13 @@ void group_executor_close(struct group_executor *g)
         return;
     struct kern_ctx *contexts[GROUP_RANKS_MAX];
     stop_helpers(g);
-    for (int i = 0; i < g->n_opened; i++)
+    for (int i = 0; i < g->n && g->grouped; i++)
         contexts[i] = context_of(g, i);
     if (g->grouped)
         g->backend->group_close(contexts, g->n);
-    for (int i = g->n_opened - 1; i >= 0; i--)
-        rank_of(g, i)->ops->close(rank_of(g, i));
+    for (int i = g->n - 1; i >= 0; i--)
+        if (g->ranks[i])
+            rank_of(g, i)->ops->close(rank_of(g, i));
     pthread_mutex_destroy(&g->lock);
     pthread_cond_destroy(&g->wake);
     pthread_cond_destroy(&g->done);

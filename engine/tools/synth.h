@@ -1,8 +1,6 @@
 /* A random checkpoint of any shape whose routers select a chosen share of tokens: for measurements where no trained model exists.
  *
- * Weights are normal: 2/sqrt(hidden_size) in embeddings, 1/sqrt(inputs) in routers, 0.02 elsewhere, less in the two projections that write to
- * the residual stream; attention's least, so that a token's routing depends on the token more than on the text around it and the share
- * holds in texts of any length. Norms are 1. The routers' biases are then set by running random ids through the written model, layer by
+ * Weights are those of engine/checkpoint/random_tensor.h, made so that the share holds in texts of any length. The routers' biases are then set by running random ids through the written model, layer by
  * layer in depth order (a layer's input depends on the biases before it): each bias is moved so that the wanted share of rows is selected. */
 #pragma once
 #include "common/err.h"
@@ -45,12 +43,3 @@ int synth_measure(const struct synth_options *o, struct synth_report *ret, struc
 struct model;
 /* Opens the written checkpoint. ret_len: tokens of the sequences that it is run on. */
 int synth_open(const struct synth_options *o, struct model *ret, int *ret_len, struct err *err);
-
-/* A small generator, the same everywhere: value i of stream `seed`. */
-static inline uint64_t synth_hash(uint64_t seed, uint64_t i)
-{
-    uint64_t z = seed + (i + 1) * 0x9e3779b97f4a7c15u; /* splitmix64 */
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}

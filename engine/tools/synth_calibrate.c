@@ -4,6 +4,7 @@
 #include "engine/tools/synth.h"
 #include "engine/tools/synth_router.h"
 #include "engine/tools/trace.h"
+#include "kernels/random_values.h"
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
@@ -151,7 +152,7 @@ static int32_t deck_draw(struct deck *d)
 {
     if (d->next == d->n)
         d->next = 0;
-    int i = d->next++, j = i + (int)(synth_hash(d->seed, d->draws++) % (uint64_t)(d->n - i)); /* Fisher-Yates, a card at a time */
+    int i = d->next++, j = i + (int)(random_hash(d->seed, d->draws++) % (uint64_t)(d->n - i)); /* Fisher-Yates, a card at a time */
     int32_t id = d->ids[j];
     d->ids[j] = d->ids[i];
     d->ids[i] = id;
@@ -170,7 +171,7 @@ static int embed_batch(struct calibration *c, struct deck *d, int32_t *ids, int 
 
 static int embed_all(struct calibration *c)
 {
-    struct deck d = {.n = c->m.config.vocab, .seed = synth_hash(c->o->seed, 0x6361)};
+    struct deck d = {.n = c->m.config.vocab, .seed = random_hash(c->o->seed, 0x6361)};
     int32_t *ids = malloc((size_t)(c->n_seqs * c->len) * sizeof(*ids));
     d.ids = malloc((size_t)d.n * sizeof(*d.ids));
     int r = ids && d.ids ? 0 : ERR_NOMEM;

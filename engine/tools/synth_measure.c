@@ -1,6 +1,7 @@
 /* How many rows the routers of a written checkpoint select, counted over whole sequences that calibration has not seen. */
 #include "engine/tools/synth.h"
 #include "engine/tools/trace.h"
+#include "kernels/random_values.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -41,7 +42,7 @@ static int run_sequence(struct measure *s, int i)
     const struct model *m = &s->m;
     size_t n = (size_t)m->config.n_layers * (size_t)s->len;
     for (int j = 0; j < s->len; j++)
-        s->ids[j] = (int32_t)(synth_hash(s->o->seed ^ 0x6d65, (uint64_t)i * (uint64_t)s->len + (uint64_t)j) % (uint64_t)m->config.vocab);
+        s->ids[j] = (int32_t)(random_hash(s->o->seed ^ 0x6d65, (uint64_t)i * (uint64_t)s->len + (uint64_t)j) % (uint64_t)m->config.vocab);
     int r = trace_load(&s->t, s->ids, 1, s->len, 0);
     if (r >= 0)
         r = forward_layers(m, &s->t.w, &s->t.b, &s->t.kv);

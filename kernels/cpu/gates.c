@@ -1,11 +1,12 @@
-/* Row copies, whole-layer gates and the bypass: scalar forms. */
+/* Gathered rows, whole-layer gates and the bypass: scalar forms. */
 #include "kernels/cpu/ops.h"
 
 struct blend {
     float *x;
-    const float *x0, *gate;
+    const float *y, *gate;
     int d;
     enum blend_mode mode;
+    struct rows to;
 };
 
 struct gather {
@@ -14,19 +15,6 @@ struct gather {
     int d;
     struct rows from;
 };
-
-static void copy_row(void *arg, int r)
-{
-    const struct blend *a = arg;
-    memcpy(a->x + (size_t)r * a->d, a->x0 + (size_t)r * a->d, sizeof(float) * a->d);
-}
-
-static int copy_rows_c(struct kern_ctx *k, struct dev_f32 *dst, const struct dev_f32 *src, int d, struct rows n)
-{
-    struct blend a = {.x = f32_of(dst), .x0 = f32_of(src), .d = d};
-    cpu_for_rows(k, n, d, copy_row, &a);
-    return 0;
-}
 
 static void gather_row(void *arg, int i)
 {
@@ -41,24 +29,25 @@ static int gather_rows_c(struct kern_ctx *k, struct dev_f32 *dst, const struct d
     return 0;
 }
 
-static void blend_row(void *arg, int r)
+static void blend_row(void *arg, int i)
 {
     const struct blend *a = arg;
+    int r = rows_at(&a->to, i);
     float *x = a->x + (size_t)r * a->d, gate = a->gate[r];
-    const float *x0 = a->x0 + (size_t)r * a->d;
+    const float *y = a->y + (size_t)i * a->d;
     if (a->mode == BLEND_ADD)
-        for (int i = 0; i < a->d; i++)
-            x[i] = x0[i] + gate * x[i];
+        for (int j = 0; j < a->d; j++)
+            x[j] = x[j] + gate * y[j];
     else
-        for (int i = 0; i < a->d; i++)
-            x[i] = x0[i] + gate * (x[i] - x0[i]);
+        for (int j = 0; j < a->d; j++)
+            x[j] = x[j] + gate * (y[j] - x[j]);
 }
 
-static int blend_c(struct kern_ctx *k, struct dev_f32 *x, const struct dev_f32 *x0, const struct dev_f32 *gate, enum blend_mode mode, int d,
+static int blend_c(struct kern_ctx *k, struct dev_f32 *x, const struct dev_f32 *y, const struct dev_f32 *gate, enum blend_mode mode, int d,
                    struct rows n)
 {
-    struct blend a = {f32_of(x), f32_of(x0), f32_of(gate), d, mode};
-    cpu_for_rows(k, n, d, blend_row, &a);
+    struct blend a = {f32_of(x), f32_of(y), f32_of(gate), d, mode, n};
+    cpu_for_rows(k, (struct rows){NULL, NULL, rows_count(n)}, d, blend_row, &a);
     return 0;
 }
 
@@ -95,7 +84,6 @@ static int matmul_bypass_c(struct kern_ctx *k, const struct kern_heads *hs, stru
 
 void CPU_NAME(gates_init)(struct kern_ops *o)
 {
-    o->copy_rows = copy_rows_c;
     o->gather_rows = gather_rows_c;
     o->blend = blend_c;
     o->matmul_bypass = matmul_bypass_c;

@@ -192,11 +192,19 @@ static int matmul_accurate_c(struct kern_ctx *k, struct dev_f32 *y, const struct
                                       .rows = n});
 }
 
+static int matmul_blend_c(struct kern_ctx *k, struct dev_f32 *x, struct dev_f32 *y, const struct dev_act *a, int lda,
+                          const struct kern_matrix *w, const struct dev_f32 *gate, enum blend_mode mode, struct rows n)
+{
+    int r = matmul_residual_c(k, y, a, lda, w, NULL, (struct rows){NULL, n.n_dev, n.n_max});
+    return r < 0 ? r : k->ops->blend(k, x, y, gate, mode, w->n, n);
+}
+
 void matmul_init(struct kern_ops *o)
 {
     o->matmul = matmul_c;
     o->matmul_f32 = matmul_f32_c;
     o->matmul_residual = matmul_residual_c;
+    o->matmul_blend = matmul_blend_c;
     o->matmul_swiglu = matmul_swiglu_c;
     o->matmul_accurate = matmul_accurate_c;
 }

@@ -97,13 +97,13 @@ static size_t f32_offset(int lane, int i)
     return (size_t)i * PANEL + lane;
 }
 
-static void pack_column_split(const struct kern_matrix *w, int p, int lane, const float *src)
+static void pack_split(const struct kern_matrix *w, int p, int lane, int first, int n, const float *src)
 {
     uint16_t *term[3];
     for (int t = 0; t < 3; t++)
         term[t] = (uint16_t *)panel_at(w, t, p);
-    for (int i = 0; i < w->k; i++) {
-        size_t at = bf16_offset(lane, i);
+    for (int i = 0; i < n; i++) {
+        size_t at = bf16_offset(lane, first + i);
         float rest = src[i];
         for (int t = 0; t < 3; t++) {
             term[t][at] = f32_to_bf16(rest);
@@ -112,26 +112,37 @@ static void pack_column_split(const struct kern_matrix *w, int p, int lane, cons
     }
 }
 
-static void pack_column(const struct kern_matrix *w, int p, int lane, const void *src)
+/* Two inputs of an output lie side by side. */
+static void pack_bf16(uint16_t *panel, int lane, int first, int n, const uint16_t *src)
 {
-    void *dst = panel_at(w, 0, p);
-    if (kernel_of(w)->w_terms == 3)
-        pack_column_split(w, p, lane, src);
-    else if (w->weight_type == DTYPE_BF16)
-        for (int i = 0; i < w->k; i++)
-            ((uint16_t *)dst)[bf16_offset(lane, i)] = ((const uint16_t *)src)[i];
-    else
-        for (int i = 0; i < w->k; i++)
-            ((float *)dst)[f32_offset(lane, i)] = ((const float *)src)[i];
+    int i = 0;
+    for (; i + K_STEP <= n; i += K_STEP)
+        for (int j = 0; j < K_STEP; j += 2)
+            memcpy(panel + bf16_offset(lane, first + i) + j / 2 * 32, src + i + j, 2 * sizeof(*src));
+    for (; i < n; i++)
+        panel[bf16_offset(lane, first + i)] = src[i];
 }
 
-static int pack(struct cpu *c, struct kern_matrix *w, int p, const void *src, int thread)
+/* What no column and no input fills is zero. */
+static void clear_padding(const struct kern_matrix *w, int p)
 {
-    for (int t = 0; t < kernel_of(w)->w_terms; t++)
-        memset(panel_at(w, t, p), 0, panel_size(w) * dtype_size(packed_type(w)));
-    for (int j = 0; j < matrix_panel_columns(w, p); j++)
-        pack_column(w, p, lane_of(w, p, j), act_at(src, w->weight_type, (size_t)j * w->k));
-    return 0;
+    if (matrix_panel_columns(w, p) < PANEL || w->k % K_STEP)
+        for (int t = 0; t < kernel_of(w)->w_terms; t++)
+            memset(panel_at(w, t, p), 0, panel_size(w) * dtype_size(packed_type(w)));
+}
+
+static void pack(struct kern_matrix *w, int p, int c, int first, int n, const void *src)
+{
+    int lane = lane_of(w, p, c);
+    if (!c && !first)
+        clear_padding(w, p);
+    if (kernel_of(w)->w_terms == 3)
+        pack_split(w, p, lane, first, n, src);
+    else if (w->weight_type == DTYPE_BF16)
+        pack_bf16((uint16_t *)panel_at(w, 0, p), lane, first, n, src);
+    else
+        for (int i = 0; i < n; i++)
+            ((float *)panel_at(w, 0, p))[f32_offset(lane, first + i)] = ((const float *)src)[i];
 }
 
 static void read_column(const struct kern_matrix *w, int p, int c, float *dst)

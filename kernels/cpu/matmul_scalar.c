@@ -19,17 +19,15 @@ static void *panel_at(const struct kern_matrix *w, int p)
     return (char *)w->packed + (size_t)p * PANEL * w->k * dtype_size(w->weight_type);
 }
 
-static int pack(struct cpu *c, struct kern_matrix *w, int p, const void *src, int thread)
+static void pack(struct kern_matrix *w, int p, int c, int first, int n, const void *src)
 {
-    size_t columns = matrix_panel_columns(w, p), k = w->k;
+    size_t columns = matrix_panel_columns(w, p);
     void *dst = panel_at(w, p);
-    for (size_t i = 0; i < k; i++)
-        for (size_t j = 0; j < columns; j++)
-            if (w->weight_type == DTYPE_F32)
-                ((float *)dst)[i * columns + j] = ((const float *)src)[j * k + i];
-            else
-                ((uint16_t *)dst)[i * columns + j] = ((const uint16_t *)src)[j * k + i];
-    return 0;
+    for (size_t i = 0; i < (size_t)n; i++)
+        if (w->weight_type == DTYPE_F32)
+            ((float *)dst)[(first + i) * columns + c] = ((const float *)src)[i];
+        else
+            ((uint16_t *)dst)[(first + i) * columns + c] = ((const uint16_t *)src)[i];
 }
 
 static void multiply(struct cpu *c, const struct kern_matrix *w, int p, const void *x, int m, float *out, int thread)

@@ -17,8 +17,9 @@ struct cpu_matrix_ops {
     /* Fills w's shape, x_type, tile, panel, packed_bytes, scratch sizes and private state, or returns ERR_UNSUPPORTED: the next in the list is
      * asked. kind, n, k, weight_type (what the values need: f32 or bf16) are set. Runs before any packing. */
     int (*plan)(struct cpu *c, struct kern_matrix *w);
-    /* Packs panel p from src, row-major [columns of panel p, k] of w->weight_type. Called for different panels from different threads. */
-    int (*pack)(struct cpu *c, struct kern_matrix *w, int p, const void *src, int thread);
+    /* Packs inputs i .. i+n-1 of packed column c of panel p from src[n] of w->weight_type; i is a multiple of MATRIX_PACK_INPUTS, n that or what is left
+     * of k. Each input of each column comes once, those of a panel from one thread, its first column's first inputs before all others. */
+    void (*pack)(struct kern_matrix *w, int p, int c, int i, int n, const void *src);
     /* out[tile, columns of panel p] (f32) = x[tile,k] * panel p; only the first m rows are wanted. x is w->x_type. */
     void (*multiply)(struct cpu *c, const struct kern_matrix *w, int p, const void *x, int m, float *out, int thread);
     /* Instead of tiles and `multiply`: the whole product, epilogue included. NULL: the driver of matmul.c. */
@@ -82,6 +83,7 @@ struct cpu_matmul {
 };
 
 enum { MATMUL_BLOCK_ROWS = 512 };
+enum { MATRIX_PACK_INPUTS = 512 }; /* so many of each of a panel's columns are in the first cache while they are packed */
 
 /* Makes room for one more matrix. */
 int cpu_matmul_reserve(struct cpu *c, const struct kern_matrix *w);

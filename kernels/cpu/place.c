@@ -1,5 +1,6 @@
 /* Row lists and key places of one layer. One pass over the rows, on the calling thread: it is integers, few a row. */
 #include "kernels/cpu/ops.h"
+#include <assert.h>
 
 struct placer {
     const struct kern_run *runs;
@@ -9,7 +10,24 @@ struct placer {
     int *tables;
     int layer, n_sel, n_exec, n_taken;
     int *sel, *exec, *run_start, *visible, *slot;
+    struct {
+        const int *pos; /* of step rows */
+        const float *gate_of;
+        int *to_pos, *to_run; /* NULL: rows are not packed */
+        float *gate;
+    } packed;
 };
+
+/* Step row r of run `run` becomes a packed row; returns its number. */
+static int pack_row(struct placer *p, int run, int r)
+{
+    int i = p->n_exec;
+    p->packed.to_pos[i] = p->packed.pos[r];
+    p->packed.to_run[i] = run;
+    if (p->packed.gate)
+        p->packed.gate[i] = p->packed.gate_of[r];
+    return i;
+}
 
 /* Row r of `run` leaves K and V, or has them, as key number `key` of its sequence. */
 static void place_key(struct placer *p, const struct kern_run *run, int r, int key)
@@ -29,31 +47,39 @@ static void place_run(struct placer *p, int i, int base)
     p->run_start[i] = p->n_sel;
     for (int r = run->row0, keys = base; r < run->row0 + run->n; r++) {
         int decision = p->route ? p->route[r] : DECISION_ATTEND;
+        int at = r; /* its number in the lists */
+        if (decision == DECISION_SKIP && p->packed.to_pos)
+            continue;
+        if (p->packed.to_pos)
+            at = pack_row(p, i, r);
         if (decision == DECISION_ATTEND)
-            p->sel[p->n_sel++] = r;
+            p->sel[p->n_sel++] = at;
         if (decision != DECISION_SKIP)
             p->exec[p->n_exec++] = r;
         if (decision == DECISION_ATTEND || p->keep_all)
-            place_key(p, run, r, keys++);
+            place_key(p, run, at, keys++);
         else
-            p->slot[r] = -1;
+            p->slot[at] = -1;
     }
 }
 
 static int place_c(struct kern_ctx *k, const struct kern_step *s, int layer, const struct dev_u8 *route, bool keep_all,
                    const struct dev_i32 *base, const struct dev_i32 *reserved, const struct kern_place *to)
 {
-    struct placer p = {.runs = runs_of(s->runs),
-                       .route = u8_of(route),
-                       .keep_all = keep_all,
-                       .reserved = i32_of(reserved),
-                       .tables = i32_of(s->tables),
-                       .layer = layer,
-                       .sel = i32_of(to->sel),
-                       .exec = i32_of(to->exec),
-                       .run_start = i32_of(to->run_start),
-                       .visible = i32_of(to->visible),
-                       .slot = i32_of(to->slot)};
+    struct placer p = {
+        .runs = runs_of(s->runs),
+        .route = u8_of(route),
+        .keep_all = keep_all,
+        .reserved = i32_of(reserved),
+        .tables = i32_of(s->tables),
+        .layer = layer,
+        .sel = i32_of(to->sel),
+        .exec = i32_of(to->exec),
+        .run_start = i32_of(to->run_start),
+        .visible = i32_of(to->visible),
+        .slot = i32_of(to->slot),
+        .packed = {i32_of(s->pos), f32_of(to->packed.gate_of), i32_of(to->packed.pos), i32_of(to->packed.run_of), f32_of(to->packed.gate)}};
+    assert(!(keep_all && to->packed.pos));
     for (int i = 0; i < s->n_runs; i++)
         place_run(&p, i, i32_of(base)[i]);
     p.run_start[s->n_runs] = p.n_sel;

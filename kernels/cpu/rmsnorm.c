@@ -11,6 +11,12 @@ struct rmsnorm {
     float eps;
 };
 
+struct gather_norm {
+    struct rmsnorm norm;
+    float *dst;
+    struct rows from;
+};
+
 static inline void norm_row(void *y, enum dtype type, float *z, const float *x, const float *w, int d, float eps)
 {
     float scale = rms_scale_c(x, d, eps);
@@ -37,6 +43,25 @@ static int rmsnorm_c(struct kern_ctx *k, struct dev_act *y, struct dev_f32 *z, c
 {
     struct rmsnorm a = {act_of(y), f32_of(z), k->act, f32_of(x), f32_of(w), d, eps};
     cpu_for_rows(k, n, 2 * d, row, &a);
+    return 0;
+}
+
+/* Row i of the set, counted from 0. */
+static void gathered_row(void *arg, int i)
+{
+    const struct gather_norm *a = arg;
+    size_t to = (size_t)i * a->norm.d;
+    memcpy(a->dst + to, a->norm.x + (size_t)rows_at(&a->from, i) * a->norm.d, sizeof(float) * a->norm.d);
+    struct rmsnorm of = a->norm;
+    of.x = a->dst;
+    row(&of, i);
+}
+
+static int gather_norm_c(struct kern_ctx *k, struct dev_act *y, struct dev_f32 *dst, const struct dev_f32 *x, const struct dev_f32 *w,
+                         struct rows n, int d, float eps)
+{
+    struct gather_norm a = {{act_of(y), NULL, k->act, f32_of(x), f32_of(w), d, eps}, f32_of(dst), n};
+    cpu_for_rows(k, (struct rows){NULL, NULL, rows_count(n)}, 3 * d, gathered_row, &a);
     return 0;
 }
 
@@ -104,6 +129,7 @@ static int head_norm_c(struct kern_ctx *k, struct dev_act *x, int col, int ldx, 
 void CPU_NAME(rmsnorm_init)(struct kern_ops *o)
 {
     o->rmsnorm = rmsnorm_c;
+    o->gather_norm = gather_norm_c;
     o->cast_rows = cast_rows_c;
     o->head_norm = head_norm_c;
 }

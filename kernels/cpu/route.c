@@ -8,6 +8,7 @@ struct route {
     float eps;
     int m, forced;
     const int *pos;
+    struct rows set; /* of packed rows */
 };
 
 enum { CHUNK = 256 };
@@ -36,17 +37,24 @@ static void mlp_row(void *arg, int r)
     route_decide(&a->to, r, two_way_silu(a, a->x + (size_t)r * a->m, 1));
 }
 
+static void packed_mlp_row(void *arg, int i)
+{
+    const struct route *a = arg;
+    route_decide(&a->to, rows_at(&a->set, i), two_way_silu(a, a->x + (size_t)i * a->m, 1));
+}
+
 static int route_mlp_c(struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p, const struct dev_f32 *x, struct rows n)
 {
-    int r = k->ops->matmul_accurate(k, p->hid, x, p->w1, n);
+    struct rows in_x = p->packed ? (struct rows){NULL, n.n_dev, n.n_max} : n;
+    int r = k->ops->matmul_accurate(k, p->hid, x, p->w1, in_x);
     if (r < 0)
         return r;
-    struct route a = {.to = decisions_of(to)};
+    struct route a = {.to = decisions_of(to), .set = n};
     a.x = f32_of(p->hid);
     a.w = f32_of(p->w2);
     a.b = f32_of(p->b2);
     a.m = p->m;
-    cpu_for_rows(k, n, 16 * a.m, mlp_row, &a);
+    cpu_for_rows(k, in_x, 16 * a.m, p->packed ? packed_mlp_row : mlp_row, &a);
     return 0;
 }
 

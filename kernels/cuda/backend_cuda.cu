@@ -5,6 +5,9 @@
 #include "kernels/portable.h"
 #include <stdio.h>
 #include <stdlib.h>
+extern "C" {
+#include "common/thread.h"
+}
 
 enum { UP_PART_BYTES = 4 << 20, DOWN_BYTES = 8 << 20 };
 
@@ -76,6 +79,11 @@ static int present_cuda(struct err *err)
     return device_find(0, err);
 }
 
+static void wake_cuda(int device_index)
+{
+    device_find(device_index, NULL);
+}
+
 static enum dtype auto_dtype_cuda(enum dtype stored)
 {
     return stored;
@@ -108,6 +116,7 @@ static void close_cuda(struct kern_ctx *k)
     for (cudaEvent_t e : c->stamps)
         if (e)
             cudaEventDestroy(e);
+    thread_pool_free(c->pool);
     cudaFreeHost(c->up.base);
     cudaFreeHost(c->down);
     if (c->stream)
@@ -178,6 +187,7 @@ static int open_cuda(const struct backend_config *cfg, struct kern_ctx **ret, st
     c->k.impl = c;
     c->log = cfg->log;
     c->device = cfg->device_index;
+    c->n_threads = cfg->n_threads;
     r = open_device(c, cfg->cuda_level, err);
     if (r < 0) {
         close_cuda(&c->k);
@@ -199,6 +209,7 @@ extern "C" const struct backend *backend_cuda(void)
         .present = present_cuda,
         .count = count_cuda,
         .auto_dtype = auto_dtype_cuda,
+        .wake = wake_cuda,
         .open = open_cuda,
         .close = close_cuda,
         .alloc = copies_alloc,

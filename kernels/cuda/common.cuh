@@ -104,6 +104,12 @@ __device__ __forceinline__ float silu(float z)
     return z / (1.0f + expf(-z));
 }
 
+/* blend's formula (op_list.h). */
+template <enum blend_mode MODE> __device__ __forceinline__ float blended(float x, float y, float gate)
+{
+    return x + gate * (MODE == BLEND_ADD ? y : y - x);
+}
+
 static __host__ __device__ inline int div_up(int a, int b)
 {
     return (a + b - 1) / b;

@@ -2,6 +2,12 @@
 #include "kernels/cuda/copies.cuh"
 #include "kernels/dev_ptr.h"
 #include <string.h>
+extern "C" {
+#include "common/thread.h"
+}
+
+/* Host memory is copied to the ring by one thread below POOL_FROM bytes, above by as many as there are, up to POOL_MOST: more are no faster. */
+enum { POOL_FROM = 1 << 20, POOL_MOST = 16, PIECE = 128 << 10 };
 
 struct dev_bytes *copies_alloc(struct kern_ctx *k, size_t bytes)
 {
@@ -26,17 +32,50 @@ static int next_part(struct cuda_ctx *c)
     return r < 0 ? r : CU(c, cudaEventSynchronize(u->done[u->part]));
 }
 
+struct filling {
+    char *stage;
+    const char *src;
+    size_t bytes;
+};
+
+static void fill_piece(void *arg, int i, int thread)
+{
+    const struct filling *f = (const struct filling *)arg;
+    size_t at = (size_t)i * PIECE, n = f->bytes - at < PIECE ? f->bytes - at : PIECE;
+    memcpy(f->stage + at, f->src + at, n);
+}
+
+/* src may be a mapped file: the threads share the faults too. */
+static void fill_stage(struct cuda_ctx *c, char *stage, const char *src, size_t bytes)
+{
+    struct filling f = {stage, src, bytes};
+    if (c->pool && bytes > PIECE)
+        parallel_for(c->pool, (int)((bytes + PIECE - 1) / PIECE), fill_piece, &f);
+    else
+        memcpy(stage, src, bytes);
+}
+
+/* Without it uploads are slower. */
+static void want_pool(struct cuda_ctx *c)
+{
+    int n = c->n_threads < POOL_MOST ? c->n_threads : POOL_MOST;
+    if (!c->pool && n > 1)
+        thread_pool_new(n, NULL, &c->pool, NULL);
+}
+
 int copies_upload(struct kern_ctx *k, struct dev_bytes *dst, const void *src, size_t bytes)
 {
     struct cuda_ctx *c = ctx_of(k);
     struct stage_ring *u = &c->up;
     int r = cuda_enter(c);
+    if (bytes >= POOL_FROM)
+        want_pool(c);
     for (size_t done = 0; r >= 0 && done < bytes;) {
         if (u->used == u->part_bytes && (r = next_part(c)) < 0)
             break;
         size_t n = bytes - done < u->part_bytes - u->used ? bytes - done : u->part_bytes - u->used;
         char *stage = u->base + u->part * u->part_bytes + u->used;
-        memcpy(stage, (const char *)src + done, n);
+        fill_stage(c, stage, (const char *)src + done, n);
         r = CU(c, cudaMemcpyAsync((char *)bytes_of(dst) + done, stage, n, cudaMemcpyHostToDevice, c->stream));
         size_t taken = (n + 63) & ~(size_t)63;
         u->used = taken < u->part_bytes - u->used ? u->used + taken : u->part_bytes;
@@ -45,10 +84,23 @@ int copies_upload(struct kern_ctx *k, struct dev_bytes *dst, const void *src, si
     return r;
 }
 
+/* Copies between devices that do not reach one another go through host memory. */
+static void reach_peer(struct cuda_ctx *c, int device)
+{
+    int can = 0;
+    uint64_t bit = (uint64_t)1 << (device & 63);
+    if (device != c->device && !(c->peers & bit) && cudaDeviceCanAccessPeer(&can, c->device, device) == cudaSuccess && can)
+        cudaDeviceEnablePeerAccess(device, 0);
+    cudaGetLastError(); /* it may have been enabled before */
+    c->peers |= bit;
+}
+
 int copies_peer(struct kern_ctx *k, struct dev_bytes *dst, struct kern_ctx *from, const struct dev_bytes *src, size_t bytes)
 {
     struct cuda_ctx *c = ctx_of(k);
     int r = cuda_enter(c);
+    if (r >= 0)
+        reach_peer(c, ctx_of(from)->device);
     return r < 0 || !bytes ? r
                            : CU(c, cudaMemcpyPeerAsync(bytes_of(dst), c->device, bytes_of(src), ctx_of(from)->device, bytes, c->stream));
 }

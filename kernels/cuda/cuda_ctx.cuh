@@ -40,7 +40,16 @@ struct recording {
     cudaGraphExec_t graph; /* NULL: asked for once, not recorded */
 };
 
-enum scratch_use { SCRATCH_GATHER, SCRATCH_TILES, SCRATCH_ROUTE, SCRATCH_COUNTERS, SCRATCH_MAMBA, SCRATCH_COLLECTIVE, SCRATCH_USES };
+enum scratch_use {
+    SCRATCH_GATHER,
+    SCRATCH_TILES,
+    SCRATCH_ROUTE,
+    SCRATCH_COUNTERS,
+    SCRATCH_MAMBA,
+    SCRATCH_COLLECTIVE,
+    SCRATCH_LOAD,
+    SCRATCH_USES
+};
 
 /* A kernel that may have `bytes` of shared memory on this device. */
 enum { ALLOWED_MAX = 64 };
@@ -50,6 +59,7 @@ struct shared_allowed {
 };
 
 struct cuda_group;
+struct thread_pool;
 
 struct cuda_ctx {
     struct kern_ctx k;         /* first: a kern_ctx of this backend is a cuda_ctx */
@@ -65,6 +75,8 @@ struct cuda_ctx {
     int n_allowed;
     void *encode_tensor_map; /* the driver's function; NULL: not asked for yet */
     struct stage_ring up;
+    int n_threads;            /* of the host, that this device may use */
+    struct thread_pool *pool; /* they fill the ring where an upload is large; NULL: none was */
     cudaEvent_t marks[BACKEND_MARKS];
     cudaEvent_t stamps[BACKEND_STAMPS]; /* made when first used */
     char *down;                         /* pinned */
@@ -75,6 +87,7 @@ struct cuda_ctx {
     size_t scratch_bytes[SCRATCH_USES];
     struct recording recordings[RECORDINGS];
     uint64_t n_replays;
+    uint64_t peers;           /* devices, by bit, that this one was asked to reach directly */
     struct cuda_group *group; /* group.cu; NULL: it is no rank */
     int rank;
     struct err failed; /* code 0: healthy */
@@ -132,7 +145,7 @@ void entry_cuda_init(struct cuda_ctx *c);
 void matrix_cuda_init(struct kern_ops *o);
 void matmul_cuda_init(struct kern_ops *o);
 void rmsnorm_cuda_init(struct kern_ops *o);
-void gates_cuda_init(struct kern_ops *o);
+void packed_cuda_init(struct kern_ops *o);
 void route_cuda_init(struct kern_ops *o);
 void mamba_cuda_init(struct kern_ops *o);
 void select_cuda_init(struct kern_ops *o);

@@ -46,7 +46,7 @@ static void fill_launchers(struct kern_ops *o)
     logprobs_cuda_init(o);
     replay_cuda_init(o);
     replicate_cuda_init(o);
-    gates_cuda_init(o);
+    packed_cuda_init(o);
     rmsnorm_cuda_init(o);
 }
 

@@ -154,13 +154,17 @@ static size_t mamba_bytes_cuda(const struct kern_mamba *m)
 static size_t divide(struct mamba_rows *b, const struct mamba_weights &w, float *p, int rows, bool tiled)
 {
     float *const first = p;
-    size_t n = (size_t)up_to(rows, 4);
+    size_t n = (size_t)up_to(rows, 4), most = n + SCAN_BEYOND;
+    int lanes = mamba_lanes(w.n_state);
+    b->n = (int)n;
+    for (b->ch_bits = 0; lanes << b->ch_bits < SCAN_THREADS;)
+        b->ch_bits++;
     b->u = p;
     b->az = p += n * w.r;
     b->c = p += n * w.zp;
     b->delta = p += n * w.ep;
-    b->bc = p += n * 2 * w.ep;
-    b->y = p += n * 2 * w.sp;
+    b->bc = p += most * 2 * w.ep;
+    b->y = p += most * 2 * w.sp;
     b->x = p += n * w.ep;
     if (tiled)
         b->x = NULL;

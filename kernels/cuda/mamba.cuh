@@ -58,31 +58,44 @@ struct mamba_end {
     struct rows wanted;
 };
 
-/* What is kept of every row between the kernels; n is rounded up to 4. The scan takes four rows with one load, counted from row 0 of the step. */
+/* What is kept of every row between the kernels; n is rounded up to 4. The scan takes four rows with one load, counted from row 0 of the step, and a
+ * block of it takes 2^ch_bits channels: what it reads and writes of a row range is one piece of memory. It reads whole tiles, so behind delta and bc
+ * there is memory for SCAN_BEYOND rows more, of any values. */
+enum { SCAN_THREADS = 128, SCAN_BEYOND = 64 };
 struct mamba_rows {
+    int n, ch_bits;
     float *u;     /* [n, r] */
     float *az;    /* [n, zp] of a only the rows that a state ends with may be there */
     float *c;     /* [n, ep] */
     float *x;     /* [n, xp] dt, B, C; NULL where mamba_tile.cu keeps it to itself */
-    float *delta; /* [n / 4, ep, 2, 4] D, D c */
+    float *delta; /* [ep / 2^ch_bits, n / 4, 2^ch_bits, 2, 4] D, D c */
     float *bc;    /* [n / 4, 2, sp, 4] B, C; zero beyond n_state */
-    float *y;     /* [n, ep] sum over the states of S C */
+    float *y;     /* [ep / 2^ch_bits, n, 2^ch_bits] sum over the states of S C */
+    /* Channel e of rows 4 q .. */
+    __device__ __forceinline__ float *delta_at(size_t q, int e) const
+    {
+        return delta + (((((size_t)(e >> ch_bits) * (n / 4) + q) << ch_bits) + (e & ((1 << ch_bits) - 1))) * 8);
+    }
+    __device__ __forceinline__ float *y_at(size_t r, int e) const
+    {
+        return y + ((((size_t)(e >> ch_bits) * n + r) << ch_bits) + (e & ((1 << ch_bits) - 1)));
+    }
 };
 
 /* ---- one row's arithmetic ---- */
 
-/* 1 / sqrt(mean(u^2) + eps), by a warp; each lane gets it. */
+/* 1 / sqrt(mean(u^2) + eps), by a warp from its lanes' shares of the sum of squares; each lane gets it. */
+__device__ __forceinline__ float mamba_scale_of(float sum, int r, float eps)
+{
+    return 1.0f / sqrtf(warp_sum(sum) / (float)r + eps);
+}
+
 __device__ __forceinline__ float mamba_norm_scale(const float *u, int r, float eps)
 {
     float sum = 0;
     for (int j = threadIdx.x % 32; j < r; j += 32)
         sum = fmaf(u[j], u[j], sum);
-    return 1.0f / sqrtf(warp_sum(sum) / (float)r + eps);
-}
-
-__device__ __forceinline__ float softplus(float y)
-{
-    return y > 20 ? y : log1pf(expf(y));
+    return mamba_scale_of(sum, r, eps);
 }
 
 /* 2^x by the hardware: within two units of the last place, and what is below 2^-126 is 0. */
@@ -91,6 +104,15 @@ __device__ __forceinline__ float power_of_two(float x)
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
+}
+
+/* log(1 + e^y) within a few units of the last place: max(y, 0) + log(1 + t), t = e^-|y|, and log(1 + t) = 2 artanh(t / (2 + t)) by its series. */
+__device__ __forceinline__ float softplus(float y)
+{
+    const float log2_e = 1.442695041f, rest = 1.925963033e-8f; /* their sum is log2 of e to 48 bits */
+    float x = -fabsf(y), t = power_of_two(fmaf(x, log2_e, x * rest)), s = __fdividef(t, 2.0f + t), q = s * s;
+    float p = fmaf(q, fmaf(q, fmaf(q, fmaf(q, fmaf(q, 1.0f / 13, 1.0f / 11), 1.0f / 9), 1.0f / 7), 1.0f / 5), 1.0f / 3);
+    return fmaxf(y, 0.0f) + fmaf(2 * s * q, p, 2 * s);
 }
 
 /* S after a row, from S before it. */
@@ -125,7 +147,7 @@ __device__ __forceinline__ float mamba_c(const struct mamba_weights &w, const fl
 #pragma unroll 4
     for (int j = 0; j < w.n_conv; j++)
         sum = fmaf(w.conv[j * w.e + e], mamba_a(w, a, ld, tail, pos, w.n_conv - 1 - j, e), sum);
-    return silu(sum);
+    return silu_near(sum);
 }
 
 /* D of channel e of N rows of (dt, B, C), ldx apart. */
@@ -149,7 +171,7 @@ template <int N> __device__ __forceinline__ void mamba_delta(const struct mamba_
 /* y of a channel, gated. */
 __device__ __forceinline__ float mamba_y(float sum, float skip, float c, float z)
 {
-    return fmaf(skip, c, sum) * silu(z);
+    return fmaf(skip, c, sum) * silu_near(z);
 }
 
 /* A lane's share of the margin; `y` gives y of a channel. The sum over the warp's lanes is the margin. */

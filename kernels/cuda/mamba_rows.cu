@@ -111,7 +111,7 @@ __global__ static void __launch_bounds__(THREADS)
         return;
     const float *x = b.x + q * 4 * w.xp;
     if (j < w.ep)
-        put_delta(w, b.delta + q * w.ep * 8, x, w.xp, b.c + q * 4 * w.ep, w.ep, n - (int)q * 4, j);
+        put_delta(w, b.delta_at(q, j), x, w.xp, b.c + q * 4 * w.ep, w.ep, n - (int)q * 4, j);
     else
         put_bc(w, b.bc + q * w.sp * 8, x, w.xp, n - (int)q * 4, j - w.ep);
 }
@@ -150,8 +150,8 @@ __global__ static void __launch_bounds__(32 * WARPS)
     int r = blockIdx.x * WARPS + threadIdx.x / 32;
     if (r >= rows_count(s.all))
         return;
-    const float *y = b.y + (size_t)r * w.ep, *c = b.c + (size_t)r * w.ep, *z = b.az + (size_t)r * w.zp + w.e;
-    double margin = mamba_margin(w, b.u + (size_t)r * w.r, [&](int e) { return mamba_y(y[e], w.skip[e], c[e], z[e]); });
+    const float *c = b.c + (size_t)r * w.ep, *z = b.az + (size_t)r * w.zp + w.e;
+    double margin = mamba_margin(w, b.u + (size_t)r * w.r, [&](int e) { return mamba_y(*b.y_at(r, e), w.skip[e], c[e], z[e]); });
     if (threadIdx.x % 32 == 0)
         mamba_decide(end, r, margin);
 }

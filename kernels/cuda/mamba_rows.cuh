@@ -46,7 +46,7 @@ template <int TM, int TN> __device__ __forceinline__ float4 four_sums(const floa
     return make_float4(sum[t][h * 4], sum[t][h * 4 + 1], sum[t][h * 4 + 2], sum[t][h * 4 + 3]);
 }
 
-/* D and D c of four rows and channel e, to the rows' part of mamba_rows.delta. Of the rows, which lie ldx and ldc apart, n count; there is memory for all. */
+/* D and D c of four rows and channel e, to their place in mamba_rows.delta. Of the rows, which lie ldx and ldc apart, n count; there is memory for all. */
 __device__ __forceinline__ void put_delta(const struct mamba_weights &w, float *to, const float *x, int ldx, const float *c, int ldc, int n,
                                           int e)
 {
@@ -58,8 +58,8 @@ __device__ __forceinline__ void put_delta(const struct mamba_weights &w, float *
         d[t] = t < n ? d[t] : 0;
         dc[t] = t < n ? d[t] * c[t * ldc + e] : 0;
     }
-    store4(to + e * 8, d);
-    store4(to + e * 8 + 4, dc);
+    store4(to, d);
+    store4(to + 4, dc);
 }
 
 /* Entry i of 2 sp of the same rows, B first, to their part of mamba_rows.bc. */

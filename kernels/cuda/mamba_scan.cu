@@ -1,7 +1,7 @@
 /* The Mamba router's recurrence: S = 2^(D rate) S + D c B and y = sum_i S C, row by row.
  *
  * A block takes CH channels of one run. LANES lanes hold the states of a channel, PER each. Rows are counted from the run's first group of four (mamba.cuh,
- * struct mamba_rows), so that four rows of a lane are one load from shared memory, which gets them in tiles: the next while one is worked on.
+ * struct mamba_rows), so that four rows of a lane are one load from shared memory, which gets them in tiles: the next ones while one is worked on.
  * The recurrence goes LANES rows at a time, so that the sums over a channel's states are taken together: in each of log2(LANES) exchanges a lane passes on
  * half of the rows that it still has and keeps the other half, and ends with the sum of one row. Each sum is the same tree over the lanes.
  *
@@ -11,7 +11,7 @@
 #include "kernels/cuda/mma.cuh"
 #include <limits.h>
 
-enum { THREADS = 128, SHARED_UNASKED = 48 << 10 };
+enum { THREADS = SCAN_THREADS, SHARED_UNASKED = 48 << 10 };
 
 template <int LANES, int PER> struct scan_shape {
     enum {
@@ -19,20 +19,12 @@ template <int LANES, int PER> struct scan_shape {
         TILE = PER == 1 ? 64 : 32, /* rows */
         BATCHES = TILE / LANES,
         BC = TILE * 2 * LANES * PER, /* floats of a stage: of (B, C), */
-        DELTA = TILE * 2 * CH,       /* of (D, D c), */
-        Y_LD = CH + 4,
-        Y = TILE * Y_LD, /* of y */
-        BYTES = 2 * (BC + DELTA + Y) * 4
+        DELTA = TILE * 2 * CH,       /* and of (D, D c) */
+        STAGE = BC + DELTA,
+        STAGES = 4 * STAGE * 4 <= SHARED_UNASKED ? 4 : 3,
+        BYTES = STAGES * STAGE * 4
     };
-};
-
-/* Shared memory: (B, C), (D, D c) and y of the tiles with an even number and of those with an odd one. */
-template <int LANES, int PER> struct scan_smem {
-    typedef scan_shape<LANES, PER> shape;
-    float *base;
-    __device__ __forceinline__ float *bc(int tile) const { return base + (tile & 1) * (shape::BC + shape::DELTA + shape::Y); }
-    __device__ __forceinline__ float *delta(int tile) const { return bc(tile) + shape::BC; }
-    __device__ __forceinline__ float *y(int tile) const { return delta(tile) + shape::DELTA; }
+    static_assert(TILE <= SCAN_BEYOND);
 };
 
 struct scan_args {
@@ -46,37 +38,39 @@ struct scan_rows {
     int row0, begin, end;
 };
 
-/* Starts the copies of a tile; groups beyond the run are not read. */
-template <int LANES, int PER>
-__device__ __forceinline__ void fetch_tile(const struct scan_args &a, const struct scan_rows &rows, const scan_smem<LANES, PER> &m,
-                                           int tile, int e0)
+/* A stage of shared memory, and where a tile's rows lie: N floats in one piece. */
+template <int N> __device__ __forceinline__ void copy_piece(uint32_t to, const float *from)
 {
-    typedef scan_shape<LANES, PER> shape;
-    const int WIDE = 2 * LANES * PER, CHUNKS = shape::CH * 2; /* 16 bytes each, of four rows */
-    int t0 = tile * shape::TILE, left = rows.end - t0, fours = left < shape::TILE ? (left + 3) / 4 : shape::TILE / 4;
-    size_t q0 = (size_t)(rows.row0 + t0) / 4;
-    uint32_t bc = smem_address(m.bc(tile)), delta = smem_address(m.delta(tile));
-    const float *from_bc = a.b.bc + q0 * WIDE * 4, *from_delta = a.b.delta + (q0 * a.w.ep + e0) * 8;
-    for (int i = threadIdx.x; i < fours * WIDE; i += THREADS)
-        copy16(bc + i * 16, from_bc + i * 4, true);
-    for (int i = threadIdx.x; i < fours * CHUNKS; i += THREADS)
-        copy16(delta + i * 16, from_delta + (size_t)(i / CHUNKS) * a.w.ep * 8 + i % CHUNKS * 4, true);
-    copy_commit();
+#pragma unroll
+    for (int i = 0; i < N / 4; i += THREADS)
+        if (i + THREADS <= N / 4 || i + threadIdx.x < N / 4)
+            copy16(to + (i + threadIdx.x) * 16, from + (i + threadIdx.x) * 4, true);
 }
 
-/* y of a tile, once all have written theirs. */
-template <int LANES, int PER>
-__device__ __forceinline__ void store_y(const struct scan_args &a, const struct scan_rows &rows, const scan_smem<LANES, PER> &m, int tile,
-                                        int e0)
-{
+/* Starts the copies of the next tile, if there is one, into the next stage. */
+template <int LANES, int PER> struct tile_feed {
     typedef scan_shape<LANES, PER> shape;
-    const int WIDE = shape::CH / 4;
-    for (int i = threadIdx.x; i < shape::TILE * WIDE; i += THREADS) {
-        int l = i / WIDE, t = tile * shape::TILE + l, ch = i % WIDE * 4;
-        if (t >= rows.begin && t < rows.end)
-            *(float4 *)&a.b.y[((size_t)rows.row0 + t) * a.w.ep + e0 + ch] = *(const float4 *)&m.y(tile)[l * shape::Y_LD + ch];
+    const float *bc, *delta;
+    uint32_t first;
+    int stage = 0, left; /* tiles */
+
+    __device__ __forceinline__ tile_feed(const struct scan_args &a, const struct scan_rows &rows, const float *smem, int e0, int tiles)
+        : bc(a.b.bc + (size_t)rows.row0 * 2 * LANES * PER), delta(a.b.delta_at(rows.row0 / 4, e0)), first(smem_address(smem)), left(tiles)
+    {
     }
-}
+    __device__ __forceinline__ void next()
+    {
+        if (left > 0) {
+            copy_piece<shape::BC>(first + stage * shape::STAGE * 4, bc);
+            copy_piece<shape::DELTA>(first + (stage * shape::STAGE + shape::BC) * 4, delta);
+        }
+        copy_commit();
+        left--;
+        bc += shape::BC;
+        delta += shape::DELTA;
+        stage = stage + 1 < shape::STAGES ? stage + 1 : 0;
+    }
+};
 
 /* What a lane of a channel has: states i * LANES + its place among the lanes. */
 template <int PER> struct lane_states {
@@ -175,7 +169,7 @@ template <int LANES, int PER> __device__ __forceinline__ void scan_tile(struct l
     }
 #pragma unroll
     for (int k = 0; k < shape::BATCHES; k++)
-        y[k * LANES * shape::Y_LD] = sum[k];
+        y[k * LANES * shape::CH] = sum[k];
 }
 
 /* The same where rows t0 .. are not all of the run, or states are saved after some. *save: the next entry that is to be saved. */
@@ -200,7 +194,9 @@ __device__ __forceinline__ void scan_careful(const struct scan_args &a, const st
             }
         }
         exchange_rows<LANES / 2>(p);
-        y[k * LANES * shape::Y_LD] = p[0];
+        int mine = t0 + k * LANES + threadIdx.x % LANES;
+        if (mine >= rows.begin && mine < rows.end)
+            y[k * LANES * shape::CH] = p[0];
     }
 }
 
@@ -239,24 +235,24 @@ template <int LANES, int PER> __global__ static void __launch_bounds__(THREADS, 
 {
     typedef scan_shape<LANES, PER> shape;
     extern __shared__ __align__(16) float raw[];
-    scan_smem<LANES, PER> m = {raw};
     struct kern_run run = a.s.runs[blockIdx.y];
     struct scan_rows rows = {run.row0 & ~3, run.row0 & 3, (run.row0 & 3) + run.n};
     int e0 = blockIdx.x * shape::CH, ch = threadIdx.x / LANES, e = e0 + ch, n = threadIdx.x % LANES, tiles = div_up(rows.end, shape::TILE),
         save = run.save0;
     struct lane_states<PER> l;
-    fetch_tile(a, rows, m, 0, e0);
+    tile_feed<LANES, PER> feed(a, rows, raw, e0, tiles);
+    for (int i = 0; i < shape::STAGES - 1; i++)
+        feed.next();
     load_states<LANES, PER>(a, l, run.state_in, e);
     int next_save = run.n_save ? a.s.saves[save].row - rows.row0 : INT_MAX;
-    for (int tile = 0; tile < tiles; tile++) {
-        copy_wait<0>();
+    float *y = a.b.y_at(rows.row0 + n, e);
+    for (int tile = 0, stage = 0; tile < tiles; tile++, y += shape::TILE * shape::CH) {
+        const float4 *now = (const float4 *)(raw + stage * shape::STAGE);
+        copy_wait<shape::STAGES - 2>();
         __syncthreads(); /* the tile has come, and everyone is done with the one before */
-        if (tile + 1 < tiles)
-            fetch_tile(a, rows, m, tile + 1, e0);
-        if (tile > 0)
-            store_y(a, rows, m, tile - 1, e0);
-        struct lane_rows at = {(const float4 *)m.bc(tile) + n, (const float4 *)m.delta(tile) + ch * 2};
-        float *y = m.y(tile) + n * shape::Y_LD + ch;
+        feed.next();
+        stage = stage + 1 < shape::STAGES ? stage + 1 : 0;
+        struct lane_rows at = {now + n, now + shape::BC / 4 + ch * 2};
         int t0 = tile * shape::TILE, t1 = t0 + shape::TILE;
         if (t0 >= rows.begin && t1 <= rows.end && next_save >= t1)
             scan_tile<LANES, PER>(l, at, y);
@@ -265,8 +261,6 @@ template <int LANES, int PER> __global__ static void __launch_bounds__(THREADS, 
             next_save = save < run.save0 + run.n_save ? a.s.saves[save].row - rows.row0 : INT_MAX;
         }
     }
-    __syncthreads();
-    store_y(a, rows, m, tiles - 1, e0);
     store_states<LANES, PER>(a, l, run.state_out, e);
     store_tails<shape::CH>(a, run, e0);
 }

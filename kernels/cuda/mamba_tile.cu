@@ -65,6 +65,14 @@ template <int ROWS> __device__ __forceinline__ void load_u(const struct tile_arg
     copy_commit();
 }
 
+/* Brings weights into the L1 cache, with a copy from each sector of 32 bytes: all warps read them at the same time and once, and would wait for piece
+ * after piece. The copies themselves are not used; they go to `any`, [THREADS]. */
+__device__ __forceinline__ void warm(float *any, const float *w, int n)
+{
+    for (int i = threadIdx.x * 8; i < n; i += THREADS * 8)
+        copy4_cached(smem_address(any + threadIdx.x), w + i);
+}
+
 /* Is row r among the n_conv - 1 that end with `last`? */
 __device__ __forceinline__ bool ends_with(const struct mamba_weights &w, int r, int last)
 {
@@ -80,14 +88,32 @@ __device__ __forceinline__ struct tile_row describe(const struct tile_args &a, i
     return {r - run.row0, run.state_in, keep};
 }
 
-/* A warp a row. */
+/* A warp a row, and some rows at once, so that they need not wait for each other. */
 template <int ROWS> __device__ __forceinline__ void norm_rows(const struct tile_args &a, const struct tile_smem &m)
 {
-#pragma unroll 3
-    for (int l = threadIdx.x / 32; l < m.back + ROWS; l += THREADS / 32) {
-        float *u = m.u + l * m.ldu, scale = mamba_norm_scale(u, a.w.r, a.w.eps);
-        for (int j = threadIdx.x % 32; j < a.w.rk; j += 32)
-            u[j] = u[j] * scale * a.w.norm[j];
+    const int WARPS = THREADS / 32, TOGETHER = 3;
+    int rows = m.back + ROWS;
+    for (int l0 = threadIdx.x / 32; l0 < rows; l0 += TOGETHER * WARPS) {
+        float sum[TOGETHER] = {}, *u[TOGETHER];
+#pragma unroll
+        for (int t = 0; t < TOGETHER; t++)
+            u[t] = m.u + min(l0 + t * WARPS, rows - 1) * m.ldu;
+#pragma unroll 2
+        for (int j = threadIdx.x % 32; j < a.w.r; j += 32)
+#pragma unroll
+            for (int t = 0; t < TOGETHER; t++)
+                sum[t] = fmaf(u[t][j], u[t][j], sum[t]);
+#pragma unroll
+        for (int t = 0; t < TOGETHER; t++)
+            sum[t] = mamba_scale_of(sum[t], a.w.r, a.w.eps);
+#pragma unroll 2
+        for (int j = threadIdx.x % 32; j < a.w.rk; j += 32) {
+            float w = a.w.norm[j];
+#pragma unroll
+            for (int t = 0; t < TOGETHER; t++)
+                if (l0 + t * WARPS < rows)
+                    u[t][j] = u[t][j] * sum[t] * w;
+        }
     }
 }
 
@@ -143,7 +169,7 @@ __device__ __forceinline__ void convolve_four(const struct mamba_weights &w, con
     }
 #pragma unroll
     for (int t = 0; t < 4; t++)
-        c[t] = silu(c[t]);
+        c[t] = silu_near(c[t]);
 }
 
 /* A thread a channel of four rows: at once, or one by one where some look back beyond their run. */
@@ -189,8 +215,7 @@ __device__ __forceinline__ void put_rows(const struct tile_args &a, const struct
     int fours = (n + 3) / 4;
     for (int i = threadIdx.x; i < fours * a.w.ep; i += THREADS) {
         int q = i / a.w.ep, e = i % a.w.ep;
-        put_delta(a.w, a.b.delta + (size_t)(r0 / 4 + q) * a.w.ep * 8, m.x + q * 4 * a.w.xp, a.w.xp, m.c + q * 4 * m.ldc, m.ldc, n - q * 4,
-                  e);
+        put_delta(a.w, a.b.delta_at(r0 / 4 + q, e), m.x + q * 4 * a.w.xp, a.w.xp, m.c + q * 4 * m.ldc, m.ldc, n - q * 4, e);
     }
     for (int i = threadIdx.x; i < fours * 2 * a.w.sp; i += THREADS) {
         int q = i / (2 * a.w.sp);
@@ -207,6 +232,8 @@ template <int TM> __global__ static void __launch_bounds__(THREADS, 2) before_sc
     divide(&m, a.w, raw, ROWS);
     if (r0 >= n)
         return;
+    warm(m.a, a.w.mix_t, a.w.rk * a.w.mix_ld);
+    warm(m.a, a.w.x_t, a.w.ep * a.w.x_ld);
     load_u<ROWS>(a, m, r0, n);
     if (threadIdx.x < ROWS)
         m.row[threadIdx.x] = r0 + (int)threadIdx.x < n ? describe(a, r0 + threadIdx.x) : tile_row{0, -1, 0};

@@ -31,7 +31,7 @@ static int run(struct kern_ctx *k, struct matmul_in in, const struct kern_matrix
     if (out.rows.n_max == 0)
         return 0;
     out.bias = w->bias;
-    size_t y_size = out.end == END_F32 || out.end == END_RESIDUAL ? 4 : dtype_size(k->act);
+    size_t y_size = out.end == END_F32 || out.end == END_RESIDUAL || out.end == END_BLEND ? 4 : dtype_size(k->act);
     out.wide = (uintptr_t)out.y % 16 == 0 && out.ldy * y_size % 16 == 0 && (uintptr_t)out.fan % 16 == 0 && (!out.fan || out.hd % 8 == 0);
     if (k->act == DTYPE_F32)
         return matmul_f32(c, &in, w, &out);
@@ -39,7 +39,7 @@ static int run(struct kern_ctx *k, struct matmul_in in, const struct kern_matrix
         return matmul_simt(c, &in, w, &out);
     if (c->level == CUDA_MMA)
         return accurate ? matmul_accurate_mma(c, &in, w, &out) : matmul_mma(c, &in, w, &out);
-    if (out.rows.idx) {
+    if (out.rows.idx && out.end != END_BLEND) {
         int r = matmul_gather(c, &in, w->k, size, out.rows);
         if (r < 0)
             return r;
@@ -77,6 +77,23 @@ static int matmul_residual_cuda(struct kern_ctx *k, struct dev_f32 *x, const str
     return run(k, {act_of(a), lda}, w, out);
 }
 
+/* In one kernel where rows of x and y come in fours, which is told by the shape, so that a model has the bits of one way. */
+static int matmul_blend_cuda(struct kern_ctx *k, struct dev_f32 *x, struct dev_f32 *y, const struct dev_act *a, int lda,
+                             const struct kern_matrix *w, const struct dev_f32 *gate, enum blend_mode mode, struct rows n)
+{
+    bool fours = w->n % 4 == 0 && (uintptr_t)x % 16 == 0 && (uintptr_t)y % 16 == 0;
+    if (k->act == DTYPE_F32 || ctx_of(k)->level != CUDA_WGMMA || !fours || !tensor_map_fits(act_of(a), lda * dtype_size(k->act))) {
+        int r = matmul_residual_cuda(k, y, a, lda, w, NULL, {NULL, n.n_dev, n.n_max});
+        return r < 0 ? r : k->ops->blend(k, x, y, gate, mode, w->n, n);
+    }
+    struct matmul_out out = {END_BLEND, f32_of(x), w->n, w->n};
+    out.gate = f32_of(gate);
+    out.rows = n;
+    out.packed = f32_of(y);
+    out.mode = mode;
+    return run(k, {act_of(a), lda}, w, out);
+}
+
 static int matmul_swiglu_cuda(struct kern_ctx *k, struct dev_act *y, const struct dev_act *x, const struct kern_matrix *w, struct rows n)
 {
     struct matmul_out out = {END_SWIGLU, act_of(y), w->n, w->n};
@@ -109,6 +126,7 @@ void matmul_cuda_init(struct kern_ops *o)
     o->matmul_f32 = matmul_f32_cuda;
     o->matmul_bypass = matmul_bypass_cuda;
     o->matmul_residual = matmul_residual_cuda;
+    o->matmul_blend = matmul_blend_cuda;
     o->matmul_swiglu = matmul_swiglu_cuda;
     o->matmul_accurate = matmul_accurate_cuda;
 }

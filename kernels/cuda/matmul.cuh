@@ -21,17 +21,20 @@ struct kern_matrix {
     CUtensorMap box64, box32; /* level wgmma: boxes of 64 columns and 64 or 32 rows */
 };
 
-enum matmul_end { END_ACT, END_F32, END_RESIDUAL, END_SWIGLU };
+enum matmul_end { END_ACT, END_F32, END_RESIDUAL, END_SWIGLU, END_BLEND };
 
 /* Where the products of row m of the set go, column c < n. */
 struct matmul_out {
     enum matmul_end end;
-    void *y; /* ACT, SWIGLU: act; F32, RESIDUAL: f32 */
+    void *y; /* ACT, SWIGLU: act; F32, RESIDUAL, BLEND: f32 */
     int ldy, n;
     bool wide;         /* rows of y (and of fan) start at multiples of 16 bytes */
     const float *bias; /* packed order, or NULL */
-    const float *gate; /* RESIDUAL: f32 [step rows], or NULL */
+    const float *gate; /* RESIDUAL, BLEND: f32 [step rows], or NULL */
     struct rows rows;
+    /* BLEND, on level wgmma alone: what the product is added to, rows packed, n apart */
+    const float *packed;
+    enum blend_mode mode;
     /* ACT, or NULL: head i of hd columns goes to heads i * fan_group .. i * fan_group + fan_group-1 of `fan` as well, [step rows, n * fan_group] */
     void *fan;
     int fan_group, hd;

@@ -1,6 +1,9 @@
 /* Matmul of 16-bit activations and weights on Hopper: the kernel of matmul_sm90.cuh's design, and the choice of its tile. */
 #include "kernels/cuda/matmul_sm90.cuh"
 
+/* Ends that have instances of their own, as a kernel that can do less is faster: PLAIN has all the others. */
+enum ends { PLAIN, FAN, BLEND };
+
 #if HAVE_SM90
 
 /* One thread: every k block of every tile of this block, as stages get free. */
@@ -27,7 +30,7 @@ __device__ __forceinline__ void feed(const CUtensorMap *ma, const CUtensorMap *m
 
 /* One warpgroup: 64 rows of each tile. The second starts a few k blocks after the first and stays behind, so that each writes its results
  * while the other multiplies. */
-template <typename T, int WGS, int BN, int STAGES, bool FAN>
+template <typename T, int WGS, int BN, int STAGES, enum ends ENDS>
 __device__ __forceinline__ void compute(const struct tile_args &a, struct tile_order order, int m, uint32_t tiles, uint32_t full,
                                         uint32_t empty, char *staging)
 {
@@ -60,13 +63,17 @@ __device__ __forceinline__ void compute(const struct tile_args &a, struct tile_o
         wgmma_wait<0>();
         if (threadIdx.x % 128 == 0)
             barrier_arrive(empty + before * 8);
-        write_tile<T, BN, FAN>(a, acc, stage, tm * S::BM + wg * 64 + warp * 16, m, tn * BN);
+        int row0 = tm * S::BM + wg * 64 + warp * 16;
+        if constexpr (ENDS == BLEND)
+            write_blend<BN>(a, acc, (float *)stage, out_rows(a.out, row0, m), row0, tn * BN);
+        else
+            write_tile<T, BN, ENDS == FAN>(a, acc, stage, row0, m, tn * BN);
     }
 }
 
 #endif
 
-template <typename T, int WGS, int BN, int STAGES, bool FAN>
+template <typename T, int WGS, int BN, int STAGES, enum ends ENDS>
 __global__ void __launch_bounds__(128 * (WGS + 1), 1)
     matmul_sm90_tiles(const __grid_constant__ CUtensorMap ma, const __grid_constant__ CUtensorMap mb, const struct tile_args a)
 {
@@ -91,16 +98,16 @@ __global__ void __launch_bounds__(128 * (WGS + 1), 1)
             feed<WGS, BN, STAGES>(&ma, &mb, a, order, tiles, full, empty);
     } else {
         registers_raise<232>();
-        compute<T, WGS, BN, STAGES, FAN>(a, order, m, tiles, full, empty, raw + (staging - smem_address(raw)));
+        compute<T, WGS, BN, STAGES, ENDS>(a, order, m, tiles, full, empty, raw + (staging - smem_address(raw)));
     }
 #endif
 }
 
-template <typename T, int WGS, int BN, int STAGES, bool FAN = false>
+template <typename T, int WGS, int BN, int STAGES, enum ends ENDS = PLAIN>
 static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
 {
     typedef sm90_shape<WGS, BN, STAGES> S;
-    auto kernel = matmul_sm90_tiles<T, WGS, BN, STAGES, FAN>;
+    auto kernel = matmul_sm90_tiles<T, WGS, BN, STAGES, ENDS>;
     int r = cuda_allow_shared(c, (const void *)kernel, S::SMEM_BYTES);
     if (r < 0)
         return r;
@@ -126,12 +133,17 @@ static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct k
     int m = out->rows.n_max;
     bool few = m <= 64 && div_up(w->rows, 128) < c->n_sm;
     if (out->fan)
-        return few              ? start<T, 1, 32, 12, true>(c, in, w, out)
-               : w->rows <= 512 ? start<T, 2, 64, 8, true>(c, in, w, out)
-                                : start<T, 2, 256, 4, true>(c, in, w, out);
+        return few              ? start<T, 1, 32, 12, FAN>(c, in, w, out)
+               : w->rows <= 512 ? start<T, 2, 64, 8, FAN>(c, in, w, out)
+                                : start<T, 2, 256, 4, FAN>(c, in, w, out);
+    if (out->end == END_BLEND)
+        return few                                                               ? start<T, 1, 32, 12, BLEND>(c, in, w, out)
+               : m <= 512                                                        ? start<T, 2, 128, 6, BLEND>(c, in, w, out)
+               : waves_cost(c, m, w->rows, 192) < waves_cost(c, m, w->rows, 256) ? start<T, 2, 192, 5, BLEND>(c, in, w, out)
+                                                                                 : start<T, 2, 256, 4, BLEND>(c, in, w, out);
     if (few)
         return start<T, 1, 32, 12>(c, in, w, out);
-    if (out->rows.n_dev || m <= 512) /* how many rows there are is not known here, as a rule few */
+    if ((out->rows.n_dev && out->rows.idx) || m <= 512) /* how many rows of a list there are is not known here: as a rule few */
         return start<T, 2, 128, 6>(c, in, w, out);
     int c160 = waves_cost(c, m, w->rows, 160), c192 = waves_cost(c, m, w->rows, 192), c256 = waves_cost(c, m, w->rows, 256);
     if (c160 < c192 && c160 < c256)

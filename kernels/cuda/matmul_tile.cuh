@@ -182,6 +182,57 @@ __device__ __forceinline__ void write_f32(const struct tile_args &a, const float
     }
 }
 
+/* Four columns of the lane's four rows, of a packed row and of the step row that it came from. */
+struct blend_operands {
+    float4 packed[4], x[4];
+    __device__ __forceinline__ void load(const struct matmul_out &o, const struct out_rows &rows, int row0, int col, bool there)
+    {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (rows.r[i] >= 0 && there) {
+                packed[i] = *(const float4 *)(o.packed + (size_t)(row0 + i * 4 + threadIdx.x % 32 / 8) * o.n + col);
+                x[i] = *(const float4 *)((const float *)o.y + (size_t)rows.r[i] * o.ldy + col);
+            }
+    }
+};
+
+template <enum blend_mode MODE> __device__ __forceinline__ float4 blended4(float4 x, float4 packed, float4 v, float gate)
+{
+    return make_float4(blended<MODE>(x.x, packed.x + v.x, gate), blended<MODE>(x.y, packed.y + v.y, gate),
+                       blended<MODE>(x.z, packed.z + v.z, gate), blended<MODE>(x.w, packed.w + v.w, gate));
+}
+
+/* Columns come in fours, and rows start at multiples of 16 bytes. */
+template <int BN>
+__device__ __forceinline__ void write_blend(const struct tile_args &a, const float (&acc)[BN / 2], float *stage,
+                                            const struct out_rows &rows, int row0, int n0)
+{
+    int lane = threadIdx.x % 32, r = lane / 4, c = lane % 4 * 2, end = a.out.n < n0 + BN ? a.out.n : n0 + BN;
+#pragma unroll
+    for (int p = 0; p < BN; p += 32) {
+        int col = n0 + p + lane % 8 * 4;
+        struct blend_operands in;
+        in.load(a.out, rows, row0, col, col < end);
+#pragma unroll
+        for (int j = 0; j < 32 && p + j < BN; j += 8) {
+            int q = (p + j) / 2;
+            float2 b = bias_at(a, n0 + p + j + c);
+            *(float2 *)(stage + r * STAGING_LD_F32 + j + c) = make_float2(acc[q] + b.x, acc[q + 1] + b.y);
+            *(float2 *)(stage + (r + 8) * STAGING_LD_F32 + j + c) = make_float2(acc[q + 2] + b.x, acc[q + 3] + b.y);
+        }
+        __syncwarp();
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (rows.r[i] >= 0 && col < end) {
+                float4 v = *(const float4 *)(stage + (i * 4 + lane / 8) * STAGING_LD_F32 + lane % 8 * 4);
+                *(float4 *)((float *)a.out.y + (size_t)rows.r[i] * a.out.ldy + col) =
+                    a.out.mode == BLEND_ADD ? blended4<BLEND_ADD>(in.x[i], in.packed[i], v, rows.gate[i])
+                                            : blended4<BLEND_TOWARDS>(in.x[i], in.packed[i], v, rows.gate[i]);
+            }
+        __syncwarp();
+    }
+}
+
 template <typename T, int BN, bool FAN>
 __device__ __forceinline__ void write_tile(const struct tile_args &a, const float (&acc)[BN / 2], void *stage, int row0, int m, int n0)
 {

@@ -20,12 +20,19 @@ __device__ static float raw_value(const void *raw, enum dtype t, size_t i)
                              : __half2float(((const __half *)raw)[i]);
 }
 
+__device__ static float random_value(const struct random_values &v, enum dtype t, size_t i)
+{
+    float x = random_normal(v.stream, v.first + i, v.std);
+    return t == DTYPE_F32 ? x : t == DTYPE_BF16 ? __bfloat162float(__float2bfloat16_rn(x)) : __half2float(__float2half_rn(x));
+}
+
 struct pack_args {
-    const void *raw; /* [n_rows, k] of type: rows row0.. of part `part` */
+    const void *raw; /* [n_rows, k] of type: rows row0.. of part `part`; NULL: those of `random` */
     enum dtype type;
     int n_rows, k, ld, row0, part;
     bool interleave;
     unsigned *flags;
+    struct random_values random;
 };
 
 template <typename T> __global__ void pack_rows(struct pack_args a, T *dst)
@@ -35,7 +42,7 @@ template <typename T> __global__ void pack_rows(struct pack_args a, T *dst)
         return;
     int row = a.row0 + (int)(i / a.k), col = (int)(i % a.k);
     int packed = a.interleave ? row / 8 * 16 + a.part * 8 + row % 8 : row;
-    float v = raw_value(a.raw, a.type, i);
+    float v = a.raw ? raw_value(a.raw, a.type, i) : random_value(a.random, a.type, i);
     T t = from_f32<T>(v);
     dst[(size_t)packed * a.ld + col] = t;
     unsigned flags = fabsf(to_f32(t)) < INFINITY ? 0 : FLAG_NOT_FINITE;
@@ -64,28 +71,34 @@ __global__ static void split_terms(const float *w, int rows, int k, int ld, __nv
 struct packer {
     struct cuda_ctx *c;
     struct kern_matrix *w;
-    char *raw; /* device, [RAW_BYTES or one row] */
+    char *raw; /* device, [RAW_BYTES or one row], scratch of all matrices */
     size_t raw_bytes;
-    unsigned *flags; /* device */
+    unsigned *flags; /* device, behind it */
 };
+
+static int launch_pack(struct packer *p, const struct pack_args &a)
+{
+    unsigned blocks = (unsigned)(((size_t)a.n_rows * a.k + 255) / 256);
+    return with_type(p->w->kind == MATRIX_ACCURATE ? DTYPE_F32 : p->c->k.act, [&](auto t) {
+        pack_rows<<<blocks, 256, 0, p->c->stream>>>(a, (decltype(t) *)p->w->data);
+        return launched(&p->c->k, "pack_rows");
+    });
+}
 
 static int pack_part(struct packer *p, const struct matrix_part *part, int index, int row0)
 {
     struct kern_matrix *w = p->w;
     size_t row_bytes = (size_t)w->k * dtype_size(part->type);
-    int step = (int)(p->raw_bytes / row_bytes), r = 0;
+    int step = part->data ? (int)(p->raw_bytes / row_bytes) : part->n, r = 0;
+    bool gate_up = w->kind == MATRIX_GATE_UP;
     for (int i = 0; r >= 0 && i < part->n; i += step) {
         int n = part->n - i < step ? part->n - i : step;
-        r = p->c->k.backend->upload(&p->c->k, to_dev(p->raw), (const char *)part->data + i * row_bytes, n * row_bytes);
-        if (r < 0)
-            break;
-        bool gate_up = w->kind == MATRIX_GATE_UP;
-        struct pack_args a = {p->raw, part->type, n, w->k, w->ld, gate_up ? i : row0 + i, index, gate_up, p->flags};
-        unsigned blocks = (unsigned)(((size_t)n * w->k + 255) / 256);
-        r = with_type(w->kind == MATRIX_ACCURATE ? DTYPE_F32 : p->c->k.act, [&](auto t) {
-            pack_rows<<<blocks, 256, 0, p->c->stream>>>(a, (decltype(t) *)w->data);
-            return launched(&p->c->k, "pack_rows");
-        });
+        struct pack_args a = {part->data ? p->raw : NULL, part->type, n,       w->k,     w->ld,
+                              gate_up ? i : row0 + i,     index,      gate_up, p->flags, part->random};
+        if (part->data)
+            r = p->c->k.backend->upload(&p->c->k, to_dev(p->raw), (const char *)part->data + i * row_bytes, n * row_bytes);
+        if (r >= 0)
+            r = launch_pack(p, a);
     }
     return r;
 }
@@ -169,9 +182,9 @@ static int pack(struct packer *p, const struct matrix_part *parts, int n_parts)
     unsigned flags = 0;
     w->data = bytes_of(c->k.backend->alloc(&c->k, bytes));
     p->raw_bytes = (size_t)w->k * 4 > RAW_BYTES ? (size_t)w->k * 4 : RAW_BYTES;
-    p->raw = (char *)bytes_of(c->k.backend->alloc(&c->k, p->raw_bytes));
-    p->flags = (unsigned *)bytes_of(c->k.backend->alloc(&c->k, sizeof(unsigned)));
-    if (!w->data || !p->raw || !p->flags)
+    p->raw = (char *)cuda_scratch(c, SCRATCH_LOAD, p->raw_bytes + sizeof(unsigned));
+    p->flags = (unsigned *)(p->raw + p->raw_bytes);
+    if (!w->data || !p->raw)
         return ERR_NOMEM;
     w->bytes = bytes;
     int r = CU(c, cudaMemsetAsync(w->data, 0, bytes, c->stream));
@@ -230,8 +243,6 @@ static int matrix_new_cuda(struct kern_ctx *k, enum matrix_kind kind, const stru
     int r = pack(&p, parts, n_parts);
     if (r >= 0)
         r = c->k.backend->sync(&c->k, NULL);
-    k->backend->free(k, to_dev(p.raw));
-    k->backend->free(k, to_dev(p.flags));
     if (r < 0) {
         matrix_free_cuda(k, w);
         return fail(c, r, err);

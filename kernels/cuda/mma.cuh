@@ -14,6 +14,11 @@ __device__ __forceinline__ void copy16(uint32_t dst, const void *src, bool valid
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(valid ? 16 : 0) : "memory");
 }
+/* Four bytes, through the L1 cache. */
+__device__ __forceinline__ void copy4_cached(uint32_t dst, const void *src)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(dst), "l"(src) : "memory");
+}
 __device__ __forceinline__ void copy_commit()
 {
     asm volatile("cp.async.commit_group;" ::: "memory");

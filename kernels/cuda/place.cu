@@ -37,6 +37,10 @@ struct place_args {
     bool keep_all;
     int n_runs, layer;
     int *tables, *sel, *sel_n, *exec, *exec_n, *run_start, *visible, *slot;
+    const int *pos;                  /* of step rows, as gate_of */
+    int *packed_pos, *packed_run_of; /* NULL: rows are not packed */
+    const float *gate_of;
+    float *packed_gate;      /* NULL: not wanted */
     int *started, *finished; /* counters of blocks, and */
     told_word *told;         /* [blocks]; all zero before and after */
 };
@@ -100,17 +104,25 @@ __device__ static struct counts blocks_before(const struct place_args &a, int bl
 /* at: counts of the rows before r, of the keys those of its run. */
 __device__ __forceinline__ void write_row(const struct place_args &a, int r, const struct row_facts &f, struct counts at)
 {
-    int slot = f.is.take ? a.reserved[at.take] : -1;
-    if (f.is.sel)
-        a.sel[at.sel] = r;
-    if (f.is.exec)
-        a.exec[at.exec] = r;
-    a.slot[r] = slot;
+    int slot = f.is.take ? a.reserved[at.take] : -1, number = a.packed_pos ? at.exec : r;
     if (r == f.of.row0)
         a.run_start[f.run] = at.sel;
+    if (f.is.sel)
+        a.sel[at.sel] = number;
+    if (f.is.exec)
+        a.exec[at.exec] = r;
+    else if (a.packed_pos)
+        return;
+    if (a.packed_pos) {
+        a.packed_pos[number] = a.pos[r];
+        a.packed_run_of[number] = f.run;
+        if (a.packed_gate)
+            a.packed_gate[number] = a.gate_of[r];
+    }
+    a.slot[number] = slot;
     if (!f.is.key)
         return;
-    a.visible[r] = a.base[f.run] + at.key + 1;
+    a.visible[number] = a.base[f.run] + at.key + 1;
     if (f.of.append)
         a.tables[f.of.table_off + (int64_t)a.layer * f.of.table_cap + a.base[f.run] + at.key] = slot;
 }
@@ -202,6 +214,11 @@ static int place_cuda(struct kern_ctx *k, const struct kern_step *s, int layer, 
                            .run_start = i32_of(to->run_start),
                            .visible = i32_of(to->visible),
                            .slot = i32_of(to->slot),
+                           .pos = i32_of(s->pos),
+                           .packed_pos = i32_of(to->packed.pos),
+                           .packed_run_of = i32_of(to->packed.run_of),
+                           .gate_of = f32_of(to->packed.gate_of),
+                           .packed_gate = f32_of(to->packed.gate),
                            .started = counters,
                            .finished = counters + 1,
                            .told = (told_word *)(counters + 2)};

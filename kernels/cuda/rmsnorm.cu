@@ -1,18 +1,21 @@
 /* RMSNorm in 16 bits: one warp a row, which stays in registers between the sum and the scaling where it fits. In f32: 16 threads a row, the lanes of the
- * class portable-1. Z: the result is wanted in f32 as well, at z, which may be x. */
+ * class portable-1. */
 #include "kernels/cuda/lanes.cuh"
 
 enum { ROWS_A_BLOCK = 8 };
 
+/* What z gets beside y: nothing; the result in f32, and z may be x; the row of x, y and z being packed rows. */
+enum form { ALONE, BOTH, GATHER };
+
 /* Row length 4 * d4 <= 128 * CHUNKS. */
-template <typename T, int CHUNKS, bool Z>
+template <typename T, int CHUNKS, enum form FORM>
 __global__ void rmsnorm_rows(T *y, float *z, const float *x, const float *w, struct rows n, int d4, float eps)
 {
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y, lane = threadIdx.x;
     if (i >= rows_count(n))
         return;
-    size_t row = (size_t)row_at(n, i) * d4;
-    const float4 *src = (const float4 *)x + row;
+    size_t from = (size_t)row_at(n, i) * d4, row = FORM == GATHER ? (size_t)i * d4 : from;
+    const float4 *src = (const float4 *)x + from;
     float4 v[CHUNKS];
     float sum = 0;
 #pragma unroll
@@ -32,77 +35,91 @@ __global__ void rmsnorm_rows(T *y, float *z, const float *x, const float *w, str
         float4 g = ((const float4 *)w)[j];
         float out[4] = {v[c].x * scale * g.x, v[c].y * scale * g.y, v[c].z * scale * g.z, v[c].w * scale * g.w};
         store4(y + (row + j) * 4, out);
-        if (Z)
+        if (FORM == BOTH)
             store4(z + (row + j) * 4, out);
+        if (FORM == GATHER)
+            ((float4 *)z)[row + j] = v[c];
     }
 }
 
-template <typename T> __global__ void rmsnorm_any(T *y, float *z, const float *x, const float *w, struct rows n, int d, float eps)
+template <typename T, enum form FORM>
+__global__ void rmsnorm_any(T *y, float *z, const float *x, const float *w, struct rows n, int d, float eps)
 {
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y;
     if (i >= rows_count(n))
         return;
-    size_t row = (size_t)row_at(n, i) * d;
+    size_t from = (size_t)row_at(n, i) * d, row = FORM == GATHER ? (size_t)i * d : from;
     float sum = 0;
     for (int j = threadIdx.x; j < d; j += 32)
-        sum = fmaf(x[row + j], x[row + j], sum);
+        sum = fmaf(x[from + j], x[from + j], sum);
     float scale = 1.0f / sqrtf(warp_sum(sum) / (float)d + eps);
     for (int j = threadIdx.x; j < d; j += 32) {
-        float v = x[row + j] * scale * w[j];
-        y[row + j] = from_f32<T>(v);
-        if (z)
-            z[row + j] = v;
+        float v = x[from + j], normed = v * scale * w[j];
+        y[row + j] = from_f32<T>(normed);
+        if (FORM != ALONE)
+            z[row + j] = FORM == BOTH ? normed : v;
     }
 }
 
+template <enum form FORM>
 __global__ static void rmsnorm_f32(float *y, float *z, const float *x, const float *w, struct rows n, int d, float eps)
 {
     int i = (blockIdx.x * ROWS_A_BLOCK + threadIdx.y) * 2 + threadIdx.x / LANES;
     bool real = i < rows_count(n);
-    size_t row = real ? (size_t)row_at(n, i) * d : 0;
-    float scale = lanes_rms_scale(real ? x + row : NULL, d, d, eps);
+    size_t from = real ? (size_t)row_at(n, i) * d : 0, row = FORM == GATHER ? (size_t)i * d : from;
+    float scale = lanes_rms_scale(real ? x + from : NULL, d, d, eps);
     for (int j = threadIdx.x % LANES; real && j < d; j += LANES) {
-        float v = x[row + j] * scale * w[j];
-        y[row + j] = v;
-        if (z)
-            z[row + j] = v;
+        float v = x[from + j], normed = v * scale * w[j];
+        y[row + j] = normed;
+        if (FORM != ALONE)
+            z[row + j] = FORM == BOTH ? normed : v;
     }
 }
 
-template <bool Z, typename T>
-static void start(T *y, float *z, const float *x, const float *w, struct rows n, int d, float eps, cudaStream_t s)
+template <enum form FORM, typename T>
+static void start_16(T *y, float *z, const float *x, const float *w, struct rows n, int d, float eps, cudaStream_t s)
 {
     dim3 grid(div_up(n.n_max, ROWS_A_BLOCK)), block(32, ROWS_A_BLOCK);
     if (d % 4 == 0 && d <= 1024)
-        rmsnorm_rows<T, 8, Z><<<grid, block, 0, s>>>(y, z, x, w, n, d / 4, eps);
+        rmsnorm_rows<T, 8, FORM><<<grid, block, 0, s>>>(y, z, x, w, n, d / 4, eps);
     else if (d % 4 == 0 && d <= 2048)
-        rmsnorm_rows<T, 16, Z><<<grid, block, 0, s>>>(y, z, x, w, n, d / 4, eps);
+        rmsnorm_rows<T, 16, FORM><<<grid, block, 0, s>>>(y, z, x, w, n, d / 4, eps);
     else
-        rmsnorm_any<T><<<grid, block, 0, s>>>(y, z, x, w, n, d, eps);
+        rmsnorm_any<T, FORM><<<grid, block, 0, s>>>(y, z, x, w, n, d, eps);
+}
+
+template <enum form FORM>
+static int start(struct kern_ctx *k, struct dev_act *y, struct dev_f32 *z, const struct dev_f32 *x, const struct dev_f32 *w, struct rows n,
+                 int d, float eps)
+{
+    cudaStream_t s = ctx_of(k)->stream;
+    if (n.n_max == 0)
+        return 0;
+    if (k->act == DTYPE_F32) {
+        rmsnorm_f32<FORM><<<div_up(n.n_max, 2 * ROWS_A_BLOCK), dim3(32, ROWS_A_BLOCK), 0, s>>>((float *)act_of(y), f32_of(z), f32_of(x),
+                                                                                               f32_of(w), n, d, eps);
+        return launched(k, "rmsnorm");
+    }
+    return with_type(k->act, [&](auto t) {
+        start_16<FORM>((decltype(t) *)act_of(y), f32_of(z), f32_of(x), f32_of(w), n, d, eps, s);
+        return launched(k, "rmsnorm");
+    });
 }
 
 static int rmsnorm_cuda(struct kern_ctx *k, struct dev_act *y, struct dev_f32 *z, const struct dev_f32 *x, const struct dev_f32 *w,
                         struct rows n, int d, float eps)
 {
-    if (n.n_max == 0)
-        return 0;
-    cudaStream_t s = ctx_of(k)->stream;
-    if (k->act == DTYPE_F32) {
-        rmsnorm_f32<<<div_up(n.n_max, 2 * ROWS_A_BLOCK), dim3(32, ROWS_A_BLOCK), 0, s>>>((float *)act_of(y), f32_of(z), f32_of(x),
-                                                                                         f32_of(w), n, d, eps);
-        return launched(k, "rmsnorm");
-    }
-    return with_type(k->act, [&](auto t) {
-        typedef decltype(t) T;
-        if (z)
-            start<true>((T *)act_of(y), f32_of(z), f32_of(x), f32_of(w), n, d, eps, s);
-        else
-            start<false>((T *)act_of(y), (float *)NULL, f32_of(x), f32_of(w), n, d, eps, s);
-        return launched(k, "rmsnorm");
-    });
+    return z ? start<BOTH>(k, y, z, x, w, n, d, eps) : start<ALONE>(k, y, z, x, w, n, d, eps);
+}
+
+static int gather_norm_cuda(struct kern_ctx *k, struct dev_act *y, struct dev_f32 *dst, const struct dev_f32 *x, const struct dev_f32 *w,
+                            struct rows n, int d, float eps)
+{
+    return start<GATHER>(k, y, dst, x, w, n, d, eps);
 }
 
 void rmsnorm_cuda_init(struct kern_ops *o)
 {
     o->rmsnorm = rmsnorm_cuda;
+    o->gather_norm = gather_norm_cuda;
 }

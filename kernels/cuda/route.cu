@@ -41,13 +41,14 @@ __device__ static double two_way_silu(const float *hid, float scale, const float
     return z;
 }
 
-__global__ static void route_mlp_rows(struct decisions to, const float *hid, const float *w2, const float *b2, int m, struct rows n)
+__global__ static void route_mlp_rows(struct decisions to, const float *hid, const float *w2, const float *b2, int m, bool packed,
+                                      struct rows n)
 {
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y;
     if (i >= rows_count(n))
         return;
     int r = row_at(n, i);
-    double z = two_way_silu(hid + (size_t)r * m, 1, NULL, w2, b2, m);
+    double z = two_way_silu(hid + (size_t)(packed ? i : r) * m, 1, NULL, w2, b2, m);
     if (threadIdx.x)
         return;
     decide_margin(to, r, z);
@@ -105,13 +106,13 @@ static int route_mlp_cuda(struct kern_ctx *k, const struct route_out *to, const 
     if (k->act != DTYPE_F32 && c->level == CUDA_WGMMA && tensor_map_fits(f32_of(x), (size_t)w1->k * sizeof(float))) {
         struct matmul_in in = {f32_of(x), w1->k};
         struct router_end end = {decisions_of(to), f32_of(p->w2), f32_of(p->b2)};
-        int gathered = n.idx ? matmul_gather(c, &in, w1->k, sizeof(float), n) : 0;
+        int gathered = n.idx && !p->packed ? matmul_gather(c, &in, w1->k, sizeof(float), n) : 0;
         return gathered < 0 ? gathered : route_mlp_sm90(c, &in, w1, n, end);
     }
-    int r = k->ops->matmul_accurate(k, p->hid, x, w1, n);
+    int r = k->ops->matmul_accurate(k, p->hid, x, w1, p->packed ? rows{NULL, n.n_dev, n.n_max} : n);
     if (r < 0)
         return r;
-    route_mlp_rows<<<grid_of(n), block, 0, c->stream>>>(decisions_of(to), f32_of(p->hid), f32_of(p->w2), f32_of(p->b2), p->m, n);
+    route_mlp_rows<<<grid_of(n), block, 0, c->stream>>>(decisions_of(to), f32_of(p->hid), f32_of(p->w2), f32_of(p->b2), p->m, p->packed, n);
     return launched(k, "route_mlp");
 }
 

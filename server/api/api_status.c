@@ -112,8 +112,14 @@ int api_metrics(struct call *c, struct err *err)
         names[i] = table[i].path;
     read_devices(c->server, devices);
     engine_stats(c->server->engine, &stats);
-    struct metrics_names m = {names, c->server->model_name, difftime(time(NULL), c->server->started),
-                              c->req ? http_in_flight_of(c->req) : 0, log_dropped(c->server->log)};
+    const char *hash = "";
+    engine_model_hash(c->server->engine, false, &hash, NULL);
+    struct metrics_names m = {names,
+                              c->server->model_name,
+                              hash,
+                              difftime(time(NULL), c->server->started),
+                              c->req ? http_in_flight_of(c->req) : 0,
+                              log_dropped(c->server->log)};
     c->resp->content_type = "text/plain; version=0.0.4; charset=utf-8";
     int r = metrics_write(&c->server->metrics, &m, c->server->info, &stats, devices, &c->resp->body);
     return r < 0 ? err_set(err, r, "no memory for the answer") : 0;
@@ -182,6 +188,10 @@ static void write_tokenizer(const struct server *s, struct writer *w)
 int api_version(struct call *c, struct err *err)
 {
     const struct engine_info *info = c->server->info;
+    const char *hash = NULL;
+    int r = engine_model_hash(c->server->engine, true, &hash, err);
+    if (r < 0)
+        return r;
     struct writer w = writer_on(&c->resp->body);
     writer_open(&w, '{');
     writer_key_text(&w, "version", DTRNET_VERSION);
@@ -189,7 +199,7 @@ int api_version(struct call *c, struct err *err)
     writer_key_text(&w, "build", DTRNET_BUILD);
     writer_key_text(&w, "model", c->server->model_name);
     writer_key_text(&w, "model_path", c->server->settings->engine.model_dir);
-    writer_key_text(&w, "model_hash", info->model_hash);
+    writer_key_text(&w, "model_hash", hash);
     writer_key_text(&w, "family", layer_plan_family(info->plan, info->config->n_layers));
     writer_key_text(&w, "device", info->device);
     write_devices(c, &w);

@@ -125,7 +125,7 @@ static void write_info(struct metrics_page *p, const struct metrics_names *n, co
     METRICS_LINE(p, "dtrnet_model_info{model=\"");
     metrics_label(p, n->model);
     METRICS_LINE(p, "\",family=\"%s\",dtype=\"%s\",device=\"%s\",hash=\"%s\",max_model_len=\"%d\"} 1\n",
-                 layer_plan_family(info->plan, info->config->n_layers), info->dtype, info->device, info->model_hash, info->max_model_len);
+                 layer_plan_family(info->plan, info->config->n_layers), info->dtype, info->device, n->hash, info->max_model_len);
 }
 
 int metrics_write(struct metrics *m, const struct metrics_names *n, const struct engine_info *info, const struct engine_stats *s,

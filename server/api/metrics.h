@@ -22,7 +22,7 @@ void metrics_count(struct metrics *m, int route, int status, double seconds);
 
 struct metrics_names {
     const char *const *route; /* [METRICS_ROUTES]; NULL: unused */
-    const char *model;
+    const char *model, *hash; /* hash "": not known yet */
     double uptime_s;
     int in_flight;
     uint64_t log_dropped;

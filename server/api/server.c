@@ -128,7 +128,8 @@ static void limit_requests(struct server *s)
 
 int server_load(struct server *s, struct err *err)
 {
-    int r = model_hint_check(s->settings->engine.model_dir, err);
+    const struct engine_options *e = &s->settings->engine;
+    int r = e->random_weights ? 0 : model_hint_check(e->model_dir, err);
     if (r >= 0)
         r = open_tokenizer(s, err);
     if (r >= 0)

@@ -9,7 +9,7 @@
 
 #define REPORT_MAX 65536
 
-static int print_model(const struct server *s, struct buf *out)
+static int print_model(const struct server *s, const char *hash, struct buf *out)
 {
     const struct engine_info *i = s->info;
     int routed = 0;
@@ -19,7 +19,7 @@ static int print_model(const struct server *s, struct buf *out)
                        layer_plan_family(i->plan, i->config->n_layers), i->config->n_layers, routed, i->config->vocab, i->max_model_len);
     if (r >= 0)
         r = buf_printf(out, "ok  weights: every tensor there, of its shape and finite; %.1f MiB as %s on %s; hash %s\n",
-                       (double)i->weight_bytes / 1048576, i->dtype, i->device, i->model_hash);
+                       (double)i->weight_bytes / 1048576, i->dtype, i->device, hash);
     if (r >= 0 && s->tokenizer)
         r = buf_printf(out, "ok  tokenizer: %d ids, bos %d, eos %d, by the rules of transformers %d\n", tokenizer_vocab_size(s->tokenizer),
                        s->bos, s->eos, (int)tokenizer_rules(s->tokenizer));
@@ -31,10 +31,13 @@ static int check(struct options *o, struct arena *arena, struct log *log, struct
     struct server_settings settings;
     struct server *s = NULL;
     struct buf out;
+    const char *hash = NULL;
     buf_init(&out, REPORT_MAX);
     int r = settings_open_server(o, arena, log, &settings, &s, err);
     if (r >= 0)
-        r = print_model(s, &out) < 0 ? err_set(err, ERR_NOMEM, "no memory for the report") : self_test_run(s, &out, err);
+        r = engine_model_hash(s->engine, true, &hash, err);
+    if (r >= 0)
+        r = print_model(s, hash, &out) < 0 ? err_set(err, ERR_NOMEM, "no memory for the report") : self_test_run(s, &out, err);
     fwrite(out.data, 1, out.len, stdout);
     if (r >= 0)
         printf("%s can be served\n", settings.engine.model_dir);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_ROWS 64
+#define MAX_ROWS 96
 #define MAX_FILE_BYTES (1 << 20)
 
 struct source {

@@ -54,6 +54,8 @@ struct options {
     const char *workloads;         /* of "prefill,score,generate,http" */
     const char *lengths, *batches; /* "512,2048" */
     int generate, connections, repeats;
+    bool random_weights;
+    int seed; /* of random weights */
     /* health */
     bool ready; /* ask /ready */
     double timeout_s;

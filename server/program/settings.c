@@ -42,6 +42,8 @@ int settings_of_server(const struct options *o, struct keys *keys, struct arena 
                    .expert_choice = o->expert_choice,
                    .bos_id = o->bos_id,
                    .eos_id = o->eos_id,
+                   .random_weights = o->random_weights,
+                   .seed = (uint64_t)o->seed,
                    .max_queue = o->max_queue,
                    .log = log},
         .model_name = o->served_model_name,

@@ -206,10 +206,10 @@ class Intervals(unittest.TestCase):
     def test_points_by_length(self) -> None:
         value = results.Value(0.25, 0.1, 4, 20)
         model = results.Results("m", tasks={"long_passkey_16k": {"exact_match": value}, "long_passkey_2k": {"exact_match": value}})
-        model.tasks["niah_single_1"] = {"match at 4096": results.Value(0.5, None, 9)}
+        model.tasks["niah_single_1"] = {"match at 4096": results.Value(0.5, None, 9, 500), "match at 8192": results.Value(0.25)}
         found = plots.retrieval_series(model)
         self.assertEqual(found["long_passkey"], [(2048, 0.25, 4), (16384, 0.25, 4)])
-        self.assertEqual(found["niah_single_1"], [(4096, 0.5, None)])
+        self.assertEqual(found["niah_single_1"], [(4096, 0.5, 9), (8192, 0.25, None)])
 
 
 if __name__ == "__main__":

@@ -35,6 +35,14 @@ class Values(Folder):
         fake.write_results(self.folder / "whole", {"u": {"acc,none": 1.0}})
         self.assertFalse(results.read(self.folder).tasks["u"]["acc"].limited)
 
+    def test_a_ruler_length_has_a_count_of_its_own(self) -> None:
+        """A run of one length counts its items; the items of a run of several are those of all together."""
+        for run, lengths in (("one", {"2048": 0.5, "4096": -1}), ("two", {"4096": 0.5, "8192": 0.0})):
+            fake.write_results(self.folder / run, {f"niah_{run}": {f"{length},none": value for length, value in lengths.items()}}, 3, 10)
+        found = results.read(self.folder).tasks
+        self.assertEqual({name: (value.n, value.of) for name, value in found["niah_one"].items()}, {"match at 2048": (3, 10)})
+        self.assertEqual({name: value.n for name, value in found["niah_two"].items()}, {"match at 4096": None, "match at 8192": None})
+
     def test_groups_count_their_parts(self) -> None:
         path = fake.write_results(
             self.folder, {"a": {"acc,none": 1.0}, "b": {"acc,none": 0.0}, "g": {"acc,none": 0.5}, "top": {"acc,none": 0.5}}

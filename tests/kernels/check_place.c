@@ -8,18 +8,22 @@ struct problem {
     int n_runs, n, layer;
     int base[MAX_RUNS], reserved[MAX_ROWS], tables[MAX_RUNS * LAYERS * CAP];
     unsigned char route[MAX_ROWS];
-    bool all, keep_all;
+    float gate[MAX_ROWS];
+    bool all, keep_all, packed;
 };
 
 struct result {
     int sel[MAX_ROWS], exec[MAX_ROWS], visible[MAX_ROWS], slot[MAX_ROWS], run_start[MAX_RUNS + 1], n_sel, n_exec;
     int tables[MAX_RUNS * LAYERS * CAP];
+    int pos[MAX_ROWS], run_of[MAX_ROWS]; /* of packed rows, as gate */
+    float gate[MAX_ROWS];
 };
 
 static void make(struct check *c, struct problem *p, int n_runs, int longest)
 {
     *p = (struct problem){
         .n_runs = n_runs, .layer = check_int(c, 0, LAYERS - 1), .all = !check_int(c, 0, 3), .keep_all = check_int(c, 0, 1)};
+    p->packed = !p->keep_all && check_int(c, 0, 1);
     int bias = check_int(c, 0, 2);   /* 0: nearly none attend, 2: nearly all */
     int others = check_int(c, 0, 2); /* what those do that do not: skip, the linear path, or either */
     for (int i = 0; i < n_runs; i++) {
@@ -32,6 +36,7 @@ static void make(struct check *c, struct problem *p, int n_runs, int longest)
         p->n += p->runs[i].n;
     }
     for (int i = 0; i < MAX_ROWS; i++) {
+        p->gate[i] = (float)check_real(c, 0, 1);
         p->reserved[i] = 1000 + check_int(c, 0, 8) + 10 * i;
         bool attends = bias == 1 ? check_int(c, 0, 1) : bias == 0 ? !check_int(c, 0, 9) : check_int(c, 0, 9) > 0;
         p->route[i] = attends ? DECISION_ATTEND : others < 2 ? others : check_int(c, DECISION_SKIP, DECISION_LINEAR);
@@ -56,9 +61,13 @@ static void run(struct check *c, const struct problem *p, struct result *got)
         {.host = &got->n_sel, .bytes = sizeof(int)},
         {.host = &got->n_exec, .bytes = sizeof(int)},
         {.host = got->tables, .bytes = sizeof(got->tables)},
+        {.host = got->pos, .bytes = sizeof(int) * rows},
+        {.host = got->run_of, .bytes = sizeof(int) * rows},
+        {.host = got->gate, .bytes = sizeof(float) * rows},
     };
+    enum { OUT = sizeof(out) / sizeof(*out) };
     memcpy(got->tables, p->tables, sizeof(got->tables));
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < OUT; i++)
         out[i].dev = check_up(c, out[i].host, out[i].bytes);
     int run_of[MAX_ROWS], pos[MAX_ROWS];
     for (int i = 0; i < p->n_runs; i++)
@@ -71,7 +80,8 @@ static void run(struct check *c, const struct problem *p, struct result *got)
                   check_up(c, p->reserved, sizeof(int) * rows),
                   check_up(c, p->route, rows),
                   check_up(c, run_of, sizeof(int) * p->n),
-                  check_up(c, pos, sizeof(int) * p->n)};
+                  check_up(c, pos, sizeof(int) * p->n),
+                  check_up(c, p->gate, sizeof(float) * rows)};
     struct kern_step s = {
         .all = {NULL, NULL, p->n}, .pos = in[5], .run_of = in[4], .runs = in[0], .n_runs = p->n_runs, .tables = out[7].dev};
     struct kern_place place = {.sel = out[0].dev,
@@ -81,12 +91,14 @@ static void run(struct check *c, const struct problem *p, struct result *got)
                                .run_start = out[4].dev,
                                .sel_n = out[5].dev,
                                .exec_n = out[6].dev};
+    if (p->packed)
+        place.packed = (struct kern_packed){.pos = out[8].dev, .run_of = out[9].dev, .gate = out[10].dev, .gate_of = in[6]};
     check_code(c, "place", c->k->ops->place(c->k, &s, p->layer, p->all ? NULL : in[3], p->keep_all, in[1], in[2], &place));
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < OUT; i++) {
         check_down(c, "place", out[i].host, out[i].dev, out[i].bytes);
         check_drop(c, out[i].dev);
     }
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 7; i++)
         check_drop(c, in[i]);
 }
 
@@ -127,17 +139,24 @@ static void verify(struct check *c, const struct problem *p, const struct result
         expect(c, "run_start", i, got->run_start[i], count(p, 0, run->row0, selected));
         for (int r = run->row0; r < run->row0 + run->n; r++) {
             int before = count(p, 0, r, selected), keys = p->base[i] + count(p, run->row0, r, has_key), slot = -1;
+            int number = p->packed ? count(p, 0, r, executed) : r;
             if (has_key(p, r) && run->append) {
                 slot = p->reserved[taken++];
                 tables[run->table_off + p->layer * run->table_cap + keys] = slot;
             }
             if (selected(p, r))
-                expect(c, "sel", before, got->sel[before], r);
+                expect(c, "sel", before, got->sel[before], number);
             if (executed(p, r))
                 expect(c, "exec", count(p, 0, r, executed), got->exec[count(p, 0, r, executed)], r);
             if (has_key(p, r))
-                expect(c, "visible", r, got->visible[r], keys + 1);
-            expect(c, "slot", r, got->slot[r], slot);
+                expect(c, "visible", r, got->visible[number], keys + 1);
+            if (!p->packed || executed(p, r))
+                expect(c, "slot", r, got->slot[number], slot);
+            if (p->packed && executed(p, r)) {
+                expect(c, "pos", r, got->pos[number], p->base[i] + r - run->row0);
+                expect(c, "run_of", r, got->run_of[number], i);
+                expect(c, "gate is that row's", r, got->gate[number] == p->gate[r], 1);
+            }
         }
     }
     expect(c, "run_start", p->n_runs, got->run_start[p->n_runs], count(p, 0, p->n, selected));

@@ -18,6 +18,7 @@ struct arg {
     enum decision below, above;
     bool has_threshold, no_extras; /* of DTRNET; no_extras: neither gate nor margin is wanted */
     float threshold;
+    void *packed_x, *packed_hid; /* of DTRNET; NULL: x is by step row */
 };
 
 enum { X, POS, HID, ROUTE, GATE, PROB, MARGINS, ARRAYS };
@@ -33,8 +34,11 @@ static int run(const struct check *c, const void *arg, void *const *dev, struct 
                                  .above = a->above,
                                  .threshold = a->has_threshold ? a->dev_threshold : NULL,
                                  .margin = a->no_extras ? NULL : dev[MARGINS]};
-    if (a->family == DTRNET)
-        return o->route_mlp(c->k, &to, &(struct route_mlp){a->matrix, a->dev_w, a->dev_b, a->m, dev[HID]}, dev[X], rows);
+    if (a->family == DTRNET) {
+        struct route_mlp mlp = {a->matrix, a->dev_w, a->dev_b, a->m, a->packed_x ? a->packed_hid : dev[HID], a->packed_x};
+        int r = a->packed_x ? o->gather_rows(c->k, a->packed_x, dev[X], a->d, rows) : 0;
+        return r < 0 ? r : o->route_mlp(c->k, &to, &mlp, a->packed_x ? a->packed_x : dev[X], rows);
+    }
     if (a->family == MOD)
         return o->route_mod(c->k, &to, dev[X], a->dev_w, a->dev_b, a->m, rows);
     const struct route_dllm dllm = {a->dev_norm, 1e-5f, a->dev_w, a->dev_b, a->m, FORCED};
@@ -132,6 +136,13 @@ static void one(struct check *c, enum family f, int n, int m)
     a.dev_threshold = check_up(c, &a.threshold, sizeof(float));
     if (f == DTRNET)
         make_first(c, &a);
+    if (f == DTRNET && check_int(c, 0, 1)) {
+        int most = 2 * n + 1; /* rows of the largest set that check_rows makes */
+        float *any = check_floats(c, (size_t)most * a.d, -1, 1);
+        a.packed_x = check_up(c, any, sizeof(float) * most * a.d);
+        a.packed_hid = check_up(c, any, sizeof(float) * most * m);
+        free(any);
+    }
     double tolerance = 1e-6 + 1e-8 * m;
     struct check_array arrays[ARRAYS] = {
         [X] = {.name = "x", .use = CHECK_IN, .type = CHECK_F32, .cols = a.d, .host = check_floats(c, (size_t)n * a.d, -4, 4)},
@@ -155,8 +166,8 @@ static void one(struct check *c, enum family f, int n, int m)
     };
     check_rows(c, &(struct check_op){.what = what, .arrays = arrays, .n_arrays = ARRAYS, .n = n, .run = run, .want = want, .arg = &a});
     check_arrays_done(arrays, ARRAYS);
-    void *dev[] = {a.dev_w, a.dev_b, a.dev_norm, a.dev_threshold};
-    for (int i = 0; i < 4; i++)
+    void *dev[] = {a.dev_w, a.dev_b, a.dev_norm, a.dev_threshold, a.packed_x, a.packed_hid};
+    for (int i = 0; i < (a.packed_x ? 6 : 4); i++)
         check_drop(c, dev[i]);
     c->k->ops->matrix_free(c->k, a.matrix);
     free(a.w1);

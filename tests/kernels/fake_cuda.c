@@ -241,6 +241,23 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaM
     return e;
 }
 
+static bool reaches[MAX_DEVICES][MAX_DEVICES];
+
+cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer)
+{
+    *can = device != peer;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags)
+{
+    pthread_mutex_lock(&lock);
+    bool twice = reaches[current][peer];
+    reaches[current][peer] = true;
+    pthread_mutex_unlock(&lock);
+    return twice ? last = cudaErrorPeerAccessAlreadyEnabled : cudaSuccess;
+}
+
 cudaError_t cudaMemcpyPeerAsync(void *dst, int to, const void *src, int from, size_t bytes, cudaStream_t stream)
 {
     int i = find(src);

@@ -190,7 +190,7 @@ static int issue(void *arg)
         TRY(o->attention(k, &hs, w->xn, w->attn, &s, 0, &w->place, 0.25f)) ||
         TRY(o->matmul_residual(k, w->x, w->xn, D, w->down, w->gate, some)) ||
         TRY(o->rmsnorm(k, w->xn, NULL, w->x, w->norm, all, D, 1e-5f)) || TRY(o->matmul_swiglu(k, w->attn, w->xn, w->gate_up, all)) ||
-        TRY(o->matmul_residual(k, w->x, w->attn, D, w->down, NULL, all)) || TRY(o->copy_rows(k, w->y, w->x, D, all)) ||
+        TRY(o->matmul_residual(k, w->x, w->attn, D, w->down, NULL, all)) || TRY(o->gather_rows(k, w->y, w->x, D, all)) ||
         TRY(o->rmsnorm(k, w->xn, NULL, w->y, w->norm, all, D, 1e-5f)) || TRY(o->matmul_f32(k, w->logits, w->xn, w->embed, all)) ||
         TRY(o->logprobs(k, &scores, 0, w->logits, V, N, V)))
         return r;

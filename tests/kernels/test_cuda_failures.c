@@ -135,7 +135,7 @@ static int run(struct work *w, struct err *err)
         (r = w->b->upload(w->k, DEV_BYTES(ids), host, N * sizeof(int))) < 0 || (r = o->embed(w->k, x, w->w, ids, all)) < 0 ||
         (r = o->rmsnorm(w->k, act, NULL, x, norm, all, D, 1e-5f)) < 0 || (r = o->matmul_f32(w->k, y, act, w->w, all)) < 0 ||
         (r = o->matmul_residual(w->k, x, act, D, w->w, NULL, all)) < 0 || (r = o->matmul_accurate(w->k, y, x, w->accurate, all)) < 0 ||
-        (r = o->route_mlp(w->k, &to, &mlp, x, all)) < 0 || (r = o->copy_rows(w->k, y, x, D, all)) < 0 ||
+        (r = o->route_mlp(w->k, &to, &mlp, x, all)) < 0 || (r = o->gather_rows(w->k, y, x, D, all)) < 0 ||
         (r = run_ultradeep(w, &to, x, act, err)) < 0 || (r = w->b->fetch(w->k, w->fetched, DEV_BYTES(y), sizeof(host))) < 0 ||
         (r = w->b->mark(w->k, 1)) < 0 || (r = w->b->wait(w->k, 1, err)) < 0 ||
         (r = w->b->download(w->k, back, DEV_BYTES(y), sizeof(back))) < 0)

@@ -141,7 +141,8 @@ static void test_hash(void)
         return;
     pclose(p);
     CHECK_INT(safetensors_open_dir(GOLDEN_DIR "/dtrnet-trilayer-sharded", &s, &e), 0);
-    if (CHECK_INT(model_hash(GOLDEN_DIR "/dtrnet-trilayer-sharded", s, NULL, hex, &e), 0))
+    const struct model_hash_source of = {.dir = GOLDEN_DIR "/dtrnet-trilayer-sharded", .s = s};
+    if (CHECK_INT(model_hash(&of, NULL, NULL, hex, &e), 0))
         CHECK_STR(hex, want);
     safetensors_close(s);
 }

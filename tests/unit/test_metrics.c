@@ -86,7 +86,7 @@ static void test_lines(const char *page)
 
 int main(void)
 {
-    static const struct metrics_names names = {routes, "a\\b\"c\nd", 12.5, 1};
+    static const struct metrics_names names = {routes, "a\\b\"c\nd", "00", 12.5, 1};
     struct engine_stats stats;
     struct metrics_device device;
     struct buf out;

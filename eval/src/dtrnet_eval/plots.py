@@ -91,7 +91,7 @@ def context(models: list[Results]) -> Picture | None:
 
 
 class Point(NamedTuple):
-    """Share of items right at a length; n: items, None where all lengths are counted together."""
+    """Share of items right at a length; n: items, None where a run counted all lengths together."""
 
     tokens: int
     share: float
@@ -115,7 +115,7 @@ def retrieval_series(model: Results) -> dict[str, list[Point]]:
             series[named[1]].append(Point(1024 * int(named[2]), right.value, right.n))
         for metric, found in metrics.items():
             if metric.startswith(RULER_METRIC):
-                series[task].append(Point(int(metric.removeprefix(RULER_METRIC)), found.value))
+                series[task].append(Point(int(metric.removeprefix(RULER_METRIC)), found.value, found.n))
     return {task: sorted(points) for task, points in sorted(series.items())}
 
 

@@ -134,9 +134,14 @@ def _counts(task: str, data: dict[str, Any]) -> tuple[int | None, int | None]:
 
 
 def _metrics_of(name: str, task: dict[str, Any], data: dict[str, Any]) -> dict[str, Value]:
-    """The harness's `metric,filter` keys with their standard errors; a RULER length without items (-1) is left out."""
+    """The harness's `metric,filter` keys with their standard errors; a RULER length without items (-1) is left out.
+
+    The harness counts a task's items over all RULER lengths of a run: they are those of one length where the run has no other.
+    """
     out = {}
     n, of = _counts(name, data)
+    if sum(key.partition(",")[0].isdigit() and value != -1 for key, value in task.items()) > 1:
+        n = of = None
     for key, value in task.items():
         metric, _, rest = key.partition(",")
         no_items = metric.isdigit() and value == -1
