@@ -40,7 +40,16 @@ struct recording {
     cudaGraphExec_t graph; /* NULL: asked for once, not recorded */
 };
 
-enum scratch_use { SCRATCH_GATHER, SCRATCH_TILES, SCRATCH_ROUTE, SCRATCH_COUNTERS, SCRATCH_MAMBA, SCRATCH_COLLECTIVE, SCRATCH_USES };
+enum scratch_use {
+    SCRATCH_GATHER,
+    SCRATCH_SPLIT,
+    SCRATCH_TILES,
+    SCRATCH_ROUTE,
+    SCRATCH_COUNTERS,
+    SCRATCH_MAMBA,
+    SCRATCH_COLLECTIVE,
+    SCRATCH_USES
+};
 
 /* A kernel that may have `bytes` of shared memory on this device. */
 enum { ALLOWED_MAX = 64 };
@@ -58,6 +67,7 @@ struct cuda_ctx {
     cudaStream_t stream;
     int device, n_sm, smem_bytes; /* shared memory of a multiprocessor */
     enum cuda_level level;        /* the best kernels to use */
+    bool high;                    /* float32 products in terms of f16 */
     struct {
         const void *kernel;
         int bytes;
