@@ -54,8 +54,9 @@ __global__ static void __launch_bounds__(32 * WARPS) split_row(const __grid_cons
 static int split(struct cuda_ctx *c, const float *x, int ldx, int k, struct rows n, struct high_terms to)
 {
     struct split_args a = {x, ldx, k, high_ld(k), (uintptr_t)x % 16 == 0 && ldx % 4 == 0, n, to.terms, to.unscale};
-    int blocks = div_up(n.n_max, WARPS), most = 8 * c->n_sm;
-    split_row < <<blocks<most ? blocks : most, 32 * WARPS, 0, c->stream>>>(a);
+    int blocks = div_up(n.n_max, WARPS);
+    blocks = blocks > 8 * c->n_sm ? 8 * c->n_sm : blocks;
+    split_row<<<blocks, 32 * WARPS, 0, c->stream>>>(a);
     return launched(&c->k, "split_row");
 }
 
