@@ -33,6 +33,8 @@ static int run(struct kern_ctx *k, struct matmul_in in, const struct kern_matrix
     out.bias = w->bias;
     size_t y_size = out.end == END_F32 || out.end == END_RESIDUAL || out.end == END_BLEND ? 4 : dtype_size(k->act);
     out.wide = (uintptr_t)out.y % 16 == 0 && out.ldy * y_size % 16 == 0 && (uintptr_t)out.fan % 16 == 0 && (!out.fan || out.hd % 8 == 0);
+    if (c->high)
+        return c->level == CUDA_MMA ? matmul_high_mma(c, &in, w, &out) : matmul_high_sm90(c, &in, w, &out);
     if (k->act == DTYPE_F32)
         return matmul_f32(c, &in, w, &out);
     if (c->level == CUDA_SIMT || !tensor_map_fits(in.x, in.ldx * size))
