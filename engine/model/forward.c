@@ -198,7 +198,7 @@ static int mlp_block(const struct layer *l)
     struct dev_act *own = w->ffn_part ? w->ffn_part : w->ffn;
     int r = gate_up(l, own);
     if (r >= 0)
-        r = gather(l, DEV_BYTES(w->ffn), DEV_BYTES(own), share_ffn(&l->m->share, c), dtype_size(k->act));
+        r = gather(l, DEV_BYTES(w->ffn), DEV_BYTES(own), share_ffn(&l->m->share, c), dtype_size(l->m->k->act));
     return r < 0 ? r : add_down(l);
 }
 

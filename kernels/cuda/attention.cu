@@ -166,6 +166,8 @@ static int attention_cuda(struct kern_ctx *k, const struct kern_heads *hs, struc
                                .n_runs = s->n_runs,
                                .n_max = s->all.n_max,
                                .scale = scale};
+    if (c->high && a.hd <= HIGH_HEAD)
+        return attention_high(c, &a);
     if (k->act == DTYPE_F32)
         return attention_f32(c, &a);
     if (c->level == CUDA_SIMT)

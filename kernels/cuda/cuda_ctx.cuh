@@ -42,6 +42,7 @@ struct recording {
 
 enum scratch_use {
     SCRATCH_GATHER,
+    SCRATCH_SPLIT,
     SCRATCH_TILES,
     SCRATCH_ROUTE,
     SCRATCH_COUNTERS,
@@ -69,6 +70,7 @@ struct cuda_ctx {
     int device, n_sm, smem_bytes; /* shared memory of a multiprocessor */
     enum cuda_level level;        /* the best kernels to use */
     bool chains;                  /* the device and its code can start a kernel early (chain.cuh) */
+    bool high;                    /* float32 products in terms of f16 */
     struct {
         const void *kernel;
         int bytes;

@@ -56,6 +56,8 @@ static int run(struct kern_ctx *k, struct matmul_in in, const struct kern_matrix
     if (out.rows.n_max == 0)
         return 0;
     finish_out(k, w, &out);
+    if (c->high)
+        return c->level == CUDA_MMA ? matmul_high_mma(c, &in, w, &out) : matmul_high_sm90(c, &in, w, &out);
     if (k->act == DTYPE_F32)
         return matmul_f32(c, &in, w, &out);
     if (c->level == CUDA_SIMT || !tensor_map_fits(in.x, in.ldx * size))

@@ -17,7 +17,8 @@ struct kern_matrix {
      * Level wgmma: f16, all times 1 / term_unscale (matrix_terms.cu). */
     void *terms; /* [rows, n_terms * term_ld] */
     int n_terms, term_ld;
-    float term_unscale;                    /* a power of two */
+    float term_unscale; /* a power of two */
+    float *unscale;     /* float32 products of precision high: two f16 terms of rows of their own scales (high.cuh); matrix_unscale_bytes */
     CUtensorMap box64, box32, box16, box8; /* level wgmma: boxes of 64 columns and so many rows */
 };
 
@@ -61,6 +62,16 @@ bool tensor_map_fits(const void *p, size_t ld_bytes);
 /* Fills w's terms from w->data. */
 int matrix_terms_f16(struct cuda_ctx *c, struct kern_matrix *w);
 
+static inline size_t matrix_terms_bytes(const struct kern_matrix *w, int n_terms, int term_ld)
+{
+    return (size_t)w->rows * n_terms * term_ld * 2;
+}
+/* A tile may read beyond the last row. */
+static inline size_t matrix_unscale_bytes(const struct kern_matrix *w)
+{
+    return (size_t)(w->rows + 256) * sizeof(float);
+}
+
 /* Lays the set's rows side by side; their first k elements and what the last 16 bytes hold beyond them. */
 int matmul_gather(struct cuda_ctx *c, struct matmul_in *in, int k, size_t size, struct rows n);
 
@@ -69,6 +80,9 @@ enum { FEW_F32_ROWS = 64 };
 int matmul_few_f32(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 /* Any shape. */
 int matmul_f32(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
+/* Any shape, a matrix with terms of its own scales. */
+int matmul_high_mma(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
+int matmul_high_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 /* Any shape, 16-bit: fused multiply-adds in f32. */
 int matmul_simt(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 /* 16-bit, x as tensor_map_fits: level mma, and wgmma (where the rows must be the first of x). */

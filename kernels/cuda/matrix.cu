@@ -1,5 +1,5 @@
 /* Weight matrices: packing on the device, and the embedding that reads single rows. */
-#include "kernels/cuda/matmul.cuh"
+#include "kernels/cuda/high.cuh"
 #include <stdlib.h>
 #include <string.h>
 
@@ -154,22 +154,22 @@ static int map_matrix(struct packer *p, unsigned flags)
 {
     struct cuda_ctx *c = p->c;
     struct kern_matrix *w = p->w;
-    if (c->level == CUDA_SIMT || c->k.act == DTYPE_F32)
+    if (c->level == CUDA_SIMT || (c->k.act == DTYPE_F32 && !c->high))
         return 0;
     bool accurate = w->kind == MATRIX_ACCURATE;
-    int r = !accurate ? 0 : c->level < CUDA_WGMMA ? make_terms(p, flags) : matrix_terms_f16(c, w);
+    int r = c->high ? high_weights(c, w) : !accurate ? 0 : c->level < CUDA_WGMMA ? make_terms(p, flags) : matrix_terms_f16(c, w);
     return r < 0 ? r : matrix_map(c, w);
 }
 
 int matrix_map(struct cuda_ctx *c, struct kern_matrix *w)
 {
-    if (c->level < CUDA_WGMMA || c->k.act == DTYPE_F32)
+    if (c->level < CUDA_WGMMA || (c->k.act == DTYPE_F32 && !c->high))
         return 0;
-    bool accurate = w->kind == MATRIX_ACCURATE;
-    const void *data = accurate ? w->terms : w->data;
-    int cols = accurate ? w->n_terms * w->term_ld : w->k;
-    size_t ld = accurate ? cols : w->ld;
-    enum dtype type = accurate ? DTYPE_F16 : c->k.act;
+    bool terms = w->terms != NULL;
+    const void *data = terms ? w->terms : w->data;
+    int cols = terms ? w->n_terms * w->term_ld : w->k;
+    size_t ld = terms ? cols : w->ld;
+    enum dtype type = terms ? DTYPE_F16 : c->k.act;
     CUtensorMap *const maps[] = {&w->box64, &w->box32, &w->box16, &w->box8};
     int r = 0;
     for (int i = 0; i < 4 && r >= 0; i++)
@@ -213,6 +213,7 @@ static void matrix_free_cuda(struct kern_ctx *k, struct kern_matrix *w)
     k->backend->free(k, to_dev(w->data));
     k->backend->free(k, to_dev(w->bias));
     k->backend->free(k, to_dev(w->terms));
+    k->backend->free(k, to_dev(w->unscale));
     free(w);
 }
 

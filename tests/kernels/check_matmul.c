@@ -1,5 +1,5 @@
 /* matmul, matmul_f32, matmul_residual, matmul_swiglu, matmul_accurate, the optional forms of three that norm their rows, and what matrix_new refuses. */
-#include "tests/check/harness.h"
+#include "tests/kernels/check_accuracy.h"
 #include <math.h>
 
 enum form { PLAIN_ACT, PLAIN_F32, RESIDUAL, SWIGLU, ACCURATE, FORMS };
@@ -270,6 +270,8 @@ void check_matmul_f32(struct check *c)
     normed(c, PLAIN_F32);
     if (!c->bench)
         one(c, PLAIN_F32, 515, 40, 24, 2, true); /* more rows than one block holds */
+    if (!c->bench && c->act == DTYPE_F32)
+        check_accuracy(c);
 }
 
 void check_matmul_residual(struct check *c)

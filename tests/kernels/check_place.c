@@ -181,7 +181,7 @@ static struct kern_place lists_of(struct dev_i32 *all, int layer)
                                .sel_n = dev_i32_at(at, 5 * N + 1),
                                .exec_n = dev_i32_at(at, 5 * N + 2)};
 }
-static_assert(MAX_RUNS < KERN_PLACE_ROWS, "run_start has room");
+_Static_assert(MAX_RUNS < KERN_PLACE_ROWS, "run_start has room");
 
 struct lists {
     int ints[LISTS], tables[MAX_RUNS * LAYERS * CAP];
