@@ -151,6 +151,13 @@ struct kern_scores {
     struct dev_u8 *bad;           /* [..] 1 if any logit is not finite; then the row's other results are unspecified */
 };
 
+/* Rows to be normed on their way into a product (rmsnorm's formula): the set's own, or for its first, second, .. row those that idx names. */
+struct kern_norm {
+    const struct dev_f32 *x, *w; /* [.., d], [d] */
+    const struct dev_i32 *idx;   /* or NULL */
+    float eps;
+};
+
 enum blend_mode { BLEND_ADD, BLEND_TOWARDS };
 
 /* A Mamba router, made ready for the backend. */
@@ -180,9 +187,23 @@ struct kern_ops {
 #include "kernels/op_list.h"
 
     /* ---- optional ------------------------------------------------------------------------------------------- */
+    /* place() with no decisions and rows that are not packed for each of the n layers that `layers` lists, in one, of at most KERN_PLACE_ROWS rows: layer l has its n_runs entries of base from l *
+     * n_runs on and its n_append of reserved from l * n_append on, and writes to *to with each array l * stride further. Returns 1; 0: too many, and
+     * nothing was done; or a negative code. NULL: never. */
+    int (*place_layers)(struct kern_ctx *k, const struct kern_step *s, const int *layers, int n, const struct dev_i32 *base,
+                        const struct dev_i32 *reserved, int n_append, const struct kern_place *to, int stride);
+    /* rmsnorm and then matmul, matmul_f32 or matmul_swiglu, in one, with the bits of both. Return 1; 0: not of such rows or weights, and nothing was done; or
+     * a negative code. NULL: never. */
+    int (*matmul_normed)(struct kern_ctx *k, struct dev_act *y, int col, int ldy, const struct kern_norm *norm, const struct kern_matrix *w,
+                         struct rows n);
+    int (*matmul_f32_normed)(struct kern_ctx *k, struct dev_f32 *y, const struct kern_norm *norm, const struct kern_matrix *w,
+                             struct rows n);
+    int (*matmul_swiglu_normed)(struct kern_ctx *k, struct dev_act *y, const struct kern_norm *norm, const struct kern_matrix *w,
+                                struct rows n);
     /* Issues the ops that issue(arg) issues, at less cost when the same were issued before. `key` (at most 32 bytes) stands for everything
      * that the ops are given by value or address; what lies in backend memory may differ. NULL: call issue(arg) instead. */
     int (*replay)(struct kern_ctx *k, const void *key, size_t key_bytes, int (*issue)(void *arg), void *arg);
 };
 
 #define KERN_TOP_K_MAX 20
+#define KERN_PLACE_ROWS 128

@@ -52,6 +52,9 @@ static void fill_timed(struct kern_ops *o)
 #define OP(name, kind, bits, args, ...) SET_##kind(name)
 #include "kernels/op_list.h"
     o->replay = NULL;
+    o->matmul_normed = NULL; /* what is timed are the ops */
+    o->matmul_f32_normed = NULL;
+    o->matmul_swiglu_normed = NULL;
 }
 
 void op_times_init(struct op_times *t, struct kern_ctx *k)

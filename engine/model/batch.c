@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { STAGED_SLOTS = 64 << 10 };
+
 int batch_init(struct batch *b, struct kern_ctx *k, int max_rows, int n_layers, struct err *err)
 {
     *b = (struct batch){.n_layers = n_layers, .k = k};
@@ -62,7 +64,13 @@ int batch_upload(struct batch *b, const struct step_rows *s, const struct model 
         stage_ints(b, &used, step_rows_base(s, l, 0), s->n_runs);
     b->d_want_row = stage_ints(b, &used, s->want_row, s->n_want);
     b->d_want_target = stage_ints(b, &used, s->want_target, s->n_want);
-    b->d_reserved = dev_i32_in(b->device, used); /* the bulk, straight from where it is */
+    size_t slots = (size_t)step_rows_slots(s) * sizeof(int);
+    b->d_reserved = dev_i32_in(b->device, used);
+    if (slots <= STAGED_SLOTS) { /* one copy is soon done */
+        memcpy(b->staging + used, s->reserved, slots);
+        return b->k->backend->upload(b->k, b->device, b->staging, used + slots);
+    }
     int r = b->k->backend->upload(b->k, b->device, b->staging, used);
-    return r < 0 ? r : b->k->backend->upload(b->k, DEV_BYTES(b->d_reserved), s->reserved, (size_t)step_rows_slots(s) * sizeof(int));
+    /* the bulk, straight from where it is */
+    return r < 0 ? r : b->k->backend->upload(b->k, DEV_BYTES(b->d_reserved), s->reserved, slots);
 }

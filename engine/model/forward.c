@@ -43,6 +43,22 @@ struct layer {
     int index, width; /* width: of a row of qkv */
 };
 
+static struct rows projected(const struct layer *l, const struct projection *p)
+{
+    return p->rows == ROWS_ATTENDING ? l->rows.attending : p->rows == ROWS_EXECUTED ? l->rows.executed : l->rows.all;
+}
+
+/* Norm and projection in one, where there is one projection and the backend has that for the rows: 1; 0: nothing was done. */
+static int project_normed(const struct layer *l)
+{
+    const struct projection *p = l->lw->proj;
+    struct kern_ctx *k = l->m->k;
+    if (!k->ops->matmul_normed || l->lw->n_proj != 1 || p->bypass || l->p->no_attn_norm || forward_packs(l->p))
+        return 0;
+    const struct kern_norm norm = {.x = l->x, .w = l->lw->attn_norm, .eps = l->m->config.rms_eps};
+    return k->ops->matmul_normed(k, l->w->qkv, p->col, l->width, &norm, p->w, projected(l, p));
+}
+
 static int attention_input(const struct layer *l)
 {
     const struct model_config *c = &l->m->config;
@@ -58,10 +74,13 @@ static int project(const struct layer *l)
 {
     struct kern_ctx *k = l->m->k;
     struct workspace *w = l->w;
-    int d = l->m->config.hidden, r = 0;
+    int d = l->m->config.hidden, r = project_normed(l);
+    if (r)
+        return r;
+    r = attention_input(l);
     for (int i = 0; r >= 0 && i < l->lw->n_proj; i++) {
         const struct projection *p = &l->lw->proj[i];
-        struct rows of = p->rows == ROWS_ATTENDING ? l->rows.attending : p->rows == ROWS_EXECUTED ? l->rows.executed : l->rows.all;
+        struct rows of = projected(l, p);
         r = p->bypass ? k->ops->matmul_bypass(k, &l->heads, l->attn, w->qkv, w->xn, p->w, d, of)
                       : k->ops->matmul(k, w->qkv, p->col, l->width, w->xn, d, p->w, of);
     }
@@ -131,9 +150,7 @@ static int attention_block(const struct layer *l)
     const struct model *m = l->m;
     struct workspace *w = l->w;
     struct kern_ctx *k = m->k;
-    int r = attention_input(l);
-    if (r >= 0)
-        r = project(l);
+    int r = project(l);
     if (r >= 0 && (l->p->qk_norm || l->p->v_norm))
         r = norm_heads(l);
     if (r >= 0)
@@ -158,34 +175,47 @@ static int add_down(const struct layer *l)
     return r >= 0 && packs ? forward_pack_blend(l->m, l->w, l->b, l->index) : r;
 }
 
+/* y = silu(gate) * up of norm(x), which x becomes too where the MLP is added to it. */
+static int gate_up(const struct layer *l, struct dev_act *y)
+{
+    const struct model_config *c = &l->m->config;
+    struct kern_ctx *k = l->m->k;
+    const struct kern_norm norm = {.x = l->x, .w = l->lw->mlp_norm, .eps = c->rms_eps};
+    int r = 0;
+    if (k->ops->matmul_swiglu_normed && !l->p->mlp_from_norm)
+        r = k->ops->matmul_swiglu_normed(k, y, &norm, l->lw->gate_up, l->rows.finished);
+    if (r)
+        return r;
+    r = k->ops->rmsnorm(k, l->w->xn, l->p->mlp_from_norm ? l->x : NULL, l->x, l->lw->mlp_norm, l->rows.finished, c->hidden, c->rms_eps);
+    return r < 0 ? r : k->ops->matmul_swiglu(k, y, l->w->xn, l->lw->gate_up, l->rows.finished);
+}
+
 /* x = x + mlp(norm(x)), or norm(x) + mlp(norm(x)). */
 static int mlp_block(const struct layer *l)
 {
     const struct model_config *c = &l->m->config;
     struct workspace *w = l->w;
-    struct kern_ctx *k = l->m->k;
-    int r = k->ops->rmsnorm(k, w->xn, l->p->mlp_from_norm ? l->x : NULL, l->x, l->lw->mlp_norm, l->rows.finished, c->hidden, c->rms_eps);
     struct dev_act *own = w->ffn_part ? w->ffn_part : w->ffn;
+    int r = gate_up(l, own);
     if (r >= 0)
-        r = k->ops->matmul_swiglu(k, own, w->xn, l->lw->gate_up, l->rows.finished);
-    if (r >= 0)
-        r = gather(l, DEV_BYTES(w->ffn), DEV_BYTES(own), share_ffn(&l->m->share, c), dtype_size(k->act));
+        r = gather(l, DEV_BYTES(w->ffn), DEV_BYTES(own), share_ffn(&l->m->share, c), dtype_size(l->m->k->act));
     return r < 0 ? r : add_down(l);
 }
 
-/* The rows, lists and gates that the layer works with. */
-static void set_rows(struct layer *l, bool last)
+/* The rows, lists and gates that the layer works with. placed: its rows were, with those of the other unrouted layers. */
+static void set_rows(struct layer *l, bool placed, bool last)
 {
     struct workspace *w = l->w;
     bool packs = forward_packs(l->p);
-    l->place = forward_pack_place(w, l->p);
+    l->place = placed ? workspace_few(w, l->index) : forward_pack_place(w, l->p);
     l->step = packs ? forward_pack_step(l->b, &l->place) : l->b->step;
     l->x = packs ? w->packed_x : w->x;
     l->gate = l->p->attn_gate != GATE_CHOSEN ? NULL : packs ? l->place.packed.gate : w->gate;
     l->rows = divide_rows(l->p, w, l->b, last);
 }
 
-int forward_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv, int layer)
+/* placed: the rows of unrouted layers were placed together. */
+static int run_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv, int layer, bool placed)
 {
     const struct layer_plan *p = &m->plan[layer];
     const struct model_config *c = &m->config;
@@ -196,15 +226,34 @@ int forward_layer(const struct model *m, struct workspace *w, const struct batch
         .h = share_heads(&m->share, c), .hk = share_kv_heads(&m->share, c), .hd = model_config_padded_head_dim(c), .kv = kv->kv};
     l.attn = w->attn_part ? w->attn_part : w->attn;
     l.width = (l.heads.h + 2 * l.heads.hk) * l.heads.hd;
-    set_rows(&l, layer == c->n_layers - 1);
+    placed = placed && !layer_is_routed(p);
+    set_rows(&l, placed, layer == c->n_layers - 1);
     int r = forward_router(m, w, b, layer);
-    if (r >= 0)
+    if (r >= 0 && !placed)
         r = k->ops->place(k, &b->step, layer, route, p->kv == KV_ALL, batch_layer_base(b, layer), batch_layer_reserved(b, layer), &l.place);
     if (r >= 0 && forward_packs(p) && !layer_is_nested(p)) /* a nested layer packs them for its second router */
         r = forward_pack(m, w, b, layer);
     if (r >= 0)
         r = attention_block(&l);
     return r < 0 ? r : mlp_block(&l);
+}
+
+int forward_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv, int layer)
+{
+    return run_layer(m, w, b, kv, layer, false);
+}
+
+/* Where nothing decides, the places of all layers are known before the first: 1, or 0 if nothing was done. */
+static int place_unrouted(const struct model *m, struct workspace *w, const struct batch *b)
+{
+    int layers[MODEL_MAX_LAYERS], n = 0;
+    if (!m->k->ops->place_layers || !w->few || b->n_rows > KERN_PLACE_ROWS)
+        return 0;
+    for (int l = 0; l < m->config.n_layers; l++)
+        if (!layer_is_routed(&m->plan[l]))
+            layers[n++] = l;
+    struct kern_place first = workspace_few(w, 0);
+    return n ? m->k->ops->place_layers(m->k, &b->step, layers, n, b->d_base, b->d_reserved, b->n_append, &first, WORKSPACE_FEW) : 0;
 }
 
 int forward_embed(const struct model *m, struct workspace *w, const struct batch *b)
@@ -215,8 +264,11 @@ int forward_embed(const struct model *m, struct workspace *w, const struct batch
 int forward_layers(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv)
 {
     int r = forward_embed(m, w, b);
+    bool placed = false;
+    if (r >= 0)
+        placed = (r = place_unrouted(m, w, b)) > 0;
     for (int l = 0; r >= 0 && l < m->config.n_layers; l++)
-        r = forward_layer(m, w, b, kv, l);
+        r = run_layer(m, w, b, kv, l, placed);
     return r;
 }
 
@@ -227,15 +279,25 @@ int forward_scores(const struct model *m, struct workspace *w, const struct batc
     return m->k->ops->logprobs(m->k, &to, first, w->logits, (size_t)m->config.vocab, n, m->config.vocab);
 }
 
-int forward_head(const struct model *m, struct workspace *w, const struct batch *b, int first, int n, int top_k)
+/* w->logits = head(norm(x)) of wanted rows. */
+static int logits(const struct model *m, struct workspace *w, const struct rows *wanted)
 {
     const struct model_config *c = &m->config;
     struct kern_ctx *k = m->k;
-    struct rows wanted = {.idx = dev_i32_at(b->d_want_row, (size_t)first), .n_max = n}, compact = {.n_max = n};
-    int r = k->ops->gather_rows(k, w->want_x, w->x, c->hidden, wanted);
+    struct rows compact = {.n_max = wanted->n_max};
+    const struct kern_norm norm = {.x = w->x, .w = m->weights.final_norm, .idx = wanted->idx, .eps = c->rms_eps};
+    int r = k->ops->matmul_f32_normed ? k->ops->matmul_f32_normed(k, w->logits, &norm, m->weights.head, compact) : 0;
+    if (r)
+        return r;
+    r = k->ops->gather_rows(k, w->want_x, w->x, c->hidden, *wanted);
     if (r >= 0)
         r = k->ops->rmsnorm(k, w->want_xn, NULL, w->want_x, m->weights.final_norm, compact, c->hidden, c->rms_eps);
-    if (r >= 0)
-        r = k->ops->matmul_f32(k, w->logits, w->want_xn, m->weights.head, compact);
+    return r < 0 ? r : k->ops->matmul_f32(k, w->logits, w->want_xn, m->weights.head, compact);
+}
+
+int forward_head(const struct model *m, struct workspace *w, const struct batch *b, int first, int n, int top_k)
+{
+    struct rows wanted = {.idx = dev_i32_at(b->d_want_row, (size_t)first), .n_max = n};
+    int r = logits(m, w, &wanted);
     return r < 0 ? r : forward_scores(m, w, b, first, n, top_k);
 }

@@ -83,7 +83,8 @@ static int draw_chunk(struct scores *s, const struct model *m, struct workspace 
     return r < 0 ? r : forward_scores(m, w, b, first, n, s->top_k);
 }
 
-int scores_run(struct scores *s, const struct model *m, struct workspace *w, struct batch *b, struct step_rows *rows, struct err *err)
+int scores_run(struct scores *s, const struct model *m, struct workspace *w, struct batch *b, struct step_rows *rows, bool head_issued,
+               struct err *err)
 {
     const struct backend *be = m->k->backend;
     size_t n = (size_t)b->n_want, k = (size_t)rows->top_k;
@@ -91,7 +92,7 @@ int scores_run(struct scores *s, const struct model *m, struct workspace *w, str
     s->top_k = rows->top_k;
     for (int first = 0; first < b->n_want && r >= 0; first += w->head_rows) {
         int chunk = b->n_want - first < w->head_rows ? b->n_want - first : w->head_rows;
-        r = forward_head(m, w, b, first, chunk, s->top_k);
+        r = head_issued ? 0 : forward_head(m, w, b, first, chunk, s->top_k);
         if (r >= 0)
             r = draw_chunk(s, m, w, b, rows, first, chunk, err);
     }

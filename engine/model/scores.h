@@ -18,5 +18,6 @@ int scores_init(struct scores *s, const struct model *m, struct drawer *drawer, 
 void scores_done(struct scores *s); /* copes with half-built and with a zeroed struct */
 
 /* Issues the head over all wanted rows of the batch and the copies that fill s: it may be read when a later mark has passed (backend.h).
- * Where `rows` has a draw, which waits for the device, the token is written to rows->want_target. */
-int scores_run(struct scores *s, const struct model *m, struct workspace *w, struct batch *b, struct step_rows *rows, struct err *err);
+ * Where `rows` has a draw, which waits for the device, the token is written to rows->want_target. head_issued: forward_head was, for all of them. */
+int scores_run(struct scores *s, const struct model *m, struct workspace *w, struct batch *b, struct step_rows *rows, bool head_issued,
+               struct err *err);

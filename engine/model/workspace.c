@@ -70,6 +70,7 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         {&w->place.run_start, (n + 1) * 4},
         {&w->place.visible, n * 4},
         {&w->place.slot, n * 4},
+        {&w->few, m->k->ops->place_layers ? l * WORKSPACE_FEW * 4 : 0},
         {&w->want_x, hr * d * 4},
         {&w->want_xn, hr * d * act},
         {&w->logits, hr * (size_t)c->vocab * 4},
@@ -94,6 +95,19 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
     if (r < 0)
         workspace_done(w);
     return r;
+}
+
+struct kern_place workspace_few(const struct workspace *w, int layer)
+{
+    struct dev_i32 *at = dev_i32_at(w->few, (size_t)layer * WORKSPACE_FEW);
+    enum { N = KERN_PLACE_ROWS };
+    return (struct kern_place){.sel = at,
+                               .exec = dev_i32_at(at, N),
+                               .visible = dev_i32_at(at, 2 * N),
+                               .slot = dev_i32_at(at, 3 * N),
+                               .run_start = dev_i32_at(at, 4 * N),
+                               .sel_n = dev_i32_at(at, 5 * N + 1),
+                               .exec_n = dev_i32_at(at, 5 * N + 2)};
 }
 
 void workspace_done(struct workspace *w)
@@ -128,6 +142,7 @@ void workspace_done(struct workspace *w)
                                DEV_BYTES(w->place.run_start),
                                DEV_BYTES(w->place.visible),
                                DEV_BYTES(w->place.slot),
+                               DEV_BYTES(w->few),
                                DEV_BYTES(w->want_x),
                                DEV_BYTES(w->want_xn),
                                DEV_BYTES(w->logits),

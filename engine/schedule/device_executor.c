@@ -30,6 +30,7 @@ struct device_executor {
     struct op_times times;
     struct executor_stats stats;
     struct route_layer *layers;
+    bool routed; /* any layer is: decisions are fetched */
 };
 
 static struct device_executor *of(struct executor *x)
@@ -41,24 +42,29 @@ static struct device_executor *of(struct executor *x)
 struct issue {
     struct device_executor *x;
     const struct batch *batch;
+    int top_k;
+    bool head; /* the head too, for all wanted rows */
 };
 
 static int issue_layers(void *arg)
 {
     const struct issue *i = arg;
-    return forward_layers(&i->x->model, &i->x->w, i->batch, &i->x->kv);
+    int r = forward_layers(&i->x->model, &i->x->w, i->batch, &i->x->kv);
+    return r >= 0 && i->head ? forward_head(&i->x->model, &i->x->w, i->batch, 0, i->batch->n_want, i->top_k) : r;
 }
 
-/* Decoding steps (one new row for each of a few sequences) come one after another: they are replayed where the backend can. Their counts and
- * the flight say which buffers and offsets the ops are given. */
-static int run_layers(struct device_executor *x, int id)
+/* Decoding steps (one new row for each of a few sequences) come one after another: they are replayed where the backend can, with the head where its
+ * chunk holds all wanted rows (*ret_head). Their counts and the flight say which buffers and offsets the ops are given. */
+static int run_layers(struct device_executor *x, int id, const struct step_rows *rows, bool *ret_head)
 {
     const struct batch *b = &x->flights[id].batch;
     struct kern_ctx *k = x->model.k;
-    struct issue issue = {x, b};
-    const int key[] = {id, b->n_rows, b->n_runs, b->n_append, b->n_want};
+    struct issue issue = {x, b, rows->top_k, false};
+    const int key[] = {id, b->n_rows, b->n_runs, b->n_append, b->n_want, rows->n_saves, rows->top_k};
+    *ret_head = false;
     if (!k->ops->replay || share_n(&x->model.share) > 1 || b->n_rows > REPLAY_ROWS || b->n_runs != b->n_rows || b->n_append != b->n_rows)
         return issue_layers(&issue);
+    *ret_head = issue.head = b->n_want > 0 && b->n_want <= x->w.head_rows;
     return k->ops->replay(k, key, sizeof(key), issue_layers, &issue);
 }
 
@@ -75,19 +81,20 @@ static int issue_step(struct device_executor *x, int id, struct step_rows *rows,
     struct flight *f = &x->flights[id];
     struct batch *b = &f->batch;
     struct kern_ctx *k = x->model.k;
+    bool head = false;
     int r = batch_upload(b, rows, &x->model, &x->kv);
     if (r >= 0)
-        r = run_layers(x, id);
+        r = run_layers(x, id, rows, &head);
     if (x->model.share.rank) /* the first one tells what came out */
         return r < 0 ? r : k->backend->mark(k, id);
     if (r >= 0)
+        r = scores_run(&f->scores, &x->model, &x->w, b, rows, head, err);
+    if (r >= 0 && x->routed)
         r = k->backend->fetch(k, f->route, DEV_BYTES(x->w.route), (size_t)b->n_layers * (size_t)b->n_rows);
     if (r >= 0 && f->bad_states)
         r = k->backend->fetch(k, f->bad_states, DEV_BYTES(x->w.router_bad), (size_t)x->model.weights.n_states * (size_t)b->n_rows);
     if (r >= 0 && rows->want_probs)
         r = fetch_probs(x, f);
-    if (r >= 0)
-        r = scores_run(&f->scores, &x->model, &x->w, b, rows, err);
     return r < 0 ? r : k->backend->mark(k, id);
 }
 
@@ -254,6 +261,8 @@ static int describe_layers(struct device_executor *x, struct err *err)
     x->layers = calloc((size_t)n, sizeof(*x->layers));
     if (!x->layers)
         return err_set(err, ERR_NOMEM, "no memory for a plan of %d layers", n);
+    for (int l = 0; l < n; l++)
+        x->routed |= layer_is_routed(&x->model.plan[l]);
     for (int l = 0; l < n; l++)
         x->layers[l] = (struct route_layer){.routed = layer_is_routed(&x->model.plan[l]),
                                             .keep_all = x->model.plan[l].kv == KV_ALL,

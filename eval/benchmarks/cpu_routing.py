@@ -4,9 +4,10 @@ For each length one process prefills the same tokens through both, in turn, and 
 Checkpoints are random (`dtrnet synth`), routers calibrated to the rate.
 
     saved = (t_dense - t_routed) / cost
-    cost  = share * (attention + q and k projections, in the dense run, of the layers that the routed model routes) - its routers' matmuls
+    cost  = linear * (attention + q and k projections) + skipped * (attention + all products of a layer) - the routers' time
 
-`share` is the measured share of tokens that do not attend in the routed layers. 1 means that routing itself is free. FLOPs of the model
+all of the dense run's ops in the layers that the routed model routes. `linear` and `skipped` are the measured shares of tokens there that
+take the linear path and that (in nested layers, MoD and D-LLM) skip the layer. 1 means that routing itself is free. FLOPs of the model
 over dense are printed under both labels (causal: half of T^2; full: T^2), the head excluded, at the measured rate; KV rows and bytes are
 those held after the prompt.
 
@@ -29,11 +30,11 @@ def run(command: list) -> str:
     return done.stdout
 
 
-def checkpoint(build: pathlib.Path, config: pathlib.Path, work: pathlib.Path, rate: float) -> pathlib.Path:
+def checkpoint(build: pathlib.Path, config: pathlib.Path, work: pathlib.Path, rates: list) -> pathlib.Path:
     """A random checkpoint of the config, made unless it is there."""
-    out = work / f"{config.stem}-{rate}"
+    out = work / "-".join([config.stem, *map(str, rates[1::2])])
     if not (out / "config.json").exists():
-        run([build / "dtrnet", "synth", "--config", config, "--out", out, "--route-rate", rate])
+        run([build / "dtrnet", "synth", "--config", config, "--out", out, *rates])
     return out
 
 
@@ -42,10 +43,13 @@ def row(build: pathlib.Path, models: list, length: int, a: argparse.Namespace) -
     r = json.loads(run([build / "tests/bench/bench_routing", *models, length, a.threads, a.rounds, a.step_rows]))
     dense, routed, c = r["dense"], r["routed"], json.loads((models[0] / "config.json").read_text())
     heads, kv_heads = c["num_attention_heads"], c["num_key_value_heads"]
-    layers, share = routed["routed_layers"] / c["num_hidden_layers"], 1 - routed["attended"]
-    skipped = share * layers * (dense["attention"] + dense["qkv"] * (heads + kv_heads) / (heads + 2 * kv_heads))
+    layers, executed, attended = routed["routed_layers"] / c["num_hidden_layers"], routed["executed"], routed["attended"]
+    linear = dense["attention"] + dense["qkv"] * (heads + kv_heads) / (heads + 2 * kv_heads)
+    whole = dense["attention"] + dense["qkv"] + dense["other_matmuls"]
+    skipped = layers * ((executed - attended) * linear + (1 - executed) * whole)
     saved = (dense["all"] - routed["all"]) / (skipped - routed["router"])
-    inspect = [build / "dtrnet", "inspect", "--model", models[1], "--json", "--context", length, "--route-rate", routed["attended"]]
+    inspect = [build / "dtrnet", "inspect", "--model", models[1], "--json", "--context", length, "--route-rate", attended / executed]
+    inspect += ["--execute-rate", executed]
     info = json.loads(run(inspect))
     flops = info["flops_per_token"]
     held = routed["kv_rows"] * routed["kv_row_bytes"]
@@ -68,11 +72,13 @@ def main() -> None:
     parser.add_argument("--lengths", default="2048,8192,20480")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--route-rate", type=float, default=0.1)
+    parser.add_argument("--route-rate", type=float, default=0.1, help="tokens that attend; in nested layers, of those executed")
+    parser.add_argument("--execute-rate", type=float, default=0.6, help="tokens that a nested layer executes")
     parser.add_argument("--step-rows", type=int, default=0, help="rows of a step; 0: the default")
     a = parser.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
-    models = [checkpoint(a.build, a.dense, a.work, 1.0), checkpoint(a.build, a.routed, a.work, a.route_rate)]
+    rates = ["--route-rate", a.route_rate, "--execute-rate", a.execute_rate]
+    models = [checkpoint(a.build, a.dense, a.work, []), checkpoint(a.build, a.routed, a.work, rates)]
     print(f"{a.threads} threads, medians of {a.rounds} rounds; seconds\n")
     print(
         "| tokens | dense | routed | skipped work | routers | saved time | time ratio | FLOPs ratio, causal and full | attention's share "

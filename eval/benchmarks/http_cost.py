@@ -19,6 +19,7 @@ threads are those that were there before the first connection. Needs the standar
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import http.client
 import json
@@ -160,11 +161,11 @@ class Server:
         return [p.name for p in Path(f"/proc/{self.process.pid}/task").iterdir()]
 
     def cpu_seconds(self) -> dict[str, float]:
-        """Nanoseconds' worth of processor time by thread, of threads that live."""
+        """Processor time by thread, of threads that live."""
         times = {}
         for thread in self.threads():
-            ran = Path(f"/proc/{self.process.pid}/task/{thread}/schedstat").read_text().split()[0]
-            times[thread] = int(ran) / 1e9
+            with contextlib.suppress(OSError):  # it may end meanwhile
+                times[thread] = int(Path(f"/proc/{self.process.pid}/task/{thread}/schedstat").read_text().split()[0]) / 1e9
         return times
 
     def counters(self) -> dict[str, float]:
@@ -186,7 +187,9 @@ def measure(args: argparse.Namespace, server: Server, endpoint: str, seed: int) 
     requests = make_requests(args, endpoint, seed)
     start, finish, results = multiprocessing.Barrier(args.processes + 1), multiprocessing.Event(), multiprocessing.Queue()
     clients = [
-        multiprocessing.Process(target=client, args=(args, server.port, endpoint, requests[i :: args.processes], start, results, finish))
+        multiprocessing.Process(
+            target=client, args=(args, server.port, endpoint, requests[i :: args.processes], start, results, finish), daemon=True
+        )
         for i in range(args.processes)
     ]
     for c in clients:
@@ -264,11 +267,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or make_model(programs[0], Path(folder))
         servers = [Server(args, program, model) for program in programs]
-        for endpoint in args.endpoint or list(PATHS):
+        for number, endpoint in enumerate(args.endpoint or list(PATHS)):
             rounds: list[list[dict]] = [[] for _ in programs]
-            for i in range(args.rounds + 1):  # the first warms up
+            for i in range(args.rounds + 1):  # the first warms up; no item comes twice, since the server keeps what it computed
                 for server, found in zip(servers, rounds, strict=True):
-                    found.append(measure(args, server, endpoint, 100 + i))
+                    found.append(measure(args, server, endpoint, 1000 * number + i))
             for program, found in zip(programs, rounds, strict=True):
                 print_row(program, endpoint, found[1:])
         for server in servers:

@@ -48,6 +48,7 @@ __device__ static struct attention_tile make_tile(const struct attention_args &a
 __global__ static void __launch_bounds__(TILE_THREADS)
     list_tiles(struct attention_args a, int tile_rows, struct attention_tiles out, int *first_tile)
 {
+    chain_enter();
     int n_tiles = 0, total, group = a.h / a.hk;
     for (int i0 = 0; i0 < a.n_runs; i0 += TILE_THREADS) {
         int i = i0 + threadIdx.x, rows = i < a.n_runs ? (a.run_start[i + 1] - a.run_start[i]) * group : 0,
@@ -75,7 +76,7 @@ int attention_list_tiles(struct cuda_ctx *c, const struct attention_args *a, int
     ret->count = (int *)p;
     ret->taken = (int *)p + 1;
     ret->tile = (struct attention_tile *)(p + 16);
-    list_tiles<<<1, TILE_THREADS, 0, c->stream>>>(*a, tile_rows, *ret, (int *)(ret->tile + most));
+    chain_launch(c, list_tiles, 1, TILE_THREADS, 0, *a, tile_rows, *ret, (int *)(ret->tile + most));
     return launched(&c->k, "attention_tiles");
 }
 
@@ -165,6 +166,8 @@ static int attention_cuda(struct kern_ctx *k, const struct kern_heads *hs, struc
                                .n_runs = s->n_runs,
                                .n_max = s->all.n_max,
                                .scale = scale};
+    if (c->high && a.hd <= HIGH_HEAD)
+        return attention_high(c, &a);
     if (k->act == DTYPE_F32)
         return attention_f32(c, &a);
     if (c->level == CUDA_SIMT)

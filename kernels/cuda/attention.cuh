@@ -38,6 +38,9 @@ __device__ __forceinline__ float exp2_fast(float x)
 }
 
 int attention_f32(struct cuda_ctx *c, const struct attention_args *a);
+/* float32 in terms of f16, heads of HIGH_HEAD elements at most: levels mma and wgmma. */
+enum { HIGH_HEAD = 128 };
+int attention_high(struct cuda_ctx *c, const struct attention_args *a);
 /* 16-bit: level simt. */
 int attention_simt(struct cuda_ctx *c, const struct attention_args *a);
 /* 16-bit, any head size: level mma, and wgmma. */

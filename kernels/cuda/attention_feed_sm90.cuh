@@ -95,10 +95,18 @@ template <int BN> struct key_slots {
     }
 };
 
-/* The step row of packed row threadIdx.x of a tile, or -1. */
-__device__ __forceinline__ int packed_row(const struct attention_args &a, const struct attention_tile &t)
+/* The step row of packed row threadIdx.x of a tile, or -1. Where runs have one row, the tile's `start` is that row. */
+__device__ __forceinline__ int packed_row(const struct sm90_attention_args &p, const struct attention_tile &t)
 {
-    return threadIdx.x < t.rows ? a.sel[t.start + (t.first + threadIdx.x) / (a.h / a.hk)] : -1;
+    if (threadIdx.x >= t.rows)
+        return -1;
+    return p.direct ? t.start : p.a.sel[t.start + (t.first + threadIdx.x) / (p.a.h / p.a.hk)];
+}
+
+/* Keys that step row `row` of a tile sees. */
+__device__ __forceinline__ int keys_seen(const struct sm90_attention_args &p, const struct attention_tile &t, int row)
+{
+    return row < 0 ? 0 : p.direct ? t.n_keys : p.a.visible[row];
 }
 
 /* The queries of a piece: each warp its 32 packed rows, with what the computing warps must know of them. */
@@ -122,17 +130,50 @@ __device__ __forceinline__ void feed_queries(const struct attention_args &a, con
     }
 }
 
-/* Numbers of the block's pieces: the first is fixed, the others come from the counter, asked for one turn ahead. */
+/* The tile of run i, whose one row is row i; without rows where that does not attend. Its loads wait for nothing but each other's addresses. */
+__device__ __forceinline__ struct attention_tile only_tile(const struct attention_args &a, int i)
+{
+    const struct kern_run *run = &a.runs[i];
+    int from = a.run_start[i], to = a.run_start[i + 1], visible = a.visible[i];
+    int64_t slots = run->table_off + (int64_t)a.layer * run->table_cap;
+    return {i, 0, (to - from) * (a.h / a.hk), to > from ? visible : 0, slots};
+}
+
+/* The block's pieces one after the other, with their tiles. The first number is fixed, the others come from the counter, asked for one turn ahead; where there is no
+ * list, each is gridDim.x after the one before, and rows that do not attend are passed over. */
 struct piece_numbers {
-    int asked; /* thread 0: the number that the next turn gets */
-    __device__ __forceinline__ int take(const struct sm90_attention_args &p, const struct attention_smem &m, int turn)
+    int asked; /* the number that the next turn gets: thread 0's; without a list that of all threads */
+
+    __device__ __forceinline__ struct attention_tile tile_of(const struct sm90_attention_args &p, int *number, int total)
     {
-        if (threadIdx.x == 0) {
-            m.number[turn % 2] = asked;
-            asked = gridDim.x + atomicAdd(p.tiles.taken, 1);
+        struct attention_tile t = {0, 0, 0, 0, 0};
+        if (!p.direct)
+            return *number < total ? p.tiles.tile[*number / p.a.hk] : t;
+        while (*number < total && (t = only_tile(p.a, *number / p.a.hk)).rows == 0)
+            *number += gridDim.x;
+        asked = *number + gridDim.x;
+        return t;
+    }
+    __device__ __forceinline__ struct attention_tile first(const struct sm90_attention_args &p, int *number, int total)
+    {
+        *number = blockIdx.x;
+        if (!p.direct)
+            asked = gridDim.x + (threadIdx.x ? 0 : atomicAdd(p.tiles.taken, 1));
+        return tile_of(p, number, total);
+    }
+    __device__ __forceinline__ struct attention_tile take(const struct sm90_attention_args &p, const struct attention_smem &m, int turn,
+                                                          int *number, int total)
+    {
+        *number = asked;
+        if (!p.direct) {
+            if (threadIdx.x == 0) {
+                m.number[turn % 2] = asked;
+                asked = gridDim.x + atomicAdd(p.tiles.taken, 1);
+            }
+            named_sync(1, 128);
+            *number = m.number[turn % 2];
         }
-        named_sync(1, 128);
-        return m.number[turn % 2];
+        return tile_of(p, number, total);
     }
 };
 
@@ -144,21 +185,18 @@ __device__ __forceinline__ void feed_attention(const struct sm90_attention_args 
     typedef attention_shape<HD, WGS, BN> S;
     static_assert(S::ROWS == 128, "a feeding thread a row");
     const struct attention_args &a = p.a;
-    const struct attention_tile none = {0, 0, 0, 0, 0};
     struct feeder<S::STAGES >= 3 ? 3 : 1> f = {
     };
-    struct piece_numbers numbers = {(int)(gridDim.x + (threadIdx.x ? 0 : atomicAdd(p.tiles.taken, 1)))};
-    int number = blockIdx.x, head = number % a.hk, fed = 0; /* fed: tiles so far; stage = fed % STAGES, phase = fed / STAGES % 2 */
-    struct attention_tile tile = number < total ? p.tiles.tile[number / a.hk] : none;
-    int row = packed_row(a, tile), visible = row >= 0 ? a.visible[row] : 0;
-    number = numbers.take(p, m, 1);
-    struct attention_tile next = number < total ? p.tiles.tile[number / a.hk] : none;
+    struct piece_numbers numbers;
+    int number, fed = 0; /* fed: tiles so far; stage = fed % STAGES, phase = fed / STAGES % 2 */
+    struct attention_tile tile = numbers.first(p, &number, total);
+    int head = number % a.hk, row = packed_row(p, tile), visible = keys_seen(p, tile, row);
+    struct attention_tile next = numbers.take(p, m, 1, &number, total);
     for (int turn = 0;; turn++) {
-        int next_head = number % a.hk, next_row = packed_row(a, next), next_visible = 0;
+        int next_head = number % a.hk, next_row = packed_row(p, next), next_visible = 0;
         struct key_slots<BN> slots;
         slots.read(a.tables + tile.slots, tile.n_keys, 0);
-        number = numbers.take(p, m, turn);
-        struct attention_tile after = number < total ? p.tiles.tile[number / a.hk] : none;
+        struct attention_tile after = numbers.take(p, m, turn, &number, total);
         barrier_wait(m.q_empty, turn % 2 ^ 1);
         feed_queries<T, HD, S::ROWS>(a, m, tile, head, row, visible);
         f.issued(m.q_full);
@@ -175,7 +213,7 @@ __device__ __forceinline__ void feed_attention(const struct sm90_attention_args 
             feed_tile<T, HD, BN>(p, map, &f, m.v + stage * S::TILE_BYTES, m.v_full + stage * 8, 1, head, mine, first, whole,
                                  tile.n_keys - j0);
             if (j0 == 0)
-                next_visible = next_row >= 0 ? a.visible[next_row] : 0;
+                next_visible = keys_seen(p, next, next_row);
         }
         if (tile.n_keys <= BN || S::STAGES < 3) /* else the queries are announced by now, and what follows waits for nothing pending */
             f.announce_all();

@@ -25,6 +25,7 @@ __global__ void __launch_bounds__(128 * (WGS + 1), 1)
                                (volatile int *)plain,
                                (volatile int *)plain + 1,
                                (volatile int2 *)(plain + 16)};
+    chain_start_next();
     if (threadIdx.x == 0) {
         for (int i = 0; i < S::STAGES; i++) {
             barrier_init(m.k_full + i * 8, 128);
@@ -37,9 +38,10 @@ __global__ void __launch_bounds__(128 * (WGS + 1), 1)
         barrier_init_fence();
     }
     __syncthreads();
+    chain_wait();
     if (threadIdx.x < 128) {
         registers_lower<S::FEED_REGISTERS>();
-        feed_attention<T, HD, WGS, BN>(p, &map, m, *p.tiles.count * p.a.hk);
+        feed_attention<T, HD, WGS, BN>(p, &map, m, (p.direct ? p.a.n_runs : *p.tiles.count) * p.a.hk);
     } else {
         registers_raise<S::COMPUTE_REGISTERS>();
         compute_attention<T, HD, WGS, BN>(p, m);
@@ -55,7 +57,10 @@ template <typename T, int HD, int WGS, int BN> static int start(struct cuda_ctx 
     if (r < 0)
         return r;
     struct sm90_attention_args p = {*a};
-    r = attention_list_tiles(c, a, S::ROWS, &p.tiles);
+    int group = a->h / a->hk, pieces = (a->n_max * group / S::ROWS + a->n_runs) * a->hk; /* at most */
+    p.direct = a->n_runs == a->n_max && group <= S::ROWS;
+    if (!p.direct)
+        r = attention_list_tiles(c, a, S::ROWS, &p.tiles);
     if (r < 0)
         return r;
     CUtensorMap map = {};
@@ -64,7 +69,7 @@ template <typename T, int HD, int WGS, int BN> static int start(struct cuda_ctx 
         r = tensor_map(c, &map, c->k.act, a->kv, INT32_MAX, 2 * a->hk * a->hd, (size_t)2 * a->hk * a->hd, BN);
     if (r < 0)
         return r;
-    kernel<<<c->n_sm, S::THREADS, S::SMEM_BYTES, c->stream>>>(map, p);
+    chain_launch(c, kernel, pieces < c->n_sm ? pieces : c->n_sm, S::THREADS, S::SMEM_BYTES, map, p);
     return launched(&c->k, "attention_sm90");
 }
 

@@ -30,7 +30,8 @@ template <int HD, int WGS, int BN> struct attention_shape {
 struct sm90_attention_args {
     struct attention_args a;
     struct attention_tiles tiles;
-    bool tma; /* hd is HD itself: blocks of consecutive slots may be copied whole */
+    bool tma;    /* hd is HD itself: blocks of consecutive slots may be copied whole */
+    bool direct; /* every run has one row: its tile is made when its turn comes, and there is no list */
 };
 
 #if HAVE_SM90

@@ -140,7 +140,7 @@ static int open_buffers(struct cuda_ctx *c)
     return r;
 }
 
-static int open_device(struct cuda_ctx *c, const char *level, struct err *err)
+static int open_device(struct cuda_ctx *c, const struct backend_config *cfg, struct err *err)
 {
     enum cuda_level have;
     int r = CU(c, cudaDeviceGetAttribute(&c->n_sm, cudaDevAttrMultiProcessorCount, c->device));
@@ -152,9 +152,10 @@ static int open_device(struct cuda_ctx *c, const char *level, struct err *err)
         r = device_level(c, &have);
     if (r < 0)
         return err_set(err, r, "%s", c->failed.code ? c->failed.text : "not enough memory to open the CUDA device");
-    r = cuda_level_parse(level, have, &c->level, err);
+    r = cuda_level_parse(cfg->cuda_level, have, &c->level, err);
     if (r < 0)
         return r;
+    c->chains = have == CUDA_WGMMA; /* code for Hopper itself: what is built for older devices has no waits in it */
     c->k.limits = {.step_rows = 16384,
                    .steps_in_flight = 2,
                    .host_memory = false,
@@ -162,10 +163,12 @@ static int open_device(struct cuda_ctx *c, const char *level, struct err *err)
                    .n_levels = CUDA_LEVEL_COUNT,
                    .level = c->level};
     int capability = device_capability(c->device);
-    if (c->k.act == DTYPE_F32)
+    c->high = c->k.act == DTYPE_F32 && cfg->precision == MATMUL_HIGH && c->level > CUDA_SIMT;
+    if (c->k.act == DTYPE_F32 && !c->high)
         snprintf(c->numerics, sizeof(c->numerics), "%s", PORTABLE_CLASS);
     else
-        snprintf(c->numerics, sizeof(c->numerics), "cuda sm_%d %s %s", capability, dtype_name(c->k.act), cuda_level_names[c->level]);
+        snprintf(c->numerics, sizeof(c->numerics), "cuda sm_%d %s%s %s", capability, dtype_name(c->k.act), c->high ? " high" : "",
+                 cuda_level_names[c->level]);
     return 0;
 }
 
@@ -174,10 +177,6 @@ static int open_cuda(const struct backend_config *cfg, struct kern_ctx **ret, st
     int r = device_find(cfg->device_index, err);
     if (r < 0)
         return r;
-    if (cfg->dtype == DTYPE_F32 && cfg->precision == MATMUL_HIGH)
-        return err_field(
-            err, ERR_UNSUPPORTED, "matmul_precision",
-            "matmul_precision high: the cuda backend has no float32 products in terms of 16 bits; highest is what it computes");
     struct cuda_ctx *c = (struct cuda_ctx *)calloc(1, sizeof(*c));
     if (!c)
         return err_set(err, ERR_NOMEM, "no memory for the CUDA backend");
@@ -188,7 +187,7 @@ static int open_cuda(const struct backend_config *cfg, struct kern_ctx **ret, st
     c->log = cfg->log;
     c->device = cfg->device_index;
     c->n_threads = cfg->n_threads;
-    r = open_device(c, cfg->cuda_level, err);
+    r = open_device(c, cfg, err);
     if (r < 0) {
         close_cuda(&c->k);
         return r;

@@ -2,7 +2,7 @@
  *
  * Everything is compiled without FP contraction: a fused multiply-add stands where it is written (fmaf). */
 #pragma once
-#include "kernels/cuda/cuda_ctx.cuh"
+#include "kernels/cuda/chain.cuh"
 #include "kernels/dev_ptr.h"
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

@@ -42,6 +42,7 @@ struct recording {
 
 enum scratch_use {
     SCRATCH_GATHER,
+    SCRATCH_SPLIT,
     SCRATCH_TILES,
     SCRATCH_ROUTE,
     SCRATCH_COUNTERS,
@@ -52,7 +53,7 @@ enum scratch_use {
 };
 
 /* A kernel that may have `bytes` of shared memory on this device. */
-enum { ALLOWED_MAX = 64 };
+enum { ALLOWED_MAX = 128 };
 struct shared_allowed {
     const void *kernel;
     int bytes;
@@ -68,6 +69,8 @@ struct cuda_ctx {
     cudaStream_t stream;
     int device, n_sm, smem_bytes; /* shared memory of a multiprocessor */
     enum cuda_level level;        /* the best kernels to use */
+    bool chains;                  /* the device and its code can start a kernel early (chain.cuh) */
+    bool high;                    /* float32 products in terms of f16 */
     struct {
         const void *kernel;
         int bytes;

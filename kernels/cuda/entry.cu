@@ -25,6 +25,38 @@ static int mamba_new_entry(struct kern_ctx *k, const struct mamba_parts *parts, 
     return r < 0 ? err_set(err, r, "%s", c->failed.text) : c->launchers.mamba_new(k, parts, ret, err);
 }
 
+static int place_layers_entry(struct kern_ctx *k, const struct kern_step *s, const int *layers, int n, const struct dev_i32 *base,
+                              const struct dev_i32 *reserved, int n_append, const struct kern_place *to, int stride)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = cuda_enter(c);
+    return r < 0 ? r : c->launchers.place_layers(k, s, layers, n, base, reserved, n_append, to, stride);
+}
+
+static int matmul_normed_entry(struct kern_ctx *k, struct dev_act *y, int col, int ldy, const struct kern_norm *norm,
+                               const struct kern_matrix *w, struct rows n)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = cuda_enter(c);
+    return r < 0 ? r : c->launchers.matmul_normed(k, y, col, ldy, norm, w, n);
+}
+
+static int matmul_f32_normed_entry(struct kern_ctx *k, struct dev_f32 *y, const struct kern_norm *norm, const struct kern_matrix *w,
+                                   struct rows n)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = cuda_enter(c);
+    return r < 0 ? r : c->launchers.matmul_f32_normed(k, y, norm, w, n);
+}
+
+static int matmul_swiglu_normed_entry(struct kern_ctx *k, struct dev_act *y, const struct kern_norm *norm, const struct kern_matrix *w,
+                                      struct rows n)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = cuda_enter(c);
+    return r < 0 ? r : c->launchers.matmul_swiglu_normed(k, y, norm, w, n);
+}
+
 static int replay_entry(struct kern_ctx *k, const void *key, size_t key_bytes, int (*issue)(void *arg), void *arg)
 {
     struct cuda_ctx *c = ctx_of(k);
@@ -59,5 +91,9 @@ void entry_cuda_init(struct cuda_ctx *c)
     c->ops.matrix_new = matrix_new_entry;
     c->ops.mamba_new = mamba_new_entry;
     c->ops.replay = replay_entry;
+    c->ops.place_layers = place_layers_entry;
+    c->ops.matmul_normed = matmul_normed_entry;
+    c->ops.matmul_f32_normed = matmul_f32_normed_entry;
+    c->ops.matmul_swiglu_normed = matmul_swiglu_normed_entry;
     c->k.ops = &c->ops;
 }

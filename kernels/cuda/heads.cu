@@ -13,6 +13,7 @@ struct head_norm_args {
 
 template <typename T> __global__ void head_norm_rows(T *x, struct head_norm_args a)
 {
+    chain_enter();
     int head = blockIdx.x * WARPS + threadIdx.y, i = head / a.heads;
     if (i >= rows_count(a.n))
         return;
@@ -39,6 +40,7 @@ template <typename T> __global__ void head_norm_rows(T *x, struct head_norm_args
 /* In f32: 16 threads a head, the lanes of the class portable-1. */
 __global__ static void head_norm_f32(float *x, struct head_norm_args a)
 {
+    chain_enter();
     int head = (blockIdx.x * WARPS + threadIdx.y) * 2 + threadIdx.x / LANES, i = head / a.heads;
     float *p = i < rows_count(a.n) ? x + (size_t)row_at(a.n, i) * a.ldx + head % a.heads * a.hp : NULL;
     float scale = lanes_rms_scale(p, a.hp, a.hd, a.eps);
@@ -54,17 +56,18 @@ static int head_norm_cuda(struct kern_ctx *k, struct dev_act *x, int col, int ld
     struct head_norm_args a = {f32_of(w), ldx, heads, hp, hd, eps, n};
     unsigned blocks = (unsigned)(((size_t)n.n_max * heads + WARPS - 1) / WARPS);
     if (k->act == DTYPE_F32) {
-        head_norm_f32<<<(blocks + 1) / 2, dim3(32, WARPS), 0, ctx_of(k)->stream>>>((float *)act_of(x) + col, a);
+        chain_launch(ctx_of(k), head_norm_f32, (blocks + 1) / 2, dim3(32, WARPS), 0, (float *)act_of(x) + col, a);
         return launched(k, "head_norm");
     }
     return with_type(k->act, [&](auto t) {
-        head_norm_rows<<<blocks, dim3(32, WARPS), 0, ctx_of(k)->stream>>>((decltype(t) *)act_of(x) + col, a);
+        chain_launch(ctx_of(k), head_norm_rows<decltype(t)>, blocks, dim3(32, WARPS), 0, (decltype(t) *)act_of(x) + col, a);
         return launched(k, "head_norm");
     });
 }
 
 template <typename T> __global__ void cast_row(T *y, const float *x, struct rows n, int d)
 {
+    chain_enter();
     if (blockIdx.x >= rows_count(n))
         return;
     size_t row = (size_t)row_at(n, blockIdx.x) * d;
@@ -77,7 +80,7 @@ static int cast_rows_cuda(struct kern_ctx *k, struct dev_act *y, const struct de
     if (n.n_max == 0)
         return 0;
     return with_type(k->act, [&](auto t) {
-        cast_row<<<n.n_max, THREADS, 0, ctx_of(k)->stream>>>((decltype(t) *)act_of(y), f32_of(x), n, d);
+        chain_launch(ctx_of(k), cast_row<decltype(t)>, n.n_max, THREADS, 0, (decltype(t) *)act_of(y), f32_of(x), n, d);
         return launched(k, "cast_rows");
     });
 }
@@ -85,6 +88,7 @@ static int cast_rows_cuda(struct kern_ctx *k, struct dev_act *y, const struct de
 /* Four neighbouring elements a thread. */
 template <typename T> __global__ void spread_row(T *out, const T *qkv, int h, int hk, int hd, struct rows n)
 {
+    chain_enter();
     if (blockIdx.x >= rows_count(n))
         return;
     size_t r = row_at(n, blockIdx.x);
@@ -100,7 +104,7 @@ static int spread_values_cuda(struct kern_ctx *k, const struct kern_heads *hs, s
         return 0;
     return with_type(k->act, [&](auto t) {
         typedef decltype(t) T;
-        spread_row<<<n.n_max, THREADS, 0, ctx_of(k)->stream>>>((T *)act_of(out), (const T *)act_of(qkv), hs->h, hs->hk, hs->hd, n);
+        chain_launch(ctx_of(k), spread_row<T>, n.n_max, THREADS, 0, (T *)act_of(out), (const T *)act_of(qkv), hs->h, hs->hk, hs->hd, n);
         return launched(k, "spread_values");
     });
 }

@@ -84,6 +84,7 @@ __device__ static float log_sum_exp(const float *x, int v, float max)
 
 __global__ void __launch_bounds__(THREADS) logprobs_row(struct logprobs_args a)
 {
+    chain_enter();
     int i = blockIdx.x, bad = 0;
     const float *x = a.logits + i * a.ld;
     struct best m = {-CUDART_INF_F, a.v};
@@ -126,7 +127,7 @@ static int logprobs_cuda(struct kern_ctx *k, const struct kern_scores *to, int f
                               .top_lp = f32_of(to->top_lp) + top,
                               .top_id = i32_of(to->top_id) + top,
                               .bad = u8_of(to->bad) + first};
-    logprobs_row<<<n, THREADS, 0, ctx_of(k)->stream>>>(a);
+    chain_launch(ctx_of(k), logprobs_row, n, THREADS, 0, a);
     return launched(k, "logprobs");
 }
 

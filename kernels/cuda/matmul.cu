@@ -4,6 +4,7 @@
 /* dst[i] = src[idx[i]], rows of `chunks` 16-byte pieces. */
 __global__ static void gather_rows(uint4 *dst, const uint4 *src, int chunks, size_t ld_chunks, struct rows n)
 {
+    chain_enter();
     const int m = rows_count(n), *idx = i32_of(n.idx);
     for (int i = blockIdx.x * blockDim.y + threadIdx.y; i < m; i += gridDim.x * blockDim.y)
         for (int j = threadIdx.x; j < chunks; j += 32)
@@ -17,10 +18,34 @@ int matmul_gather(struct cuda_ctx *c, struct matmul_in *in, int k, size_t size, 
     if (!dst)
         return c->failed.code ? c->failed.code : ERR_NOMEM;
     int blocks = div_up(n.n_max, 8) < 8 * c->n_sm ? div_up(n.n_max, 8) : 8 * c->n_sm;
-    gather_rows<<<blocks, dim3(32, 8), 0, c->stream>>>((uint4 *)dst, (const uint4 *)in->x, chunks, in->ldx * size / 16, n);
+    chain_launch(c, gather_rows, blocks, dim3(32, 8), 0, (uint4 *)dst, (const uint4 *)in->x, chunks, in->ldx * size / 16, n);
     in->x = dst;
     in->ldx = (int)(chunks * 16 / size);
     return launched(&c->k, "gather_rows");
+}
+
+static void finish_out(struct kern_ctx *k, const struct kern_matrix *w, struct matmul_out *out)
+{
+    size_t y_size = out->end == END_F32 || out->end == END_RESIDUAL || out->end == END_BLEND ? 4 : dtype_size(k->act);
+    out->bias = w->bias;
+    out->wide =
+        (uintptr_t)out->y % 16 == 0 && out->ldy * y_size % 16 == 0 && (uintptr_t)out->fan % 16 == 0 && (!out->fan || out->hd % 8 == 0);
+}
+
+/* 1: done; 0: not of this shape. */
+static int run_normed(struct kern_ctx *k, const struct kern_norm *norm, const struct kern_matrix *w, struct matmul_out out)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    struct matmul_norm from = {f32_of(norm->x), f32_of(norm->w), i32_of(norm->idx), norm->eps};
+    if (k->act == DTYPE_F32 || c->level < CUDA_WGMMA || out.rows.n_max > NORMED_ROWS_MAX || w->k > NORMED_K_MAX || w->k % 8)
+        return 0;
+    if ((uintptr_t)from.x % 16 || (uintptr_t)from.w % 16)
+        return 0;
+    if (out.rows.n_max == 0)
+        return 1;
+    finish_out(k, w, &out);
+    int r = matmul_normed_sm90(c, &from, w, &out);
+    return r < 0 ? r : 1;
 }
 
 static int run(struct kern_ctx *k, struct matmul_in in, const struct kern_matrix *w, struct matmul_out out)
@@ -30,9 +55,9 @@ static int run(struct kern_ctx *k, struct matmul_in in, const struct kern_matrix
     size_t size = accurate ? 4 : dtype_size(k->act);
     if (out.rows.n_max == 0)
         return 0;
-    out.bias = w->bias;
-    size_t y_size = out.end == END_F32 || out.end == END_RESIDUAL || out.end == END_BLEND ? 4 : dtype_size(k->act);
-    out.wide = (uintptr_t)out.y % 16 == 0 && out.ldy * y_size % 16 == 0 && (uintptr_t)out.fan % 16 == 0 && (!out.fan || out.hd % 8 == 0);
+    finish_out(k, w, &out);
+    if (c->high)
+        return c->level == CUDA_MMA ? matmul_high_mma(c, &in, w, &out) : matmul_high_sm90(c, &in, w, &out);
     if (k->act == DTYPE_F32)
         return matmul_f32(c, &in, w, &out);
     if (c->level == CUDA_SIMT || !tensor_map_fits(in.x, in.ldx * size))
@@ -120,6 +145,30 @@ static int matmul_bypass_cuda(struct kern_ctx *k, const struct kern_heads *hs, s
     return run(k, {act_of(xn), d}, w, to);
 }
 
+static int matmul_normed_cuda(struct kern_ctx *k, struct dev_act *y, int col, int ldy, const struct kern_norm *norm,
+                              const struct kern_matrix *w, struct rows n)
+{
+    struct matmul_out out = {END_ACT, act_column(k, y, col), ldy, w->n};
+    out.rows = n;
+    return run_normed(k, norm, w, out);
+}
+
+static int matmul_f32_normed_cuda(struct kern_ctx *k, struct dev_f32 *y, const struct kern_norm *norm, const struct kern_matrix *w,
+                                  struct rows n)
+{
+    struct matmul_out out = {END_F32, f32_of(y), w->n, w->n};
+    out.rows = n;
+    return run_normed(k, norm, w, out);
+}
+
+static int matmul_swiglu_normed_cuda(struct kern_ctx *k, struct dev_act *y, const struct kern_norm *norm, const struct kern_matrix *w,
+                                     struct rows n)
+{
+    struct matmul_out out = {END_SWIGLU, act_of(y), w->n, w->n};
+    out.rows = n;
+    return run_normed(k, norm, w, out);
+}
+
 void matmul_cuda_init(struct kern_ops *o)
 {
     o->matmul = matmul_cuda;
@@ -129,4 +178,7 @@ void matmul_cuda_init(struct kern_ops *o)
     o->matmul_blend = matmul_blend_cuda;
     o->matmul_swiglu = matmul_swiglu_cuda;
     o->matmul_accurate = matmul_accurate_cuda;
+    o->matmul_normed = matmul_normed_cuda;
+    o->matmul_f32_normed = matmul_f32_normed_cuda;
+    o->matmul_swiglu_normed = matmul_swiglu_normed_cuda;
 }

@@ -17,8 +17,9 @@ struct kern_matrix {
      * Level wgmma: f16, all times 1 / term_unscale (matrix_terms.cu). */
     void *terms; /* [rows, n_terms * term_ld] */
     int n_terms, term_ld;
-    float term_unscale;       /* a power of two */
-    CUtensorMap box64, box32; /* level wgmma: boxes of 64 columns and 64 or 32 rows */
+    float term_unscale; /* a power of two */
+    float *unscale;     /* float32 products of precision high: two f16 terms of rows of their own scales (high.cuh); matrix_unscale_bytes */
+    CUtensorMap box64, box32, box16, box8; /* level wgmma: boxes of 64 columns and so many rows */
 };
 
 enum matmul_end { END_ACT, END_F32, END_RESIDUAL, END_SWIGLU, END_BLEND };
@@ -45,6 +46,13 @@ struct matmul_in {
     int ldx;
 };
 
+/* Rows that are normed on their way into a product: row i of its set is row idx[i] of x, or the set's own. */
+struct matmul_norm {
+    const float *x, *w; /* [.., k], [k] */
+    const int *idx;     /* or NULL */
+    float eps;
+};
+
 /* Row-major [rows, cols] of `type` as a tensor map with boxes of box_rows rows and 128 bytes, 128-byte swizzle; out of bounds reads as 0. */
 int tensor_map(struct cuda_ctx *c, CUtensorMap *ret, enum dtype type, const void *p, int rows, int cols, size_t ld, int box_rows);
 /* The tensor maps of a matrix whose data and terms are there, where the device uses any. */
@@ -54,6 +62,16 @@ bool tensor_map_fits(const void *p, size_t ld_bytes);
 /* Fills w's terms from w->data. */
 int matrix_terms_f16(struct cuda_ctx *c, struct kern_matrix *w);
 
+static inline size_t matrix_terms_bytes(const struct kern_matrix *w, int n_terms, int term_ld)
+{
+    return (size_t)w->rows * n_terms * term_ld * 2;
+}
+/* A tile may read beyond the last row. */
+static inline size_t matrix_unscale_bytes(const struct kern_matrix *w)
+{
+    return (size_t)(w->rows + 256) * sizeof(float);
+}
+
 /* Lays the set's rows side by side; their first k elements and what the last 16 bytes hold beyond them. */
 int matmul_gather(struct cuda_ctx *c, struct matmul_in *in, int k, size_t size, struct rows n);
 
@@ -62,10 +80,21 @@ enum { FEW_F32_ROWS = 64 };
 int matmul_few_f32(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 /* Any shape. */
 int matmul_f32(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
+/* Any shape, a matrix with terms of its own scales. */
+int matmul_high_mma(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
+int matmul_high_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 /* Any shape, 16-bit: fused multiply-adds in f32. */
 int matmul_simt(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 /* 16-bit, x as tensor_map_fits: level mma, and wgmma (where the rows must be the first of x). */
 int matmul_mma(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 int matmul_accurate_mma(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
+/* Of 512 rows at most; its cost is in rows of tiles that the busiest multiprocessor brings in. */
+enum { FEW_ROWS_MAX = 512 };
+int matmul_few_cost(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out);
+int matmul_few_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
+/* NORMED_ROWS_MAX rows at most and k <= NORMED_K_MAX, a multiple of 8 (of others the op takes another kernel, which has other bits), 16-bit; rows of x start at
+ * multiples of 16 bytes. */
+enum { NORMED_ROWS_MAX = 8, NORMED_K_MAX = 2048 };
+int matmul_normed_sm90(struct cuda_ctx *c, const struct matmul_norm *norm, const struct kern_matrix *w, const struct matmul_out *out);
 int matmul_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 int matmul_accurate_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);

@@ -205,6 +205,7 @@ __global__ static void __launch_bounds__(128 * (ACC_WGS + 1), 1)
     __shared__ int last[ACC_WGS];
     uint32_t tiles = (smem_address(raw) + 1023) & ~1023u, staging = tiles + STAGES * accurate_shape<BN, STAGES>::STAGE_BYTES;
     uint32_t full = staging + ACC_WGS * 4 * STAGING_BYTES, empty = full + STAGES * 8;
+    chain_start_next();
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
             barrier_init(full + i * 8, 1);
@@ -213,6 +214,7 @@ __global__ static void __launch_bounds__(128 * (ACC_WGS + 1), 1)
         barrier_init_fence();
     }
     __syncthreads();
+    chain_wait();
     int m = rows_count(p.a.out.rows);
     struct tile_order order = {(m + ACC_BM - 1) / ACC_BM, (p.a.rows + BN - 1) / BN};
     if (threadIdx.x < 128) {
@@ -243,7 +245,7 @@ static int start(struct cuda_ctx *c, const CUtensorMap *mx, const struct kern_ma
     if (r < 0)
         return r;
     int n_tiles = tiles_of(w, p->a.out.rows.n_max, BN), blocks = n_tiles < c->n_sm ? n_tiles : c->n_sm;
-    kernel<<<blocks, 128 * (ACC_WGS + 1), bytes, c->stream>>>(*mx, w->box64, *p);
+    chain_launch(c, kernel, blocks, 128 * (ACC_WGS + 1), bytes, *mx, w->box64, *p);
     return launched(&c->k, "matmul_accurate_sm90");
 }
 

@@ -82,8 +82,7 @@ __global__ void __launch_bounds__(128 * (WGS + 1), 1)
     extern __shared__ char raw[];
     uint32_t tiles = (smem_address(raw) + 1023) & ~1023u, staging = tiles + STAGES * S::STAGE_BYTES;
     uint32_t full = staging + WGS * 4 * STAGING_BYTES, empty = full + STAGES * 8;
-    int m = rows_count(a.out.rows);
-    struct tile_order order = {(m + S::BM - 1) / S::BM, (a.rows + BN - 1) / BN};
+    chain_start_next();
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
             barrier_init(full + i * 8, 1);
@@ -92,6 +91,9 @@ __global__ void __launch_bounds__(128 * (WGS + 1), 1)
         barrier_init_fence();
     }
     __syncthreads();
+    chain_wait();
+    int m = rows_count(a.out.rows);
+    struct tile_order order = {(m + S::BM - 1) / S::BM, (a.rows + BN - 1) / BN};
     if (threadIdx.x < 128) {
         registers_lower<40>();
         if (threadIdx.x == 0)
@@ -117,7 +119,7 @@ static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct ke
         return r;
     struct tile_args a = {w->k, w->rows, *out};
     int n_tiles = div_up(out->rows.n_max, S::BM) * div_up(w->rows, BN), blocks = n_tiles < c->n_sm ? n_tiles : c->n_sm;
-    kernel<<<blocks, S::THREADS, S::SMEM_BYTES, c->stream>>>(ma, S::B_BOX == 32 ? w->box32 : w->box64, a);
+    chain_launch(c, kernel, blocks, S::THREADS, S::SMEM_BYTES, ma, S::B_BOX == 32 ? w->box32 : w->box64, a);
     return launched(&c->k, "matmul_sm90");
 }
 
@@ -127,23 +129,25 @@ static int waves_cost(struct cuda_ctx *c, int m, int n, int bn)
     return div_up(div_up(m, 128) * div_up(n, bn), c->n_sm) * (bn + 24);
 }
 
+/* As matmul_few_cost, of the tiles of 128 x 128 that are the other choice. */
+static int wide_cost(struct cuda_ctx *c, int m, int n)
+{
+    return div_up(div_up(m, 128) * div_up(n, 128), c->n_sm) * (128 + 128);
+}
+
 template <typename T>
 static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
 {
     int m = out->rows.n_max;
-    bool few = m <= 64 && div_up(w->rows, 128) < c->n_sm;
+    if (m <= 64 || (m <= FEW_ROWS_MAX && matmul_few_cost(c, w, out) < wide_cost(c, m, w->rows)))
+        return matmul_few_sm90(c, in, w, out);
     if (out->fan)
-        return few              ? start<T, 1, 32, 12, FAN>(c, in, w, out)
-               : w->rows <= 512 ? start<T, 2, 64, 8, FAN>(c, in, w, out)
-                                : start<T, 2, 256, 4, FAN>(c, in, w, out);
+        return w->rows <= 512 ? start<T, 2, 64, 8, FAN>(c, in, w, out) : start<T, 2, 256, 4, FAN>(c, in, w, out);
     if (out->end == END_BLEND)
-        return few                                                               ? start<T, 1, 32, 12, BLEND>(c, in, w, out)
-               : m <= 512                                                        ? start<T, 2, 128, 6, BLEND>(c, in, w, out)
+        return m <= FEW_ROWS_MAX                                                 ? start<T, 2, 128, 6, BLEND>(c, in, w, out)
                : waves_cost(c, m, w->rows, 192) < waves_cost(c, m, w->rows, 256) ? start<T, 2, 192, 5, BLEND>(c, in, w, out)
                                                                                  : start<T, 2, 256, 4, BLEND>(c, in, w, out);
-    if (few)
-        return start<T, 1, 32, 12>(c, in, w, out);
-    if ((out->rows.n_dev && out->rows.idx) || m <= 512) /* how many rows of a list there are is not known here: as a rule few */
+    if ((out->rows.n_dev && out->rows.idx) || m <= FEW_ROWS_MAX) /* how many rows of a list there are is not known here: as a rule few */
         return start<T, 2, 128, 6>(c, in, w, out);
     int c160 = waves_cost(c, m, w->rows, 160), c192 = waves_cost(c, m, w->rows, 192), c256 = waves_cost(c, m, w->rows, 256);
     if (c160 < c192 && c160 < c256)

@@ -239,8 +239,8 @@ __device__ __forceinline__ void write_tile(const struct tile_args &a, const floa
     struct out_rows rows(a.out, row0, m);
     if (a.out.end == END_ACT)
         write_act<T, BN, FAN>(a, acc, (T *)stage, rows, n0);
-    else if (a.out.end == END_SWIGLU)
-        write_swiglu<T, BN>(a, acc, (T *)stage, rows, n0);
-    else
+    else if (a.out.end != END_SWIGLU)
         write_f32<BN>(a, acc, (float *)stage, rows, n0);
+    else if constexpr (BN % 16 == 0) /* gate and up of eight outputs; narrower tiles are not asked for */
+        write_swiglu<T, BN>(a, acc, (T *)stage, rows, n0);
 }

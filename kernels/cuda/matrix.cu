@@ -1,5 +1,5 @@
 /* Weight matrices: packing on the device, and the embedding that reads single rows. */
-#include "kernels/cuda/matmul.cuh"
+#include "kernels/cuda/high.cuh"
 #include <stdlib.h>
 #include <string.h>
 
@@ -154,24 +154,27 @@ static int map_matrix(struct packer *p, unsigned flags)
 {
     struct cuda_ctx *c = p->c;
     struct kern_matrix *w = p->w;
-    if (c->level == CUDA_SIMT || c->k.act == DTYPE_F32)
+    if (c->level == CUDA_SIMT || (c->k.act == DTYPE_F32 && !c->high))
         return 0;
     bool accurate = w->kind == MATRIX_ACCURATE;
-    int r = !accurate ? 0 : c->level < CUDA_WGMMA ? make_terms(p, flags) : matrix_terms_f16(c, w);
+    int r = c->high ? high_weights(c, w) : !accurate ? 0 : c->level < CUDA_WGMMA ? make_terms(p, flags) : matrix_terms_f16(c, w);
     return r < 0 ? r : matrix_map(c, w);
 }
 
 int matrix_map(struct cuda_ctx *c, struct kern_matrix *w)
 {
-    if (c->level < CUDA_WGMMA || c->k.act == DTYPE_F32)
+    if (c->level < CUDA_WGMMA || (c->k.act == DTYPE_F32 && !c->high))
         return 0;
-    bool accurate = w->kind == MATRIX_ACCURATE;
-    const void *data = accurate ? w->terms : w->data;
-    int cols = accurate ? w->n_terms * w->term_ld : w->k;
-    size_t ld = accurate ? cols : w->ld;
-    enum dtype type = accurate ? DTYPE_F16 : c->k.act;
-    int r = tensor_map(c, &w->box64, type, data, w->rows, cols, ld, 64);
-    return r < 0 ? r : tensor_map(c, &w->box32, type, data, w->rows, cols, ld, 32);
+    bool terms = w->terms != NULL;
+    const void *data = terms ? w->terms : w->data;
+    int cols = terms ? w->n_terms * w->term_ld : w->k;
+    size_t ld = terms ? cols : w->ld;
+    enum dtype type = terms ? DTYPE_F16 : c->k.act;
+    CUtensorMap *const maps[] = {&w->box64, &w->box32, &w->box16, &w->box8};
+    int r = 0;
+    for (int i = 0; i < 4 && r >= 0; i++)
+        r = tensor_map(c, maps[i], type, data, w->rows, cols, ld, 64 >> i);
+    return r;
 }
 
 static int pack(struct packer *p, const struct matrix_part *parts, int n_parts)
@@ -210,6 +213,7 @@ static void matrix_free_cuda(struct kern_ctx *k, struct kern_matrix *w)
     k->backend->free(k, to_dev(w->data));
     k->backend->free(k, to_dev(w->bias));
     k->backend->free(k, to_dev(w->terms));
+    k->backend->free(k, to_dev(w->unscale));
     free(w);
 }
 
@@ -305,6 +309,7 @@ bool tensor_map_fits(const void *p, size_t ld_bytes)
 
 template <typename T> __global__ void embed_row(float *x, const T *table, int d, int ld, const int *ids, struct rows n)
 {
+    chain_enter();
     if (blockIdx.x >= rows_count(n))
         return;
     size_t r = row_at(n, blockIdx.x), id = ids[r];
@@ -317,7 +322,8 @@ static int embed_cuda(struct kern_ctx *k, struct dev_f32 *x, const struct kern_m
     if (n.n_max == 0)
         return 0;
     return with_type(k->act, [&](auto t) {
-        embed_row<<<n.n_max, 128, 0, ctx_of(k)->stream>>>(f32_of(x), (const decltype(t) *)table->data, table->k, table->ld, i32_of(ids), n);
+        chain_launch(ctx_of(k), embed_row<decltype(t)>, n.n_max, 128, 0, f32_of(x), (const decltype(t) *)table->data, table->k, table->ld,
+                     i32_of(ids), n);
         return launched(k, "embed");
     });
 }

@@ -17,6 +17,7 @@ __device__ __forceinline__ int warp_row(const struct rows &n)
 
 template <int N> __global__ void gather_rows(float *dst, const float *src, int d, struct rows n)
 {
+    chain_enter();
     int i = warp_row(n), pieces = d / N;
     if (i < 0)
         return;
@@ -37,6 +38,7 @@ template <int N> __global__ void gather_rows(float *dst, const float *src, int d
 
 template <int N, enum blend_mode MODE> __global__ void blend_rows(float *x, const float *y, const float *gate, int d, struct rows n)
 {
+    chain_enter();
     int i = warp_row(n), pieces = d / N;
     if (i < 0)
         return;
@@ -74,7 +76,7 @@ static int gather_rows_cuda(struct kern_ctx *k, struct dev_f32 *dst, const struc
     if (n.n_max == 0)
         return 0;
     auto kernel = in_fours(dst, src, d) ? gather_rows<4> : gather_rows<1>;
-    kernel<<<div_up(n.n_max, WARPS), block, 0, ctx_of(k)->stream>>>(f32_of(dst), f32_of(src), d, n);
+    chain_launch(ctx_of(k), kernel, div_up(n.n_max, WARPS), block, 0, f32_of(dst), f32_of(src), d, n);
     return launched(k, "gather_rows");
 }
 
@@ -82,7 +84,7 @@ template <enum blend_mode MODE>
 static void start_blend(struct kern_ctx *k, struct dev_f32 *x, const struct dev_f32 *y, const struct dev_f32 *gate, int d, struct rows n)
 {
     auto kernel = in_fours(x, y, d) ? blend_rows<4, MODE> : blend_rows<1, MODE>;
-    kernel<<<div_up(n.n_max, WARPS), block, 0, ctx_of(k)->stream>>>(f32_of(x), f32_of(y), f32_of(gate), d, n);
+    chain_launch(ctx_of(k), kernel, div_up(n.n_max, WARPS), block, 0, f32_of(x), f32_of(y), f32_of(gate), d, n);
 }
 
 static int blend_cuda(struct kern_ctx *k, struct dev_f32 *x, const struct dev_f32 *y, const struct dev_f32 *gate, enum blend_mode mode,

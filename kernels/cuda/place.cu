@@ -42,7 +42,7 @@ struct place_args {
     const float *gate_of;
     float *packed_gate;      /* NULL: not wanted */
     int *started, *finished; /* counters of blocks, and */
-    told_word *told;         /* [blocks]; all zero before and after */
+    told_word *told;         /* [blocks]; all zero before and after; NULL: there is one block */
 };
 
 struct row_facts {
@@ -153,7 +153,7 @@ __device__ static void place_block(const struct place_args &a, int block, int n)
     struct counts all, mine = rows_before(f, &all);
     keys_before[threadIdx.x] = mine.key;
     __syncthreads();
-    if (threadIdx.x == end - 1) { /* knows the block's last run */
+    if (a.told && threadIdx.x == end - 1) { /* knows the block's last run */
         int first = f.of.row0 > row0 ? f.of.row0 - row0 : 0;
         struct counts tell = all;
         tell.key -= keys_before[first];
@@ -178,6 +178,7 @@ __device__ static void place_block(const struct place_args &a, int block, int n)
 __global__ void __launch_bounds__(THREADS) place_rows(struct place_args a)
 {
     __shared__ int number;
+    chain_enter();
     if (threadIdx.x == 0)
         number = atomicAdd(a.started, 1);
     __syncthreads();
@@ -189,6 +190,73 @@ __global__ void __launch_bounds__(THREADS) place_rows(struct place_args a)
     leave(a);
 }
 
+/* Some layers of few rows, a block each. */
+enum { LAYERS_MAX = 256 };
+struct place_layers_args {
+    struct place_args first; /* what layer 0 has */
+    int n_append, stride;
+    unsigned char layers[LAYERS_MAX];
+};
+static_assert(KERN_PLACE_ROWS <= THREADS, "a block has all rows");
+
+__global__ void __launch_bounds__(THREADS) place_layers_rows(const __grid_constant__ struct place_layers_args p)
+{
+    struct place_args a = p.first;
+    int layer = p.layers[blockIdx.x], at = layer * p.stride;
+    chain_enter();
+    a.layer = layer;
+    a.base += layer * a.n_runs;
+    a.reserved += layer * p.n_append;
+    a.sel += at;
+    a.sel_n += at;
+    a.exec += at;
+    a.exec_n += at;
+    a.run_start += at;
+    a.visible += at;
+    a.slot += at;
+    place_block(a, 0, rows_count(a.all));
+}
+
+static struct place_args args_of(const struct kern_step *s, const struct dev_i32 *base, const struct dev_i32 *reserved,
+                                 const struct kern_place *to)
+{
+    return {.all = s->all,
+            .run_of = i32_of(s->run_of),
+            .base = i32_of(base),
+            .reserved = i32_of(reserved),
+            .runs = runs_of(s->runs),
+            .n_runs = s->n_runs,
+            .tables = i32_of(s->tables),
+            .sel = i32_of(to->sel),
+            .sel_n = i32_of(to->sel_n),
+            .exec = i32_of(to->exec),
+            .exec_n = i32_of(to->exec_n),
+            .run_start = i32_of(to->run_start),
+            .visible = i32_of(to->visible),
+            .slot = i32_of(to->slot),
+            .pos = i32_of(s->pos),
+            .packed_pos = i32_of(to->packed.pos),
+            .packed_run_of = i32_of(to->packed.run_of),
+            .gate_of = f32_of(to->packed.gate_of),
+            .packed_gate = f32_of(to->packed.gate)};
+}
+
+static int place_layers_cuda(struct kern_ctx *k, const struct kern_step *s, const int *layers, int n, const struct dev_i32 *base,
+                             const struct dev_i32 *reserved, int n_append, const struct kern_place *to, int stride)
+{
+    struct place_layers_args p = {args_of(s, base, reserved, to), n_append, stride};
+    if (s->all.n_max > KERN_PLACE_ROWS || s->all.n_max == 0 || s->all.n_dev || n > LAYERS_MAX)
+        return 0;
+    for (int i = 0; i < n; i++) {
+        if (layers[i] >= LAYERS_MAX)
+            return 0;
+        p.layers[i] = (unsigned char)layers[i];
+    }
+    chain_launch(ctx_of(k), place_layers_rows, n, THREADS, 0, p);
+    int r = launched(k, "place_layers");
+    return r < 0 ? r : 1;
+}
+
 static int place_cuda(struct kern_ctx *k, const struct kern_step *s, int layer, const struct dev_u8 *route, bool keep_all,
                       const struct dev_i32 *base, const struct dev_i32 *reserved, const struct kern_place *to)
 {
@@ -197,36 +265,19 @@ static int place_cuda(struct kern_ctx *k, const struct kern_step *s, int layer, 
     int *counters = cuda_counters(c, 2 + (size_t)blocks * (sizeof(told_word) / sizeof(int)));
     if (!counters)
         return c->failed.code ? c->failed.code : ERR_NOMEM;
-    struct place_args a = {.all = s->all,
-                           .run_of = i32_of(s->run_of),
-                           .base = i32_of(base),
-                           .reserved = i32_of(reserved),
-                           .runs = runs_of(s->runs),
-                           .route = u8_of(route),
-                           .keep_all = keep_all,
-                           .n_runs = s->n_runs,
-                           .layer = layer,
-                           .tables = i32_of(s->tables),
-                           .sel = i32_of(to->sel),
-                           .sel_n = i32_of(to->sel_n),
-                           .exec = i32_of(to->exec),
-                           .exec_n = i32_of(to->exec_n),
-                           .run_start = i32_of(to->run_start),
-                           .visible = i32_of(to->visible),
-                           .slot = i32_of(to->slot),
-                           .pos = i32_of(s->pos),
-                           .packed_pos = i32_of(to->packed.pos),
-                           .packed_run_of = i32_of(to->packed.run_of),
-                           .gate_of = f32_of(to->packed.gate_of),
-                           .packed_gate = f32_of(to->packed.gate),
-                           .started = counters,
-                           .finished = counters + 1,
-                           .told = (told_word *)(counters + 2)};
-    place_rows<<<blocks, THREADS, 0, c->stream>>>(a);
+    struct place_args a = args_of(s, base, reserved, to);
+    a.route = u8_of(route);
+    a.keep_all = keep_all;
+    a.layer = layer;
+    a.started = counters;
+    a.finished = counters + 1;
+    a.told = (told_word *)(counters + 2);
+    chain_launch(c, place_rows, blocks, THREADS, 0, a);
     return launched(k, "place");
 }
 
 void place_cuda_init(struct kern_ops *o)
 {
     o->place = place_cuda;
+    o->place_layers = place_layers_cuda;
 }

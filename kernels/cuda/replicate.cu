@@ -20,15 +20,19 @@ static int matrix_copy_cuda(struct kern_ctx *k, struct kern_ctx *from, const str
     if (!m)
         return ERR_NOMEM;
     *m = *w;
-    m->data = m->terms = m->bias = NULL;
+    m->data = m->terms = NULL;
+    m->bias = m->unscale = NULL;
     size_t size = w->kind == MATRIX_ACCURATE ? 4 : dtype_size(k->act);
-    void *bias = NULL;
+    void *bias = NULL, *unscale = NULL;
     int r = take(k, from, w->data, (size_t)w->rows * w->ld * size, &m->data);
     if (r >= 0)
         r = take(k, from, w->bias, (size_t)w->rows * sizeof(float), &bias);
     m->bias = (float *)bias;
     if (r >= 0)
-        r = take(k, from, w->terms, (size_t)w->rows * w->n_terms * w->term_ld * 2, &m->terms);
+        r = take(k, from, w->terms, matrix_terms_bytes(w, w->n_terms, w->term_ld), &m->terms);
+    if (r >= 0)
+        r = take(k, from, w->unscale, matrix_unscale_bytes(w), &unscale);
+    m->unscale = (float *)unscale;
     if (r >= 0)
         r = matrix_map(ctx_of(k), m);
     if (r < 0) {

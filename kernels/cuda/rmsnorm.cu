@@ -1,6 +1,7 @@
 /* RMSNorm in 16 bits: one warp a row, which stays in registers between the sum and the scaling where it fits. In f32: 16 threads a row, the lanes of the
  * class portable-1. */
 #include "kernels/cuda/lanes.cuh"
+#include "kernels/cuda/rmsnorm.cuh"
 
 enum { ROWS_A_BLOCK = 8 };
 
@@ -11,40 +12,33 @@ enum form { ALONE, BOTH, GATHER };
 template <typename T, int CHUNKS, enum form FORM>
 __global__ void rmsnorm_rows(T *y, float *z, const float *x, const float *w, struct rows n, int d4, float eps)
 {
+    chain_enter();
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y, lane = threadIdx.x;
     if (i >= rows_count(n))
         return;
     size_t from = (size_t)row_at(n, i) * d4, row = FORM == GATHER ? (size_t)i * d4 : from;
-    const float4 *src = (const float4 *)x + from;
-    float4 v[CHUNKS];
-    float sum = 0;
-#pragma unroll
-    for (int c = 0; c < CHUNKS; c++) {
-        int j = c * 32 + lane;
-        v[c] = j < d4 ? src[j] : make_float4(0, 0, 0, 0);
-    }
-#pragma unroll
-    for (int c = 0; c < CHUNKS; c++)
-        sum = fmaf(v[c].x, v[c].x, fmaf(v[c].y, v[c].y, fmaf(v[c].z, v[c].z, fmaf(v[c].w, v[c].w, sum))));
-    float scale = 1.0f / sqrtf(warp_sum(sum) / (float)(4 * d4) + eps);
+    struct norm_row<CHUNKS> v;
+    v.load((const float4 *)x + from, d4);
+    float scale = v.scale(d4, eps);
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
         int j = c * 32 + lane;
         if (j >= d4)
             break;
-        float4 g = ((const float4 *)w)[j];
-        float out[4] = {v[c].x * scale * g.x, v[c].y * scale * g.y, v[c].z * scale * g.z, v[c].w * scale * g.w};
+        float out[4];
+        v.scaled(out, c, scale, ((const float4 *)w)[j]);
         store4(y + (row + j) * 4, out);
         if (FORM == BOTH)
             store4(z + (row + j) * 4, out);
         if (FORM == GATHER)
-            ((float4 *)z)[row + j] = v[c];
+            ((float4 *)z)[row + j] = v.v[c];
     }
 }
 
 template <typename T, enum form FORM>
 __global__ void rmsnorm_any(T *y, float *z, const float *x, const float *w, struct rows n, int d, float eps)
 {
+    chain_enter();
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y;
     if (i >= rows_count(n))
         return;
@@ -64,6 +58,7 @@ __global__ void rmsnorm_any(T *y, float *z, const float *x, const float *w, stru
 template <enum form FORM>
 __global__ static void rmsnorm_f32(float *y, float *z, const float *x, const float *w, struct rows n, int d, float eps)
 {
+    chain_enter();
     int i = (blockIdx.x * ROWS_A_BLOCK + threadIdx.y) * 2 + threadIdx.x / LANES;
     bool real = i < rows_count(n);
     size_t from = real ? (size_t)row_at(n, i) * d : 0, row = FORM == GATHER ? (size_t)i * d : from;
@@ -77,31 +72,31 @@ __global__ static void rmsnorm_f32(float *y, float *z, const float *x, const flo
 }
 
 template <enum form FORM, typename T>
-static void start_16(T *y, float *z, const float *x, const float *w, struct rows n, int d, float eps, cudaStream_t s)
+static void start_16(T *y, float *z, const float *x, const float *w, struct rows n, int d, float eps, struct cuda_ctx *c)
 {
     dim3 grid(div_up(n.n_max, ROWS_A_BLOCK)), block(32, ROWS_A_BLOCK);
     if (d % 4 == 0 && d <= 1024)
-        rmsnorm_rows<T, 8, FORM><<<grid, block, 0, s>>>(y, z, x, w, n, d / 4, eps);
+        chain_launch(c, rmsnorm_rows<T, 8, FORM>, grid, block, 0, y, z, x, w, n, d / 4, eps);
     else if (d % 4 == 0 && d <= 2048)
-        rmsnorm_rows<T, 16, FORM><<<grid, block, 0, s>>>(y, z, x, w, n, d / 4, eps);
+        chain_launch(c, rmsnorm_rows<T, 16, FORM>, grid, block, 0, y, z, x, w, n, d / 4, eps);
     else
-        rmsnorm_any<T, FORM><<<grid, block, 0, s>>>(y, z, x, w, n, d, eps);
+        chain_launch(c, rmsnorm_any<T, FORM>, grid, block, 0, y, z, x, w, n, d, eps);
 }
 
 template <enum form FORM>
 static int start(struct kern_ctx *k, struct dev_act *y, struct dev_f32 *z, const struct dev_f32 *x, const struct dev_f32 *w, struct rows n,
                  int d, float eps)
 {
-    cudaStream_t s = ctx_of(k)->stream;
+    struct cuda_ctx *c = ctx_of(k);
     if (n.n_max == 0)
         return 0;
     if (k->act == DTYPE_F32) {
-        rmsnorm_f32<FORM><<<div_up(n.n_max, 2 * ROWS_A_BLOCK), dim3(32, ROWS_A_BLOCK), 0, s>>>((float *)act_of(y), f32_of(z), f32_of(x),
-                                                                                               f32_of(w), n, d, eps);
+        chain_launch(c, rmsnorm_f32<FORM>, div_up(n.n_max, 2 * ROWS_A_BLOCK), dim3(32, ROWS_A_BLOCK), 0, (float *)act_of(y), f32_of(z),
+                     f32_of(x), f32_of(w), n, d, eps);
         return launched(k, "rmsnorm");
     }
     return with_type(k->act, [&](auto t) {
-        start_16<FORM>((decltype(t) *)act_of(y), f32_of(z), f32_of(x), f32_of(w), n, d, eps, s);
+        start_16<FORM>((decltype(t) *)act_of(y), f32_of(z), f32_of(x), f32_of(w), n, d, eps, c);
         return launched(k, "rmsnorm");
     });
 }

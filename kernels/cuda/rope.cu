@@ -56,6 +56,7 @@ template <typename T> __device__ __forceinline__ void store_kv(const struct rope
 /* A block a row, or FEW: what blocks are resident share the rows, as starting a block for each would cost more than the work of the few that have any. */
 template <typename T, bool FEW> __global__ void rope_rows(struct rope_args a, T *qkv, T *kv)
 {
+    chain_enter();
     int i = blockIdx.x, n = blockIdx.y == 0 ? rows_count(a.q_rows) : rows_count(a.all);
     do {
         if (i >= n)
@@ -79,7 +80,7 @@ static int rope_store_cuda(struct kern_ctx *k, const struct kern_heads *hs, stru
     return with_type(k->act, [&](auto t) {
         typedef decltype(t) T;
         auto kernel = few ? rope_rows<T, true> : rope_rows<T, false>;
-        kernel<<<dim3(few ? resident : n, 2), THREADS, 0, ctx_of(k)->stream>>>(a, (T *)act_of(qkv), (T *)act_of(hs->kv));
+        chain_launch(ctx_of(k), kernel, dim3(few ? resident : n, 2), THREADS, 0, a, (T *)act_of(qkv), (T *)act_of(hs->kv));
         return launched(k, "rope_store");
     });
 }

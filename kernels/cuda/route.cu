@@ -44,6 +44,7 @@ __device__ static double two_way_silu(const float *hid, float scale, const float
 __global__ static void route_mlp_rows(struct decisions to, const float *hid, const float *w2, const float *b2, int m, bool packed,
                                       struct rows n)
 {
+    chain_enter();
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y;
     if (i >= rows_count(n))
         return;
@@ -56,6 +57,7 @@ __global__ static void route_mlp_rows(struct decisions to, const float *hid, con
 
 __global__ static void route_mod_rows(struct decisions to, const float *x, const float *w, const float *b, int d, struct rows n)
 {
+    chain_enter();
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y;
     if (i >= rows_count(n))
         return;
@@ -78,6 +80,7 @@ struct dllm_args {
 
 __global__ static void route_dllm_rows(struct decisions to, struct dllm_args p, const float *hid, const int *pos, struct rows n)
 {
+    chain_enter();
     int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y;
     if (i >= rows_count(n))
         return;
@@ -112,7 +115,8 @@ static int route_mlp_cuda(struct kern_ctx *k, const struct route_out *to, const 
     int r = k->ops->matmul_accurate(k, p->hid, x, w1, p->packed ? rows{NULL, n.n_dev, n.n_max} : n);
     if (r < 0)
         return r;
-    route_mlp_rows<<<grid_of(n), block, 0, c->stream>>>(decisions_of(to), f32_of(p->hid), f32_of(p->w2), f32_of(p->b2), p->m, p->packed, n);
+    chain_launch(c, route_mlp_rows, grid_of(n), block, 0, decisions_of(to), f32_of(p->hid), f32_of(p->w2), f32_of(p->b2), p->m, p->packed,
+                 n);
     return launched(k, "route_mlp");
 }
 
@@ -121,7 +125,7 @@ static int route_mod_cuda(struct kern_ctx *k, const struct route_out *to, const 
 {
     if (n.n_max == 0)
         return 0;
-    route_mod_rows<<<grid_of(n), block, 0, ctx_of(k)->stream>>>(decisions_of(to), f32_of(x), f32_of(w), f32_of(b), d, n);
+    chain_launch(ctx_of(k), route_mod_rows, grid_of(n), block, 0, decisions_of(to), f32_of(x), f32_of(w), f32_of(b), d, n);
     return launched(k, "route_mod");
 }
 
@@ -131,7 +135,7 @@ static int route_dllm_cuda(struct kern_ctx *k, const struct route_out *to, const
     if (n.n_max == 0)
         return 0;
     struct dllm_args a = {f32_of(p->norm_w), f32_of(p->w2), f32_of(p->b2), p->eps, p->m, p->forced};
-    route_dllm_rows<<<grid_of(n), block, 0, ctx_of(k)->stream>>>(decisions_of(to), a, f32_of(hid), i32_of(pos), n);
+    chain_launch(ctx_of(k), route_dllm_rows, grid_of(n), block, 0, decisions_of(to), a, f32_of(hid), i32_of(pos), n);
     return launched(k, "route_dllm");
 }
 

@@ -284,9 +284,11 @@ static void write_document_buckets(struct rolling *q, struct writer *w, const st
 static void begin_document(struct rolling *q, struct writer *w, const struct document *d)
 {
     double sum = 0;
-    for (int i = d->first_window; i < d->first_window + d->n_windows; i++)
+    for (int i = d->first_window; i < d->first_window + d->n_windows; i++) {
+        const float *logprobs = engine_result(q->ticket, i)->logprobs;
         for (size_t k = 0; k < q->windows[i].scored; k++)
-            sum += engine_result(q->ticket, i)->logprobs[k];
+            sum += logprobs[k];
+    }
     writer_open(w, '{');
     writer_key(w, "logprob");
     writer_double(w, sum);

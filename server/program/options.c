@@ -33,8 +33,8 @@ static const struct option_row rows[] = {
     {"dtype", OPTION_CHOICE, LOADS, AT(dtype), 0, 0, "auto|f32|bf16|f16", "auto", NULL,
      "what to compute in, and what K and V are stored in; f32 is the reference"},
     {"matmul-precision", OPTION_CHOICE, RUNS, AT(matmul_precision), 0, 0, "highest|high", "highest", NULL,
-     "in f32: highest gives the same bits on every machine (portable-1); high lets AMX take products in terms of 16 bits, faster and of "
-     "another class"},
+     "in f32: highest gives the same bits on every machine (portable-1); high lets tensor cores and AMX take products in terms of 16 bits, "
+     "as near to the exact sums, faster and of another class; a device without them computes highest"},
     {"threads", OPTION_INT, RUNS, AT(threads), 0, 1024, NULL, "0", "N", "CPU threads; 0: all that the process may use"},
     {"cpu-level", OPTION_CHOICE, RUNS, AT(cpu_level), 0, 0, "scalar|avx2|avx512|avx512bf16|amx", NULL, NULL,
      "highest CPU level to use; default: the machine's"},

@@ -1,12 +1,13 @@
 /* Times the CUDA backend's ops on the shapes of a model's prefill, and sums them up as a dense layer and one whose attention takes one row in ten.
  *
- *   bench_cuda [ROWS [LENGTH]]     rows of a step, and of a sequence; prints one line an op: microseconds, TFLOP/s or GB/s.
- *                                  DTRNET_TEST_CUDA_LEVEL: the kernels
+ *   bench_cuda [ROWS [LENGTH [DTYPE]]]   rows of a step, and of a sequence; bf16, f16 or f32; prints one line an op: microseconds, TFLOP/s or GB/s.
+ *                                        DTRNET_TEST_CUDA_LEVEL: the kernels; DTRNET_TEST_PRECISION high: --matmul-precision
  *
  * Inputs are random; a time is the best of several runs of many calls each. */
 #include "kernels/backend.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 struct shape {
@@ -303,7 +304,8 @@ static void done(struct run *r)
 static void bench_dense(struct run *r, int length)
 {
     const struct shape *s = r->s;
-    double sum = 0, n = r->n, flops = 2 * n, q = s->h * s->hd, kv = s->hk * s->hd, d = s->d, f = s->f, act = 2, pairs = 0;
+    double sum = 0, n = r->n, flops = 2 * n, q = s->h * s->hd, kv = s->hk * s->hd, d = s->d, f = s->f, act = (double)dtype_size(k->act),
+           pairs = 0;
     for (int i = 0; i < r->n; i++)
         pairs += i % length + 1;
     report("place", r, op_place, 0, 0, &sum);
@@ -322,7 +324,7 @@ static void bench_dense(struct run *r, int length)
 static void bench_routed(struct run *r, int length)
 {
     const struct shape *s = r->s;
-    double sum = 0, n = r->n, flops = 2 * n, q = s->h * s->hd, kv = s->hk * s->hd, d = s->d, act = 2, pairs = 0;
+    double sum = 0, n = r->n, flops = 2 * n, q = s->h * s->hd, kv = s->hk * s->hd, d = s->d, act = (double)dtype_size(k->act), pairs = 0;
     for (int i = 9; i < r->n; i += 10)
         pairs += i % length / 10 + 1;
     report("accurate", r, op_accurate, flops * d * d / 2, 0, NULL);
@@ -350,7 +352,13 @@ static void bench(const struct shape *s, int n, int length)
 int main(int argc, char **argv)
 {
     int n = argc > 1 ? atoi(argv[1]) : 16384, length = argc > 2 ? atoi(argv[2]) : 2048;
-    struct backend_config c = {.dtype = DTYPE_BF16, .n_threads = 1, .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL")};
+    const char *dtype = argc > 3 ? argv[3] : "bf16", *precision = getenv("DTRNET_TEST_PRECISION");
+    struct backend_config c = {.dtype = !strcmp(dtype, "f32")   ? DTYPE_F32
+                                        : !strcmp(dtype, "f16") ? DTYPE_F16
+                                                                : DTYPE_BF16,
+                               .precision = precision && !strcmp(precision, "high") ? MATMUL_HIGH : MATMUL_HIGHEST,
+                               .n_threads = 1,
+                               .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL")};
     struct err err;
     if (backend_find("cuda", &b, &err) < 0 || b->open(&c, &k, &err) < 0) {
         fprintf(stderr, "%s\n", err.text);

@@ -5,7 +5,7 @@
  *   bench_engine MODEL_DIR DEVICE DTYPE items CONTEXTS              contexts of 60 to 120 tokens, four continuations of 10 to 40 each
  *
  * Prints the best of three, tokens a second. DTRNET_BENCH_ROWS: rows of a step. DTRNET_BENCH_IN_FLIGHT: steps in flight. DTRNET_TEST_CUDA_LEVEL: the
- * level of CUDA kernels. */
+ * level of CUDA kernels. DTRNET_TEST_PRECISION: --matmul-precision. */
 #include "engine/checkpoint/model_config.h"
 #include "engine/engine.h"
 #include <stdio.h>
@@ -103,6 +103,7 @@ int main(int argc, char **argv)
                                .device = argv[2],
                                .dtype = argv[3],
                                .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL"),
+                               .matmul_precision = getenv("DTRNET_TEST_PRECISION"),
                                .bos_id = -1,
                                .eos_id = -1,
                                .prefix_cache = is_items,

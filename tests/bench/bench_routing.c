@@ -95,7 +95,7 @@ struct contender {
     struct engine *e;
     struct timed *t;
     double seconds[MAX_ROUNDS][KINDS];
-    double attended; /* share of rows, of layers with a router */
+    double attended, executed; /* shares of rows, of layers with a router */
     int routed_layers;
     uint64_t kv_rows, rows; /* rows held after a prompt, and rows that attended */
 };
@@ -132,11 +132,13 @@ static void take_counts(struct contender *c, const struct eval_result *res)
     engine_stats(c->e, &st);
     c->kv_rows = st.kv_rows_held;
     c->rows = 0;
-    c->attended = 0;
+    c->attended = c->executed = 0;
     for (int l = 0; l < f->config->n_layers; l++) {
         c->rows += (uint64_t)res->rows_routed[l];
-        if (layer_is_routed(&f->plan[l]))
+        if (layer_is_routed(&f->plan[l])) {
             c->attended += (double)res->rows_routed[l] / res->n_rows / c->routed_layers;
+            c->executed += (double)res->rows_executed[l] / res->n_rows / c->routed_layers;
+        }
     }
 }
 
@@ -177,6 +179,7 @@ static json_t *report(const struct contender *c, int rounds)
     }
     json_object_set_new(j, "routed_layers", json_integer(c->routed_layers));
     json_object_set_new(j, "attended", json_real(c->attended));
+    json_object_set_new(j, "executed", json_real(c->executed));
     json_object_set_new(j, "kv_rows", json_integer((json_int_t)c->kv_rows));
     json_object_set_new(j, "rows_that_attended", json_integer((json_int_t)c->rows));
     json_object_set_new(j, "kv_row_bytes", json_integer((json_int_t)engine_info(c->e)->kv_row_bytes));

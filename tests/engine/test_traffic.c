@@ -58,6 +58,7 @@ static struct engine *open_engine(const char *dir, const char *dtype, const stru
     struct engine_options o = {.model_dir = dir,
                                .dtype = dtype,
                                .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL"),
+                               .matmul_precision = getenv("DTRNET_TEST_PRECISION"),
                                .n_threads = s->threads,
                                .max_model_len = MAX_LEN + MAX_NEW,
                                .max_batch_tokens = s->batch,

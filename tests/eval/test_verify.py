@@ -136,6 +136,7 @@ class Servers(Folder):
         for more, exact in [
             ({"numerics_class": "portable-1", "device": "cuda", "commit": "x"}, True),
             ({"numerics_class": "portable-2"}, False),
+            ({"numerics_class": "cuda sm_90 f32 high wgmma", "device": "cuda"}, False),
         ]:
             self.assertEqual(verify.check_server(model, ServerInfo.read({**fake.VERSION, **more})), exact)
 

@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 static atomic_long until_failure = -1; /* allocations that still succeed; negative: no failure is planned */
 static atomic_long live;
@@ -16,6 +17,7 @@ void *__wrap_malloc(size_t n);
 void *__wrap_calloc(size_t n, size_t size);
 void *__wrap_realloc(void *p, size_t n);
 void *__wrap_aligned_alloc(size_t align, size_t n);
+char *__wrap_strdup(const char *s);
 void __wrap_free(void *p);
 
 static bool refused(void)
@@ -41,6 +43,13 @@ void *__wrap_calloc(size_t n, size_t size)
 void *__wrap_aligned_alloc(size_t align, size_t n)
 {
     return refused() ? NULL : counted(__real_aligned_alloc(align, n));
+}
+
+char *__wrap_strdup(const char *s)
+{
+    size_t n = strlen(s) + 1;
+    char *copy = __wrap_malloc(n);
+    return copy ? memcpy(copy, s, n) : NULL;
 }
 
 void *__wrap_realloc(void *p, size_t n)

@@ -21,10 +21,11 @@ static void drain(struct http_response *resp)
     resp->stream.done(resp->stream.user);
 }
 
-static void answer(json_t *body, unsigned which)
+/* Owns the body; returns the handler's code. */
+static int answer(json_t *body, const struct json_ids *ids, unsigned which)
 {
     struct http_response resp = {.status = 200};
-    struct call c = {.server = &server, .resp = &resp, .body = body};
+    struct call c = {.server = &server, .resp = &resp, .body = body, .ids = *ids};
     struct err err = {0};
     buf_init(&resp.body, 1 << 26);
     arena_init(&c.arena, 1 << 26);
@@ -40,16 +41,40 @@ static void answer(json_t *body, unsigned which)
     json_decref(c.body);
     arena_done(&c.arena);
     buf_done(&resp.body);
+    return r < 0 ? r : 0;
+}
+
+#define NO_OBJECT 1 /* in place of a handler's code */
+
+/* The same body without its lists of ids, as a server reads it, has the same answer or is refused alike. */
+static void answer_without_ids(const char *text, size_t len, unsigned which, int code)
+{
+    static const char *const names[] = {"prompt", "context", "continuations", "text", "texts", NULL};
+    struct json_ids taken;
+    struct buf rest;
+    json_t *body = NULL;
+    buf_init(&rest, 1 << 26);
+    if (json_ids_take(text, len, names, &rest, &taken) >= 0 && taken.n_lists) {
+        json_parse(rest.data, rest.len, "body", &body, NULL);
+        if ((json_is_object(body) ? answer(json_incref(body), &taken, which) : NO_OBJECT) != code)
+            abort();
+    }
+    json_decref(body);
+    json_ids_done(&taken);
+    buf_done(&rest);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
+    const struct json_ids none = {0};
+    const char *text = (const char *)data + 1;
     json_t *body = NULL;
-    if (len < 1 || json_parse((const char *)data + 1, len - 1, "body", &body, NULL) < 0)
+    int code = NO_OBJECT;
+    if (len < 1)
         return 0;
-    if (json_is_object(body))
-        answer(body, data[0]);
-    else
-        json_decref(body);
+    if (json_parse(text, len - 1, "body", &body, NULL) >= 0 && json_is_object(body))
+        code = answer(json_incref(body), &none, data[0]);
+    json_decref(body);
+    answer_without_ids(text, len - 1, data[0], code);
     return 0;
 }

@@ -5,7 +5,7 @@
  *
  *   test_golden MODEL_DIR f32|bf16 [CPU_LEVEL|- [exact|threshold]]
  *
- * The device is DTRNET_TEST_DEVICE, else the CPU; its level DTRNET_TEST_CUDA_LEVEL. */
+ * The device is DTRNET_TEST_DEVICE, else the CPU; its level DTRNET_TEST_CUDA_LEVEL; --matmul-precision is DTRNET_TEST_PRECISION. */
 #include "engine/engine.h"
 #include "tests/check.h"
 #include "tests/golden/expected.h"
@@ -34,6 +34,7 @@ static struct engine *open_engine(int max_batch_tokens, bool cache)
                                      .dtype = dtype,
                                      .cpu_level = level,
                                      .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL"),
+                                     .matmul_precision = getenv("DTRNET_TEST_PRECISION"),
                                      .n_threads = 2,
                                      .max_model_len = MAX_TOKENS,
                                      .max_batch_tokens = max_batch_tokens,

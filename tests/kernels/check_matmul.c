@@ -1,5 +1,5 @@
-/* matmul, matmul_f32, matmul_residual, matmul_swiglu, matmul_accurate, and what matrix_new refuses. */
-#include "tests/check/harness.h"
+/* matmul, matmul_f32, matmul_residual, matmul_swiglu, matmul_accurate, the optional forms of three that norm their rows, and what matrix_new refuses. */
+#include "tests/kernels/check_accuracy.h"
 #include <math.h>
 
 enum form { PLAIN_ACT, PLAIN_F32, RESIDUAL, SWIGLU, ACCURATE, FORMS };
@@ -164,6 +164,67 @@ static void refusals(struct check *c)
     }
 }
 
+/* norm and product in one: 1 if there is that. */
+static int run_normed(struct check *c, const struct arg *a, void *y, const struct kern_norm *norm, struct rows rows)
+{
+    const struct kern_ops *o = c->k->ops;
+    switch (a->form) {
+    case PLAIN_ACT: return o->matmul_normed ? o->matmul_normed(c->k, y, 0, a->ldy, norm, a->matrix, rows) : 0;
+    case PLAIN_F32: return o->matmul_f32_normed ? o->matmul_f32_normed(c->k, y, norm, a->matrix, rows) : 0;
+    case SWIGLU: return o->matmul_swiglu_normed ? o->matmul_swiglu_normed(c->k, y, norm, a->matrix, rows) : 0;
+    default: return 0;
+    }
+}
+
+/* The bits of the two ops, whatever row of x a row of the set is. */
+static void one_normed(struct check *c, enum form form, int m, int n, int k)
+{
+    int width = form == SWIGLU ? n / 2 : n, order[8], back[8];
+    struct arg a = {form, n, k, k, width, 0, false, check_floats(c, (size_t)n * k, -1, 1), check_floats(c, n, -2, 2)};
+    char what[96];
+    snprintf(what, sizeof(what), "normed %s m %d n %d k %d", names[form], m, n, k);
+    make_matrix(c, &a, form == SWIGLU ? 2 : 1, true, what);
+    for (int i = 0; i < m; i++) {
+        order[i] = (i * 3 + 1) % m; /* m is no multiple of 3: each row once */
+        back[order[i]] = i;
+    }
+    float *x = check_floats(c, (size_t)m * k, -3, 3), *w = check_floats(c, k, 0.5, 1.5);
+    size_t row = width * check_size(c, form == PLAIN_F32 ? CHECK_F32 : CHECK_ACT);
+    char *two = calloc(m, row), *in_one = calloc(m, row);
+    void *dev[ARRAYS] = {[X] = check_up(c, x, m * k * check_size(c, CHECK_ACT)), [Y] = check_up(c, two, m * row)};
+    void *dev_x = check_up(c, x, m * k * sizeof(*x)), *dev_w = check_up(c, w, k * sizeof(*w)),
+         *dev_order = check_up(c, order, m * sizeof(int)), *y = check_up(c, two, m * row);
+    const struct kern_norm norm = {.x = dev_x, .w = dev_w, .idx = dev_order, .eps = 1e-5f};
+    const struct rows rows = {.n_max = m};
+    check_code(c, what, c->k->ops->rmsnorm(c->k, dev[X], NULL, dev_x, dev_w, rows, k, norm.eps));
+    check_code(c, what, run(c, &a, dev, rows));
+    int r = run_normed(c, &a, y, &norm, rows);
+    check_code(c, what, r < 0 ? r : 0);
+    check_down(c, what, two, dev[Y], m * row);
+    check_down(c, what, in_one, y, m * row);
+    for (int i = 0; r > 0 && i < m; i++)
+        if (memcmp(two + i * row, in_one + back[i] * row, row))
+            check_fail(c, what, "row %d has other bits than those of norm and product", i);
+    void *all[] = {dev[X], dev[Y], dev_x, dev_w, dev_order, y};
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+        check_drop(c, all[i]);
+    c->k->ops->matrix_free(c->k, a.matrix);
+    free(a.w);
+    free(a.b);
+    free(x);
+    free(w);
+    free(two);
+    free(in_one);
+}
+
+static void normed(struct check *c, enum form form)
+{
+    static const int shapes[][2] = {{16, 8}, {66, 96}, {512, 64}, {1602, 960}, {2816, 200}, {96, 1032}, {4400, 2048}};
+    static const int rows[] = {1, 2, 5, 8};
+    for (size_t s = 0; c->k->ops->matmul_normed && !c->bench && s < sizeof(shapes) / sizeof(*shapes); s++)
+        one_normed(c, form, rows[s % 4], shapes[s][0], shapes[s][1]);
+}
+
 static void bench(struct check *c, enum form form)
 {
     static const int shapes[][3] = {{PLAIN_ACT, 1600, 960}, {RESIDUAL, 960, 960},    {SWIGLU, 5120, 960},   {RESIDUAL, 960, 2560},
@@ -188,7 +249,9 @@ static void check_form(struct check *c, enum form form)
                 one(c, form, rows[i], shapes[s][0], shapes[s][1], form == SWIGLU ? 2 : 1 + (int)(i % 2), check_int(c, 0, 1));
     one(c, form, 34, 66, 2561, form == SWIGLU ? 2 : 1, false); /* a sum longer than a kernel takes at once */
     one(c, form, 3, 1602, 960, form == SWIGLU ? 2 : 1, true);
-    if (c->many_tiles) /* every tile shape, over several tiles */
+    if (c->many_tiles)
+        one(c, form, 70, 5200, 72, form == SWIGLU ? 2 : 1, true); /* few rows of many tiles */
+    if (c->many_tiles)                                            /* every tile shape, over several tiles */
         for (int wide = 0; wide < 2; wide++)
             one(c, form, 1500, wide ? 2816 : 520, wide ? 64 : 200, form == SWIGLU ? 2 : 1, wide);
 }
@@ -196,6 +259,7 @@ static void check_form(struct check *c, enum form form)
 void check_matmul(struct check *c)
 {
     check_form(c, PLAIN_ACT);
+    normed(c, PLAIN_ACT);
     if (!c->bench)
         refusals(c);
 }
@@ -203,8 +267,11 @@ void check_matmul(struct check *c)
 void check_matmul_f32(struct check *c)
 {
     check_form(c, PLAIN_F32);
+    normed(c, PLAIN_F32);
     if (!c->bench)
         one(c, PLAIN_F32, 515, 40, 24, 2, true); /* more rows than one block holds */
+    if (!c->bench && c->act == DTYPE_F32)
+        check_accuracy(c);
 }
 
 void check_matmul_residual(struct check *c)
@@ -217,6 +284,7 @@ void check_matmul_residual(struct check *c)
 void check_matmul_swiglu(struct check *c)
 {
     check_form(c, SWIGLU);
+    normed(c, SWIGLU);
 }
 
 void check_matmul_accurate(struct check *c)

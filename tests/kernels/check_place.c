@@ -1,4 +1,4 @@
-/* place: row lists and key places, against the header's sentences taken one by one. */
+/* place: row lists and key places, against the header's sentences taken one by one; place_layers, where there is that, against place. */
 #include "tests/check/harness.h"
 
 enum { LAYERS = 3, MAX_RUNS = 12, SHORT_RUN = 9, LONG_RUN = 600, CAP = LONG_RUN + 15, MAX_ROWS = MAX_RUNS * LONG_RUN };
@@ -166,6 +166,83 @@ static void verify(struct check *c, const struct problem *p, const struct result
         expect(c, "tables", i, got->tables[i], tables[i]);
 }
 
+/* The lists of some layers, each STRIDE ints behind the one before. */
+enum { STRIDE = 5 * KERN_PLACE_ROWS + 3, LISTS = LAYERS * STRIDE };
+
+static struct kern_place lists_of(struct dev_i32 *all, int layer)
+{
+    struct dev_i32 *at = dev_i32_at(all, (size_t)layer * STRIDE);
+    enum { N = KERN_PLACE_ROWS };
+    return (struct kern_place){.sel = at,
+                               .exec = dev_i32_at(at, N),
+                               .visible = dev_i32_at(at, 2 * N),
+                               .slot = dev_i32_at(at, 3 * N),
+                               .run_start = dev_i32_at(at, 4 * N),
+                               .sel_n = dev_i32_at(at, 5 * N + 1),
+                               .exec_n = dev_i32_at(at, 5 * N + 2)};
+}
+_Static_assert(MAX_RUNS < KERN_PLACE_ROWS, "run_start has room");
+
+struct lists {
+    int ints[LISTS], tables[MAX_RUNS * LAYERS * CAP];
+};
+
+/* Places undecided rows in layers 0 and 2, by one op or layer by layer; what place_layers returned, or 1. */
+static int place_two(struct check *c, const struct problem *p, bool in_one, struct lists *got)
+{
+    static const int layers[] = {0, 2};
+    int run_of[MAX_ROWS], base[LAYERS * MAX_RUNS], n_append = 0, r = 1;
+    for (int i = 0; i < p->n_runs; i++) {
+        n_append += p->runs[i].append ? p->runs[i].n : 0;
+        for (int j = 0; j < p->runs[i].n; j++)
+            run_of[p->runs[i].row0 + j] = i;
+    }
+    for (int i = 0; i < LAYERS * p->n_runs; i++)
+        base[i] = (p->base[i % p->n_runs] + i) % (CAP - LONG_RUN);
+    memset(got->ints, 0xee, sizeof(got->ints));
+    memcpy(got->tables, p->tables, sizeof(got->tables));
+    struct dev_i32 *dev[] = {check_up(c, got->ints, sizeof(got->ints)), check_up(c, got->tables, sizeof(got->tables)),
+                             check_up(c, run_of, sizeof(int) * p->n), check_up(c, base, sizeof(int) * LAYERS * p->n_runs),
+                             check_up(c, p->reserved, sizeof(p->reserved))};
+    void *runs = check_up(c, p->runs, sizeof(*p->runs) * p->n_runs);
+    struct kern_step s = {.all = {NULL, NULL, p->n}, .run_of = dev[2], .runs = runs, .n_runs = p->n_runs, .tables = dev[1]};
+    for (int i = 0; i < 2 && !in_one; i++) {
+        struct kern_place to = lists_of(dev[0], layers[i]);
+        check_code(c, "place",
+                   c->k->ops->place(c->k, &s, layers[i], NULL, false, dev_i32_at(dev[3], (size_t)layers[i] * p->n_runs),
+                                    dev_i32_at(dev[4], (size_t)layers[i] * n_append), &to));
+    }
+    struct kern_place first = lists_of(dev[0], 0);
+    if (in_one)
+        r = c->k->ops->place_layers(c->k, &s, layers, 2, dev[3], dev[4], n_append, &first, STRIDE);
+    check_down(c, "place_layers", got->ints, dev[0], sizeof(got->ints));
+    check_down(c, "place_layers", got->tables, dev[1], sizeof(got->tables));
+    for (int i = 0; i < 5; i++)
+        check_drop(c, dev[i]);
+    check_drop(c, runs);
+    return r;
+}
+
+static void check_layers(struct check *c, const struct problem *p)
+{
+    static struct lists one, each;
+    bool few = p->n > 0 && p->n <= KERN_PLACE_ROWS;
+    if (!c->k->ops->place_layers || p->n == 0)
+        return;
+    int r = place_two(c, p, true, &one);
+    check_code(c, "place_layers", r < 0 ? r : 0);
+    if (r != few)
+        check_fail(c, "place_layers", "%d rows: it returns %d", p->n, r);
+    if (r != 1)
+        return;
+    place_two(c, p, false, &each);
+    for (int i = 0; i < LISTS; i++)
+        if (one.ints[i] != each.ints[i])
+            check_fail(c, "place_layers", "layer %d: int %d of its lists is %d, not %d", i / STRIDE, i % STRIDE, one.ints[i], each.ints[i]);
+    if (memcmp(one.tables, each.tables, sizeof(one.tables)))
+        check_fail(c, "place_layers", "its slot tables are others than those of place");
+}
+
 void check_place(struct check *c)
 {
     static struct problem p;
@@ -177,6 +254,7 @@ void check_place(struct check *c)
         run(c, &p, &got);
         if (p.n)
             verify(c, &p, &got);
+        check_layers(c, &p);
         check_digest(c, &got, sizeof(got));
     }
 }

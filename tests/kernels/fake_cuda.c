@@ -479,3 +479,8 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void 
 {
     return cudaLaunchKernel((const void *)kernel, grid, block, args, shared, stream);
 }
+
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *to, const void *host, void **args)
+{
+    return cudaLaunchKernel(host, to->gridDim, to->blockDim, args, to->dynamicSmemBytes, to->stream);
+}

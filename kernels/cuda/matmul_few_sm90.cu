@@ -1,0 +1,187 @@
+/* Matmul of few rows on Hopper. A decoding step reads all weights for the sake of few rows, so what counts is how much of them is under way and how soon: a block
+ * is one tile of few columns, so that every multiprocessor reads, and it asks for its weights while kernels before it still run (chain.cuh), for the
+ * rows once they are there. The products are those of matmul_sm90.cu in the same order: the same bits.
+ *
+ * wgmma takes 64 rows. Of fewer, only as many as there are come into shared memory; what it reads as the others is what lies behind them, and their products
+ * are not written. */
+#include "kernels/cuda/matmul_few_sm90.cuh"
+
+/* XR rows of x (8, 32 or 64), BN columns. */
+template <int XR, int BN> struct few_shape {
+    enum {
+        A_BYTES = XR * TILE_K_BYTES,
+        STAGE_BYTES = A_BYTES + BN * TILE_K_BYTES,
+        STAGES_MAX = 96 * 1024 / STAGE_BYTES, /* two blocks share a multiprocessor */
+        ENDS_BYTES = 4 * STAGING_BYTES
+    };
+    static_assert(STAGE_BYTES % 1024 == 0, "tiles start at multiples of 1024 bytes");
+    static_assert((64 - XR) * TILE_K_BYTES <= ENDS_BYTES + BN * TILE_K_BYTES, "64 rows from the last stage on are the block's memory");
+    static int smem_bytes(int stages) { return 1024 + stages * (STAGE_BYTES + 16) + ENDS_BYTES; }
+};
+
+struct few_args {
+    struct tile_args t;
+    int stages; /* of the ring; all of k where that fits */
+};
+
+#if HAVE_SM90
+
+struct few_smem {
+    uint32_t tiles, full, empty;
+};
+
+/* One thread: the weights of as many k blocks as the ring holds, then, once they have been computed, the rows; then block by block as stages get free. */
+template <int XR, int BN>
+__device__ __forceinline__ void feed(const CUtensorMap *mx, const CUtensorMap *mw, const struct few_args &a, const struct few_smem &s)
+{
+    typedef few_shape<XR, BN> S;
+    int blocks = (a.t.k + TILE_K - 1) / TILE_K, first = blocks < a.stages ? blocks : a.stages, n0 = blockIdx.x * BN, m0 = blockIdx.y * 64;
+    for (int i = 0; i < first; i++) {
+        barrier_expect(s.full + i * 8, S::STAGE_BYTES);
+        tma_load(s.tiles + i * S::STAGE_BYTES + S::A_BYTES, mw, i * TILE_K, n0, s.full + i * 8);
+    }
+    chain_wait();
+    for (int i = 0; i < first; i++)
+        tma_load(s.tiles + i * S::STAGE_BYTES, mx, i * TILE_K, m0, s.full + i * 8);
+    if (rows_count(a.t.out.rows) <= m0) { /* nobody takes them; but they must have come before the block's memory is another's */
+        for (int i = 0; i < first; i++)
+            barrier_wait(s.full + i * 8, 0);
+        return;
+    }
+    struct few_ring at(a.stages);
+    for (int i = 0; i < blocks; i++, at.next()) {
+        if (i < first)
+            continue;
+        uint32_t bar = s.full + at.stage * 8, dst = s.tiles + at.stage * S::STAGE_BYTES;
+        barrier_wait(s.empty + at.stage * 8, at.phase ^ 1);
+        barrier_expect(bar, S::STAGE_BYTES);
+        tma_load(dst, mx, i * TILE_K, m0, bar);
+        tma_load(dst + S::A_BYTES, mw, i * TILE_K, n0, bar);
+    }
+}
+
+template <typename T, int XR, int BN>
+__device__ __forceinline__ void compute(const struct few_args &a, const struct few_smem &s, char *staging)
+{
+    typedef few_shape<XR, BN> S;
+    int warp = threadIdx.x / 32, m0 = blockIdx.y * 64 + warp * 16, m, before = -1;
+    struct few_ring at(a.stages);
+    float acc[BN / 2];
+    chain_wait();
+    m = rows_count(a.t.out.rows);
+    if (m <= (int)blockIdx.y * 64)
+        return;
+    for (int k0 = 0; k0 < a.t.k; k0 += TILE_K, at.next()) {
+        uint32_t x = s.tiles + at.stage * S::STAGE_BYTES;
+        barrier_wait(s.full + at.stage * 8, at.phase);
+        few_multiply<T, BN>(acc, x, x + S::A_BYTES, k0 == 0);
+        if (before >= 0 && threadIdx.x == 0)
+            barrier_arrive(s.empty + before * 8);
+        before = at.stage;
+    }
+    wgmma_wait<0>();
+    if (m0 >= m)
+        return;
+    char *stage = staging + warp * STAGING_BYTES;
+    if (a.t.out.end == END_BLEND)
+        write_blend<BN>(a.t, acc, (float *)stage, out_rows(a.t.out, m0, m), m0, blockIdx.x * BN);
+    else
+        write_tile<T, BN, true>(a.t, acc, stage, m0, m, blockIdx.x * BN);
+}
+
+#endif
+
+template <typename T, int XR, int BN>
+__global__ void __launch_bounds__(FEW_THREADS, 2)
+    matmul_few_tile(const __grid_constant__ CUtensorMap mx, const __grid_constant__ CUtensorMap mw,
+                    const __grid_constant__ struct few_args a)
+{
+#if HAVE_SM90
+    typedef few_shape<XR, BN> S;
+    extern __shared__ char raw[];
+    struct few_smem s;
+    s.tiles = (smem_address(raw) + 1023) & ~1023u;
+    uint32_t staging = s.tiles + a.stages * S::STAGE_BYTES;
+    s.full = staging + S::ENDS_BYTES;
+    s.empty = s.full + a.stages * 8;
+    chain_start_next();
+    if (threadIdx.x == 128)
+        few_barriers(s.full, s.empty, a.stages);
+    __syncthreads();
+    if (threadIdx.x == 128)
+        feed<XR, BN>(&mx, &mw, a, s);
+    else if (threadIdx.x < 128)
+        compute<T, XR, BN>(a, s, raw + (staging - smem_address(raw)));
+#endif
+}
+
+template <typename T, int XR, int BN>
+static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+{
+    typedef few_shape<XR, BN> S;
+    auto kernel = matmul_few_tile<T, XR, BN>;
+    int blocks = div_up(w->k, TILE_K), stages = blocks < S::STAGES_MAX ? blocks : S::STAGES_MAX;
+    int r = cuda_allow_shared(c, (const void *)kernel, S::smem_bytes(S::STAGES_MAX));
+    if (r < 0)
+        return r;
+    CUtensorMap mx;
+    r = tensor_map(c, &mx, c->k.act, in->x, out->rows.n_max, w->k, in->ldx, XR);
+    if (r < 0)
+        return r;
+    struct few_args a = {{w->k, w->rows, *out}, stages};
+    chain_launch(c, kernel, dim3(div_up(w->rows, BN), div_up(out->rows.n_max, 64)), FEW_THREADS, S::smem_bytes(stages), mx, *few_map<BN>(w),
+                 a);
+    return launched(&c->k, "matmul_few_sm90");
+}
+
+static int rows_loaded(int m)
+{
+    return m <= 8 ? 8 : m <= 32 ? 32 : 64;
+}
+
+/* What the multiprocessor with the most tiles must bring in for each k block, in rows of x and of the weights. */
+static int tile_cost(const struct cuda_ctx *c, int m, int n, int bn)
+{
+    return div_up(div_up(m, 64) * div_up(n, bn), c->n_sm) * (rows_loaded(m) + bn);
+}
+
+/* The narrowest of the cheapest. SwiGLU pairs columns in groups of 16. */
+int matmul_few_width(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out)
+{
+    int m = out->rows.n_max, best = out->end == END_SWIGLU ? 16 : 8;
+    for (int bn = best * 2; bn <= 64; bn *= 2)
+        if (tile_cost(c, m, w->rows, bn) < tile_cost(c, m, w->rows, best))
+            best = bn;
+    return best;
+}
+
+int matmul_few_cost(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out)
+{
+    return tile_cost(c, out->rows.n_max, w->rows, matmul_few_width(c, w, out));
+}
+
+template <typename T, int XR>
+static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+{
+    switch (matmul_few_width(c, w, out)) {
+    case 8: return start<T, XR, 8>(c, in, w, out);
+    case 16: return start<T, XR, 16>(c, in, w, out);
+    case 32: return start<T, XR, 32>(c, in, w, out);
+    default: return start<T, XR, 64>(c, in, w, out);
+    }
+}
+
+template <typename T>
+static int choose_rows(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+{
+    switch (rows_loaded(out->rows.n_max)) {
+    case 8: return choose<T, 8>(c, in, w, out);
+    case 32: return choose<T, 32>(c, in, w, out);
+    default: return choose<T, 64>(c, in, w, out);
+    }
+}
+
+int matmul_few_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+{
+    return c->k.act == DTYPE_BF16 ? choose_rows<__nv_bfloat16>(c, in, w, out) : choose_rows<__half>(c, in, w, out);
+}

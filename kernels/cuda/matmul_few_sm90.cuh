@@ -1,0 +1,54 @@
+/* What the matmuls of few rows on Hopper share (matmul_few_sm90.cu has the idea): a ring whose length is known at run time, the products of one block of k, and the
+ * choice of the tile. */
+#pragma once
+#include "kernels/cuda/matmul_sm90.cuh"
+
+enum { FEW_THREADS = 160 }; /* four warps compute, the fifth feeds */
+
+#if HAVE_SM90
+
+struct few_ring {
+    int stage = 0, stages;
+    uint32_t phase = 0;
+    __device__ __forceinline__ few_ring(int n) : stages(n) {}
+    __device__ __forceinline__ void next()
+    {
+        if (++stage == stages) {
+            stage = 0;
+            phase ^= 1;
+        }
+    }
+};
+
+/* Thread 128: a full and an empty barrier for each stage. */
+__device__ __forceinline__ void few_barriers(uint32_t full, uint32_t empty, int stages)
+{
+    for (int i = 0; i < stages; i++) {
+        barrier_init(full + i * 8, 1);
+        barrier_init(empty + i * 8, 1);
+    }
+    barrier_init_fence();
+}
+
+/* Starts acc += x w^T of TILE_K columns, the first of all if `first`; all but these products are done when it returns. */
+template <typename T, int BN> __device__ __forceinline__ void few_multiply(float (&acc)[BN / 2], uint32_t x, uint32_t w, bool first)
+{
+    uint64_t dx = tile_k_major(x), dw = tile_k_major(w);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        wgmma<T, BN>::ss(acc, dx + i * 2, dw + i * 2, !first || i > 0);
+    wgmma_commit();
+    wgmma_wait<1>();
+}
+
+#endif
+
+/* The map of w with boxes of BN rows. */
+template <int BN> static inline const CUtensorMap *few_map(const struct kern_matrix *w)
+{
+    return BN == 8 ? &w->box8 : BN == 16 ? &w->box16 : BN == 32 ? &w->box32 : &w->box64;
+}
+
+/* Columns of a tile: 8, 16, 32 or 64. */
+int matmul_few_width(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out);
