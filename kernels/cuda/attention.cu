@@ -165,7 +165,8 @@ static int attention_cuda(struct kern_ctx *k, const struct kern_heads *hs, struc
                                .hd = hs->hd,
                                .n_runs = s->n_runs,
                                .n_max = s->all.n_max,
-                               .scale = scale};
+                               .scale = scale,
+                               .packed = s->all.n_dev != NULL};
     if (c->high && a.hd <= HIGH_HEAD)
         return attention_high(c, &a);
     if (k->act == DTYPE_F32)

@@ -14,6 +14,7 @@ struct attention_args {
     const int *sel, *sel_n, *run_start, *visible, *run_of;
     int layer, h, hk, hd, n_runs, n_max;
     float scale;
+    bool packed; /* rows are numbered among the executed ones; else run by run */
 };
 
 /* A query tile. The keys that its last row sees are those that any of its rows sees. */

@@ -130,13 +130,13 @@ __device__ __forceinline__ void feed_queries(const struct attention_args &a, con
     }
 }
 
-/* The tile of run i, whose one row is row i; without rows where that does not attend. Its loads wait for nothing but each other's addresses. */
+/* The tile of run i, of its one row; without rows where that does not attend. Unless rows are packed, it is row i, and no load waits for another's address. */
 __device__ __forceinline__ struct attention_tile only_tile(const struct attention_args &a, int i)
 {
     const struct kern_run *run = &a.runs[i];
-    int from = a.run_start[i], to = a.run_start[i + 1], visible = a.visible[i];
+    int from = a.run_start[i], to = a.run_start[i + 1], row = !a.packed ? i : to > from ? a.sel[from] : 0, visible = a.visible[row];
     int64_t slots = run->table_off + (int64_t)a.layer * run->table_cap;
-    return {i, 0, (to - from) * (a.h / a.hk), to > from ? visible : 0, slots};
+    return {row, 0, (to - from) * (a.h / a.hk), to > from ? visible : 0, slots};
 }
 
 /* The block's pieces one after the other, with their tiles. The first number is fixed, the others come from the counter, asked for one turn ahead; where there is no

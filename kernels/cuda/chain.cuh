@@ -44,6 +44,6 @@ static inline void chain_launch(struct cuda_ctx *c, void (*kernel)(P...), dim3 g
     to.dynamicSmemBytes = shared;
     to.stream = c->stream;
     to.attrs = &early;
-    to.numAttrs = c->chains ? 1 : 0;
+    to.numAttrs = c->chained ? 1 : 0;
     cudaLaunchKernelEx(&to, kernel, P(args)...);
 }

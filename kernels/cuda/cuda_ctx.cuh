@@ -70,7 +70,8 @@ struct cuda_ctx {
     int device, n_sm, smem_bytes; /* shared memory of a multiprocessor */
     enum cuda_level level;        /* the best kernels to use */
     bool chains;                  /* the device and its code can start a kernel early (chain.cuh) */
-    bool high;                    /* float32 products in terms of f16 */
+    bool chained; /* kernels are issued that do: those of a step of few rows (replay.cu); with many rows it costs more than it saves */
+    bool high;    /* float32 products in terms of f16 */
     struct {
         const void *kernel;
         int bytes;

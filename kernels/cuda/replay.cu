@@ -31,13 +31,21 @@ void cuda_drop_recordings(struct cuda_ctx *c)
     }
 }
 
+static int issue_chained(struct cuda_ctx *c, int (*issue)(void *arg), void *arg)
+{
+    c->chained = c->chains;
+    int code = issue(arg);
+    c->chained = false;
+    return code;
+}
+
 static int record(struct cuda_ctx *c, struct recording *r, int (*issue)(void *arg), void *arg)
 {
     cudaGraph_t graph = NULL;
     int code = CU(c, cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal));
     if (code < 0)
         return code;
-    code = issue(arg);
+    code = issue_chained(c, issue, arg);
     int ended = CU(c, cudaStreamEndCapture(c->stream, &graph));
     if (code >= 0)
         code = ended;
@@ -57,7 +65,7 @@ static int replay_cuda(struct kern_ctx *k, const void *key, size_t key_bytes, in
     bool seen = r->used > 0;
     r->used = ++c->n_replays;
     if (!seen)
-        return issue(arg);
+        return issue_chained(c, issue, arg);
     int code = r->graph ? 0 : record(c, r, issue, arg);
     return code < 0 ? code : CU(c, cudaGraphLaunch(r->graph, c->stream));
 }
