@@ -170,6 +170,20 @@ static const char *look_at_answer(const struct connections *c, struct connection
     return too_slow(c, one, now) ? "the answer was taken slower than --min-rate" : NULL;
 }
 
+static const char *look_at_body(const struct connections *c, struct connection *one, long long now)
+{
+    if (now - one->progress_ms >= 1000ll * c->o.idle_s)
+        return "nothing of the body came within --idle-timeout";
+    return too_slow(c, one, now) ? "the body came slower than --min-rate" : NULL;
+}
+
+/* Of a body or an answer: at the end of its period, or a tick from now. */
+static long long next_look(const struct connections *c, const struct connection *one, long long now)
+{
+    long long period = one->rate_ms + 1000ll * c->o.period_s;
+    return one->rate_ms >= 0 && period > now && period < now + TICK_MS ? period : now + TICK_MS;
+}
+
 static long long deadline(const struct connections *c, const struct connection *one)
 {
     return one->since_ms + 1000ll * (one->phase == CONNECTION_IDLE ? c->o.idle_s : c->o.header_s);
@@ -178,7 +192,7 @@ static long long deadline(const struct connections *c, const struct connection *
 /* Why it must close, or NULL; *ret_next is when to look again, if ever. */
 static const char *look_at(const struct connections *c, struct connection *one, long long now, long long *ret_next)
 {
-    *ret_next = now + TICK_MS;
+    const char *why;
     switch (one->phase) {
     case CONNECTION_OPENING:
     case CONNECTION_HEADERS:
@@ -189,12 +203,16 @@ static const char *look_at(const struct connections *c, struct connection *one, 
             return NULL;
         return one->phase == CONNECTION_IDLE ? "it was idle for --idle-timeout" : "its request did not come within --header-timeout";
     case CONNECTION_BODY:
-        if (now - one->progress_ms >= 1000ll * c->o.idle_s)
-            return "nothing of the body came within --idle-timeout";
-        return too_slow(c, one, now) ? "the body came slower than --min-rate" : NULL;
-    case CONNECTION_ANSWER: return look_at_answer(c, one, now);
-    case CONNECTION_WORK: *ret_next = -1; break;
+        why = look_at_body(c, one, now);
+        *ret_next = next_look(c, one, now);
+        return why;
+    case CONNECTION_ANSWER:
+        why = look_at_answer(c, one, now);
+        *ret_next = next_look(c, one, now);
+        return why;
+    case CONNECTION_WORK: break;
     }
+    *ret_next = -1;
     return NULL;
 }
 
