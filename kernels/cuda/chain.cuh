@@ -31,7 +31,7 @@ __device__ __forceinline__ void chain_enter()
     chain_wait();
 }
 
-/* As kernel<<<grid, block, shared, c->stream>>>(args...); launched() tells of failures. */
+/* As kernel<<<grid, block, shared, c->stream>>>(args...), which starts early in recorded steps (replay.cu) and nowhere else; launched() tells of failures. */
 template <typename... P, typename... A>
 static inline void chain_launch(struct cuda_ctx *c, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, const A &...args)
 {
