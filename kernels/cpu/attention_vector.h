@@ -28,6 +28,11 @@ struct work {
     uint64_t bad_values; /* keys of the block, by bit, whose V is not finite */
 } __attribute__((aligned(64)));
 
+static int whole_widths(int n)
+{
+    return (n + WIDTH - 1) / WIDTH * WIDTH;
+}
+
 static void load_head(float *dst, const void *src, enum dtype type, int hd)
 {
     if (type == DTYPE_F32)
@@ -48,7 +53,8 @@ static void begin(void *work, const struct attention_task *t)
     }
     memset(w->sum, 0, sizeof(w->sum[0]) * t->n_items);
     memset(w->out, 0, sizeof(float) * t->n_items * w->hd_pad);
-    memset(w->v, 0, sizeof(float) * KEYS * w->hd_pad);
+    if (w->hd_pad > w->hd) /* columns that no value fills */
+        memset(w->v, 0, sizeof(float) * KEYS * w->hd_pad);
 }
 
 /* Values that are not finite become 0, or they would reach items that do not see them (0 * NaN). Whether there were any. */
@@ -62,22 +68,62 @@ static bool clear_bad(float *v, int n)
     return bad;
 }
 
+static inline __m256 load_8(const void *p, enum dtype type, int i)
+{
+    if (type == DTYPE_F32)
+        return _mm256_loadu_ps((const float *)p + i);
+    __m128i half = _mm_loadu_si128((const void *)((const uint16_t *)p + i));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+
+/* dst[i][j] = r[j][i], rows of dst being KEYS apart. */
+static inline void store_transposed(float *dst, const __m256 r[8])
+{
+    __m256 pairs[8], fours[8];
+    for (int i = 0; i < 8; i += 2) {
+        pairs[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) {
+            fours[i + 2 * j] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0x44);
+            fours[i + 2 * j + 1] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0xee);
+        }
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(dst + i * KEYS, _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20));
+        _mm256_storeu_ps(dst + (i + 4) * KEYS, _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31));
+    }
+}
+
+/* Eight keys become columns of k. */
+static inline __attribute__((always_inline)) void pack_keys(float *k, const void *const keys[8], enum dtype type, int hd)
+{
+    for (int i = 0; i < hd; i += 8) {
+        __m256 r[8];
+        for (int j = 0; j < 8; j++)
+            r[j] = load_8(keys[j], type, i);
+        store_transposed(k + (size_t)i * KEYS, r);
+    }
+}
+
+/* Whole WIDTHs of keys, zeros where there is none; scores of other keys are not computed. Values: of the n keys. */
 static void pack(void *work, const struct attention_task *t, const int *table, int n)
 {
+    static const float zeros[MAX_HEAD];
     struct work *w = work;
-    float key[MAX_HEAD];
     w->bad_values = 0;
-    for (int j = 0; j < KEYS; j++) {
-        if (j < n) {
-            load_head(key, attention_key(t, table[j]), t->type, w->hd);
-            load_head(w->v + (size_t)j * w->hd_pad, attention_value(t, table[j]), t->type, w->hd);
-            w->bad_values |= (uint64_t)clear_bad(w->v + (size_t)j * w->hd_pad, w->hd) << j;
-        } else {
-            memset(key, 0, sizeof(float) * w->hd);
-            memset(w->v + (size_t)j * w->hd_pad, 0, sizeof(float) * w->hd);
-        }
-        for (int i = 0; i < w->hd; i++)
-            w->k[(size_t)i * KEYS + j] = key[i];
+    for (int first = 0; first < whole_widths(n); first += 8) {
+        const void *keys[8];
+        for (int j = 0; j < 8; j++)
+            keys[j] = first + j < n ? attention_key(t, table[first + j]) : zeros;
+        if (t->type == DTYPE_F32)
+            pack_keys(w->k + first, keys, DTYPE_F32, w->hd);
+        else
+            pack_keys(w->k + first, keys, DTYPE_BF16, w->hd);
+    }
+    for (int j = 0; j < n; j++) {
+        load_head(w->v + (size_t)j * w->hd_pad, attention_value(t, table[j]), t->type, w->hd);
+        w->bad_values |= (uint64_t)clear_bad(w->v + (size_t)j * w->hd_pad, w->hd) << j;
     }
 }
 
@@ -111,8 +157,13 @@ static void multiply(float *c, int ldc, const float *a, int lda, const float *b,
         int r = 0;
         for (; r + ROWS <= rows; r += ROWS)
             multiply_rows(c + (size_t)r * ldc + x, ldc, a + (size_t)r * lda, lda, b + x, ldb, n, ROWS);
-        for (; r < rows; r++)
-            multiply_rows(c + (size_t)r * ldc + x, ldc, a + (size_t)r * lda, lda, b + x, ldb, n, 1);
+        float *rest = c + (size_t)r * ldc + x;
+        if (rows - r == 3)
+            multiply_rows(rest, ldc, a + (size_t)r * lda, lda, b + x, ldb, n, 3);
+        else if (rows - r == 2)
+            multiply_rows(rest, ldc, a + (size_t)r * lda, lda, b + x, ldb, n, 2);
+        else if (rows - r == 1)
+            multiply_rows(rest, ldc, a + (size_t)r * lda, lda, b + x, ldb, n, 1);
     }
 }
 
@@ -153,8 +204,9 @@ static void soften(struct work *w, int item, float *s, int seen, float scale)
 static void run_tile(void *work, const struct attention_task *t, int first, int n, int key0)
 {
     struct work *w = work;
+    int keys = min_int(KEYS, t->items[first + n - 1].visible - key0); /* items see ever more keys */
     memset(w->score, 0, sizeof(w->score[0]) * n);
-    multiply(w->score[0], KEYS, w->q + (size_t)first * w->hd, w->hd, w->k, KEYS, w->hd, n, KEYS);
+    multiply(w->score[0], KEYS, w->q + (size_t)first * w->hd, w->hd, w->k, KEYS, w->hd, n, whole_widths(keys));
     for (int i = 0; i < n; i++) {
         int seen = t->items[first + i].visible - key0;
         if (seen > 0 && w->bad_values << (KEYS - min_int(seen, KEYS)))
@@ -164,8 +216,7 @@ static void run_tile(void *work, const struct attention_task *t, int first, int 
         else
             memset(w->score[i], 0, sizeof(w->score[i]));
     }
-    multiply(w->out + (size_t)first * w->hd_pad, w->hd_pad, w->score[0], KEYS, w->v, w->hd_pad,
-             min_int(KEYS, t->items[first + n - 1].visible - key0), n, w->hd_pad);
+    multiply(w->out + (size_t)first * w->hd_pad, w->hd_pad, w->score[0], KEYS, w->v, w->hd_pad, keys, n, w->hd_pad);
 }
 
 static void run(void *work, const struct attention_task *t, int first_tile, int key0)
