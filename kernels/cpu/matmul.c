@@ -2,6 +2,7 @@
 #include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/matrix.h"
 #include "kernels/cpu/ops.h"
+#include "kernels/cpu/weight_memory.h"
 #include <assert.h>
 #include <stdlib.h>
 
@@ -249,8 +250,12 @@ int cpu_matmul_reserve_as(struct cpu *c, const struct cpu_matmul *other)
 
 int cpu_matmul_new(struct cpu *c)
 {
+    size_t shares = sizeof(struct matmul_share) * (size_t)c->n_threads;
     c->matmul = calloc(1, sizeof(*c->matmul));
-    return c->matmul ? 0 : ERR_NOMEM;
+    if (!c->matmul || !(c->matmul->shares = aligned_alloc(alignof(struct matmul_share), shares)))
+        return ERR_NOMEM;
+    memset(c->matmul->shares, 0, shares);
+    return 0;
 }
 
 void cpu_matmul_free(struct cpu *c)
@@ -258,6 +263,8 @@ void cpu_matmul_free(struct cpu *c)
     if (!c->matmul)
         return;
     free(c->matmul->x);
+    free(c->matmul->shares);
+    weight_memory_drop(c->matmul->weights);
     for (int t = 0; t < c->n_threads; t++)
         free(c->matmul->out[t]);
     free(c->matmul);

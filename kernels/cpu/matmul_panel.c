@@ -17,21 +17,13 @@ struct task_grid {
     int panels, panel_tasks; /* panels of a task; tasks along n */
 };
 
-static const struct panel_kernel *kernel_of(const struct kern_matrix *w)
-{
-    return w->state;
-}
-static int steps_of(const struct kern_matrix *w)
-{
-    return (w->k + K_STEP - 1) / K_STEP;
-}
 static size_t term_size(const struct kern_matrix *w)
 {
-    return (size_t)steps_of(w) * ROWS * K_STEP;
+    return (size_t)panel_steps(w) * ROWS * K_STEP;
 }
 static size_t group_bytes(const struct kern_matrix *w)
 {
-    return term_size(w) * kernel_of(w)->x_terms * dtype_size(w->x_type);
+    return term_size(w) * panel_kernel_of(w)->x_terms * dtype_size(w->x_type);
 }
 
 /* ---- weights ---- */
@@ -51,20 +43,6 @@ static const struct panel_kernel *choose(const struct cpu *c, const struct kern_
     return bf16 ? &panel_avx2_wbf16 : &panel_avx2_wf32;
 }
 
-static enum dtype packed_type(const struct kern_matrix *w)
-{
-    return kernel_of(w)->x_type == DTYPE_BF16 ? DTYPE_BF16 : w->weight_type;
-}
-static size_t panel_size(const struct kern_matrix *w)
-{
-    return (size_t)steps_of(w) * STEP_SIZE;
-}
-
-static char *panel_at(const struct kern_matrix *w, int term, int p)
-{
-    return (char *)w->packed + ((size_t)term * w->n_panels + p) * panel_size(w) * dtype_size(packed_type(w));
-}
-
 static int plan(struct cpu *c, struct kern_matrix *w)
 {
     if (c->level < CPU_AVX2)
@@ -74,7 +52,7 @@ static int plan(struct cpu *c, struct kern_matrix *w)
     w->x_type = kernel->x_type;
     w->tile = ROWS;
     w->panel = PANEL;
-    w->packed_bytes = (size_t)((w->n + PANEL - 1) / PANEL) * kernel->w_terms * panel_size(w) * dtype_size(packed_type(w));
+    w->packed_bytes = (size_t)((w->n + PANEL - 1) / PANEL) * kernel->w_terms * panel_bytes(w);
     w->x_scratch = CHUNK / ROWS * group_bytes(w);
     w->out_scratch = sizeof(float) * BLOCK_ROWS * PANEL;
     return 0;
@@ -127,8 +105,8 @@ static void pack_bf16(uint16_t *panel, int lane, int first, int n, const uint16_
 static void clear_padding(const struct kern_matrix *w, int p)
 {
     if (matrix_panel_columns(w, p) < PANEL || w->k % K_STEP)
-        for (int t = 0; t < kernel_of(w)->w_terms; t++)
-            memset(panel_at(w, t, p), 0, panel_size(w) * dtype_size(packed_type(w)));
+        for (int t = 0; t < panel_kernel_of(w)->w_terms; t++)
+            memset(panel_at(w, t, p), 0, panel_bytes(w));
 }
 
 static void pack(struct kern_matrix *w, int p, int c, int first, int n, const void *src)
@@ -136,7 +114,7 @@ static void pack(struct kern_matrix *w, int p, int c, int first, int n, const vo
     int lane = lane_of(w, p, c);
     if (!c && !first)
         clear_padding(w, p);
-    if (kernel_of(w)->w_terms == 3)
+    if (panel_kernel_of(w)->w_terms == 3)
         pack_split(w, p, lane, first, n, src);
     else if (w->weight_type == DTYPE_BF16)
         pack_bf16((uint16_t *)panel_at(w, 0, p), lane, first, n, src);
@@ -178,8 +156,8 @@ static void pack_group(void *arg, int group, int thread)
     const struct matmul_job *job = t->job;
     int ids[ROWS], n = group_rows(t, group, ids);
     for (int i = 0; i < n; i++)
-        t->kernel->pack_row(group_at(t, group), term_size(job->w), i, act_at(job->x, job->x_type, (size_t)ids[i] * job->ldx), job->x_type,
-                            job->w->k);
+        t->kernel->pack_row(group_at(t, group), term_size(job->w), ROWS, i, act_at(job->x, job->x_type, (size_t)ids[i] * job->ldx),
+                            job->x_type, job->w->k);
 }
 
 /* A block of steps of one panel in one pass. */
@@ -191,7 +169,7 @@ struct block {
 static void run_block(const struct task_grid *t, float *acc, struct block s, int group0, int groups)
 {
     const struct panel_kernel *kernel = t->kernel;
-    size_t w_step = STEP_SIZE * dtype_size(packed_type(t->job->w)), x_step = ROWS * K_STEP * dtype_size(kernel->x_type);
+    size_t w_step = STEP_SIZE * dtype_size(panel_type(t->job->w)), x_step = ROWS * K_STEP * dtype_size(kernel->x_type);
     const char *w = panel_at(t->job->w, kernel->pass[s.pass].w_term, s.panel) + s.step * w_step;
     size_t x_offset = ((size_t)kernel->pass[s.pass].x_term * t->n_steps + s.step) * x_step;
     int step_lines = w_step / LINE, ahead = (step_lines + groups - 1) / groups; /* the next block, spread over the groups */
@@ -245,8 +223,12 @@ static void run_chunk(struct task_grid *t)
 
 static void run(struct cpu *c, const struct matmul_job *job)
 {
-    struct task_grid t = {.c = c, .job = job, .kernel = kernel_of(job->w), .n_steps = steps_of(job->w)};
+    struct task_grid t = {.c = c, .job = job, .kernel = panel_kernel_of(job->w), .n_steps = panel_steps(job->w)};
     int count = rows_count(job->rows);
+    if (count <= ROWS && t.kernel->stream) {
+        matmul_stream(c, job, count);
+        return;
+    }
     for (t.first = 0; t.first < count; t.first += CHUNK) {
         t.count = min_int(CHUNK, count - t.first);
         run_chunk(&t);

@@ -1,10 +1,10 @@
 /* Making matrices: the choice of who packs one, conversion of the stored values, the check that they are finite, embedding rows. */
 #include "kernels/cpu/matrix.h"
 #include "kernels/cpu/ops.h"
+#include "kernels/cpu/weight_memory.h"
 #include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 /* In order of preference; the last accepts everything. */
 static const struct cpu_matrix_ops *const candidates[] = {
@@ -133,17 +133,6 @@ static enum dtype weight_type(const struct cpu *c, enum matrix_kind kind, const 
     return kind == MATRIX_ACCURATE && !bf16 ? DTYPE_F32 : f32 ? DTYPE_F32 : DTYPE_BF16;
 }
 
-/* Large ones in huge pages where there are any: fewer faults while they are packed, fewer misses when they are read. */
-static void *alloc_packed(size_t bytes)
-{
-    enum { HUGE_PAGE = 2 << 20 };
-    size_t align = bytes < 4 * HUGE_PAGE ? 64 : HUGE_PAGE;
-    void *p = aligned_alloc(align, (bytes + align - 1) / align * align);
-    if (p && align == HUGE_PAGE)
-        madvise(p, bytes, MADV_HUGEPAGE);
-    return p;
-}
-
 static int plan(struct cpu *c, struct kern_matrix *w, struct err *err)
 {
     for (int i = 0; i < N_CANDIDATES; i++) {
@@ -156,7 +145,7 @@ static int plan(struct cpu *c, struct kern_matrix *w, struct err *err)
         if (r < 0)
             return err_set(err, r, "%s refused a %d x %d matrix", w->ops->name, w->n, w->k);
         w->n_panels = (w->n + w->panel - 1) / w->panel;
-        w->packed = alloc_packed(w->packed_bytes);
+        w->packed = weight_memory_take(&c->matmul->weights, w->packed_bytes, &w->block);
         if (!w->packed || cpu_matmul_reserve(c, w) < 0)
             return err_set(err, ERR_NOMEM, "out of memory for a %d x %d matrix", w->n, w->k);
         return 0;
@@ -168,7 +157,7 @@ static void matrix_free(struct kern_ctx *k, struct kern_matrix *w)
 {
     if (!w)
         return;
-    free(w->packed);
+    weight_memory_drop(w->block);
     free(w->bias);
     free(w);
 }

@@ -9,8 +9,11 @@
  * A level adds a way to multiply by adding a `struct cpu_matrix_ops` to the list in matrix.c; the first that accepts a matrix packs it. */
 #pragma once
 #include "kernels/cpu/cpu.h"
+#include <stdalign.h>
+#include <stdatomic.h>
 
 struct matmul_job;
+struct weight_block; /* weight_memory.h */
 
 struct cpu_matrix_ops {
     const char *name;
@@ -36,7 +39,8 @@ struct kern_matrix {
     int tile, panel;        /* rows of a tile; packed columns of a panel (even for GATE_UP) */
     int n_panels;
     const struct cpu_matrix_ops *ops;
-    void *packed; /* 64-byte aligned, packed_bytes */
+    void *packed;               /* 64-byte aligned, packed_bytes */
+    struct weight_block *block; /* what holds it */
     size_t packed_bytes;
     size_t x_scratch;   /* bytes that `run` needs at cpu_matmul.x, and in cpu_matmul.out of each thread; */
     size_t out_scratch; /* 0: what the driver of matmul.c needs */
@@ -74,12 +78,18 @@ static inline int matrix_source_row(const struct kern_matrix *w, int p, int c)
     return c < half ? first / 2 + c : w->n / 2 + first / 2 + c - half;
 }
 
+struct matmul_share {
+    alignas(64) atomic_uint_least64_t range;
+};
+
 /* Scratch that all matmuls of a context share: gathered rows and tile results, grown when a matrix is made. */
 struct cpu_matmul {
     void *x; /* gathered rows of one block: [MATMUL_BLOCK_ROWS, k], or what `run` makes of them */
     size_t x_bytes;
     float *out[CPU_MAX_THREADS]; /* [tile, panel] a thread, or what `run` needs */
     size_t out_bytes[CPU_MAX_THREADS];
+    struct matmul_share *shares;  /* [threads]: panels that matmul_stream.c still has to multiply */
+    struct weight_block *weights; /* where the next matrix goes */
 };
 
 enum { MATMUL_BLOCK_ROWS = 512 };

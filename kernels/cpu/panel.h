@@ -14,6 +14,7 @@
 #pragma once
 #include "kernels/cpu/matrix.h"
 
+enum { STREAM_AHEAD = 2048 }; /* bytes: what a core reads while memory answers, and few enough for its first cache */
 enum { PANEL = 32, K_STEP = 32, ROWS = 32, STEP_SIZE = PANEL * K_STEP, MAX_PASSES = 6 };
 
 /* One level's way to run a matrix of one layout. Pointers to c are 64-byte aligned; a, b as laid out above. */
@@ -26,14 +27,42 @@ struct panel_kernel {
         signed char x_term, w_term;
     } pass[MAX_PASSES];
     void (*begin)(void); /* once a task; NULL: nothing */
-    /* Row `row` of a group (terms lie term_size elements apart) from k values of src. */
-    void (*pack_row)(void *dst, size_t term_size, int row, const void *src, enum dtype src_type, int k);
+    /* Row `row` of a group of `rows` (terms lie term_size elements apart) from k values of src. */
+    void (*pack_row)(void *dst, size_t term_size, int rows, int row, const void *src, enum dtype src_type, int k);
     /* c[ROWS, PANEL] = (first ? 0 : c) + x w over `steps` steps, for rows 0..rows-1 (others may be written). Meanwhile the cache lines
      * from `ahead` on are fetched, ahead_lines a step. */
     void (*block)(float *c, const void *x, const void *w, int steps, int rows, bool first, const char *ahead, int ahead_lines);
+    /* A whole panel for at most ROWS rows, with the weights from memory: c[rows, PANEL] = x w over all steps, lines being fetched STREAM_AHEAD
+     * bytes before they are used. x: [step][rows][K_STEP]. The same chains as block's. NULL: few rows are no different. */
+    void (*stream)(float *c, const void *x, const void *w, int steps, int rows);
     /* The epilogue of `job` for rows row_ids[0..rows-1], whose sums are c[rows, PANEL]. */
     void (*finish)(const struct matmul_job *job, const float *c, int panel, const int *row_ids, int rows);
 };
 
 extern const struct panel_kernel panel_amx, panel_amx_accurate, panel_amx_accurate3, panel_avx512bf16;
 extern const struct panel_kernel panel_avx512_wbf16, panel_avx512_wf32, panel_avx2_wbf16, panel_avx2_wf32;
+
+static inline const struct panel_kernel *panel_kernel_of(const struct kern_matrix *w)
+{
+    return w->state;
+}
+static inline int panel_steps(const struct kern_matrix *w)
+{
+    return (w->k + K_STEP - 1) / K_STEP;
+}
+static inline enum dtype panel_type(const struct kern_matrix *w)
+{
+    return panel_kernel_of(w)->x_type == DTYPE_BF16 ? DTYPE_BF16 : w->weight_type;
+}
+static inline size_t panel_bytes(const struct kern_matrix *w)
+{
+    return (size_t)panel_steps(w) * STEP_SIZE * dtype_size(panel_type(w));
+}
+
+static inline char *panel_at(const struct kern_matrix *w, int term, int p)
+{
+    return (char *)w->packed + ((size_t)term * w->n_panels + p) * panel_bytes(w);
+}
+
+/* The product of a job of 1 to ROWS rows, for kernels that have `stream` (matmul_stream.c). */
+void matmul_stream(struct cpu *c, const struct matmul_job *job, int rows);

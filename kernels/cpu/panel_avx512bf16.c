@@ -9,16 +9,22 @@ static inline __m512bh pairs_of(const uint16_t *p)
     return (__m512bh)_mm512_loadu_si512(p);
 }
 
-static inline __attribute__((always_inline)) void multiply_rows(float *c, const uint16_t *x, const uint16_t *w, int steps, const int rows,
-                                                                bool first)
+/* x_step: elements from one step of the rows to the next. fetch: also the lines of the weights that come STREAM_AHEAD later. */
+static inline __attribute__((always_inline)) void multiply_rows(float *c, const uint16_t *x, int x_step, const uint16_t *w, int steps,
+                                                                const int rows, bool first, const bool fetch)
 {
     __m512 acc[FULL_ROWS][2];
     for (int r = 0; r < rows; r++)
         for (int h = 0; h < 2; h++)
             acc[r][h] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(c + r * PANEL + h * 16);
-    for (int s = 0; s < steps; s++, x += ROWS * K_STEP, w += STEP_SIZE)
+    for (int s = 0; s < steps; s++, x += x_step, w += STEP_SIZE)
         for (int i = 0; i < K_STEP; i += 2) {
             __m512bh w0 = pairs_of(w + i * 16), w1 = pairs_of(w + HALF + i * 16);
+            if (fetch) {
+                __builtin_prefetch((const char *)w + STREAM_AHEAD + i * 64); /* in the order in which lines lie */
+                __builtin_prefetch((const char *)w + STREAM_AHEAD + i * 64 + 64);
+                __asm__ volatile("" ::: "memory"); /* they stay between the loads */
+            }
             for (int r = 0; r < rows; r++) {
                 /* a load and a broadcast: clang 16 crashes at set1_epi32 here */
                 __m512bh xv = (__m512bh)_mm512_broadcastd_epi32(_mm_loadu_si32(x + r * K_STEP + i));
@@ -31,17 +37,37 @@ static inline __attribute__((always_inline)) void multiply_rows(float *c, const 
             _mm512_storeu_ps(c + r * PANEL + h * 16, acc[r][h]);
 }
 
-static void block(float *c, const void *xp, const void *w, int steps, int rows, bool first, const char *ahead, int ahead_lines)
+/* Rows from `r` on, whose weights are in the cache. */
+static void multiply_rest(float *c, const uint16_t *x, int x_step, const uint16_t *w, int steps, int r, int rows, bool first)
 {
-    const uint16_t *x = xp;
-    int r = 0;
-    prefetch_lines(ahead, steps * ahead_lines);
     for (; r + FULL_ROWS <= rows; r += FULL_ROWS)
-        multiply_rows(c + r * PANEL, x + r * K_STEP, w, steps, FULL_ROWS, first);
+        multiply_rows(c + r * PANEL, x + r * K_STEP, x_step, w, steps, FULL_ROWS, first, false);
     for (; r + 2 <= rows; r += 2)
-        multiply_rows(c + r * PANEL, x + r * K_STEP, w, steps, 2, first);
+        multiply_rows(c + r * PANEL, x + r * K_STEP, x_step, w, steps, 2, first, false);
     for (; r < rows; r++)
-        multiply_rows(c + r * PANEL, x + r * K_STEP, w, steps, 1, first);
+        multiply_rows(c + r * PANEL, x + r * K_STEP, x_step, w, steps, 1, first, false);
+}
+
+static void block(float *c, const void *x, const void *w, int steps, int rows, bool first, const char *ahead, int ahead_lines)
+{
+    prefetch_lines(ahead, steps * ahead_lines);
+    multiply_rest(c, x, ROWS * K_STEP, w, steps, 0, rows, first);
+}
+
+static void stream(float *c, const void *xp, const void *wp, int steps, int rows)
+{
+    const uint16_t *x = xp, *w = wp;
+    int x_step = rows * K_STEP, size = rows <= FULL_ROWS ? steps : BLOCK_STEPS;
+    for (int s = 0; s < steps; s += size, x += size * x_step, w += (size_t)size * STEP_SIZE) {
+        int n = min_int(size, steps - s), done = rows >= FULL_ROWS ? FULL_ROWS : rows >= 2 ? 2 : 1;
+        if (done == FULL_ROWS)
+            multiply_rows(c, x, x_step, w, n, FULL_ROWS, !s, true);
+        else if (done == 2)
+            multiply_rows(c, x, x_step, w, n, 2, !s, true);
+        else
+            multiply_rows(c, x, x_step, w, n, 1, !s, true);
+        multiply_rest(c, x, x_step, w, n, done, rows, !s);
+    }
 }
 
 const struct panel_kernel panel_avx512bf16 = {
@@ -52,5 +78,6 @@ const struct panel_kernel panel_avx512bf16 = {
     .n_passes = 1,
     .pack_row = panel_pack_row_bf16,
     .block = block,
+    .stream = stream,
     .finish = panel_finish_rows,
 };

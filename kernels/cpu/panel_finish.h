@@ -129,10 +129,10 @@ static inline void pack_f32(float *dst, const void *src, enum dtype type, int n)
         dst[i] = 0;
 }
 
-static inline void panel_pack_row_f32(void *dst, size_t term_size, int row, const void *src, enum dtype src_type, int k)
+static inline void panel_pack_row_f32(void *dst, size_t term_size, int rows, int row, const void *src, enum dtype src_type, int k)
 {
     for (int i = 0; i < k; i += K_STEP) {
-        float *d = (float *)dst + (size_t)(i / K_STEP) * ROWS * K_STEP + row * K_STEP;
+        float *d = (float *)dst + ((size_t)(i / K_STEP) * rows + row) * K_STEP;
         int n = k - i < K_STEP ? k - i : K_STEP;
         if (src_type == DTYPE_F32 && n == K_STEP)
             pack_f32(d, act_at(src, DTYPE_F32, i), DTYPE_F32, K_STEP);
@@ -143,12 +143,12 @@ static inline void panel_pack_row_f32(void *dst, size_t term_size, int row, cons
     }
 }
 
-static inline void panel_pack_row_bf16(void *dst, size_t term_size, int row, const void *src, enum dtype src_type, int k)
+static inline void panel_pack_row_bf16(void *dst, size_t term_size, int rows, int row, const void *src, enum dtype src_type, int k)
 {
     uint16_t *d = (uint16_t *)dst + row * K_STEP;
     const uint16_t *s = src;
     int full = k / K_STEP * K_STEP;
-    for (int i = 0; i < full; i += K_STEP, d += ROWS * K_STEP)
+    for (int i = 0; i < full; i += K_STEP, d += (size_t)rows * K_STEP)
         memcpy(d, s + i, K_STEP * sizeof(*d));
     if (full < k) {
         memset(d, 0, K_STEP * sizeof(*d));
@@ -169,11 +169,11 @@ static inline void split3(uint16_t *hi, uint16_t *mid, uint16_t *lo, const float
     }
 }
 
-static inline void panel_pack_row_split3(void *dst, size_t term_size, int row, const void *src, enum dtype src_type, int k)
+static inline void panel_pack_row_split3(void *dst, size_t term_size, int rows, int row, const void *src, enum dtype src_type, int k)
 {
     const float *x = src;
     for (int i = 0; i < k; i += K_STEP) {
-        uint16_t *d = (uint16_t *)dst + (size_t)(i / K_STEP) * ROWS * K_STEP + row * K_STEP;
+        uint16_t *d = (uint16_t *)dst + ((size_t)(i / K_STEP) * rows + row) * K_STEP;
         float tail[K_STEP] = {0};
         bool full = k - i >= K_STEP;
         if (!full)

@@ -5,82 +5,160 @@
 #include "kernels/cpu/simd.h"
 
 enum {
-    VECTORS = 2, /* of outputs, held at once */
+    VECTORS = 2, /* of outputs, held at once for several rows */
     WIDTH = VECTORS * VL,
     FULL_ROWS = VL == 16 ? 8 : 4, /* rows held at once: what the registers hold */
+    FEW_ROWS = VL == 16 ? 0 : 2,  /* with so many the registers hold all of a panel: more chains hide the latency of one */
     VECTOR_BLOCK_STEPS = 8,
 };
 
-/* The inputs i of step-row-major x, for `rows` rows: acc += x[row][i] w. */
-#define ACCUMULATE(i, w)                               \
-    for (int r = 0; r < rows; r++) {                   \
-        vf xv = vf_set(x[r * K_STEP + (i)]);           \
-        for (int v = 0; v < VECTORS; v++)              \
-            acc[r][v] = vf_fma(xv, (w)[v], acc[r][v]); \
-    }
+/* acc[row][v] += x[row][i] w for the outputs of vector v. */
+#define ACCUMULATE(i, w, v)        \
+    for (int r = 0; r < rows; r++) \
+        acc[r][v] = vf_fma(vf_set(x[r * K_STEP + (i)]), w, acc[r][v]);
 
-/* Rows and type are constants where it is called, so the accumulators are registers. */
-static inline __attribute__((always_inline)) void multiply_rows(float *c, const float *x, const char *w, enum dtype type, int col,
-                                                                int steps, const int rows, bool first)
+/* The barrier keeps them between the loads: gcc would gather all of a step's at its beginning, which memory answers at half the rate. */
+static inline __attribute__((always_inline)) void fetch_lines(const void *from, int n)
 {
-    vf acc[FULL_ROWS][VECTORS];
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < VECTORS; v++)
-            acc[r][v] = first ? vf_set(0) : vf_load(c + r * PANEL + col + v * VL);
-    for (int s = 0; s < steps; s++, x += ROWS * K_STEP) {
-        if (type == DTYPE_F32) {
-            const float *ws = (const float *)w + (size_t)s * STEP_SIZE + col;
-            for (int i = 0; i < K_STEP; i++) {
-                vf wv[VECTORS];
-                for (int v = 0; v < VECTORS; v++)
-                    wv[v] = vf_load(ws + i * PANEL + v * VL);
-                ACCUMULATE(i, wv);
-            }
-        } else {
-            const uint16_t *ws = (const uint16_t *)w + (size_t)s * STEP_SIZE;
-            for (int i = 0; i < K_STEP; i += 2) {
-                vf even[VECTORS], odd[VECTORS];
-                for (int v = 0; v < VECTORS; v++) {
-                    int lane = col + v * VL;
-                    vf_load_pairs(ws + lane / 16 * (STEP_SIZE / 2) + i * 16 + lane % 16 * 2, &even[v], &odd[v]);
-                }
-                ACCUMULATE(i, even);
-                ACCUMULATE(i + 1, odd);
-            }
+    for (int i = 0; i < n; i++)
+        __builtin_prefetch((const char *)from + STREAM_AHEAD + i * 64);
+    if (n)
+        __asm__ volatile("" ::: "memory");
+}
+
+static inline __attribute__((always_inline)) void step_f32(vf acc[][PANEL / VL], const float *x, const float *w, const int rows,
+                                                           const int vectors, const bool fetch)
+{
+    for (int i = 0; i < K_STEP; i++, w += PANEL) {
+        fetch_lines(w, fetch ? 2 : 0);
+        for (int v = 0; v < vectors; v++) {
+            vf wv = vf_load(w + v * VL);
+            ACCUMULATE(i, wv, v);
         }
     }
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < VECTORS; v++)
-            vf_store(c + r * PANEL + col + v * VL, acc[r][v]);
 }
 
-static inline __attribute__((always_inline)) void multiply_block(float *c, const float *x, const char *w, enum dtype type, int steps,
-                                                                 int rows, bool first)
+/* Lines are fetched in the order in which they lie, though both halves of a step are read side by side: what the CPU foresees by itself goes by
+ * that order. */
+static inline __attribute__((always_inline)) void step_bf16(vf acc[][PANEL / VL], const float *x, const uint16_t *w, const int rows,
+                                                            const int vectors, const bool fetch)
 {
-    for (int col = 0; col < PANEL; col += WIDTH) {
-        int r = 0;
-        for (; r + FULL_ROWS <= rows; r += FULL_ROWS)
-            multiply_rows(c + r * PANEL, x + r * K_STEP, w, type, col, steps, FULL_ROWS, first);
-        for (; r + 2 <= rows; r += 2)
-            multiply_rows(c + r * PANEL, x + r * K_STEP, w, type, col, steps, 2, first);
-        for (; r < rows; r++)
-            multiply_rows(c + r * PANEL, x + r * K_STEP, w, type, col, steps, 1, first);
+    for (int i = 0; i < K_STEP; i += 2) {
+        fetch_lines((const char *)w + i * 64, fetch ? 2 : 0);
+        for (int v = 0; v < vectors; v++) {
+            vf even, odd;
+            vf_load_pairs(w + i * 16 + v * VL / 16 * (STEP_SIZE / 2) + v * VL % 16 * 2, &even, &odd);
+            ACCUMULATE(i, even, v);
+            ACCUMULATE(i + 1, odd, v);
+        }
     }
 }
 
-static void block_wf32(float *c, const void *x, const void *w, int steps, int rows, bool first, const char *ahead, int ahead_lines)
+/* What a call multiplies: `steps` steps of columns from `col` on, with rows of x whose steps lie x_step elements apart. */
+struct product {
+    float *c;
+    const float *x;
+    const char *w;
+    enum dtype type;
+    int col, steps, x_step;
+    bool first;
+};
+
+/* Rows, vectors, type and fetch are constants where it is called, so the accumulators are registers. */
+static inline __attribute__((always_inline)) void multiply_rows(struct product p, int row, const int rows, const int vectors,
+                                                                const bool fetch)
 {
-    prefetch_lines(ahead, steps * ahead_lines);
-    multiply_block(c, x, w, DTYPE_F32, steps, rows, first);
+    vf acc[FULL_ROWS][PANEL / VL];
+    float *c = p.c + row * PANEL + p.col;
+    const float *x = p.x + row * K_STEP;
+    size_t offset = p.type == DTYPE_F32 ? p.col : p.col / 16 * (STEP_SIZE / 2); /* p.col is a multiple of 16 */
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++)
+            acc[r][v] = p.first ? vf_set(0) : vf_load(c + r * PANEL + v * VL);
+    for (int s = 0; s < p.steps; s++, x += p.x_step)
+        if (p.type == DTYPE_F32)
+            step_f32(acc, x, (const float *)p.w + (size_t)s * STEP_SIZE + offset, rows, vectors, fetch);
+        else
+            step_bf16(acc, x, (const uint16_t *)p.w + (size_t)s * STEP_SIZE + offset, rows, vectors, fetch);
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++)
+            vf_store(c + r * PANEL + v * VL, acc[r][v]);
 }
 
-static void block_wbf16(float *c, const void *x, const void *w, int steps, int rows, bool first, const char *ahead, int ahead_lines)
+/* Rows from `row` on, FULL_ROWS at a time. */
+static inline __attribute__((always_inline)) void multiply_rest(struct product p, int row, int rows)
 {
-    prefetch_lines(ahead, steps * ahead_lines);
-    multiply_block(c, x, w, DTYPE_BF16, steps, rows, first);
+    for (; row + FULL_ROWS <= rows; row += FULL_ROWS)
+        multiply_rows(p, row, FULL_ROWS, VECTORS, false);
+    for (; row + 2 <= rows; row += 2)
+        multiply_rows(p, row, 2, VECTORS, false);
+    for (; row < rows; row++)
+        multiply_rows(p, row, 1, VECTORS, false);
 }
 
-#define PANEL_VECTOR(which)                \
+static inline __attribute__((always_inline)) void multiply_block(struct product p, int rows)
+{
+    for (p.col = 0; p.col < PANEL; p.col += WIDTH)
+        multiply_rest(p, 0, rows);
+}
+
+/* The first rows with the first columns, for which the weights come from memory; all others find them in the cache. */
+static inline __attribute__((always_inline)) void stream_block(struct product p, int rows)
+{
+    int done = rows >= FULL_ROWS ? FULL_ROWS : rows >= 2 ? 2 : 1;
+    if (done == FULL_ROWS)
+        multiply_rows(p, 0, FULL_ROWS, VECTORS, true);
+    else if (done == 2)
+        multiply_rows(p, 0, 2, VECTORS, true);
+    else
+        multiply_rows(p, 0, 1, VECTORS, true);
+    multiply_rest(p, done, rows);
+    for (p.col = WIDTH; p.col < PANEL; p.col += WIDTH)
+        multiply_rest(p, 0, rows);
+}
+
+/* One or two rows by a whole panel; where WIDTH is a panel already, nothing is left of the choice. */
+static inline __attribute__((always_inline)) bool stream_few(struct product p, int rows)
+{
+    enum { ALL = PANEL / VL };
+    if (rows > FEW_ROWS)
+        return false;
+    if (rows == 1)
+        multiply_rows(p, 0, 1, ALL, true);
+    else
+        multiply_rows(p, 0, 2, ALL, true);
+    return true;
+}
+
+static inline __attribute__((always_inline)) void stream_panel(float *c, const float *x, const char *w, enum dtype type, int steps,
+                                                               int rows)
+{
+    struct product p = {.c = c, .x = x, .w = w, .type = type, .steps = steps, .x_step = rows * K_STEP, .first = true};
+    if (stream_few(p, rows))
+        return;
+    for (int s = 0; s < steps; s += p.steps, p.first = false) {
+        p.steps = steps - s < VECTOR_BLOCK_STEPS ? steps - s : VECTOR_BLOCK_STEPS;
+        p.x = x + (size_t)s * p.x_step;
+        p.w = w + (size_t)s * STEP_SIZE * (type == DTYPE_F32 ? 4 : 2);
+        stream_block(p, rows);
+    }
+}
+
+#define PANEL_BLOCK(name, type_)                                                                                                          \
+    static void block_##name(float *c, const void *x, const void *w, int steps, int rows, bool first, const char *ahead, int ahead_lines) \
+    {                                                                                                                                     \
+        struct product p = {.c = c, .x = x, .w = w, .type = type_, .steps = steps, .x_step = ROWS * K_STEP, .first = first};              \
+        prefetch_lines(ahead, steps *ahead_lines);                                                                                        \
+        multiply_block(p, rows);                                                                                                          \
+    }                                                                                                                                     \
+    static void stream_##name(float *c, const void *x, const void *w, int steps, int rows)                                                \
+    {                                                                                                                                     \
+        stream_panel(c, x, w, type_, steps, rows);                                                                                        \
+    }
+PANEL_BLOCK(wf32, DTYPE_F32)
+PANEL_BLOCK(wbf16, DTYPE_BF16)
+
+#define PANEL_VECTOR(name)                 \
     {                                      \
         .x_type = DTYPE_F32,               \
         .x_terms = 1,                      \
@@ -88,6 +166,7 @@ static void block_wbf16(float *c, const void *x, const void *w, int steps, int r
         .block_steps = VECTOR_BLOCK_STEPS, \
         .n_passes = 1,                     \
         .pack_row = panel_pack_row_f32,    \
-        .block = which,                    \
+        .block = block_##name,             \
+        .stream = stream_##name,           \
         .finish = panel_finish_rows,       \
     }
