@@ -76,6 +76,11 @@ int http_in_flight(const struct http_server *h)
     return atomic_load(&((struct http_server *)h)->in_flight);
 }
 
+int http_most_in_flight(struct http_server *h)
+{
+    return atomic_exchange(&h->most_in_flight, http_in_flight(h));
+}
+
 int http_idle_fd(const struct http_server *h)
 {
     return h->idle;
