@@ -5,8 +5,9 @@ Starts `dtrnet serve` and holds many connections to it at once: scores, texts, s
 middle of a request or of an answer, that close one half, or that send slowly. Before that every request is asked alone; while it lasts each
 answer must be that one to the bit, or one that the policy names: 503 with Retry-After. No request may wait longer than --wait, and in the
 end nothing may be left over. Memory is judged without what fills once and stays, the rows of K and V that the server holds and the stacks
-of its threads: the rest must be as large in the last quarter of the time as in the second, and ten seconds after the last client has left
-it must be what it was before the first. Prints a line every ten seconds and a summary; exit status 1 if something was not as it must be.
+of its threads. Of the rest the heap, which follows the requests under way, is bounded for each client, what lies outside of it must be as
+large in the last quarter of the time as in the second, and ten seconds after the last client has left all must be as before the first.
+Prints a line every ten seconds and a summary; exit status 1 if something was not as it must be.
 
 usage: soak.py [--seconds 600] [--connections 1000] [--pause 2] [--wait 120] [--program build/dtrnet] [--model DIR] [--seed 1]
                [--any-memory] [FLAGS FOR SERVE]
@@ -34,6 +35,7 @@ from typing import Any, NamedTuple
 from resident import resident
 
 ROOT = Path(__file__).resolve().parents[2]
+HEAP_KIB = 128  # what the requests under way of one client may hold; a burst's memory stays in the heap until a quarter of it is left
 VOLATILE = {"id", "created", "computed_tokens", "cached_tokens"}
 KINDS = {"whole": 78, "leave while asking": 5, "leave while answered": 7, "half closed": 3, "slow": 5, "refused bytes": 2}
 
@@ -116,10 +118,11 @@ class Soak:
         return await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 22)
 
     async def ask_alone(self) -> None:
-        """Fills `want`, one request after the other; before that one of whole steps, so that the engine's buffers are there."""
+        """Fills `want`, one request after the other. Before that two that make the engine touch what it has for whole steps."""
         reader, writer = await self.connect()
-        writer.write(encode("/v1/completions", {"prompt": [[7 + i] * 900 for i in range(8)], "max_tokens": 2, "temperature": 0}))
-        await read_answer(reader)
+        for more in ({"prompt": [[7 + i] * 900 for i in range(8)]}, {"prompt": [5], "n": 128, "temperature": 1}):
+            writer.write(encode("/v1/completions", {"max_tokens": 2, "temperature": 0, **more}))
+            await read_answer(reader)
         for path, body in self.requests:
             writer.write(encode(path, body))
             status, head, data = await read_answer(reader)
@@ -213,6 +216,17 @@ class Sample(NamedTuple):
     stacks: float
     pool: float  # rows of K and V that are held
     heap: float
+    in_flight: float  # requests
+
+    def __str__(self) -> str:
+        """All in one line."""
+        parts = {"stacks": self.stacks, "K and V": self.pool, "heap": self.heap, "other": self.other}
+        return f"{self.whole:.1f} MiB ({', '.join(f'{name} {mb:.1f}' for name, mb in parts.items())}), {self.in_flight:.0f} in flight"
+
+    @property
+    def other(self) -> float:
+        """Weights, workspace, buffers of connections, files."""
+        return self.rest - self.heap
 
     @property
     def rest(self) -> float:
@@ -231,9 +245,12 @@ async def metrics(port: int) -> dict[str, float]:
 
 async def sample(begin: float, pid: int, port: int) -> Sample:
     """Memory now."""
-    held = (await metrics(port))["dtrnet_kv_held_bytes"] / (1 << 20)
+    told = await metrics(port)
     mb = resident(pid)
-    return Sample(time.monotonic() - begin, sum(mb.values()), mb.get("stacks", 0), held, mb.get("heap", 0))
+    held = told["dtrnet_kv_held_bytes"] / (1 << 20)
+    return Sample(
+        time.monotonic() - begin, sum(mb.values()), mb.get("stacks", 0), held, mb.get("heap", 0), told["dtrnet_http_requests_in_flight"]
+    )
 
 
 async def watch(soak: Soak, pid: int) -> list[Sample]:
@@ -243,9 +260,7 @@ async def watch(soak: Soak, pid: int) -> list[Sample]:
         await asyncio.sleep(min(10.0, max(0.1, soak.until - time.monotonic())))
         out.append(await sample(begin, pid, soak.port))
         done = sum(len(v) for v in soak.waits.values())
-        at, whole, stacks, pool, heap = out[-1]
-        print(f"{at:5.0f} s  {done:8d} answers  {whole:7.1f} MiB: {stacks:.1f} stacks, {pool:.1f} K and V, {heap:.1f} heap, "
-              f"{out[-1].rest - heap:.1f} other  {len(soak.faults)} faults", flush=True)  # fmt: skip
+        print(f"{out[-1].at_s:5.0f} s  {done:8d} answers  {out[-1]}  {len(soak.faults)} faults", flush=True)
     return out
 
 
@@ -261,14 +276,18 @@ async def left_over(port: int) -> list[str]:
     return wrong
 
 
-def judge_memory(before: Sample, samples: list[Sample], after: Sample) -> list[str]:
+def judge_memory(before: Sample, samples: list[Sample], after: Sample, connections: int) -> list[str]:
     """Prints what was seen; what was not as it must be."""
     end = samples[-1].at_s
-    early, late = (statistics.median([s.rest for s in samples if low <= s.at_s / end <= low + 0.25]) for low in (0.25, 0.75))
-    print(f"resident: {before.whole:.0f} MiB before the clients, {max(s.whole for s in samples):.0f} MiB with them, {after.whole:.0f} MiB "
-          f"ten seconds after; without K, V and stacks {before.rest:.0f}, {early:.0f} in the second quarter and {late:.0f} in the last, "
-          f"{after.rest:.0f}")  # fmt: skip
-    faults = [f"memory beyond K, V and stacks grew from {early:.0f} to {late:.0f} MiB"] if late > 1.1 * early + 8 else []
+    early, late = (statistics.median([s.other for s in samples if low <= s.at_s / end <= low + 0.25]) for low in (0.25, 0.75))
+    heap = max(s.heap for s in samples) - before.heap
+    print(f"before the clients {before}\nten seconds after  {after}")
+    print(f"with them at most {max(s.whole for s in samples):.0f} MiB")
+    print(f"heap: {heap:.0f} MiB more than before, {1024 * heap / connections:.0f} KiB a client")
+    print(f"other: {early:.0f} MiB in the second quarter, {late:.0f} MiB in the last")
+    faults = [f"memory beyond K, V, stacks and heap grew from {early:.0f} to {late:.0f} MiB"] if late > 1.1 * early + 8 else []
+    if 1024 * heap > HEAP_KIB * connections:
+        faults.append(f"the heap grew by more than {HEAP_KIB} KiB a client")
     if after.rest > 1.1 * before.rest + 8:
         faults.append(f"memory beyond K, V and stacks was {before.rest:.0f} MiB before the clients and is {after.rest:.0f} MiB after them")
     return faults
@@ -292,7 +311,7 @@ async def run(args: argparse.Namespace, process: subprocess.Popen[str], port: in
         print(f"{path:28s} {len(waits):8d} answers, median {statistics.median(waits):.2f} s, 99 % {waits[len(waits) * 99 // 100]:.2f} s, "
               f"most {waits[-1]:.2f} s")  # fmt: skip
     print(", ".join(f"{name}: {n}" for name, n in soak.counts.most_common()))
-    grown = judge_memory(before, memory, after)
+    grown = judge_memory(before, memory, after, args.connections)
     return faults + (grown if not args.any_memory else [])
 
 
