@@ -1,6 +1,7 @@
-/* Every allocation of opening, using and closing a tokenizer fails once: an error comes back, and nothing is left. */
+/* Every allocation of opening, using and closing a tokenizer, and every call of failing_own.h, fails once: an error comes back, and nothing is left. */
 #include "tests/check.h"
 #include "tests/fail/failing.h"
+#include "tests/fail/failing_own.h"
 #include "tokenizer/tokenizer.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,28 +48,34 @@ static void write_config(const char *dir)
     fclose(f);
 }
 
+/* Fails number n of the plan; false when there were not so many, or something is wrong. */
+static bool fail_at(const char *dir, enum tokenizer_rules rules, void (*plan)(long n), long n)
+{
+    struct tokenizer *t = NULL;
+    struct err e = {0};
+    long before = failing_live();
+    plan(n);
+    int r = tokenizer_open(dir, rules, NULL, &t, &e);
+    if (r >= 0)
+        r = use(t);
+    const char *own = failing_own_reached();
+    bool reached = plan == failing_own_plan ? own != NULL : failing_reached();
+    tokenizer_close(t);
+    /* jansson goes on without a byte when its token buffer cannot grow, so a failure may pass unseen */
+    bool ok = CHECK_INT(failing_live(), before) && CHECK(reached || r >= 0) && CHECK(!own || r < 0);
+    if (!ok)
+        fprintf(stderr, "%s: %s %ld: %d %s\n", dir, own ? own : "allocation", n, r, e.text);
+    return ok && reached;
+}
+
 static void test_dir(const char *dir, enum tokenizer_rules rules)
 {
-    bool reached = true;
-    int r = -1;
-    long n = 0;
-    for (; reached && n < MAX_ALLOCATIONS; n++) {
-        struct tokenizer *t = NULL;
-        struct err e = {0};
-        long before = failing_live();
-        failing_plan(n);
-        r = tokenizer_open(dir, rules, NULL, &t, &e);
-        if (r >= 0)
-            r = use(t);
-        reached = failing_reached();
-        tokenizer_close(t);
-        /* jansson goes on without a byte when its token buffer cannot grow, so a failure may pass unseen */
-        if (!CHECK_INT(failing_live(), before) || !CHECK(reached || r >= 0)) {
-            fprintf(stderr, "%s: allocation %ld: %d %s\n", dir, n, r, e.text);
-            return;
-        }
-    }
-    CHECK(n > 50);
+    long n = 0, own = 0;
+    while (fail_at(dir, rules, failing_plan, n) && n < MAX_ALLOCATIONS)
+        n++;
+    while (fail_at(dir, rules, failing_own_plan, own) && own < MAX_ALLOCATIONS)
+        own++;
+    CHECK(n > 50 && own > 10);
 }
 
 int main(void)
