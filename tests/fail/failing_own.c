@@ -51,7 +51,7 @@ static bool counts(uintptr_t at)
     return places[i].calls++ < CALLS_A_PLACE;
 }
 
-static bool refused(const char *name, const void *at)
+bool failing_own_refuses(const char *name, const void *at)
 {
     pthread_mutex_lock(&lock);
     bool no = until_failure >= 0 && counts((uintptr_t)at) && until_failure-- == 0;
@@ -62,12 +62,12 @@ static bool refused(const char *name, const void *at)
 }
 
 /* WRAP(type, name, failure, (parameters), (arguments)) */
-#define WRAP(type, name, failure, parameters, arguments)                                           \
-    type __real_##name parameters;                                                                 \
-    type __wrap_##name parameters;                                                                 \
-    type __wrap_##name parameters                                                                  \
-    {                                                                                              \
-        return refused(#name, __builtin_return_address(0)) ? (failure) : __real_##name arguments; \
+#define WRAP(type, name, failure, parameters, arguments)                                                      \
+    type __real_##name parameters;                                                                            \
+    type __wrap_##name parameters;                                                                            \
+    type __wrap_##name parameters                                                                             \
+    {                                                                                                         \
+        return failing_own_refuses(#name, __builtin_return_address(0)) ? (failure) : __real_##name arguments; \
     }
 
 WRAP(void *, arena_alloc, NULL, (struct arena * a, size_t n, size_t size), (a, n, size))
@@ -81,7 +81,7 @@ char *__real_buf_take(struct buf *b, size_t *ret_len);
 char *__wrap_buf_take(struct buf *b, size_t *ret_len);
 char *__wrap_buf_take(struct buf *b, size_t *ret_len)
 {
-    return !b->cap_bytes && refused("buf_take", __builtin_return_address(0)) ? NULL : __real_buf_take(b, ret_len);
+    return !b->cap_bytes && failing_own_refuses("buf_take", __builtin_return_address(0)) ? NULL : __real_buf_take(b, ret_len);
 }
 
 void __real_free(void *p);
@@ -90,7 +90,7 @@ int __wrap_buf_printf(struct buf *b, const char *fmt, ...)
 {
     char *text = NULL;
     va_list args;
-    if (refused("buf_printf", __builtin_return_address(0)))
+    if (failing_own_refuses("buf_printf", __builtin_return_address(0)))
         return ERR_NOMEM;
     va_start(args, fmt);
     int n = vasprintf(&text, fmt, args), r = n < 0 ? ERR_NOMEM : __real_buf_append(b, text, (size_t)n);
@@ -104,7 +104,7 @@ bool __real_charge_take(struct charge *c, size_t bytes);
 bool __wrap_charge_take(struct charge *c, size_t bytes);
 bool __wrap_charge_take(struct charge *c, size_t bytes)
 {
-    if (!c || !c->budget || !refused("charge_take", __builtin_return_address(0)))
+    if (!c || !c->budget || !failing_own_refuses("charge_take", __builtin_return_address(0)))
         return __real_charge_take(c, bytes);
     c->refused = c->taken + bytes;
     return false;

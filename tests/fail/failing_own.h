@@ -10,3 +10,5 @@
 void failing_own_plan(long n);
 /* Ends the plan: the name of the function that failed, or NULL. */
 const char *failing_own_reached(void);
+/* For failing_http.c: counts a call of `name` from the code at `at`; true: it is the one to fail. */
+bool failing_own_refuses(const char *name, const void *at);
