@@ -58,8 +58,9 @@ def run_tests(folder: Path, wanted: list[str], add: bool) -> None:
     needed = {i for t in chosen for i in t["depends"]}
     files = {os.path.relpath(file, folder) for target in targets if target["id"] in needed for file in target["filename"]}
     subprocess.run(["ninja", "-C", str(folder), "dtrnet", *sorted(files)], check=True, stdout=subprocess.DEVNULL)
-    for file in [] if add else folder.rglob("*.gcda"):
-        file.unlink()
+    for file in folder.rglob("*.gcda"):
+        if not add or file.stat().st_mtime < file.with_suffix(".gcno").stat().st_mtime:
+            file.unlink()
     # A name may stand in several suites, so suites and names are asked for apart.
     suites = {s.split(":")[-1] for t in tests for s in t["suite"]} & set(wanted)
     names = sorted(set(wanted) - suites)

@@ -76,8 +76,8 @@ static bool fail_at(size_t i, void (*plan)(long n), long n)
     struct err err = {0};
     long before = failing_live();
     int r = answer(i, plan, n, &err);
-    const char *own = failing_own_reached();
-    bool reached = plan == failing_own_plan ? own != NULL : failing_reached();
+    const char *own = plan == failing_own_plan ? failing_own_reached() : NULL;
+    bool reached = own || (plan == failing_plan && failing_reached());
     bool ok = CHECK(r == 0 || (r < 0 && err.text[0])) && CHECK_INT(failing_live(), before) && CHECK(reached || r == 0);
     if (!ok)
         fprintf(stderr, "  %s, %s %ld: %s (%s)\n", cases[i].name, own ? own : "allocation", n, err_name(r), err.text);

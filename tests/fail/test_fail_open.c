@@ -46,8 +46,8 @@ static bool fail_at(const char *dir, void (*plan)(long n), long n)
     long before = failing_live();
     plan(n);
     int r = use_engine(dir, &err);
-    const char *own = failing_own_reached();
-    bool reached = plan == failing_own_plan ? own != NULL : failing_reached();
+    const char *own = plan == failing_own_plan ? failing_own_reached() : NULL;
+    bool reached = own || (plan == failing_plan && failing_reached());
     bool ok = CHECK(r == 0 || (r < 0 && err.text[0])) && CHECK_INT(failing_live(), before) && CHECK(reached || r == 0);
     if (!ok)
         fprintf(stderr, "  %s %ld: %s (%s)\n", own ? own : "allocation", n, err_name(r), err.text);
