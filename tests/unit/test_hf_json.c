@@ -80,6 +80,11 @@ static void test_refusals(void)
         {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"q\"}}],\"special_tokens\":"
          "{\"q\":{\"ids\":[-1]}}}}",
          ERR_CORRUPT, "token ids"},
+        {"{\"model\":{\"vocab\":[],\"merges\":[]}}", ERR_CORRUPT, "vocab"},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":{}}}", ERR_CORRUPT, "merges"},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"#version: 0.2\",[\"a\",1]]}}", ERR_CORRUPT, "not a pair"},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[[1,\"a\"]]}}", ERR_CORRUPT, "not a pair"},
+        {"{" MODEL ",\"added_tokens\":[7]}", ERR_CORRUPT, "objects"},
         {"{" MODEL ",\"added_tokens\":{}}", ERR_CORRUPT, "added_tokens"},
         {"{" MODEL ",\"added_tokens\":[{\"content\":\"x\",\"odd\":1}]}", ERR_UNSUPPORTED, "\"odd\""},
         {"{" MODEL ",\"added_tokens\":[{\"id\":5}]}", ERR_CORRUPT, "content"},
@@ -192,11 +197,76 @@ static void test_long_words(void)
     pipeline_done(&p);
 }
 
+/* Nested `depth` times, by these brackets. */
+static int nested(const char *open, const char *close, int depth)
+{
+    char text[2048] = "";
+    struct pattern *p = NULL;
+    for (int i = 0; i < depth; i++)
+        strcat(text, open);
+    strcat(text, "a");
+    for (int i = 0; i < depth; i++)
+        strcat(text, close);
+    int r = pattern_regex(text, strlen(text), &p, NULL);
+    pattern_free(p);
+    return r;
+}
+
+static void test_limits_of_regexes(void)
+{
+    static char longer[REGEX_MAX_BYTES + 2];
+    struct pattern *p = NULL;
+    CHECK_INT(nested("(?:", ")", 10), 0);
+    CHECK_INT(nested("(?:", ")", REGEX_MAX_DEPTH + 2), ERR_UNSUPPORTED);
+    CHECK_INT(nested("[", "]", 10), 0);
+    CHECK_INT(nested("[", "]", REGEX_MAX_DEPTH + 2), ERR_UNSUPPORTED);
+    CHECK_INT(pattern_regex("[a", 2, &p, NULL), ERR_CORRUPT);
+    CHECK_INT(pattern_regex("[^a&&b", 6, &p, NULL), ERR_CORRUPT);
+    memset(longer, 'a', sizeof(longer) - 1);
+    CHECK_INT(pattern_regex(longer, sizeof(longer) - 1, &p, NULL), ERR_UNSUPPORTED);
+}
+
 static void test_regexes(void)
 {
-    static const char *const refused[] = {"\\h",     "\\R",     "\\X",          "\\1",         "\\k<n>",   "\\p{Greek}",  "\\p{^L}", "\\pL",
-                                          "a{1,3}+", "(?<n>a)", "(?#c)",        "(*UTF)a",     "\\u0041",  "\\x41",       "[]a]",    "\\",
-                                          "(?x:a)",  "(?i:st)", "(?i)\xc3\xa9", "[[:alpha:]]", "(?<=a+)b", "(?i:s)(?i:s)"};
+    static const char *const refused[] = {"\\h",
+                                          "\\R",
+                                          "\\X",
+                                          "\\1",
+                                          "\\k<n>",
+                                          "\\p{Greek}",
+                                          "\\p{^L}",
+                                          "\\pL",
+                                          "a{1,3}+",
+                                          "(?<n>a)",
+                                          "(?#c)",
+                                          "(*UTF)a",
+                                          "\\u0041",
+                                          "\\x41",
+                                          "[]a]",
+                                          "\\",
+                                          "(?x:a)",
+                                          "(?i:st)",
+                                          "(?i)\xc3\xa9",
+                                          "[[:alpha:]]",
+                                          "(?<=a+)b",
+                                          "(?i:s)(?i:s)",
+                                          "[a-[b]]",
+                                          "[\\A]",
+                                          "[\\h]",
+                                          "[]",
+                                          "[a&&]",
+                                          "(?i)[\xc3\xa9]",
+                                          "(?i)[\xe2\x80\xa6-\xe2\x80\xa7]",
+                                          "(?i)[\\w]",
+                                          "\xff",
+                                          "[\xff]",
+                                          "(?i)\xf0\x9f\x90\xa8",
+                                          "(?i-)a",
+                                          "(?)",
+                                          "(?im",
+                                          "[\\p{L]",
+                                          "[\\",
+                                          "a|[\\x{}]"};
     static const char *const taken[] = {"a{1,3}",
                                         "a++",
                                         "a?+",
@@ -212,7 +282,17 @@ static void test_regexes(void)
                                         "[\\W\\P{L}]",
                                         "[^\\S\\n&&[^a-f]]",
                                         "(?m:a)(?i)b|c",
-                                        "(?-i:st)"};
+                                        "(?-i:st)",
+                                        "[\\-\\n\\ \\~]",
+                                        "[^a[b]]",
+                                        "[^[a][b]]",
+                                        "[^\\S[b]]",
+                                        "[^a&&b]",
+                                        "[a^]",
+                                        "[\\^a]",
+                                        "(?i)[\xe2\x80\xa6\xe4\xb8\xad\xc2\xb1\xd9\xa1\xe2\x80\xa8]",
+                                        "(?i)\xe2\x80\xa6",
+                                        "(?i-m:1)(?m-i:s)"};
     for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
         struct pattern *p = NULL;
         if (!CHECK_INT(pattern_regex(refused[i], strlen(refused[i]), &p, NULL), ERR_UNSUPPORTED))
@@ -234,5 +314,6 @@ int main(void)
     test_components();
     test_long_words();
     test_regexes();
+    test_limits_of_regexes();
     return check_result();
 }
