@@ -218,6 +218,63 @@ static void test_health(void)
     fake_engine_plan.health_code = 0;
 }
 
+/* A model without BOS, and without EOS. */
+static void test_no_bos(void)
+{
+    static const struct {
+        route_handler handler;
+        const char *body, *param;
+    } cases[] = {
+        {api_completions, "{\"prompt\": [5], \"add_bos\": true}", "add_bos"},
+        {api_loglikelihood, "{\"requests\": [{\"context\": [5], \"continuations\": [[6]]}], \"add_bos\": true}", "add_bos"},
+        {api_loglikelihood, "{\"requests\": [{\"context\": [], \"continuations\": [[6]]}]}", "requests[0].continuations[0]"},
+    };
+    json_t *answer;
+    struct err err;
+    server.bos = server.eos = -1;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        CHECK_INT(call(cases[i].handler, cases[i].body, &answer, &err), ERR_INVALID);
+        CHECK_STR(err.param, cases[i].param);
+    }
+    server.bos = FAKE_BOS;
+    server.eos = FAKE_EOS;
+}
+
+static void test_names(void)
+{
+    static const char *const dirs[][2] = {{"models/x", "x"}, {"models/x//", "x"}, {"x", "x"}, {"/", "model"}, {"/y", "y"}};
+    for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
+        struct server_settings of = {.engine.model_dir = dirs[i][0]};
+        struct server *s = NULL;
+        struct err err;
+        if (CHECK_INT(server_new(&of, &s, &err), 0))
+            CHECK_STR(s->model_name, dirs[i][1]);
+        server_close(s);
+    }
+}
+
+/* Unknown fields are told once each, and of a few. */
+static void test_noted(void)
+{
+    struct server_settings of = {.engine.model_dir = "x"};
+    struct server *s = NULL;
+    struct err err;
+    char name[80];
+    if (!CHECK_INT(server_new(&of, &s, &err), 0))
+        return;
+    memset(name, 'x', sizeof(name) - 1);
+    name[sizeof(name) - 1] = 0;
+    server_note_unknown(s, "id", name);
+    CHECK_INT(s->n_noted, 0);
+    for (int i = 0; i < 2 * (SERVER_NOTED_NAMES + 5); i++) {
+        snprintf(name, sizeof(name), "field%d", i / 2);
+        server_note_unknown(s, "id", name);
+    }
+    CHECK_INT(s->n_noted, SERVER_NOTED_NAMES);
+    CHECK_STR(s->noted[SERVER_NOTED_NAMES - 1], "field63");
+    server_close(s);
+}
+
 /* Every route is in the OpenAPI document, and every path of the document is a route. */
 static void test_document(void)
 {
@@ -245,6 +302,9 @@ int main(void)
     test_rolling_windows();
     test_waves();
     test_health();
+    test_no_bos();
+    test_names();
+    test_noted();
     test_document();
     return check_result();
 }

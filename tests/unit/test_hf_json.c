@@ -178,6 +178,46 @@ static void test_components(void)
 }
 
 /* A word of one letter without borders: long, so that merging goes by the heap, and the same as by the simple way. */
+/* What a decoder makes of tokens. */
+static void test_decoders(void)
+{
+#define DECODER(json) "{" MODEL ",\"decoder\":" json "}"
+#define FALLBACK DECODER("{\"type\":\"ByteFallback\"}")
+#define STRIP(start, stop) DECODER("{\"type\":\"Strip\",\"content\":\"_\",\"start\":" start ",\"stop\":" stop "}")
+    static const struct {
+        const char *json, *tokens[4], *want;
+    } rows[] = {
+        {FALLBACK, {"<0x61>", "b"}, "ab"},
+        {FALLBACK, {"<0xe4>", "<0xB8>", "<0xaD>"}, "\xe4\xb8\xad"},
+        {FALLBACK, {"<0xE4>", "x"}, "\xef\xbf\xbdx"},
+        {FALLBACK, {"<0x+a>"}, "\n"},
+        {FALLBACK, {"<0xg1>", "<0x1G>", "<0x:1>", "<0x/1>"}, "<0xg1><0x1G><0x:1><0x/1>"},
+        {FALLBACK, {"<0x123>", "<0x6", "<1x61>", "<0x61)"}, "<0x123><0x6<1x61><0x61)"},
+        {FALLBACK, {"<0x@1>", "<0x`1>", "<0x1+>"}, "<0x@1><0x`1><0x1+>"},
+        {STRIP("0", "0"), {"__a_"}, "__a_"},
+        {STRIP("1", "2"), {"__a___", "_", "b"}, "_a_b"},
+        {STRIP("3", "1"), {"_a_", "a", ""}, "aa"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct pipeline p;
+        struct err e = {0};
+        struct string_list tokens;
+        struct buf out;
+        string_list_init(&tokens);
+        buf_init(&out, 1000);
+        if (!CHECK_INT(load(&p, rows[i].json, &e), 0))
+            fprintf(stderr, "%s\n", e.text);
+        for (int k = 0; k < 4 && rows[i].tokens[k]; k++)
+            CHECK_INT(string_list_add(&tokens, rows[i].tokens[k], strlen(rows[i].tokens[k])), 0);
+        CHECK_INT(decoder_run(&p.decoder, &tokens, &out), 0);
+        if (!CHECK_STR(out.data, rows[i].want))
+            fprintf(stderr, "  row %zu\n", i);
+        string_list_done(&tokens);
+        buf_done(&out);
+        pipeline_done(&p);
+    }
+}
+
 static void test_long_words(void)
 {
     struct pipeline p;
@@ -312,6 +352,7 @@ int main(void)
     test_refusals();
     test_ids();
     test_components();
+    test_decoders();
     test_long_words();
     test_regexes();
     test_limits_of_regexes();
