@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """How much of the parsers and of request handling do the tests run?
 
-Builds the tree with gcov in build-coverage, without optimisation, runs the tests that belong to them, and prints lines and branches of each
-file and the sums (--list: every line and branch that no test took). No line is marked as an exception. A branch is a way out of a condition
-as gcov counts them: of each operand of && and ||, of ?: and of each case, in macros and assert too; in C++ without exceptions. Exit status 1 if
-less than 98 % of lines or 90 % of branches were taken.
+Builds the tree with gcov in build-coverage, without optimisation, runs the tests that belong to them, and prints lines and branches of
+each file and the sums (--list: every line and branch that no test took). No line is marked as an exception. A branch is a way out of a
+condition as gcov counts them: of each operand of && and ||, of ?: and of each case, in macros and assert too; in C++ without exceptions.
+Exit status 1 if less than 98 % of lines or 90 % of branches were taken.
 
-usage: scripts/coverage.py [--build DIR] [--no-run] [--list] [SUITE OR TEST...]      default: SUITES
+usage: scripts/coverage.py [--build DIR] [--no-run] [--add] [--list] [SUITE OR TEST...]      default: SUITES
 """
 
 from __future__ import annotations
