@@ -103,7 +103,7 @@ static void test_cases(void)
         snprintf(dir, sizeof(dir), "%s/%s", CASES_DIR, list[i]->d_name);
         for (int rules = TOKENIZER_RULES_4; rules <= TOKENIZER_RULES_5 && list[i]->d_name[0] != '.'; rules++)
             if (opens(dir, (enum tokenizer_rules)rules))
-                test_dir(dir, (enum tokenizer_rules)rules, 31);
+                test_dir(dir, (enum tokenizer_rules)rules, 101);
         free(list[i]);
     }
     free(list);

@@ -23,21 +23,20 @@ static void count(int r, const struct err *e, const char *where)
 
 /* ---- tokenizer.json ---- */
 
+/* By the rules of 4 and of 5 in turn. */
 static void fill(const json_t *root, const char *where, void *user)
 {
     static const struct hf_overrides as_filed = {.lone_prefix = HF_PREFIX_AS_FILED};
-    for (int rules = TOKENIZER_RULES_4; rules <= TOKENIZER_RULES_5; rules++) {
-        struct pipeline p;
-        struct err e = {0};
-        (void)user;
-        int r = pipeline_init(&p, (enum tokenizer_rules)rules, &e);
-        if (r >= 0)
-            r = hf_json_fill(&p, root, &as_filed, NULL, &e);
-        if (r >= 0)
-            fuzz_pipeline(&p, "a b", 3); /* aborts when ids are out of range */
-        count(r, &e, where);
-        pipeline_done(&p);
-    }
+    struct pipeline p;
+    struct err e = {0};
+    (void)user;
+    int r = pipeline_init(&p, (n_read + n_refused) % 2 ? TOKENIZER_RULES_4 : TOKENIZER_RULES_5, &e);
+    if (r >= 0)
+        r = hf_json_fill(&p, root, &as_filed, NULL, &e);
+    if (r >= 0)
+        fuzz_pipeline(&p, "a b", 3); /* aborts when ids are out of range */
+    count(r, &e, where);
+    pipeline_done(&p);
 }
 
 static void test_tokenizer_json(void)
