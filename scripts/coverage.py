@@ -22,6 +22,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from test_targets import introspect, targets_of
+
 ROOT = Path(__file__).resolve().parents[1]
 LINES, BRANCHES = 98.0, 90.0
 # What reads bytes from outside, and what becomes of a request.
@@ -39,11 +41,6 @@ FILES = [
 SUITES = ["unit", "fuzz", "fail", "tokenizer", "random", "e2e"]
 
 
-def introspect(folder: Path, what: str) -> list[dict]:
-    """Meson's own list."""
-    return json.loads(subprocess.run(["meson", "introspect", str(folder), what], check=True, capture_output=True, text=True).stdout)
-
-
 def run_tests(folder: Path, wanted: list[str], add: bool) -> None:
     """Configures, builds what the wanted tests need, and runs them."""
     if not (folder / "build.ninja").exists():
@@ -55,11 +52,9 @@ def run_tests(folder: Path, wanted: list[str], add: bool) -> None:
             "-Dcuda=disabled",
         ]
         subprocess.run(["meson", "setup", str(folder), str(ROOT), *flags], check=True, stdout=subprocess.DEVNULL)
-    tests, targets = introspect(folder, "--tests"), introspect(folder, "--targets")
+    tests = introspect(folder, "tests")
     chosen = [t for t in tests if t["name"] in wanted or any(s.split(":")[-1] in wanted for s in t["suite"])]
-    needed = {i for t in chosen for i in t["depends"]}
-    files = {os.path.relpath(file, folder) for target in targets if target["id"] in needed for file in target["filename"]}
-    subprocess.run(["ninja", "-C", str(folder), "dtrnet", *sorted(files)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["ninja", "-C", str(folder), "dtrnet", *targets_of(folder, chosen)], check=True, stdout=subprocess.DEVNULL)
     for file in folder.rglob("*.gcda"):
         if not add or file.stat().st_mtime < file.with_suffix(".gcno").stat().st_mtime:
             file.unlink()
