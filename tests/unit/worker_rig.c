@@ -108,7 +108,7 @@ static struct sequence *find_victim(struct worker *worker)
     struct policy *p = &worker->policy;
     for (struct sequence *s = policy_next(p, NULL); s; s = policy_next(p, s)) {
         struct expect_watch *w = s->req->user;
-        bool may = s->where == SEQUENCE_RUNNING && !s->in_flight && !s->done && s < s->ticket->seqs + s->ticket->n;
+        bool may = s->where == SEQUENCE_RUNNING && !sequence_away(s) && !s->done && s < s->ticket->seqs + s->ticket->n;
         if (!may || (s->n_new < w->n_preempted && traffic_random(40)))
             continue;
         w->n_preempted = s->n_new + 1;
@@ -128,11 +128,14 @@ static bool turn(struct worker_rig *r, struct worker *w)
 {
     struct queue_device *q = &r->queue.dev[w->device];
     const struct queue_delivery *d = &w->delivery;
-    if (policy_idle(&w->policy) && !q->inbox.n && !q->sweep && q->clears_taken == r->queue.clears_asked) {
+    for (int n = r->holds ? 0 : w->waits ? FAKE_DRAWS_MAX : traffic_random(4); n > 0 && fake_executor_draw(r->x[w->device]); n--)
+        ;
+    if ((policy_idle(&w->policy) || w->waits) && !queue_calls(&r->queue, w->device)) {
         if (!d->done.n && !d->cleared)
             return false;
         q->sweep = true; /* it would deliver and then sleep */
     }
+    r->x[w->device]->holds_draws = r->holds || traffic_random(2);
     CHECK(worker_turn(w));
     if (r->preempts)
         preempt(w);

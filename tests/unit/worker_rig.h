@@ -39,6 +39,7 @@ struct worker_rig {
     struct worker workers[WORKER_RIG_DEVICES];
     struct job jobs[WORKER_RIG_JOBS];
     bool preempts;
+    bool holds;      /* tokens are drawn by the test alone (fake_executor_draw) */
     uint64_t client; /* whose the next jobs are; 0: anybody's */
     int n_turns;
     int may_fail; /* a code that requests may end with, beside what is expected of them; 0: none */
