@@ -44,6 +44,7 @@ struct engine_options {
     int max_model_len;            /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
     int max_batch_tokens;         /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
     int steps_in_flight;          /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */
+    int draw_rows;                /* tokens drawn at a time, each with a copy of its logits; 0: as 128 MiB hold, 1024 at most */
     size_t kv_cache_bytes;        /* of each device; 0: a share of free memory (backend's default) */
     int state_slots;          /* places for router states: one a running sequence, one a copy that the cache keeps; 0: by kv_cache_bytes */
     bool prefix_cache;        /* reuse computed prefixes across requests */

@@ -32,7 +32,9 @@ void scores_done(struct scores *s)
 /* Waits for the device, and then for a place in the drawer, which holds nothing but rows whose logits have come. */
 static int make_room(struct drawer *d, const struct model *m, struct err *err)
 {
-    int r = m->k->backend->sync(m->k, err);
+    int r = m->k->backend->mark(m->k, SCORES_MARK);
+    if (r >= 0)
+        r = m->k->backend->wait(m->k, SCORES_MARK, err);
     if (r >= 0)
         drawer_make_room(d);
     return r;

@@ -3,6 +3,8 @@
 #include "engine/model/drawer.h"
 #include "engine/model/forward.h"
 
+#define SCORES_MARK (BACKEND_MARKS - 1) /* of scores_run */
+
 struct scores {
     struct kern_ctx *k;
     int top_k; /* alternatives a row has in the last run */
@@ -20,7 +22,8 @@ int scores_init(struct scores *s, const struct model *m, struct drawer *drawer, 
 void scores_done(struct scores *s); /* copes with half-built and with a zeroed struct */
 
 /* Issues the head over all wanted rows of the batch and the copies that fill s: it may be read when a later mark has passed (backend.h). Rows that draw take
- * places of the drawer, as of this step; the logits are there by the same mark. Only where all places are taken does it wait, for the device and for draws.
+ * places of the drawer, as of this step; the logits are there by the same mark. Only where all places are taken does it wait, for the device (by SCORES_MARK) and for
+ * draws.
  * step: counted by the caller. head_issued: forward_head was, for all of them. */
 int scores_run(struct scores *s, const struct model *m, struct workspace *w, struct batch *b, struct step_rows *rows, uint64_t step,
                bool head_issued, struct err *err);

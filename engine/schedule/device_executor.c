@@ -7,7 +7,7 @@
 
 #define REPLAY_ROWS 128
 
-_Static_assert(EXECUTOR_STEPS_MAX <= BACKEND_MARKS, "a step's number is its mark");
+_Static_assert(EXECUTOR_STEPS_MAX <= SCORES_MARK, "a step's number is its mark");
 
 /* Memory of one step in flight: the device writes to it between launch and wait. Activations are not among it, since the device runs one step after
  * another, and each copies out its results before the next begins. */
@@ -318,10 +318,11 @@ static void set_limits(struct device_executor *x, const struct device_executor_o
                  x->face.limits.max_rows);
 }
 
-static int open_drawer(struct device_executor *x, struct err *err)
+static int open_drawer(struct device_executor *x, int rows, struct err *err)
 {
     const struct model *m = &x->model;
-    int v = m->config.vocab, rows = drawer_capacity(v);
+    int v = m->config.vocab;
+    rows = rows ? rows : drawer_capacity(v);
     size_t bytes = (size_t)rows * (size_t)v * sizeof(float);
     if (m->share.rank)
         return 0;
@@ -353,7 +354,7 @@ int device_executor_open_memory(struct device_executor *x, const struct device_e
     if (r >= 0)
         r = workspace_init(&x->w, m, l->max_rows, err);
     if (r >= 0)
-        r = open_drawer(x, err);
+        r = open_drawer(x, o->draw_rows, err);
     for (int i = 0; r >= 0 && i < l->max_steps; i++)
         r = flight_init(&x->flights[i], m, x->drawer, &x->w, err);
     op_times_init(&x->times, x->model.k);
