@@ -12,9 +12,10 @@ struct logprobs {
     size_t ld;
     int v, top_k;
     const int *target;
-    float *target_lp, *top_lp, *lse;
+    float *target_lp, *top_lp;
     int *top_id;
     unsigned char *bad;
+    float *lse;
 };
 
 static int any_not_finite(const float *x, int n)

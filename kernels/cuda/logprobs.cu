@@ -55,9 +55,10 @@ struct logprobs_args {
     size_t ld;
     int v, top_k;
     const int *target;
-    float *target_lp, *top_lp, *lse;
+    float *target_lp, *top_lp;
     int *top_id;
     unsigned char *bad;
+    float *lse;
 };
 
 /* max + log(sum exp(x - max)) of x[v]: a chunk of 1,024 in 16 lanes and their tree, the chunks in order in double. Every thread gets it. */

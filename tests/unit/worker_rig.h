@@ -57,6 +57,8 @@ void worker_rig_close(struct worker_rig *r);
 int worker_rig_submit(struct worker_rig *r, int j);
 /* The same with so many requests. */
 int worker_rig_submit_group(struct worker_rig *r, int j, int n);
+/* One request, which need not say whom it tells. */
+int worker_rig_submit_one(struct worker_rig *r, int j, const struct eval_request *q);
 void worker_rig_cancel(struct worker_rig *r, int j);
 /* Has the workers clear their caches in their next turn. */
 void worker_rig_clear(struct worker_rig *r);
