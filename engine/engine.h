@@ -100,9 +100,9 @@ struct engine_stats {
     uint64_t tree_tokens, tree_nodes, evicted_tokens;
     uint64_t states_held, states_total; /* copies of router states that the tree keeps, and places for copies; 0: routers have none */
     int queued, running;
-    uint64_t requests_moved;               /* that other devices took over when this one was lost */
-    double busy_s;                         /* seconds that the worker spent launching steps, waiting for them, taking in their results and drawing tokens */
-    double wait_s;                         /* of them, waiting for the device */
+    uint64_t requests_moved; /* that other devices took over when this one was lost */
+    double busy_s; /* seconds that the worker spent launching steps, waiting for them, taking in their results and drawing tokens */
+    double wait_s; /* of them, waiting for the device */
     double matmul_s, attention_s, other_s; /* busy_s, divided as steps sampled once a second were (kernels/op_times.h) */
     uint64_t memory_total_bytes,
         memory_free_bytes; /* of the device, when the latest sampled step began; on the CPU what the process may use */

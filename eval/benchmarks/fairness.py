@@ -154,7 +154,10 @@ def run_drawn(server: Server, pairs: int, longest: int) -> None:
     for name, both in (("a score", scores), ("the generation", loads)):
         medians = [statistics.median(column) for column in zip(*both)]
         ratio = statistics.median(drawn / greedy for greedy, drawn in both)
-        print(f"n 128 x 60 tokens, {name}: greedy {medians[0]:.4f} s, drawn {medians[1]:.4f} s, ratio {ratio:.2f} ({len(both)} pairs)", flush=True)
+        print(
+            f"n 128 x 60 tokens, {name}: greedy {medians[0]:.4f} s, drawn {medians[1]:.4f} s, ratio {ratio:.2f} ({len(both)} pairs)",
+            flush=True,
+        )
 
 
 def main() -> None:
