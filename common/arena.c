@@ -1,4 +1,5 @@
-/* Bump allocator: a list of blocks, the newest first; requests larger than a quarter block get one of their own. */
+/* Bump allocator: a list of blocks, the newest first, each up to four times as large as the one before, so that a small request holds little;
+ * what is larger than a quarter of the largest gets a block of its own. */
 #include "common/arena.h"
 #include "common/budget.h"
 #include <stdalign.h>
@@ -6,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCK_BYTES ((size_t)64 * 1024)
+#define FIRST_BYTES ((size_t)4 * 1024)
+#define BLOCK_BYTES ((size_t)64 * 1024) /* the largest block of small requests */
 #define ALIGN ((size_t)16)
 
 struct arena_block {
@@ -31,9 +33,17 @@ void arena_done(struct arena *a)
     a->used_bytes = 0;
 }
 
+static size_t block_for(const struct arena *a, size_t bytes)
+{
+    size_t cap = FIRST_BYTES;
+    while (cap < BLOCK_BYTES && (cap <= a->used_bytes || bytes > cap / 4))
+        cap *= 4;
+    return bytes > BLOCK_BYTES / 4 ? bytes : cap;
+}
+
 static struct arena_block *add_block(struct arena *a, size_t bytes)
 {
-    size_t cap = bytes > BLOCK_BYTES / 4 ? bytes : BLOCK_BYTES;
+    size_t cap = block_for(a, bytes);
     if (!charge_take(a->charge, sizeof(struct arena_block) + cap))
         return NULL;
     struct arena_block *b = calloc(1, sizeof(*b) + cap);

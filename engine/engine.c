@@ -90,6 +90,7 @@ static int open_executor(struct engine *e, int i, const struct engine_options *o
                                                    .log = o->log},
                                          .max_rows = o->max_batch_tokens,
                                          .max_steps = o->steps_in_flight,
+                                         .draw_rows = o->draw_rows,
                                          .kv_cache_bytes = o->kv_cache_bytes,
                                          .state_slots = o->state_slots};
     assert(o->steps_in_flight >= 0 && o->steps_in_flight <= EXECUTOR_STEPS_MAX);

@@ -44,6 +44,7 @@ struct engine_options {
     int max_model_len;            /* 0: the model's default (design: max_position_embeddings, scaled by RoPE) */
     int max_batch_tokens;         /* rows of one step; 0: 512 on the CPU, 16384 on CUDA */
     int steps_in_flight;          /* steps launched before the results of the first are taken in, 1..2; 0: 2 on CUDA, 1 on the CPU */
+    int draw_rows;                /* tokens drawn at a time, each with a copy of its logits; 0: as 128 MiB hold, 1024 at most */
     size_t kv_cache_bytes;        /* of each device; 0: a share of free memory (backend's default) */
     int state_slots;          /* places for router states: one a running sequence, one a copy that the cache keeps; 0: by kv_cache_bytes */
     bool prefix_cache;        /* reuse computed prefixes across requests */
@@ -99,9 +100,9 @@ struct engine_stats {
     uint64_t tree_tokens, tree_nodes, evicted_tokens;
     uint64_t states_held, states_total; /* copies of router states that the tree keeps, and places for copies; 0: routers have none */
     int queued, running;
-    uint64_t requests_moved;               /* that other devices took over when this one was lost */
-    double busy_s;                         /* seconds that the worker spent launching steps, waiting for them and taking in their results */
-    double wait_s;                         /* of them, waiting for the device */
+    uint64_t requests_moved; /* that other devices took over when this one was lost */
+    double busy_s; /* seconds that the worker spent launching steps, waiting for them, taking in their results and drawing tokens */
+    double wait_s; /* of them, waiting for the device */
     double matmul_s, attention_s, other_s; /* busy_s, divided as steps sampled once a second were (kernels/op_times.h) */
     uint64_t memory_total_bytes,
         memory_free_bytes; /* of the device, when the latest sampled step began; on the CPU what the process may use */

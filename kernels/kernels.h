@@ -149,6 +149,7 @@ struct kern_scores {
     struct dev_i32 *top_id;       /* [.., top_k] */
     struct dev_f32 *top_lp;       /* [.., top_k] */
     struct dev_u8 *bad;           /* [..] 1 if any logit is not finite; then the row's other results are unspecified */
+    struct dev_f32 *lse;          /* [..] from which the logprob of any other token follows */
 };
 
 /* Rows to be normed on their way into a product (rmsnorm's formula): the set's own, or for its first, second, .. row those that idx names. */

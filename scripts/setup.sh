@@ -46,15 +46,24 @@ setup_transformers() {
     done
 }
 
-# setup_build DIR [MESON OPTION...]: configures once and builds $build_targets, or everything; the compiler's output is shown only when
-# it fails.
-setup_build() {
-    local dir=$1 log=$1/build.log
+# setup_logged LOG COMMAND...: its output is shown only when it fails.
+setup_logged() {
+    local log=$1
     shift
-    mkdir -p "$dir"
+    "$@" >"$log" 2>&1 || { tail -n 40 "$log" >&2; die "the build failed; the whole output is in $log"; }
+}
+
+# setup_configure DIR [MESON OPTION...]: once.
+setup_configure() {
+    mkdir -p "$1"
+    [[ -f $1/build.ninja ]] || setup_logged "$1/setup.log" meson setup "$1" "$root" "${@:2}"
+}
+
+# setup_build DIR [MESON OPTION...]: configures once and builds $build_targets, or everything.
+setup_build() {
+    local dir=$1
     echo "building in ${dir#"$root"/}"
-    {
-        { [[ -f $dir/build.ninja ]] || meson setup "$dir" "$root" "$@"; } &&
-            ninja -C "$dir" ${build_targets:+$build_targets}
-    } >"$log" 2>&1 || { tail -n 40 "$log" >&2; die "the build failed; the whole output is in $log"; }
+    setup_configure "$@"
+    # shellcheck disable=SC2086
+    setup_logged "$dir/build.log" ninja -C "$dir" ${build_targets:-}
 }

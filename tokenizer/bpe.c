@@ -2,6 +2,7 @@
 #include "tokenizer/bpe.h"
 #include "common/utf8.h"
 #include "tokenizer/bpe_merge.h"
+#include <assert.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,10 +33,10 @@ const struct bpe_merge *bpe_find_merge(const struct bpe *b, int32_t left, int32_
     return m->pair == BPE_NO_PAIR ? NULL : m;
 }
 
-static int allocate(struct bpe *b, size_t expected)
+static int allocate(struct bpe *b, size_t n)
 {
     size_t cap = 64;
-    while (cap / 2 < expected)
+    while (cap / 2 < n)
         cap *= 2;
     struct bpe_merge *table = malloc(cap * sizeof(*table));
     if (!table)
@@ -44,19 +45,6 @@ static int allocate(struct bpe *b, size_t expected)
         table[i].pair = BPE_NO_PAIR;
     b->merges = table;
     b->mask = cap - 1;
-    return 0;
-}
-
-static int grow(struct bpe *b)
-{
-    struct bpe_merge *old = b->merges;
-    size_t old_cap = b->mask + 1;
-    if (allocate(b, old_cap) < 0)
-        return ERR_NOMEM;
-    for (size_t i = 0; i < old_cap; i++)
-        if (old[i].pair != BPE_NO_PAIR)
-            *find_slot(b, old[i].pair) = old[i];
-    free(old);
     return 0;
 }
 
@@ -74,8 +62,7 @@ int bpe_add_merge(struct bpe *b, const char *left, size_t left_len, const char *
                        l < 0   ? "the left part"
                        : r < 0 ? "the right part"
                                : "the result");
-    if ((b->n_merges + 1) * 2 > b->mask + 1 && grow(b) < 0)
-        return err_set(err, ERR_NOMEM, "no memory for %zu merges", b->n_merges);
+    assert((b->n_merges + 1) * 2 <= b->mask + 1); /* bpe_init was told of it */
     uint64_t pair = (uint64_t)(uint32_t)l << 32 | (uint32_t)r;
     *find_slot(b, pair) = (struct bpe_merge){.pair = pair, .rank = (int32_t)b->n_merges++, .id = id};
     return 0;
@@ -104,12 +91,12 @@ static int fill_tables(struct bpe *b)
     return 0;
 }
 
-int bpe_init(struct bpe *b, const struct vocab *vocab, const struct bpe_options *options, size_t expected, struct err *err)
+int bpe_init(struct bpe *b, const struct vocab *vocab, const struct bpe_options *options, size_t n, struct err *err)
 {
     *b = (struct bpe){.vocab = vocab, .options = *options};
-    if (allocate(b, expected) < 0 || fill_tables(b) < 0) {
+    if (allocate(b, n) < 0 || fill_tables(b) < 0) {
         bpe_done(b);
-        return err_set(err, ERR_NOMEM, "no memory for %zu merges", expected);
+        return err_set(err, ERR_NOMEM, "no memory for %zu merges", n);
     }
     return 0;
 }

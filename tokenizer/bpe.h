@@ -37,8 +37,8 @@ struct bpe {
     bool splits_at_space;
 };
 
-/* Begins with no merges; expected is a hint. */
-int bpe_init(struct bpe *b, const struct vocab *vocab, const struct bpe_options *options, size_t expected, struct err *err);
+/* Begins with no merges; at most n will be added. */
+int bpe_init(struct bpe *b, const struct vocab *vocab, const struct bpe_options *options, size_t n, struct err *err);
 void bpe_done(struct bpe *b);
 /* Rank is the order of calls. All three pieces must exist (ERR_CORRUPT); a pair given again takes the later rank. */
 int bpe_add_merge(struct bpe *b, const char *left, size_t left_len, const char *right, size_t right_len, struct err *err);

@@ -57,8 +57,14 @@ static int read_kwargs(struct settings *s, const char *dir, json_t *kw, const js
 
 /* ---- other files ---- */
 
+static int keep_template(struct settings *s, const char *text, size_t len, struct err *err)
+{
+    s->chat_template = arena_strndup(&s->memory, text, len);
+    return s->chat_template ? 0 : err_set(err, ERR_NOMEM, "no memory for the chat template");
+}
+
 /* A string, or a list of named templates, of which "default" counts. */
-static void read_chat_template(struct settings *s, const json_t *v)
+static int read_chat_template(struct settings *s, const json_t *v, struct err *err)
 {
     size_t i;
     json_t *named;
@@ -69,8 +75,7 @@ static void read_chat_template(struct settings *s, const json_t *v)
             break;
         }
     }
-    if (json_is_string(v))
-        s->chat_template = arena_strndup(&s->memory, json_string_value(v), json_string_length(v));
+    return json_is_string(v) ? keep_template(s, json_string_value(v), json_string_length(v), err) : 0;
 }
 
 static int read_template_file(struct settings *s, const char *dir, struct err *err)
@@ -81,7 +86,7 @@ static int read_template_file(struct settings *s, const char *dir, struct err *e
     buf_init(&text, MAX_TEMPLATE_BYTES);
     int r = readfile(path, &text, err);
     if (r >= 0)
-        s->chat_template = arena_strndup(&s->memory, text.data, text.len);
+        r = keep_template(s, text.data, text.len, err);
     buf_done(&text);
     return r == ERR_NOT_FOUND ? 0 : r;
 }
@@ -119,10 +124,10 @@ int settings_read(struct settings *s, const char *dir, enum tokenizer_rules rule
         r = tokenizer_class_choose(config, model, json, rules, &s->class, err);
     if (r >= 0)
         r = kwargs_read(dir, config, rules, json != NULL, log, &kw, err);
-    if (r >= 0) {
-        read_chat_template(s, json_object_get(kw, "chat_template"));
+    if (r >= 0)
+        r = read_chat_template(s, json_object_get(kw, "chat_template"), err);
+    if (r >= 0)
         r = read_kwargs(s, dir, kw, json, err);
-    }
     if (r >= 0)
         r = read_generation(s, dir, err);
     if (r >= 0)

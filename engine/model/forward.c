@@ -274,8 +274,13 @@ int forward_layers(const struct model *m, struct workspace *w, const struct batc
 
 int forward_scores(const struct model *m, struct workspace *w, const struct batch *b, int first, int n, int top_k)
 {
-    struct kern_scores to = {
-        .target = b->d_want_target, .target_lp = w->target_lp, .top_k = top_k, .top_id = w->top_id, .top_lp = w->top_lp, .bad = w->bad};
+    struct kern_scores to = {.target = b->d_want_target,
+                             .target_lp = w->target_lp,
+                             .top_k = top_k,
+                             .top_id = w->top_id,
+                             .top_lp = w->top_lp,
+                             .bad = w->bad,
+                             .lse = w->lse};
     return m->k->ops->logprobs(m->k, &to, first, w->logits, (size_t)m->config.vocab, n, m->config.vocab);
 }
 

@@ -15,7 +15,7 @@ int forward_embed(const struct model *m, struct workspace *w, const struct batch
 int forward_layer(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv, int layer);
 
 /* Log-probabilities of wanted rows first .. first+n-1 of the batch (n <= w->head_rows): the final norm and the head, then
- * target_lp, top_id, top_lp and bad at indices first.. of the workspace (top_* packed to top_k). The logits stay in w->logits until the next call. */
+ * target_lp, top_id, top_lp, bad and lse at indices first.. of the workspace (top_* packed to top_k). The logits stay in w->logits until the next call. */
 int forward_head(const struct model *m, struct workspace *w, const struct batch *b, int first, int n, int top_k);
 /* The scores alone, again from the logits that are still there. */
 int forward_scores(const struct model *m, struct workspace *w, const struct batch *b, int first, int n, int top_k);

@@ -68,7 +68,7 @@ int step_rows_want(struct step_rows *s, int row, int target, int top_k)
 {
     s->want_row[s->n_want] = row;
     s->want_target[s->n_want] = target;
-    s->draws[s->n_want] = (struct draw){0};
+    s->draws[s->n_want] = NULL;
     if (top_k > s->top_k)
         s->top_k = top_k;
     return s->n_want++;

@@ -5,12 +5,22 @@
 #include "engine/model/sampler.h"
 #include "kernels/kernels.h"
 
-/* How the token after a wanted row is drawn. */
+/* The token after a wanted row, how it is drawn and what it is. It belongs to who asks, and stays as it is, with all that it points to, from the
+ * launch of the step until it is told (executor.h) or dropped. */
 struct draw {
-    const struct sampler_params *params; /* borrowed until the step is over; NULL: nothing is drawn */
-    uint64_t index;                      /* of the token in its generation */
-    const struct logit_edits *edits;     /* NULL: none; params->temperature may be 0 with them */
-    struct logit_history history;        /* borrowed likewise; used with edits */
+    const struct sampler_params *params;
+    uint64_t index;                  /* of the token in its generation */
+    const struct logit_edits *edits; /* NULL: none; params->temperature may be 0 with them */
+    struct logit_history history;    /* used with edits */
+    /* once it is told */
+    int32_t token; /* -1: a logit is not finite */
+    float logprob; /* by the model's own logits */
+    struct draw *next;
+    /* the drawer's (drawer.h) */
+    int row;
+    uint64_t step;
+    const float *lse_from;
+    float lse;
 };
 
 struct step_rows {
@@ -24,7 +34,7 @@ struct step_rows {
     int *base;                   /* [n_layers][max_rows]: keys of run i's sequence in layer l before the run, at base[l * max_rows + i] */
     int *reserved;               /* [n_layers * n_append]: layer l may place its rows in reserved[l * n_append ..] */
     int *want_row, *want_target; /* rows whose logits are wanted, ascending; the target token or -1 */
-    struct draw *draws;          /* of the wanted rows */
+    struct draw **draws;         /* of the wanted rows, borrowed; NULL: nothing is drawn */
     struct kern_save *saves;     /* copies of router states to be kept, rows ascending */
 };
 
@@ -34,7 +44,7 @@ void step_rows_clear(struct step_rows *s);
 
 /* Adds a run of n >= 1 rows at position pos0; the caller fills step_rows_base(s, layer, run). Returns the run. */
 struct kern_run *step_rows_add_run(struct step_rows *s, const int32_t *ids, int n, int pos0, bool append, int64_t table_off, int table_cap);
-/* Rows must be wanted in ascending order. target: a token or -1. Returns the index of the wanted row; its draw is empty. */
+/* Rows must be wanted in ascending order. target: a token or -1. Returns the index of the wanted row; it has no draw. */
 int step_rows_want(struct step_rows *s, int row, int target, int top_k);
 
 static inline int *step_rows_base(const struct step_rows *s, int layer, int run)

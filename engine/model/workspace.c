@@ -78,6 +78,7 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         {&w->top_id, n * KERN_TOP_K_MAX * 4},
         {&w->top_lp, n * KERN_TOP_K_MAX * 4},
         {&w->bad, n},
+        {&w->lse, n * 4},
     };
     for (size_t i = 0; i < sizeof(plan) / sizeof(plan[0]); i++)
         w->bytes += plan[i].bytes;
@@ -149,7 +150,8 @@ void workspace_done(struct workspace *w)
                                DEV_BYTES(w->target_lp),
                                DEV_BYTES(w->top_id),
                                DEV_BYTES(w->top_lp),
-                               DEV_BYTES(w->bad)};
+                               DEV_BYTES(w->bad),
+                               DEV_BYTES(w->lse)};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         w->k->backend->free(w->k, all[i]);
     memset(w, 0, sizeof(*w));

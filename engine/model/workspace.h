@@ -37,7 +37,8 @@ struct workspace {
     struct dev_f32 *target_lp; /* [max_rows] */
     struct dev_i32 *top_id;    /* [max_rows, KERN_TOP_K_MAX], packed to the k of the step */
     struct dev_f32 *top_lp;
-    struct dev_u8 *bad; /* [max_rows] */
+    struct dev_u8 *bad;  /* [max_rows] */
+    struct dev_f32 *lse; /* [max_rows] */
 };
 
 enum { WORKSPACE_FEW = 5 * KERN_PLACE_ROWS + 4 };

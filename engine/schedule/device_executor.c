@@ -7,7 +7,7 @@
 
 #define REPLAY_ROWS 128
 
-_Static_assert(EXECUTOR_STEPS_MAX <= BACKEND_MARKS, "a step's number is its mark");
+_Static_assert(EXECUTOR_STEPS_MAX <= SCORES_MARK, "a step's number is its mark");
 
 /* Memory of one step in flight: the device writes to it between launch and wait. Activations are not among it, since the device runs one step after
  * another, and each copies out its results before the next begins. */
@@ -15,6 +15,7 @@ struct flight {
     struct batch batch;
     struct scores scores;
     struct step_rows *rows;    /* borrowed; NULL: no step is in flight */
+    uint64_t number;           /* of the step, in the order of launches */
     unsigned char *route;      /* [n_layers, n_rows] alloc_host memory */
     unsigned char *bad_states; /* [recurrent routers, n_rows] alloc_host memory; NULL: there are none */
     float *prob, *skip_prob;   /* [n_layers, n_rows] alloc_host memory; skip_prob NULL: no layer is nested */
@@ -26,7 +27,9 @@ struct device_executor {
     struct workspace w;
     struct kv_memory kv;
     struct flight flights[EXECUTOR_STEPS_MAX];
-    struct drawer *drawer; /* of all flights */
+    struct drawer *drawer; /* of all flights; NULL: another rank scores */
+    float *draw_logits;    /* the drawer's, alloc_host memory */
+    uint64_t n_launched;
     struct op_times times;
     struct executor_stats stats;
     struct route_layer *layers;
@@ -88,7 +91,7 @@ static int issue_step(struct device_executor *x, int id, struct step_rows *rows,
     if (x->model.share.rank) /* the first one tells what came out */
         return r < 0 ? r : k->backend->mark(k, id);
     if (r >= 0)
-        r = scores_run(&f->scores, &x->model, &x->w, b, rows, head, err);
+        r = scores_run(&f->scores, &x->model, &x->w, b, rows, f->number, head, err);
     if (r >= 0 && x->routed)
         r = k->backend->fetch(k, f->route, DEV_BYTES(x->w.route), (size_t)b->n_layers * (size_t)b->n_rows);
     if (r >= 0 && f->bad_states)
@@ -115,7 +118,10 @@ static int launch(struct executor *face, int id, struct step_rows *rows, struct 
     int r = op_times_begin(&x->times, monotonic_seconds(), &sampled);
     if (sampled)
         note_memory(x);
+    if (x->drawer)
+        drawer_share(x->drawer);
     x->flights[id].rows = rows;
+    x->flights[id].number = ++x->n_launched;
     if (r >= 0)
         r = issue_step(x, id, rows, err);
     int end = op_times_end(&x->times); /* after a failure too: the ops are the backend's own again */
@@ -126,9 +132,13 @@ static int wait_step(struct executor *face, int id, struct step_results *ret, st
 {
     struct device_executor *x = of(face);
     struct flight *f = &x->flights[id];
+    if (x->drawer)
+        drawer_share(x->drawer);
     int r = x->model.k->backend->wait(x->model.k, id, err);
     if (r < 0)
         return r;
+    if (x->drawer)
+        drawer_begin(x->drawer, f->number);
     const struct scores *s = &f->scores;
     *ret = (struct step_results){.route = f->route,
                                  .prob = f->rows->want_probs ? f->prob : NULL,
@@ -152,6 +162,23 @@ static void drop(struct executor *face, struct err *err)
         *err = said;
     for (int i = 0; i < x->face.limits.max_steps; i++)
         x->flights[i].rows = NULL;
+    if (x->drawer)
+        drawer_drop(x->drawer);
+}
+
+static struct draw *drawn(struct executor *face)
+{
+    return drawer_over(of(face)->drawer);
+}
+
+static bool help_draw(struct executor *face)
+{
+    return drawer_help(of(face)->drawer);
+}
+
+static void notify(struct executor *face, void (*wake)(void *arg), void *arg)
+{
+    drawer_notify(of(face)->drawer, wake, arg);
 }
 
 static int write_table(struct executor *face, int64_t off, const int *entries, int64_t n)
@@ -210,6 +237,7 @@ static void close_device(struct executor *face)
         for (int i = 0; i < EXECUTOR_STEPS_MAX; i++)
             flight_done(&x->flights[i], x->model.k);
         drawer_free(x->drawer);
+        x->model.k->backend->free_host(x->model.k, x->draw_logits);
         kv_memory_close(&x->kv);
         workspace_done(&x->w);
     }
@@ -290,6 +318,20 @@ static void set_limits(struct device_executor *x, const struct device_executor_o
                  x->face.limits.max_rows);
 }
 
+static int open_drawer(struct device_executor *x, int rows, struct err *err)
+{
+    const struct model *m = &x->model;
+    int v = m->config.vocab;
+    rows = rows ? rows : drawer_capacity(v);
+    size_t bytes = (size_t)rows * (size_t)v * sizeof(float);
+    if (m->share.rank)
+        return 0;
+    x->draw_logits = m->k->backend->alloc_host(m->k, bytes);
+    if (!x->draw_logits)
+        return err_set(err, ERR_NOMEM, "no memory for the logits of tokens to be drawn (%zu MiB)", bytes >> 20);
+    return drawer_new(v, rows, m->n_threads, x->draw_logits, &x->drawer, err);
+}
+
 int device_executor_open_memory(struct device_executor *x, const struct device_executor_options *o, int kv_slots, struct err *err)
 {
     const struct model *m = &x->model;
@@ -312,7 +354,7 @@ int device_executor_open_memory(struct device_executor *x, const struct device_e
     if (r >= 0)
         r = workspace_init(&x->w, m, l->max_rows, err);
     if (r >= 0)
-        r = drawer_new(m->config.vocab, m->n_threads, &x->drawer, err);
+        r = open_drawer(x, o->draw_rows, err);
     for (int i = 0; r >= 0 && i < l->max_steps; i++)
         r = flight_init(&x->flights[i], m, x->drawer, &x->w, err);
     op_times_init(&x->times, x->model.k);
@@ -323,8 +365,15 @@ int device_executor_open_memory(struct device_executor *x, const struct device_e
 int device_executor_open(const struct device_executor_options *o, const struct backend *backend, struct device_executor **ret,
                          struct err *err)
 {
-    static const struct executor_ops ops = {
-        .launch = launch, .wait = wait_step, .drop = drop, .write_table = write_table, .report = report, .close = close_device};
+    static const struct executor_ops ops = {.launch = launch,
+                                            .wait = wait_step,
+                                            .drawn = drawn,
+                                            .help_draw = help_draw,
+                                            .notify = notify,
+                                            .drop = drop,
+                                            .write_table = write_table,
+                                            .report = report,
+                                            .close = close_device};
     struct device_executor *x = calloc(1, sizeof(*x));
     if (!x)
         return err_set(err, ERR_NOMEM, "no memory for the engine");

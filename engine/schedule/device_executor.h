@@ -11,6 +11,7 @@ struct device_executor_options {
         *first;            /* whose model this one has as well, on another device; it must outlive this one. NULL: it is read from files */
     int max_rows;          /* of a step; 0: the backend's default */
     int max_steps;         /* in flight; 0: the backend's default */
+    int draw_rows;         /* whose logits are kept to draw tokens from; 0: drawer_capacity */
     size_t kv_cache_bytes; /* 0: a share of free memory */
     int state_slots;       /* 0: by what the KV rows take */
 };

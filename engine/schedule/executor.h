@@ -4,6 +4,8 @@
  * What the host tells it of a step (struct step_rows) includes each sequence's key counts and the KV slots that rows may take. An executor that
  * keeps these on the device may ignore them; results then say what was taken.
  *
+ * Tokens are drawn beside the steps: a wanted row with a draw has its alternatives when its step is over, and its token is told later.
+ *
  * All calls come from one thread. A call that fails has lost the device: nothing but drop and close may follow. */
 #pragma once
 #include "engine/memory/route_bits.h"
@@ -38,7 +40,7 @@ struct step_results {
     const float *prob;               /* [n_layers, n_rows] what routers compared; NULL: not wanted. Filled where a router was asked */
     const float *skip_prob;          /* the same of nested layers' skip routers; NULL as well where no layer is nested */
     int top_k;                       /* of the step */
-    const int *target;               /* [n_want] as given, or the token that was drawn */
+    const int *target;               /* [n_want] as given */
     const float *target_lp;          /* [n_want] its logprob; 0 where there is none */
     const int *top_id;               /* [n_want, top_k] best first */
     const float *top_lp;             /* [n_want, top_k] */
@@ -57,7 +59,13 @@ struct executor_ops {
     int (*launch)(struct executor *x, int id, struct step_rows *rows, struct err *err);
     /* Returns when the step is over. Steps are waited for in the order of their launches. */
     int (*wait)(struct executor *x, int id, struct step_results *ret, struct err *err);
-    /* Ends all steps in flight without results; returns when the device is idle or lost. err: NULL, or gets what the device says of a failure, if
+    /* Draws of steps that were waited for, once their tokens are there, linked by `next`: each is told once. NULL: none. */
+    struct draw *(*drawn)(struct executor *x);
+    /* The caller has nothing else to do, and draws a token of such a step itself. False: none waits; others may be drawing yet. */
+    bool (*help_draw)(struct executor *x);
+    /* wake(arg) is called by any thread when the last token is there that was being drawn; it must not call the executor. */
+    void (*notify)(struct executor *x, void (*wake)(void *arg), void *arg);
+    /* Ends all steps in flight without results, and forgets all draws; returns when the device is idle or lost. err: NULL, or gets what the device says of a failure, if
      * it holds no code yet. */
     void (*drop)(struct executor *x, struct err *err);
     /* Writes entries off .. off+n-1 of the block tables; ordered with steps. */

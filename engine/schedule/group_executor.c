@@ -134,6 +134,24 @@ static int wait_group(struct executor *face, int id, struct step_results *ret, s
     return do_together(of(face), (struct task){id, NULL}, ret, err);
 }
 
+static struct draw *drawn_group(struct executor *face)
+{
+    struct executor *first = rank_of(of(face), 0);
+    return first->ops->drawn(first);
+}
+
+static bool help_draw_group(struct executor *face)
+{
+    struct executor *first = rank_of(of(face), 0);
+    return first->ops->help_draw(first);
+}
+
+static void notify_group(struct executor *face, void (*wake)(void *arg), void *arg)
+{
+    struct executor *first = rank_of(of(face), 0);
+    first->ops->notify(first, wake, arg);
+}
+
 static void drop_group(struct executor *face, struct err *err)
 {
     struct group_executor *g = of(face);
@@ -214,6 +232,9 @@ static int open_group(struct group_executor *g, struct err *err)
 {
     static const struct executor_ops ops = {.launch = launch_group,
                                             .wait = wait_group,
+                                            .drawn = drawn_group,
+                                            .help_draw = help_draw_group,
+                                            .notify = notify_group,
                                             .drop = drop_group,
                                             .write_table = write_table_group,
                                             .report = report_group,

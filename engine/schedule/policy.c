@@ -66,6 +66,15 @@ struct sequence *policy_next(const struct policy *p, struct sequence *s)
     return NULL;
 }
 
+bool policy_due_undrawn(const struct policy *p)
+{
+    for (struct flow *f = clients_next_flow(&p->clients, NULL); f; f = clients_next_flow(&p->clients, f))
+        for (const struct sequence *q = f->running.head; q; q = q->next)
+            if (policy_due(p, q) && !(q->n_new && sequence_draws(q)))
+                return true;
+    return false;
+}
+
 bool policy_more_to_come(const struct policy *p)
 {
     for (struct flow *f = clients_next_flow(&p->clients, NULL); f; f = clients_next_flow(&p->clients, f)) {

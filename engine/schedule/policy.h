@@ -104,6 +104,8 @@ static inline int policy_due(const struct policy *p, const struct sequence *s)
     int64_t room = s->promised / p->layers;
     return appends > room ? s->n_rerun_left + (int)room : due;
 }
+/* Has a running sequence rows due that are no drawn token's? */
+bool policy_due_undrawn(const struct policy *p);
 /* Will there be more to run once the steps in flight are collected, even if no request comes? */
 bool policy_more_to_come(const struct policy *p);
 static inline bool policy_idle(const struct policy *p)

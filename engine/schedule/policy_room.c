@@ -65,7 +65,7 @@ static struct sequence *victim_of(const struct policy *p, const struct flow *f)
     struct sequence *newest = NULL;
     for (struct sequence *q = f->running.head; q; q = q->next) {
         uint64_t safe = (uint64_t)POLICY_PATIENCE << (q->n_preempted < 32 ? q->n_preempted : 32);
-        if (!q->in_flight && !q->done && p->launches - q->admitted_at >= safe && (!newest || q->admitted > newest->admitted))
+        if (!sequence_away(q) && !q->done && p->launches - q->admitted_at >= safe && (!newest || q->admitted > newest->admitted))
             newest = q;
     }
     return newest;
@@ -91,7 +91,7 @@ bool policy_preempt_for(struct policy *p, const struct sequence_env *e, const st
 /* ---- generations that go on ------------------------------------------------------------------------------------------ */
 static bool runs_out(const struct sequence *s, int64_t layers)
 {
-    return s->req->max_new && !s->done && !s->in_flight && sequence_appends(s) * layers > s->promised;
+    return s->req->max_new && !s->done && !sequence_away(s) && sequence_appends(s) * layers > s->promised;
 }
 
 /* Slots for the rows due and `ahead` more, or at least for those due. Returns the room that is left. */
@@ -128,7 +128,7 @@ static struct sequence *newest_generation(const struct policy *p)
     struct sequence *newest = NULL;
     for (struct flow *f = clients_next_flow(&p->clients, NULL); f; f = clients_next_flow(&p->clients, f))
         for (struct sequence *q = f->running.head; q; q = q->next)
-            if (q->req->max_new && !q->in_flight && !q->done && (!newest || q->admitted > newest->admitted))
+            if (q->req->max_new && !sequence_away(q) && !q->done && (!newest || q->admitted > newest->admitted))
                 newest = q;
     return p->n_running > 1 ? newest : NULL;
 }

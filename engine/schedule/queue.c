@@ -261,14 +261,36 @@ void queue_deliver(struct queue *q, int device, struct queue_delivery *d, const 
     *d = (struct queue_delivery){0};
 }
 
+/* Under the lock. */
+static bool calls(const struct queue *q, const struct queue_device *me)
+{
+    return me->inbox.n || q->stop || me->sweep || me->woken || me->clears_taken < q->clears_asked;
+}
+
+bool queue_calls(struct queue *q, int device)
+{
+    pthread_mutex_lock(&q->lock);
+    bool any = calls(q, &q->dev[device]);
+    pthread_mutex_unlock(&q->lock);
+    return any;
+}
+
+void queue_wake(struct queue *q, int device)
+{
+    pthread_mutex_lock(&q->lock);
+    q->dev[device].woken = true;
+    pthread_cond_signal(&q->dev[device].wake);
+    pthread_mutex_unlock(&q->lock);
+}
+
 struct queue_orders queue_take(struct queue *q, int device, struct seq_list *into, bool idle)
 {
     struct queue_device *me = &q->dev[device];
     pthread_mutex_lock(&q->lock);
-    while (idle && !me->inbox.n && !q->stop && !me->sweep && me->clears_taken == q->clears_asked)
+    while (idle && !calls(q, me))
         pthread_cond_wait(&me->wake, &q->lock);
     struct queue_orders o = {.stop = q->stop, .sweep = me->sweep, .clear = me->clears_taken < q->clears_asked};
-    me->sweep = false;
+    me->sweep = me->woken = false;
     me->clears_taken = q->clears_asked;
     seq_list_move_all(into, &me->inbox);
     pthread_mutex_unlock(&q->lock);

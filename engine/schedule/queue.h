@@ -22,6 +22,7 @@ struct queue_device {
     struct engine_stats stats; /* as last delivered */
     struct err failure;
     bool sweep;                         /* asked of the worker: look for cancelled tickets */
+    bool woken;                         /* likewise: what else it waits for is there */
     uint64_t clears_taken, clears_done; /* of the cache */
 };
 
@@ -78,8 +79,12 @@ int queue_health(struct queue *q, struct err *err);
 /* ---- the worker of a device ---------------------------------------------------------------------------------- */
 /* Publishes counts, then hands finished sequences to their tickets, so that who has an answer finds it counted. A ticket may be freed at once. */
 void queue_deliver(struct queue *q, int device, struct queue_delivery *d, const struct engine_stats *counts);
-/* Moves what was sent to the device to the end of `into`; if `idle` and nothing was asked, waits for something first. */
+/* Moves what was sent to the device to the end of `into`; if `idle` and nothing was asked, waits for something first, or for queue_wake. */
 struct queue_orders queue_take(struct queue *q, int device, struct seq_list *into, bool idle);
+/* Is there anything for queue_take? */
+bool queue_calls(struct queue *q, int device);
+/* Any thread: the worker does not sleep in its next queue_take. */
+void queue_wake(struct queue *q, int device);
 /* The device is lost: nothing is sent to it any more. */
 void queue_fail(struct queue *q, int device, const struct err *err);
 /* Sends the sequences of `list`, which the device's worker had, to others; n_running of them ran. False: there is none, or the queue stops, and the

@@ -107,16 +107,19 @@ static bool is_eos(const struct sequence_env *e, int32_t id)
     return false;
 }
 
-/* Takes the next token: the drawn one, or the best. Returns why the generation ends, FINISH_NONE if it goes on. */
-static enum finish_reason take_token(struct sequence *s, const struct sequence_env *e, const struct step_results *sc, int i)
+/* Of the next token, before it is taken. */
+static void take_alternatives(struct sequence *s, const struct step_results *sc, int i)
 {
     size_t k1 = (size_t)s->k1, at = (size_t)s->n_new * k1, from = (size_t)i * (size_t)sc->top_k;
-    bool drawn = sc->target[i] >= 0;
-    s->new_tokens[s->n_new] = drawn ? sc->target[i] : sc->top_id[from];
-    s->new_logprobs[s->n_new] = drawn ? sc->target_lp[i] : sc->top_lp[from];
     memcpy(&s->new_top_ids[at], &sc->top_id[from], k1 * sizeof(int32_t));
     memcpy(&s->new_top_logprobs[at], &sc->top_lp[from], k1 * sizeof(float));
-    int32_t token = s->new_tokens[s->n_new++];
+}
+
+/* Returns why the generation ends, FINISH_NONE if it goes on. */
+static enum finish_reason take_token(struct sequence *s, const struct sequence_env *e, int32_t token, float logprob)
+{
+    s->new_tokens[s->n_new] = token;
+    s->new_logprobs[s->n_new++] = logprob;
     atomic_store_explicit(&s->n_shown, s->n_new, memory_order_release);
     if (s->req->on_token)
         s->req->on_token(s->req->user);
@@ -127,18 +130,25 @@ static enum finish_reason take_token(struct sequence *s, const struct sequence_e
     return s->n_new == s->req->max_new ? FINISH_LENGTH : FINISH_NONE;
 }
 
+static void finish_not_finite(struct sequence *s, const struct sequence_env *e, int pos)
+{
+    struct err err;
+    err_set(&err, ERR_NUMERIC, "the logits after position %d are not finite", pos);
+    sequence_finish(s, e, ERR_NUMERIC, &err);
+}
+
 void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int pos, const struct step_results *sc, int i)
 {
     if (s->done)
         return;
     if (sc->bad[i]) {
-        struct err err;
-        err_set(&err, ERR_NUMERIC, "the logits after position %d are not finite", pos);
-        sequence_finish(s, e, ERR_NUMERIC, &err);
+        finish_not_finite(s, e, pos);
         return;
     }
     if (pos + 1 >= s->req->n_tokens) {
-        s->result.finish = take_token(s, e, sc, i);
+        take_alternatives(s, sc, i);
+        if (!s->drawing)
+            s->result.finish = take_token(s, e, sc->top_id[(size_t)i * (size_t)sc->top_k], sc->top_lp[(size_t)i * (size_t)sc->top_k]);
         return;
     }
     size_t at = (size_t)(pos + 1 - s->req->score_begin), top = at * (size_t)s->k1, from = (size_t)i * (size_t)sc->top_k;
@@ -146,6 +156,17 @@ void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int
     memcpy(&s->top_ids[top], &sc->top_id[from], (size_t)s->k1 * sizeof(int32_t));
     memcpy(&s->top_logprobs[top], &sc->top_lp[from], (size_t)s->k1 * sizeof(float));
     tree_put_score(e->tree, &s->path, pos + 1, s->k1, s->logprobs[at], &s->top_ids[top], &s->top_logprobs[top]);
+}
+
+void sequence_commit_draw(struct sequence *s, const struct sequence_env *e)
+{
+    s->drawing = false;
+    if (s->done)
+        return;
+    if (s->draw.token < 0)
+        finish_not_finite(s, e, s->req->n_tokens + s->n_new - 1);
+    else
+        s->result.finish = take_token(s, e, s->draw.token, s->draw.logprob);
 }
 
 /* ---- the end ------------------------------------------------------------------------------------------------- */
@@ -201,7 +222,7 @@ static void leave(struct sequence *s, const struct sequence_env *e)
 
 void sequence_withdraw(struct sequence *s, const struct sequence_env *e)
 {
-    assert(!s->done && !s->in_flight);
+    assert(!s->done && !sequence_away(s));
     leave(s, e);
     s->state_pos = -1;
     s->n_kv = s->n_cached = s->n_rerun_left = s->rerun_pos = s->n_appending = 0;

@@ -10,6 +10,7 @@
 #include "engine/request.h"
 #include "engine/schedule/step.h"
 #include <stdatomic.h>
+#include <stddef.h>
 
 struct engine_ticket;
 struct ticket_place;
@@ -39,7 +40,9 @@ struct sequence {
     double submitted_s; /* monotonic */
     int k1;             /* alternatives kept: max(1, req->top_k) */
     bool done;
-    bool in_flight;  /* a step with rows of it has been launched and not yet collected */
+    bool in_flight; /* a step with rows of it has been launched and not yet collected */
+    bool drawing;   /* its next token is being drawn: from the launch of the step until the token is told */
+    struct draw draw;
     int n_appending; /* rows that the step in flight appends */
     /* outputs, one allocation (`block`) */
     void *block;
@@ -139,16 +142,35 @@ int sequence_commit_rows(struct sequence *s, const struct sequence_env *e, int n
 void sequence_commit_probs(struct sequence *s, const struct sequence_env *e, int pos, const struct step *step, int i_run);
 /* The step left a copy of the router states at position `pos` in `slot`. The tree keeps it, or the slot goes back. */
 void sequence_commit_state(struct sequence *s, const struct sequence_env *e, int pos, int slot);
-/* Wanted row i of the results: the score of the token after position pos, or the next generated token. */
+/* Wanted row i of the results: the score of the token after position pos, or the next generated token; of one that is drawn, the alternatives. */
 void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int pos, const struct step_results *results, int i);
+/* The token that was drawn. */
+void sequence_commit_draw(struct sequence *s, const struct sequence_env *e);
 
 /* Leaves the tree and gives back all that it has on the device. It keeps its tokens and scores, and may be admitted again, here or on another device,
- * where its rows have the same bits; it is not in flight. */
+ * where its rows have the same bits; it is not away. */
 void sequence_withdraw(struct sequence *s, const struct sequence_env *e);
 /* The same where it made way for others, which is counted. */
 void sequence_preempt(struct sequence *s, const struct sequence_env *e);
-/* The same for good, and completes the result; code: 0 or why it failed. */
+/* The same for good, and completes the result; code: 0 or why it failed. It may be drawing yet. */
 void sequence_finish(struct sequence *s, const struct sequence_env *e, int code, const struct err *err);
+
+/* Its tokens are drawn, not the best. */
+static inline bool sequence_draws(const struct sequence *s)
+{
+    return s->req->max_new && (s->req->temperature > 0 || s->req->edits);
+}
+
+static inline struct sequence *sequence_of_draw(struct draw *d)
+{
+    return (struct sequence *)((char *)d - offsetof(struct sequence, draw));
+}
+
+/* It waits for a step or for a token, and can neither run nor make way. */
+static inline bool sequence_away(const struct sequence *s)
+{
+    return s->in_flight || s->drawing;
+}
 
 /* Tokens from position pos on, as far as the prompt or what was generated goes. */
 static inline const int32_t *sequence_tokens(const struct sequence *s, int pos)

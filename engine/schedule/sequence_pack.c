@@ -22,7 +22,7 @@ int sequence_appends(const struct sequence *s)
 
 int sequence_due(const struct sequence *s)
 {
-    if (s->done || s->in_flight || !s->table_cap)
+    if (s->done || sequence_away(s) || !s->table_cap)
         return 0;
     return s->state_slot >= 0 && s->n_rerun_left ? s->n_rerun_left : s->n_rerun_left + sequence_appends(s);
 }
@@ -38,7 +38,7 @@ static bool wants_row(const struct sequence *s, int p)
     return p < s->n_prompt_rows ? s->need[p] & NEED_SCORE : p == known(s) - 1;
 }
 
-/* What penalties look at; nothing of it changes while a step of the sequence is in flight. */
+/* What penalties look at; nothing of it changes while the sequence is away. */
 static struct logit_history history(const struct sequence *s)
 {
     return (struct logit_history){s->req->tokens, s->new_tokens, s->req->n_tokens, s->n_new};
@@ -49,8 +49,11 @@ static void want_row(struct sequence *s, struct step *step, int row, int p)
 {
     int target = p + 1 < s->req->n_tokens ? s->req->tokens[p + 1] : -1, i = step_rows_want(&step->rows, row, target, s->k1);
     step->wants[i] = (struct step_owner){s, p};
-    if (p + 1 >= s->req->n_tokens && (s->req->temperature > 0 || s->req->edits))
-        step->rows.draws[i] = (struct draw){&s->sampler, (uint64_t)s->n_new, s->req->edits, history(s)};
+    if (p + 1 < s->req->n_tokens || !sequence_draws(s))
+        return;
+    s->drawing = true;
+    s->draw = (struct draw){.params = &s->sampler, .index = (uint64_t)s->n_new, .edits = s->req->edits, .history = history(s)};
+    step->rows.draws[i] = &s->draw;
 }
 
 /* Router states of a run: they go on from the sequence's own slot, from a copy that the tree keeps, or from zeros. */

@@ -39,22 +39,25 @@ static void end_here(struct worker *w, struct sequence *q, int code, const struc
     end_sequence(w, q, code, err);
 }
 
-/* Every sequence, none of them in flight; or those of cancelled tickets, of which the ones in flight end when they are collected. */
+/* Every sequence, none of them away; or those of cancelled tickets, of which the ones that are away end when they are back. */
 static void end_all(struct worker *w, bool all, int code, const char *text)
 {
     struct err err;
     err_set(&err, code, "%s", text);
     for (struct sequence *q = policy_next(&w->policy, NULL), *next; q; q = next) {
         next = policy_next(&w->policy, q);
-        if (all || (!q->in_flight && atomic_load(&q->ticket->cancelled)))
+        if (all || (!sequence_away(q) && atomic_load(&q->ticket->cancelled)))
             end_here(w, q, code, &err);
     }
 }
 
-/* A running sequence whose step was collected: it ends if it has all it wanted, failed, or is cancelled. */
+/* A running sequence whose step was collected, or whose token was told: it ends if it has all it wanted, failed, or is cancelled; but not while its
+ * token is being drawn. */
 static void end_if_complete(struct worker *w, struct sequence *q)
 {
     struct err err;
+    if (q->drawing)
+        return;
     if (q->done || q->result.finish != FINISH_NONE || !sequence_due(q))
         end_here(w, q, 0, NULL);
     else if (atomic_load(&q->ticket->cancelled))
@@ -155,6 +158,8 @@ static int collect(struct worker *w, struct step *s, struct err *err)
     w->counts.steps_overlapped += s->overlapped;
     land(s);
     commit_step(&w->commit, &w->env, s, &w->counts);
+    for (int i = 0; i < s->rows.n_want; i++)
+        w->n_drawing += s->rows.draws[i] != NULL;
     for (int i = 0; i < s->rows.n_runs;) {
         struct sequence *q = s->runs[i].seq;
         while (i < s->rows.n_runs && s->runs[i].seq == q)
@@ -164,9 +169,25 @@ static int collect(struct worker *w, struct step *s, struct err *err)
     return 0;
 }
 
+/* Tokens that were drawn go to their sequences. */
+static void take_draws(struct worker *w)
+{
+    struct draw *next = w->n_drawing ? w->x->ops->drawn(w->x) : NULL;
+    while (next) {
+        struct sequence *q = sequence_of_draw(next);
+        next = next->next;
+        w->n_drawing--;
+        sequence_commit_draw(q, &w->env);
+        end_if_complete(w, q);
+    }
+}
+
 static void drop_steps(struct worker *w, struct err *err)
 {
     w->x->ops->drop(w->x, err);
+    w->n_drawing = 0;
+    for (struct sequence *q = policy_next(&w->policy, NULL); q; q = policy_next(&w->policy, q))
+        q->drawing = false;
     for (int i = 0; i < w->x->limits.max_steps; i++) {
         struct step *s = &w->steps[i];
         if (!s->number)
@@ -191,7 +212,7 @@ static int take_out(struct worker *w, struct seq_list *to)
     int n_running = 0;
     for (struct sequence *q = policy_next(&w->policy, NULL), *next; q; q = next) {
         next = policy_next(&w->policy, q);
-        if (q->n_losses >= WORKER_LOSSES_MAX || atomic_load(&q->ticket->cancelled))
+        if (q->done || q->n_losses >= WORKER_LOSSES_MAX || atomic_load(&q->ticket->cancelled))
             continue;
         bool runs = q->where == SEQUENCE_RUNNING;
         n_running += runs;
@@ -273,6 +294,25 @@ static struct policy_round admit(struct worker *w)
     return round;
 }
 
+/* Less than half a step waits for those who can join it. */
+static bool should_launch(const struct worker *w, int64_t due, bool beside)
+{
+    if (due >= (w->x->limits.max_rows + 1) / 2)
+        return true;
+    if (beside)
+        return due > 0 && !policy_more_to_come(&w->policy);
+    return due > 0 && (!w->n_drawing || policy_due_undrawn(&w->policy));
+}
+
+/* Draws tokens until something comes. */
+static void help_draw(struct worker *w)
+{
+    bool any = true;
+    while (any && !queue_calls(w->queue, w->device))
+        any = w->x->ops->help_draw(w->x);
+    w->waits = !any;
+}
+
 /* Admits, then launches a step or takes one in. */
 static void run_step(struct worker *w)
 {
@@ -281,11 +321,12 @@ static void run_step(struct worker *w)
     struct policy_round round = s ? admit(w) : (struct policy_round){0};
     double start = monotonic_seconds();
     int r = round.code;
-    int64_t due = s ? w->policy.due : 0;
-    if (r >= 0 && due > 0 && (!first || due >= (w->x->limits.max_rows + 1) / 2 || !policy_more_to_come(&w->policy)))
+    if (r >= 0 && s && should_launch(w, w->policy.due, first))
         r = launch(w, s, &err);
     else if (r >= 0 && first)
         r = collect(w, first, &err);
+    else if (r >= 0 && w->n_drawing)
+        help_draw(w);
     note_busy(w, monotonic_seconds() - start);
     if (r < 0)
         lose_device(w, r, &err);
@@ -295,7 +336,8 @@ bool worker_turn(struct worker *w)
 {
     deliver(w);
     struct seq_list arrived = {0};
-    struct queue_orders o = queue_take(w->queue, w->device, &arrived, policy_idle(&w->policy));
+    struct queue_orders o = queue_take(w->queue, w->device, &arrived, policy_idle(&w->policy) || w->waits);
+    w->waits = false;
     policy_arrive(&w->policy, &arrived);
     if (o.stop)
         return false;
@@ -303,6 +345,7 @@ bool worker_turn(struct worker *w)
         tree_clear(&w->tree);
         w->delivery.cleared = true;
     }
+    take_draws(w);
     if (o.sweep)
         end_all(w, false, ERR_CANCELLED, "the request was cancelled");
     if (w->lost)
@@ -334,6 +377,12 @@ static int init_memory(struct worker *w, const struct worker_options *o, struct 
     return err_set(err, ERR_NOMEM, "no memory for the prefix tree and the lists of %d KV rows", l->n_kv_slots);
 }
 
+static void wake(void *arg)
+{
+    const struct worker *w = arg;
+    queue_wake(w->queue, w->device);
+}
+
 int worker_init(struct worker *w, struct executor *x, struct queue *q, const struct worker_options *o, struct err *err)
 {
     *w = (struct worker){.x = x, .queue = q, .device = o->device, .number = o->number, .log = o->log};
@@ -362,8 +411,10 @@ int worker_init(struct worker *w, struct executor *x, struct queue *q, const str
                                    .state_every = x->limits.n_state_slots ? WORKER_STATE_EVERY : 0};
     if (r < 0)
         worker_close(w);
-    else
+    else {
+        x->ops->notify(x, wake, w);
         note_busy(w, 0);
+    }
     return r;
 }
 

@@ -3,7 +3,10 @@
  *
  * While the device computes a step the worker launches the next one, of sequences that are not in flight, and then takes in the results of the first.
  * Less than half a step waits for sequences that the step in flight will bring back, or for those that wait for its rows: generating ones above all
- * are best computed together. */
+ * are best computed together.
+ *
+ * Tokens are drawn beside the steps. A sequence whose token is being drawn sits out; steps of the others go on. Sequences that draw wait for one another
+ * where nobody else has rows due, for the same reason. If there is nothing else to do, the worker draws tokens itself, one at a time. */
 #pragma once
 #include "common/log.h"
 #include "engine/schedule/commit.h"
@@ -38,6 +41,8 @@ struct worker {
     struct sequence_env env;
     struct step steps[EXECUTOR_STEPS_MAX];
     uint64_t n_launched;
+    int n_drawing; /* sequences whose step is over and whose token is not told yet */
+    bool waits;    /* there is nothing to do until tokens are drawn, which others do, or something comes */
     struct engine_stats counts;
     struct queue_delivery delivery; /* not yet told to the queue */
     bool lost;                      /* the device; `failure` says why */

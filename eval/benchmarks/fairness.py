@@ -3,7 +3,8 @@
 
 Two clients with keys of their own: one makes the load, the other asks for one score after another for --seconds. Steps are the
 server's own count (dtrnet_start_steps of /metrics, lane "alone"): launched from a request's submission to the one with its first
-row. The share is what the load computed a second beside the scores, over what it did before them. Needs only Python.
+row. The share is what the load computed a second beside the scores, over what it did before them. Last, what a score waits for beside
+n 128 x 60 tokens that are drawn, over the same beside greedy ones, by turns: medians of --pairs. Needs only Python.
 
 usage: fairness.py [--dtrnet build/dtrnet] [--model DIR] [--seconds 10] [--scale 1] [SERVER ARGUMENT ...]
 """
@@ -15,6 +16,7 @@ import http.client
 import json
 import random
 import re
+import select
 import socket
 import statistics
 import subprocess
@@ -126,18 +128,55 @@ def run(server: Server, name: str, seconds: float, scale: float, longest: int) -
         time.sleep(0.1)
 
 
+def beside_tokens(server: Server, temperature: float, longest: int) -> tuple[list[float], float]:
+    """Seconds of the scores asked for while n 128 x 60 tokens are generated, and of the generation."""
+    body = {"prompt": ids(3), "n": 128, "max_tokens": min(60, longest - 8), "ignore_eos": True, "temperature": temperature, "seed": 1}
+    begin, took = time.perf_counter(), []
+    load = server.send("/v1/completions", body)
+    while True:
+        at = time.perf_counter()
+        server.ask("score", "/v1/loglikelihood", {"requests": [{"context": ids(9), "continuations": [ids(1)]}]})
+        if select.select([load], [], [], 0)[0]:
+            load.close()
+            return took, time.perf_counter() - begin
+        took.append(time.perf_counter() - at)
+
+
+def run_drawn(server: Server, pairs: int, longest: int) -> None:
+    """Drawn tokens over greedy ones."""
+    scores, loads = [], []
+    for i in range(pairs + 1):
+        greedy, drawn = (beside_tokens(server, temperature, longest) for temperature in (0, 1))
+        if not i or not greedy[0] or not drawn[0]:  # the first pair warms up
+            continue
+        scores.append((statistics.median(greedy[0]), statistics.median(drawn[0])))
+        loads.append((greedy[1], drawn[1]))
+    for name, both in (("a score", scores), ("the generation", loads)):
+        medians = [statistics.median(column) for column in zip(*both)]
+        ratio = statistics.median(drawn / greedy for greedy, drawn in both)
+        print(
+            f"n 128 x 60 tokens, {name}: greedy {medians[0]:.4f} s, drawn {medians[1]:.4f} s, ratio {ratio:.2f} ({len(both)} pairs)",
+            flush=True,
+        )
+
+
 def main() -> None:
     """The table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtrnet", default=str(ROOT / "build" / "dtrnet"))
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--scale", type=float, default=1, help="of continuations and of long prompts")
+    parser.add_argument("--pairs", type=int, default=7, help="of drawn and greedy generations")
+    parser.add_argument("--only-drawn", action="store_true", help="nothing but these")
     options, arguments = parser.parse_known_args()
     server = Server(options.dtrnet, arguments)
     longest = server.ask("score", "/v1/models")["data"][0]["max_model_len"]
-    print(f"{'beside':30} {'scores':>6} {'steps':>6} {'median s':>9} {'worst s':>9}   share of the load")
-    for name in ("nothing", "n 128 x 1,500 tokens", "640 sequences of generation", "65,536 continuations", "20k prompts", "all at once"):
+    loads = ("nothing", "n 128 x 1,500 tokens", "640 sequences of generation", "65,536 continuations", "20k prompts", "all at once")
+    if not options.only_drawn:
+        print(f"{'beside':30} {'scores':>6} {'steps':>6} {'median s':>9} {'worst s':>9}   share of the load")
+    for name in () if options.only_drawn else loads:
         run(server, name, options.seconds, options.scale, longest)
+    run_drawn(server, options.pairs, longest)
     server.process.terminate()
     server.process.wait()
 

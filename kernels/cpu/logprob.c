@@ -15,6 +15,7 @@ struct logprobs {
     float *target_lp, *top_lp;
     int *top_id;
     unsigned char *bad;
+    float *lse;
 };
 
 static int any_not_finite(const float *x, int n)
@@ -84,7 +85,7 @@ static void row(void *arg, int i)
         return;
     int *best = a->top_id + (size_t)i * a->top_k;
     top(x, a->v, a->top_k, best);
-    float lse = log_sum_exp(x, a->v, x[best[0]]);
+    float lse = a->lse[i] = log_sum_exp(x, a->v, x[best[0]]);
     for (int j = 0; j < a->top_k; j++)
         a->top_lp[(size_t)i * a->top_k + j] = x[best[j]] - lse;
     a->target_lp[i] = a->target[i] < 0 ? 0 : x[a->target[i]] - lse;
@@ -101,7 +102,8 @@ static int logprobs_c(struct kern_ctx *k, const struct kern_scores *to, int firs
                          .target_lp = f32_of(to->target_lp) + first,
                          .top_lp = f32_of(to->top_lp) + top,
                          .top_id = i32_of(to->top_id) + top,
-                         .bad = u8_of(to->bad) + first};
+                         .bad = u8_of(to->bad) + first,
+                         .lse = f32_of(to->lse) + first};
     cpu_for_rows(k, (struct rows){NULL, NULL, n}, 16 * v, row, &a);
     return 0;
 }

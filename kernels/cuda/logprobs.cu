@@ -58,6 +58,7 @@ struct logprobs_args {
     float *target_lp, *top_lp;
     int *top_id;
     unsigned char *bad;
+    float *lse;
 };
 
 /* max + log(sum exp(x - max)) of x[v]: a chunk of 1,024 in 16 lanes and their tree, the chunks in order in double. Every thread gets it. */
@@ -101,8 +102,10 @@ __global__ void __launch_bounds__(THREADS) logprobs_row(struct logprobs_args a)
         return;
     m = block_first(m);
     float lse = log_sum_exp(x, a.v, m.v);
-    if (threadIdx.x == 0)
+    if (threadIdx.x == 0) {
+        a.lse[i] = lse;
         a.target_lp[i] = a.target[i] < 0 ? 0 : x[a.target[i]] - lse;
+    }
     for (int t = 0; t < a.top_k; t++) {
         if (t)
             m = first_after(x, a.v, m);
@@ -126,7 +129,8 @@ static int logprobs_cuda(struct kern_ctx *k, const struct kern_scores *to, int f
                               .target_lp = f32_of(to->target_lp) + first,
                               .top_lp = f32_of(to->top_lp) + top,
                               .top_id = i32_of(to->top_id) + top,
-                              .bad = u8_of(to->bad) + first};
+                              .bad = u8_of(to->bad) + first,
+                              .lse = f32_of(to->lse) + first};
     chain_launch(ctx_of(k), logprobs_row, n, THREADS, 0, a);
     return launched(k, "logprobs");
 }

@@ -323,6 +323,7 @@ int api_usage_add(struct call *c, const struct engine_ticket *t, int n, struct a
 int api_write_error(struct buf *out, const struct err *err)
 {
     struct writer w = writer_on(out);
+    size_t before = out->len;
     writer_open(&w, '{');
     writer_key(&w, "error");
     writer_open(&w, '{');
@@ -332,5 +333,9 @@ int api_write_error(struct buf *out, const struct err *err)
     writer_key_text(&w, "code", err_name(err->code));
     writer_close(&w, '}');
     writer_close(&w, '}');
+    if (w.code < 0 && out->len > before) { /* half of it would look like an answer */
+        out->len = before;
+        out->data[before] = 0;
+    }
     return w.code;
 }

@@ -106,5 +106,5 @@ bool api_has_nested(const struct call *c);
 /* Adds those of a ticket's n. */
 int api_usage_add(struct call *c, const struct engine_ticket *t, int n, struct api_usage *u, struct err *err);
 
-/* {"error": {...}} */
+/* {"error": {...}}; on an error nothing of it. */
 int api_write_error(struct buf *out, const struct err *err);

@@ -136,8 +136,10 @@ static int read_all(const struct keys *k, struct key_list *ret, struct err *err)
 {
     struct key_list l = {0};
     int r = 0;
-    if (k->single && (strlen(k->single) > KEY_MAX || add(&l, "default", 7, k->single, strlen(k->single)) < 0))
-        r = err_field(err, ERR_INVALID, "api-key", "--api-key is longer than %d bytes, or there is no memory for it", KEY_MAX);
+    if (k->single && strlen(k->single) > KEY_MAX)
+        r = err_field(err, ERR_INVALID, "api-key", "--api-key is longer than %d bytes", KEY_MAX);
+    else if (k->single && add(&l, "default", 7, k->single, strlen(k->single)) < 0)
+        r = err_set(err, ERR_NOMEM, "no memory for the keys");
     if (r >= 0 && k->path)
         r = read_file(k->path, &l, err);
     if (r < 0)

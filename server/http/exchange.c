@@ -209,13 +209,20 @@ static enum MHD_Result take_body(struct http_exchange *x, const char *data, size
 
 /* ---- the answer ---- */
 
+static void count_in(struct http_server *h)
+{
+    int now = atomic_fetch_add(&h->in_flight, 1) + 1, most = atomic_load(&h->most_in_flight);
+    while (now > most && !atomic_compare_exchange_weak(&h->most_in_flight, &most, now))
+        ;
+}
+
 static enum MHD_Result answer(struct http_exchange *x)
 {
     struct http_server *h = x->h;
     struct http_response resp = {.status = 500};
     buf_init(&resp.body, (size_t)1 << 31);
     x->handled = true;
-    atomic_fetch_add(&h->in_flight, 1);
+    count_in(h);
     connections_enter(h->connections, x->connection, x->refused ? CONNECTION_REFUSED : CONNECTION_WORK);
     x->req.body = x->body.data;
     x->req.body_len = x->body.len;

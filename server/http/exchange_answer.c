@@ -6,7 +6,8 @@
 #include <string.h>
 
 #define STREAM_BLOCK 65536
-#define WHOLE_MAX 262144 /* bytes of an answer that is sent with its length though it came in pieces */
+#define EVENTS_BLOCK 4096 /* of a stream of events, which come one at a time; as many wait as there are clients */
+#define WHOLE_MAX 262144  /* bytes of an answer that is sent with its length though it came in pieces */
 
 static ssize_t stream_read(void *user, uint64_t pos, char *out, size_t max)
 {
@@ -131,7 +132,7 @@ enum MHD_Result exchange_send(struct http_exchange *x, struct http_response *res
         return MHD_NO;
     compress(x, resp);
     if (resp->stream.next && !x->stream_ended) {
-        m = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, stream_read, x, NULL);
+        m = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, resp->events ? EVENTS_BLOCK : STREAM_BLOCK, stream_read, x, NULL);
         buf_done(&resp->body);
     } else {
         size_t len = 0;

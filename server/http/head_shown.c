@@ -1,9 +1,12 @@
 /* See head_shown.h. Up to 0.9.77 the library cuts lines at CR LF and at LF alone, ends values at a NUL, puts a continued line (obs-fold)
  * behind the name of the field it continues, and skips blanks between the parts of the request line: all of these move what follows, or leave
- * a byte where there should be a NUL. From 1.0 on it refuses them itself. */
+ * a byte where there should be a NUL. From 1.0 on it refuses them itself, and its buffer is not looked at.
+ *
+ * Each part is looked for behind the one before it, by its address, before a byte between them is read: were a library's buffer laid out in
+ * another way, requests would be refused and nothing outside the buffer be read. */
 #include "server/http/head_shown.h"
+#include "server/http/library_version.h"
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 
 struct fields {
@@ -18,13 +21,6 @@ static enum MHD_Result take_field(void *user, enum MHD_ValueKind kind, const cha
     (void)kind;
     f->items[f->n++] = (struct head_field){name, value ? value : "", name_len, value ? value_len : 0};
     return f->n <= HEAD_FIELDS_MAX ? MHD_YES : MHD_NO;
-}
-
-/* Is this the parser that forgives? */
-static bool forgives(void)
-{
-    int major = 0, minor = 0, patch = 0;
-    return sscanf(MHD_get_version(), "%d.%d.%d", &major, &minor, &patch) == 3 && !major && minor == 9 && patch < 78;
 }
 
 /* Do n NULs, and nothing else, lie between `at` and `next`? */
@@ -67,12 +63,13 @@ int head_shown_check(struct MHD_Connection *mhd, const char *method, const char 
 {
     struct fields f = {.n = 0};
     MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, take_field, &f);
-    if (forgives() && !line_lies_well(method, target, target_len, version))
+    bool forgives = library_version_forgives();
+    if (forgives && !line_lies_well(method, target, target_len, version))
         return err_set(err, ERR_INVALID, "the request line must be a method, a target and a version with one space between, without a NUL");
     int r = head_check_line(method, version, err);
     if (r >= 0)
         r = head_check_fields(f.items, f.n, !strcmp(version, "HTTP/1.1"), ret, err);
-    if (r >= 0 && forgives() && !lies_well(&f, version))
+    if (r >= 0 && forgives && !lies_well(&f, version))
         r = err_set(err, ERR_INVALID, "the header has a NUL, a continued line, or a line that does not end with CR LF");
     return r;
 }

@@ -4,6 +4,7 @@
 #include "common/mapfile.h"
 #include "server/http/http_private.h"
 #include "server/http/library_errors.h"
+#include "server/http/library_version.h"
 #include "server/http/listener.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -17,13 +18,9 @@
 #define LIBRARY_CONNECTIONS \
     (1u << 30) /* connections.h keeps the limit: 0.9.75 leaves a lock taken when its own is reached, and then stands still */
 
-/* How strictly the library reads. 1.0's level 2 leaves nothing to be forgiven. What level 1 of 0.9 adds, exchange.c checks itself: the library
- * would send the header of its answer twice. */
-#if MHD_VERSION >= 0x00097701
-#define STRICTNESS MHD_OPTION_CLIENT_DISCIPLINE_LVL, 2
-#else
-#define STRICTNESS MHD_OPTION_STRICT_FOR_CLIENT, 0
-#endif
+/* How strictly the library reads. From 1.0 on MHD_OPTION_CLIENT_DISCIPLINE_LVL, a name that older headers lack, is at 2: what 3 changes is to
+ * allow blanks in chunk extensions. What level 1 of 0.9 adds, exchange.c checks itself: the library would send the header of its answer twice. */
+#define OPTION_DISCIPLINE ((enum MHD_OPTION)38)
 
 static void on_room(void *user)
 {
@@ -77,6 +74,11 @@ int http_port(const struct http_server *h)
 int http_in_flight(const struct http_server *h)
 {
     return atomic_load(&((struct http_server *)h)->in_flight);
+}
+
+int http_most_in_flight(struct http_server *h)
+{
+    return atomic_exchange(&h->most_in_flight, http_in_flight(h));
 }
 
 int http_idle_fd(const struct http_server *h)
@@ -163,12 +165,14 @@ static int start_daemon(struct http_server *h, const char *cert, const char *key
                                    {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)priorities},
                                    {MHD_OPTION_END, 0, NULL}};
     struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
+    bool forgives = library_version_forgives();
     /* the logger comes first, so that it hears what the other options have to say */
     *ret = MHD_start_daemon(flags, 0, NULL, NULL, exchange_on_request, h, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, h->o.log,
                             MHD_OPTION_NOTIFY_COMPLETED, exchange_on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
-                            MHD_OPTION_URI_LOG_CALLBACK, exchange_on_line, h, STRICTNESS, MHD_OPTION_CONNECTION_LIMIT, LIBRARY_CONNECTIONS,
-                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_THREAD_STACK_SIZE,
-                            (size_t)THREAD_STACK, MHD_OPTION_ARRAY, cert ? tls : none, MHD_OPTION_END);
+                            MHD_OPTION_URI_LOG_CALLBACK, exchange_on_line, h, forgives ? MHD_OPTION_STRICT_FOR_CLIENT : OPTION_DISCIPLINE,
+                            forgives ? 0 : 2, MHD_OPTION_CONNECTION_LIMIT, LIBRARY_CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                            (size_t)CONNECTION_MEMORY, MHD_OPTION_THREAD_STACK_SIZE, (size_t)THREAD_STACK, MHD_OPTION_ARRAY,
+                            cert ? tls : none, MHD_OPTION_END);
     if (*ret)
         return 0;
     return cert ? err_field(err, ERR_INVALID, "tls-cert", "--tls-cert %s and --tls-key %s are not a usable PEM pair", h->o.tls_cert_file,
@@ -198,6 +202,7 @@ int http_start(struct http_server *h, struct err *err)
 {
     static const struct listener_events events = {on_room_asked, on_short_of_descriptors, on_accept};
     library_errors_write_with(h->o.write_error);
+    log_info(h->o.log, "http: requests are read by libmicrohttpd %s", MHD_get_version());
     int r = open_daemon(h, &h->daemon, err);
     return r < 0 ? r : listener_start(h->listener, &events, h, err);
 }

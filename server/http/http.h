@@ -92,6 +92,8 @@ int http_reload(struct http_server *h, struct err *err);
 int http_port(const struct http_server *h);
 /* Requests whose handler has begun and whose answer is not yet sent. */
 int http_in_flight(const struct http_server *h);
+/* The most at a time since it was asked last. */
+int http_most_in_flight(struct http_server *h);
 void http_stop_accepting(struct http_server *h);
 /* A descriptor that can be read once accepting has stopped and no request is in flight; borrowed. */
 int http_idle_fd(const struct http_server *h);

@@ -19,7 +19,8 @@ struct http_server {
     struct MHD_Daemon *daemon;                /* takes new connections */
     struct MHD_Daemon *older[HTTP_OLDER_MAX]; /* of certificates before, while they have connections */
     atomic_int in_flight;
-    int idle; /* eventfd: see http_idle_fd */
+    atomic_int most_in_flight; /* since http_most_in_flight asked */
+    int idle;                  /* eventfd: see http_idle_fd */
     atomic_bool stopping;
     _Atomic uint64_t next_id;
 };

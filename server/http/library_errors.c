@@ -1,6 +1,7 @@
 /* See library_errors.h. Before 1.0 the library goes on after its answer to a bad Content-Length and sends the header a second time; there the
  * whole answer is written to the socket here, and the library, left without a page, closes the connection (under TLS without an answer). */
 #include "server/http/library_errors.h"
+#include "server/http/library_version.h"
 #include <microhttpd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +58,7 @@ static int code_of(int http_status)
 /* Before 1.0, where the library would answer twice. */
 static bool answers_twice(const char *page, size_t len)
 {
-    return !strncmp(MHD_get_version(), "0.", 2) && memmem(page, len, "<b>Content-Length</b>", 21);
+    return library_version_forgives() && memmem(page, len, "<b>Content-Length</b>", 21);
 }
 
 /* The client has sent a whole header and taken all earlier answers, so the socket has room for so little. */

@@ -22,6 +22,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#define BURST_MIN 16    /* requests at a time after which memory is given back, once a quarter is left of them */
+#define GIVE_BACK_S 5   /* how often that is looked at */
 #define GIVE_UP_MS 2000 /* how long those that were given up have to write so */
 
 struct service {
@@ -32,6 +34,7 @@ struct service {
     struct server *server;
     struct http_server *http;
     struct budget budget; /* of requests; none before the model is loaded */
+    int burst;            /* the most requests at a time since memory was given back */
     int signals;          /* what SIGTERM, SIGINT and SIGHUP are read from */
     /* loading */
     pthread_t loader;
@@ -203,6 +206,26 @@ static void say_ready(const struct service *s)
     log_info(s->log, "listening on %s", where);
 }
 
+/* ---- while it serves ---- */
+
+/* What many requests held at once is free when they have ended, but glibc keeps it, since blocks that are in use lie between. */
+static void give_back(struct service *s)
+{
+    int now = http_in_flight(s->http), most = http_most_in_flight(s->http);
+    s->burst = most > s->burst ? most : s->burst;
+    if (s->burst < BURST_MIN || now > s->burst / 4)
+        return;
+    malloc_trim(0);
+    log_debug(s->log, "gave memory back after %d requests at a time", s->burst);
+    s->burst = now;
+}
+
+static void wait_for_stop(struct service *s)
+{
+    while (wait_for(s, -1, GIVE_BACK_S) == EVENT_TIME)
+        give_back(s);
+}
+
 /* ---- stop ---- */
 
 static void drain(struct service *s)
@@ -249,7 +272,7 @@ static int serve(struct options *o, struct arena *arena, struct log *log, struct
         r = open_all(&s, arena, err);
     if (r >= 0) {
         say_ready(&s);
-        wait_for(&s, -1, -1);
+        wait_for_stop(&s);
         drain(&s);
         log_info(log, "stopped");
     }

@@ -22,7 +22,8 @@ CHUNKS = b"f\r\n" + BODY + b"\r\n0\r\n\r\n"
 
 class Case(NamedTuple):
     """`data` is sent at once. `statuses` are of the answers, in order; 0 stands for a connection that ends without one. `word` is in
-    the last one's message. `closes`: the server ends the connection by itself.
+    the last one's message. `closes`: the server ends the connection by itself. `newer`: the statuses from libmicrohttpd 1.0 on, where they
+    are others; the connection ends with them, unless the last is 200.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Case(NamedTuple):
     statuses: tuple[int, ...]
     word: str = ""
     closes: bool = True
+    newer: tuple[int, ...] | None = None
 
 
 def post(*fields: bytes, body: bytes = BODY, host: bytes = b"Host: x\r\n", line: bytes = b"POST /tokenize HTTP/1.1\r\n") -> bytes:
@@ -64,7 +66,6 @@ FRAMING = [
     Case("chunked", post(CODED, body=CHUNKS) + SECOND, (200,)),
     Case("chunked, capitals", post(b"transfer-encoding: Chunked\r\n", body=CHUNKS) + SECOND, (200,)),
     Case("chunked, two chunks", post(CODED, body=b"5\r\n" + BODY[:5] + b"\r\nA\r\n" + BODY[5:] + b"\r\n0\r\n\r\n"), (200,)),
-    Case("chunked with an extension", post(CODED, body=b"f;a=b\r\n" + BODY + b"\r\n0\r\n\r\n") + SECOND, (200,)),
     Case("chunked with a trailer", post(CODED, body=CHUNKS[:-2] + b"Content-Length: 3\r\n\r\n") + SECOND, (200,)),
     Case("chunked twice", post(CODED * 2, body=CHUNKS) + SECOND, (400,), "Transfer-Encoding came twice"),
     Case("chunked, chunked", post(b"Transfer-Encoding: chunked, chunked\r\n", body=CHUNKS) + SECOND, (400,), "must be chunked"),
@@ -168,7 +169,7 @@ LINES = [
     Case("authority form", b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n" + SECOND, (400,), "target"),
     Case("NUL, encoded", get(target=b"/health%00") + SECOND, (400,), "NUL"),
     Case("NUL, encoded, in the query", get(target=b"/health?a=%00") + SECOND, (400,), "NUL"),
-    Case("NUL", get(target=b"/health\x00x") + SECOND, (400,)),
+    Case("NUL", get(target=b"/health\x00x") + SECOND, (400,), newer=(0,)),
     Case("half an escape", get(target=b"/health%4") + SECOND, (400,), "hexadecimal"),
     Case("an escape that is none", get(target=b"/%zz") + SECOND, (400,), "hexadecimal"),
     Case("an encoded path", get(target=b"/%68ealth"), (200,), closes=False),
@@ -177,7 +178,7 @@ LINES = [
     Case("a fragment", get(target=b"/health#a") + SECOND, (400,), "percent-encoded"),
     Case("a space in the target", get(target=b"/hea lth") + SECOND, (400,)),
     Case("two spaces", b"GET  /health HTTP/1.1\r\nHost: x\r\n\r\n" + SECOND, (400,)),
-    Case("a tab for a space", b"GET\t/health HTTP/1.1\r\nHost: x\r\n\r\n" + SECOND, (400,)),
+    Case("a tab for a space", b"GET\t/health HTTP/1.1\r\nHost: x\r\n\r\n" + SECOND, (400,), newer=(0,)),
     Case("a space behind the version", b"GET /health HTTP/1.1 \r\nHost: x\r\n\r\n" + SECOND, (400,)),
     Case("a bare CR in the line", b"GET /health\rHTTP/1.1\r\nHost: x\r\n\r\n" + SECOND, (400,)),
     Case("a method of brackets", b"G(T /health HTTP/1.1\r\nHost: x\r\n\r\n" + SECOND, (400,), "method"),
@@ -190,7 +191,6 @@ LINES = [
     Case("HTTP/01.1", get(version=b"HTTP/01.1") + SECOND, (400,)),
     Case("HTTP/1.0", get(version=b"HTTP/1.0"), (200,)),
     Case("HTTP/1.0, kept", get(b"Connection: keep-alive\r\n", version=b"HTTP/1.0") + GOOD, (200, 200), closes=False),
-    Case("an empty line first", b"\r\n" + GOOD, (200,), closes=False),
     Case("asked to close", get(b"Connection: close\r\n") + SECOND, (200,)),
     Case("HEAD", b"HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n" + GOOD, (200, 200), closes=False),
     Case("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", (0,)),
@@ -205,17 +205,32 @@ TYPES = [
     Case("a form in parts", post(LENGTH, b"Content-Type: multipart/form-data; boundary=a\r\n"), (415,), "--json", closes=False),
     Case("plain text", post(LENGTH, b"Content-Type: Text/Plain;charset=UTF-8\r\n"), (415,), "application/json", closes=False),
     Case("no type, from a page", post(LENGTH, b"Origin: http://x\r\n"), (415,), "application/json", closes=False),
-    Case("expects to go on", post(LENGTH, b"Expect: 100-continue\r\n"), (100, 200), closes=False),
+    Case("expects to go on", post(LENGTH, b"Expect: 100-continue\r\n"), (100, 200), closes=False, newer=(200,)),
     Case("a form that expects to go on", post(LENGTH, b"Expect: 100-continue\r\n", b"Content-Type: text/plain\r\n", body=b""), (415,)),
 ]  # fmt: skip
 
 # What libmicrohttpd 0.9 shows nobody (docs/reliability.md): nothing stands behind these, so there is nothing to smuggle. 1.0 refuses them.
 HIDDEN = [
-    Case("NUL at the end of the last field", get(b"X-A: a\x00\r\n"), (200,), closes=False),
-    Case("bare LF as the last line of all", b"GET /health HTTP/1.1\r\nHost: x\r\n\n", (200,), closes=False),
-    Case("two empty lines first", b"\r\n\r\n" + GOOD, (200,), closes=False),
-    Case("bare LFs in chunks", post(CODED, body=CHUNKS.replace(b"\r", b"")) + SECOND, (200,)),
+    Case("NUL at the end of the last field", get(b"X-A: a\x00\r\n"), (200,), closes=False, newer=(400,)),
+    Case("bare LF as the last line of all", b"GET /health HTTP/1.1\r\nHost: x\r\n\n", (200,), closes=False, newer=(400,)),
+    Case("an empty line first", b"\r\n" + GOOD, (200,), closes=False, newer=(0,)),
+    Case("two empty lines first", b"\r\n\r\n" + GOOD, (200,), closes=False, newer=(0,)),
+    Case("bare LFs in chunks", post(CODED, body=CHUNKS.replace(b"\r", b"")) + SECOND, (200,), newer=(400,)),
+    Case("bare LF in a trailer", post(CODED, body=CHUNKS[:-2] + b"X-A: b\nX-B: c\r\n\r\n") + SECOND, (200,), newer=(400,)),
+    Case("chunked with an extension", post(CODED, body=b"f;a=b\r\n" + BODY + b"\r\n0\r\n\r\n") + SECOND, (200,), newer=(400,)),
 ]  # fmt: skip
+
+# What libmicrohttpd 1.0 says where it refuses by itself what the server would refuse with `word`: a pattern for each.
+LIBRARY_WORDS = {
+    "NUL": "invalid character",
+    "not both": "both Transfer-Encoding and Content-Length",
+    "must be chunked": "Transfer-Encoding used in request is not supported",
+    "control character": "bare CR|Transfer-Encoding used in request is not supported",
+    "before the colon": "whitespace before the first colon",
+    "name of a header": "whitespace before the first colon",
+    "Host is missing": "without Host",
+    "too big": "exceeds the memory constraints",
+}
 
 
 def read_answers(s: socket.socket, head_only: list[bool], n: int) -> tuple[list[tuple[int, bytes, bytes]], bool]:
@@ -250,29 +265,40 @@ def probe_end(s: socket.socket) -> list[tuple[int, bytes, bytes]]:
     return read_answers(s, [], 0)[0]
 
 
-def run(case: Case, also: tuple[int, ...] = ()) -> None:
-    """`also`: or these statuses, by another version of the library."""
-    head_only = [case.data.startswith(b"HEAD ")]
+def is_newer() -> bool:
+    """Is the server's libmicrohttpd 1.0 or later?"""
+    return int(server.wait_for(r"libmicrohttpd (\d+)\.")) >= 1
+
+
+def says(message: str, word: str) -> bool:
+    """Has the message the word, or the library's for it?"""
+    return word in message or (is_newer() and word in LIBRARY_WORDS and re.search(LIBRARY_WORDS[word], message) is not None)
+
+
+def check_errors(case: Case, got: list[tuple[int, bytes, bytes]]) -> None:
+    """No field twice, and every error in the server's shape."""
+    for status, head, body in got:
+        names = [line.split(b":")[0].lower() for line in head.split(b"\r\n")[1:]]
+        assert len(names) == len(set(names)), (case.name, head)
+        assert status != 400 or not case.closes or b"connection: close" in head.lower(), (case.name, head)
+        if status >= 400:
+            assert b"application/json" in head.lower(), (case.name, head)
+            check_answer("GET", "/nowhere", status, json.loads(body))
+
+
+def run(case: Case) -> None:
+    if case.newer is not None and is_newer():
+        case = case._replace(statuses=case.newer, closes=case.newer[-1] != 200)
     with socket.create_connection((server.client.host, int(server.client.port))) as s:
         s.sendall(case.data)
         want = [status for status in case.statuses if status]
-        got, closed = read_answers(s, head_only, 0 if case.closes else len(want))
-        assert [a[0] for a in got] in (want, list(also)), (case.name, got)
+        got, closed = read_answers(s, [case.data.startswith(b"HEAD ")], 0 if case.closes else len(want))
+        assert [a[0] for a in got] == want, (case.name, got)
         if not closed:
             assert not probe_end(s), case.name
-        for status, head, body in got:
-            names = [line.split(b":")[0].lower() for line in head.split(b"\r\n")[1:]]
-            assert len(names) == len(set(names)), (case.name, head)
-            assert status != 400 or not case.closes or b"Connection: close" in head or b"connection: close" in head.lower(), (
-                case.name,
-                head,
-            )
-            if status >= 400:
-                assert b"application/json" in head.lower(), (case.name, head)
-                value = json.loads(body)
-                check_answer("GET", "/nowhere", status, value)
+        check_errors(case, got)
         if case.word:
-            assert case.word in json.loads(got[-1][2])["error"]["message"], (case.name, got[-1])
+            assert says(json.loads(got[-1][2])["error"]["message"], case.word), (case.name, got[-1])
 
 
 def run_all(cases: list[Case]) -> None:
@@ -309,8 +335,7 @@ def test_types() -> None:
 
 
 def test_hidden() -> None:
-    for case in HIDDEN:
-        run(case, (400,))
+    run_all(HIDDEN)
 
 
 if __name__ == "__main__":

@@ -124,6 +124,19 @@ def test_answers_that_nobody_reads() -> None:
         assert "content-length" in small.headers
 
 
+def test_memory_is_given_back_after_many_requests() -> None:
+    """What small requests held is free when they have ended, but stays with the process unless it is given back."""
+    body = json.dumps({"prompt": [5, 6], "max_tokens": 1500, "ignore_eos": True}).encode()
+    with measured("--log-level", "debug") as (server, memory):
+        held = [stalled(server, body) for _ in range(24)]
+        while server.metric("dtrnet_http_requests_in_flight") < 20:
+            time.sleep(0.05)
+        for s in held:
+            s.close()
+        server.wait_for(r"gave memory back after \d+ requests at a time")
+        memory.wait_until_given_back()
+
+
 def test_many_continuations_of_long_contexts() -> None:
     """Each context is there once, not once for each continuation (16 x 4096 x 1900 ids would be 500 MB)."""
     requests = [

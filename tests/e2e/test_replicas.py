@@ -96,7 +96,7 @@ def check_one_fails(asked: list[tuple[str, dict]], want: list[object]) -> None:
     moved = 0
     for device, call in ((0, 1), (1, 2), (0, 9), (1, 60), (0, 171), (1, 300)):
         with Server(MODEL, *FLAGS, "--devices", "0,1", env={"DTRNET_TEST_FAIL": f"{device}:{call}"}) as server:
-            for _ in range(12):   # which device gets how many calls is the timing's, so work goes on until this one had enough
+            for _ in range(12):  # which device gets how many calls is the timing's, so work goes on until this one had enough
                 assert ask_all(server, asked) == want, f"device {device} failing at call {call} changes numbers"
                 series, health = server.idle_metrics(), server.get("/health")
                 if series[f'dtrnet_device_up{{device="{device}"}}'] == 0:

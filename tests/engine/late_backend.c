@@ -77,13 +77,18 @@ static int mark_late(struct kern_ctx *k, int i)
     return bad ? ERR_DEVICE : 0;
 }
 
-/* Takes the copies of k out of the list that mark i follows (every copy: i < 0), and lets them arrive. */
+/* Takes the copies of k out of the list that mark i follows, with those before them (every copy: i < 0), and lets them arrive. */
 static void arrive(struct kern_ctx *k, int i)
 {
     struct copy **at = &first;
+    const struct copy *last = NULL;
+    for (const struct copy *c = first; c; c = c->next)
+        last = c->k == k && c->mark == i ? c : last;
     while (*at) {
         struct copy *c = *at;
-        if (c->k != k || (i >= 0 && c->mark != i)) {
+        bool later = i >= 0 && !last;
+        last = c == last ? NULL : last;
+        if (c->k != k || later) {
             at = &c->next;
             continue;
         }

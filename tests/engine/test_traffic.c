@@ -51,6 +51,7 @@ struct setting {
     const char *devices; /* NULL: one */
     bool loses;          /* the second device fails on the way */
     int ranks;           /* of a group of devices that compute together; 0: 1 */
+    int draws;           /* tokens drawn at a time; 0: the engine's choice */
 };
 
 static struct engine *open_engine(const char *dir, const char *dtype, const struct setting *s, const struct engine_info *like)
@@ -65,6 +66,7 @@ static struct engine *open_engine(const char *dir, const char *dtype, const stru
                                .prefix_cache = s->cache,
                                .steps_in_flight = s->in_flight,
                                .state_slots = s->states,
+                               .draw_rows = s->draws,
                                .expert_choice = inference,
                                .bos_id = -1,
                                .eos_id = -1};
@@ -370,12 +372,13 @@ int main(int argc, char **argv)
     static const struct setting alone = {"one at a time", 1, 512, 1, false, 0, 0};
     static const struct setting engines[] = {
         {"cache on, one thread, steps of 40, two in flight", 1, 40, 2, true, 4096, 0},
-        {"cache on, two threads, steps of 19, evicting, two in flight", 2, 19, 2, true, MAX_LEN + MAX_NEW + 90, 6},
+        {"cache on, two threads, steps of 19, evicting, two in flight, drawing one by one", 2, 19, 2, true, MAX_LEN + MAX_NEW + 90, 6, NULL,
+         false, 0, 1},
         {"cache off, two threads, steps of 70, two in flight", 2, 70, 2, false, 1024, 20},
         {"cache on, two threads, steps of 512, evicting", 2, 512, 1, true, 700, 40},
         {"three devices, steps of 40, two in flight, evicting", 3, 40, 2, true, 700, 40, "0,1,2"},
         {"two devices, one of which fails, steps of 24, two in flight", 2, 24, 2, true, 4096, 0, "0,1", true},
-        {"two ranks, steps of 40, two in flight", 2, 40, 2, true, 4096, 0, "0,1", false, 2},
+        {"two ranks, steps of 40, two in flight, drawing three at a time", 2, 40, 2, true, 4096, 0, "0,1", false, 2, 3},
         {"four ranks, steps of 70, evicting", 4, 70, 1, true, 700, 40, "0,1,2,3", false, 4},
         {"two replicas of two ranks, one of which fails, steps of 40, evicting", 2, 40, 1, true, 700, 40, "3,1,0,2", true, 2}};
     enum { N_ENGINES = sizeof(engines) / sizeof(engines[0]) };

@@ -10,3 +10,5 @@ void failing_plan(long n);
 bool failing_reached(void);
 /* Allocations not yet freed. */
 long failing_live(void);
+/* From now on allocations of jansson do not count: 2.14 stops at an assertion of its own when memory ends in a string that has escapes. */
+void failing_spare_jansson(void);

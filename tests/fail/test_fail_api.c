@@ -1,9 +1,10 @@
-/* Every allocation of every endpoint fails once: the handler answers, or fails with a sentence, and nothing leaks. The engine is a double;
+/* Every allocation of every endpoint fails once, and every call of failing_own.h: the handler answers, or fails with a sentence, and nothing leaks. The engine is a double;
  * the tokenizer is the shipped one, opened before. The body is parsed before the failure: jansson 2.14 ignores some failures inside its
  * lexer and then stops at an assertion of its own. */
 #include "server/api/api.h"
 #include "tests/check.h"
 #include "tests/fail/failing.h"
+#include "tests/fail/failing_own.h"
 #include "tests/unit/fake_engine.h"
 #include <stdlib.h>
 
@@ -29,6 +30,7 @@ static const struct {
     {"loglikelihood of text", api_loglikelihood, "{\"requests\": [{\"context\": \"<s>\", \"continuations\": [\"</s>\"]}]}"},
     {"rolling", api_loglikelihood_rolling,
      "{\"texts\": [[5, 6, 7, 8], \"<s>\"], \"max_length\": 2, \"bucket_edges\": [0, 2], \"tokens\": true}"},
+    {"rolling by bucket", api_loglikelihood_rolling, "{\"texts\": [[5, 6, 7, 8]], \"bucket_edges\": [0, 2], \"routing\": true}"},
     {"routing", api_routing, "{\"text\": [5, 6, 7], \"top_logprobs\": 2}"},
     {"routing of text", api_routing, "{\"text\": \"<s></s>\", \"probabilities\": false}"},
     {"tokenize", api_tokenize, "{\"prompt\": \"The old man walked to the river.\"}"},
@@ -50,14 +52,14 @@ static int drain(struct http_response *resp)
     return r;
 }
 
-static int answer(size_t i, long fail_at_allocation, struct err *err)
+static int answer(size_t i, void (*plan)(long n), long n, struct err *err)
 {
     struct http_response resp = {.status = 200};
     struct call c = {.server = &server, .resp = &resp};
     buf_init(&resp.body, 1 << 20);
     arena_init(&c.arena, 1 << 24);
     int r = json_parse(cases[i].body, strlen(cases[i].body), "body", &c.body, err);
-    failing_plan(fail_at_allocation);
+    plan(n);
     if (r >= 0)
         r = cases[i].handler(&c, err);
     if (r >= 0 && resp.stream.next && drain(&resp) < 0)
@@ -68,16 +70,17 @@ static int answer(size_t i, long fail_at_allocation, struct err *err)
     return r;
 }
 
-/* Fails allocation n of case i; false when there were not so many. */
-static bool fail_at(size_t i, long n)
+/* Fails the n-th of case i; false when there were not so many. */
+static bool fail_at(size_t i, void (*plan)(long n), long n)
 {
     struct err err = {0};
     long before = failing_live();
-    int r = answer(i, n, &err);
-    bool reached = failing_reached();
+    int r = answer(i, plan, n, &err);
+    const char *own = plan == failing_own_plan ? failing_own_reached() : NULL;
+    bool reached = own || (plan == failing_plan && failing_reached());
     bool ok = CHECK(r == 0 || (r < 0 && err.text[0])) && CHECK_INT(failing_live(), before) && CHECK(reached || r == 0);
     if (!ok)
-        fprintf(stderr, "  %s, allocation %ld: %s (%s)\n", cases[i].name, n, err_name(r), err.text);
+        fprintf(stderr, "  %s, %s %ld: %s (%s)\n", cases[i].name, own ? own : "allocation", n, err_name(r), err.text);
     return reached;
 }
 
@@ -90,14 +93,16 @@ int main(void)
         return check_result();
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct err ignored = {0};
-        if (!CHECK_INT(answer(i, -1, &ignored), 0))
+        if (!CHECK_INT(answer(i, failing_plan, -1, &ignored), 0))
             fprintf(stderr, "  %s without failures: %s\n", cases[i].name, ignored.text);
-        long n = 0;
-        while (fail_at(i, n) && n < 10000)
-            n++;
-        total += n;
+        for (int own = 0; own < 2; own++) {
+            long n = 0;
+            while (fail_at(i, own ? failing_own_plan : failing_plan, n) && n < 10000)
+                n++;
+            total += n;
+        }
     }
-    printf("%ld allocations failed, one at a time\n", total);
+    printf("%ld allocations and calls failed, one at a time\n", total);
     CHECK(total > 100);
     tokenizer_close(server.tokenizer);
     return check_result();

@@ -1,8 +1,9 @@
-/* Every allocation of opening an engine, scoring and closing fails once: the call fails with a sentence, and nothing leaks. */
+/* Every allocation of opening an engine, scoring and closing, and every call of failing_own.h, fails once: the call fails with a sentence, and nothing leaks. */
 #include "engine/engine.h"
 #include "engine/tools/synth.h"
 #include "tests/check.h"
 #include "tests/fail/failing.h"
+#include "tests/fail/failing_own.h"
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -38,17 +39,18 @@ static int use_engine(const char *dir, struct err *err)
     return r;
 }
 
-/* Fails allocation number n; false when there were not so many. */
-static bool fail_at(const char *dir, long n)
+/* Fails number n of the plan; false when there were not so many. */
+static bool fail_at(const char *dir, void (*plan)(long n), long n)
 {
     struct err err = {0};
     long before = failing_live();
-    failing_plan(n);
+    plan(n);
     int r = use_engine(dir, &err);
-    bool reached = failing_reached();
+    const char *own = plan == failing_own_plan ? failing_own_reached() : NULL;
+    bool reached = own || (plan == failing_plan && failing_reached());
     bool ok = CHECK(r == 0 || (r < 0 && err.text[0])) && CHECK_INT(failing_live(), before) && CHECK(reached || r == 0);
     if (!ok)
-        fprintf(stderr, "  allocation %ld: %s (%s)\n", n, err_name(r), err.text);
+        fprintf(stderr, "  %s %ld: %s (%s)\n", own ? own : "allocation", n, err_name(r), err.text);
     return reached;
 }
 
@@ -61,7 +63,7 @@ static void fail_all(const char *root, const char *name, const char *text, struc
 {
     char config[96], dir[96];
     struct err err = {0};
-    long n = 0;
+    long n = 0, own = 0;
     snprintf(config, sizeof(config), "%s/%s.json", root, name);
     snprintf(dir, sizeof(dir), "%s/%s", root, name);
     FILE *f = fopen(config, "w");
@@ -70,10 +72,12 @@ static void fail_all(const char *root, const char *name, const char *text, struc
     const struct synth_options o = {.config = config, .out = dir, .route_rate = 0.5, .execute_rate = 0.5, .n_tokens = 512, .n_threads = 1};
     if (!CHECK_INT(synth_run(&o, report, &err), 0))
         return;
-    while (fail_at(dir, n) && n < 100000)
+    while (fail_at(dir, failing_plan, n) && n < 100000)
         n++;
-    printf("%s: %ld allocations failed, one at a time\n", name, n);
-    CHECK(n > 100);
+    while (fail_at(dir, failing_own_plan, own) && own < 100000)
+        own++;
+    printf("%s: %ld allocations and %ld calls failed, one at a time\n", name, n, own);
+    CHECK(n > 100 && own > 0);
 }
 
 int main(void)

@@ -6,6 +6,7 @@
 #include "tests/check.h"
 #include "tests/fail/failing.h"
 #include "tests/fail/failing_calls.h"
+#include "tests/fail/failing_own.h"
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
@@ -173,6 +174,27 @@ static void fail_allocations(void)
     CHECK(n > 20 && n < LIMIT);
 }
 
+/* The life of a server again, for what allocates now and then. */
+static void fail_own(void)
+{
+    const char *name = "";
+    long n = 0;
+    for (; name && n < LIMIT; n++) {
+        struct err err = {0};
+        long before = failing_live();
+        int status = -1;
+        failing_own_plan(n);
+        int r = whole_life(&status, &err);
+        name = failing_own_reached();
+        bool ok = check_end(name ? name : "nothing", n, r, status, &err, name != NULL);
+        ok &= CHECK_INT(failing_live(), before);
+        if (!ok)
+            fprintf(stderr, "  (%s, number %ld)\n", name ? name : "nothing", n);
+    }
+    printf("%ld calls of our own failed, one at a time\n", n - 1);
+    CHECK(n > 10 && n < LIMIT);
+}
+
 static bool write_model(const char *root)
 {
     char config[128];
@@ -198,6 +220,7 @@ int main(void)
         return check_result();
     fail_calls();
     fail_allocations();
+    fail_own();
     snprintf(command, sizeof(command), "rm -rf '%s'", root);
     CHECK_INT(system(command), 0);
     return check_result();

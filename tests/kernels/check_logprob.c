@@ -3,7 +3,7 @@
 
 #define TOLERANCE 5e-5 /* logits go up to 300, where lse is rounded to 2^-16 */
 
-enum { LOGITS, TARGET, TARGET_LP, TOP_ID, TOP_LP, BAD, ARRAYS };
+enum { LOGITS, TARGET, TARGET_LP, TOP_ID, TOP_LP, BAD, LSE, ARRAYS };
 
 struct arg {
     int v, ld, top_k;
@@ -12,7 +12,7 @@ struct arg {
 static int run(const struct check *c, const void *arg, void *const *dev, struct rows rows)
 {
     const struct arg *a = arg;
-    const struct kern_scores to = {dev[TARGET], dev[TARGET_LP], a->top_k, dev[TOP_ID], dev[TOP_LP], dev[BAD]};
+    const struct kern_scores to = {dev[TARGET], dev[TARGET_LP], a->top_k, dev[TOP_ID], dev[TOP_LP], dev[BAD], dev[LSE]};
     int first = rows.n_max / 2; /* in two pieces, of which the second begins at an index of its own */
     int r = c->k->ops->logprobs(c->k, &to, 0, dev[LOGITS], a->ld, first, a->v);
     const struct dev_f32 *rest = dev_f32_at(dev[LOGITS], (size_t)first * a->ld);
@@ -37,6 +37,7 @@ static void want(const struct check *c, const void *arg, int r, const void *cons
     for (int i = 0; i < a->v; i++)
         sum += exp(x[i] - max);
     double lse = max + log(sum);
+    out[LSE][0] = out[BAD][0] ? NAN : lse;
     out[TARGET_LP][0] = out[BAD][0] ? NAN : target < 0 ? 0 : x[target] - lse;
     for (int j = 0, last = -1; j < a->top_k; j++) {
         int best = -1;
@@ -80,6 +81,7 @@ static void one(struct check *c, int n, int v, int top_k)
         [TOP_ID] = {.name = "top_id", .use = CHECK_OUT, .type = CHECK_I32, .cols = top_k},
         [TOP_LP] = {.name = "top_lp", .use = CHECK_OUT, .type = CHECK_F32, .cols = top_k, .abs = TOLERANCE},
         [BAD] = {.name = "bad", .use = CHECK_OUT, .type = CHECK_U8, .cols = 1},
+        [LSE] = {.name = "lse", .use = CHECK_OUT, .type = CHECK_F32, .cols = 1, .abs = TOLERANCE},
     };
     for (int i = TARGET_LP; i < ARRAYS; i++)
         arrays[i].host = check_fill(c, arrays[i].type, (size_t)n * arrays[i].cols, 2, 9);

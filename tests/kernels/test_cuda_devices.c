@@ -21,7 +21,7 @@ struct work {
     int device;
     bool strays; /* before each call the thread turns to another device */
     struct kern_matrix *embed, *qkv, *gate_up, *down, *router;
-    struct dev_f32 *x, *y, *norm, *hid, *cos, *logits, *prob, *gate, *target_lp, *top_lp;
+    struct dev_f32 *x, *y, *norm, *hid, *cos, *logits, *prob, *gate, *target_lp, *top_lp, *lse;
     struct dev_act *xn, *attn, *kv;
     struct dev_i32 *ids, *pos, *run_of, *base, *reserved, *tables, *top_id;
     struct dev_u8 *route, *bad;
@@ -139,7 +139,7 @@ static bool make(struct work *w, int device, const char *level, const struct wor
         make_matrices(w);
     w->norm = random_f32(w, 2 * D, 6);
     w->cos = random_f32(w, N * HD / 2, 7);
-    struct dev_f32 **const sums[] = {&w->x, &w->y, &w->hid, &w->prob, &w->gate, &w->target_lp, &w->top_lp};
+    struct dev_f32 **const sums[] = {&w->x, &w->y, &w->hid, &w->prob, &w->gate, &w->target_lp, &w->top_lp, &w->lse};
     for (size_t i = 0; i < sizeof(sums) / sizeof(*sums); i++)
         *sums[i] = random_f32(w, N * D, 8);
     w->logits = random_f32(w, N * V, 9);
@@ -181,7 +181,7 @@ static int issue(void *arg)
     const struct kern_heads hs = {H, HK, HD, w->kv};
     const struct route_out to = {w->route, w->gate, w->prob, DECISION_LINEAR, DECISION_ATTEND};
     const struct route_mlp mlp = {w->router, w->norm, w->norm, D, w->hid};
-    const struct kern_scores scores = {w->ids, w->target_lp, 1, w->top_id, w->top_lp, w->bad};
+    const struct kern_scores scores = {w->ids, w->target_lp, 1, w->top_id, w->top_lp, w->bad, w->lse};
     int r = 0;
     if (TRY(o->embed(k, w->x, w->embed, w->ids, all)) || TRY(o->route_mlp(k, &to, &mlp, w->x, all)) ||
         TRY(o->place(k, &s, 0, w->route, true, w->base, w->reserved, &w->place)) ||

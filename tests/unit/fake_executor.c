@@ -100,17 +100,28 @@ static uint64_t read_row(struct fake_executor *x, const struct step_rows *s, int
     return h;
 }
 
+static void take_draw(struct fake_executor *x, struct draw *d, uint64_t row, bool bad)
+{
+    if (!require(x, x->n_draws < FAKE_DRAWS_MAX, "too many draws", x->n_draws))
+        return;
+    d->token = -2;
+    d->next = NULL;
+    x->draws[x->n_draws++] = (struct fake_draw){d, *d, row, bad};
+}
+
 static void predict(struct fake_executor *x, const struct step_rows *s, struct fake_results *ret, int i)
 {
     int row = s->want_row[i], k = s->top_k;
     uint64_t h = read_row(x, s, row);
-    ret->target[i] = s->draws[i].params ? fake_model_draw(h, s->draws[i].params, s->draws[i].index) : s->want_target[i];
+    ret->target[i] = s->want_target[i];
     ret->target_lp[i] = ret->target[i] < 0 ? 0 : fake_model_logprob(h, ret->target[i]);
     for (int j = 0; j < k; j++) {
         ret->top_id[i * k + j] = fake_model_top_id(h, j);
         ret->top_lp[i * k + j] = fake_model_top_logprob(h, j);
     }
     ret->bad[i] = s->ids[row] == FAKE_BAD_TOKEN;
+    if (s->draws[i])
+        take_draw(x, s->draws[i], h, ret->bad[i]);
 }
 
 static void route_rows(const struct fake_executor *x, const struct step_rows *s, struct fake_results *ret)
@@ -181,8 +192,52 @@ static int wait_step(struct executor *face, int id, struct step_results *ret, st
                                  .top_lp = t->top_lp,
                                  .bad = t->bad,
                                  .bad_states = x->kind.states ? t->bad_states : NULL};
+    for (int i = 0; i < f->rows->n_want; i++)
+        x->n_draws_begun += f->rows->draws[i] != NULL;
     f->rows = NULL;
     return 0;
+}
+
+bool fake_executor_draw(struct fake_executor *x)
+{
+    if (x->n_drawn == x->n_draws_begun)
+        return false;
+    struct fake_draw *f = &x->draws[x->n_drawn++];
+    struct draw *d = f->draw, *was = &f->asked;
+    require(x, d->params == was->params && d->index == was->index && d->edits == was->edits && d->history.n_made == was->history.n_made,
+            "what is being drawn was changed", x->n_drawn);
+    d->token = f->bad ? -1 : fake_model_draw(f->row, d->params, d->index);
+    d->logprob = f->bad ? 0 : fake_model_logprob(f->row, d->token);
+    if (x->n_drawn == x->n_draws_begun && x->wake)
+        x->wake(x->wake_arg);
+    return true;
+}
+
+static struct draw *drawn(struct executor *face)
+{
+    struct fake_executor *x = of(face);
+    struct draw *list = NULL;
+    for (int i = 0; i < x->n_drawn; i++) { /* the latest first, as it may come */
+        x->draws[i].draw->next = list;
+        list = x->draws[i].draw;
+    }
+    x->n_draws -= x->n_drawn;
+    x->n_draws_begun -= x->n_drawn;
+    memmove(x->draws, x->draws + x->n_drawn, (size_t)x->n_draws * sizeof(x->draws[0]));
+    x->n_drawn = 0;
+    return list;
+}
+
+static bool help_draw(struct executor *face)
+{
+    struct fake_executor *x = of(face);
+    return !x->holds_draws && fake_executor_draw(x);
+}
+
+static void notify(struct executor *face, void (*wake)(void *arg), void *arg)
+{
+    of(face)->wake = wake;
+    of(face)->wake_arg = arg;
 }
 
 static void drop(struct executor *face, struct err *err)
@@ -191,6 +246,7 @@ static void drop(struct executor *face, struct err *err)
     x->n_drops++;
     for (int i = 0; i < face->limits.max_steps; i++)
         x->flights[i].rows = NULL;
+    x->n_draws = x->n_draws_begun = x->n_drawn = 0;
     if (x->fail_at && x->n_calls >= x->fail_at && err && err->code >= 0)
         refuse(err);
 }
@@ -260,8 +316,15 @@ static bool allocate(struct fake_executor *x)
 
 struct fake_executor *fake_executor_open(const struct executor_limits *l)
 {
-    static const struct executor_ops ops = {
-        .launch = launch, .wait = wait_step, .drop = drop, .write_table = write_table, .report = report, .close = close_fake};
+    static const struct executor_ops ops = {.launch = launch,
+                                            .wait = wait_step,
+                                            .drawn = drawn,
+                                            .help_draw = help_draw,
+                                            .notify = notify,
+                                            .drop = drop,
+                                            .write_table = write_table,
+                                            .report = report,
+                                            .close = close_fake};
     struct fake_executor *x = calloc(1, sizeof(*x));
     if (!x)
         return NULL;

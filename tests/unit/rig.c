@@ -84,6 +84,12 @@ void rig_run(struct rig *r)
 {
     if (rig_compute(r))
         commit_step(&r->commit, &r->env, &r->step, &r->counts);
+    while (r->env.x->ops->help_draw(r->env.x))
+        ;
+    for (struct draw *d = r->env.x->ops->drawn(r->env.x), *next; d; d = next) {
+        next = d->next;
+        sequence_commit_draw(sequence_of_draw(d), &r->env);
+    }
     step_rows_clear(&r->step.rows);
 }
 

@@ -129,6 +129,6 @@ uint64_t rows_check_hash(const struct step_rows *s)
     h = hash_words(h, s->want_row, want);
     h = hash_words(h, s->want_target, want);
     for (size_t i = 0; i < want; i++)
-        h = hash_words(h, (const int[]){s->draws[i].params ? 1 : 0, (int)s->draws[i].index}, 2);
+        h = hash_words(h, (const int[]){s->draws[i] ? 1 : 0, s->draws[i] ? (int)s->draws[i]->index : 0}, 2);
     return h;
 }

@@ -5,6 +5,7 @@
 #include "server/http/routes.h"
 #include "tests/check.h"
 #include "tests/unit/fake_engine.h"
+#include "tests/unit/json_values.h"
 #include <stdlib.h>
 
 static struct server_settings settings;
@@ -24,7 +25,7 @@ static int call(route_handler handler, const char *body, json_t **ret, struct er
     int r = handler(&c, err);
     while (r >= 0 && resp.stream.next && resp.stream.next(resp.stream.user, &resp.body) > 0)
         ;
-    if (r >= 0)
+    if (r >= 0 && !resp.events)
         CHECK((*ret = json_loads(resp.body.data, 0, NULL)) != NULL);
     if (resp.stream.done)
         resp.stream.done(resp.stream.user);
@@ -84,6 +85,49 @@ static void test_failures(void)
     call(api_completions, body, &answer, &err);
     CHECK(strstr(err.text, "prompt 1") != NULL);
     fake_engine_plan = (struct fake_engine_plan){0};
+}
+
+static void try_body(const json_t *body, const char *where, void *user)
+{
+    char *text = json_dumps(body, JSON_COMPACT);
+    json_t *answer;
+    struct err err;
+    int r = call(*(const route_handler *)user, text, &answer, &err);
+    if (!CHECK(r >= 0 || (err.text[0] && err_http_status(r) < 500)))
+        fprintf(stderr, "  %s: %s %s\n", where, err_name(r), err.text);
+    json_decref(answer);
+    free(text);
+}
+
+/* Every value of a body becomes another: an answer, or an error of the client's. */
+static void test_values(void)
+{
+    static const struct {
+        route_handler handler;
+        const char *body;
+    } cases[] = {
+        {api_completions,
+         "{\"model\":\"m\",\"prompt\":[[5,6],[7]],\"max_tokens\":2,\"n\":1,\"best_of\":1,\"logprobs\":1,\"echo\":true,\"temperature\":0,"
+         "\"top_p\":1,\"top_k\":0,\"seed\":1,\"stop\":[],\"stop_token_ids\":[9],\"stream\":false,\"stream_options\":null,\"user\":\"u\","
+         "\"ignore_eos\":false,\"add_bos\":false,\"min_tokens\":1,\"logit_bias\":{\"5\":1},\"presence_penalty\":0,\"min_p\":0}"},
+        {api_completions,
+         "{\"prompt\":[5],\"max_tokens\":1,\"length_penalty\":1,\"mirostat\":0,\"suffix\":\"\",\"use_beam_search\":false,\"bad_words\":[],"
+         "\"response_format\":{\"type\":\"text\"},\"grammar\":{},\"add_special_tokens\":false,\"n_predict\":null,\"prompt_logprobs\":0}"},
+        {api_loglikelihood, "{\"requests\":[{\"context\":[5],\"continuations\":[[6],[7]]}],\"add_bos\":true,\"max_length\":8,\"truncate\":"
+                            "true,\"routing\":true,"
+                            "\"tokens\":true}"},
+        {api_loglikelihood_rolling, "{\"texts\":[[5,6,7],[8]],\"max_length\":4,\"stride\":2,\"bucket_edges\":[0,2],\"routing\":true,"
+                                    "\"tokens\":true,\"add_bos\":true}"},
+        {api_routing, "{\"text\":[5,6],\"top_logprobs\":1,\"probabilities\":true,\"add_bos\":true}"},
+        {api_tokenize, "{\"prompt\":\"x\",\"add_special_tokens\":true,\"return_token_strs\":true}"},
+        {api_detokenize, "{\"tokens\":[5,6]}"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        json_t *body = json_loads(cases[i].body, 0, NULL);
+        if (CHECK(body))
+            json_values_each(body, try_body, (void *)(uintptr_t)&cases[i].handler);
+        json_decref(body);
+    }
 }
 
 static void test_lengths(void)
@@ -174,6 +218,63 @@ static void test_health(void)
     fake_engine_plan.health_code = 0;
 }
 
+/* A model without BOS, and without EOS. */
+static void test_no_bos(void)
+{
+    static const struct {
+        route_handler handler;
+        const char *body, *param;
+    } cases[] = {
+        {api_completions, "{\"prompt\": [5], \"add_bos\": true}", "add_bos"},
+        {api_loglikelihood, "{\"requests\": [{\"context\": [5], \"continuations\": [[6]]}], \"add_bos\": true}", "add_bos"},
+        {api_loglikelihood, "{\"requests\": [{\"context\": [], \"continuations\": [[6]]}]}", "requests[0].continuations[0]"},
+    };
+    json_t *answer;
+    struct err err;
+    server.bos = server.eos = -1;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        CHECK_INT(call(cases[i].handler, cases[i].body, &answer, &err), ERR_INVALID);
+        CHECK_STR(err.param, cases[i].param);
+    }
+    server.bos = FAKE_BOS;
+    server.eos = FAKE_EOS;
+}
+
+static void test_names(void)
+{
+    static const char *const dirs[][2] = {{"models/x", "x"}, {"models/x//", "x"}, {"x", "x"}, {"/", "model"}, {"/y", "y"}};
+    for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
+        struct server_settings of = {.engine.model_dir = dirs[i][0]};
+        struct server *s = NULL;
+        struct err err;
+        if (CHECK_INT(server_new(&of, &s, &err), 0))
+            CHECK_STR(s->model_name, dirs[i][1]);
+        server_close(s);
+    }
+}
+
+/* Unknown fields are told once each, and of a few. */
+static void test_noted(void)
+{
+    struct server_settings of = {.engine.model_dir = "x"};
+    struct server *s = NULL;
+    struct err err;
+    char name[80];
+    if (!CHECK_INT(server_new(&of, &s, &err), 0))
+        return;
+    memset(name, 'x', sizeof(name) - 1);
+    name[sizeof(name) - 1] = 0;
+    server_note_unknown(s, "id", name);
+    CHECK_INT(s->n_noted, 0);
+    for (int i = 0; i < 2 * (SERVER_NOTED_NAMES + 5); i++) {
+        snprintf(name, sizeof(name), "field%d", i / 2);
+        server_note_unknown(s, "id", name);
+    }
+    CHECK_INT(s->n_noted, SERVER_NOTED_NAMES);
+    CHECK_STR(s->noted[SERVER_NOTED_NAMES - 1], "field63");
+    server_close(s);
+}
+
 /* Every route is in the OpenAPI document, and every path of the document is a route. */
 static void test_document(void)
 {
@@ -197,9 +298,13 @@ int main(void)
     test_completion();
     test_failures();
     test_lengths();
+    test_values();
     test_rolling_windows();
     test_waves();
     test_health();
+    test_no_bos();
+    test_names();
+    test_noted();
     test_document();
     return check_result();
 }

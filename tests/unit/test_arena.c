@@ -1,9 +1,27 @@
 #include "common/arena.h"
+#include "common/budget.h"
 #include "tests/check.h"
 #include <stdint.h>
 
+/* A thousand requests hold a thousand of these. */
+static void test_little_holds_little(void)
+{
+    struct arena a;
+    struct charge c = {0};
+    arena_init(&a, 1 << 20);
+    a.charge = &c;
+    CHECK(arena_alloc(&a, 1000, 1));
+    CHECK(c.taken < 5000);
+    for (int i = 0; i < 200; i++)
+        CHECK(arena_alloc(&a, 1000, 1));
+    CHECK(c.taken < 300000);
+    arena_done(&a);
+    CHECK_INT(c.taken, 0);
+}
+
 int main(void)
 {
+    test_little_holds_little();
     struct arena a;
     arena_init(&a, 1 << 20);
     unsigned char *last = NULL;

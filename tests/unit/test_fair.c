@@ -41,6 +41,8 @@ static bool open_rig(struct rig *r, int max_steps, int n_state_slots)
     struct err err;
     *r = (struct rig){.x = fake_executor_open(&limits)};
     queue_init(&r->queue, 1, 1 << 20);
+    if (r->x)
+        r->x->holds_draws = true;
     return CHECK(r->x) && CHECK_INT(worker_init(&r->worker, &r->x->face, &r->queue, &o, &err), 0);
 }
 
@@ -59,15 +61,20 @@ static void close_rig(struct rig *r)
 
 static void turn(struct rig *r)
 {
-    if (policy_idle(&r->worker.policy) && !r->queue.dev[0].inbox.n)
+    struct worker *w = &r->worker;
+    if (w->waits && !queue_calls(&r->queue, 0)) /* no sooner than it must be */
+        while (fake_executor_draw(r->x))
+            ;
+    if (policy_idle(&w->policy) && !r->queue.dev[0].inbox.n)
         r->queue.dev[0].sweep = true; /* it would deliver and then sleep */
-    CHECK(worker_turn(&r->worker));
+    CHECK(worker_turn(w));
 }
 
 /* ---- loads ---------------------------------------------------------------------------------------------------------- */
 /* n sequences of `len` tokens, of which the first `shared` are the same, and `max_new` to come; one ticket. */
 struct call {
     int n, len, shared, max_new;
+    bool drawn;
 };
 
 static void submit(struct rig *r, uint64_t client, struct call c)
@@ -85,6 +92,7 @@ static void submit(struct rig *r, uint64_t client, struct call c)
                                      .n_tokens = c.len,
                                      .score_begin = c.max_new ? c.len : c.len - 1,
                                      .max_new = c.max_new,
+                                     .temperature = c.drawn,
                                      .top_p = 1,
                                      .ignore_eos = true};
     }
@@ -100,6 +108,8 @@ static const struct load {
 } loads[] = {
     {"one request of many long generations", {{128, 3, 3, 200}}},
     {"many sequences of generation", {{640, 3, 2, 40}}},
+    {"one request of many long generations, drawn", {{128, 3, 3, 200, true}}},
+    {"many sequences of generation, drawn", {{640, 3, 2, 40, true}}},
     {"very many continuations", {{4096, 8, 4, 0}}},
     {"long prompts", {{20, 300, 0, 0}, {20, 300, 4, 0}}},
     {"all at once", {{128, 3, 3, 200}, {640, 3, 2, 40}, {4096, 8, 4, 0}, {20, 300, 0, 0}}},

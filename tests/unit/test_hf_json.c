@@ -80,6 +80,11 @@ static void test_refusals(void)
         {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"q\"}}],\"special_tokens\":"
          "{\"q\":{\"ids\":[-1]}}}}",
          ERR_CORRUPT, "token ids"},
+        {"{\"model\":{\"vocab\":[],\"merges\":[]}}", ERR_CORRUPT, "vocab"},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":{}}}", ERR_CORRUPT, "merges"},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"#version: 0.2\",[\"a\",1]]}}", ERR_CORRUPT, "not a pair"},
+        {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[[1,\"a\"]]}}", ERR_CORRUPT, "not a pair"},
+        {"{" MODEL ",\"added_tokens\":[7]}", ERR_CORRUPT, "objects"},
         {"{" MODEL ",\"added_tokens\":{}}", ERR_CORRUPT, "added_tokens"},
         {"{" MODEL ",\"added_tokens\":[{\"content\":\"x\",\"odd\":1}]}", ERR_UNSUPPORTED, "\"odd\""},
         {"{" MODEL ",\"added_tokens\":[{\"id\":5}]}", ERR_CORRUPT, "content"},
@@ -173,6 +178,46 @@ static void test_components(void)
 }
 
 /* A word of one letter without borders: long, so that merging goes by the heap, and the same as by the simple way. */
+/* What a decoder makes of tokens. */
+static void test_decoders(void)
+{
+#define DECODER(json) "{" MODEL ",\"decoder\":" json "}"
+#define FALLBACK DECODER("{\"type\":\"ByteFallback\"}")
+#define STRIP(start, stop) DECODER("{\"type\":\"Strip\",\"content\":\"_\",\"start\":" start ",\"stop\":" stop "}")
+    static const struct {
+        const char *json, *tokens[4], *want;
+    } rows[] = {
+        {FALLBACK, {"<0x61>", "b"}, "ab"},
+        {FALLBACK, {"<0xe4>", "<0xB8>", "<0xaD>"}, "\xe4\xb8\xad"},
+        {FALLBACK, {"<0xE4>", "x"}, "\xef\xbf\xbdx"},
+        {FALLBACK, {"<0x+a>"}, "\n"},
+        {FALLBACK, {"<0xg1>", "<0x1G>", "<0x:1>", "<0x/1>"}, "<0xg1><0x1G><0x:1><0x/1>"},
+        {FALLBACK, {"<0x123>", "<0x6", "<1x61>", "<0x61)"}, "<0x123><0x6<1x61><0x61)"},
+        {FALLBACK, {"<0x@1>", "<0x`1>", "<0x1+>"}, "<0x@1><0x`1><0x1+>"},
+        {STRIP("0", "0"), {"__a_"}, "__a_"},
+        {STRIP("1", "2"), {"__a___", "_", "b"}, "_a_b"},
+        {STRIP("3", "1"), {"_a_", "a", ""}, "aa"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct pipeline p;
+        struct err e = {0};
+        struct string_list tokens;
+        struct buf out;
+        string_list_init(&tokens);
+        buf_init(&out, 1000);
+        if (!CHECK_INT(load(&p, rows[i].json, &e), 0))
+            fprintf(stderr, "%s\n", e.text);
+        for (int k = 0; k < 4 && rows[i].tokens[k]; k++)
+            CHECK_INT(string_list_add(&tokens, rows[i].tokens[k], strlen(rows[i].tokens[k])), 0);
+        CHECK_INT(decoder_run(&p.decoder, &tokens, &out), 0);
+        if (!CHECK_STR(out.data, rows[i].want))
+            fprintf(stderr, "  row %zu\n", i);
+        string_list_done(&tokens);
+        buf_done(&out);
+        pipeline_done(&p);
+    }
+}
+
 static void test_long_words(void)
 {
     struct pipeline p;
@@ -192,11 +237,76 @@ static void test_long_words(void)
     pipeline_done(&p);
 }
 
+/* Nested `depth` times, by these brackets. */
+static int nested(const char *open, const char *close, int depth)
+{
+    char text[2048] = "";
+    struct pattern *p = NULL;
+    for (int i = 0; i < depth; i++)
+        strcat(text, open);
+    strcat(text, "a");
+    for (int i = 0; i < depth; i++)
+        strcat(text, close);
+    int r = pattern_regex(text, strlen(text), &p, NULL);
+    pattern_free(p);
+    return r;
+}
+
+static void test_limits_of_regexes(void)
+{
+    static char longer[REGEX_MAX_BYTES + 2];
+    struct pattern *p = NULL;
+    CHECK_INT(nested("(?:", ")", 10), 0);
+    CHECK_INT(nested("(?:", ")", REGEX_MAX_DEPTH + 2), ERR_UNSUPPORTED);
+    CHECK_INT(nested("[", "]", 10), 0);
+    CHECK_INT(nested("[", "]", REGEX_MAX_DEPTH + 2), ERR_UNSUPPORTED);
+    CHECK_INT(pattern_regex("[a", 2, &p, NULL), ERR_CORRUPT);
+    CHECK_INT(pattern_regex("[^a&&b", 6, &p, NULL), ERR_CORRUPT);
+    memset(longer, 'a', sizeof(longer) - 1);
+    CHECK_INT(pattern_regex(longer, sizeof(longer) - 1, &p, NULL), ERR_UNSUPPORTED);
+}
+
 static void test_regexes(void)
 {
-    static const char *const refused[] = {"\\h",     "\\R",     "\\X",          "\\1",         "\\k<n>",   "\\p{Greek}",  "\\p{^L}", "\\pL",
-                                          "a{1,3}+", "(?<n>a)", "(?#c)",        "(*UTF)a",     "\\u0041",  "\\x41",       "[]a]",    "\\",
-                                          "(?x:a)",  "(?i:st)", "(?i)\xc3\xa9", "[[:alpha:]]", "(?<=a+)b", "(?i:s)(?i:s)"};
+    static const char *const refused[] = {"\\h",
+                                          "\\R",
+                                          "\\X",
+                                          "\\1",
+                                          "\\k<n>",
+                                          "\\p{Greek}",
+                                          "\\p{^L}",
+                                          "\\pL",
+                                          "a{1,3}+",
+                                          "(?<n>a)",
+                                          "(?#c)",
+                                          "(*UTF)a",
+                                          "\\u0041",
+                                          "\\x41",
+                                          "[]a]",
+                                          "\\",
+                                          "(?x:a)",
+                                          "(?i:st)",
+                                          "(?i)\xc3\xa9",
+                                          "[[:alpha:]]",
+                                          "(?<=a+)b",
+                                          "(?i:s)(?i:s)",
+                                          "[a-[b]]",
+                                          "[\\A]",
+                                          "[\\h]",
+                                          "[]",
+                                          "[a&&]",
+                                          "(?i)[\xc3\xa9]",
+                                          "(?i)[\xe2\x80\xa6-\xe2\x80\xa7]",
+                                          "(?i)[\\w]",
+                                          "\xff",
+                                          "[\xff]",
+                                          "(?i)\xf0\x9f\x90\xa8",
+                                          "(?i-)a",
+                                          "(?)",
+                                          "(?im",
+                                          "[\\p{L]",
+                                          "[\\",
+                                          "a|[\\x{}]"};
     static const char *const taken[] = {"a{1,3}",
                                         "a++",
                                         "a?+",
@@ -212,7 +322,17 @@ static void test_regexes(void)
                                         "[\\W\\P{L}]",
                                         "[^\\S\\n&&[^a-f]]",
                                         "(?m:a)(?i)b|c",
-                                        "(?-i:st)"};
+                                        "(?-i:st)",
+                                        "[\\-\\n\\ \\~]",
+                                        "[^a[b]]",
+                                        "[^[a][b]]",
+                                        "[^\\S[b]]",
+                                        "[^a&&b]",
+                                        "[a^]",
+                                        "[\\^a]",
+                                        "(?i)[\xe2\x80\xa6\xe4\xb8\xad\xc2\xb1\xd9\xa1\xe2\x80\xa8]",
+                                        "(?i)\xe2\x80\xa6",
+                                        "(?i-m:1)(?m-i:s)"};
     for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
         struct pattern *p = NULL;
         if (!CHECK_INT(pattern_regex(refused[i], strlen(refused[i]), &p, NULL), ERR_UNSUPPORTED))
@@ -232,7 +352,9 @@ int main(void)
     test_refusals();
     test_ids();
     test_components();
+    test_decoders();
     test_long_words();
     test_regexes();
+    test_limits_of_regexes();
     return check_result();
 }

@@ -3,6 +3,7 @@
 #include "server/api/keys.h"
 #include "tests/check.h"
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char path[] = "/tmp/test_keys_XXXXXX";
@@ -65,6 +66,32 @@ static void test_bad_lines(void)
     keys_close(k);
 }
 
+/* Names, keys and their number at the limit and beyond it. */
+static void test_limits(void)
+{
+    char longer[2000], line[2100];
+    struct keys *k = NULL;
+    struct err err = {0};
+    memset(longer, 'k', sizeof(longer) - 1);
+    longer[sizeof(longer) - 1] = 0;
+    CHECK_INT(keys_open(longer, NULL, NULL, &k, &err), ERR_INVALID);
+    CHECK_STR(err.param, "api-key");
+    for (int extra = 0; extra < 2; extra++) {
+        snprintf(line, sizeof(line), "%.*s key%d\n", KEYS_NAME_MAX + extra, longer, extra);
+        put(line);
+        CHECK_INT(keys_open(NULL, path, NULL, &k, &err), extra ? ERR_INVALID : 0);
+        if (!extra)
+            keys_close(k);
+    }
+    snprintf(line, sizeof(line), "name %s\n", longer);
+    put(line);
+    CHECK_INT(keys_open(NULL, path, NULL, &k, &err), ERR_INVALID);
+    CHECK(!chmod(path, 0644));
+    put("name key\n");
+    CHECK_INT(keys_open(NULL, path, NULL, &k, &err), 0);
+    keys_close(k);
+}
+
 int main(void)
 {
     int fd = mkstemp(path);
@@ -73,6 +100,7 @@ int main(void)
     close(fd);
     test_file();
     test_bad_lines();
+    test_limits();
     unlink(path);
     return check_result();
 }

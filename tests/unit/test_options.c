@@ -102,6 +102,39 @@ static void test_every_row(struct arena *arena)
     }
 }
 
+/* Values of each JSON type in a settings file. */
+static void test_file_types(struct arena *arena)
+{
+    static const struct {
+        const char *text;
+        int code;
+    } cases[] = {
+        {"[1]", ERR_INVALID},
+        {"7", ERR_INVALID},
+        {"{", ERR_INVALID},
+        {"{\"no_such\": 1}", ERR_INVALID},
+        {"{\"config\": \"x\"}", ERR_INVALID},
+        {"{\"port\": {}}", ERR_INVALID},
+        {"{\"port\": []}", ERR_INVALID},
+        {"{\"port\": true}", ERR_INVALID},
+        {"{\"port\": 1.5}", ERR_INVALID},
+        {"{\"port\": \"12\"}", 0},
+        {"{\"port\": null, \"prefix_cache\": true}", 0},
+        {"{\"port\": 5, \"no_such\": 1, \"host\": \"h\"}", ERR_INVALID},
+        {"{\"rope_scaling\": {\"factor\": 2}}", 0},
+        {"{\"dense_layers\": [0, 1], \"accept_config_key\": [\"a\"]}", 0},
+        {"{\"dense_layers\": {}}", ERR_INVALID},
+    };
+    const char *args[] = {"--config", settings_path};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct options o;
+        struct err err;
+        write_settings(cases[i].text);
+        if (!CHECK_INT(parse(COMMAND_SERVE, &o, arena, &err, 2, args), cases[i].code) || !CHECK(!cases[i].code || err.text[0]))
+            fprintf(stderr, "  %s: %s\n", cases[i].text, err.text);
+    }
+}
+
 static void test_sizes(struct arena *arena)
 {
     static const struct {
@@ -229,6 +262,7 @@ int main(void)
     test_defaults(&arena);
     test_precedence(&arena);
     test_every_row(&arena);
+    test_file_types(&arena);
     test_sizes(&arena);
     test_names(&arena);
     test_bad_lines(&arena);

@@ -159,9 +159,39 @@ static void test_lies(void)
     CHECK_INT(check(&m, m.len, &e), ERR_CORRUPT);
 }
 
+/* Ids and pieces that trainer_spec names. */
+static void test_named(void)
+{
+    static const struct {
+        const char *text;
+        size_t len;
+        int code;
+    } names[] = {{"<s>", 3, 0}, {"", 0, 0}, {"a\0b", 3, ERR_CORRUPT}, {"\xff", 1, ERR_CORRUPT}};
+    struct err e;
+    for (unsigned number = 44; number <= 48; number++)
+        for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+            struct message m = good(), t = {.len = 0};
+            put_field(&t, number, names[i].text, names[i].len);
+            put_field(&m, 2, t.bytes, t.len);
+            bool read = number >= 45 && number <= 47;
+            CHECK_INT(check(&m, m.len, &e), read ? names[i].code : 0);
+        }
+    for (unsigned number = 40; number <= 47; number++) { /* of another wire type: passed over */
+        struct message m = good(), t = {.len = 0};
+        put_varint(&t, number << 3);
+        put_varint(&t, 1);
+        put_field(&t, 41, "x", 1);
+        put_field(&t, 3, "x", 1);
+        put_field(&t, 35, "x", 1);
+        put_field(&m, 2, t.bytes, t.len);
+        CHECK_INT(check(&m, m.len, &e), 0);
+    }
+}
+
 int main(void)
 {
     test_good();
+    test_named();
     test_lies();
     return check_result();
 }

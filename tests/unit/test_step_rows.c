@@ -26,17 +26,17 @@ static void test_packing(struct step_rows *s)
 
 static void test_wanting(struct step_rows *s)
 {
-    struct sampler_params p;
+    struct draw draw;
     CHECK_INT(s->top_k, 1);
     CHECK_INT(step_rows_want(s, 1, 9, 5), 0);
-    s->draws[0] = (struct draw){&p, 3};
+    s->draws[0] = &draw;
     CHECK_INT(step_rows_want(s, 3, -1, 2), 1);
     CHECK(s->n_want == 2 && s->top_k == 5);
     CHECK(s->want_row[0] == 1 && s->want_target[0] == 9 && s->want_row[1] == 3 && s->want_target[1] == -1);
     step_rows_clear(s);
     CHECK(!s->n_rows && !s->n_runs && !s->n_append && !s->n_want && !s->n_saves && s->top_k == 1);
     step_rows_want(s, 0, 1, 0);
-    CHECK(!s->draws[0].params && s->top_k == 1); /* that of the last step is forgotten */
+    CHECK(!s->draws[0] && s->top_k == 1); /* that of the last step is forgotten */
 }
 
 int main(void)

@@ -7,20 +7,9 @@
 enum { MOST_TURNS = 20000 /* to answer all jobs */, TURNS_OF_CANCELLED = 6 };
 
 /* ---- tickets --------------------------------------------------------------------------------------------------------- */
-int worker_rig_submit(struct worker_rig *r, int j)
+static int submit(struct worker_rig *r, struct job *job, int n)
 {
-    return worker_rig_submit_group(r, j, 1 + traffic_random(WORKER_RIG_GROUP));
-}
-
-int worker_rig_submit_group(struct worker_rig *r, int j, int n)
-{
-    struct job *job = &r->jobs[j];
     struct err err;
-    *job = (struct job){0};
-    for (int i = 0; i < n; i++)
-        job->reqs[i] = traffic_request(&job->watches[i]);
-    job->reqs[0].client = r->client ? r->client : (uint64_t)traffic_random(4);
-    job->reqs[0].call = (uint64_t)traffic_random(3);
     if (!CHECK_INT(ticket_new(&r->queue, job->reqs, n, FAKE_LAYERS, r->x[0]->kind.whole, &job->ticket), 0))
         exit(1);
     for (int i = 0; i < n; i++)
@@ -31,6 +20,33 @@ int worker_rig_submit_group(struct worker_rig *r, int j, int n)
         job->ticket = NULL;
     }
     return code;
+}
+
+int worker_rig_submit(struct worker_rig *r, int j)
+{
+    return worker_rig_submit_group(r, j, 1 + traffic_random(WORKER_RIG_GROUP));
+}
+
+int worker_rig_submit_group(struct worker_rig *r, int j, int n)
+{
+    struct job *job = &r->jobs[j];
+    *job = (struct job){0};
+    for (int i = 0; i < n; i++)
+        job->reqs[i] = traffic_request(&job->watches[i]);
+    job->reqs[0].client = r->client ? r->client : (uint64_t)traffic_random(4);
+    job->reqs[0].call = (uint64_t)traffic_random(3);
+    return submit(r, job, n);
+}
+
+int worker_rig_submit_one(struct worker_rig *r, int j, const struct eval_request *q)
+{
+    struct job *job = &r->jobs[j];
+    *job = (struct job){.reqs = {*q}, .watches = {{.stop = -1}}};
+    job->reqs[0].client = r->client;
+    job->reqs[0].on_done = expect_on_done;
+    job->reqs[0].on_token = q->max_new ? expect_on_token : NULL;
+    job->reqs[0].user = &job->watches[0];
+    return submit(r, job, 1);
 }
 
 void worker_rig_cancel(struct worker_rig *r, int j)
@@ -108,7 +124,7 @@ static struct sequence *find_victim(struct worker *worker)
     struct policy *p = &worker->policy;
     for (struct sequence *s = policy_next(p, NULL); s; s = policy_next(p, s)) {
         struct expect_watch *w = s->req->user;
-        bool may = s->where == SEQUENCE_RUNNING && !s->in_flight && !s->done && s < s->ticket->seqs + s->ticket->n;
+        bool may = s->where == SEQUENCE_RUNNING && !sequence_away(s) && !s->done && s < s->ticket->seqs + s->ticket->n;
         if (!may || (s->n_new < w->n_preempted && traffic_random(40)))
             continue;
         w->n_preempted = s->n_new + 1;
@@ -128,16 +144,27 @@ static bool turn(struct worker_rig *r, struct worker *w)
 {
     struct queue_device *q = &r->queue.dev[w->device];
     const struct queue_delivery *d = &w->delivery;
-    if (policy_idle(&w->policy) && !q->inbox.n && !q->sweep && q->clears_taken == r->queue.clears_asked) {
+    for (int n = r->holds ? 0 : w->waits ? FAKE_DRAWS_MAX : traffic_random(4); n > 0 && fake_executor_draw(r->x[w->device]); n--)
+        ;
+    if ((policy_idle(&w->policy) || w->waits) && !queue_calls(&r->queue, w->device)) {
         if (!d->done.n && !d->cleared)
             return false;
         q->sweep = true; /* it would deliver and then sleep */
     }
+    r->x[w->device]->holds_draws = r->holds || traffic_random(2);
     CHECK(worker_turn(w));
     if (r->preempts)
         preempt(w);
     check_slots(w);
     return true;
+}
+
+static bool draws(const struct job *job)
+{
+    bool any = false;
+    for (int i = 0; job->ticket && i < job->ticket->n_seqs; i++)
+        any |= job->ticket->seqs[i].drawing;
+    return any;
 }
 
 bool worker_rig_turn(struct worker_rig *r)
@@ -149,8 +176,10 @@ bool worker_rig_turn(struct worker_rig *r)
     if (i == r->n_devices)
         return false;
     r->n_turns++;
-    for (int j = 0; j < WORKER_RIG_JOBS; j++) { /* what is cancelled does not run on, but for steps in flight */
-        const struct job *job = &r->jobs[j];
+    for (int j = 0; j < WORKER_RIG_JOBS; j++) { /* what is cancelled does not run on, but for steps in flight and draws */
+        struct job *job = &r->jobs[j];
+        if (draws(job))
+            job->cancelled_at = r->n_turns;
         CHECK(!job->ticket || !job->cancelled || r->n_turns - job->cancelled_at < TURNS_OF_CANCELLED * r->n_devices * r->n_devices ||
               queue_wait(q, job->ticket, 0));
     }

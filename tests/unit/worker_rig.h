@@ -39,6 +39,7 @@ struct worker_rig {
     struct worker workers[WORKER_RIG_DEVICES];
     struct job jobs[WORKER_RIG_JOBS];
     bool preempts;
+    bool holds;      /* tokens are drawn by the test alone (fake_executor_draw) */
     uint64_t client; /* whose the next jobs are; 0: anybody's */
     int n_turns;
     int may_fail; /* a code that requests may end with, beside what is expected of them; 0: none */
@@ -56,6 +57,8 @@ void worker_rig_close(struct worker_rig *r);
 int worker_rig_submit(struct worker_rig *r, int j);
 /* The same with so many requests. */
 int worker_rig_submit_group(struct worker_rig *r, int j, int n);
+/* One request, which need not say whom it tells. */
+int worker_rig_submit_one(struct worker_rig *r, int j, const struct eval_request *q);
 void worker_rig_cancel(struct worker_rig *r, int j);
 /* Has the workers clear their caches in their next turn. */
 void worker_rig_clear(struct worker_rig *r);
