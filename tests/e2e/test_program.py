@@ -223,8 +223,8 @@ LONG = {"prompt": [[5, i] for i in range(10, 14)], "max_tokens": 400, "ignore_eo
 
 
 def test_queue_full() -> None:
-    with Process("--dtype", "f32", "--max-queue", "4", "--kv-cache-memory", "26M") as server:
-        many = {**LONG, "prompt": [[5, i] for i in range(10, 30)], "max_tokens": 200}
+    with Process("--dtype", "f32", "--max-queue", "4", "--max-model-len", "640", "--kv-cache-memory", "8M") as server:
+        many = {**LONG, "prompt": [[5, i] for i in range(10, 30)], "max_tokens": 60}
         thread, got = start(server, many)  # more than the pool holds: some wait
         while server.metric("dtrnet_queue_sequences") < 1:
             time.sleep(0.01)
