@@ -12,10 +12,13 @@ enum {
     VECTOR_BLOCK_STEPS = 8,
 };
 
-/* acc[row][v] += x[row][i] w for the outputs of vector v. */
-#define ACCUMULATE(i, w, v)        \
-    for (int r = 0; r < rows; r++) \
-        acc[r][v] = vf_fma(vf_set(x[r * K_STEP + (i)]), w, acc[r][v]);
+/* acc[row][v] += x[row][i] w[v] for the vectors first .. first+n-1: each x is spread once for all n. */
+#define ACCUMULATE(i, w, first, n)                               \
+    for (int r = 0; r < rows; r++) {                             \
+        vf xv = vf_set(x[r * K_STEP + (i)]);                     \
+        for (int v = first; v < (first) + (n); v++)              \
+            acc[r][v] = vf_fma(xv, (w)[v - (first)], acc[r][v]); \
+    }
 
 /* The barrier keeps them between the loads: gcc would gather all of a step's at its beginning, which memory answers at half the rate. */
 static inline __attribute__((always_inline)) void fetch_lines(const void *from, int n)
@@ -26,32 +29,39 @@ static inline __attribute__((always_inline)) void fetch_lines(const void *from, 
         __asm__ volatile("" ::: "memory");
 }
 
+/* Vectors of weights that are held at once: all of a narrow product's; of a whole panel's one after another, since the sums fill the registers. */
+#define HELD(vectors) ((vectors) == VECTORS ? VECTORS : 1)
+
 static inline __attribute__((always_inline)) void step_f32(vf acc[][PANEL / VL], const float *x, const float *w, const int rows,
                                                            const int vectors, const bool fetch)
 {
     for (int i = 0; i < K_STEP; i++, w += PANEL) {
-        fetch_lines(w, fetch ? 2 : 0);
-        for (int v = 0; v < vectors; v++) {
-            vf wv = vf_load(w + v * VL);
-            ACCUMULATE(i, wv, v);
+        fetch_lines(w, fetch ? vectors * VL / 16 : 0);
+        for (int first = 0; first < vectors; first += HELD(vectors)) {
+            vf wv[VECTORS];
+            for (int v = 0; v < HELD(vectors); v++)
+                wv[v] = vf_load(w + (first + v) * VL);
+            ACCUMULATE(i, wv, first, HELD(vectors));
         }
     }
 }
 
-/* Lines are fetched in the order in which they lie, though both halves of a step are read side by side: what the CPU foresees by itself goes by
- * that order. */
 static inline __attribute__((always_inline)) void step_bf16(vf acc[][PANEL / VL], const float *x, const uint16_t *w, const int rows,
                                                             const int vectors, const bool fetch)
 {
-    for (int i = 0; i < K_STEP; i += 2) {
-        fetch_lines((const char *)w + i * 64, fetch ? 2 : 0);
-        for (int v = 0; v < vectors; v++) {
-            vf even, odd;
-            vf_load_pairs(w + i * 16 + v * VL / 16 * (STEP_SIZE / 2) + v * VL % 16 * 2, &even, &odd);
-            ACCUMULATE(i, even, v);
-            ACCUMULATE(i + 1, odd, v);
+    for (int i = 0; i < K_STEP; i += 2, w += 32)
+        for (int first = 0; first < vectors; first += HELD(vectors)) {
+            vf even[VECTORS], odd[VECTORS];
+            for (int v = 0; v < HELD(vectors); v++) {
+                int column = (first + v) * VL;
+                const uint16_t *pairs = w + column / 16 * (STEP_SIZE / 2) + column % 16 * 2;
+                if (column % 16 == 0)
+                    fetch_lines(pairs, fetch);
+                vf_load_pairs(pairs, &even[v], &odd[v]);
+            }
+            ACCUMULATE(i, even, first, HELD(vectors));
+            ACCUMULATE(i + 1, odd, first, HELD(vectors));
         }
-    }
 }
 
 /* What a call multiplies: `steps` steps of columns from `col` on, with rows of x whose steps lie x_step elements apart. */
