@@ -132,13 +132,20 @@ int drawer_capacity(int vocab)
     return rows < 1 ? 1 : rows > DRAWER_ROWS_MAX ? DRAWER_ROWS_MAX : (int)rows;
 }
 
+/* In such an order that few rows need few pages. */
+static void free_places(struct drawer *d)
+{
+    for (d->n_places = 0; d->n_places < d->capacity; d->n_places++)
+        d->places[d->n_places] = d->capacity - 1 - d->n_places;
+}
+
 static int allocate(struct drawer *d)
 {
     size_t v = (size_t)d->v;
     d->places = malloc((size_t)d->capacity * sizeof(int));
     int r = d->places ? 0 : ERR_NOMEM;
-    for (int i = 0; r >= 0 && i < d->capacity; i++)
-        d->places[d->n_places++] = d->capacity - 1 - i; /* so that few rows need few pages */
+    if (r >= 0)
+        free_places(d);
     for (int i = 0; r >= 0 && i <= d->n_helpers; i++) {
         d->threads[i].counts = calloc(v, sizeof(int32_t));
         d->threads[i].edited = malloc(v * sizeof(float));
@@ -310,7 +317,6 @@ void drawer_drop(struct drawer *d)
     while (d->n_busy)
         pthread_cond_wait(&d->ended, &d->lock);
     d->over = (struct draws){0};
-    for (d->n_places = 0; d->n_places < d->capacity; d->n_places++)
-        d->places[d->n_places] = d->capacity - 1 - d->n_places;
+    free_places(d);
     pthread_mutex_unlock(&d->lock);
 }
