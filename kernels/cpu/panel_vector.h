@@ -36,7 +36,7 @@ static inline __attribute__((always_inline)) void step_f32(vf acc[][PANEL / VL],
                                                            const int vectors, const bool fetch)
 {
     for (int i = 0; i < K_STEP; i++, w += PANEL) {
-        fetch_lines(w, fetch ? vectors * VL / 16 : 0);
+        fetch_lines(w, fetch ? 2 : 0);
         for (int first = 0; first < vectors; first += HELD(vectors)) {
             vf wv[VECTORS];
             for (int v = 0; v < HELD(vectors); v++)
@@ -46,22 +46,23 @@ static inline __attribute__((always_inline)) void step_f32(vf acc[][PANEL / VL],
     }
 }
 
+/* Lines are fetched in the order in which they lie, though both halves of a step are read side by side: what the CPU foresees by itself goes by
+ * that order. */
 static inline __attribute__((always_inline)) void step_bf16(vf acc[][PANEL / VL], const float *x, const uint16_t *w, const int rows,
                                                             const int vectors, const bool fetch)
 {
-    for (int i = 0; i < K_STEP; i += 2, w += 32)
+    for (int i = 0; i < K_STEP; i += 2) {
+        fetch_lines((const char *)w + i * 64, fetch ? 2 : 0);
         for (int first = 0; first < vectors; first += HELD(vectors)) {
             vf even[VECTORS], odd[VECTORS];
             for (int v = 0; v < HELD(vectors); v++) {
                 int column = (first + v) * VL;
-                const uint16_t *pairs = w + column / 16 * (STEP_SIZE / 2) + column % 16 * 2;
-                if (column % 16 == 0)
-                    fetch_lines(pairs, fetch);
-                vf_load_pairs(pairs, &even[v], &odd[v]);
+                vf_load_pairs(w + i * 16 + column / 16 * (STEP_SIZE / 2) + column % 16 * 2, &even[v], &odd[v]);
             }
             ACCUMULATE(i, even, first, HELD(vectors));
             ACCUMULATE(i + 1, odd, first, HELD(vectors));
         }
+    }
 }
 
 /* What a call multiplies: `steps` steps of columns from `col` on, with rows of x whose steps lie x_step elements apart. */
