@@ -13,7 +13,7 @@ one() {
     name=$1 level=$2
     shift 2
     [ -z "$level" ] || export DTRNET_TEST_CUDA_LEVEL=$level
-    timeout 500 "$@" > "$logs/$name.txt" 2>&1
+    timeout 1200 "$@" > "$logs/$name.txt" 2>&1
     echo "$name: $? $(tail -n 1 "$logs/$name.txt" | cut -c 1-170)"
 }
 export -f one
@@ -55,12 +55,16 @@ done | many | awk '{n[$2]++} $2 {print}; END {for (s in n) printf "status %s: %d
 echo "== processes"
 one device "" python3 "$root/tests/e2e/test_device.py"
 echo "== traffic of $requests requests"
-for model in dense-gqa-tied dtrnet-bilayer; do
-    for type in f32 bf16; do echo "traffic-$model-$type - $build/tests/engine/test_traffic $golden/$model $type $requests"; done
-    echo "traffic-$model-bf16-mma mma $build/tests/engine/test_traffic $golden/$model bf16 $requests"
-done | many
-for model in hybridnorm-nested-mamba-bf16 lns-nested-sharded-f16 deep92-lns-bf16 expert-nested-mamba-lns-bf16; do
-    words=
-    [ "${model#expert}" = "$model" ] || words="- threshold"
-    for type in f32 bf16; do echo "traffic-$model-$type - $build/tests/engine/test_traffic $root/tests/ultradeep/$model $type $requests $words"; done
-done | many
+{
+    for model in deep92-lns-bf16 expert-nested-mamba-lns-bf16 hybridnorm-nested-mamba-bf16 lns-nested-sharded-f16; do
+        words=
+        [ "${model#expert}" = "$model" ] || words="- threshold"
+        for type in f32 bf16; do echo "traffic-$model-$type - $build/tests/engine/test_traffic $root/tests/ultradeep/$model $type $requests $words"; done
+    done
+    for model in dense-gqa-tied dtrnet-bilayer mod dllm; do
+        for type in f32 bf16; do echo "traffic-$model-$type - $build/tests/engine/test_traffic $golden/$model $type $requests"; done
+    done
+    for model in dense-gqa-tied dtrnet-bilayer; do
+        echo "traffic-$model-bf16-mma mma $build/tests/engine/test_traffic $golden/$model bf16 $requests"
+    done
+} | many
