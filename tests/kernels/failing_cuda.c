@@ -1,14 +1,23 @@
 /* See failing_cuda.h. Calls that only clean up after an error, and those whose result nobody reads, are left alone. */
 #include "tests/kernels/failing_cuda.h"
 #include <cuda_runtime_api.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
-static int fail_at, n_calls, pretended;
+static atomic_int fail_at, fail_device = -1, n_calls;
+static int pretended;
+
+void failing_cuda_device_at(int device, int n)
+{
+    fail_at = 0;
+    fail_device = device;
+    n_calls = 0;
+    fail_at = n;
+}
 
 void failing_cuda_at(int n)
 {
-    fail_at = n;
-    n_calls = 0;
+    failing_cuda_device_at(-1, n);
 }
 
 int failing_cuda_calls(void)
@@ -23,8 +32,11 @@ void failing_cuda_capability(int capability)
 
 static bool fails(void)
 {
-    n_calls++;
-    return fail_at && n_calls >= fail_at;
+    int device = 0;
+    if (fail_device >= 0 && (cudaGetDevice(&device) != cudaSuccess || device != fail_device))
+        return false;
+    int n = ++n_calls, at = fail_at;
+    return at && n >= at;
 }
 
 #define DECLARE(name, ...)                  \
