@@ -30,13 +30,21 @@ void failing_cuda_capability(int capability)
     pretended = capability;
 }
 
-static bool fails(void)
+static bool fails_on(int device)
 {
-    int device = 0;
-    if (fail_device >= 0 && (cudaGetDevice(&device) != cudaSuccess || device != fail_device))
+    if (fail_device >= 0 && device != fail_device)
         return false;
     int n = ++n_calls, at = fail_at;
     return at && n >= at;
+}
+
+/* On the thread's device. */
+static bool fails(void)
+{
+    int device = 0;
+    if (fail_device >= 0 && cudaGetDevice(&device) != cudaSuccess)
+        return false;
+    return fails_on(device);
 }
 
 #define DECLARE(name, ...)                  \
@@ -57,7 +65,11 @@ static bool fails(void)
         return fails() ? cudaErrorUnknown : e; \
     }
 
-CALL(cudaSetDevice, (device), int device)
+DECLARE(cudaSetDevice, int device)
+{
+    return fails_on(device) ? cudaErrorUnknown : __real_cudaSetDevice(device);
+}
+
 CALL(cudaMalloc, (p, bytes), void **p, size_t bytes)
 CALL(cudaMallocHost, (p, bytes), void **p, size_t bytes)
 FREE(cudaFree, (p), void *p)
