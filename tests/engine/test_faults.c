@@ -70,23 +70,26 @@ static void fail_in_turn(const char *dir, const char *devices, int ranks, int de
     fflush(stdout);
 }
 
+static int number(int argc, char **argv, int i, int otherwise)
+{
+    return i < argc ? atoi(argv[i]) : otherwise;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2 || fault_devices() < 2)
         return 77;
-    int only[5] = {0, 1, 1, 0, -1};
-    for (int i = 2; i < argc && i < 6; i++)
-        only[i - 1] = atoi(argv[i]);
-    every = only[1] > 0 ? only[1] : 1;
-    first = only[2] > 0 ? only[2] : 1;
+    every = number(argc, argv, 2, 1);
+    first = number(argc, argv, 3, 1);
+    int only_ranks = number(argc, argv, 4, 0), only_device = number(argc, argv, 5, -1);
     struct engine *one = open_devices(argv[1], "0", 1);
     five_requests(engine_info(one)->config->vocab);
     struct engine_ticket *want = five_run(one);
     for (int device = 0; device < 4; device++) {
-        if (only[4] >= 0 && device != only[4])
+        if (only_device >= 0 && device != only_device)
             continue;
         for (int ranks = 1; ranks <= 2 && device < 2; ranks++)
-            if (!only[3] || only[3] == ranks)
+            if (!only_ranks || only_ranks == ranks)
                 fail_in_turn(argv[1], "0,1", ranks, device, want);
         if (device >= 2 && fault_devices() >= 4)
             fail_in_turn(argv[1], "0,1,2,3", 2, device, want);
