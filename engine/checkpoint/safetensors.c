@@ -279,10 +279,9 @@ int safetensors_add_file(struct safetensors *s, const char *name, const char *pa
     return r >= 0 ? read_header(s, s->n_files - 1, err) : r;
 }
 
-int safetensors_open_file(const char *path, struct safetensors **ret, struct err *err)
+/* Finishes what was opened with code `r`; on any error closes it. s may be NULL. */
+static int keep(struct safetensors *s, int r, struct safetensors **ret, struct err *err)
 {
-    struct safetensors *s = safetensors_new(1);
-    int r = s ? safetensors_add_file(s, path, path, err) : err_set(err, ERR_NOMEM, "%s: no memory", path);
     if (r >= 0)
         r = safetensors_finish(s, err);
     if (r < 0)
@@ -292,6 +291,12 @@ int safetensors_open_file(const char *path, struct safetensors **ret, struct err
     return r;
 }
 
+int safetensors_open_file(const char *path, struct safetensors **ret, struct err *err)
+{
+    struct safetensors *s = safetensors_new(1);
+    return keep(s, s ? safetensors_add_file(s, path, path, err) : err_set(err, ERR_NOMEM, "%s: no memory", path), ret, err);
+}
+
 int safetensors_open_memory(const char *name, const void *bytes, size_t len, struct safetensors **ret, struct err *err)
 {
     struct safetensors *s = safetensors_new(1);
@@ -299,14 +304,7 @@ int safetensors_open_memory(const char *name, const void *bytes, size_t len, str
         return err_set(err, ERR_NOMEM, "%s: no memory", name);
     s->files[0] = (struct file){.name = name, .bytes = bytes, .len = len};
     s->n_files = 1;
-    int r = read_header(s, 0, err);
-    if (r >= 0)
-        r = safetensors_finish(s, err);
-    if (r < 0)
-        safetensors_close(s);
-    else
-        *ret = s;
-    return r;
+    return keep(s, read_header(s, 0, err), ret, err);
 }
 
 int safetensors_open_dir(const char *dir, struct safetensors **ret, struct err *err)
