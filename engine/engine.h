@@ -98,6 +98,7 @@ struct engine_stats {
     uint64_t kv_rows_held;                        /* slots that hold K and V now */
     uint64_t kv_rows_reserved;                    /* slots promised to running requests beyond these */
     uint64_t tree_tokens, tree_nodes, evicted_tokens;
+    uint64_t tree_bytes;                /* host memory of the prefix tree: tokens, decisions, slot numbers, scores */
     uint64_t states_held, states_total; /* copies of router states that the tree keeps, and places for copies; 0: routers have none */
     int queued, running;
     uint64_t requests_moved; /* that other devices took over when this one was lost */

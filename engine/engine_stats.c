@@ -25,6 +25,7 @@ static void add_held(struct engine_stats *sum, const struct engine_stats *s)
     sum->kv_rows_reserved += s->kv_rows_reserved;
     sum->tree_tokens += s->tree_tokens;
     sum->tree_nodes += s->tree_nodes;
+    sum->tree_bytes += s->tree_bytes;
     sum->states_held += s->states_held;
     sum->states_total += s->states_total;
     sum->queued += s->queued;

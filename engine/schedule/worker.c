@@ -70,6 +70,7 @@ static void deliver(struct worker *w)
     c->kv_rows_held = (uint64_t)w->tree.held_slots;
     c->kv_rows_reserved = (uint64_t)policy_promised(&w->policy);
     c->tree_nodes = w->tree.n_linked;
+    c->tree_bytes = w->tree.bytes;
     c->tree_tokens = w->tree.tokens;
     c->evicted_tokens = w->tree.evicted_tokens;
     c->states_held = (uint64_t)w->tree.n_states;

@@ -4,8 +4,8 @@
 Starts `dtrnet serve` and holds many connections to it at once: scores, texts, streams, tokenizing, bad requests, clients that leave in the
 middle of a request or of an answer, that close one half, or that send slowly. Before that every request is asked alone; while it lasts each
 answer must be that one to the bit, or one that the policy names: 503 with Retry-After. No request may wait longer than --wait, and in the
-end nothing may be left over. Memory is judged without what fills once and stays, the rows of K and V that the server holds and the stacks
-of its threads. Of the rest the heap, which follows the requests under way, is bounded for each client, what lies outside of it must be as
+end nothing may be left over. Memory is judged without what fills once and stays: the rows of K and V that the server holds, the prefix tree
+beside them and the stacks of its threads. Of the rest the heap, which follows the requests under way, is bounded for each client, what lies outside of it must be as
 large in the last quarter of the time as in the second, and ten seconds after the last client has left all must be as before the first.
 Prints a line every ten seconds and a summary; exit status 1 if something was not as it must be.
 
@@ -215,12 +215,13 @@ class Sample(NamedTuple):
     whole: float
     stacks: float
     pool: float  # rows of K and V that are held
-    heap: float
+    tree: float  # what the prefix tree keeps beside them, on the heap
+    heap: float  # all else there
     in_flight: float  # requests
 
     def __str__(self) -> str:
         """All in one line."""
-        parts = {"stacks": self.stacks, "K and V": self.pool, "heap": self.heap, "other": self.other}
+        parts = {"stacks": self.stacks, "K and V": self.pool, "prefix tree": self.tree, "heap": self.heap, "other": self.other}
         return f"{self.whole:.1f} MiB ({', '.join(f'{name} {mb:.1f}' for name, mb in parts.items())}), {self.in_flight:.0f} in flight"
 
     @property
@@ -231,7 +232,7 @@ class Sample(NamedTuple):
     @property
     def rest(self) -> float:
         """What must stay as it is."""
-        return self.whole - self.stacks - self.pool
+        return self.whole - self.stacks - self.pool - self.tree
 
 
 async def metrics(port: int) -> dict[str, float]:
@@ -247,10 +248,9 @@ async def sample(begin: float, pid: int, port: int) -> Sample:
     """Memory now."""
     told = await metrics(port)
     mb = resident(pid)
-    held = told["dtrnet_kv_held_bytes"] / (1 << 20)
-    return Sample(
-        time.monotonic() - begin, sum(mb.values()), mb.get("stacks", 0), held, mb.get("heap", 0), told["dtrnet_http_requests_in_flight"]
-    )
+    held, tree = (told[f"dtrnet_{name}_bytes"] / (1 << 20) for name in ("kv_held", "prefix_tree"))
+    requests = told["dtrnet_http_requests_in_flight"]
+    return Sample(time.monotonic() - begin, sum(mb.values()), mb.get("stacks", 0), held, tree, mb.get("heap", 0) - tree, requests)
 
 
 async def watch(soak: Soak, pid: int) -> list[Sample]:
@@ -285,11 +285,13 @@ def judge_memory(before: Sample, samples: list[Sample], after: Sample, connectio
     print(f"with them at most {max(s.whole for s in samples):.0f} MiB")
     print(f"heap: {heap:.0f} MiB more than before, {1024 * heap / connections:.0f} KiB a client")
     print(f"other: {early:.0f} MiB in the second quarter, {late:.0f} MiB in the last")
-    faults = [f"memory beyond K, V, stacks and heap grew from {early:.0f} to {late:.0f} MiB"] if late > 1.1 * early + 8 else []
+    faults = [f"memory beyond K, V, prefix tree, stacks and heap grew from {early:.0f} to {late:.0f} MiB"] if late > 1.1 * early + 8 else []
     if 1024 * heap > HEAP_KIB * connections:
         faults.append(f"the heap grew by more than {HEAP_KIB} KiB a client")
     if after.rest > 1.1 * before.rest + 8:
-        faults.append(f"memory beyond K, V and stacks was {before.rest:.0f} MiB before the clients and is {after.rest:.0f} MiB after them")
+        faults.append(
+            f"memory beyond K, V, prefix tree and stacks was {before.rest:.0f} MiB before the clients and is {after.rest:.0f} MiB after them"
+        )
     return faults
 
 

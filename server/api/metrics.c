@@ -171,6 +171,7 @@ int metrics_write(struct metrics *m, const struct metrics_names *n, const struct
     write_memory(p, info, s);
     metrics_one(p, "dtrnet_prefix_tree_tokens", "gauge", "Tokens in the prefix tree.", (double)s->tree_tokens);
     metrics_one(p, "dtrnet_prefix_tree_nodes", "gauge", "Nodes of the prefix tree.", (double)s->tree_nodes);
+    metrics_one(p, "dtrnet_prefix_tree_bytes", "gauge", "Host memory of the prefix tree, beside K and V.", (double)s->tree_bytes);
     metrics_one(p, "dtrnet_prefix_tree_evicted_tokens_total", "counter", "Tokens that the prefix tree gave up.", (double)s->evicted_tokens);
     metrics_one(p, "dtrnet_preemptions_total", "counter", "Sequences that made way for others, to be computed again.",
                 (double)s->preemptions);

@@ -288,6 +288,7 @@ static void check_counts(struct worker_rig *r)
     CHECK_INT(s.kv_rows_held, 0);
     CHECK_INT(s.kv_rows_reserved, 0);
     CHECK_INT(s.tree_nodes, 0);
+    CHECK_INT(s.tree_bytes, 0);
     CHECK_INT(s.tree_tokens, 0);
 }
 
