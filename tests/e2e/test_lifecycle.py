@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from http_support import Client, Process, run_tests
-from server_process import PATIENCE_S, PROGRAM, SHIPPED
+from server_process import PATIENCE_S, PROGRAM, ROOT, SHIPPED
 
+SMALL = ROOT / "tests" / "golden" / "dense-gqa-tied"
 BODY = {"prompt": [5, 6], "max_tokens": 1}
 LONG = {"prompt": [[5, i] for i in range(10, 14)], "max_tokens": 1500, "ignore_eos": True, "temperature": 0}
 
@@ -177,7 +178,7 @@ def stuck_reader(server: Process) -> socket.socket:
 
 def test_stop_beside_a_client_that_does_not_read() -> None:
     for flags, signals in ((("--drain-timeout", "1"), 1), (("--drain-timeout", "3600"), 2)):
-        with Process("--dtype", "f32", *flags) as server, stuck_reader(server):
+        with Process(*flags, model=SMALL) as server, stuck_reader(server):
             for _ in range(signals):
                 server.process.send_signal(signal.SIGTERM)
                 server.wait_for("stopping")
