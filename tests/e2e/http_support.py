@@ -167,7 +167,8 @@ class Process(ServerProcess):
         self.client = Client(self.url)
 
     def metric(self, name: str) -> float:
-        """The sum of a series over its labels."""
+        """The sum of a series over its labels; over a new connection, since the kept one may have been idle for too long."""
+        self.client.connection.close()
         text = self.client.call("GET", "/metrics").data.decode()
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if re.match(re.escape(name) + r"[ {]", line))
 
