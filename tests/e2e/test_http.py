@@ -461,7 +461,7 @@ def test_rolling() -> None:
     bos = client.get("/version")["bos_token_id"]
     text = " ".join(TEXT for _ in range(9))
     ids = ids_of(text)
-    for max_length, stride in ((32, 32), (32, 8), (len(ids), 5), (1000, 1000), (7, 1)):
+    for max_length, stride in ((32, 32), (32, 8), (len(ids), 5), (500, 500), (7, 1)):
         got = client.post(
             "/v1/loglikelihood_rolling",
             {"text": text, "max_length": max_length, "stride": stride, "tokens": True, "bucket_edges": [0, 1, 8, 64]},
@@ -481,7 +481,7 @@ def test_rolling() -> None:
     check_rolling_routing(text, ids, bos)
     both = client.post("/v1/loglikelihood_rolling", {"texts": [text, ids, ""], "max_length": 64})["results"]
     assert both[0]["logprob"] == both[1]["logprob"] and both[1]["num_bytes"] is None and both[2]["num_tokens"] == 0
-    bare = client.post("/v1/loglikelihood_rolling", {"text": ids, "add_bos": False, "max_length": 1000, "tokens": True})["results"][0]
+    bare = client.post("/v1/loglikelihood_rolling", {"text": ids, "add_bos": False, "max_length": 500, "tokens": True})["results"][0]
     assert bare["token_logprobs"] == score([ids], max_tokens=0)["choices"][0]["logprobs"]["token_logprobs"][1:]
 
 
@@ -493,7 +493,7 @@ def test_big_echo() -> None:
 
 
 if __name__ == "__main__":
-    with Process("--dtype", "f32", "--max-model-len", "1024") as server:  # under sanitizers every position costs
+    with Process("--dtype", "f32", "--max-model-len", "512") as server:  # under sanitizers every position costs
         client = server.client
         status = run_tests(globals())
     sys.exit(status)
