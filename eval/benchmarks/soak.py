@@ -5,8 +5,9 @@ Starts `dtrnet serve` and holds many connections to it at once: scores, texts, s
 middle of a request or of an answer, that close one half, or that send slowly. Before that every request is asked alone; while it lasts each
 answer must be that one to the bit, or one that the policy names: 503 with Retry-After. No request may wait longer than --wait, and in the
 end nothing may be left over. Memory is judged without what fills once and stays: the rows of K and V that the server holds, the prefix tree
-beside them and the stacks of its threads. Of the rest the heap, which follows the requests under way, is bounded for each client, what lies outside of it must be as
-large in the last quarter of the time as in the second, and ten seconds after the last client has left all must be as before the first.
+beside them and the stacks of its threads. Of the rest the heap, which follows the requests under way, is bounded for each client, what
+lies outside of it must be as large in the last quarter of the time as in the second, and ten seconds after the last client has left all
+must be as before the first.
 Prints a line every ten seconds and a summary; exit status 1 if something was not as it must be.
 
 usage: soak.py [--seconds 600] [--connections 1000] [--pause 2] [--wait 120] [--program build/dtrnet] [--model DIR] [--seed 1]
