@@ -290,9 +290,7 @@ def judge_memory(before: Sample, samples: list[Sample], after: Sample, connectio
     if 1024 * heap > HEAP_KIB * connections:
         faults.append(f"the heap grew by more than {HEAP_KIB} KiB a client")
     if after.rest > 1.1 * before.rest + 8:
-        faults.append(
-            f"memory beyond K, V, prefix tree and stacks was {before.rest:.0f} MiB before the clients and is {after.rest:.0f} MiB after them"
-        )
+        faults.append(f"memory beyond K, V, tree and stacks: {before.rest:.0f} MiB before the clients, {after.rest:.0f} MiB after them")
     return faults
 
 
