@@ -6,6 +6,19 @@
 
 static int32_t tokens[FIVE][FIVE_LEN];
 static struct eval_request reqs[FIVE];
+struct engine_options five_options(const char *dir, const char *dtype)
+{
+    return (struct engine_options){.model_dir = dir,
+                                   .dtype = dtype,
+                                   .n_threads = 2,
+                                   .max_model_len = 128,
+                                   .max_batch_tokens = 48,
+                                   .kv_cache_bytes = (size_t)16 << 20,
+                                   .prefix_cache = true,
+                                   .bos_id = -1,
+                                   .eos_id = -1};
+}
+
 void five_requests(int vocab)
 {
     uint32_t x = 1;

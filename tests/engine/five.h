@@ -4,6 +4,8 @@
 
 enum { FIVE = 5, FIVE_LEN = 70, FIVE_NEW = 6, FIVE_TOP = 3 };
 
+/* Of an engine that has them in several steps: all but the device. Strings are borrowed. */
+struct engine_options five_options(const char *dir, const char *dtype);
 /* Makes them for a vocabulary: two that share a beginning, one that is short, two that go on. */
 void five_requests(int vocab);
 /* Submits them as one ticket and waits for its end. */

@@ -13,18 +13,10 @@ static int n_equal, n_refused;
 
 static struct engine *open_ranks(const char *dir, const char *dtype, int n, struct err *err)
 {
-    const struct engine_options o = {.model_dir = dir,
-                                     .device = "cpu",
-                                     .dtype = dtype,
-                                     .tensor_parallel = n,
-                                     .n_threads = 2,
-                                     .max_model_len = 128,
-                                     .max_batch_tokens = 48,
-                                     .kv_cache_bytes = (size_t)16 << 20,
-                                     .expert_choice = strstr(dir, "expert") ? "threshold" : NULL,
-                                     .prefix_cache = true,
-                                     .bos_id = -1,
-                                     .eos_id = -1};
+    struct engine_options o = five_options(dir, dtype);
+    o.device = "cpu";
+    o.tensor_parallel = n;
+    o.expert_choice = strstr(dir, "expert") ? "threshold" : NULL;
     struct engine *e = NULL;
     return engine_open(&o, &e, err) < 0 ? NULL : e;
 }

@@ -399,7 +399,9 @@ int main(int argc, char **argv)
     int n_settings = 0;
     for (size_t i = 0; i < N_ENGINES; i++)
         n_settings += can_run(&engines[i], engine_info(ref)->config);
-    int share = n_requests / (n_settings ? n_settings : 1);
+    if (!n_settings)
+        die("settings", "none of them can run, or none is named so");
+    int share = n_requests / n_settings;
     for (size_t i = 0; i < N_ENGINES; i++) {
         if (!can_run(&engines[i], engine_info(ref)->config))
             continue;

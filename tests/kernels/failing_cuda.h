@@ -4,7 +4,7 @@
 
 /* The n-th call from now on fails (n >= 1), and every one after it; 0 ends that. What frees something does so all the same. */
 void failing_cuda_at(int n);
-/* The same where only calls count and fail that are made while this device is the thread's own. */
+/* The same where only calls count and fail that are made while this device is the thread's own, or that make it so. */
 void failing_cuda_device_at(int device, int n);
 /* Calls since the last failing_cuda_at(). */
 int failing_cuda_calls(void);

@@ -71,8 +71,9 @@ static void test_families(struct synth_report *report)
         for (int l = 0; l < report->n_layers; l++)
             n_routed += layer_is_routed(&report->plan[l]);
         if (ok)
-            ok = CHECK_INT(n_routed, cases[i].n_routed) &&
-                 CHECK(report->worst <= 4.3 * sqrt(cases[i].rate * (1 - cases[i].rate) / n_tokens)); /* of 16,384: 0.01 for a tenth */
+            ok =
+                CHECK_INT(n_routed, cases[i].n_routed) &&
+                CHECK(report->worst <= sqrt(cases[i].rate * (1 - cases[i].rate) * 16384 / n_tokens) / 30); /* of 16,384: 0.01 for a tenth */
         if (!ok)
             fprintf(stderr, "  case %zu: %s, worst %.4f\n", i, e.text, report->worst);
     }
