@@ -1,4 +1,4 @@
-/* Row lists and key places of one layer. One pass over the rows, on the calling thread: it is integers, few a row. */
+/* Row lists and key places of one layer, and key counts that follow the step before. On the calling thread: it is integers, few a row. */
 #include "kernels/cpu/ops.h"
 #include <assert.h>
 
@@ -88,7 +88,21 @@ static int place_c(struct kern_ctx *k, const struct kern_step *s, int layer, con
     return 0;
 }
 
+static int follow_c(struct kern_ctx *k, struct dev_i32 *base, int n_layers, int n_runs, const struct dev_i32 *after,
+                    const struct dev_u8 *route)
+{
+    const int *row = i32_of(after), n_before = row[n_runs];
+    for (int l = 0; l < n_layers; l++)
+        for (int i = 0; i < n_runs; i++) {
+            int *keys = i32_of(base) + (size_t)l * n_runs + i;
+            if (*keys < 0)
+                *keys = -1 - *keys + (u8_of(route)[(size_t)l * n_before + row[i]] == DECISION_ATTEND);
+        }
+    return 0;
+}
+
 void place_init(struct kern_ops *o)
 {
+    o->follow = follow_c;
     o->place = place_c;
 }

@@ -276,8 +276,30 @@ static int place_cuda(struct kern_ctx *k, const struct kern_step *s, int layer, 
     return launched(k, "place");
 }
 
+/* after[n_runs]: rows of the step before. */
+__global__ void __launch_bounds__(THREADS) follow_runs(int *base, int n_layers, int n_runs, const int *after, const unsigned char *route)
+{
+    chain_enter();
+    int at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= n_layers * n_runs || base[at] >= 0)
+        return;
+    size_t layer = at / n_runs, row = after[at % n_runs];
+    base[at] = -1 - base[at] + (route[layer * after[n_runs] + row] == DECISION_ATTEND);
+}
+
+static int follow_cuda(struct kern_ctx *k, struct dev_i32 *base, int n_layers, int n_runs, const struct dev_i32 *after,
+                       const struct dev_u8 *route)
+{
+    int n = n_layers * n_runs;
+    if (n == 0)
+        return 0;
+    chain_launch(ctx_of(k), follow_runs, div_up(n, THREADS), THREADS, 0, i32_of(base), n_layers, n_runs, i32_of(after), u8_of(route));
+    return launched(k, "follow");
+}
+
 void place_cuda_init(struct kern_ops *o)
 {
+    o->follow = follow_cuda;
     o->place = place_cuda;
     o->place_layers = place_layers_cuda;
 }

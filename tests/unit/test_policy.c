@@ -144,11 +144,11 @@ static void test_long_ones_are_passed(void)
     CHECK_INT(policy_promised(&policy), (39 + 4 + 7) * FAKE_LAYERS);
     round = policy_admit(&policy, &rig.env, 0);
     CHECK_INT(round.started, 0);
-    seqs[0].in_flight = true; /* the long one's next step is launched: its rows are not due */
+    seqs[0].n_flights = 1; /* the long one's next step is launched: its rows are not due */
     policy_admit(&policy, &rig.env, 0);
     check_list(running(), (const int[]){0, 2, 4, 1}, 4); /* now that fills the step */
     check_list(ready(), (const int[]){3, 5}, 2);
-    seqs[0].in_flight = false;
+    seqs[0].n_flights = 0;
     close_policy(6);
 }
 
@@ -456,7 +456,7 @@ static void test_no_rows_due(void)
     open_divided(8);
     for (int i = 0; i < 4; i++)
         run_with(i, 3, false);
-    seqs[0].in_flight = true;
+    seqs[0].n_flights = 1;
     seqs[1].done = true;
     seqs[2].n_kv = 3;
     CHECK_INT(policy_divide(&policy), 1);
@@ -481,7 +481,7 @@ static void test_more_to_come(void)
         open_divided(8);
         run_with(0, 6, cases[c].generating);
         reqs[0].max_new = cases[c].max_new;
-        seqs[0].in_flight = cases[c].in_flight;
+        seqs[0].n_flights = cases[c].in_flight;
         seqs[0].n_appending = cases[c].appending;
         seqs[0].n_rerun_left = cases[c].reruns;
         if (!CHECK_INT(policy_more_to_come(&policy), cases[c].more))

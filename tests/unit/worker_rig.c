@@ -228,6 +228,7 @@ static bool open_device(struct worker_rig *r, int i, const struct worker_setting
                                      .n_kv_slots = s->n_kv_slots,
                                      .n_table_entries = s->n_kv_slots,
                                      .n_state_slots = s->n_state_slots,
+                                     .follows = s->follows,
                                      .whole_prompts = s->whole_prompts,
                                      .max_positions = TRAFFIC_LEN + TRAFFIC_NEW};
     r->x[i] = fake_executor_open(&limits);

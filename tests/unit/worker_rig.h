@@ -20,6 +20,7 @@ struct worker_setting {
     size_t tree_bytes;
     bool preempts; /* every sequence makes way once after each step that brought it a token, and now and then before */
     int n_devices; /* 0: one */
+    bool follows;  /* executor.h */
 };
 
 /* One ticket. */
