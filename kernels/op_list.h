@@ -91,8 +91,9 @@ OP(list_rows, OTHER, ALL_LEVELS, (k, idx, n_dev, route, least, all), struct kern
 OP(place, OTHER, ALL_LEVELS, (k, s, layer, route, keep_all, base, reserved, to), struct kern_ctx *k, const struct kern_step *s, int layer,
    const struct dev_u8 *route, bool keep_all, const struct dev_i32 *base, const struct dev_i32 *reserved, const struct kern_place *to)
 
-/* Key counts that hang on what the step before decided: where base[l,i] is negative, it becomes -1 - base[l,i], and one more if row after[i] of that
- * step attended in layer l. base: [n_layers, n_runs]; after: [n_runs], and then how many rows that step had; route: [n_layers, so many], its decisions. */
+/* Key counts that hang on what the step before decided: where base[l,i] is negative, it becomes -1 - base[l,i], and one more for each of rows after[i] ..
+ * after[i] + after[n_runs + i] - 1 of that step that attended in layer l. base: [n_layers, n_runs]; after: [2 n_runs], and then how many rows that step
+ * had; route: [n_layers, so many], its decisions. */
 OP(follow, OTHER, ALL_LEVELS, (k, base, n_layers, n_runs, after, route), struct kern_ctx *k, struct dev_i32 *base, int n_layers, int n_runs,
    const struct dev_i32 *after, const struct dev_u8 *route)
 

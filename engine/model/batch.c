@@ -9,7 +9,7 @@ int batch_init(struct batch *b, struct kern_ctx *k, int max_rows, int n_layers, 
 {
     *b = (struct batch){.n_layers = n_layers, .k = k};
     size_t n = (size_t)max_rows,
-           bytes = n * (sizeof(struct kern_run) + sizeof(struct kern_save)) + ((6 + 2 * (size_t)n_layers) * n + 1) * sizeof(int);
+           bytes = n * (sizeof(struct kern_run) + sizeof(struct kern_save)) + ((7 + 2 * (size_t)n_layers) * n + 1) * sizeof(int);
     b->staging = malloc(bytes);
     b->device = k->backend->alloc(k, bytes);
     if (b->staging && b->device)
@@ -64,6 +64,7 @@ int batch_upload(struct batch *b, const struct step_rows *s, const struct model 
     for (int l = 0; l < b->n_layers; l++)
         stage_ints(b, &used, step_rows_base(s, l, 0), s->n_runs);
     b->d_after = stage_ints(b, &used, s->after, s->n_runs);
+    stage_ints(b, &used, s->n_after, s->n_runs);
     stage_ints(b, &used, &s->n_before, 1);
     b->d_want_row = stage_ints(b, &used, s->want_row, s->n_want);
     b->d_want_target = stage_ints(b, &used, s->want_target, s->n_want);

@@ -10,7 +10,7 @@ struct batch {
     struct kern_ctx *k;
     struct dev_bytes *device;                                        /* all of it */
     char *staging;                                                   /* on the host */
-    const struct dev_i32 *d_ids, *d_after, *d_reserved, *d_want_row; /* d_after: with n_before behind it, as the op `follow` takes it */
+    const struct dev_i32 *d_ids, *d_after, *d_reserved, *d_want_row; /* d_after: as the op `follow` takes it */
     struct dev_i32 *d_base, *d_want_target;
     struct kern_step step;
 };

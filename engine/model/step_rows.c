@@ -14,13 +14,14 @@ int step_rows_init(struct step_rows *s, int max_rows, int n_layers, struct err *
     s->runs = malloc(n * sizeof(*s->runs));
     s->base = malloc(n * l * word);
     s->after = malloc(n * word);
+    s->n_after = malloc(n * word);
     s->reserved = malloc(n * l * word);
     s->want_row = malloc(n * word);
     s->want_target = malloc(n * word);
     s->draws = malloc(n * sizeof(*s->draws));
     s->saves = malloc(n * sizeof(*s->saves));
-    if (s->ids && s->pos && s->run_of && s->runs && s->base && s->after && s->reserved && s->want_row && s->want_target && s->draws &&
-        s->saves)
+    if (s->ids && s->pos && s->run_of && s->runs && s->base && s->after && s->n_after && s->reserved && s->want_row && s->want_target &&
+        s->draws && s->saves)
         return 0;
     step_rows_done(s);
     return err_set(err, ERR_NOMEM, "no memory for steps of %d rows", max_rows);
@@ -34,6 +35,7 @@ void step_rows_done(struct step_rows *s)
     free(s->runs);
     free(s->base);
     free(s->after);
+    free(s->n_after);
     free(s->reserved);
     free(s->want_row);
     free(s->want_target);
@@ -61,6 +63,7 @@ struct kern_run *step_rows_add_run(struct step_rows *s, const int32_t *ids, int 
         s->run_of[s->n_rows + i] = s->n_runs;
     }
     s->after[s->n_runs] = -1;
+    s->n_after[s->n_runs] = 0;
     s->n_rows += n;
     s->n_runs++;
     if (append)

@@ -1,9 +1,9 @@
 /* The rows of one step on the host, packed without padding: ids, positions, runs, key counts, reserved slots and wanted rows. The scheduler fills
  * them; batch.h copies what is used to a device in one piece.
  *
- * A run may *follow* a row of the step before, which is in flight yet: its one row comes behind that one in their sequence, and its token is the best that
- * that one's logits name. Its id is -1 - i, i the place of the token among that step's top_id; the key count of a layer in which that one's decision
- * tells whether it has K and V is -1 - c, c being the keys before that row. The device makes both of what it has. */
+ * A run may *follow* one of the step before, which is in flight yet: its one row comes behind the last row of that one in their sequence, and its token is
+ * the best that that row's logits name. Its id is -1 - i, i the place of the token among that step's top_id; the key count of a layer in which decisions
+ * tell how many of that run's rows have K and V is -1 - c, c being the keys before that run. The device makes both of what it has. */
 #pragma once
 #include "engine/model/logit_edits.h"
 #include "engine/model/sampler.h"
@@ -37,7 +37,7 @@ struct step_rows {
     int *ids, *pos, *run_of;
     struct kern_run *runs;       /* n_runs <= n_rows */
     int *base;                   /* [n_layers][max_rows]: keys of run i's sequence in layer l before the run, at base[l * max_rows + i] */
-    int *after;                  /* of run i: the row that it follows, or -1 */
+    int *after, *n_after;        /* of run i: the first of the appended rows that it follows, or -1, and how many they are */
     int *reserved;               /* [n_layers * n_append]: layer l may place its rows in reserved[l * n_append ..] */
     int *want_row, *want_target; /* rows whose logits are wanted, ascending; the target token or -1 */
     struct draw **draws;         /* of the wanted rows, borrowed; NULL: nothing is drawn */

@@ -41,13 +41,12 @@ struct sequence {
     int k1;             /* alternatives kept: max(1, req->top_k) */
     bool done;
     int n_flights; /* steps with rows of it that have been launched and not yet collected: 2 where the later one's row follows */
-    bool
-        follows; /* the latest of them has one row, which follows the one before (step_rows.h). If that was collected, the sequence can do without it */
-    bool drawing; /* its next token is being drawn: from the launch of the step until the token is told */
+    bool follows;  /* the latest of them has one row, which follows those in the one before (step_rows.h) */
+    bool drawing;  /* its next token is being drawn: from the launch of the step until the token is told */
     struct draw draw;
-    int n_appending; /* rows that each step in flight appends */
-    struct step
-        *flight; /* the latest one in flight, where its one row may be followed: its run there, and as which wanted row; NULL: it may not */
+    int n_appending; /* rows that the latest step in flight appends */
+    /* of the latest step in flight whose last row may be followed, NULL: it may not; its last run there, and which wanted row the last one is */
+    struct step *flight;
     int flight_run, flight_want;
     /* outputs, one allocation (`block`) */
     void *block;

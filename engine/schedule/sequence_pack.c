@@ -20,7 +20,7 @@ int sequence_appends(const struct sequence *s)
     return end > s->n_kv ? end - s->n_kv : 0;
 }
 
-/* One row may follow that of the step launched last, if the token behind that is not the last one. */
+/* One row may follow those in the step launched last, if the token behind them is not the last one. */
 static bool may_follow(const struct sequence *s)
 {
     return s->n_flights == 1 && s->flight && s->flight->last && s->n_new + 1 < s->req->max_new;
@@ -146,25 +146,27 @@ static int pack_reruns(struct sequence *s, const struct sequence_env *e, struct 
     return packed;
 }
 
-/* The row behind the one in flight. */
+/* The row behind those in flight. */
 static void pack_following(struct sequence *s, const struct sequence_env *e, struct step *step)
 {
     const struct step_rows *before = &s->flight->rows;
     struct step_rows *rows = &step->rows;
     const int32_t id = -1 - s->flight_want * before->top_k;
-    int run = rows->n_runs;
-    add_run(s, e, step, s->n_kv + 1, &id, 1, true, s->kv_count);
-    for (int l = 0; l < e->bits->n_layers; l++) {
+    int run = rows->n_runs, n = s->n_appending;
+    add_run(s, e, step, s->n_kv + n, &id, 1, true, s->kv_count);
+    for (int l = 0; l < e->bits->n_layers && n; l++) {
         int *base = step_rows_base(rows, l, run);
-        *base = route_bits_has_kv(e->bits, e->bits->unrouted, l) ? *base + 1 : -1 - *base;
+        *base = route_bits_has_kv(e->bits, e->bits->unrouted, l) ? *base + n : -1 - *base;
     }
     rows->after[run] = before->runs[s->flight_run].row0;
+    rows->n_after[run] = n;
     rows->n_before = before->n_rows;
     rows->n_follow++;
+    s->n_appending = 1;
     s->follows = true;
 }
 
-/* Rows that are known. True: a row may follow. */
+/* Rows that are known. True: the last of them is, and a row may follow. */
 static bool pack_known(struct sequence *s, const struct sequence_env *e, struct step *step, int n)
 {
     int again = pack_reruns(s, e, step, n), due = sequence_appends(s);
@@ -173,7 +175,7 @@ static bool pack_known(struct sequence *s, const struct sequence_env *e, struct 
     if (s->n_appending)
         add_run(s, e, step, s->n_kv, sequence_tokens(s, s->n_kv), s->n_appending, true, s->kv_count);
     s->follows = false;
-    return e->x->limits.follows && s->n_new && !again && s->n_kv + 1 == known(s) && !sequence_draws(s);
+    return e->x->limits.follows && !s->n_rerun_left && s->n_kv + s->n_appending == known(s) && s->req->max_new && !sequence_draws(s);
 }
 
 void sequence_pack(struct sequence *s, const struct sequence_env *e, struct step *step, int n)

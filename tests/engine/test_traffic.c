@@ -19,7 +19,7 @@
 
 #define N_SEQUENCES 24
 #define MAX_LEN 160
-#define MAX_NEW 4
+#define MAX_NEW 9
 #define TOP 20
 #define OPEN_GROUPS 12
 #define MAX_GROUP 6
@@ -416,9 +416,10 @@ int main(int argc, char **argv)
             check_devices(e, &engines[i]);
         late_fail_at(0);
         printf("%s: %" PRIu64 " requests equal, %" PRIu64 " rows from the cache, %" PRIu64 " run again, %" PRIu64
-               " tokens evicted, %" PRIu64 " of %" PRIu64 " steps overlapped\n",
+               " tokens evicted, %" PRIu64 " of %" PRIu64 " steps overlapped, %" PRIu64 " rows followed, %" PRIu64 " dropped, %" PRIu64
+               " preempted\n",
                engines[i].name, n_checked - before, n_cached_rows - cached, st.rows_rescored, st.evicted_tokens, st.steps_overlapped,
-               st.steps);
+               st.steps, st.rows_followed, st.rows_dropped, st.preemptions);
         if (st.steps_overlapped && engines[i].in_flight == 1)
             die("steps in flight", "two where one was asked for");
         overlapped += st.steps_overlapped;

@@ -34,23 +34,36 @@ static int refuse(struct err *err)
 }
 
 /* ---- the step on the device ------------------------------------------------------------------------------------- */
-/* The step launched last must be in flight yet, since its buffers are the device's own. */
+/* The run of the step before whose last row run i of `s` follows, whose token is that row's best one; NULL: there is none, a breach. That step must be in
+ * flight yet, since its buffers are the device's own. */
+static const struct kern_run *run_before(struct fake_executor *x, const struct step_rows *s, const struct step_rows *before, int i)
+{
+    int row = s->after[i], at = -1 - s->ids[s->runs[i].row0];
+    if (!require(x, x->face.limits.follows && before, "a run follows no step", i) ||
+        !require(x, row < before->n_rows && s->n_before == before->n_rows, "a run follows no row", row) ||
+        !require(x, at >= 0 && at < before->n_want * before->top_k && at % before->top_k == 0, "a run's token is none", at))
+        return NULL;
+    const struct kern_run *run = &before->runs[before->run_of[row]];
+    bool whole = run->row0 == row && s->n_after[i] == (run->append ? run->n : 0);
+    if (!require(x, whole && before->want_row[at / before->top_k] == run->row0 + run->n - 1, "a run follows a part of one", row))
+        return NULL;
+    return run;
+}
+
 static bool follow_run(struct fake_executor *x, const struct step_rows *s, const struct fake_flight *before, int i)
 {
-    int row = s->after[i], id = x->ids[s->runs[i].row0], n = before->rows ? before->rows->n_want * before->rows->top_k : 0;
-    if (!require(x, x->face.limits.follows && before->rows, "a run follows no step", i) ||
-        !require(x, row < before->rows->n_rows && s->n_before == before->rows->n_rows, "a run follows no row", row) ||
-        !require(x, id < 0 && -1 - id < n && before->rows->want_row[(-1 - id) / before->rows->top_k] == row,
-                 "a run's token is not that of its row", id))
+    const struct kern_run *run = run_before(x, s, before->rows, i);
+    if (!run)
         return false;
-    x->ids[s->runs[i].row0] = before->hidden.top_id[-1 - id];
+    x->ids[s->runs[i].row0] = before->hidden.top_id[-1 - s->ids[s->runs[i].row0]];
     for (int l = 0; l < s->n_layers; l++) {
         int *base = &x->base[(size_t)l * (size_t)s->max_rows + (size_t)i];
         const struct route_layer *layer = &x->face.limits.layers[l];
         bool told = *base < 0;
-        require(x, told == (layer->routed && !layer->keep_all), "a key count that the host knows, or cannot know", *base);
-        if (told)
-            *base = -1 - *base + (before->hidden.route[l * s->n_before + row] == DECISION_ATTEND);
+        require(x, told == (run->append && layer->routed && !layer->keep_all), "a key count that the host knows, or cannot know", *base);
+        *base = told ? -1 - *base : *base;
+        for (int r = run->row0; r < run->row0 + run->n && told; r++)
+            *base += before->hidden.route[l * s->n_before + r] == DECISION_ATTEND;
     }
     x->n_followed++;
     return true;

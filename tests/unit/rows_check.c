@@ -122,6 +122,7 @@ uint64_t rows_check_hash(const struct step_rows *s)
     h = hash_words(h, s->pos, n);
     h = hash_words(h, s->run_of, n);
     h = hash_words(h, s->after, (size_t)s->n_runs);
+    h = hash_words(h, s->n_after, (size_t)s->n_runs);
     for (int i = 0; i < s->n_runs; i++) {
         const struct kern_run *r = &s->runs[i];
         h = hash_words(h, (const int[]){r->row0, r->n, r->append, r->table_cap, (int)r->table_off, r->state_in, r->state_out, r->select},

@@ -118,8 +118,8 @@ static void check_slots(const struct worker *w)
     CHECK(w->policy.n_running || w->tree.bytes <= w->tree.max_bytes);
 }
 
-/* A sequence that has a token more than when it made way last, or by chance. */
-static struct sequence *find_victim(struct worker *worker)
+/* A sequence that has `tokens` more than when it made way last, or by chance. */
+static struct sequence *find_victim(struct worker *worker, int tokens)
 {
     struct policy *p = &worker->policy;
     for (struct sequence *s = policy_next(p, NULL); s; s = policy_next(p, s)) {
@@ -127,16 +127,16 @@ static struct sequence *find_victim(struct worker *worker)
         bool may = s->where == SEQUENCE_RUNNING && !sequence_away(s) && !s->done && s < s->ticket->seqs + s->ticket->n;
         if (!may || (s->n_new < w->n_preempted && traffic_random(40)))
             continue;
-        w->n_preempted = s->n_new + 1;
+        w->n_preempted = s->n_new + tokens;
         return s;
     }
     return NULL;
 }
 
-static void preempt(struct worker *w)
+static void preempt(struct worker *w, int tokens)
 {
     struct sequence *s;
-    while ((s = find_victim(w)))
+    while ((s = find_victim(w, tokens)))
         policy_preempt(&w->policy, &w->env, s);
 }
 
@@ -154,7 +154,7 @@ static bool turn(struct worker_rig *r, struct worker *w)
     r->x[w->device]->holds_draws = r->holds || traffic_random(2);
     CHECK(worker_turn(w));
     if (r->preempts)
-        preempt(w);
+        preempt(w, r->follows ? 1 + traffic_random(4) : 1);
     check_slots(w);
     return true;
 }
@@ -244,7 +244,9 @@ static bool open_device(struct worker_rig *r, int i, const struct worker_setting
 bool worker_rig_open(struct worker_rig *r, const struct worker_setting *s)
 {
     struct err err;
-    *r = (struct worker_rig){.n_devices = s->n_devices ? s->n_devices : 1, .preempts = s->preempts};
+    *r = (struct worker_rig){.n_devices = s->n_devices ? s->n_devices : 1, .preempts = s->preempts, .follows = s->follows};
+    if (s->follows)
+        traffic_generates();
     queue_init(&r->queue, r->n_devices, WORKER_RIG_JOBS * WORKER_RIG_GROUP);
     for (int i = 0; i < r->n_devices; i++)
         if (!open_device(r, i, s))
