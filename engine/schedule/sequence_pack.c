@@ -20,11 +20,13 @@ int sequence_appends(const struct sequence *s)
     return end > s->n_kv ? end - s->n_kv : 0;
 }
 
-/* One row may follow those in the step launched last, if the token behind them is not the last one. */
+/* One row may follow those in flight, if the token behind them is not the last one. A step is packed while one is in flight at most, so theirs is the
+ * one launched last. */
 static bool may_follow(const struct sequence *s)
 {
-    return s->n_flights == 1 && s->flight && s->flight->last && s->n_new + 1 < s->req->max_new;
+    return s->n_flights == 1 && s->flight && s->n_new + 1 < s->req->max_new;
 }
+_Static_assert(EXECUTOR_STEPS_MAX == 2, "one in flight, and the one that is packed");
 
 int sequence_due(const struct sequence *s)
 {
@@ -175,7 +177,7 @@ static bool pack_known(struct sequence *s, const struct sequence_env *e, struct 
     if (s->n_appending)
         add_run(s, e, step, s->n_kv, sequence_tokens(s, s->n_kv), s->n_appending, true, s->kv_count);
     s->follows = false;
-    return e->x->limits.follows && !s->n_rerun_left && s->n_kv + s->n_appending == known(s) && s->req->max_new && !sequence_draws(s);
+    return e->x->limits.follows && !s->n_rerun_left && s->n_kv + s->n_appending == known(s) && s->req->max_new;
 }
 
 void sequence_pack(struct sequence *s, const struct sequence_env *e, struct step *step, int n)

@@ -15,7 +15,6 @@ struct step {
     int id;          /* its number for the executor */
     uint64_t number; /* counted from 1 in the order of launches; 0: it is free */
     bool overlapped; /* another step was in flight when it was launched */
-    bool last;       /* it was launched last, and its rows may be followed (step_rows.h) */
     int n_dropped;   /* runs, of one appended row each */
     struct step_rows rows;
     /* [max_rows] parallel to the rows' runs, wanted rows and saves; a save's pos is the position whose states it keeps */

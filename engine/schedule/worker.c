@@ -139,8 +139,6 @@ static int launch(struct worker *w, struct step *s, struct err *err)
         sequence_pack(w->policy.grants[i].seq, &w->env, s, w->policy.grants[i].n);
         note_begin(w, w->policy.grants[i].seq->place);
     }
-    for (int i = 0; i < w->x->limits.max_steps; i++)
-        w->steps[i].last = &w->steps[i] == s;
     tree_make_room(&w->tree, step_rows_slots(rows));
     slots_take(&w->kv, step_rows_slots(rows), rows->reserved);
     return w->x->ops->launch(w->x, s->id, rows, err);

@@ -211,6 +211,29 @@ static void test_preempt(const struct worker_setting *s)
     worker_rig_close(&r);
 }
 
+/* The slots of a dropped row are nobody's room until its step is collected: a sequence that needs all of the pool waits for that. */
+static void test_room(void)
+{
+    static int32_t tokens[TRAFFIC_LEN] = {FAKE_GOOD - 1};
+    const struct eval_request all = {
+        .tokens = tokens, .n_tokens = TRAFFIC_LEN, .score_begin = TRAFFIC_LEN, .max_new = NEW, .top_p = 1, .ignore_eos = true};
+    struct worker_setting s = kinds[2];
+    struct worker_rig r;
+    s.n_kv_slots = LONGEST;
+    open_rig(&r, &s, 9);
+    r.workers[0].policy.ahead = NEW;
+    generate(&r, 0);
+    until_follows(&r, 0, 4);
+    r.client = 2;
+    CHECK_INT(worker_rig_submit_one(&r, 1, &all), 0);
+    worker_rig_cancel(&r, 0);
+    worker_rig_turn(&r);
+    CHECK(done(&r, 0) && seq(&r, 1)->where != SEQUENCE_RUNNING && !in_flight(&r));
+    worker_rig_turn(&r);
+    CHECK_INT(seq(&r, 1)->where, SEQUENCE_RUNNING);
+    worker_rig_close(&r);
+}
+
 /* ---- others ------------------------------------------------------------------------------------------------------------- */
 /* Whenever a small request comes, its first row is in one of the next two steps; rows follow in that one as well. */
 static void test_promise(const struct worker_setting *s)
@@ -263,6 +286,7 @@ int main(void)
         if (check_failures > before)
             fprintf(stderr, "  with %s\n", kinds[i].name);
     }
+    test_room();
     test_cannot();
     return check_result();
 }

@@ -494,6 +494,43 @@ static void test_more_to_come(void)
     }
 }
 
+/* Rows that follow wait for what waits for others' rows, not for what waits for room, and for nobody who could come with them but cannot yet. */
+static void test_more_to_follow(void)
+{
+    static const struct {
+        const char *what;
+        bool waiting, blocked;
+        int other; /* a second sequence in flight: 0: none; 1: it follows as well; 2: it cannot; 3: it has no room; 4: its last token comes */
+        bool more;
+    } cases[] = {
+        {"one that follows", false, false, 0, false}, {"two", false, false, 1, false},
+        {"one that cannot", false, false, 2, true},   {"one without room", false, false, 3, true},
+        {"one that ends", false, false, 4, false},    {"one waits for room", true, false, 0, false},
+        {"one waits for rows", true, true, 0, true},
+    };
+    static struct step step;
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        open_divided(8);
+        for (int i = 0; i <= (cases[c].other > 0); i++) {
+            run_with(i, 6, true);
+            reqs[i].max_new = 9;
+            seqs[i].n_flights = seqs[i].n_appending = 1;
+            seqs[i].flight = i && cases[c].other == 2 ? NULL : &step;
+            seqs[i].promised = (i && cases[c].other == 3 ? 1 : 2) * FAKE_LAYERS;
+        }
+        if (cases[c].other == 4)
+            reqs[1].max_new = seqs[1].n_new + 1;
+        if (cases[c].waiting) {
+            seqs[2] = (struct sequence){.req = &reqs[2]};
+            arrive(&seqs[2], 3);
+        }
+        policy.blocked = cases[c].blocked;
+        if (!CHECK_INT(policy_more_to_come(&policy), cases[c].more))
+            fprintf(stderr, "  in case \"%s\"\n", cases[c].what);
+        policy_done(&policy);
+    }
+}
+
 int main(void)
 {
     test_prefix_order();
@@ -509,5 +546,6 @@ int main(void)
     test_whole_prompts();
     test_no_rows_due();
     test_more_to_come();
+    test_more_to_follow();
     return check_result();
 }

@@ -102,16 +102,34 @@ void worker_rig_check(struct worker_rig *r, int j)
 }
 
 /* ---- turns ----------------------------------------------------------------------------------------------------------- */
-/* Every slot is free, in the tree, or taken by a step in flight or, of router states, by a running sequence. */
+/* KV slots that steps in flight have taken for a sequence. */
+static int64_t slots_of(const struct worker *w, const struct sequence *q)
+{
+    int64_t n = 0;
+    for (int i = 0; i < w->x->limits.max_steps; i++) {
+        const struct step *s = &w->steps[i];
+        for (int j = 0; s->number && j < s->rows.n_runs; j++)
+            n += s->runs[j].seq == q && s->rows.runs[j].append ? s->rows.runs[j].n * w->policy.layers : 0;
+    }
+    return n;
+}
+
+/* Every slot is free, in the tree, or taken by a step in flight or, of router states, by a running sequence. What is promised is there. */
 static void check_slots(const struct worker *w)
 {
     int in_flight = 0, states = 0;
+    int64_t owned = 0;
     for (int i = 0; i < w->x->limits.max_steps; i++) {
         in_flight += w->steps[i].number ? step_rows_slots(&w->steps[i].rows) : 0;
         states += w->steps[i].number ? w->steps[i].rows.n_saves : 0;
     }
-    for (const struct sequence *q = policy_next(&w->policy, NULL); q; q = policy_next(&w->policy, (struct sequence *)(uintptr_t)q))
+    for (const struct sequence *q = policy_next(&w->policy, NULL); q; q = policy_next(&w->policy, (struct sequence *)(uintptr_t)q)) {
+        int64_t taken = slots_of(w, q);
+        CHECK(q->promised >= taken);
+        owned += taken;
         states += q->state_slot >= 0;
+    }
+    CHECK(policy_promised(&w->policy) - owned <= tree_available(&w->tree));
     CHECK_INT(w->kv.n_free + w->tree.held_slots + in_flight, w->kv.n);
     CHECK_INT(w->states.n_free + w->tree.n_states + states, w->states.n);
     CHECK(w->tree.pinned_slots <= w->tree.held_slots);
@@ -234,6 +252,8 @@ static bool open_device(struct worker_rig *r, int i, const struct worker_setting
     r->x[i] = fake_executor_open(&limits);
     if (!CHECK(r->x[i]) || !CHECK_INT(worker_init(&r->workers[i], &r->x[i]->face, &r->queue, &o, &err), 0))
         return false;
+    if (s->follows) /* generations are short as well */
+        r->workers[i].policy.ahead = 2;
     if (s->n_state_slots) { /* sequences here are short: copies must lie closer than they do in earnest */
         CHECK_INT(r->workers[i].env.state_every, WORKER_STATE_EVERY);
         r->workers[i].env.state_every = 7;
