@@ -70,6 +70,7 @@ __device__ static float log_sum_exp(const float *x, int v, float max)
     for (int first = 0; first < v; first += groups * CHUNK) {
         int begin = first + group * CHUNK, end = min(begin + CHUNK, v);
         float part = 0;
+#pragma unroll 8
         for (int j = begin + threadIdx.x % LANES; j < end; j += LANES)
             part += portable_exp(x[j] - max);
         part = lanes_tree(part);
@@ -89,6 +90,7 @@ __global__ void __launch_bounds__(THREADS) logprobs_row(struct logprobs_args a)
     int i = blockIdx.x, bad = 0;
     const float *x = a.logits + i * a.ld;
     struct best m = {-CUDART_INF_F, a.v};
+#pragma unroll 8
     for (int j = threadIdx.x; j < a.v; j += THREADS) {
         struct best e = {x[j], j};
         bad |= !(fabsf(e.v) < CUDART_INF_F);

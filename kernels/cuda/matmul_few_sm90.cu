@@ -6,6 +6,8 @@
  * are not written. */
 #include "kernels/cuda/matmul_few_sm90.cuh"
 
+enum { FEW_THREADS = FEW_COMPUTING + 64 }; /* one of a warp brings weights in, one of another rows */
+
 /* XR rows of x (8, 32 or 64), BN columns. */
 template <int XR, int BN> struct few_shape {
     enum {
@@ -30,34 +32,58 @@ struct few_smem {
     uint32_t tiles, full, empty;
 };
 
-/* One thread: the weights of as many k blocks as the ring holds, then, once they have been computed, the rows; then block by block as stages get free. */
+__device__ __forceinline__ int few_blocks(const struct few_args &a)
+{
+    return (a.t.k + TILE_K - 1) / TILE_K;
+}
+
+/* A thread: its part of each k block, from block `from` on as stages get free. */
+template <typename S>
+__device__ __forceinline__ void feed_on(const CUtensorMap *map, const struct few_args &a, const struct few_smem &s, int from, int offset,
+                                        int bytes, int row)
+{
+    struct few_ring at(a.stages);
+    for (int i = 0; i < few_blocks(a); i++, at.next()) {
+        if (i < from)
+            continue;
+        uint32_t bar = s.full + at.stage * 8;
+        barrier_wait(s.empty + at.stage * 8, at.phase ^ 1);
+        barrier_expect(bar, bytes);
+        tma_load(s.tiles + at.stage * S::STAGE_BYTES + offset, map, i * TILE_K, row, bar);
+    }
+}
+
+/* One thread: the weights. As many k blocks as the ring holds are asked for before the rows have been computed. */
 template <int XR, int BN>
-__device__ __forceinline__ void feed(const CUtensorMap *mx, const CUtensorMap *mw, const struct few_args &a, const struct few_smem &s)
+__device__ __forceinline__ void feed_weights(const CUtensorMap *map, const struct few_args &a, const struct few_smem &s)
 {
     typedef few_shape<XR, BN> S;
-    int blocks = (a.t.k + TILE_K - 1) / TILE_K, first = blocks < a.stages ? blocks : a.stages, n0 = blockIdx.x * BN, m0 = blockIdx.y * 64;
+    int first = few_blocks(a) < a.stages ? few_blocks(a) : a.stages, n0 = blockIdx.x * BN;
     for (int i = 0; i < first; i++) {
-        barrier_expect(s.full + i * 8, S::STAGE_BYTES);
-        tma_load(s.tiles + i * S::STAGE_BYTES + S::A_BYTES, mw, i * TILE_K, n0, s.full + i * 8);
+        barrier_expect(s.full + i * 8, BN * TILE_K_BYTES);
+        tma_load(s.tiles + i * S::STAGE_BYTES + S::A_BYTES, map, i * TILE_K, n0, s.full + i * 8);
     }
     chain_wait();
-    for (int i = 0; i < first; i++)
-        tma_load(s.tiles + i * S::STAGE_BYTES, mx, i * TILE_K, m0, s.full + i * 8);
-    if (rows_count(a.t.out.rows) <= m0) { /* nobody takes them; but they must have come before the block's memory is another's */
+    if (rows_count(a.t.out.rows) > (int)blockIdx.y * 64)
+        feed_on<S>(map, a, s, first, S::A_BYTES, BN * TILE_K_BYTES, n0);
+    else /* nobody takes them; but they, and the first rows, must have come before the block's memory is another's */
         for (int i = 0; i < first; i++)
             barrier_wait(s.full + i * 8, 0);
-        return;
+}
+
+/* One thread: the rows, once they have been computed. */
+template <int XR, int BN>
+__device__ __forceinline__ void feed_rows(const CUtensorMap *map, const struct few_args &a, const struct few_smem &s)
+{
+    typedef few_shape<XR, BN> S;
+    int first = few_blocks(a) < a.stages ? few_blocks(a) : a.stages, m0 = blockIdx.y * 64;
+    chain_wait();
+    for (int i = 0; i < first; i++) {
+        barrier_expect(s.full + i * 8, S::A_BYTES);
+        tma_load(s.tiles + i * S::STAGE_BYTES, map, i * TILE_K, m0, s.full + i * 8);
     }
-    struct few_ring at(a.stages);
-    for (int i = 0; i < blocks; i++, at.next()) {
-        if (i < first)
-            continue;
-        uint32_t bar = s.full + at.stage * 8, dst = s.tiles + at.stage * S::STAGE_BYTES;
-        barrier_wait(s.empty + at.stage * 8, at.phase ^ 1);
-        barrier_expect(bar, S::STAGE_BYTES);
-        tma_load(dst, mx, i * TILE_K, m0, bar);
-        tma_load(dst + S::A_BYTES, mw, i * TILE_K, n0, bar);
-    }
+    if (rows_count(a.t.out.rows) > m0)
+        feed_on<S>(map, a, s, first, 0, S::A_BYTES, m0);
 }
 
 template <typename T, int XR, int BN>
@@ -105,12 +131,14 @@ __global__ void __launch_bounds__(FEW_THREADS, 2)
     s.full = staging + S::ENDS_BYTES;
     s.empty = s.full + a.stages * 8;
     chain_start_next();
-    if (threadIdx.x == 128)
-        few_barriers(s.full, s.empty, a.stages);
+    if (threadIdx.x == FEW_COMPUTING)
+        few_barriers(s.full, s.empty, a.stages, 2);
     __syncthreads();
-    if (threadIdx.x == 128)
-        feed<XR, BN>(&mx, &mw, a, s);
-    else if (threadIdx.x < 128)
+    if (threadIdx.x == FEW_COMPUTING)
+        feed_weights<XR, BN>(&mw, a, s);
+    else if (threadIdx.x == FEW_COMPUTING + 32)
+        feed_rows<XR, BN>(&mx, a, s);
+    else if (threadIdx.x < FEW_COMPUTING)
         compute<T, XR, BN>(a, s, raw + (staging - smem_address(raw)));
 #endif
 }

@@ -3,7 +3,7 @@
 #pragma once
 #include "kernels/cuda/matmul_sm90.cuh"
 
-enum { FEW_THREADS = 160 }; /* four warps compute, the fifth feeds */
+enum { FEW_COMPUTING = 128 }; /* threads: four warps; those behind them feed */
 
 #if HAVE_SM90
 
@@ -20,11 +20,11 @@ struct few_ring {
     }
 };
 
-/* Thread 128: a full and an empty barrier for each stage. */
-__device__ __forceinline__ void few_barriers(uint32_t full, uint32_t empty, int stages)
+/* One thread: a full barrier, of `feeders` threads, and an empty one for each stage. */
+__device__ __forceinline__ void few_barriers(uint32_t full, uint32_t empty, int stages, int feeders)
 {
     for (int i = 0; i < stages; i++) {
-        barrier_init(full + i * 8, 1);
+        barrier_init(full + i * 8, feeders);
         barrier_init(empty + i * 8, 1);
     }
     barrier_init_fence();

@@ -12,8 +12,13 @@ enum form { ALONE, BOTH, GATHER };
 template <typename T, int CHUNKS, enum form FORM>
 __global__ void rmsnorm_rows(T *y, float *z, const float *x, const float *w, struct rows n, int d4, float eps)
 {
-    chain_enter();
-    int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y, lane = threadIdx.x;
+    int i = blockIdx.x * blockDim.y + threadIdx.y, lane = threadIdx.x;
+    float4 weights[CHUNKS];
+    chain_start_next();
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++)
+        weights[c] = c * 32 + lane < d4 ? ((const float4 *)w)[c * 32 + lane] : make_float4(0, 0, 0, 0);
+    chain_wait();
     if (i >= rows_count(n))
         return;
     size_t from = (size_t)row_at(n, i) * d4, row = FORM == GATHER ? (size_t)i * d4 : from;
@@ -26,7 +31,7 @@ __global__ void rmsnorm_rows(T *y, float *z, const float *x, const float *w, str
         if (j >= d4)
             break;
         float out[4];
-        v.scaled(out, c, scale, ((const float4 *)w)[j]);
+        v.scaled(out, c, scale, weights[c]);
         store4(y + (row + j) * 4, out);
         if (FORM == BOTH)
             store4(z + (row + j) * 4, out);
@@ -39,7 +44,7 @@ template <typename T, enum form FORM>
 __global__ void rmsnorm_any(T *y, float *z, const float *x, const float *w, struct rows n, int d, float eps)
 {
     chain_enter();
-    int i = blockIdx.x * ROWS_A_BLOCK + threadIdx.y;
+    int i = blockIdx.x * blockDim.y + threadIdx.y;
     if (i >= rows_count(n))
         return;
     size_t from = (size_t)row_at(n, i) * d, row = FORM == GATHER ? (size_t)i * d : from;
@@ -74,7 +79,8 @@ __global__ static void rmsnorm_f32(float *y, float *z, const float *x, const flo
 template <enum form FORM, typename T>
 static void start_16(T *y, float *z, const float *x, const float *w, struct rows n, int d, float eps, struct cuda_ctx *c)
 {
-    dim3 grid(div_up(n.n_max, ROWS_A_BLOCK)), block(32, ROWS_A_BLOCK);
+    int rows = n.n_max <= c->n_sm ? 1 : ROWS_A_BLOCK; /* few rows: each has a multiprocessor of its own */
+    dim3 grid(div_up(n.n_max, rows)), block(32, rows);
     if (d % 4 == 0 && d <= 1024)
         chain_launch(c, rmsnorm_rows<T, 8, FORM>, grid, block, 0, y, z, x, w, n, d / 4, eps);
     else if (d % 4 == 0 && d <= 2048)

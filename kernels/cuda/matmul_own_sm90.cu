@@ -1,9 +1,11 @@
-/* Matmul on Hopper of the RMSNorm of a few rows (8 at most): matmul_few_sm90.cu's kernel, but each block makes its rows itself. It reads them as they are in float32 and
- * norms them as the op does (rmsnorm.cuh), into shared memory, where all of k has room; so one kernel less stands between two products. */
+/* Matmul on Hopper of a few rows (8 at most) that each block brings in itself, as they are or normed: matmul_few_sm90.cu's kernel, but all of a row lies in shared
+ * memory, where the computing warps put it. Rows to be normed are read as they are in float32 and normed as the op does (rmsnorm.cuh), so one kernel less stands
+ * between two products; others are copied at once, where the copy engine would be asked for each k block. */
 #include "kernels/cuda/matmul_few_sm90.cuh"
 #include "kernels/cuda/rmsnorm.cuh"
 
 enum {
+    OWN_THREADS = FEW_COMPUTING + 32,
     BLOCK_BYTES = (int)NORMED_ROWS_MAX * (int)TILE_K_BYTES /* of x, for TILE_K columns */,
     TILES_BYTES = 96 * 1024,
     ENDS_BYTES = 4 * STAGING_BYTES
@@ -11,19 +13,20 @@ enum {
 static_assert(NORMED_ROWS_MAX == 8, "rows of the 128-byte swizzle");
 static_assert((64 - (int)NORMED_ROWS_MAX) * (int)TILE_K_BYTES <= ENDS_BYTES, "64 rows from the last block on are the block's memory");
 
-struct normed_args {
+struct own_args {
     struct tile_args t;
     struct matmul_norm norm;
-    int blocks, stages; /* of k; of the ring of weights */
+    struct matmul_in in; /* rows that are not normed */
+    int blocks, stages;  /* of k; of the ring of weights */
 };
 
 #if HAVE_SM90
 
-struct normed_smem {
+struct own_smem {
     uint32_t x, w, full, empty;
 };
 
-template <int BN> __device__ __forceinline__ void feed(const CUtensorMap *mw, const struct normed_args &a, const struct normed_smem &s)
+template <int BN> __device__ __forceinline__ void feed(const CUtensorMap *mw, const struct own_args &a, const struct own_smem &s)
 {
     int first = a.blocks < a.stages ? a.blocks : a.stages, n0 = blockIdx.x * BN;
     for (int i = 0; i < first; i++) {
@@ -47,7 +50,7 @@ template <int BN> __device__ __forceinline__ void feed(const CUtensorMap *mw, co
 }
 
 /* A warp's rows of the set into shared memory; zeros behind the last column. */
-template <typename T, int CHUNKS> __device__ __forceinline__ void norm_rows(const struct normed_args &a, char *x)
+template <typename T, int CHUNKS> __device__ __forceinline__ void norm_rows(const struct own_args &a, char *x)
 {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, d4 = a.t.k / 4;
     float4 w[CHUNKS];
@@ -74,13 +77,34 @@ template <typename T, int CHUNKS> __device__ __forceinline__ void norm_rows(cons
     }
 }
 
+/* Rows of the set as they are; zeros behind the last column. */
+template <typename T> __device__ __forceinline__ void copy_rows(const struct own_args &a, uint32_t x)
+{
+    int chunks = a.blocks * 8; /* of 16 bytes */
+    chain_wait();
+    int all = rows_count(a.t.out.rows) * chunks;
+    for (int n = threadIdx.x; n < all; n += FEW_COMPUTING) {
+        int i = n / chunks, c = n % chunks, left = (a.t.k - c * 8) * 2;
+        const T *row = (const T *)a.in.x + (size_t)row_at(a.t.out.rows, i) * a.in.ldx;
+        copy16_part(x + c / 8 * BLOCK_BYTES + i * TILE_K_BYTES + (c % 8 ^ i) * 16, left > 0 ? row + c * 8 : row,
+                    left < 0    ? 0
+                    : left < 16 ? left
+                                : 16);
+    }
+    copy_commit();
+    copy_wait<0>();
+}
+
 template <typename T, int BN, int CHUNKS>
-__device__ __forceinline__ void compute(const struct normed_args &a, const struct normed_smem &s, char *x, char *staging)
+__device__ __forceinline__ void compute(const struct own_args &a, const struct own_smem &s, char *x, char *staging)
 {
     struct few_ring at(a.stages);
     float acc[BN / 2];
     int before = -1;
-    norm_rows<T, CHUNKS>(a, x);
+    if constexpr (CHUNKS)
+        norm_rows<T, CHUNKS>(a, x);
+    else
+        copy_rows<T>(a, s.x);
     int m = rows_count(a.t.out.rows);
     if (m == 0)
         return;
@@ -95,68 +119,78 @@ __device__ __forceinline__ void compute(const struct normed_args &a, const struc
     }
     wgmma_wait<0>();
     if (threadIdx.x < 32)
-        write_tile<T, BN, false>(a.t, acc, staging, 0, m, blockIdx.x * BN);
+        write_tile<T, BN, CHUNKS == 0>(a.t, acc, staging, 0, m, blockIdx.x * BN);
 }
 
 #endif
 
+/* CHUNKS: of norm_row; 0: rows as they are. */
 template <typename T, int BN, int CHUNKS>
-__global__ void __launch_bounds__(FEW_THREADS, 2)
-    matmul_normed_tile(const __grid_constant__ CUtensorMap mw, const __grid_constant__ struct normed_args a)
+__global__ void __launch_bounds__(OWN_THREADS, 2)
+    matmul_own_tile(const __grid_constant__ CUtensorMap mw, const __grid_constant__ struct own_args a)
 {
 #if HAVE_SM90
     extern __shared__ char raw[];
-    struct normed_smem s;
+    struct own_smem s;
     s.x = (smem_address(raw) + 1023) & ~1023u;
     s.w = s.x + a.blocks * BLOCK_BYTES;
     uint32_t staging = s.w + a.stages * BN * TILE_K_BYTES;
     s.full = staging + ENDS_BYTES;
     s.empty = s.full + a.stages * 8;
     chain_start_next();
-    if (threadIdx.x == 128)
-        few_barriers(s.full, s.empty, a.stages);
+    if (threadIdx.x == FEW_COMPUTING)
+        few_barriers(s.full, s.empty, a.stages, 1);
     __syncthreads();
-    if (threadIdx.x == 128)
+    if (threadIdx.x == FEW_COMPUTING)
         feed<BN>(&mw, a, s);
-    else if (threadIdx.x < 128)
+    else if (threadIdx.x < FEW_COMPUTING)
         compute<T, BN, CHUNKS>(a, s, raw + (s.x - smem_address(raw)), raw + (staging - smem_address(raw)));
 #endif
 }
 
 template <typename T, int BN, int CHUNKS>
-static int start(struct cuda_ctx *c, const struct matmul_norm *norm, const struct kern_matrix *w, const struct matmul_out *out)
+static int start(struct cuda_ctx *c, const struct matmul_norm *norm, const struct matmul_in *in, const struct kern_matrix *w,
+                 const struct matmul_out *out)
 {
-    auto kernel = matmul_normed_tile<T, BN, CHUNKS>;
+    auto kernel = matmul_own_tile<T, BN, CHUNKS>;
     const int overhead = 1024 + ENDS_BYTES;
     int blocks = div_up(w->k, TILE_K), room = (TILES_BYTES - blocks * BLOCK_BYTES) / (BN * TILE_K_BYTES),
         stages = blocks < room ? blocks : room;
-    int r = cuda_allow_shared(c, (const void *)kernel, overhead + TILES_BYTES + CHUNKS * 2 * 16);
+    int r = cuda_allow_shared(c, (const void *)kernel, overhead + TILES_BYTES + (int)OWN_K_MAX / (int)TILE_K * 16);
     if (r < 0)
         return r;
-    struct normed_args a = {{w->k, w->rows, *out}, *norm, blocks, stages};
-    chain_launch(c, kernel, div_up(w->rows, BN), FEW_THREADS, overhead + blocks * BLOCK_BYTES + stages * (BN * TILE_K_BYTES + 16),
+    struct own_args a = {{w->k, w->rows, *out}, *norm, *in, blocks, stages};
+    chain_launch(c, kernel, div_up(w->rows, BN), OWN_THREADS, overhead + blocks * BLOCK_BYTES + stages * (BN * TILE_K_BYTES + 16),
                  *few_map<BN>(w), a);
-    return launched(&c->k, "matmul_normed_sm90");
+    return launched(&c->k, "matmul_own_sm90");
 }
 
 template <typename T, int CHUNKS>
-static int choose(struct cuda_ctx *c, const struct matmul_norm *norm, const struct kern_matrix *w, const struct matmul_out *out)
+static int choose(struct cuda_ctx *c, const struct matmul_norm *norm, const struct matmul_in *in, const struct kern_matrix *w,
+                  const struct matmul_out *out)
 {
     switch (matmul_few_width(c, w, out)) {
-    case 8: return start<T, 8, CHUNKS>(c, norm, w, out);
-    case 16: return start<T, 16, CHUNKS>(c, norm, w, out);
-    case 32: return start<T, 32, CHUNKS>(c, norm, w, out);
-    default: return start<T, 64, CHUNKS>(c, norm, w, out);
+    case 8: return start<T, 8, CHUNKS>(c, norm, in, w, out);
+    case 16: return start<T, 16, CHUNKS>(c, norm, in, w, out);
+    case 32: return start<T, 32, CHUNKS>(c, norm, in, w, out);
+    default: return start<T, 64, CHUNKS>(c, norm, in, w, out);
     }
 }
 
 template <typename T>
 static int choose_depth(struct cuda_ctx *c, const struct matmul_norm *norm, const struct kern_matrix *w, const struct matmul_out *out)
 {
-    return w->k <= NORMED_K_MAX / 2 ? choose<T, 8>(c, norm, w, out) : choose<T, 16>(c, norm, w, out);
+    const struct matmul_in none = {};
+    return w->k <= NORMED_K_MAX / 2 ? choose<T, 8>(c, norm, &none, w, out) : choose<T, 16>(c, norm, &none, w, out);
 }
 
 int matmul_normed_sm90(struct cuda_ctx *c, const struct matmul_norm *norm, const struct kern_matrix *w, const struct matmul_out *out)
 {
     return c->k.act == DTYPE_BF16 ? choose_depth<__nv_bfloat16>(c, norm, w, out) : choose_depth<__half>(c, norm, w, out);
+}
+
+int matmul_own_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+{
+    const struct matmul_norm none = {};
+    return c->k.act == DTYPE_BF16 ? choose<__nv_bfloat16, 0>(c, &none, in, w, out) : choose<__half, 0>(c, &none, in, w, out);
 }
