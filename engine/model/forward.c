@@ -108,16 +108,25 @@ static int norm_heads(const struct layer *l)
     return r >= 0 && layer_has_linear(l->p) && l->p->v_norm ? k->ops->spread_values(k, h, l->attn, l->w->qkv, l->rows.executed) : r;
 }
 
-/* Into the slots. Where a layer has no positions, every row turns by the one row of a table that turns nothing. */
-static int rotate(const struct layer *l)
+/* Rotates, stores K and V in the slots, and attends. Where a layer has no positions, every row turns by the one row of a table that turns nothing. */
+static int attend(const struct layer *l)
 {
     const struct model *m = l->m;
+    struct kern_ctx *k = m->k;
     struct kern_step step = l->step;
     bool still = l->p->no_rope;
+    const struct dev_f32 *cos = still ? m->still_cos : m->rope_cos, *sin = still ? m->still_sin : m->rope_sin;
+    float scale = 1.0f / sqrtf((float)m->config.head_dim);
     if (still)
         step.pos = l->w->no_pos;
-    return m->k->ops->rope_store(m->k, &l->heads, l->w->qkv, still ? m->still_cos : m->rope_cos, still ? m->still_sin : m->rope_sin, &step,
-                                 l->place.slot, l->rows.attending);
+    int r = 0;
+    if (k->ops->rope_attention)
+        r = k->ops->rope_attention(k, &l->heads, l->attn, l->w->qkv, cos, sin, &step, l->index, &l->place, batch_layer_base(l->b, l->index),
+                                   scale);
+    if (r)
+        return r;
+    r = k->ops->rope_store(k, &l->heads, l->w->qkv, cos, sin, &step, l->place.slot, l->rows.attending);
+    return r < 0 ? r : k->ops->attention(k, &l->heads, l->attn, l->w->qkv, &l->step, l->index, &l->place, scale);
 }
 
 /* What a rank has of every row, put together with what the others have: dst = all ranks' `cols` columns of src. */
@@ -149,16 +158,13 @@ static int attention_block(const struct layer *l)
 {
     const struct model *m = l->m;
     struct workspace *w = l->w;
-    struct kern_ctx *k = m->k;
     int r = project(l);
     if (r >= 0 && (l->p->qk_norm || l->p->v_norm))
         r = norm_heads(l);
     if (r >= 0)
-        r = rotate(l);
+        r = attend(l);
     if (r >= 0)
-        r = k->ops->attention(k, &l->heads, l->attn, w->qkv, &l->step, l->index, &l->place, 1.0f / sqrtf((float)m->config.head_dim));
-    if (r >= 0)
-        r = gather(l, DEV_BYTES(w->attn), DEV_BYTES(l->attn), l->heads.h * l->heads.hd, dtype_size(k->act));
+        r = gather(l, DEV_BYTES(w->attn), DEV_BYTES(l->attn), l->heads.h * l->heads.hd, dtype_size(m->k->act));
     if (r >= 0)
         r = add_product(l, w->attn, m->config.n_heads * l->heads.hd, l->lw->o, l->gate);
     return r;
