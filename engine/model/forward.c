@@ -262,15 +262,26 @@ static int place_unrouted(const struct model *m, struct workspace *w, const stru
     return n ? m->k->ops->place_layers(m->k, &b->step, layers, n, b->d_base, b->d_reserved, b->n_append, &first, WORKSPACE_FEW) : 0;
 }
 
+/* Keys of runs that follow the step before, where its routers tell: w->route holds what they decided until a router of this step is asked. */
+static int follow(const struct model *m, struct workspace *w, const struct batch *b)
+{
+    bool told = false;
+    for (int l = 0; l < m->config.n_layers && b->n_follow; l++)
+        told |= layer_is_routed(&m->plan[l]) && m->plan[l].kv != KV_ALL;
+    return told ? m->k->ops->follow(m->k, b->d_base, b->n_layers, b->n_runs, b->d_after, w->route) : 0;
+}
+
 int forward_embed(const struct model *m, struct workspace *w, const struct batch *b)
 {
-    return m->k->ops->embed(m->k, w->x, m->weights.embed, b->d_ids, b->step.all);
+    return m->k->ops->embed(m->k, w->x, m->weights.embed, b->d_ids, w->top_id, b->step.all);
 }
 
 int forward_layers(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv)
 {
-    int r = forward_embed(m, w, b);
+    int r = follow(m, w, b);
     bool placed = false;
+    if (r >= 0)
+        r = forward_embed(m, w, b);
     if (r >= 0)
         placed = (r = place_unrouted(m, w, b)) > 0;
     for (int l = 0; r >= 0 && l < m->config.n_layers; l++)

@@ -13,7 +13,7 @@ struct few_attention_args {
     struct attention_args a;
     const float *cos, *sin; /* [max_pos, hd/2] */
     const int *pos, *slot;
-    const int *base; /* [n_runs] keys of the run's sequence before the row; those are in the cache, and one more may be */
+    const int *base; /* [n_runs] keys of the run's sequence before the row, or as the op `follow` takes it: those need not be waited for */
 };
 
 /* STAGES: blocks of keys and values in shared memory. */
@@ -44,12 +44,12 @@ template <typename T, int HD, int BN, int STAGES> struct few_row {
     uint32_t q, tiles;
     T *own; /* K and V of the row, [2, hd] */
 
-    /* A block of the `stored` keys, and zeros behind them: where two more keys may come. */
+    /* A block of the `stored` keys, and zeros behind them, where more keys may come. */
     __device__ __forceinline__ void load(int block, int stored)
     {
         int j0 = block * BN, lane = threadIdx.x % 32, row = threadIdx.x / 32 * (BN / 4) + lane % (BN / 4);
         uint32_t to = tiles + block % STAGES * F::STAGE_BYTES;
-        if (j0 <= stored + 1) {
+        if (block < STAGES || j0 <= stored) {
             int slot = j0 + row < stored ? slots[j0 + row] : 0;
             copy_rows16<T, HD, BN>(p.a, to, 0, kv_head, slot, stored - j0);
             copy_rows16<T, HD, BN>(p.a, to + S::TILE_BYTES, 1, kv_head, slot, stored - j0);
@@ -175,12 +175,13 @@ __global__ void __launch_bounds__(FEW_THREADS, STAGES == 2 ? 3 : 1) attention_fe
     extern __shared__ char memory[];
     uint32_t q = (smem_address(memory) + 1023) & ~1023u;
     char *raw = memory + (q - smem_address(memory));
-    int i = blockIdx.x / p.a.hk, group = p.a.h / p.a.hk, before = p.base[i];
+    int i = blockIdx.x / p.a.hk, group = p.a.h / p.a.hk, base = p.base[i];
     const struct kern_run *run = &p.a.runs[i];
     struct few_row<T, HD, BN, STAGES> b = {
         p, i, (int)blockIdx.x % p.a.hk, p.a.tables + run->table_off + (int64_t)p.a.layer * run->table_cap, raw, q, q + F::S::Q_BYTES,
             (T *)(raw + F::S::Q_BYTES + STAGES * F::STAGE_BYTES)
     };
+    int before = base < 0 ? -1 - base : base;
     bool append = run->append;
     chain_start_next();
     for (int block = 0; block < STAGES; block++)

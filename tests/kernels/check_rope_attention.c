@@ -20,7 +20,7 @@ struct problem {
 };
 
 /* Row i sees `keys` keys, its own included: it appends, or is run again, or does not attend (with a slot of its own, or without). Of the keys before it all were
- * there before the step; its base may be one short of them. */
+ * there before the step, though its base may name fewer. */
 static void lay_row(struct check *c, struct problem *p, int i, int first_slot)
 {
     int keys = check_int(c, 0, 3) ? check_int(c, 1, p->z.max_keys) : p->z.max_keys, kind = check_int(c, 0, 9), cap = p->z.max_keys + 2;
@@ -33,7 +33,8 @@ static void lay_row(struct check *c, struct problem *p, int i, int first_slot)
     for (int j = 0; j < keys; j++)                            /* slots that follow each other, or do not */
         p->tables[(size_t)i * LAYERS * cap + LAYER * cap + j] = first_slot + ((i % 2 ? j : keys - 1 - j) + i) % keys;
     p->visible[i] = attends || append ? keys : 1 << 30;
-    p->base[i] = keys - 1 - (keys > 1 && check_int(c, 0, 2) == 0);
+    int fewer = check_int(c, 0, 9);
+    p->base[i] = check_int(c, 0, 2) ? keys - 1 : -1 - (keys - 1 > fewer ? keys - 1 - fewer : 0);
     p->slot[i] = append ? p->tables[(size_t)i * LAYERS * cap + LAYER * cap + keys - 1] : -1;
     p->run_start[i] = p->n_sel;
     if (attends)
