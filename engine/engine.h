@@ -98,6 +98,7 @@ struct engine_stats {
     uint64_t rows_routed[MODEL_MAX_LAYERS];       /* of rows_computed, how many attended in layer l */
     uint64_t rows_executed[MODEL_MAX_LAYERS];     /* and how many did not skip it */
     uint64_t kv_rows_held;                        /* slots that hold K and V now */
+    uint64_t kv_rows_most;                        /* slots in use at a time so far, at most: no others were ever written */
     uint64_t kv_rows_reserved;                    /* slots promised to running requests beyond these */
     uint64_t tree_tokens, tree_nodes, evicted_tokens;
     uint64_t tree_bytes;                /* host memory of the prefix tree: tokens, decisions, slot numbers, scores */

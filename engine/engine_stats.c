@@ -22,6 +22,7 @@ static void add_times(struct engine_stats *sum, const struct engine_stats *s)
 static void add_held(struct engine_stats *sum, const struct engine_stats *s)
 {
     sum->kv_rows_held += s->kv_rows_held;
+    sum->kv_rows_most += s->kv_rows_most;
     sum->kv_rows_reserved += s->kv_rows_reserved;
     sum->tree_tokens += s->tree_tokens;
     sum->tree_nodes += s->tree_nodes;

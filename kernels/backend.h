@@ -92,6 +92,9 @@ struct backend {
      * everything before the mark's latest setting is done, and says as sync does when the device has failed. */
     void *(*alloc_host)(struct kern_ctx *k, size_t bytes); /* as alloc, and freed by free_host before close */
     void (*free_host)(struct kern_ctx *k, void *p);
+    /* What lies in this part of memory of alloc_host is of no use any more: the machine may have its pages until it is written again. NULL: they cannot
+     * be given. */
+    void (*give_host)(struct kern_ctx *k, void *p, size_t bytes);
     int (*fetch)(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes);
     int (*mark)(struct kern_ctx *k, int i);
     int (*wait)(struct kern_ctx *k, int i, struct err *err);

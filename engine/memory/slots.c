@@ -27,6 +27,8 @@ void slots_take(struct slots *s, int n, int *ret)
 {
     assert(n <= s->n_free);
     const int *top = s->free + (s->n_free -= n);
+    int taken = s->n - s->n_free;
+    s->most = taken > s->most ? taken : s->most;
     for (int i = 0; i < n; i++)
         ret[i] = top[n - 1 - i];
 }

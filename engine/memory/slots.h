@@ -5,6 +5,7 @@
 struct slots {
     int *free; /* [n] the first n_free are free; the last of them is taken next */
     int n, n_free;
+    int most; /* taken at a time so far: no others than 0 .. most-1 ever were */
 };
 
 /* On ERR_NOMEM nothing is left behind. n >= 0. */

@@ -1,6 +1,7 @@
 /* Draws go from list to list, under one lock: taken, begun, over. */
 #include "engine/model/drawer.h"
 #include "engine/model/logit_edits.h"
+#include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,7 @@ struct drawer {
     pthread_cond_t work, ended; /* helpers: there may be something to draw; the owner: one has been drawn */
     /* under the lock */
     int *places, n_places; /* [capacity] free rows of logits */
+    int n_used;            /* rows 0 .. n_used-1 have been taken since their memory was given back */
     struct draws taken, begun, over;
     int n_busy;           /* draws under way */
     uint64_t latest_step; /* that has begun as a whole */
@@ -232,6 +234,7 @@ bool drawer_take(struct drawer *d, struct draw *draw, uint64_t step, const float
     bool room = d->n_places;
     if (room) {
         draw->row = d->places[--d->n_places];
+        d->n_used = draw->row < d->n_used ? d->n_used : draw->row + 1;
         draw->step = step;
         draw->lse_from = lse;
         push(&d->taken, draw);
@@ -308,6 +311,20 @@ struct draw *drawer_over(struct drawer *d)
     }
     pthread_mutex_unlock(&d->lock);
     return told.head;
+}
+
+void drawer_unused(struct drawer *d, float **ret, size_t *ret_bytes)
+{
+    size_t row = (size_t)d->v * sizeof(float);
+    int kept = (int)(DRAWER_KEPT_BYTES / row);
+    pthread_mutex_lock(&d->lock);
+    assert(d->n_places == d->capacity);
+    int n = d->n_used > kept ? d->n_used - kept : 0;
+    *ret = d->logits + (size_t)(d->n_used - n) * (size_t)d->v;
+    *ret_bytes = (size_t)n * row;
+    d->n_used -= n;
+    free_places(d); /* the lowest are taken first again */
+    pthread_mutex_unlock(&d->lock);
 }
 
 void drawer_drop(struct drawer *d)

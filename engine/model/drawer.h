@@ -9,6 +9,7 @@
 #define DRAWER_THREADS_MAX 4
 #define DRAWER_BYTES ((size_t)128 << 20) /* of logits at a time, unless one row has more */
 #define DRAWER_ROWS_MAX 1024
+#define DRAWER_KEPT_BYTES ((size_t)8 << 20) /* of logits, whose pages stay when nothing is drawn */
 
 struct drawer;
 
@@ -38,5 +39,7 @@ bool drawer_help(struct drawer *d);
 void drawer_make_room(struct drawer *d);
 /* What is drawn of the steps that have begun, linked by `next`. */
 struct draw *drawer_over(struct drawer *d);
+/* Nothing is being drawn: *ret_bytes of logits, from *ret on, were used and are more than it keeps. They count as unused from now on. */
+void drawer_unused(struct drawer *d, float **ret, size_t *ret_bytes);
 /* Forgets all draws; returns when none is under way. */
 void drawer_drop(struct drawer *d);

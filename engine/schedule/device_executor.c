@@ -182,6 +182,19 @@ static void notify(struct executor *face, void (*wake)(void *arg), void *arg)
     drawer_notify(of(face)->drawer, wake, arg);
 }
 
+static void rest(struct executor *face)
+{
+    struct device_executor *x = of(face);
+    const struct backend *be = x->model.k->backend;
+    float *unused;
+    size_t bytes;
+    if (!x->drawer || !be->give_host)
+        return;
+    drawer_unused(x->drawer, &unused, &bytes);
+    if (bytes)
+        be->give_host(x->model.k, unused, bytes);
+}
+
 static int write_table(struct executor *face, int64_t off, const int *entries, int64_t n)
 {
     struct device_executor *x = of(face);
@@ -373,6 +386,7 @@ int device_executor_open(const struct device_executor_options *o, const struct b
                                             .help_draw = help_draw,
                                             .notify = notify,
                                             .drop = drop,
+                                            .rest = rest,
                                             .write_table = write_table,
                                             .report = report,
                                             .close = close_device};

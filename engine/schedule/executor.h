@@ -69,6 +69,8 @@ struct executor_ops {
     /* Ends all steps in flight without results, and forgets all draws; returns when the device is idle or lost. err: NULL, or gets what the device says of a failure, if
      * it holds no code yet. */
     void (*drop)(struct executor *x, struct err *err);
+    /* No step is in flight and no token is being drawn, and nothing is waiting: memory that only a burst needs may go back to the machine. */
+    void (*rest)(struct executor *x);
     /* Writes entries off .. off+n-1 of the block tables; ordered with steps. */
     int (*write_table)(struct executor *x, int64_t off, const int *entries, int64_t n);
     /* The caller has been busy with steps for so many seconds more. */

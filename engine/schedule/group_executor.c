@@ -159,6 +159,13 @@ static void drop_group(struct executor *face, struct err *err)
         rank_of(g, i)->ops->drop(rank_of(g, i), err);
 }
 
+static void rest_group(struct executor *face)
+{
+    struct group_executor *g = of(face);
+    for (int i = 0; i < g->n; i++)
+        rank_of(g, i)->ops->rest(rank_of(g, i));
+}
+
 static int write_table_group(struct executor *face, int64_t off, const int *entries, int64_t n)
 {
     struct group_executor *g = of(face);
@@ -236,6 +243,7 @@ static int open_group(struct group_executor *g, struct err *err)
                                             .help_draw = help_draw_group,
                                             .notify = notify_group,
                                             .drop = drop_group,
+                                            .rest = rest_group,
                                             .write_table = write_table_group,
                                             .report = report_group,
                                             .close = close_group};

@@ -68,6 +68,7 @@ static void deliver(struct worker *w)
 {
     struct engine_stats *c = &w->counts;
     c->kv_rows_held = (uint64_t)w->tree.held_slots;
+    c->kv_rows_most = (uint64_t)w->kv.most;
     c->kv_rows_reserved = (uint64_t)policy_promised(&w->policy);
     c->tree_nodes = w->tree.n_linked;
     c->tree_bytes = w->tree.bytes;
@@ -350,7 +351,10 @@ bool worker_turn(struct worker *w)
 {
     deliver(w);
     struct seq_list arrived = {0};
-    struct queue_orders o = queue_take(w->queue, w->device, &arrived, policy_idle(&w->policy) || w->waits);
+    bool idle = policy_idle(&w->policy);
+    if (idle && !w->lost && !oldest_step(w) && !queue_calls(w->queue, w->device))
+        w->x->ops->rest(w->x);
+    struct queue_orders o = queue_take(w->queue, w->device, &arrived, idle || w->waits);
     w->waits = false;
     policy_arrive(&w->policy, &arrived);
     if (o.stop)

@@ -9,7 +9,9 @@
 #include "kernels/portable.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 static int present(struct err *err)
 {
@@ -159,6 +161,15 @@ static void free_host_cpu(struct kern_ctx *k, void *p)
     free(p);
 }
 
+/* Whole pages. Should the system not take them, they stay. */
+static void give_host_cpu(struct kern_ctx *k, void *p, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), end = ((uintptr_t)p + bytes) & ~(page - 1);
+    uintptr_t begin = ((uintptr_t)p + page - 1) & ~(page - 1);
+    if (begin < end)
+        madvise((char *)p + (begin - (uintptr_t)p), end - begin, MADV_DONTNEED);
+}
+
 static struct dev_bytes *alloc_cpu(struct kern_ctx *k, size_t bytes)
 {
     return alloc_host_cpu(k, bytes);
@@ -240,6 +251,7 @@ const struct backend *backend_cpu(void)
         .take_columns = cpu_take_columns,
         .alloc_host = alloc_host_cpu,
         .free_host = free_host_cpu,
+        .give_host = give_host_cpu,
         .fetch = download_cpu,
         .mark = mark_cpu,
         .wait = wait_cpu,

@@ -168,9 +168,13 @@ int metrics_write(struct metrics *m, const struct metrics_names *n, const struct
     metrics_one(p, "dtrnet_tokens_scored_total", "counter", "Tokens scored.", (double)s->tokens_scored);
     write_layers(p, info, s);
     metrics_one(p, "dtrnet_kv_held_rows", "gauge", "Rows (K and V of one token in one layer) held now.", (double)s->kv_rows_held);
+    metrics_one(p, "dtrnet_kv_most_rows", "gauge", "Most rows in use at a time since the start; others were never written.",
+                (double)s->kv_rows_most);
     metrics_one(p, "dtrnet_kv_reserved_rows", "gauge", "Rows promised to running sequences beyond these.", (double)s->kv_rows_reserved);
     metrics_one(p, "dtrnet_kv_pool_rows", "gauge", "Rows in the pool.", (double)info->kv_rows_total);
     metrics_one(p, "dtrnet_kv_held_bytes", "gauge", "Bytes of the rows held.", row * (double)s->kv_rows_held);
+    metrics_one(p, "dtrnet_kv_most_bytes", "gauge", "Bytes of the most rows in use: of the pool, what takes memory on the CPU.",
+                row * (double)s->kv_rows_most);
     metrics_one(p, "dtrnet_kv_pool_bytes", "gauge", "Bytes of the pool.", row * (double)info->kv_rows_total);
     write_memory(p, info, s);
     metrics_one(p, "dtrnet_prefix_tree_tokens", "gauge", "Tokens in the prefix tree.", (double)s->tree_tokens);

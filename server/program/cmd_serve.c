@@ -22,7 +22,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#define BURST_MIN 16    /* requests at a time after which memory is given back, once a quarter is left of them */
+#define BURST_MIN 4     /* requests at a time after which memory is given back, once a quarter is left of them */
+#define ARENAS_MAX 16   /* of glibc, else eight a core: what is free at the end of each cannot be given back */
 #define GIVE_BACK_S 5   /* how often that is looked at */
 #define GIVE_UP_MS 2000 /* how long those that were given up have to write so */
 
@@ -265,6 +266,7 @@ static int serve(struct options *o, struct arena *arena, struct log *log, struct
 {
     struct service s = {.o = o, .log = log, .loaded = -1};
     mallopt(M_MMAP_THRESHOLD, 1 << 20); /* large blocks go back to the machine when they are freed */
+    mallopt(M_ARENA_MAX, ARENAS_MAX);
     int r = s.signals = take_signals(err);
     raise_descriptor_limit(o, log);
     warn_if_open(o, log);

@@ -338,6 +338,7 @@ void engine_stats(struct engine *e, struct engine_stats *ret)
                                  .rows_computed = 70,
                                  .rows_routed = {7, 70, 3},
                                  .kv_rows_held = 80,
+                                 .kv_rows_most = 90,
                                  .queued = 2,
                                  .attention_s = 1.5,
                                  .memory_free_bytes = 4096};

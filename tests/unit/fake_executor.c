@@ -307,6 +307,16 @@ static void drop(struct executor *face, struct err *err)
         refuse(err);
 }
 
+static void rest(struct executor *face)
+{
+    struct fake_executor *x = of(face);
+    atomic_fetch_add(&x->n_rests, 1);
+    require(x, !x->fail_at || x->n_calls < x->fail_at, "rests though it has failed; calls", x->n_calls);
+    for (int i = 0; i < face->limits.max_steps; i++)
+        require(x, !x->flights[i].rows, "rests while a step is in flight", i);
+    require(x, !x->n_draws, "rests while tokens are being drawn", x->n_draws);
+}
+
 static int write_table(struct executor *face, int64_t off, const int *entries, int64_t n)
 {
     struct fake_executor *x = of(face);
@@ -380,6 +390,7 @@ struct fake_executor *fake_executor_open(const struct executor_limits *l)
                                             .help_draw = help_draw,
                                             .notify = notify,
                                             .drop = drop,
+                                            .rest = rest,
                                             .write_table = write_table,
                                             .report = report,
                                             .close = close_fake};

@@ -4,6 +4,7 @@
 #pragma once
 #include "engine/schedule/executor.h"
 #include "tests/unit/fake_model.h"
+#include <stdatomic.h>
 
 struct fake_key {
     int token, pos, layer;
@@ -55,6 +56,7 @@ struct fake_executor {
     int n_calls;                               /* launch, wait and write_table */
     int fail_at;                               /* the call from which on all fail, counted from 1; 0: none */
     int n_drops, n_breaches;
+    atomic_int n_rests;
 };
 
 /* Of FAKE_LAYERS layers, which need not be said in `l`; n_state_slots and whole_prompts say which kind the model is of. NULL: no memory. */

@@ -2,6 +2,8 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu_level.h"
 #include "tests/check.h"
+#include <sys/mman.h>
+#include <unistd.h>
 
 static void names(void)
 {
@@ -96,6 +98,30 @@ static void classes(const struct backend *b)
             }
 }
 
+/* Whole pages between bytes that stay as they are. */
+static void given_memory(const struct backend *b, struct kern_ctx *k)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), n = 9 * page, from = page / 2, given = 6 * page;
+    unsigned char *p = b->alloc_host(k, n), in_memory[10] = {0};
+    if (!CHECK(p))
+        return;
+    memset(p, 7, n);
+    b->give_host(k, p + from, 100); /* no whole page, wherever p lies */
+    b->give_host(k, p + from, given);
+    for (size_t i = 0; i < n; i++)
+        if (i < from || i >= from + given)
+            CHECK_INT(p[i], 7);
+    int n_given = 0;
+    unsigned char *first = (unsigned char *)((uintptr_t)(p + from) & ~(page - 1));
+    CHECK_INT(mincore(first, 7 * page, in_memory), 0);
+    for (int i = 0; i < 7; i++)
+        n_given += !(in_memory[i] & 1);
+    CHECK(n_given >= 5);
+    memset(p, 8, n);
+    CHECK_INT(p[from + given / 2], 8);
+    b->free_host(k, p);
+}
+
 static void memory(const struct backend *b)
 {
     struct backend_config c = {.dtype = DTYPE_F32, .n_threads = 1};
@@ -127,6 +153,7 @@ static void memory(const struct backend *b)
     CHECK(pinned && !memcmp(from, pinned, sizeof(to)));
     b->free_host(k, pinned);
     b->free_host(k, NULL);
+    given_memory(b, k);
     b->free(k, dev);
     b->close(k);
     b->close(NULL);

@@ -5,6 +5,7 @@
 #include "tests/fail/failing.h"
 #include <math.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { V = 300, N = 70, STEPS = 3, BAD_ROW = 7, BIASED = 11 };
@@ -213,6 +214,41 @@ static void test_drop(void)
     close_bench(&b);
 }
 
+/* Few at a time need few places; those of a burst are named once when it is over, but for what is kept. */
+static void test_unused(void)
+{
+    enum { WIDE = 1 << 18, KEPT = (int)(DRAWER_KEPT_BYTES / (WIDE * sizeof(float))), PLACES = 2 * KEPT };
+    static struct draw draws[PLACES];
+    static const struct sampler_params first = {0, 0, 1, 1};
+    float *logits = calloc(PLACES, WIDE * sizeof(float)), *unused;
+    struct drawer *d;
+    struct err err;
+    float lse = 0;
+    size_t bytes;
+    if (!CHECK(logits) || !CHECK_INT(drawer_new(WIDE, PLACES, 1, logits, &d, &err), 0))
+        return;
+    static const int bursts[] = {1, KEPT, KEPT + 1, PLACES, 2, PLACES - 1};
+    for (size_t b = 0; b < sizeof(bursts) / sizeof(bursts[0]); b++) {
+        for (int i = 0; i < bursts[b]; i++) {
+            draws[i] = (struct draw){.params = &first};
+            CHECK(drawer_take(d, &draws[i], b + 1, &lse));
+            CHECK(drawer_logits(d, &draws[i]) == logits + (size_t)i * WIDE);
+        }
+        drawer_begin(d, b + 1);
+        for (int told = 0; told < bursts[b];)
+            for (struct draw *w = drawer_help(d) ? NULL : drawer_over(d); w; w = w->next)
+                told++;
+        int over = bursts[b] > KEPT ? bursts[b] - KEPT : 0;
+        drawer_unused(d, &unused, &bytes);
+        CHECK_INT(bytes, (size_t)over * WIDE * sizeof(float));
+        CHECK(!over || unused == logits + (size_t)KEPT * WIDE);
+        drawer_unused(d, &unused, &bytes);
+        CHECK_INT(bytes, 0);
+    }
+    drawer_free(d);
+    free(logits);
+}
+
 static void test_no_memory(void)
 {
     bool reached = true;
@@ -240,6 +276,7 @@ int main(void)
     test_room();
     test_wake();
     test_drop();
+    test_unused();
     test_no_memory();
     return check_result();
 }

@@ -35,6 +35,8 @@ static void test_page(const char *page)
         "dtrnet_layer_rows_routed_total{layer=\"1\",kind=\"dense\"} 70",
         "dtrnet_kv_held_rows 80",
         "dtrnet_kv_held_bytes 5120",
+        "dtrnet_kv_most_rows 90",
+        "dtrnet_kv_most_bytes 5760",
         "dtrnet_kv_pool_rows 1000",
         "dtrnet_queue_sequences 2",
         "dtrnet_busy_op_seconds_total{op=\"attention\"} 1.500000",

@@ -1,4 +1,4 @@
-/* Slots are handed out once and come back, the last given first. */
+/* Slots are handed out once and come back, the last given first: no more different ones than there were out at a time. */
 #include "engine/memory/slots.h"
 #include "tests/check.h"
 
@@ -23,6 +23,19 @@ int main(void)
     CHECK_INT(b[0], a[0]);
     CHECK_INT(s.n_free, 7);
     slots_done(&s);
+    slots_done(&s);
+    CHECK_INT(slots_init(&s, 16), 0);
+    CHECK_INT(s.most, 0);
+    for (int round = 0; round < 9; round++) {
+        int n = 1 + round % 4;
+        slots_take(&s, n, a);
+        slots_take(&s, 3, b);
+        slots_give(&s, a, n);
+        slots_give(&s, b, 3);
+        for (int i = 0; i < n; i++)
+            CHECK(a[i] < s.most);
+        CHECK_INT(s.most, round < 3 ? n + 3 : 7);
+    }
     slots_done(&s);
     CHECK_INT(slots_init(&s, 0), 0);
     CHECK_INT(s.n_free, 0);

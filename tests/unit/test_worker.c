@@ -5,6 +5,7 @@
 #include "tests/check.h"
 #include "tests/fail/failing.h"
 #include "tests/unit/worker_rig.h"
+#include <sched.h>
 #include <stdlib.h>
 
 enum { LONGEST = (TRAFFIC_LEN + TRAFFIC_NEW - 1) * FAKE_LAYERS /* slots that one sequence may need */, ROUNDS = 200 };
@@ -183,6 +184,13 @@ static void test_open_without_memory(void)
 }
 
 /* ---- with its thread --------------------------------------------------------------------------------------------------- */
+/* Has it rested once more than so many times before? Else this hangs. */
+static void wait_for_rest(struct worker_rig *r, int before)
+{
+    while (atomic_load(&r->x[0]->n_rests) <= before)
+        sched_yield();
+}
+
 static void test_thread(uint64_t seed)
 {
     struct worker_rig r;
@@ -191,6 +199,7 @@ static void test_thread(uint64_t seed)
     if (!worker_rig_open(&r, &small[1]) || !CHECK_INT(worker_start(&r.workers[0], &err), 0))
         return;
     for (int round = 0; round < 3; round++) {
+        int rests = atomic_load(&r.x[0]->n_rests);
         for (int j = 0; j < WORKER_RIG_JOBS; j++)
             CHECK_INT(worker_rig_submit(&r, j), 0);
         if (round == 1)
@@ -202,6 +211,7 @@ static void test_thread(uint64_t seed)
             CHECK(queue_wait(&r.queue, r.jobs[j].ticket, -1));
             worker_rig_check(&r, j);
         }
+        wait_for_rest(&r, rests);
     }
     worker_close(&r.workers[0]); /* what is under way is cancelled */
     r.may_fail = ERR_CANCELLED;
