@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from http_support import Client, Process, run_tests
-from server_process import PATIENCE_S, PROGRAM, ROOT, SHIPPED
+from server_process import PATIENCE_S, PROGRAM, ROOT, SERVED, SHIPPED
 
 # Without a tokenizer. For what needs many positions and not what the model says.
 SMALL = ROOT / "tests" / "golden" / "dense-gqa-tied"
@@ -367,7 +367,7 @@ def test_score_command() -> None:
         {"context": [5, 6], "continuations": [[7, 8]], "max_length": 2, "tokens": True},
     ]
     text = "".join(json.dumps(b) + "\n" for b in bodies[:3]) + "\n{broken\n" + json.dumps(bodies[3])
-    got = run("score", "--dtype", "f32", stdin=text)
+    got = run("score", "--dtype", "f32", "--model", str(SERVED), stdin=text)
     lines = [json.loads(line) for line in got.stdout.splitlines()]
     assert got.returncode == 1 and len(lines) == 5 and [("error" in line) for line in lines] == [False, False, True, True, False], (
         got.stdout
