@@ -91,6 +91,8 @@ struct engine_stats {
     uint64_t start_steps[ENGINE_LANES];           /* those steps, added up */
     uint64_t steps_overlapped;                    /* of them, launched while another was in flight */
     uint64_t rows_computed;                       /* appended: each left K and V where it attended */
+    uint64_t rows_followed;                       /* of them, launched before the token before was known on the host */
+    uint64_t rows_dropped;                        /* launched so, and not counted: their sequences had ended, or made way */
     uint64_t rows_rescored;                       /* run again over cached keys for a score */
     uint64_t rows_cached;                         /* positions that requests took from the prefix tree */
     uint64_t rows_routed[MODEL_MAX_LAYERS];       /* of rows_computed, how many attended in layer l */

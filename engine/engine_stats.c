@@ -48,6 +48,8 @@ void engine_stats_add(struct engine_stats *sum, const struct engine_stats *s)
     sum->preemptions += s->preemptions;
     sum->evicted_tokens += s->evicted_tokens;
     sum->rows_computed += s->rows_computed;
+    sum->rows_followed += s->rows_followed;
+    sum->rows_dropped += s->rows_dropped;
     sum->rows_rescored += s->rows_rescored;
     sum->rows_cached += s->rows_cached;
     add_counts(sum->starts[0], s->starts[0], (size_t)ENGINE_LANES * ENGINE_STARTS);

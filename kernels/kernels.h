@@ -193,6 +193,12 @@ struct kern_ops {
      * nothing was done; or a negative code. NULL: never. */
     int (*place_layers)(struct kern_ctx *k, const struct kern_step *s, const int *layers, int n, const struct dev_i32 *base,
                         const struct dev_i32 *reserved, int n_append, const struct kern_place *to, int stride);
+    /* rope_store of the rows that attend and then attention, in one, with the bits of both, where each run has one row. qkv's q need not be rotated afterwards.
+     * base: [n_runs] as place() is given it, or as follow() is before it has turned it into that: the first keys of a run may be read before the ops ahead of
+     * this one have ended. Returns as place_layers. NULL: never. */
+    int (*rope_attention)(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
+                          const struct dev_f32 *cos, const struct dev_f32 *sin, const struct kern_step *s, int layer,
+                          const struct kern_place *p, const struct dev_i32 *base, float scale);
     /* rmsnorm and then matmul, matmul_f32 or matmul_swiglu, in one, with the bits of both. Return 1; 0: not of such rows or weights, and nothing was done; or
      * a negative code. NULL: never. */
     int (*matmul_normed)(struct kern_ctx *k, struct dev_act *y, int col, int ldy, const struct kern_norm *norm, const struct kern_matrix *w,

@@ -11,9 +11,10 @@
 #endif
 
 /* ---- rows in, rows out ------------------------------------------------------------------------------- */
-/* x[r,d] = table[ids[r],d]. ids: [n], each in 0..v-1 (the caller's duty). */
-OP(embed, OTHER, ALL_LEVELS, (k, x, table, ids, n), struct kern_ctx *k, struct dev_f32 *x, const struct kern_matrix *table,
-   const struct dev_i32 *ids, struct rows n)
+/* x[r,d] = table[ids[r],d]. ids: [n], each in 0..v-1 (the caller's duty), or -1 - i: latest[i], a token that the device chose; where that is not in
+ * 0..v-1, as behind logits that are not finite, token 0 stands for it. latest: NULL where no id is negative. */
+OP(embed, OTHER, ALL_LEVELS, (k, x, table, ids, latest, n), struct kern_ctx *k, struct dev_f32 *x, const struct kern_matrix *table,
+   const struct dev_i32 *ids, const struct dev_i32 *latest, struct rows n)
 
 /* y[r,d] = x[r,d] / sqrt(mean_d(x^2) + eps) * w[d]; the mean is taken in f32. z (may be x): the same in f32; NULL: not wanted.
  * RMSNorm, arXiv 1910.07467. */
@@ -89,6 +90,12 @@ OP(list_rows, OTHER, ALL_LEVELS, (k, idx, n_dev, route, least, all), struct kern
  * `layer` at index base[run] + i. base: [n_runs], keys of the sequence in this layer before the run. Packed rows (to->packed): not with keep_all. */
 OP(place, OTHER, ALL_LEVELS, (k, s, layer, route, keep_all, base, reserved, to), struct kern_ctx *k, const struct kern_step *s, int layer,
    const struct dev_u8 *route, bool keep_all, const struct dev_i32 *base, const struct dev_i32 *reserved, const struct kern_place *to)
+
+/* Key counts that hang on what the step before decided: where base[l,i] is negative, it becomes -1 - base[l,i], and one more for each of rows after[i] ..
+ * after[i] + after[n_runs + i] - 1 of that step that attended in layer l. base: [n_layers, n_runs]; after: [2 n_runs], and then how many rows that step
+ * had; route: [n_layers, so many], its decisions. */
+OP(follow, OTHER, ALL_LEVELS, (k, base, n_layers, n_runs, after, route), struct kern_ctx *k, struct dev_i32 *base, int n_layers, int n_runs,
+   const struct dev_i32 *after, const struct dev_u8 *route)
 
 /* ---- attention ----------------------------------------------------------------------------------------- */
 /* qkv: [n, (h+2hk)*hd] = q heads, k heads, v heads of a row. Rotates q of the rows `q_rows` in place, and for every

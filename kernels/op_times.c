@@ -52,7 +52,8 @@ static void fill_timed(struct kern_ops *o)
 #define OP(name, kind, bits, args, ...) SET_##kind(name)
 #include "kernels/op_list.h"
     o->replay = NULL;
-    o->matmul_normed = NULL; /* what is timed are the ops */
+    o->rope_attention = NULL; /* what is timed are the ops */
+    o->matmul_normed = NULL;
     o->matmul_f32_normed = NULL;
     o->matmul_swiglu_normed = NULL;
 }

@@ -9,7 +9,7 @@ int batch_init(struct batch *b, struct kern_ctx *k, int max_rows, int n_layers, 
 {
     *b = (struct batch){.n_layers = n_layers, .k = k};
     size_t n = (size_t)max_rows,
-           bytes = n * (sizeof(struct kern_run) + sizeof(struct kern_save)) + (5 + 2 * (size_t)n_layers) * n * sizeof(int);
+           bytes = n * (sizeof(struct kern_run) + sizeof(struct kern_save)) + ((7 + 2 * (size_t)n_layers) * n + 1) * sizeof(int);
     b->staging = malloc(bytes);
     b->device = k->backend->alloc(k, bytes);
     if (b->staging && b->device)
@@ -48,6 +48,7 @@ int batch_upload(struct batch *b, const struct step_rows *s, const struct model 
     b->n_runs = s->n_runs;
     b->n_append = s->n_append;
     b->n_want = s->n_want;
+    b->n_follow = s->n_follow;
     b->step = (struct kern_step){.all = {.n_max = s->n_rows},
                                  .n_runs = s->n_runs,
                                  .tables = kv->tables,
@@ -62,6 +63,9 @@ int batch_upload(struct batch *b, const struct step_rows *s, const struct model 
     b->d_base = dev_i32_in(b->device, used);
     for (int l = 0; l < b->n_layers; l++)
         stage_ints(b, &used, step_rows_base(s, l, 0), s->n_runs);
+    b->d_after = stage_ints(b, &used, s->after, s->n_runs);
+    stage_ints(b, &used, s->n_after, s->n_runs);
+    stage_ints(b, &used, &s->n_before, 1);
     b->d_want_row = stage_ints(b, &used, s->want_row, s->n_want);
     b->d_want_target = stage_ints(b, &used, s->want_target, s->n_want);
     size_t slots = (size_t)step_rows_slots(s) * sizeof(int);

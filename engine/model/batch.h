@@ -6,12 +6,12 @@
 #include "kernels/backend.h"
 
 struct batch {
-    int n_layers, n_rows, n_runs, n_append, n_want; /* of the latest upload */
+    int n_layers, n_rows, n_runs, n_append, n_want, n_follow; /* of the latest upload */
     struct kern_ctx *k;
-    struct dev_bytes *device; /* all of it */
-    char *staging;            /* on the host */
-    const struct dev_i32 *d_ids, *d_base, *d_reserved, *d_want_row;
-    struct dev_i32 *d_want_target;
+    struct dev_bytes *device;                                        /* all of it */
+    char *staging;                                                   /* on the host */
+    const struct dev_i32 *d_ids, *d_after, *d_reserved, *d_want_row; /* d_after: as the op `follow` takes it */
+    struct dev_i32 *d_base, *d_want_target;
     struct kern_step step;
 };
 

@@ -108,16 +108,25 @@ static int norm_heads(const struct layer *l)
     return r >= 0 && layer_has_linear(l->p) && l->p->v_norm ? k->ops->spread_values(k, h, l->attn, l->w->qkv, l->rows.executed) : r;
 }
 
-/* Into the slots. Where a layer has no positions, every row turns by the one row of a table that turns nothing. */
-static int rotate(const struct layer *l)
+/* Rotates, stores K and V in the slots, and attends. Where a layer has no positions, every row turns by the one row of a table that turns nothing. */
+static int attend(const struct layer *l)
 {
     const struct model *m = l->m;
+    struct kern_ctx *k = m->k;
     struct kern_step step = l->step;
     bool still = l->p->no_rope;
+    const struct dev_f32 *cos = still ? m->still_cos : m->rope_cos, *sin = still ? m->still_sin : m->rope_sin;
+    float scale = 1.0f / sqrtf((float)m->config.head_dim);
     if (still)
         step.pos = l->w->no_pos;
-    return m->k->ops->rope_store(m->k, &l->heads, l->w->qkv, still ? m->still_cos : m->rope_cos, still ? m->still_sin : m->rope_sin, &step,
-                                 l->place.slot, l->rows.attending);
+    int r = 0;
+    if (k->ops->rope_attention)
+        r = k->ops->rope_attention(k, &l->heads, l->attn, l->w->qkv, cos, sin, &step, l->index, &l->place, batch_layer_base(l->b, l->index),
+                                   scale);
+    if (r)
+        return r;
+    r = k->ops->rope_store(k, &l->heads, l->w->qkv, cos, sin, &step, l->place.slot, l->rows.attending);
+    return r < 0 ? r : k->ops->attention(k, &l->heads, l->attn, l->w->qkv, &l->step, l->index, &l->place, scale);
 }
 
 /* What a rank has of every row, put together with what the others have: dst = all ranks' `cols` columns of src. */
@@ -149,16 +158,13 @@ static int attention_block(const struct layer *l)
 {
     const struct model *m = l->m;
     struct workspace *w = l->w;
-    struct kern_ctx *k = m->k;
     int r = project(l);
     if (r >= 0 && (l->p->qk_norm || l->p->v_norm))
         r = norm_heads(l);
     if (r >= 0)
-        r = rotate(l);
+        r = attend(l);
     if (r >= 0)
-        r = k->ops->attention(k, &l->heads, l->attn, w->qkv, &l->step, l->index, &l->place, 1.0f / sqrtf((float)m->config.head_dim));
-    if (r >= 0)
-        r = gather(l, DEV_BYTES(w->attn), DEV_BYTES(l->attn), l->heads.h * l->heads.hd, dtype_size(k->act));
+        r = gather(l, DEV_BYTES(w->attn), DEV_BYTES(l->attn), l->heads.h * l->heads.hd, dtype_size(m->k->act));
     if (r >= 0)
         r = add_product(l, w->attn, m->config.n_heads * l->heads.hd, l->lw->o, l->gate);
     return r;
@@ -256,15 +262,26 @@ static int place_unrouted(const struct model *m, struct workspace *w, const stru
     return n ? m->k->ops->place_layers(m->k, &b->step, layers, n, b->d_base, b->d_reserved, b->n_append, &first, WORKSPACE_FEW) : 0;
 }
 
+/* Keys of runs that follow the step before, where its routers tell: w->route holds what they decided until a router of this step is asked. */
+static int follow(const struct model *m, struct workspace *w, const struct batch *b)
+{
+    bool told = false;
+    for (int l = 0; l < m->config.n_layers && b->n_follow; l++)
+        told |= layer_is_routed(&m->plan[l]) && m->plan[l].kv != KV_ALL;
+    return told ? m->k->ops->follow(m->k, b->d_base, b->n_layers, b->n_runs, b->d_after, w->route) : 0;
+}
+
 int forward_embed(const struct model *m, struct workspace *w, const struct batch *b)
 {
-    return m->k->ops->embed(m->k, w->x, m->weights.embed, b->d_ids, b->step.all);
+    return m->k->ops->embed(m->k, w->x, m->weights.embed, b->d_ids, w->top_id, b->step.all);
 }
 
 int forward_layers(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv)
 {
-    int r = forward_embed(m, w, b);
+    int r = follow(m, w, b);
     bool placed = false;
+    if (r >= 0)
+        r = forward_embed(m, w, b);
     if (r >= 0)
         placed = (r = place_unrouted(m, w, b)) > 0;
     for (int l = 0; r >= 0 && l < m->config.n_layers; l++)

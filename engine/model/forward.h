@@ -6,7 +6,8 @@
 #include "engine/model/workspace.h"
 
 /* Runs the rows of an uploaded batch through all layers. Afterwards w->x holds the residual stream (after the last layer, that of the wanted
- * rows only), w->route and w->prob the decisions, and new K and V lie in the reserved slots. */
+ * rows only), w->route and w->prob the decisions, and new K and V lie in the reserved slots. Runs that follow (step_rows.h) need w->route and w->top_id as
+ * the step before has left them. */
 int forward_layers(const struct model *m, struct workspace *w, const struct batch *b, const struct kv_memory *kv);
 
 /* The parts that forward_layers is made of, in order: w->x = the rows' embeddings; then layer by layer, each of which asks its routers by

@@ -13,12 +13,15 @@ int step_rows_init(struct step_rows *s, int max_rows, int n_layers, struct err *
     s->run_of = malloc(n * word);
     s->runs = malloc(n * sizeof(*s->runs));
     s->base = malloc(n * l * word);
+    s->after = malloc(n * word);
+    s->n_after = malloc(n * word);
     s->reserved = malloc(n * l * word);
     s->want_row = malloc(n * word);
     s->want_target = malloc(n * word);
     s->draws = malloc(n * sizeof(*s->draws));
     s->saves = malloc(n * sizeof(*s->saves));
-    if (s->ids && s->pos && s->run_of && s->runs && s->base && s->reserved && s->want_row && s->want_target && s->draws && s->saves)
+    if (s->ids && s->pos && s->run_of && s->runs && s->base && s->after && s->n_after && s->reserved && s->want_row && s->want_target &&
+        s->draws && s->saves)
         return 0;
     step_rows_done(s);
     return err_set(err, ERR_NOMEM, "no memory for steps of %d rows", max_rows);
@@ -31,6 +34,8 @@ void step_rows_done(struct step_rows *s)
     free(s->run_of);
     free(s->runs);
     free(s->base);
+    free(s->after);
+    free(s->n_after);
     free(s->reserved);
     free(s->want_row);
     free(s->want_target);
@@ -41,7 +46,7 @@ void step_rows_done(struct step_rows *s)
 
 void step_rows_clear(struct step_rows *s)
 {
-    s->n_rows = s->n_runs = s->n_append = s->n_want = s->n_saves = 0;
+    s->n_rows = s->n_runs = s->n_append = s->n_want = s->n_saves = s->n_follow = s->n_before = 0;
     s->top_k = 1;
     s->want_probs = false;
 }
@@ -57,6 +62,8 @@ struct kern_run *step_rows_add_run(struct step_rows *s, const int32_t *ids, int 
         s->pos[s->n_rows + i] = pos0 + i;
         s->run_of[s->n_rows + i] = s->n_runs;
     }
+    s->after[s->n_runs] = -1;
+    s->n_after[s->n_runs] = 0;
     s->n_rows += n;
     s->n_runs++;
     if (append)

@@ -1,5 +1,9 @@
 /* The rows of one step on the host, packed without padding: ids, positions, runs, key counts, reserved slots and wanted rows. The scheduler fills
- * them; batch.h copies what is used to a device in one piece. */
+ * them; batch.h copies what is used to a device in one piece.
+ *
+ * A run may *follow* one of the step before, which is in flight yet: its one row comes behind the last row of that one in their sequence, and its token is
+ * the best that that row's logits name. Its id is -1 - i, i the place of the token among that step's top_id; the key count of a layer in which decisions
+ * tell how many of that run's rows have K and V is -1 - c, c being the keys before that run. The device makes both of what it has. */
 #pragma once
 #include "engine/model/logit_edits.h"
 #include "engine/model/sampler.h"
@@ -26,12 +30,14 @@ struct draw {
 struct step_rows {
     int max_rows, n_layers;
     int n_rows, n_runs, n_append, n_want, n_saves;
-    int top_k;       /* alternatives that the wanted rows need, at least 1 */
-    bool want_probs; /* what routers compared is read */
+    int n_follow, n_before; /* runs that follow, and rows of the step that they follow */
+    int top_k;              /* alternatives that the wanted rows need, at least 1 */
+    bool want_probs;        /* what routers compared is read */
     /* capacity max_rows unless noted */
     int *ids, *pos, *run_of;
     struct kern_run *runs;       /* n_runs <= n_rows */
     int *base;                   /* [n_layers][max_rows]: keys of run i's sequence in layer l before the run, at base[l * max_rows + i] */
+    int *after, *n_after;        /* of run i: the first of the appended rows that it follows, or -1, and how many they are */
     int *reserved;               /* [n_layers * n_append]: layer l may place its rows in reserved[l * n_append ..] */
     int *want_row, *want_target; /* rows whose logits are wanted, ascending; the target token or -1 */
     struct draw **draws;         /* of the wanted rows, borrowed; NULL: nothing is drawn */

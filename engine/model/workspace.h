@@ -17,10 +17,11 @@ struct workspace {
     struct dev_act *ffn_part;  /* [max_rows, ffn / n] */
     struct dev_f32 *x_part;    /* [max_rows, hidden / n] */
     struct dev_f32 *router;    /* [max_rows, widest router]; NULL without routers */
-    struct dev_u8 *route;      /* [n_layers, n] enum decision, n the rows of the step; dense layers' are not written */
-    struct dev_f32 *prob;      /* [n_layers, n] compared probabilities */
-    struct dev_f32 *gate;      /* [max_rows] */
-    struct dev_f32 *margin;    /* [max_rows] of the last router asked, where it has one */
+    struct dev_u8
+        *route; /* [n_layers, n] enum decision, n the rows of the step; dense layers' are not written. It stays until the next step */
+    struct dev_f32 *prob;   /* [n_layers, n] compared probabilities */
+    struct dev_f32 *gate;   /* [max_rows] */
+    struct dev_f32 *margin; /* [max_rows] of the last router asked, where it has one */
     /* of nested layers; NULL without */
     struct dev_f32 *skip_gate; /* [max_rows] */
     struct dev_f32 *skip_prob; /* [n_layers, n] as prob; other layers' are not written */
@@ -35,7 +36,7 @@ struct workspace {
     struct dev_act *want_xn;   /* [head_rows, hidden] */
     struct dev_f32 *logits;    /* [head_rows, vocab] */
     struct dev_f32 *target_lp; /* [max_rows] */
-    struct dev_i32 *top_id;    /* [max_rows, KERN_TOP_K_MAX], packed to the k of the step */
+    struct dev_i32 *top_id;    /* [max_rows, KERN_TOP_K_MAX], packed to the k of the step; it stays until the next step's head */
     struct dev_f32 *top_lp;
     struct dev_u8 *bad;  /* [max_rows] */
     struct dev_f32 *lse; /* [max_rows] */

@@ -19,7 +19,7 @@ void commit_done(struct commit *c)
     memset(c, 0, sizeof(*c));
 }
 
-/* Rows row .. row+n-1 of a step, n <= COMMIT_ROWS, all of one sequence. */
+/* Rows row .. row+n-1 of a step, n <= COMMIT_ROWS, all of one sequence; q NULL: of none, which keeps nothing of them. */
 struct block {
     struct commit *c;
     const struct sequence_env *e;
@@ -35,22 +35,27 @@ static uint8_t *row_bits(const struct block *b, int i)
     return b->c->bits + (size_t)i * (size_t)b->e->bits->n_bytes;
 }
 
-static void read_decisions(struct block *b, struct engine_stats *counts)
+static void read_decisions(struct block *b)
 {
     const struct route_bits *bits = b->e->bits;
     for (int i = 0; i < b->n; i++)
         memcpy(row_bits(b, i), bits->unrouted, (size_t)bits->n_bytes);
     for (int l = 0; l < bits->n_layers; l++) {
         const unsigned char *route = b->step->results.route + (size_t)l * (size_t)b->step->rows.n_rows + (size_t)b->row;
-        if (route_bits_get(bits->unrouted, l) == DECISION_ATTEND) {
-            counts->rows_routed[l] += (uint64_t)b->n;
-            counts->rows_executed[l] += (uint64_t)b->n;
-            continue;
-        }
-        for (int i = 0; i < b->n; i++) {
+        for (int i = 0; i < b->n && route_bits_get(bits->unrouted, l) != DECISION_ATTEND; i++)
             route_bits_set(row_bits(b, i), l, (enum decision)route[i]);
-            counts->rows_routed[l] += route[i] == DECISION_ATTEND;
-            counts->rows_executed[l] += route[i] != DECISION_SKIP;
+    }
+}
+
+static void count_decisions(const struct block *b, struct engine_stats *counts)
+{
+    const struct route_bits *bits = b->e->bits;
+    for (int l = 0; l < bits->n_layers; l++) {
+        bool unrouted = route_bits_get(bits->unrouted, l) == DECISION_ATTEND;
+        const unsigned char *route = b->step->results.route + (size_t)l * (size_t)b->step->rows.n_rows + (size_t)b->row;
+        for (int i = 0; i < b->n; i++) {
+            counts->rows_routed[l] += unrouted || route[i] == DECISION_ATTEND;
+            counts->rows_executed[l] += unrouted || route[i] != DECISION_SKIP;
         }
     }
 }
@@ -86,22 +91,24 @@ static void read_slots(struct block *b)
     for (int l = 0; l < rows->n_layers; l++) {
         int n = read_layer_slots(b, l, rows->reserved + (size_t)l * (size_t)rows->n_append + (size_t)taken[l]);
         taken[l] += n;
-        if (!b->q->done)
+        if (b->q && !b->q->done)
             b->q->kv_count[l] += n;
     }
 }
 
 static void commit_block(struct block *b, struct engine_stats *counts)
 {
-    read_decisions(b, counts);
+    read_decisions(b);
     place_slots(b);
     read_slots(b);
-    int kept = b->q->done ? 0 : sequence_commit_rows(b->q, b->e, b->n, b->c->bits, b->c->slots);
+    if (b->q)
+        count_decisions(b, counts);
+    int kept = !b->q || b->q->done ? 0 : sequence_commit_rows(b->q, b->e, b->n, b->c->bits, b->c->slots);
     if (kept == b->n)
         return;
     int used = route_bits_count_kv(b->e->bits, b->c->bits, kept);
     slots_give(b->e->tree->kv, b->c->slots + used, b->n_slots - used);
-    if (!b->q->done) {
+    if (b->q && !b->q->done) {
         struct err err;
         err_set(&err, ERR_NOMEM, "no memory to keep the request's computed rows");
         sequence_finish(b->q, b->e, ERR_NOMEM, &err);
@@ -126,13 +133,24 @@ static void check_states(const struct sequence_env *e, const struct step *step, 
         }
 }
 
-static void commit_run(struct commit *c, const struct sequence_env *e, const struct step *step, int i, struct engine_stats *counts)
+/* What is not in slots. */
+static void take_run(const struct sequence_env *e, const struct step *step, int i, struct engine_stats *counts)
 {
     const struct kern_run *run = &step->rows.runs[i];
     *(run->append ? &counts->rows_computed : &counts->rows_rescored) += (uint64_t)run->n;
+    counts->rows_followed += step->rows.after[i] >= 0;
     if (step->results.bad_states)
         check_states(e, step, i);
     sequence_commit_probs(step->runs[i].seq, e, step->runs[i].pos, step, i);
+}
+
+static void commit_run(struct commit *c, const struct sequence_env *e, const struct step *step, int i, struct engine_stats *counts)
+{
+    const struct kern_run *run = &step->rows.runs[i];
+    if (step->runs[i].seq)
+        take_run(e, step, i, counts);
+    else
+        counts->rows_dropped += (uint64_t)run->n;
     for (int done = 0; run->append && done < run->n; done += COMMIT_ROWS) {
         int n = run->n - done < COMMIT_ROWS ? run->n - done : COMMIT_ROWS;
         struct block b = {.c = c, .e = e, .step = step, .q = step->runs[i].seq, .row = run->row0 + done, .n = n};
@@ -151,5 +169,6 @@ void commit_step(struct commit *c, const struct sequence_env *e, const struct st
     for (int i = 0; i < rows->n_saves; i++)
         sequence_commit_state(step->saves[i].seq, e, step->saves[i].pos, rows->saves[i].slot);
     for (int i = 0; i < rows->n_want; i++)
-        sequence_commit_score(step->wants[i].seq, e, step->wants[i].pos, &step->results, i);
+        if (step->wants[i].seq)
+            sequence_commit_score(step->wants[i].seq, e, step->wants[i].pos, &step->results, i);
 }

@@ -57,13 +57,14 @@ static int issue_layers(void *arg)
 }
 
 /* Decoding steps (one new row for each of a few sequences) come one after another: they are replayed where the backend can, with the head where its
- * chunk holds all wanted rows (*ret_head). Their counts and the flight say which buffers and offsets the ops are given. */
+ * chunk holds all wanted rows (*ret_head). Their counts and the flight say which buffers and offsets the ops are given, and whether rows follow says
+ * which ops. */
 static int run_layers(struct device_executor *x, int id, const struct step_rows *rows, bool *ret_head)
 {
     const struct batch *b = &x->flights[id].batch;
     struct kern_ctx *k = x->model.k;
     struct issue issue = {x, b, rows->top_k, false};
-    const int key[] = {id, b->n_rows, b->n_runs, b->n_append, b->n_want, rows->n_saves, rows->top_k};
+    const int key[] = {id, b->n_rows, b->n_runs, b->n_append, b->n_want, rows->n_saves, rows->top_k, rows->n_follow > 0};
     *ret_head = false;
     if (!k->ops->replay || share_n(&x->model.share) > 1 || b->n_rows > REPLAY_ROWS || b->n_runs != b->n_rows || b->n_append != b->n_rows)
         return issue_layers(&issue);
@@ -310,6 +311,7 @@ static void set_limits(struct device_executor *x, const struct device_executor_o
                                               .max_positions = m->max_model_len};
     for (int l = 0; l < m->config.n_layers; l++)
         x->face.limits.whole_prompts |= m->plan[l].scope == SCOPE_SEQUENCE;
+    x->face.limits.follows = x->face.limits.max_steps > 1 && share_n(&m->share) == 1 && !x->face.limits.whole_prompts;
     if (x->face.limits.whole_prompts)
         log_warn(o->model.log,
                  "expert choice \"exact\" selects among all tokens of a prompt: scores are not causal, prompts of up to %d tokens run "

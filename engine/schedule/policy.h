@@ -51,6 +51,7 @@ struct policy {
     struct sequence **order; /* [POLICY_WINDOW] scratch for sorting */
     struct grant *grants;    /* [max_rows] of the latest policy_divide */
     int n_grants;
+    bool blocked;      /* the latest round found sequences that wait for what others compute */
     bool prompts_last; /* policy_divide_whole: the latest step was of prompts */
 };
 
@@ -97,16 +98,17 @@ int policy_divide(struct policy *p);
  * the two take turns. */
 int policy_divide_whole(struct policy *p);
 
-/* Rows that a running sequence could compute now: those due for which KV slots are set aside. */
+/* Rows that a running sequence could compute now: those due for which KV slots are set aside, beside what is in flight. */
 static inline int policy_due(const struct policy *p, const struct sequence *s)
 {
     int due = sequence_due(s), appends = due - s->n_rerun_left;
-    int64_t room = s->promised / p->layers;
+    int64_t room = s->promised / p->layers - (s->n_flights ? s->n_appending : 0);
     return appends > room ? s->n_rerun_left + (int)room : due;
 }
 /* Has a running sequence rows due that are no drawn token's? */
 bool policy_due_undrawn(const struct policy *p);
-/* Will there be more to run once the steps in flight are collected, even if no request comes? */
+/* Will there be more to run once the steps in flight are collected, even if no request comes? Where rows follow, what waits for room is not asked: the
+ * steps that it waits for go on. */
 bool policy_more_to_come(const struct policy *p);
 static inline bool policy_idle(const struct policy *p)
 {

@@ -173,6 +173,7 @@ static int admit_flow(struct admission_round *r, struct flow *f, int64_t quota)
         while (a == ADMIT_WAIT_ROOM && starves(r, f))
             a = try(r, s);
         blocked = a == ADMIT_WAIT_PREFIX ? s->blocked_at : -1;
+        p->blocked |= a == ADMIT_WAIT_PREFIX;
         if (a == ADMIT_WAIT_ROOM && (++no_room == ROOM_TRIES || waits_long(p, s)))
             f->tried_all = true;
         if (a == ADMIT_WAIT_PREFIX || a == ADMIT_WAIT_ROOM)
@@ -189,6 +190,7 @@ static void begin_round(struct admission_round *r)
 {
     struct policy *p = r->p;
     p->due = 0;
+    p->blocked = false;
     for (struct flow *f = clients_next_flow(&p->clients, NULL); f; f = clients_next_flow(&p->clients, f)) {
         f->due = f->short_due = 0;
         for (const struct sequence *s = f->running.head; s; s = s->next)

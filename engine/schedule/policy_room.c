@@ -89,15 +89,21 @@ bool policy_preempt_for(struct policy *p, const struct sequence_env *e, const st
 }
 
 /* ---- generations that go on ------------------------------------------------------------------------------------------ */
+/* Rows that it cannot do without: those that it may append now, or the one in flight and the one behind it. */
+static int64_t needs(const struct sequence *s)
+{
+    return sequence_appends(s) + (s->n_flights && sequence_goes_on(s));
+}
+
 static bool runs_out(const struct sequence *s, int64_t layers)
 {
-    return s->req->max_new && !s->done && !sequence_away(s) && sequence_appends(s) * layers > s->promised;
+    return s->req->max_new && !s->done && !sequence_away(s) && needs(s) * layers > s->promised;
 }
 
 /* Slots for the rows due and `ahead` more, or at least for those due. Returns the room that is left. */
 static int64_t set_aside(struct sequence *s, int64_t layers, int ahead, int64_t room)
 {
-    int64_t due = sequence_appends(s), rows = smaller(due + ahead, s->table_cap - s->n_kv), had = s->promised;
+    int64_t due = needs(s), rows = smaller(due + ahead, s->table_cap - s->n_kv), had = s->promised;
     if (rows * layers - had > room)
         rows = due;
     if (rows * layers - had > room)

@@ -220,9 +220,22 @@ static void leave(struct sequence *s, const struct sequence_env *e)
     s->route = s->need = NULL;
 }
 
+/* What the row leaves behind is in slots that its step took, and goes when that is collected. */
+static void drop_following(struct sequence *s)
+{
+    if (!s->follows)
+        return;
+    s->flight->runs[s->flight_run].seq = s->flight->wants[s->flight_want].seq = NULL;
+    s->flight->n_dropped++;
+    s->follows = false;
+    s->n_flights--;
+    s->rows_run--;
+}
+
 void sequence_withdraw(struct sequence *s, const struct sequence_env *e)
 {
     assert(!s->done && !sequence_away(s));
+    drop_following(s);
     leave(s, e);
     s->state_pos = -1;
     s->n_kv = s->n_cached = s->n_rerun_left = s->rerun_pos = s->n_appending = 0;
@@ -237,7 +250,8 @@ void sequence_preempt(struct sequence *s, const struct sequence_env *e)
 void sequence_finish(struct sequence *s, const struct sequence_env *e, int code, const struct err *err)
 {
     struct eval_result *r = &s->result;
-    assert(!s->done && !s->in_flight);
+    drop_following(s);
+    assert(!s->done && !s->n_flights);
     if (code >= 0 && s->route && fill_routing(s, e->bits) < 0) {
         r->code = err_set(&r->err, ERR_NOMEM, "no memory for the routing of %d positions", s->n_kv);
     } else if (code < 0) {

@@ -40,10 +40,14 @@ struct sequence {
     double submitted_s; /* monotonic */
     int k1;             /* alternatives kept: max(1, req->top_k) */
     bool done;
-    bool in_flight; /* a step with rows of it has been launched and not yet collected */
-    bool drawing;   /* its next token is being drawn: from the launch of the step until the token is told */
+    int n_flights; /* steps with rows of it that have been launched and not yet collected: 2 where the later one's row follows */
+    bool follows;  /* the latest of them has one row, which follows those in the one before (step_rows.h) */
+    bool drawing;  /* its next token is being drawn: from the launch of the step until the token is told */
     struct draw draw;
-    int n_appending; /* rows that the step in flight appends */
+    int n_appending; /* rows that the latest step in flight appends */
+    /* of the latest step in flight whose last row may be followed, NULL: it may not; its last run there, and which wanted row the last one is */
+    struct step *flight;
+    int flight_run, flight_want;
     /* outputs, one allocation (`block`) */
     void *block;
     float *logprobs, *top_logprobs, *new_logprobs, *new_top_logprobs;
@@ -123,9 +127,10 @@ enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, 
 void sequence_give_tables(struct sequence *s, const struct sequence_env *e);
 
 /* ---- sequence_pack.c ----------------------------------------------------------------------------------------- */
-/* Rows that can run now; 0: the sequence has all it needs, or what it needs next depends on a step in flight. */
+/* Rows that can run now; 0: the sequence has all it needs, or what it needs next depends on a step in flight. Of a sequence in flight 1, where a row may
+ * follow. */
 int sequence_due(const struct sequence *s);
-/* Of them, those that are appended. */
+/* Rows whose tokens are known and that are not appended yet, up to the end of the prompt while it is in that. */
 int sequence_appends(const struct sequence *s);
 /* Are there rows of its prompt to be appended? */
 bool sequence_in_prompt(const struct sequence *s);
@@ -147,7 +152,7 @@ void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int
 /* The token that was drawn. */
 void sequence_commit_draw(struct sequence *s, const struct sequence_env *e);
 
-/* Leaves the tree and gives back all that it has on the device. It keeps its tokens and scores, and may be admitted again, here or on another device,
+/* Leaves the tree and gives back all that it has on the device, which works step by step: a row that follows is dropped, runs to no end and is not counted. It keeps its tokens and scores, and may be admitted again, here or on another device,
  * where its rows have the same bits; it is not away. */
 void sequence_withdraw(struct sequence *s, const struct sequence_env *e);
 /* The same where it made way for others, which is counted. */
@@ -166,10 +171,10 @@ static inline struct sequence *sequence_of_draw(struct draw *d)
     return (struct sequence *)((char *)d - offsetof(struct sequence, draw));
 }
 
-/* It waits for a step or for a token, and can neither run nor make way. */
+/* It waits for a step or for a token, and can neither run nor make way; but a step in which nothing but a row that follows is its own holds nothing up. */
 static inline bool sequence_away(const struct sequence *s)
 {
-    return s->in_flight || s->drawing;
+    return s->n_flights > s->follows || s->drawing;
 }
 
 /* Tokens from position pos on, as far as the prompt or what was generated goes. */

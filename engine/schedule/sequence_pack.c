@@ -20,10 +20,20 @@ int sequence_appends(const struct sequence *s)
     return end > s->n_kv ? end - s->n_kv : 0;
 }
 
+/* One row may follow those in flight, if the token behind them is not the last one. A step is packed while one is in flight at most, so theirs is the
+ * one launched last. */
+static bool may_follow(const struct sequence *s)
+{
+    return s->n_flights == 1 && s->flight && s->n_new + 1 < s->req->max_new;
+}
+_Static_assert(EXECUTOR_STEPS_MAX == 2, "one in flight, and the one that is packed");
+
 int sequence_due(const struct sequence *s)
 {
-    if (s->done || sequence_away(s) || !s->table_cap)
+    if (s->done || s->drawing || !s->table_cap)
         return 0;
+    if (s->n_flights)
+        return may_follow(s);
     return s->state_slot >= 0 && s->n_rerun_left ? s->n_rerun_left : s->n_rerun_left + sequence_appends(s);
 }
 
@@ -32,10 +42,10 @@ bool sequence_goes_on(const struct sequence *s)
     return s->n_rerun_left || known(s) > s->n_kv + s->n_appending || s->n_new + 1 < s->req->max_new;
 }
 
-/* Are the logits of row p wanted? Of what was generated, those after the last token. */
+/* Are the logits of row p wanted? Of what was generated, those after the last token, which of one in flight is the one to come. */
 static bool wants_row(const struct sequence *s, int p)
 {
-    return p < s->n_prompt_rows ? s->need[p] & NEED_SCORE : p == known(s) - 1;
+    return p < s->n_prompt_rows ? s->need[p] & NEED_SCORE : p == known(s) - 1 + s->n_flights;
 }
 
 /* What penalties look at; nothing of it changes while the sequence is away. */
@@ -92,14 +102,15 @@ static void add_saves(struct sequence *s, const struct sequence_env *e, struct s
     run->n_save = rows->n_saves - run->save0;
 }
 
-static void add_run(struct sequence *s, const struct sequence_env *e, struct step *step, int pos, int n, bool append, const int *base)
+static void add_run(struct sequence *s, const struct sequence_env *e, struct step *step, int pos, const int32_t *ids, int n, bool append,
+                    const int *base)
 {
     struct step_rows *rows = &step->rows;
     int i_run = rows->n_runs, row0 = rows->n_rows;
     for (int l = 0; l < e->bits->n_layers; l++)
         *step_rows_base(rows, l, i_run) = base[l];
     step->runs[i_run] = (struct step_owner){s, pos};
-    struct kern_run *run = step_rows_add_run(rows, sequence_tokens(s, pos), n, pos, append, s->table_off, s->table_cap);
+    struct kern_run *run = step_rows_add_run(rows, ids, n, pos, append, s->table_off, s->table_cap);
     rows->want_probs |= s->req->want_probs;
     run->select = e->whole_prompts && pos == 0;
     if (e->state_every) {
@@ -128,7 +139,7 @@ static int pack_reruns(struct sequence *s, const struct sequence_env *e, struct 
         int len = 1;
         while (packed + len < n && len < s->n_rerun_left && s->need[s->rerun_pos + len])
             len++;
-        add_run(s, e, step, s->rerun_pos, len, false, s->rerun_count);
+        add_run(s, e, step, s->rerun_pos, sequence_tokens(s, s->rerun_pos), len, false, s->rerun_count);
         for (int i = 0; i < len; i++)
             pass_row(s, e->bits);
         s->n_rerun_left -= len;
@@ -137,12 +148,47 @@ static int pack_reruns(struct sequence *s, const struct sequence_env *e, struct 
     return packed;
 }
 
-void sequence_pack(struct sequence *s, const struct sequence_env *e, struct step *step, int n)
+/* The row behind those in flight. */
+static void pack_following(struct sequence *s, const struct sequence_env *e, struct step *step)
 {
-    s->in_flight = true;
+    const struct step_rows *before = &s->flight->rows;
+    struct step_rows *rows = &step->rows;
+    const int32_t id = -1 - s->flight_want * before->top_k;
+    int run = rows->n_runs, n = s->n_appending;
+    add_run(s, e, step, s->n_kv + n, &id, 1, true, s->kv_count);
+    for (int l = 0; l < e->bits->n_layers && n; l++) {
+        int *base = step_rows_base(rows, l, run);
+        *base = route_bits_has_kv(e->bits, e->bits->unrouted, l) ? *base + n : -1 - *base;
+    }
+    rows->after[run] = before->runs[s->flight_run].row0;
+    rows->n_after[run] = n;
+    rows->n_before = before->n_rows;
+    rows->n_follow++;
+    s->n_appending = 1;
+    s->follows = true;
+}
+
+/* Rows that are known. True: the last of them is, and a row may follow. */
+static bool pack_known(struct sequence *s, const struct sequence_env *e, struct step *step, int n)
+{
     int again = pack_reruns(s, e, step, n), due = sequence_appends(s);
     n = again && e->state_every ? 0 : n - again; /* what is appended goes on from the states that are left behind */
     s->n_appending = n < due ? n : due;
     if (s->n_appending)
-        add_run(s, e, step, s->n_kv, s->n_appending, true, s->kv_count);
+        add_run(s, e, step, s->n_kv, sequence_tokens(s, s->n_kv), s->n_appending, true, s->kv_count);
+    s->follows = false;
+    return e->x->limits.follows && !s->n_rerun_left && s->n_kv + s->n_appending == known(s) && s->req->max_new;
+}
+
+void sequence_pack(struct sequence *s, const struct sequence_env *e, struct step *step, int n)
+{
+    bool followable = true;
+    if (s->n_flights)
+        pack_following(s, e, step);
+    else
+        followable = pack_known(s, e, step, n);
+    s->n_flights++;
+    s->flight = followable ? step : NULL;
+    s->flight_run = step->rows.n_runs - 1;
+    s->flight_want = step->rows.n_want - 1;
 }

@@ -58,7 +58,7 @@ static void end_if_complete(struct worker *w, struct sequence *q)
     struct err err;
     if (q->drawing)
         return;
-    if (q->done || q->result.finish != FINISH_NONE || !sequence_due(q))
+    if (q->done || q->result.finish != FINISH_NONE || (!q->n_flights && !sequence_due(q)))
         end_here(w, q, 0, NULL);
     else if (atomic_load(&q->ticket->cancelled))
         end_here(w, q, err_set(&err, ERR_CANCELLED, "the request was cancelled"), &err);
@@ -102,11 +102,14 @@ static struct step *oldest_step(struct worker *w)
     return oldest;
 }
 
+/* Those that belong to sequences. */
 static int64_t slots_in_flight(const struct worker *w)
 {
     int64_t n = 0;
-    for (int i = 0; i < w->x->limits.max_steps; i++)
-        n += w->steps[i].number ? step_rows_slots(&w->steps[i].rows) : 0;
+    for (int i = 0; i < w->x->limits.max_steps; i++) {
+        const struct step *s = &w->steps[i];
+        n += s->number ? (int64_t)(s->rows.n_append - s->n_dropped) * s->rows.n_layers : 0;
+    }
     return n;
 }
 
@@ -131,6 +134,7 @@ static int launch(struct worker *w, struct step *s, struct err *err)
     step_rows_clear(rows);
     s->overlapped = w->n_launched > w->counts.steps;
     s->number = ++w->n_launched;
+    s->n_dropped = 0;
     for (int i = 0; i < n; i++) {
         sequence_pack(w->policy.grants[i].seq, &w->env, s, w->policy.grants[i].n);
         note_begin(w, w->policy.grants[i].seq->place);
@@ -140,11 +144,23 @@ static int launch(struct worker *w, struct step *s, struct err *err)
     return w->x->ops->launch(w->x, s->id, rows, err);
 }
 
+/* The next sequence of a step, whose runs lie side by side; *i: 0 at first, then where to go on. NULL: that was the last. Dropped runs are passed. */
+static struct sequence *next_in_step(const struct step *s, int *i)
+{
+    struct sequence *q = NULL;
+    while (*i < s->rows.n_runs && (!q || s->runs[*i].seq == q))
+        q = s->runs[(*i)++].seq;
+    return q;
+}
+
 /* The step is over: its sequences may be packed again, or finished. */
 static void land(struct step *s)
 {
-    for (int i = 0; i < s->rows.n_runs; i++)
-        s->runs[i].seq->in_flight = false;
+    struct sequence *q;
+    for (int i = 0; (q = next_in_step(s, &i));) {
+        q->n_flights--;
+        q->follows = q->follows && q->n_flights;
+    }
     s->number = 0;
 }
 
@@ -161,12 +177,9 @@ static int collect(struct worker *w, struct step *s, struct err *err)
     commit_step(&w->commit, &w->env, s, &w->counts);
     for (int i = 0; i < s->rows.n_want; i++)
         w->n_drawing += s->rows.draws[i] != NULL;
-    for (int i = 0; i < s->rows.n_runs;) {
-        struct sequence *q = s->runs[i].seq;
-        while (i < s->rows.n_runs && s->runs[i].seq == q)
-            i++;
+    struct sequence *q;
+    for (int i = 0; (q = next_in_step(s, &i));)
         end_if_complete(w, q);
-    }
     return 0;
 }
 
@@ -204,7 +217,7 @@ static void drop_steps(struct worker *w, struct err *err)
 static void count_losses(struct worker *w)
 {
     for (struct sequence *q = policy_next(&w->policy, NULL); q; q = policy_next(&w->policy, q))
-        q->n_losses += q->in_flight;
+        q->n_losses += q->n_flights > 0;
 }
 
 /* Takes out what others may run: what has not been cancelled, and was not in the steps of too many devices that failed. Returns how many ran. */

@@ -1,9 +1,9 @@
 /* The one thread that decides for a device: takes sequences from the queue, has the policy admit them and share out steps, launches steps on the
  * executor, takes in their results and hands finished sequences back. If the device fails, it sends all that it had to the other devices.
  *
- * While the device computes a step the worker launches the next one, of sequences that are not in flight, and then takes in the results of the first.
- * Less than half a step waits for sequences that the step in flight will bring back, or for those that wait for its rows: generating ones above all
- * are best computed together.
+ * While the device computes a step the worker launches the next one, of sequences that are not in flight and of those whose next row can follow that
+ * step's (step_rows.h), and then takes in the results of the first. Less than half a step waits for sequences that the step in flight will bring back and
+ * that cannot follow it, or for those that wait for its rows: generating ones above all are best computed together.
  *
  * Tokens are drawn beside the steps. A sequence whose token is being drawn sits out; steps of the others go on. Sequences that draw wait for one another
  * where nobody else has rows due, for the same reason. If there is nothing else to do, the worker draws tokens itself, one at a time. */

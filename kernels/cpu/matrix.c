@@ -195,19 +195,23 @@ static size_t matrix_bytes(const struct kern_matrix *w)
 struct embed {
     float *x;
     const struct kern_matrix *table;
-    const int *ids;
+    const int *ids, *latest;
 };
 
 static void embed_row(void *arg, int r)
 {
     const struct embed *a = arg;
     const struct kern_matrix *w = a->table;
-    w->ops->read_column(w, a->ids[r] / w->panel, a->ids[r] % w->panel, a->x + (size_t)r * w->k);
+    int id = a->ids[r] < 0 ? a->latest[-1 - a->ids[r]] : a->ids[r];
+    if (a->ids[r] < 0 && (id < 0 || id >= w->n))
+        id = 0;
+    w->ops->read_column(w, id / w->panel, id % w->panel, a->x + (size_t)r * w->k);
 }
 
-static int embed_c(struct kern_ctx *k, struct dev_f32 *x, const struct kern_matrix *table, const struct dev_i32 *ids, struct rows n)
+static int embed_c(struct kern_ctx *k, struct dev_f32 *x, const struct kern_matrix *table, const struct dev_i32 *ids,
+                   const struct dev_i32 *latest, struct rows n)
 {
-    struct embed a = {f32_of(x), table, i32_of(ids)};
+    struct embed a = {f32_of(x), table, i32_of(ids), i32_of(latest)};
     assert(table->kind == MATRIX_EMBED);
     cpu_for_rows(k, n, 4 * table->k, embed_row, &a);
     return 0;

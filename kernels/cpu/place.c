@@ -1,4 +1,4 @@
-/* Row lists and key places of one layer. One pass over the rows, on the calling thread: it is integers, few a row. */
+/* Row lists and key places of one layer, and key counts that follow the step before. On the calling thread: it is integers, few a row. */
 #include "kernels/cpu/ops.h"
 #include <assert.h>
 
@@ -88,7 +88,25 @@ static int place_c(struct kern_ctx *k, const struct kern_step *s, int layer, con
     return 0;
 }
 
+static int follow_c(struct kern_ctx *k, struct dev_i32 *base, int n_layers, int n_runs, const struct dev_i32 *after,
+                    const struct dev_u8 *route)
+{
+    const int *first = i32_of(after), *n = first + n_runs, n_before = n[n_runs];
+    for (int l = 0; l < n_layers; l++)
+        for (int i = 0; i < n_runs; i++) {
+            const unsigned char *decided = u8_of(route) + (size_t)l * n_before + first[i];
+            int *keys = i32_of(base) + (size_t)l * n_runs + i;
+            if (*keys >= 0)
+                continue;
+            *keys = -1 - *keys;
+            for (int r = 0; r < n[i]; r++)
+                *keys += decided[r] == DECISION_ATTEND;
+        }
+    return 0;
+}
+
 void place_init(struct kern_ops *o)
 {
+    o->follow = follow_c;
     o->place = place_c;
 }

@@ -143,30 +143,36 @@ int attention_simt(struct cuda_ctx *c, const struct attention_args *a)
     return launched(&c->k, "attention_simt");
 }
 
+struct attention_args attention_args_of(const struct kern_heads *hs, struct dev_act *out, const struct dev_act *qkv,
+                                        const struct kern_step *s, int layer, const struct kern_place *p, float scale)
+{
+    return {.qkv = act_of(qkv),
+            .kv = act_of(hs->kv),
+            .out = act_of(out),
+            .runs = runs_of(s->runs),
+            .tables = i32_of(s->tables),
+            .sel = i32_of(p->sel),
+            .sel_n = i32_of(p->sel_n),
+            .run_start = i32_of(p->run_start),
+            .visible = i32_of(p->visible),
+            .run_of = i32_of(s->run_of),
+            .layer = layer,
+            .h = hs->h,
+            .hk = hs->hk,
+            .hd = hs->hd,
+            .n_runs = s->n_runs,
+            .n_max = s->all.n_max,
+            .scale = scale,
+            .packed = s->all.n_dev != NULL};
+}
+
 static int attention_cuda(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, const struct dev_act *qkv,
                           const struct kern_step *s, int layer, const struct kern_place *p, float scale)
 {
     struct cuda_ctx *c = ctx_of(k);
     if (s->all.n_max == 0)
         return 0;
-    struct attention_args a = {.qkv = act_of(qkv),
-                               .kv = act_of(hs->kv),
-                               .out = act_of(out),
-                               .runs = runs_of(s->runs),
-                               .tables = i32_of(s->tables),
-                               .sel = i32_of(p->sel),
-                               .sel_n = i32_of(p->sel_n),
-                               .run_start = i32_of(p->run_start),
-                               .visible = i32_of(p->visible),
-                               .run_of = i32_of(s->run_of),
-                               .layer = layer,
-                               .h = hs->h,
-                               .hk = hs->hk,
-                               .hd = hs->hd,
-                               .n_runs = s->n_runs,
-                               .n_max = s->all.n_max,
-                               .scale = scale,
-                               .packed = s->all.n_dev != NULL};
+    struct attention_args a = attention_args_of(hs, out, qkv, s, layer, p, scale);
     if (c->high && a.hd <= HIGH_HEAD)
         return attention_high(c, &a);
     if (k->act == DTYPE_F32)

@@ -38,6 +38,10 @@ __device__ __forceinline__ float exp2_fast(float x)
     return y;
 }
 
+/* The arguments of an op of attention. */
+struct attention_args attention_args_of(const struct kern_heads *hs, struct dev_act *out, const struct dev_act *qkv,
+                                        const struct kern_step *s, int layer, const struct kern_place *p, float scale);
+
 int attention_f32(struct cuda_ctx *c, const struct attention_args *a);
 /* float32 in terms of f16, heads of HIGH_HEAD elements at most: levels mma and wgmma. */
 enum { HIGH_HEAD = 128 };

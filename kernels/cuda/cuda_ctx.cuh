@@ -157,6 +157,7 @@ void heads_cuda_init(struct kern_ops *o);
 void place_cuda_init(struct kern_ops *o);
 void rope_cuda_init(struct kern_ops *o);
 void attention_cuda_init(struct kern_ops *o);
+void attention_few_cuda_init(struct kern_ops *o);
 void logprobs_cuda_init(struct kern_ops *o);
 void replay_cuda_init(struct kern_ops *o);
 void replicate_cuda_init(struct kern_ops *o);

@@ -33,6 +33,15 @@ static int place_layers_entry(struct kern_ctx *k, const struct kern_step *s, con
     return r < 0 ? r : c->launchers.place_layers(k, s, layers, n, base, reserved, n_append, to, stride);
 }
 
+static int rope_attention_entry(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
+                                const struct dev_f32 *cos, const struct dev_f32 *sin, const struct kern_step *s, int layer,
+                                const struct kern_place *p, const struct dev_i32 *base, float scale)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = cuda_enter(c);
+    return r < 0 ? r : c->launchers.rope_attention(k, hs, out, qkv, cos, sin, s, layer, p, base, scale);
+}
+
 static int matmul_normed_entry(struct kern_ctx *k, struct dev_act *y, int col, int ldy, const struct kern_norm *norm,
                                const struct kern_matrix *w, struct rows n)
 {
@@ -75,6 +84,7 @@ static void fill_launchers(struct kern_ops *o)
     place_cuda_init(o);
     rope_cuda_init(o);
     attention_cuda_init(o);
+    attention_few_cuda_init(o);
     logprobs_cuda_init(o);
     replay_cuda_init(o);
     replicate_cuda_init(o);
@@ -92,6 +102,7 @@ void entry_cuda_init(struct cuda_ctx *c)
     c->ops.mamba_new = mamba_new_entry;
     c->ops.replay = replay_entry;
     c->ops.place_layers = place_layers_entry;
+    c->ops.rope_attention = rope_attention_entry;
     c->ops.matmul_normed = matmul_normed_entry;
     c->ops.matmul_f32_normed = matmul_f32_normed_entry;
     c->ops.matmul_swiglu_normed = matmul_swiglu_normed_entry;

@@ -307,23 +307,32 @@ bool tensor_map_fits(const void *p, size_t ld_bytes)
 
 /* ---- embed ---- */
 
-template <typename T> __global__ void embed_row(float *x, const T *table, int d, int ld, const int *ids, struct rows n)
+/* table: [v,d] */
+template <typename T>
+__global__ void embed_row(float *x, const T *table, int v, int d, int ld, const int *ids, const int *latest, struct rows n)
 {
     chain_enter();
     if (blockIdx.x >= rows_count(n))
         return;
-    size_t r = row_at(n, blockIdx.x), id = ids[r];
+    size_t r = row_at(n, blockIdx.x);
+    int id = ids[r];
+    if (id < 0) {
+        id = latest[-1 - id];
+        id = id < 0 || id >= v ? 0 : id;
+    }
+    const T *row = table + (size_t)id * ld;
     for (int j = threadIdx.x; j < d; j += 128)
-        x[r * d + j] = to_f32(table[id * ld + j]);
+        x[r * d + j] = to_f32(row[j]);
 }
 
-static int embed_cuda(struct kern_ctx *k, struct dev_f32 *x, const struct kern_matrix *table, const struct dev_i32 *ids, struct rows n)
+static int embed_cuda(struct kern_ctx *k, struct dev_f32 *x, const struct kern_matrix *table, const struct dev_i32 *ids,
+                      const struct dev_i32 *latest, struct rows n)
 {
     if (n.n_max == 0)
         return 0;
     return with_type(k->act, [&](auto t) {
-        chain_launch(ctx_of(k), embed_row<decltype(t)>, n.n_max, 128, 0, f32_of(x), (const decltype(t) *)table->data, table->k, table->ld,
-                     i32_of(ids), n);
+        chain_launch(ctx_of(k), embed_row<decltype(t)>, n.n_max, 128, 0, f32_of(x), (const decltype(t) *)table->data, table->n, table->k,
+                     table->ld, i32_of(ids), i32_of(latest), n);
         return launched(k, "embed");
     });
 }

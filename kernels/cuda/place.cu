@@ -276,8 +276,35 @@ static int place_cuda(struct kern_ctx *k, const struct kern_step *s, int layer, 
     return launched(k, "place");
 }
 
+/* A warp counts the rows that a run follows in one layer. first, n: [n_runs], and then n_before: [1] */
+__global__ void __launch_bounds__(THREADS) follow_runs(int *base, int n_layers, int n_runs, const int *first, const unsigned char *route)
+{
+    chain_enter();
+    const int *n = first + n_runs, *n_before = n + n_runs;
+    int at = blockIdx.x * WARPS + threadIdx.x / 32, i = at % n_runs, keys = 0;
+    if (at >= n_layers * n_runs || base[at] >= 0)
+        return;
+    const unsigned char *decided = route + (size_t)(at / n_runs) * *n_before + first[i];
+    for (int r = threadIdx.x % 32; r < n[i]; r += 32)
+        keys += decided[r] == DECISION_ATTEND;
+    keys = __reduce_add_sync(~0u, keys);
+    if (threadIdx.x % 32 == 0)
+        base[at] = -1 - base[at] + keys;
+}
+
+static int follow_cuda(struct kern_ctx *k, struct dev_i32 *base, int n_layers, int n_runs, const struct dev_i32 *after,
+                       const struct dev_u8 *route)
+{
+    int n = n_layers * n_runs;
+    if (n == 0)
+        return 0;
+    chain_launch(ctx_of(k), follow_runs, div_up(n, WARPS), THREADS, 0, i32_of(base), n_layers, n_runs, i32_of(after), u8_of(route));
+    return launched(k, "follow");
+}
+
 void place_cuda_init(struct kern_ops *o)
 {
+    o->follow = follow_cuda;
     o->place = place_cuda;
     o->place_layers = place_layers_cuda;
 }

@@ -1,5 +1,5 @@
 /* Rotates q in place, and rotated K and V into their KV slots. Four neighbouring elements of both halves of a head a thread. */
-#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/rope.cuh"
 
 enum { THREADS = 128 };
 
@@ -13,15 +13,8 @@ struct rope_args {
 /* dst[j..j+3] and dst[j+hd/2..] from src; dst may be src. */
 template <typename T> __device__ __forceinline__ void rotate4(T *dst, const T *src, const float *cos, const float *sin, int half)
 {
-    float a[4], b[4], c[4], s[4], lo[4], hi[4];
-    load4(a, src);
-    load4(b, src + half);
-    load4(c, cos);
-    load4(s, sin);
-    for (int i = 0; i < 4; i++) {
-        lo[i] = a[i] * c[i] - b[i] * s[i];
-        hi[i] = b[i] * c[i] + a[i] * s[i];
-    }
+    float lo[4], hi[4];
+    rotated4(lo, hi, src, cos, sin, half);
     store4(dst, lo);
     store4(dst + half, hi);
 }

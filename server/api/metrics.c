@@ -160,6 +160,10 @@ int metrics_write(struct metrics *m, const struct metrics_names *n, const struct
     metrics_one(p, "dtrnet_rows_cached_total", "counter", "Positions taken from the prefix tree instead.", (double)s->rows_cached);
     metrics_one(p, "dtrnet_rows_rescored_total", "counter", "Positions run again over cached K and V for their scores.",
                 (double)s->rows_rescored);
+    metrics_one(p, "dtrnet_rows_followed_total", "counter", "Positions computed whose launch did not wait for the token before.",
+                (double)s->rows_followed);
+    metrics_one(p, "dtrnet_rows_dropped_total", "counter",
+                "Positions launched so and not counted, as their sequences had ended, or made way for others.", (double)s->rows_dropped);
     metrics_one(p, "dtrnet_tokens_generated_total", "counter", "Tokens generated.", (double)s->tokens_generated);
     metrics_one(p, "dtrnet_tokens_scored_total", "counter", "Tokens scored.", (double)s->tokens_scored);
     write_layers(p, info, s);

@@ -79,3 +79,5 @@ double check_seconds(struct check *c, void (*fn)(void *arg), void *arg);
 /* Every op has its check in tests/kernels. */
 #define OP(name, kind, bits, args, ...) void check_##name(struct check *c);
 #include "kernels/op_list.h"
+/* Of the optional ops those that no other check sees to. */
+void check_rope_attention(struct check *c);

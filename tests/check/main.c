@@ -14,6 +14,7 @@ static const struct {
 } ops[] = {
 #define OP(name, kind, bits, args, ...) {#name, check_##name, bits},
 #include "kernels/op_list.h"
+    {"rope_attention", check_rope_attention, ITS_LEVEL},
 };
 enum { N_OPS = sizeof(ops) / sizeof(*ops) };
 

@@ -19,7 +19,7 @@
 
 #define N_SEQUENCES 24
 #define MAX_LEN 160
-#define MAX_NEW 4
+#define MAX_NEW 9
 #define TOP 20
 #define OPEN_GROUPS 12
 #define MAX_GROUP 6
@@ -41,6 +41,7 @@ static void die(const char *what, const char *why)
 }
 
 static const char *inference; /* of expert choice; NULL: the model's own */
+static int eos = -1;          /* a token at which some generations end */
 
 struct setting {
     const char *name;
@@ -69,7 +70,7 @@ static struct engine *open_engine(const char *dir, const char *dtype, const stru
                                .draw_rows = s->draws,
                                .expert_choice = inference,
                                .bos_id = -1,
-                               .eos_id = -1};
+                               .eos_id = eos};
     if (s->pool)
         o.kv_cache_bytes = (size_t)s->pool * (size_t)like->config->n_layers * (like->kv_row_bytes + sizeof(int));
     struct engine *e;
@@ -97,6 +98,7 @@ struct reference {
     struct continuation {
         bool known;
         int n_new;
+        enum finish_reason finish;
         int32_t tokens[MAX_NEW];
         float lp[MAX_NEW];
     } after[MAX_LEN + 1][2]; /* by prompt length; greedy, sampled */
@@ -183,10 +185,31 @@ static const struct continuation *continuation_of(struct engine *ref, int seq, i
     const struct eval_result *res = run_alone(ref, &q, &t);
     c->known = true;
     c->n_new = res->n_new;
+    c->finish = res->finish;
     memcpy(c->tokens, res->new_tokens, (size_t)c->n_new * 4);
     memcpy(c->lp, res->new_logprobs, (size_t)c->n_new * 4);
     engine_ticket_free(t);
     return c;
+}
+
+/* A token that greedy generations come to, but not as their first: what most of some sequences have as their third. */
+static int32_t choose_eos(struct engine *e)
+{
+    int32_t third[N_SEQUENCES];
+    int best = 0, most = 0;
+    for (int i = 0; i < N_SEQUENCES; i++)
+        third[i] = continuation_of(e, i, refs[i].n, false)->tokens[2];
+    for (int i = 0; i < N_SEQUENCES; i++) {
+        int n = 0;
+        for (int j = 0; j < N_SEQUENCES; j++)
+            n += third[j] == third[i];
+        if (n > most) {
+            most = n;
+            best = i;
+        }
+        refs[i].after[refs[i].n][0].known = false;
+    }
+    return third[best];
 }
 
 /* ---- traffic ------------------------------------------------------------------------------------------------------- */
@@ -196,7 +219,7 @@ struct group {
     int seq[MAX_GROUP], n;
 };
 
-static uint64_t n_checked, n_cancelled, n_cached_rows;
+static uint64_t n_checked, n_cancelled, n_cached_rows, n_eos;
 
 static void fail(const struct group *g, int i, const char *what, int at, double got, double want)
 {
@@ -265,6 +288,11 @@ static void check_group(struct group *g, struct engine *ref, int n_layers)
             int n = c->n_new < q->max_new ? c->n_new : q->max_new;
             if (res->n_new != n)
                 fail(g, i, "count of generated tokens", 0, res->n_new, n);
+            if (res->finish != (n == c->n_new ? c->finish : FINISH_LENGTH))
+                fail(g, i, "end of the generation", 0, res->finish, c->finish);
+            n_eos += res->finish == FINISH_EOS;
+            if (res->n_rows != q->n_tokens + n - 1 || res->rows_computed + res->rows_cached < res->n_rows)
+                fail(g, i, "count of rows", 0, res->n_rows, q->n_tokens + n - 1);
             for (int j = 0; j < n; j++)
                 if (res->new_tokens[j] != c->tokens[j] || memcmp(&res->new_logprobs[j], &c->lp[j], 4))
                     fail(g, i, "generated token", j, res->new_tokens[j], c->tokens[j]);
@@ -393,9 +421,13 @@ int main(int argc, char **argv)
     int vocab = engine_info(ref)->config->vocab;
     top_max = vocab < TOP ? vocab : TOP;
     make_tokens(vocab);
+    eos = choose_eos(ref);
+    engine_close(ref);
+    ref = open_engine(argv[1], argv[2], &alone, NULL);
     for (int i = 0; i < N_SEQUENCES; i++)
         make_reference(ref, &refs[i]);
-    uint64_t overlapped = 0;
+    uint64_t overlapped = 0, followed = 0;
+    bool follows = false;
     int n_settings = 0;
     for (size_t i = 0; i < N_ENGINES; i++)
         n_settings += can_run(&engines[i], engine_info(ref)->config);
@@ -416,18 +448,25 @@ int main(int argc, char **argv)
             check_devices(e, &engines[i]);
         late_fail_at(0);
         printf("%s: %" PRIu64 " requests equal, %" PRIu64 " rows from the cache, %" PRIu64 " run again, %" PRIu64
-               " tokens evicted, %" PRIu64 " of %" PRIu64 " steps overlapped\n",
+               " tokens evicted, %" PRIu64 " of %" PRIu64 " steps overlapped, %" PRIu64 " rows followed, %" PRIu64 " dropped, %" PRIu64
+               " preempted\n",
                engines[i].name, n_checked - before, n_cached_rows - cached, st.rows_rescored, st.evicted_tokens, st.steps_overlapped,
-               st.steps);
+               st.steps, st.rows_followed, st.rows_dropped, st.preemptions);
         if (st.steps_overlapped && engines[i].in_flight == 1)
             die("steps in flight", "two where one was asked for");
         overlapped += st.steps_overlapped;
+        followed += st.rows_followed;
+        follows |= engines[i].in_flight > 1 && !engines[i].ranks;
+        if (st.rows_followed && (engines[i].in_flight == 1 || engines[i].ranks))
+            die("following", "rows that followed where none can");
         check_empty(e);
         engine_close(e);
     }
-    printf("%" PRIu64 " cancelled\n", n_cancelled);
+    printf("%" PRIu64 " cancelled, %" PRIu64 " ended at token %d\n", n_cancelled, n_eos, eos);
     if (!overlapped && !getenv("DTRNET_TEST_ONLY"))
         die("steps in flight", "never two");
+    if (follows && !followed && n_requests >= 100 && strcmp(inference ? inference : "", "exact"))
+        die("following", "no row followed another");
     engine_close(ref);
     for (int i = 0; i < N_SEQUENCES; i++)
         free_reference(&refs[i]);

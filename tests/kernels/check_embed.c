@@ -1,36 +1,57 @@
+/* embed, with ids and with places in the tokens that the device chose. */
 #include "tests/check/harness.h"
+
+enum { IDS, X, ARRAYS };
 
 struct arg {
     int v, d;
     void *table; /* host, of `type` */
     enum dtype type;
     struct kern_matrix *w;
+    const int *chosen; /* [n] host: what `latest` holds; NULL: no id is negative */
+    struct dev_i32 *latest;
 };
 
 static int run(const struct check *c, const void *arg, void *const *dev, struct rows rows)
 {
     const struct arg *a = arg;
-    return c->k->ops->embed(c->k, dev[1], a->w, dev[0], rows);
+    return c->k->ops->embed(c->k, dev[X], a->w, dev[IDS], a->latest, rows);
 }
 
 static void want(const struct check *c, const void *arg, int r, const void *const *in, double *const *out)
 {
     const struct arg *a = arg;
-    size_t row = *(const int *)in[0];
+    int id = *(const int *)in[IDS];
+    if (id < 0)
+        id = a->chosen[-1 - id] < 0 || a->chosen[-1 - id] >= a->v ? 0 : a->chosen[-1 - id];
+    size_t row = (size_t)id;
     for (int i = 0; i < a->d; i++) {
         float v;
         dtype_to_f32(&v, (const char *)a->table + (row * a->d + i) * dtype_size(a->type), a->type, 1);
         uint32_t rounded;
         dtype_from_f32(&rounded, c->act, &v, 1);
         dtype_to_f32(&v, &rounded, c->act, 1);
-        out[1][i] = v;
+        out[X][i] = v;
     }
+}
+
+/* Half of the ids name one of n tokens, some of which are none. Returns these. */
+static int *choose(struct check *c, int n, int v, int *ids)
+{
+    int *chosen = check_fill(c, CHECK_I32, n, -2, v + 1);
+    for (int i = 0; i < n; i++)
+        if (check_int(c, 0, 1))
+            ids[i] = -1 - check_int(c, 0, n - 1);
+    return chosen;
 }
 
 /* random: the backend makes the values. */
 static void one(struct check *c, int n, int v, int d, enum dtype type, bool random)
 {
-    struct arg a = {.v = v, .d = d, .type = type, .table = malloc((size_t)v * d * dtype_size(type))};
+    int *ids = check_fill(c, CHECK_I32, n, 0, v - 1), *chosen = check_int(c, 0, 1) ? choose(c, n, v, ids) : NULL;
+    struct arg a = {.v = v, .d = d, .type = type, .table = malloc((size_t)v * d * dtype_size(type)), .chosen = chosen};
+    if (chosen)
+        a.latest = check_up(c, chosen, sizeof(int) * n);
     const struct random_values made = {.stream = 7, .first = 3, .std = 0.5};
     float *values = check_floats(c, (size_t)v * d, -1, 1);
     struct err err = {0};
@@ -43,12 +64,15 @@ static void one(struct check *c, int n, int v, int d, enum dtype type, bool rand
     if (c->k->ops->matrix_new(c->k, MATRIX_EMBED, &part, 1, d, &a.w, &err) < 0)
         check_fail(c, what, "%s", err.text);
     struct check_array arrays[] = {
-        {.name = "ids", .use = CHECK_IN, .type = CHECK_I32, .cols = 1, .host = check_fill(c, CHECK_I32, n, 0, v - 1)},
-        {.name = "x", .use = CHECK_OUT, .type = CHECK_F32, .cols = d, .host = check_floats(c, (size_t)n * d, -1, 1)},
+        [IDS] = {.name = "ids", .use = CHECK_IN, .type = CHECK_I32, .cols = 1, .host = ids},
+        [X] = {.name = "x", .use = CHECK_OUT, .type = CHECK_F32, .cols = d, .host = check_floats(c, (size_t)n * d, -1, 1)},
     };
     if (a.w)
-        check_rows(c, &(struct check_op){.what = what, .arrays = arrays, .n_arrays = 2, .n = n, .run = run, .want = want, .arg = &a});
-    check_arrays_done(arrays, 2);
+        check_rows(c, &(struct check_op){.what = what, .arrays = arrays, .n_arrays = ARRAYS, .n = n, .run = run, .want = want, .arg = &a});
+    check_arrays_done(arrays, ARRAYS);
+    if (chosen)
+        check_drop(c, a.latest);
+    free(chosen);
     c->k->ops->matrix_free(c->k, a.w);
     free(values);
     free(a.table);

@@ -183,7 +183,7 @@ static int issue(void *arg)
     const struct route_mlp mlp = {w->router, w->norm, w->norm, D, w->hid};
     const struct kern_scores scores = {w->ids, w->target_lp, 1, w->top_id, w->top_lp, w->bad, w->lse};
     int r = 0;
-    if (TRY(o->embed(k, w->x, w->embed, w->ids, all)) || TRY(o->route_mlp(k, &to, &mlp, w->x, all)) ||
+    if (TRY(o->embed(k, w->x, w->embed, w->ids, NULL, all)) || TRY(o->route_mlp(k, &to, &mlp, w->x, all)) ||
         TRY(o->place(k, &s, 0, w->route, true, w->base, w->reserved, &w->place)) ||
         TRY(o->rmsnorm(k, w->xn, NULL, w->x, w->norm, all, D, 1e-5f)) || TRY(o->matmul(k, w->attn, 0, WIDTH, w->xn, D, w->qkv, all)) ||
         TRY(o->rope_store(k, &hs, w->attn, w->cos, w->cos, &s, w->place.slot, some)) ||

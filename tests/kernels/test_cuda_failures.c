@@ -132,7 +132,7 @@ static int run(struct work *w, struct err *err)
     const struct route_out to = {decisions, y, dev_f32_at(y, N), DECISION_LINEAR, DECISION_ATTEND};
     const struct route_mlp mlp = {w->accurate, norm, norm, D, y};
     if ((r = w->b->upload(w->k, DEV_BYTES(norm), host, sizeof(host))) < 0 ||
-        (r = w->b->upload(w->k, DEV_BYTES(ids), host, N * sizeof(int))) < 0 || (r = o->embed(w->k, x, w->w, ids, all)) < 0 ||
+        (r = w->b->upload(w->k, DEV_BYTES(ids), host, N * sizeof(int))) < 0 || (r = o->embed(w->k, x, w->w, ids, NULL, all)) < 0 ||
         (r = o->rmsnorm(w->k, act, NULL, x, norm, all, D, 1e-5f)) < 0 || (r = o->matmul_f32(w->k, y, act, w->w, all)) < 0 ||
         (r = o->matmul_residual(w->k, x, act, D, w->w, NULL, all)) < 0 || (r = o->matmul_accurate(w->k, y, x, w->accurate, all)) < 0 ||
         (r = o->route_mlp(w->k, &to, &mlp, x, all)) < 0 || (r = o->gather_rows(w->k, y, x, D, all)) < 0 ||

@@ -34,6 +34,58 @@ static int refuse(struct err *err)
 }
 
 /* ---- the step on the device ------------------------------------------------------------------------------------- */
+/* The run of the step before whose last row run i of `s` follows, whose token is that row's best one; NULL: there is none, a breach. That step must be in
+ * flight yet, since its buffers are the device's own. */
+static const struct kern_run *run_before(struct fake_executor *x, const struct step_rows *s, const struct step_rows *before, int i)
+{
+    int row = s->after[i], at = -1 - s->ids[s->runs[i].row0];
+    if (!require(x, x->face.limits.follows && before, "a run follows no step", i) ||
+        !require(x, row < before->n_rows && s->n_before == before->n_rows, "a run follows no row", row) ||
+        !require(x, at >= 0 && at < before->n_want * before->top_k && at % before->top_k == 0, "a run's token is none", at))
+        return NULL;
+    const struct kern_run *run = &before->runs[before->run_of[row]];
+    bool whole = run->row0 == row && s->n_after[i] == (run->append ? run->n : 0);
+    if (!require(x, whole && before->want_row[at / before->top_k] == run->row0 + run->n - 1, "a run follows a part of one", row))
+        return NULL;
+    return run;
+}
+
+static bool follow_run(struct fake_executor *x, const struct step_rows *s, const struct fake_flight *before, int i)
+{
+    const struct kern_run *run = run_before(x, s, before->rows, i);
+    if (!run)
+        return false;
+    x->ids[s->runs[i].row0] = before->hidden.top_id[-1 - s->ids[s->runs[i].row0]];
+    for (int l = 0; l < s->n_layers; l++) {
+        int *base = &x->base[(size_t)l * (size_t)s->max_rows + (size_t)i];
+        const struct route_layer *layer = &x->face.limits.layers[l];
+        bool told = *base < 0;
+        require(x, told == (run->append && layer->routed && !layer->keep_all), "a key count that the host knows, or cannot know", *base);
+        *base = told ? -1 - *base : *base;
+        for (int r = run->row0; r < run->row0 + run->n && told; r++)
+            *base += before->hidden.route[l * s->n_before + r] == DECISION_ATTEND;
+    }
+    x->n_followed++;
+    return true;
+}
+
+/* The step with its ids and key counts as the device makes them; what it returns is valid until the next launch. False: a breach. */
+static bool make_rows(struct fake_executor *x, const struct step_rows *s, struct step_rows *ret)
+{
+    bool ok = true;
+    int n = 0;
+    memcpy(x->ids, s->ids, (size_t)s->n_rows * sizeof(int));
+    memcpy(x->base, s->base, (size_t)s->n_layers * (size_t)s->max_rows * sizeof(int));
+    *ret = *s;
+    ret->ids = x->ids;
+    ret->base = x->base;
+    for (int i = 0; i < s->n_runs && ok; i++) {
+        n += s->after[i] >= 0;
+        ok = s->after[i] < 0 || follow_run(x, s, &x->flights[x->latest], i);
+    }
+    return ok && require(x, n == s->n_follow, "the runs that follow are miscounted", n);
+}
+
 /* The contexts of a run's rows. The states after the run, and the copies, go to their slots. */
 static void run_contexts(struct fake_executor *x, const struct step_rows *s, const struct kern_run *r)
 {
@@ -155,16 +207,20 @@ static int launch(struct executor *face, int id, struct step_rows *rows, struct 
     const char *problem = rows_check(rows, &face->limits);
     if (!require(x, !problem, problem, rows->n_rows))
         return err_set(err, ERR_INTERNAL, "%s", problem);
+    struct step_rows own;
+    if (!make_rows(x, rows, &own))
+        return err_set(err, ERR_INTERNAL, "a run follows what is not there");
     memset(f->told.block, POISON, x->results_bytes);
     memset(f->hidden.block, POISON, x->results_bytes);
-    for (int i = 0; i < rows->n_runs; i++)
-        run_contexts(x, rows, &rows->runs[i]);
-    place_keys(x, rows);
-    route_rows(x, rows, &f->hidden);
-    if (rows->want_probs)
-        compare_rows(x, rows, &f->hidden);
-    for (int i = 0; i < rows->n_want; i++)
-        predict(x, rows, &f->hidden, i);
+    for (int i = 0; i < own.n_runs; i++)
+        run_contexts(x, &own, &own.runs[i]);
+    place_keys(x, &own);
+    route_rows(x, &own, &f->hidden);
+    if (own.want_probs)
+        compare_rows(x, &own, &f->hidden);
+    for (int i = 0; i < own.n_want; i++)
+        predict(x, &own, &f->hidden, i);
+    x->latest = id;
     f->rows = rows;
     f->rows_hash = rows_check_hash(rows);
     f->number = ++x->n_launched;
@@ -301,9 +357,11 @@ static bool allocate(struct fake_executor *x)
     x->keys = malloc(keys);
     x->tables = malloc(entries);
     x->states = malloc(states);
+    x->ids = malloc(rows * sizeof(*x->ids));
+    x->base = malloc(FAKE_LAYERS * rows * sizeof(*x->base));
     x->visible = malloc(FAKE_LAYERS * rows * sizeof(*x->visible));
     x->contexts = malloc(rows * sizeof(*x->contexts));
-    bool ok = x->keys && x->tables && x->visible && x->states && x->contexts;
+    bool ok = x->keys && x->tables && x->ids && x->base && x->visible && x->states && x->contexts;
     for (int i = 0; ok && i < l->max_steps; i++)
         ok = results_init(&x->flights[i].hidden, rows, x->results_bytes) && results_init(&x->flights[i].told, rows, x->results_bytes);
     if (!ok)
@@ -348,6 +406,8 @@ void fake_executor_close(struct fake_executor *x)
     }
     free(x->keys);
     free(x->tables);
+    free(x->ids);
+    free(x->base);
     free(x->visible);
     free(x->states);
     free(x->contexts);

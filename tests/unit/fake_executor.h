@@ -40,6 +40,7 @@ struct fake_executor {
     struct fake_key *keys; /* [n_kv_slots] */
     int *tables;           /* [n_table_entries] */
     uint64_t *states;      /* [n_state_slots] */
+    int *ids, *base;       /* [max_rows], [n_layers, max_rows] of the step, those of runs that follow made */
     int *visible;          /* [n_layers, max_rows] keys that a row of the step sees */
     uint64_t *contexts;    /* [max_rows] of the step's rows */
     struct fake_flight flights[EXECUTOR_STEPS_MAX];
@@ -49,9 +50,10 @@ struct fake_executor {
     bool holds_draws;                       /* the worker cannot draw tokens itself: fake_executor_draw does */
     void (*wake)(void *arg);
     void *wake_arg;
-    uint64_t n_launched, n_waited;
-    int n_calls; /* launch, wait and write_table */
-    int fail_at; /* the call from which on all fail, counted from 1; 0: none */
+    uint64_t n_launched, n_waited, n_followed; /* steps; rows that followed */
+    int latest;                                /* the step launched last */
+    int n_calls;                               /* launch, wait and write_table */
+    int fail_at;                               /* the call from which on all fail, counted from 1; 0: none */
     int n_drops, n_breaches;
 };
 

@@ -76,7 +76,7 @@ bool rig_compute(struct rig *r)
     bool ok = CHECK_INT(r->env.x->ops->launch(r->env.x, 0, rows, &err), 0) &&
               CHECK_INT(r->env.x->ops->wait(r->env.x, 0, &r->step.results, &err), 0);
     for (int i = 0; i < rows->n_runs; i++)
-        r->step.runs[i].seq->in_flight = false;
+        r->step.runs[i].seq->n_flights = 0;
     return ok;
 }
 

@@ -13,6 +13,11 @@ static const char *check_run(const struct step_rows *s, const struct executor_li
         return "a run passes the end of its tables";
     if (l->whole_prompts && (r->select != (s->pos[row0] == 0) || !r->append))
         return "a prompt is not selected from as a whole";
+    if (s->after[i] >= 0 && (r->n != 1 || !r->append || r->select || s->ids[row0] >= 0))
+        return "a run that follows is no such row";
+    for (int j = 0; j < r->n; j++)
+        if (s->ids[row0 + j] < 0 && s->after[i] < 0)
+            return "a token is not known";
     for (int j = 0; j < r->n; j++)
         if (s->run_of[row0 + j] != i || s->pos[row0 + j] != s->pos[row0] + j)
             return "a row is not its run's";
@@ -111,11 +116,13 @@ static uint64_t hash_words(uint64_t h, const int *words, size_t n)
 uint64_t rows_check_hash(const struct step_rows *s)
 {
     size_t n = (size_t)s->n_rows, want = (size_t)s->n_want;
-    const int counts[] = {s->n_rows, s->n_runs, s->n_append, s->n_want, s->top_k};
+    const int counts[] = {s->n_rows, s->n_runs, s->n_append, s->n_want, s->n_follow, s->n_before, s->top_k};
     uint64_t h = hash_words(0xcbf29ce484222325u, counts, sizeof(counts) / sizeof(counts[0]));
     h = hash_words(h, s->ids, n);
     h = hash_words(h, s->pos, n);
     h = hash_words(h, s->run_of, n);
+    h = hash_words(h, s->after, (size_t)s->n_runs);
+    h = hash_words(h, s->n_after, (size_t)s->n_runs);
     for (int i = 0; i < s->n_runs; i++) {
         const struct kern_run *r = &s->runs[i];
         h = hash_words(h, (const int[]){r->row0, r->n, r->append, r->table_cap, (int)r->table_off, r->state_in, r->state_out, r->select},

@@ -144,11 +144,11 @@ static void test_long_ones_are_passed(void)
     CHECK_INT(policy_promised(&policy), (39 + 4 + 7) * FAKE_LAYERS);
     round = policy_admit(&policy, &rig.env, 0);
     CHECK_INT(round.started, 0);
-    seqs[0].in_flight = true; /* the long one's next step is launched: its rows are not due */
+    seqs[0].n_flights = 1; /* the long one's next step is launched: its rows are not due */
     policy_admit(&policy, &rig.env, 0);
     check_list(running(), (const int[]){0, 2, 4, 1}, 4); /* now that fills the step */
     check_list(ready(), (const int[]){3, 5}, 2);
-    seqs[0].in_flight = false;
+    seqs[0].n_flights = 0;
     close_policy(6);
 }
 
@@ -456,7 +456,7 @@ static void test_no_rows_due(void)
     open_divided(8);
     for (int i = 0; i < 4; i++)
         run_with(i, 3, false);
-    seqs[0].in_flight = true;
+    seqs[0].n_flights = 1;
     seqs[1].done = true;
     seqs[2].n_kv = 3;
     CHECK_INT(policy_divide(&policy), 1);
@@ -481,7 +481,7 @@ static void test_more_to_come(void)
         open_divided(8);
         run_with(0, 6, cases[c].generating);
         reqs[0].max_new = cases[c].max_new;
-        seqs[0].in_flight = cases[c].in_flight;
+        seqs[0].n_flights = cases[c].in_flight;
         seqs[0].n_appending = cases[c].appending;
         seqs[0].n_rerun_left = cases[c].reruns;
         if (!CHECK_INT(policy_more_to_come(&policy), cases[c].more))
@@ -490,6 +490,43 @@ static void test_more_to_come(void)
         seqs[1] = (struct sequence){.req = &reqs[1]};
         arrive(&seqs[1], 2); /* who waits may be admitted then */
         CHECK(policy_more_to_come(&policy));
+        policy_done(&policy);
+    }
+}
+
+/* Rows that follow wait for what waits for others' rows, not for what waits for room, and for nobody who could come with them but cannot yet. */
+static void test_more_to_follow(void)
+{
+    static const struct {
+        const char *what;
+        bool waiting, blocked;
+        int other; /* a second sequence in flight: 0: none; 1: it follows as well; 2: it cannot; 3: it has no room; 4: its last token comes */
+        bool more;
+    } cases[] = {
+        {"one that follows", false, false, 0, false}, {"two", false, false, 1, false},
+        {"one that cannot", false, false, 2, true},   {"one without room", false, false, 3, true},
+        {"one that ends", false, false, 4, false},    {"one waits for room", true, false, 0, false},
+        {"one waits for rows", true, true, 0, true},
+    };
+    static struct step step;
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        open_divided(8);
+        for (int i = 0; i <= (cases[c].other > 0); i++) {
+            run_with(i, 6, true);
+            reqs[i].max_new = 9;
+            seqs[i].n_flights = seqs[i].n_appending = 1;
+            seqs[i].flight = i && cases[c].other == 2 ? NULL : &step;
+            seqs[i].promised = (i && cases[c].other == 3 ? 1 : 2) * FAKE_LAYERS;
+        }
+        if (cases[c].other == 4)
+            reqs[1].max_new = seqs[1].n_new + 1;
+        if (cases[c].waiting) {
+            seqs[2] = (struct sequence){.req = &reqs[2]};
+            arrive(&seqs[2], 3);
+        }
+        policy.blocked = cases[c].blocked;
+        if (!CHECK_INT(policy_more_to_come(&policy), cases[c].more))
+            fprintf(stderr, "  in case \"%s\"\n", cases[c].what);
         policy_done(&policy);
     }
 }
@@ -509,5 +546,6 @@ int main(void)
     test_whole_prompts();
     test_no_rows_due();
     test_more_to_come();
+    test_more_to_follow();
     return check_result();
 }

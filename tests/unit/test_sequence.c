@@ -83,7 +83,7 @@ static void test_reruns_are_packed(void)
     CHECK_INT(rig_admit(&rig, &s, 0), ADMIT_DONE);
     CHECK_INT(sequence_due(&s), 8); /* rows 1 .. 5 and 8 .. 10 */
     rig_pack(&rig, &s, 4);
-    CHECK(s.in_flight && sequence_goes_on(&s));
+    CHECK(s.n_flights && sequence_goes_on(&s));
     CHECK_INT(sequence_due(&s), 0);
     rig_run(&rig);
     rig_pack(&rig, &s, 4);

@@ -27,6 +27,14 @@ static const struct worker_setting settings[] = {
     {"two steps of 24 rows, no cache, preempting", 24, 2, 4 * LONGEST, 0, false, false, 1 << 20, true},
     {"router states, few places, evicting and preempting", 19, 2, LONGEST + 120, 9, true, false, 1 << 20, true},
     {"whole prompts and router states, preempting", 64, 2, 6 * LONGEST, 9, true, true, 1 << 20, true},
+    {"following, two steps of 40 rows", 40, 2, 20 * LONGEST, 0, true, false, 1 << 20, .follows = true},
+    {"following, two steps of 19 rows, evicting", 19, 2, LONGEST + 120, 0, true, false, 1 << 20, .follows = true},
+    {"following, two steps of 24 rows, no cache", 24, 2, 4 * LONGEST, 0, false, false, 1 << 20, .follows = true},
+    {"following, two steps of 3 rows, just room for one sequence", 3, 2, LONGEST, 0, true, false, 1 << 20, .follows = true},
+    {"following, router states, two steps of 40 rows", 40, 2, 20 * LONGEST, 400, true, false, 1 << 20, .follows = true},
+    {"following, router states, few places, evicting", 19, 2, LONGEST + 120, 9, true, false, 1 << 20, .follows = true},
+    {"following, two steps of 40 rows, preempting", 40, 2, 20 * LONGEST, 0, true, false, 1 << 20, true, .follows = true},
+    {"following, router states, few places, evicting and preempting", 19, 2, LONGEST + 120, 9, true, false, 1 << 20, true, .follows = true},
 };
 
 /* ---- traffic --------------------------------------------------------------------------------------------------------- */
@@ -37,6 +45,8 @@ static void check_happened(const struct worker_rig *r, const struct worker_setti
     CHECK(s->max_steps > 1 || !c->steps_overlapped);
     CHECK((s->prefix_cache && !s->whole_prompts) || (!c->rows_cached && !c->rows_rescored));
     CHECK(s->n_state_slots || !c->states_held);
+    CHECK(s->follows ? c->rows_followed > 40 && c->rows_dropped > 5 : !c->rows_followed && !c->rows_dropped);
+    CHECK_INT(r->x[0]->n_followed, c->rows_followed + c->rows_dropped);
     all->steps_overlapped += c->steps_overlapped;
     all->rows_cached += c->rows_cached;
     all->rows_rescored += c->rows_rescored;
@@ -73,6 +83,7 @@ static void test_traffic(uint64_t seed)
 static const struct worker_setting small[] = {
     {"one step in flight", 16, 1, 2 * LONGEST, 0, true, false, 1 << 20},
     {"two steps in flight, router states", 16, 2, 2 * LONGEST, 12, true, false, 1 << 20},
+    {"two steps in flight, following, router states", 16, 2, 2 * LONGEST, 12, true, false, 1 << 20, .follows = true},
 };
 
 /* A bit of traffic; once the device is lost, the queue takes nothing. */
@@ -132,7 +143,7 @@ static void test_no_memory(uint64_t seed)
     for (; reached && check_failures == before; n++) {
         struct worker_rig r;
         traffic_seed(seed);
-        if (!worker_rig_open(&r, &small[n % 2]))
+        if (!worker_rig_open(&r, &small[n % 3]))
             return;
         r.may_fail = ERR_NOMEM;
         for (int j = 0; j < 4; j++)

@@ -5,6 +5,7 @@
 enum { SEQUENCES = 24 };
 
 static uint64_t state;
+static bool generates;
 static struct {
     int32_t tokens[TRAFFIC_LEN];
     int n;
@@ -22,6 +23,7 @@ int traffic_random(int n) /* splitmix64 */
 void traffic_seed(uint64_t seed)
 {
     state = seed;
+    generates = false;
     for (int i = 0; i < SEQUENCES; i++) {
         int n = sequences[i].n = 2 + traffic_random(TRAFFIC_LEN - 1);
         for (int t = 0; t < n; t++)
@@ -34,17 +36,22 @@ void traffic_seed(uint64_t seed)
     }
 }
 
+void traffic_generates(void)
+{
+    generates = true;
+}
+
 struct eval_request traffic_request(struct expect_watch *w)
 {
     static const int tops[] = {0, 1, 1, 5, ENGINE_TOP_K_MAX};
     int seq = traffic_random(SEQUENCES), n = 1 + traffic_random(sequences[seq].n);
     int begins[] = {1, n, 1 + traffic_random(n)};
-    bool sampled = !traffic_random(3);
+    bool sampled = !traffic_random(generates ? 12 : 3);
     struct eval_request q = {.tokens = sequences[seq].tokens,
                              .n_tokens = n,
                              .score_begin = begins[traffic_random(3)],
                              .top_k = tops[traffic_random(5)],
-                             .max_new = traffic_random(2) ? 0 : 1 + traffic_random(TRAFFIC_NEW),
+                             .max_new = traffic_random(generates ? 6 : 2) == 0 ? 0 : 1 + traffic_random(generates ? TRAFFIC_NEW : 5),
                              .temperature = sampled ? 0.5f : 0,
                              .top_p = 1,
                              .seed = (uint64_t)traffic_random(3),

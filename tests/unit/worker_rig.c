@@ -102,24 +102,42 @@ void worker_rig_check(struct worker_rig *r, int j)
 }
 
 /* ---- turns ----------------------------------------------------------------------------------------------------------- */
-/* Every slot is free, in the tree, or taken by a step in flight or, of router states, by a running sequence. */
+/* KV slots that steps in flight have taken for a sequence. */
+static int64_t slots_of(const struct worker *w, const struct sequence *q)
+{
+    int64_t n = 0;
+    for (int i = 0; i < w->x->limits.max_steps; i++) {
+        const struct step *s = &w->steps[i];
+        for (int j = 0; s->number && j < s->rows.n_runs; j++)
+            n += s->runs[j].seq == q && s->rows.runs[j].append ? s->rows.runs[j].n * w->policy.layers : 0;
+    }
+    return n;
+}
+
+/* Every slot is free, in the tree, or taken by a step in flight or, of router states, by a running sequence. What is promised is there. */
 static void check_slots(const struct worker *w)
 {
     int in_flight = 0, states = 0;
+    int64_t owned = 0;
     for (int i = 0; i < w->x->limits.max_steps; i++) {
         in_flight += w->steps[i].number ? step_rows_slots(&w->steps[i].rows) : 0;
         states += w->steps[i].number ? w->steps[i].rows.n_saves : 0;
     }
-    for (const struct sequence *q = policy_next(&w->policy, NULL); q; q = policy_next(&w->policy, (struct sequence *)(uintptr_t)q))
+    for (const struct sequence *q = policy_next(&w->policy, NULL); q; q = policy_next(&w->policy, (struct sequence *)(uintptr_t)q)) {
+        int64_t taken = slots_of(w, q);
+        CHECK(q->promised >= taken);
+        owned += taken;
         states += q->state_slot >= 0;
+    }
+    CHECK(policy_promised(&w->policy) - owned <= tree_available(&w->tree));
     CHECK_INT(w->kv.n_free + w->tree.held_slots + in_flight, w->kv.n);
     CHECK_INT(w->states.n_free + w->tree.n_states + states, w->states.n);
     CHECK(w->tree.pinned_slots <= w->tree.held_slots);
     CHECK(w->policy.n_running || w->tree.bytes <= w->tree.max_bytes);
 }
 
-/* A sequence that has a token more than when it made way last, or by chance. */
-static struct sequence *find_victim(struct worker *worker)
+/* A sequence that has `tokens` more than when it made way last, or by chance. */
+static struct sequence *find_victim(struct worker *worker, int tokens)
 {
     struct policy *p = &worker->policy;
     for (struct sequence *s = policy_next(p, NULL); s; s = policy_next(p, s)) {
@@ -127,16 +145,16 @@ static struct sequence *find_victim(struct worker *worker)
         bool may = s->where == SEQUENCE_RUNNING && !sequence_away(s) && !s->done && s < s->ticket->seqs + s->ticket->n;
         if (!may || (s->n_new < w->n_preempted && traffic_random(40)))
             continue;
-        w->n_preempted = s->n_new + 1;
+        w->n_preempted = s->n_new + tokens;
         return s;
     }
     return NULL;
 }
 
-static void preempt(struct worker *w)
+static void preempt(struct worker *w, int tokens)
 {
     struct sequence *s;
-    while ((s = find_victim(w)))
+    while ((s = find_victim(w, tokens)))
         policy_preempt(&w->policy, &w->env, s);
 }
 
@@ -154,7 +172,7 @@ static bool turn(struct worker_rig *r, struct worker *w)
     r->x[w->device]->holds_draws = r->holds || traffic_random(2);
     CHECK(worker_turn(w));
     if (r->preempts)
-        preempt(w);
+        preempt(w, r->follows ? 1 + traffic_random(4) : 1);
     check_slots(w);
     return true;
 }
@@ -228,11 +246,14 @@ static bool open_device(struct worker_rig *r, int i, const struct worker_setting
                                      .n_kv_slots = s->n_kv_slots,
                                      .n_table_entries = s->n_kv_slots,
                                      .n_state_slots = s->n_state_slots,
+                                     .follows = s->follows,
                                      .whole_prompts = s->whole_prompts,
                                      .max_positions = TRAFFIC_LEN + TRAFFIC_NEW};
     r->x[i] = fake_executor_open(&limits);
     if (!CHECK(r->x[i]) || !CHECK_INT(worker_init(&r->workers[i], &r->x[i]->face, &r->queue, &o, &err), 0))
         return false;
+    if (s->follows) /* generations are short as well */
+        r->workers[i].policy.ahead = 2;
     if (s->n_state_slots) { /* sequences here are short: copies must lie closer than they do in earnest */
         CHECK_INT(r->workers[i].env.state_every, WORKER_STATE_EVERY);
         r->workers[i].env.state_every = 7;
@@ -243,7 +264,9 @@ static bool open_device(struct worker_rig *r, int i, const struct worker_setting
 bool worker_rig_open(struct worker_rig *r, const struct worker_setting *s)
 {
     struct err err;
-    *r = (struct worker_rig){.n_devices = s->n_devices ? s->n_devices : 1, .preempts = s->preempts};
+    *r = (struct worker_rig){.n_devices = s->n_devices ? s->n_devices : 1, .preempts = s->preempts, .follows = s->follows};
+    if (s->follows)
+        traffic_generates();
     queue_init(&r->queue, r->n_devices, WORKER_RIG_JOBS * WORKER_RIG_GROUP);
     for (int i = 0; i < r->n_devices; i++)
         if (!open_device(r, i, s))
