@@ -1,7 +1,8 @@
 /* check_kernels [--backend cpu|cuda] [--level L (of the CPU, or of CUDA)] [--matmul panel|scalar] [--dtype f32|bf16|f16] [--precision highest|high] [--threads N] [--seed N]
- *               [--bench] [op ...]
+ *               [--once] [--bench] [op ...]
  *
- * Checks (or times) the named ops, all by default. Exit status 77: this machine has no such device, level or dtype. */
+ * Checks (or times) the named ops, all by default. --once: not again by one thread and by plain C, for what looks at memory and not at bits.
+ * Exit status 77: this machine has no such device, level or dtype. */
 #include "common/thread.h"
 #include "tests/check/harness.h"
 
@@ -21,7 +22,7 @@ struct options {
     const char *backend;
     struct backend_config config;
     uint64_t seed;
-    bool bench, wanted[N_OPS], any;
+    bool once, bench, wanted[N_OPS], any;
 };
 
 static int usage(const char *word)
@@ -44,6 +45,10 @@ static int parse(struct options *o, int argc, char **argv)
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (!strcmp(argv[i], "--bench")) {
             o->bench = true;
+            continue;
+        }
+        if (!strcmp(argv[i], "--once")) {
+            o->once = true;
             continue;
         }
         if (strncmp(argv[i], "--", 2)) {
@@ -109,7 +114,7 @@ static int check_one(const struct options *o, int op, struct err *err)
     uint64_t digest;
     int failures = run_op(o, o->backend, op, config, &digest, err), r = 0;
     bool cpu = !strcmp(o->backend, "cpu"), portable = config.dtype == DTYPE_F32 && config.precision == MATMUL_HIGHEST;
-    if (failures < 0 || o->bench)
+    if (failures < 0 || o->bench || o->once)
         return failures;
     config.n_threads = 1;
     if (cpu) /* elsewhere one thread issues everything */

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from server_process import PATIENCE_S, ROOT, SHIPPED, ServerProcess
+from server_process import PATIENCE_S, ROOT, SERVED, ServerProcess
 
 OPENAPI = json.loads((ROOT / "server" / "api" / "openapi.json").read_text())
 TYPES: dict[str, tuple[type, ...]] = {
@@ -162,7 +162,7 @@ class Client:
 class Process(ServerProcess):
     """A server with one connection to it."""
 
-    def __init__(self, *flags: str, model: Path | None = SHIPPED, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *flags: str, model: Path | None = SERVED, env: dict[str, str] | None = None) -> None:
         super().__init__(*flags, model=model, env=env)
         self.client = Client(self.url)
 
@@ -174,7 +174,9 @@ class Process(ServerProcess):
 
 
 def run_tests(tests: dict[str, Any]) -> int:
-    """Runs every function named test_... of a module's globals(); prints each name; the exit status."""
+    """Runs every function named test_... of a module's globals(), or those that are arguments; prints each name; the exit status."""
+    unknown = [name for name in sys.argv[1:] if name not in tests]
+    assert not unknown, f"there is no {', '.join(unknown)}"
     failed = 0
     for name, test in list(tests.items()):
         if not name.startswith("test_") or (len(sys.argv) > 1 and name not in sys.argv[1:]):

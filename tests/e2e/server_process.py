@@ -14,6 +14,8 @@ from typing import TypeVar
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 SHIPPED = ROOT / "models" / "dtrnet-26m"
+# What is served where a test does not say: under a sanitizer a small model (small/make_model.py).
+SERVED = Path(os.environ.get("DTRNET_TEST_MODEL", SHIPPED))
 PROGRAM = os.environ.get("DTRNET_BIN", str(ROOT / "build" / "dtrnet"))
 Self = TypeVar("Self", bound="ServerProcess")
 
@@ -24,7 +26,7 @@ PATIENCE_S = 600
 class ServerProcess:
     """A server on a free port of the loopback, for a `with` block. Flags go to its command line."""
 
-    def __init__(self, *flags: str, model: Path | None = SHIPPED, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *flags: str, model: Path | None = SERVED, env: dict[str, str] | None = None) -> None:
         self.log = tempfile.NamedTemporaryFile("w+", prefix="dtrnet-server-", suffix=".log")  # noqa: SIM115  (lives as long as the server)
         command = [PROGRAM, "serve", "--port", "0", *(["--model", str(model)] if model else []), *flags]
         self.process = subprocess.Popen(command, stderr=self.log, env={**os.environ, "DTRNET_SHUTDOWN_DELAY": "0", **(env or {})})

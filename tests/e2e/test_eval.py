@@ -12,19 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import support
+import support  # isort: skip  (first: it finds the Python that has the other packages)
+import commands
 from server_process import PATIENCE_S
 from support import Server
 
 sys.path.insert(0, str(support.ROOT / "eval" / "src"))
 PROGRAM = os.environ.get("DTRNET_BIN", str(support.ROOT / "build" / "dtrnet"))
-ENV = {**os.environ, "PYTHONPATH": str(support.ROOT / "eval" / "src")}
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`dtrnet-eval` with these arguments."""
-    line = [sys.executable, "-m", "dtrnet_eval", *arguments]
-    return subprocess.run(line, env=ENV, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def questions() -> dict[str, list[tuple]]:
@@ -104,14 +98,14 @@ def check_killed_sweep(folder: Path) -> None:
     suite.write_text(f"about: two runs\ninclude: {support.TASKS}\nruns:\n{runs}")
     out = folder / "killed"
     line = [sys.executable, "-m", "dtrnet_eval", "sweep", str(suite), str(model), "--output", str(out), "--dtrnet", PROGRAM]
-    with subprocess.Popen(line, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sweep:
+    with subprocess.Popen(line, env=commands.ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sweep:
         wait_for("the first run", (out / "dtrnet-26m" / "first" / "finished.json").exists)
         sweep.send_signal(signal.SIGKILL)
     wait_for("the end of the server", lambda: not running(["serve", str(model)]))
     wait_for("the end of the harness", lambda: not running([str(out / "dtrnet-26m" / "second")]))
     assert not (out / "dtrnet-26m" / "second" / "finished.json").exists(), "the sweep was over before it was killed"
     kept = {path: path.stat().st_mtime_ns for path in (out / "dtrnet-26m" / "first").rglob("*")}
-    again = command(*line[3:])
+    again = commands.alone(*line[3:])
     assert again.returncode == 0 and "first: finished before" in again.stdout, again.stderr[-2000:]
     assert kept == {path: path.stat().st_mtime_ns for path in (out / "dtrnet-26m" / "first").rglob("*")}
     assert (out / "dtrnet-26m" / "second" / "finished.json").exists()
@@ -123,6 +117,7 @@ def check_sweep(folder: Path) -> None:
     broken = folder / "broken"
     broken.mkdir()
     (broken / "config.json").write_text("{}")
+    command = commands.Forked()
     out = folder / "out"
     arguments = ["sweep", "smoke", str(support.SHIPPED), str(broken), "--output", str(out), "--limit", "4"]
     arguments += ["--dtrnet", PROGRAM]

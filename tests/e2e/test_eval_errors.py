@@ -2,25 +2,17 @@
 
 import http.server
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import threading
 from pathlib import Path
 
-import support
-from server_process import PATIENCE_S
+import support  # isort: skip  (first: it finds the Python that has the other packages)
+import commands
 from support import Server
 
 INCLUDE = ("--include_path", str(support.TASKS))
-ENV = {**os.environ, "PYTHONPATH": str(support.ROOT / "eval" / "src")}
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`dtrnet-eval` with these arguments."""
-    line = [sys.executable, "-m", "dtrnet_eval", *arguments]
-    return subprocess.run(line, env=ENV, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+command = commands.Forked()
 
 
 # What another server, or an older one of ours, answers to every request -> the commands' answer.
@@ -116,10 +108,10 @@ def check_arguments(folder: Path) -> int:
         "--limit must be a number": ["suite", "smoke", "--limit", "few", "--base_url", "http://127.0.0.1:9"],
         "there is no such folder": ["local", "--include_path", "/nowhere"],
     }
-    ENV.pop("LOCAL_EVAL_DATA", None)
+    commands.ENVIRONMENT.pop("LOCAL_EVAL_DATA", None)
     for expected, arguments in cases.items():
         is_refused(expected, *arguments)
-    ENV["LOCAL_EVAL_DATA"] = str(folder)
+    commands.ENVIRONMENT["LOCAL_EVAL_DATA"] = str(folder)
     return len(cases)
 
 

@@ -1,7 +1,6 @@
 """Whose results are whose, and keys: every command against servers with a key and TLS, and two models through one output folder."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,25 +10,19 @@ import time
 from pathlib import Path
 
 import support  # isort: skip  (first: it finds the Python that has the other packages)
+import commands
 import twin
 from server_process import PATIENCE_S, PROGRAM
 from support import Server
 
 KEY = "key-that-nobody-may-see"
-CLEAN = {name: value for name, value in os.environ.items() if name not in ("DTRNET_API_KEY", "OPENAI_API_KEY")}
-ENV = {**CLEAN, "PYTHONPATH": str(support.ROOT / "eval" / "src")}
+forked = commands.Forked()
 LOCAL = ("local", "--dtrnet", PROGRAM, "--tasks", "sample_twoway", "--limit", "4")
-
-
-def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`dtrnet-eval` with these arguments."""
-    line = [sys.executable, "-m", "dtrnet_eval", *arguments]
-    return subprocess.run(line, env={**ENV, **environment}, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def works(*arguments: str, **environment: str) -> str:
     """It must succeed, and not say the key; what it said."""
-    got = command(*arguments, **environment)
+    got = commands.alone(*arguments, **environment)
     assert got.returncode == 0, (arguments, got.stderr[-2000:])
     assert KEY not in got.stdout + got.stderr, arguments
     return got.stdout
@@ -37,7 +30,7 @@ def works(*arguments: str, **environment: str) -> str:
 
 def refused(expected: str, *arguments: str, **environment: str) -> None:
     """One line that names the mistake, no traceback."""
-    got = command(*arguments, **environment)
+    got = forked(*arguments, **environment)
     last = (got.stderr.strip().splitlines() or [""])[-1]
     assert got.returncode != 0 and expected in got.stdout + last and "Traceback" not in got.stderr, (
         arguments,
@@ -190,7 +183,7 @@ def check_script() -> None:
     if not (support.ROOT / ".venv" / "installed-eval.txt").is_file():
         return
     line = [str(support.ROOT / "evaluate"), "--tasks", "sample_twoway,nosuch"]
-    got = subprocess.run(line, env=CLEAN, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    got = subprocess.run(line, env=commands.ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert got.returncode != 0 and "Tasks not found: nosuch" in got.stderr and "building" not in got.stdout, (
         got.stdout,
         got.stderr[-1000:],

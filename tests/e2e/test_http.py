@@ -1,13 +1,17 @@
-"""Every endpoint of a real server on the shipped model: forms, semantics, agreement between the ways in."""
+"""Every endpoint of a real server (SERVED of server_process.py): forms, semantics, agreement between the ways in."""
 
+import json
 import random
 import sys
 from typing import Any
 
 from http_support import OPENAPI, Client, Process, run_tests
+from server_process import SERVED
 
 server: Process
 client: Client
+CONFIG = json.loads((SERVED / "config.json").read_text())
+LAYERS = CONFIG["num_hidden_layers"]
 TEXT = "The old man walked down to the river and sat on the bank."
 
 
@@ -33,9 +37,9 @@ def test_status() -> None:
     assert client.get("/health")["status"] == "ok" and client.get("/ready")["status"] == "ok"
     version, models = client.get("/version"), client.get("/v1/models")
     name = models["data"][0]["id"]
-    assert name == version["model"] == "dtrnet-26m" and client.get(f"/v1/models/{name}")["id"] == name
+    assert name == version["model"] == SERVED.name and client.get(f"/v1/models/{name}")["id"] == name
     assert client.call("GET", "/v1/models/other").status == 404
-    assert version["family"] == "dtrnet" and version["dense_layers"] == [2, 4, 6, 8, 10] and len(version["model_hash"]) == 64
+    assert version["family"] == "dtrnet" and version["dense_layers"] == CONFIG["dtrnet_layers"] and len(version["model_hash"]) == 64
     assert client.get("/openapi.json") == OPENAPI
     assert client.get("/v1/models?limit=3")["object"] == "list"
 
@@ -410,7 +414,7 @@ def test_loglikelihood_edges() -> None:
     assert cut["truncated"] == 50 + len(ids) - 21
     assert cut["token_logprobs"] == ask(context[cut["truncated"] :], ids)["token_logprobs"]
     routed = ask(context, ids, routing=True)["routing"]
-    assert len(routed) == 12 and {len(r) for r in routed} == {50 + len(ids) - 1} and set(routed[2]) == {"1"}
+    assert len(routed) == LAYERS and {len(r) for r in routed} == {50 + len(ids) - 1} and set(routed[2]) == {"1"}
 
 
 def check_rolling_routing(text: str, ids: list[int], bos: int) -> None:
@@ -418,7 +422,7 @@ def check_rolling_routing(text: str, ids: list[int], bos: int) -> None:
     edges, max_length, stride = [1, 8, 40], 48, 20
     asked = {"text": text, "max_length": max_length, "stride": stride, "bucket_edges": edges, "routing": True}
     buckets = client.post("/v1/loglikelihood_rolling", asked)["results"][0]["buckets"]
-    want = {way: [[0] * len(edges) for _ in range(12)] for way in buckets}
+    want = {way: [[0] * len(edges) for _ in range(LAYERS)] for way in buckets}
     row, done = [bos, *ids], 0
     while done < len(ids):
         scored = min(stride if done else max_length, len(ids) - done)
@@ -436,7 +440,10 @@ def check_rolling_routing(text: str, ids: list[int], bos: int) -> None:
 
 def test_cost() -> None:
     """FLOPs and KV rows of two sequences by the formula of engine/tools/flops.h, written again."""
-    hidden, heads, kv_heads, head, ffn = 384, 6, 2, 64, 1024
+    hidden, heads, kv_heads, ffn = (
+        CONFIG[key] for key in ("hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size")
+    )
+    head = hidden // heads
     texts = [TEXT, " ".join(TEXT for _ in range(5))]
     answers = [client.post("/v1/loglikelihood_rolling", {"text": text})["usage"] for text in texts]
     both = client.post("/v1/loglikelihood_rolling", {"texts": texts})["usage"]["cost"]
@@ -444,16 +451,16 @@ def test_cost() -> None:
         n, cost = usage["prompt_tokens"] - 1, usage["cost"]
         causal = full = 0
         for layer, rows in enumerate(usage["rows_routed"]):
-            router = n * (hidden * hidden // 2 + hidden) if layer not in (2, 4, 6, 8, 10) else 0
+            router = n * (hidden * hidden // 2 + hidden) if layer not in CONFIG["dtrnet_layers"] else 0
             fixed = rows * hidden * head * (heads + kv_heads) + n * hidden * (head * (kv_heads + heads) + 3 * ffn) + router
             keys = rows * rows * 2 * heads * head
             causal += 2 * (fixed + (rows * rows + rows) * heads * head)
             full += 2 * (fixed + keys)
         assert abs(cost["flops_causal"] - causal) < 2 and abs(cost["flops_full"] - full) < 2, (cost, causal, full)
-        assert cost["kv_rows"] == sum(usage["rows_routed"]) and cost["dense_kv_rows"] == 12 * n
-        dense = 12 * n * (hidden * head * 2 * (heads + kv_heads) + 3 * hidden * ffn)
-        assert cost["dense_flops_full"] == 2 * (dense + 12 * n * n * 2 * heads * head)
-        assert cost["dense_flops_causal"] == 2 * (dense + 12 * n * (n + 1) * heads * head)
+        assert cost["kv_rows"] == sum(usage["rows_routed"]) and cost["dense_kv_rows"] == LAYERS * n
+        dense = LAYERS * n * (hidden * head * 2 * (heads + kv_heads) + 3 * hidden * ffn)
+        assert cost["dense_flops_full"] == 2 * (dense + LAYERS * n * n * 2 * heads * head)
+        assert cost["dense_flops_causal"] == 2 * (dense + LAYERS * n * (n + 1) * heads * head)
     assert all(abs(both[key] - sum(usage["cost"][key] for usage in answers)) <= 2 for key in both)
 
 

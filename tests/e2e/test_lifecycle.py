@@ -187,7 +187,7 @@ def test_stop_beside_a_client_that_does_not_read() -> None:
 
 
 def test_drain_timeout_answers_those_left() -> None:
-    with Process("--drain-timeout", "1") as server:
+    with Process("--drain-timeout", "1", model=SHIPPED) as server:  # a small one would have answered before
         got: list[Any] = []
         stream: list[bytes] = []
         threads = [

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from http_support import Process, run_tests
-from server_process import PROGRAM, ROOT, SHIPPED
+from server_process import PROGRAM, ROOT, SERVED, SHIPPED
 
 GOLDEN = ROOT / "tests" / "golden" / "dtrnet-bilayer"  # a checkpoint without a tokenizer
 SHAPE = {
@@ -64,7 +64,7 @@ def test_score_names_the_line() -> None:
 
 
 def test_wrong_types_and_names_over_http() -> None:
-    with Process("--strict-model-name") as server:
+    with Process("--strict-model-name", "--served-model-name", "dtrnet-26m") as server:
         client = server.client
         said = client.call("POST", "/v1/loglikelihood", {"model": "dtrnet-26m", "requests": {}}).json["error"]["message"]
         assert said == "requests must be a list of 1 to 65536 objects, but is an object", said
@@ -93,7 +93,7 @@ def test_sizes() -> None:
 def test_version_tells_the_tokenizer() -> None:
     with Process() as server:
         version = server.client.get("/version")
-    assert version["tokenizer_hash"] == hash_of(SHIPPED) and version["tokenizer_path"] == str(SHIPPED), version
+    assert version["tokenizer_hash"] == hash_of(SERVED) and version["tokenizer_path"] == str(SERVED), version
 
 
 def test_tokenizer_from_elsewhere() -> None:

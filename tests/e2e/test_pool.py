@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import support  # isort: skip  (first: it finds the Python that has the other packages)
+import commands
 from support import Server
-from test_eval import command, questions
+from test_eval import questions
 
 sys.path.insert(0, str(support.ROOT / "eval" / "src"))
 
@@ -55,9 +56,9 @@ def check_command(folder: Path) -> None:
     """A suite over two servers of one model; over servers of two settings it is refused."""
     line = ("suite", "smoke", "--limit", "8", "--output", str(folder / "out"), "--base_url")
     with Server() as one, Server() as two, Server(support.SHIPPED, "--dense-layers", "all") as dense:
-        refused = command(*line, f"{one.url}+{dense.url}")
+        refused = commands.alone(*line, f"{one.url}+{dense.url}")
         assert refused.returncode == 1 and "serves another than the first server" in refused.stderr, refused.stderr
-        made = command(*line, f"{one.url}+{two.url}")
+        made = commands.alone(*line, f"{one.url}+{two.url}")
         assert made.returncode == 0, made.stderr[-2000:]
         done = [server.metrics()["dtrnet_sequences_done_total"] for server in (one, two)]
         assert all(done), done

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from http_support import Client, Process, run_tests
-from server_process import PATIENCE_S, PROGRAM, ROOT, SHIPPED
+from server_process import PATIENCE_S, PROGRAM, ROOT, SERVED, SHIPPED
 
 # Without a tokenizer. For what needs many positions and not what the model says.
 SMALL = ROOT / "tests" / "golden" / "dense-gqa-tied"
@@ -222,12 +222,14 @@ def start(server: Process, body: dict[str, Any], path: str = "/v1/completions") 
     return thread, got
 
 
-LONG = {"prompt": [[5, i] for i in range(10, 14)], "max_tokens": 400, "ignore_eos": True, "temperature": 0}
+# Takes long enough to be caught at it, on a small model too.
+LONG = {"prompt": [[5, i] for i in range(10, 14)], "max_tokens": 400 if SERVED == SHIPPED else 1500, "ignore_eos": True, "temperature": 0}
 
 
 def test_queue_full() -> None:
-    with Process("--dtype", "f32", "--max-queue", "4", "--max-model-len", "640", "--kv-cache-memory", "8M") as server:
-        many = {**LONG, "prompt": [[5, i] for i in range(10, 30)], "max_tokens": 60}
+    pool, prompts, tokens = ("8M", 20, 60) if SERVED == SHIPPED else ("1M", 8, 300)
+    with Process("--dtype", "f32", "--max-queue", "4", "--max-model-len", "640", "--kv-cache-memory", pool) as server:
+        many = {**LONG, "prompt": [[5, i] for i in range(10, 10 + prompts)], "max_tokens": tokens}
         thread, got = start(server, many)  # more than the pool holds: some wait
         while server.metric("dtrnet_queue_sequences") < 1:
             time.sleep(0.01)
@@ -262,7 +264,7 @@ def test_graceful_shutdown() -> None:
         except OSError:
             pass
         thread.join()
-        assert got[0].status == 200 and got[0].json["usage"]["completion_tokens"] == 1600
+        assert got[0].status == 200 and got[0].json["usage"]["completion_tokens"] == 4 * LONG["max_tokens"]
         assert server.process.wait(PATIENCE_S) == 0
 
 
@@ -367,7 +369,7 @@ def test_score_command() -> None:
         {"context": [5, 6], "continuations": [[7, 8]], "max_length": 2, "tokens": True},
     ]
     text = "".join(json.dumps(b) + "\n" for b in bodies[:3]) + "\n{broken\n" + json.dumps(bodies[3])
-    got = run("score", "--dtype", "f32", stdin=text)
+    got = run("score", "--dtype", "f32", "--model", str(SERVED), stdin=text)
     lines = [json.loads(line) for line in got.stdout.splitlines()]
     assert got.returncode == 1 and len(lines) == 5 and [("error" in line) for line in lines] == [False, False, True, True, False], (
         got.stdout

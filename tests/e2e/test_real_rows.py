@@ -1,7 +1,7 @@
 """The harness on real benchmark rows (../shared/harness) against a float32 reference, item by item.
 
-DTRNET_TEST_ROWS items (25; the nightly script takes 200) of each of five tasks, on the shipped model and on a dense model of the
-same shape: picks and is_greedy equal, summed log probabilities within 2e-3. At most 1 % of the items may differ; each is printed
+DTRNET_TEST_ROWS items (10; the nightly script takes 200) of each of five tasks, on the shipped model and on a dense model of the
+same shape: picks and is_greedy equal, summed log probabilities within 2e-3. At most 1 % of the items, or one, may differ; each is printed
 with its reason: a routing decision of the reference within 1e-5 of its threshold, or two best choices (for is_greedy, two best
 logits) within 1e-4. The same pairs sent as ids and as strings to /v1/completions, and as strings to /v1/loglikelihood, give the
 same bits for every token.
@@ -19,7 +19,7 @@ from reference import Reference, Scored
 from support import Server
 
 TASKS = ["local_arc_easy", "local_hellaswag", "local_piqa", "local_winogrande", "local_lambada_openai"]
-LIMIT = int(os.environ.get("DTRNET_TEST_ROWS", "25"))
+LIMIT = int(os.environ.get("DTRNET_TEST_ROWS", "10"))
 TOLERANCE = 2e-3
 ALLOWED = 0.01
 Pair = tuple[list[int], list[int]]
@@ -68,7 +68,7 @@ def compare(name: str, items: dict, scores: dict) -> int:
         unexplained += why is None
         print(f"{name}: {key} differs: {why or 'WITHOUT A REASON'}: {got} against {[(s.total, s.greedy) for s in scores[key]]}")
     print(f"{name}: {len(items)} items, {different} differ, {unexplained} without a reason; the others' sums within {worst:.1e}")
-    return unexplained + max(0, different - int(ALLOWED * len(items)))
+    return unexplained + max(0, different - max(1, int(ALLOWED * len(items))))
 
 
 def echoed(server: Server, prompts: list) -> list[list[float]]:

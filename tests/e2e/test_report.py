@@ -5,31 +5,28 @@ The results are of small runs made here: the smoke suite's harness run on two mo
 """
 
 import json
-import os
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import support  # isort: skip  (first: it finds the Python that has the other packages)
+import commands
 import twin
-from server_process import PATIENCE_S
 from support import Server
 
 sys.path.insert(0, str(support.ROOT / "tests" / "browser"))
 import browser as tools
 
+command = commands.Forked()
 SECTIONS = ("Origin", "Tasks", "Averages", "Item by item", "Disagreements", "Long context", "Routing by position", "Routing by run")
 SECTIONS += ("FLOPs and KV rows against dense", "Cost of the runs")
 
 
 def evaluate(*arguments: str) -> None:
     """`dtrnet-eval` with these arguments; it must succeed."""
-    environment = {**os.environ, "PYTHONPATH": str(support.ROOT / "eval" / "src")}
-    line = [sys.executable, "-m", "dtrnet_eval", *arguments]
-    got = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    got = command(*arguments)
     assert got.returncode == 0, got.stderr[-2000:]
 
 

@@ -6,19 +6,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import support  # isort: skip  (first: it finds the Python that has the other packages)
+import commands
 from server_process import PATIENCE_S
 from support import Server
-from test_eval import ENV, command
 
 LIMIT = ("--limit", "8")
+command = commands.Forked()
 
 
-def good(*arguments: str) -> str:
+def good(*arguments: str, how: Callable[..., commands.Result] = command) -> str:
     """What a command prints; it must end well."""
-    done = command(*arguments)
+    done = how(*arguments)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
@@ -30,7 +32,8 @@ def digest(folder: Path) -> str:
 
 def kill_in_the_middle(server: Server, line: list[str], answers: Path) -> int:
     """Starts a shard and kills it once it has an answer, the server held meanwhile; how many lines it has left."""
-    process = subprocess.Popen([sys.executable, "-m", "dtrnet_eval", *line], env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    whole = [sys.executable, "-m", "dtrnet_eval", *line]
+    process = subprocess.Popen(whole, env=commands.ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + PATIENCE_S
     while not (answers.exists() and answers.read_bytes().count(b"\n") >= 2):
         assert process.poll() is None and time.monotonic() < until, "the shard has no answer"
@@ -64,7 +67,7 @@ def check_shards(server: Server, folder: Path) -> None:
 def check_servers(folder: Path) -> None:
     """`sweep --servers` over two, of which both work."""
     with Server() as one, Server() as two:
-        good("sweep", "smoke", "--servers", one.url, two.url, *LIMIT, "--output", str(folder))
+        good("sweep", "smoke", "--servers", one.url, two.url, *LIMIT, "--output", str(folder), how=commands.alone)
         done = [server.metrics()["dtrnet_sequences_done_total"] for server in (one, two)]
     assert all(done), done
     print(f"two servers: {done} sequences")
@@ -72,7 +75,6 @@ def check_servers(folder: Path) -> None:
 
 def main() -> int:
     """All ways lead to one digest."""
-    os.environ.pop("DTRNET_API_KEY", None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with Server() as server:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from http_support import Client, Process, run_tests
-from server_process import PATIENCE_S
+from server_process import PATIENCE_S, SHIPPED
 
 BODY = json.dumps({"prompt": [5, 6], "max_tokens": 1}).encode()
 KEY = {"Authorization": "Bearer sekret"}
@@ -103,7 +103,7 @@ def test_slow_bodies_give_way() -> None:
 
 def test_probes_get_through_when_all_work() -> None:
     long = json.dumps({"prompt": [5, 6], "max_tokens": 1500, "ignore_eos": True, "stream": True}).encode()
-    with Process("--max-connections", "2") as server:
+    with Process("--max-connections", "2", model=SHIPPED) as server:  # a small one would have answered before
         server.client.connection.close()
         with sockets(server, 2, head(len(long)) + long) as held:
             for s in held:

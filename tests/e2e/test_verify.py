@@ -1,27 +1,19 @@
 """A table verified on servers: the same, other threads, another CPU level, another dtype; and what is forged is found and named."""
 
 import json
-import os
 import shutil
 import struct
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import support  # isort: skip  (first: it finds the Python that has the other packages)
+import commands
 import twin
-from server_process import PATIENCE_S
 from support import Server
 
-ENV = {**os.environ, "PYTHONPATH": str(support.ROOT / "eval" / "src")}
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`dtrnet-eval` with these arguments."""
-    line = [sys.executable, "-m", "dtrnet_eval", *arguments]
-    return subprocess.run(line, env=ENV, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+command = commands.Forked()
 
 
 def verified(expected: str, *arguments: str) -> None:

@@ -37,7 +37,7 @@ class Configuration:
         return directory
 
 
-def corpus(seed: int, n: int = 4000, odd: int = 2000) -> list[str]:
+def corpus(seed: int, n: int = 1000, odd: int = 700) -> list[str]:
     """Training text: invented prose and lines of all kinds."""
     r = random.Random(seed)
     return [text_lines.prose(r, 30) for _ in range(n)] + [t.replace("\0", "") for t in text_lines.lines(odd, seed, [])]
