@@ -2,8 +2,9 @@
 
     python3 f32_error.py [--seed 0]
 
-The data are those of tests/kernels/check_accuracy.c: x even in [-scale, scale), w in [-0.05, 0.05), about one element of a row times 2^10 where outliers
-are named. `check_kernels --dtype f32 --precision high` prints the same ratios of the precision `high`. Needs torch and a CUDA device.
+The data are those of tests/kernels/check_accuracy.c: x even in [-scale, scale), w in [-0.05, 0.05), about one element of a row times
+2^10 where outliers are named. `check_kernels --dtype f32 --precision high` prints the same ratios of the precision `high`. Needs
+torch and a CUDA device.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def values(rows: int, k: int, scale: float, outliers: bool) -> torch.Tensor:
 
 
 def chain(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """x w^T, each element one chain of fused multiply-adds: a product of two floats is exact in double, and its sum with a float rounded once to float."""
+    """Each element of x w^T as one chain of fused multiply-adds: a product of two floats is exact in double, then rounded once to float."""
     acc = torch.zeros(len(x), len(w), device=x.device)
     for i in range(x.shape[1]):
         acc = (acc.double() + x[:, i : i + 1].double() * w[:, i].double()).float()

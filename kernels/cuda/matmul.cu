@@ -64,7 +64,7 @@ static int run(struct kern_ctx *k, struct matmul_in in, const struct kern_matrix
         return matmul_simt(c, &in, w, &out);
     if (c->level == CUDA_MMA)
         return accurate ? matmul_accurate_mma(c, &in, w, &out) : matmul_mma(c, &in, w, &out);
-    if (!accurate && out.end != END_BLEND && out.rows.n_max <= OWN_ROWS_MAX && w->k <= OWN_K_MAX)
+    if (!accurate && out.end != END_BLEND && out.rows.n_max <= OWN_ROWS_MAX && out.rows.n_max * w->k <= OWN_ELEMENTS_MAX)
         return matmul_own_sm90(c, &in, w, &out);
     if (out.rows.idx && out.end != END_BLEND) {
         int r = matmul_gather(c, &in, w->k, size, out.rows);

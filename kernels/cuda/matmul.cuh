@@ -96,8 +96,8 @@ int matmul_few_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct
  * multiples of 16 bytes. */
 enum { NORMED_ROWS_MAX = 8, NORMED_K_MAX = 2048 };
 int matmul_normed_sm90(struct cuda_ctx *c, const struct matmul_norm *norm, const struct kern_matrix *w, const struct matmul_out *out);
-/* The set's rows of x, OWN_ROWS_MAX at most, which start at multiples of 16 bytes, and k <= OWN_K_MAX; not BLEND. */
-enum { OWN_ROWS_MAX = NORMED_ROWS_MAX, OWN_K_MAX = 4096 };
+/* The set's rows of x, OWN_ROWS_MAX at most, which start at multiples of 16 bytes, and OWN_ELEMENTS_MAX in all; not BLEND. More are faster by matmul_few_sm90. */
+enum { OWN_ROWS_MAX = NORMED_ROWS_MAX, OWN_ELEMENTS_MAX = 1024 };
 int matmul_own_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 int matmul_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 int matmul_accurate_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);

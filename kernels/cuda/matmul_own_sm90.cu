@@ -1,6 +1,6 @@
 /* Matmul on Hopper of a few rows (8 at most) that each block brings in itself, as they are or normed: matmul_few_sm90.cu's kernel, but all of a row lies in shared
  * memory, where the computing warps put it. Rows to be normed are read as they are in float32 and normed as the op does (rmsnorm.cuh), so one kernel less stands
- * between two products; others are copied at once, where the copy engine would be asked for each k block. */
+ * between two products; others, where they are short, are copied at once, which takes less time than to ask the copy engine for each k block. */
 #include "kernels/cuda/matmul_few_sm90.cuh"
 #include "kernels/cuda/rmsnorm.cuh"
 
@@ -156,7 +156,7 @@ static int start(struct cuda_ctx *c, const struct matmul_norm *norm, const struc
     const int overhead = 1024 + ENDS_BYTES;
     int blocks = div_up(w->k, TILE_K), room = (TILES_BYTES - blocks * BLOCK_BYTES) / (BN * TILE_K_BYTES),
         stages = blocks < room ? blocks : room;
-    int r = cuda_allow_shared(c, (const void *)kernel, overhead + TILES_BYTES + (int)OWN_K_MAX / (int)TILE_K * 16);
+    int r = cuda_allow_shared(c, (const void *)kernel, overhead + TILES_BYTES + (int)NORMED_K_MAX / (int)TILE_K * 16);
     if (r < 0)
         return r;
     struct own_args a = {{w->k, w->rows, *out}, *norm, *in, blocks, stages};
