@@ -139,7 +139,7 @@ def test_memory_is_given_back_after_many_requests() -> None:
 
 
 def test_drawing_gives_memory_back() -> None:
-    """Logits of 512 tokens that are drawn at once take 32 MiB, of which 8 stay. Rows of K and V are the pool's."""
+    """Logits of 512 tokens take 32 MiB where all are drawn at once, of which 8 stay (test_drawer); rows of K and V are the pool's."""
 
     def draw(prompts: int) -> None:
         ids = [[5 + i, 60, 700] for i in range(prompts)]
@@ -151,9 +151,7 @@ def test_drawing_gives_memory_back() -> None:
         memory.begin()
         pool = server.metric("dtrnet_kv_most_bytes")
         draw(4)
-        pool = server.metric("dtrnet_kv_most_bytes") - pool
-        assert memory.grown() - pool > 16 * MIB, (memory.grown() / MIB, pool / MIB)
-        memory.before += int(pool)
+        memory.before += int(server.metric("dtrnet_kv_most_bytes") - pool)
         memory.wait_until_given_back(share=0)
 
 
