@@ -35,6 +35,7 @@ struct connections {
     bool running, stop, starved, no_waiting;
     struct connection *first;
     int n, n_closing;
+    int n_most;   /* of n, since connections_number */
     int n_coming; /* accepted, and not yet added */
     long long coming_ms;
     int n_placed, n_waiting; /* of those that are not closing: with a place; spare ones that wait for one */
@@ -364,6 +365,7 @@ struct connection *connections_add(struct connections *c, int fd)
         c->first->prev = one;
     c->first = one;
     c->n++;
+    c->n_most = c->n > c->n_most ? c->n : c->n_most;
     begin_phase(c, one, CONNECTION_OPENING);
     pthread_mutex_unlock(&c->lock);
     return one;
@@ -442,6 +444,16 @@ void connections_retire(struct connections *c)
             tell_to_close(c, one, "it belongs to an older certificate");
     }
     pthread_mutex_unlock(&c->lock);
+}
+
+int connections_number(struct connections *c, int *ret_most)
+{
+    pthread_mutex_lock(&c->lock);
+    int n = c->n;
+    *ret_most = c->n_most;
+    c->n_most = n;
+    pthread_mutex_unlock(&c->lock);
+    return n;
 }
 
 void connections_stop(struct connections *c)

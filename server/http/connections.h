@@ -46,6 +46,8 @@ bool connections_room(struct connections *c);
 bool connections_give_way(struct connections *c);
 /* Those that are open end after their answer, or at once if they wait for nothing. */
 void connections_retire(struct connections *c);
+/* How many there are; *ret_most: the most at a time since this was asked last. */
+int connections_number(struct connections *c, int *ret_most);
 /* Nobody waits for a place any more. */
 void connections_stop(struct connections *c);
 /* One has been accepted and will be added by another thread: it counts from now on. */

@@ -81,6 +81,11 @@ int http_most_in_flight(struct http_server *h)
     return atomic_exchange(&h->most_in_flight, http_in_flight(h));
 }
 
+int http_connections(struct http_server *h, int *ret_most)
+{
+    return connections_number(h->connections, ret_most);
+}
+
 int http_idle_fd(const struct http_server *h)
 {
     return h->idle;

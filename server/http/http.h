@@ -94,6 +94,8 @@ int http_port(const struct http_server *h);
 int http_in_flight(const struct http_server *h);
 /* The most at a time since it was asked last. */
 int http_most_in_flight(struct http_server *h);
+/* Open connections; *ret_most likewise. */
+int http_connections(struct http_server *h, int *ret_most);
 void http_stop_accepting(struct http_server *h);
 /* A descriptor that can be read once accepting has stopped and no request is in flight; borrowed. */
 int http_idle_fd(const struct http_server *h);

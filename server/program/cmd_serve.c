@@ -22,7 +22,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#define BURST_MIN 4     /* requests at a time after which memory is given back, once a quarter is left of them */
+#define BURST_MIN 4     /* requests at a time after which memory is given back, once a quarter is left of them; */
+#define CROWD_MIN 64    /* and connections, each of which holds some 30 KiB */
 #define ARENAS_MAX 16   /* of glibc, else eight a core: what is free at the end of each cannot be given back */
 #define GIVE_BACK_S 5   /* how often that is looked at */
 #define GIVE_UP_MS 2000 /* how long those that were given up have to write so */
@@ -35,7 +36,7 @@ struct service {
     struct server *server;
     struct http_server *http;
     struct budget budget; /* of requests; none before the model is loaded */
-    int burst;            /* the most requests at a time since memory was given back */
+    int burst, crowd;     /* the most requests, and connections, at a time since memory was given back */
     int signals;          /* what SIGTERM, SIGINT and SIGHUP are read from */
     /* loading */
     pthread_t loader;
@@ -209,16 +210,18 @@ static void say_ready(const struct service *s)
 
 /* ---- while it serves ---- */
 
-/* What many requests held at once is free when they have ended, but glibc keeps it, since blocks that are in use lie between. */
+/* What many requests or connections held at once is free when they have ended, but glibc keeps it, since blocks that are in use lie between. */
 static void give_back(struct service *s)
 {
-    int now = http_in_flight(s->http), most = http_most_in_flight(s->http);
-    s->burst = most > s->burst ? most : s->burst;
-    if (s->burst < BURST_MIN || now > s->burst / 4)
+    int requests = http_in_flight(s->http), burst = http_most_in_flight(s->http), crowd, connections = http_connections(s->http, &crowd);
+    s->burst = burst > s->burst ? burst : s->burst;
+    s->crowd = crowd > s->crowd ? crowd : s->crowd;
+    if ((s->burst < BURST_MIN || requests > s->burst / 4) && (s->crowd < CROWD_MIN || connections > s->crowd / 4))
         return;
     malloc_trim(0);
-    log_debug(s->log, "gave memory back after %d requests at a time", s->burst);
-    s->burst = now;
+    log_debug(s->log, "gave memory back after %d requests at a time on %d connections", s->burst, s->crowd);
+    s->burst = requests;
+    s->crowd = connections;
 }
 
 static void wait_for_stop(struct service *s)

@@ -138,6 +138,18 @@ def test_memory_is_given_back_after_many_requests() -> None:
             memory.wait_until_given_back()
 
 
+def test_memory_is_given_back_after_many_connections() -> None:
+    """Of clients that ask one at a time, so that there is no burst of requests."""
+    with measured("--log-level", "debug") as (server, _):
+        held = [socket.create_connection((server.client.host, int(server.client.port))) for _ in range(100)]
+        for s in held:
+            s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert s.recv(12) == b"HTTP/1.1 200"
+        for s in held:
+            s.close()
+        server.wait_for(r"gave memory back after [0-3] requests at a time on 1\d\d connections")
+
+
 def test_drawing_gives_memory_back() -> None:
     """Logits of 512 tokens take 32 MiB where all are drawn at once, of which 8 stay (test_drawer); rows of K and V are the pool's."""
 

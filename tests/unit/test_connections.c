@@ -61,6 +61,22 @@ static void enter(int i, enum connection_phase phase)
     connections_enter(table, one[i], phase);
 }
 
+static void test_number(void)
+{
+    int most;
+    begin(4);
+    CHECK_INT(connections_number(table, &most), 0);
+    for (int i = 0; i < 3; i++)
+        add(i);
+    take_away(1);
+    CHECK_INT(connections_number(table, &most), 2);
+    CHECK_INT(most, 3);
+    take_away(0);
+    CHECK_INT(connections_number(table, &most), 1);
+    CHECK_INT(most, 2); /* those that were there when it was asked last */
+    end();
+}
+
 static void test_giving_way(void)
 {
     begin(3);
@@ -254,6 +270,7 @@ static void test_answers(void)
 
 int main(void)
 {
+    test_number();
     test_giving_way();
     test_order();
     test_no_room();
