@@ -152,8 +152,8 @@ void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int
 /* The token that was drawn. */
 void sequence_commit_draw(struct sequence *s, const struct sequence_env *e);
 
-/* Leaves the tree and gives back all that it has on the device, which works step by step: a row that follows is dropped, runs to no end and is not counted. It keeps its tokens and scores, and may be admitted again, here or on another device,
- * where its rows have the same bits; it is not away. */
+/* Leaves the tree and gives back all that it has on the device; a row that follows is dropped: what it computes is nobody's, and not counted. It keeps
+ * its tokens and scores, and may be admitted again, here or on another device, where its rows have the same bits; it is not away. */
 void sequence_withdraw(struct sequence *s, const struct sequence_env *e);
 /* The same where it made way for others, which is counted. */
 void sequence_preempt(struct sequence *s, const struct sequence_env *e);

@@ -182,31 +182,50 @@ class Server:
         self.process.wait(60)
 
 
+class Clients:
+    """--processes clients that share all items of a seed. They are there, connected, before they are told to begin."""
+
+    def __init__(self, args: argparse.Namespace, port: int, endpoint: str, seed: int) -> None:
+        requests = make_requests(args, endpoint, seed)
+        self.start, self.finish = multiprocessing.Barrier(args.processes + 1), multiprocessing.Event()
+        self.results: multiprocessing.Queue = multiprocessing.Queue()
+        self.processes = [
+            multiprocessing.Process(
+                target=client,
+                args=(args, port, endpoint, requests[i :: args.processes], self.start, self.results, self.finish),
+                daemon=True,
+            )
+            for i in range(args.processes)
+        ]
+        for c in self.processes:
+            c.start()
+
+    def run(self) -> tuple[float, list[tuple]]:
+        """Seconds until the last was done, and what each tells of itself: when it was done, processor seconds, bytes, sums."""
+        self.start.wait()
+        began = time.monotonic()
+        got = [self.results.get(timeout=3600) for _ in self.processes]
+        return max(end for end, *_ in got) - began, got
+
+    def end(self) -> None:
+        """They stay until then, so that the server's threads can be looked at."""
+        self.finish.set()
+        for c in self.processes:
+            c.join()
+
+
 def measure(args: argparse.Namespace, server: Server, endpoint: str, seed: int) -> dict:
     """One round: all items by all clients."""
-    requests = make_requests(args, endpoint, seed)
-    start, finish, results = multiprocessing.Barrier(args.processes + 1), multiprocessing.Event(), multiprocessing.Queue()
-    clients = [
-        multiprocessing.Process(
-            target=client, args=(args, server.port, endpoint, requests[i :: args.processes], start, results, finish), daemon=True
-        )
-        for i in range(args.processes)
-    ]
-    for c in clients:
-        c.start()
+    clients = Clients(args, server.port, endpoint, seed)
     counted, before = server.counters(), server.cpu_seconds()
-    start.wait()
-    began = time.monotonic()
-    got = [results.get(timeout=1800) for _ in clients]
+    seconds, got = clients.run()
     after, counted_after = server.cpu_seconds(), server.counters()
     counts = {k: counted_after[k] - counted[k] for k in counted}
-    finish.set()
-    for c in clients:
-        c.join()
+    clients.end()
     spent = {thread: t - before.get(thread, 0.0) for thread, t in after.items()}
     engine = sum(t for thread, t in spent.items() if thread in server.engine_threads)
     return {
-        "rate": args.items / (max(end for end, *_ in got) - began),
+        "rate": args.items / seconds,
         "outside": (sum(spent.values()) - engine) / args.items,
         "engine": engine / args.items,
         "busiest": max(spent.values()) / args.items,

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import random
 import subprocess
 import sys
@@ -47,22 +46,10 @@ def ids(rng: random.Random, vocab: int, n: int) -> list[int]:
 
 def http_rate(args: argparse.Namespace, port: int, endpoint: str, seed: int) -> float:
     """Items a second of --items items by the clients of http_cost.py."""
-    requests = http_cost.make_requests(args, endpoint, seed)
-    start, finish, results = multiprocessing.Barrier(args.processes + 1), multiprocessing.Event(), multiprocessing.Queue()
-    own = [requests[i :: args.processes] for i in range(args.processes)]
-    clients = [
-        multiprocessing.Process(target=http_cost.client, args=(args, port, endpoint, part, start, results, finish), daemon=True)
-        for part in own
-    ]
-    for c in clients:
-        c.start()
-    start.wait()
-    began = time.monotonic()
-    ends = [results.get(timeout=3600)[0] for _ in clients]
-    finish.set()
-    for c in clients:
-        c.join()
-    return args.items / (max(ends) - began)
+    clients = http_cost.Clients(args, port, endpoint, seed)
+    seconds, _ = clients.run()
+    clients.end()
+    return args.items / seconds
 
 
 # ---- dtrnet ----------------------------------------------------------------------------------------------------------------
@@ -181,6 +168,8 @@ def main() -> None:
     if args.vllm_worker is not None:
         return vllm_worker(args, args.vllm_worker)
     runs = {"dtrnet": dtrnet_round, "vllm": vllm_round}
+    if unknown := set(args.only.split(",")) - set(runs):
+        parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(runs)}")
     best: dict[str, dict] = {name: {} for name in args.only.split(",")}
     for i in range(args.rounds):
         for name, found in best.items():
