@@ -32,9 +32,10 @@ struct backend_memory {
 
 /* What an opened device is like. Those above kernels/ go by these fields, and name a device only to open it. */
 struct backend_limits {
-    int step_rows;             /* rows that a step should hold if nobody says otherwise */
-    int steps_in_flight;       /* steps to issue before the first is waited for; 1 where an op is done when it returns */
-    bool host_memory;          /* its memory is the host's own; copies to memory of alloc_host are then no faster than others */
+    int step_rows;       /* rows that a step should hold if nobody says otherwise */
+    int gather_rows;     /* from so many rows of a step on, gathers of one half of them should go beside what is computed of the other */
+    int steps_in_flight; /* steps to issue before the first is waited for; 1 where an op is done when it returns */
+    bool host_memory;    /* its memory is the host's own; copies to memory of alloc_host are then no faster than others */
     const char *const *levels; /* [n_levels] names of the levels of this kind of device, lowest first; a level includes those below it */
     int n_levels, level;       /* level: index of the highest in use */
 };
@@ -82,8 +83,11 @@ struct backend {
     int (*group_open)(struct kern_ctx *const *ranks, int n, struct err *err);
     void (*group_fail)(struct kern_ctx *k);
     void (*group_close)(struct kern_ctx *const *ranks, int n); /* nothing where there is no group */
-    /* For each of `rows` rows: dst gets the `bytes` bytes of every rank's src side by side, rank 0's first. Rows of dst are n * bytes apart. */
+    /* For each of `rows` rows: dst gets the `bytes` bytes of every rank's src side by side, rank 0's first. Rows of dst are n * bytes apart. The copying may go
+     * on beside what is issued next: what reads dst or writes src comes after await_gathers, by which the rank waits for all of its gathers but the newest
+     * `but`, 0 or 1. No more than two are ever under way. */
     int (*all_gather)(struct kern_ctx *k, struct dev_bytes *dst, const struct dev_bytes *src, size_t bytes, int rows);
+    int (*await_gathers)(struct kern_ctx *k, int but);
     /* `bytes` bytes of each row of src, from byte `first` on; rows of src are ld bytes apart, those of dst `bytes`. No other rank takes part. */
     int (*take_columns)(struct kern_ctx *k, struct dev_bytes *dst, const struct dev_bytes *src, size_t first, size_t bytes, size_t ld,
                         int rows);

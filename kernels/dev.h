@@ -66,6 +66,11 @@ static inline struct dev_f32 *dev_f32_at(const struct dev_f32 *p, size_t i)
 {
     return (struct dev_f32 *)((float *)p + i);
 }
+/* elements of `size` bytes */
+static inline struct dev_act *dev_act_at(const struct dev_act *p, size_t i, size_t size)
+{
+    return (struct dev_act *)((char *)p + i * size);
+}
 static inline struct dev_i32 *dev_i32_at(const struct dev_i32 *p, size_t i)
 {
     return (struct dev_i32 *)((int *)p + i);

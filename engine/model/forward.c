@@ -1,5 +1,6 @@
 /* One loop for every architecture: what a layer does follows from its record in the plan. Ranks of a model compute their own heads and columns of each
- * product and gather the others': four times a layer (heads, columns of x behind o, of the MLP's middle, of x behind down). */
+ * product and gather the others': four times a layer (heads, columns of x behind o, of the MLP's middle, of x behind down). Where a step has many rows, a layer
+ * does this with one half of them and then with the other: what one half gathers is copied while the other is computed. */
 #include "engine/model/forward.h"
 #include "engine/model/forward_pack.h"
 #include <math.h>
@@ -26,7 +27,7 @@ static struct layer_rows divide_rows(const struct layer_plan *p, const struct wo
     return r;
 }
 
-/* What a layer works on. */
+/* What a layer works on: all rows of the step, packed rows, or a part of all rows. */
 struct layer {
     const struct model *m;
     struct workspace *w;
@@ -34,14 +35,90 @@ struct layer {
     const struct layer_plan *p;
     const struct layer_weights *lw;
     struct kern_heads heads; /* those that the model holds */
-    struct dev_act *attn;    /* their outputs */
     struct kern_step step;
     struct kern_place place;
-    struct dev_f32 *x;          /* the residual stream: of the step's rows, or of packed rows */
     const struct dev_f32 *gate; /* of o's output; NULL: none */
     struct layer_rows rows;
     int index, width; /* width: of a row of qkv */
+    int n_rows;       /* what gathers copy */
+    int n_parts;      /* that a layer's rows are computed in, 1 or 2; of a part likewise */
+    /* as in the workspace, from the first row of these on; own_: what the rank has, where it is one */
+    struct dev_f32 *x, *own_x;
+    struct dev_act *xn, *qkv, *attn, *own_attn, *ffn, *own_ffn;
 };
+
+/* ---- parts of the rows ------------------------------------------------------------------------------------------ */
+static bool all_rows(const struct rows *r)
+{
+    return !r->idx && !r->n_dev;
+}
+
+static int n_parts(const struct layer *l)
+{
+    const struct layer_rows *r = &l->rows;
+    const struct kern_ctx *k = l->m->k;
+    return share_n(&l->m->share) > 1 && l->n_rows >= k->limits.gather_rows && all_rows(&r->all) && all_rows(&r->finished) ? 2 : 1;
+}
+
+static struct dev_act *act_rows(const struct layer *l, const struct dev_act *p, int first, int cols)
+{
+    return dev_act_at(p, (size_t)first * (size_t)cols, dtype_size(l->m->k->act));
+}
+
+/* Part i of those that the layer's rows are computed in, all of which execute it. */
+static struct layer part_of(const struct layer *l, int i)
+{
+    if (l->n_parts == 1)
+        return *l;
+    const struct model_config *c = &l->m->config;
+    const struct share *s = &l->m->share;
+    int first = l->n_rows / l->n_parts * i, heads = c->n_heads * l->heads.hd;
+    struct layer part = *l;
+    part.n_rows = i == l->n_parts - 1 ? l->n_rows - first : l->n_rows / l->n_parts;
+    part.gate = l->gate ? dev_f32_at(l->gate, (size_t)first) : NULL;
+    part.x = dev_f32_at(l->x, (size_t)first * (size_t)c->hidden);
+    part.own_x = dev_f32_at(l->own_x, (size_t)first * (size_t)share_hidden(s, c));
+    part.xn = act_rows(l, l->xn, first, c->hidden);
+    part.qkv = act_rows(l, l->qkv, first, l->width);
+    part.attn = act_rows(l, l->attn, first, heads);
+    part.own_attn = act_rows(l, l->own_attn, first, heads / share_n(s));
+    part.ffn = act_rows(l, l->ffn, first, c->ffn);
+    part.own_ffn = act_rows(l, l->own_ffn, first, share_ffn(s, c));
+    struct rows rows = {.n_max = part.n_rows};
+    part.rows = (struct layer_rows){rows, rows, rows, rows, rows};
+    return part;
+}
+
+static int await_gathers(const struct model *m, int but)
+{
+    return share_n(&m->share) > 1 ? m->k->backend->await_gathers(m->k, but) : 0;
+}
+
+/* What a rank has of every row, put together with what the others have: dst = all ranks' `cols` columns of src. Of a part, it is awaited later. */
+static int gather(const struct layer *l, struct dev_bytes *dst, const struct dev_bytes *src, int cols, size_t size)
+{
+    const struct model *m = l->m;
+    if (share_n(&m->share) == 1)
+        return 0;
+    int r = m->k->backend->all_gather(m->k, dst, src, (size_t)cols * size, l->n_rows);
+    return r < 0 || l->n_parts > 1 ? r : await_gathers(m, 0);
+}
+
+/* A stage of each part in turn, once what the stage before it gathered of that part is there. gathers: this one starts a gather of its own for each part, so
+ * that the newest is always another part's. */
+static int in_parts(const struct layer *l, int (*stage)(const struct layer *part), bool gathers)
+{
+    int r = 0, last = l->n_parts - 1;
+    for (int i = 0; i <= last && r >= 0; i++) {
+        struct layer part = part_of(l, i);
+        r = await_gathers(l->m, gathers ? last : last - i);
+        if (r >= 0)
+            r = stage(&part);
+    }
+    return r;
+}
+
+/* ---- attention -------------------------------------------------------------------------------------------------- */
 
 static struct rows projected(const struct layer *l, const struct projection *p)
 {
@@ -56,7 +133,7 @@ static int project_normed(const struct layer *l)
     if (!k->ops->matmul_normed || l->lw->n_proj != 1 || p->bypass || l->p->no_attn_norm || forward_packs(l->p))
         return 0;
     const struct kern_norm norm = {.x = l->x, .w = l->lw->attn_norm, .eps = l->m->config.rms_eps};
-    return k->ops->matmul_normed(k, l->w->qkv, p->col, l->width, &norm, p->w, projected(l, p));
+    return k->ops->matmul_normed(k, l->qkv, p->col, l->width, &norm, p->w, projected(l, p));
 }
 
 static int attention_input(const struct layer *l)
@@ -66,14 +143,13 @@ static int attention_input(const struct layer *l)
     if (forward_packs(l->p))
         return 0; /* forward_pack has done it */
     if (l->p->no_attn_norm)
-        return k->ops->cast_rows(k, l->w->xn, l->x, l->rows.normed, c->hidden);
-    return k->ops->rmsnorm(k, l->w->xn, NULL, l->x, l->lw->attn_norm, l->rows.normed, c->hidden, c->rms_eps);
+        return k->ops->cast_rows(k, l->xn, l->x, l->rows.normed, c->hidden);
+    return k->ops->rmsnorm(k, l->xn, NULL, l->x, l->lw->attn_norm, l->rows.normed, c->hidden, c->rms_eps);
 }
 
 static int project(const struct layer *l)
 {
     struct kern_ctx *k = l->m->k;
-    struct workspace *w = l->w;
     int d = l->m->config.hidden, r = project_normed(l);
     if (r)
         return r;
@@ -81,8 +157,8 @@ static int project(const struct layer *l)
     for (int i = 0; r >= 0 && i < l->lw->n_proj; i++) {
         const struct projection *p = &l->lw->proj[i];
         struct rows of = projected(l, p);
-        r = p->bypass ? k->ops->matmul_bypass(k, &l->heads, l->attn, w->qkv, w->xn, p->w, d, of)
-                      : k->ops->matmul(k, w->qkv, p->col, l->width, w->xn, d, p->w, of);
+        r = p->bypass ? k->ops->matmul_bypass(k, &l->heads, l->own_attn, l->qkv, l->xn, p->w, d, of)
+                      : k->ops->matmul(k, l->qkv, p->col, l->width, l->xn, d, p->w, of);
     }
     return r;
 }
@@ -104,8 +180,8 @@ static int norm_heads(const struct layer *l)
     int col = 0, hd = l->m->config.head_dim, r = 0;
     for (int i = 0; i < 3 && r >= 0; col += parts[i++].heads * h->hd)
         if (parts[i].w)
-            r = k->ops->head_norm(k, l->w->qkv, col, l->width, parts[i].heads, h->hd, hd, parts[i].w, parts[i].rows, l->m->config.rms_eps);
-    return r >= 0 && layer_has_linear(l->p) && l->p->v_norm ? k->ops->spread_values(k, h, l->attn, l->w->qkv, l->rows.executed) : r;
+            r = k->ops->head_norm(k, l->qkv, col, l->width, parts[i].heads, h->hd, hd, parts[i].w, parts[i].rows, l->m->config.rms_eps);
+    return r >= 0 && layer_has_linear(l->p) && l->p->v_norm ? k->ops->spread_values(k, h, l->own_attn, l->qkv, l->rows.executed) : r;
 }
 
 /* Rotates, stores K and V in the slots, and attends. Where a layer has no positions, every row turns by the one row of a table that turns nothing. */
@@ -121,19 +197,17 @@ static int attend(const struct layer *l)
         step.pos = l->w->no_pos;
     int r = 0;
     if (k->ops->rope_attention)
-        r = k->ops->rope_attention(k, &l->heads, l->attn, l->w->qkv, cos, sin, &step, l->index, &l->place, batch_layer_base(l->b, l->index),
-                                   scale);
+        r = k->ops->rope_attention(k, &l->heads, l->own_attn, l->qkv, cos, sin, &step, l->index, &l->place,
+                                   batch_layer_base(l->b, l->index), scale);
     if (r)
         return r;
-    r = k->ops->rope_store(k, &l->heads, l->w->qkv, cos, sin, &step, l->place.slot, l->rows.attending);
-    return r < 0 ? r : k->ops->attention(k, &l->heads, l->attn, l->w->qkv, &l->step, l->index, &l->place, scale);
+    r = k->ops->rope_store(k, &l->heads, l->qkv, cos, sin, &step, l->place.slot, l->rows.attending);
+    return r < 0 ? r : k->ops->attention(k, &l->heads, l->own_attn, l->qkv, &l->step, l->index, &l->place, scale);
 }
 
-/* What a rank has of every row, put together with what the others have: dst = all ranks' `cols` columns of src. */
-static int gather(const struct layer *l, struct dev_bytes *dst, const struct dev_bytes *src, int cols, size_t size)
+static int gather_heads(const struct layer *l)
 {
-    const struct share *s = &l->m->share;
-    return share_n(s) > 1 ? share_gather(s, l->m->k, dst, src, cols, size, l->b->n_rows) : 0;
+    return gather(l, DEV_BYTES(l->attn), DEV_BYTES(l->own_attn), l->heads.h * l->heads.hd, dtype_size(l->m->k->act));
 }
 
 /* The layer's x[r] += gate[r] * W a[r]. a: [n, lda] */
@@ -141,34 +215,39 @@ static int add_product(const struct layer *l, const struct dev_act *a, int lda, 
 {
     const struct share *s = &l->m->share;
     struct kern_ctx *k = l->m->k;
-    struct dev_f32 *x = l->x, *part = l->w->x_part;
-    int d = l->m->config.hidden, own = share_hidden(s, &l->m->config);
-    size_t bytes = (size_t)own * sizeof(float);
+    int d = l->m->config.hidden, own = share_hidden(s, &l->m->config), r = 0;
+    size_t bytes = (size_t)own * sizeof(float), ld = (size_t)d * sizeof(float);
     if (share_n(s) == 1)
-        return k->ops->matmul_residual(k, x, a, lda, w, gate, l->rows.finished);
-    int r =
-        k->backend->take_columns(k, DEV_BYTES(part), DEV_BYTES(x), (size_t)s->rank * bytes, bytes, (size_t)d * sizeof(float), l->b->n_rows);
+        return k->ops->matmul_residual(k, l->x, a, lda, w, gate, l->rows.finished);
+    if (!l->w->x_part_holds)
+        r = k->backend->take_columns(k, DEV_BYTES(l->own_x), DEV_BYTES(l->x), (size_t)s->rank * bytes, bytes, ld, l->n_rows);
     if (r >= 0)
-        r = k->ops->matmul_residual(k, part, a, lda, w, gate, l->rows.finished);
-    return r < 0 ? r : gather(l, DEV_BYTES(x), DEV_BYTES(part), own, sizeof(float));
+        r = k->ops->matmul_residual(k, l->own_x, a, lda, w, gate, l->rows.finished);
+    return r < 0 ? r : gather(l, DEV_BYTES(l->x), DEV_BYTES(l->own_x), own, sizeof(float));
+}
+
+static int add_heads(const struct layer *l)
+{
+    return add_product(l, l->attn, l->m->config.n_heads * l->heads.hd, l->lw->o, l->gate);
 }
 
 /* x += o(attention of its input), or o(its own values) for executed rows that do not attend. */
 static int attention_block(const struct layer *l)
 {
-    const struct model *m = l->m;
-    struct workspace *w = l->w;
-    int r = project(l);
+    int r = layer_is_routed(l->p) ? project(l) : in_parts(l, project, false);
     if (r >= 0 && (l->p->qk_norm || l->p->v_norm))
         r = norm_heads(l);
     if (r >= 0)
         r = attend(l);
     if (r >= 0)
-        r = gather(l, DEV_BYTES(w->attn), DEV_BYTES(l->attn), l->heads.h * l->heads.hd, dtype_size(m->k->act));
+        r = in_parts(l, gather_heads, true);
     if (r >= 0)
-        r = add_product(l, w->attn, m->config.n_heads * l->heads.hd, l->lw->o, l->gate);
+        r = in_parts(l, add_heads, true);
+    l->w->x_part_holds = true;
     return r;
 }
+
+/* ---- MLP -------------------------------------------------------------------------------------------------------- */
 
 /* The layer's last product, and where it has a gate over all of it, what that does. */
 static int add_down(const struct layer *l)
@@ -176,36 +255,58 @@ static int add_down(const struct layer *l)
     const struct model_config *c = &l->m->config;
     bool packs = forward_packs(l->p);
     if (packs && share_n(&l->m->share) == 1)
-        return forward_pack_product(l->m, l->w, l->b, l->index, l->w->ffn, c->ffn, l->lw->down);
-    int r = add_product(l, l->w->ffn, c->ffn, l->lw->down, NULL);
+        return forward_pack_product(l->m, l->w, l->b, l->index, l->ffn, c->ffn, l->lw->down);
+    int r = add_product(l, l->ffn, c->ffn, l->lw->down, NULL);
     return r >= 0 && packs ? forward_pack_blend(l->m, l->w, l->b, l->index) : r;
 }
 
-/* y = silu(gate) * up of norm(x), which x becomes too where the MLP is added to it. */
-static int gate_up(const struct layer *l, struct dev_act *y)
+/* silu(gate) * up of norm(x), which x becomes too where the MLP is added to it. */
+static int gate_up(const struct layer *l)
 {
     const struct model_config *c = &l->m->config;
     struct kern_ctx *k = l->m->k;
     const struct kern_norm norm = {.x = l->x, .w = l->lw->mlp_norm, .eps = c->rms_eps};
     int r = 0;
     if (k->ops->matmul_swiglu_normed && !l->p->mlp_from_norm)
-        r = k->ops->matmul_swiglu_normed(k, y, &norm, l->lw->gate_up, l->rows.finished);
+        r = k->ops->matmul_swiglu_normed(k, l->own_ffn, &norm, l->lw->gate_up, l->rows.finished);
     if (r)
         return r;
-    r = k->ops->rmsnorm(k, l->w->xn, l->p->mlp_from_norm ? l->x : NULL, l->x, l->lw->mlp_norm, l->rows.finished, c->hidden, c->rms_eps);
-    return r < 0 ? r : k->ops->matmul_swiglu(k, y, l->w->xn, l->lw->gate_up, l->rows.finished);
+    r = k->ops->rmsnorm(k, l->xn, l->p->mlp_from_norm ? l->x : NULL, l->x, l->lw->mlp_norm, l->rows.finished, c->hidden, c->rms_eps);
+    return r < 0 ? r : k->ops->matmul_swiglu(k, l->own_ffn, l->xn, l->lw->gate_up, l->rows.finished);
+}
+
+static int gather_gate_up(const struct layer *l)
+{
+    int r = gate_up(l);
+    return r < 0 ? r
+                 : gather(l, DEV_BYTES(l->ffn), DEV_BYTES(l->own_ffn), share_ffn(&l->m->share, &l->m->config), dtype_size(l->m->k->act));
 }
 
 /* x = x + mlp(norm(x)), or norm(x) + mlp(norm(x)). */
 static int mlp_block(const struct layer *l)
 {
-    const struct model_config *c = &l->m->config;
-    struct workspace *w = l->w;
-    struct dev_act *own = w->ffn_part ? w->ffn_part : w->ffn;
-    int r = gate_up(l, own);
+    int r = in_parts(l, gather_gate_up, true);
+    if (l->p->mlp_from_norm)
+        l->w->x_part_holds = false;
     if (r >= 0)
-        r = gather(l, DEV_BYTES(w->ffn), DEV_BYTES(own), share_ffn(&l->m->share, c), dtype_size(l->m->k->act));
-    return r < 0 ? r : add_down(l);
+        r = in_parts(l, add_down, true);
+    l->w->x_part_holds = !forward_packs(l->p);
+    return r;
+}
+
+/* ---- a layer, and all of them ----------------------------------------------------------------------------------- */
+/* The arrays that the layer works with. */
+static void set_arrays(struct layer *l)
+{
+    struct workspace *w = l->w;
+    l->x = forward_packs(l->p) ? w->packed_x : w->x;
+    l->own_x = w->x_part;
+    l->xn = w->xn;
+    l->qkv = w->qkv;
+    l->attn = w->attn;
+    l->own_attn = w->attn_part ? w->attn_part : w->attn;
+    l->ffn = w->ffn;
+    l->own_ffn = w->ffn_part ? w->ffn_part : w->ffn;
 }
 
 /* The rows, lists and gates that the layer works with. placed: its rows were, with those of the other unrouted layers. */
@@ -215,9 +316,10 @@ static void set_rows(struct layer *l, bool placed, bool last)
     bool packs = forward_packs(l->p);
     l->place = placed ? workspace_few(w, l->index) : forward_pack_place(w, l->p);
     l->step = packs ? forward_pack_step(l->b, &l->place) : l->b->step;
-    l->x = packs ? w->packed_x : w->x;
     l->gate = l->p->attn_gate != GATE_CHOSEN ? NULL : packs ? l->place.packed.gate : w->gate;
     l->rows = divide_rows(l->p, w, l->b, last);
+    l->n_rows = l->b->n_rows;
+    l->n_parts = n_parts(l);
 }
 
 /* placed: the rows of unrouted layers were placed together. */
@@ -230,11 +332,15 @@ static int run_layer(const struct model *m, struct workspace *w, const struct ba
     struct layer l = {.m = m, .w = w, .b = b, .p = p, .lw = &m->weights.layers[layer], .index = layer};
     l.heads = (struct kern_heads){
         .h = share_heads(&m->share, c), .hk = share_kv_heads(&m->share, c), .hd = model_config_padded_head_dim(c), .kv = kv->kv};
-    l.attn = w->attn_part ? w->attn_part : w->attn;
     l.width = (l.heads.h + 2 * l.heads.hk) * l.heads.hd;
     placed = placed && !layer_is_routed(p);
+    set_arrays(&l);
     set_rows(&l, placed, layer == c->n_layers - 1);
-    int r = forward_router(m, w, b, layer);
+    if (forward_packs(p))
+        w->x_part_holds = false;                          /* it held columns of x, and the layer adds to packed_x */
+    int r = layer_is_routed(p) ? await_gathers(m, 0) : 0; /* a router reads all rows */
+    if (r >= 0)
+        r = forward_router(m, w, b, layer);
     if (r >= 0 && !placed)
         r = k->ops->place(k, &b->step, layer, route, p->kv == KV_ALL, batch_layer_base(b, layer), batch_layer_reserved(b, layer), &l.place);
     if (r >= 0 && forward_packs(p) && !layer_is_nested(p)) /* a nested layer packs them for its second router */
@@ -273,6 +379,7 @@ static int follow(const struct model *m, struct workspace *w, const struct batch
 
 int forward_embed(const struct model *m, struct workspace *w, const struct batch *b)
 {
+    w->x_part_holds = false;
     return m->k->ops->embed(m->k, w->x, m->weights.embed, b->d_ids, w->top_id, b->step.all);
 }
 
@@ -286,7 +393,7 @@ int forward_layers(const struct model *m, struct workspace *w, const struct batc
         placed = (r = place_unrouted(m, w, b)) > 0;
     for (int l = 0; r >= 0 && l < m->config.n_layers; l++)
         r = run_layer(m, w, b, kv, l, placed);
-    return r;
+    return r < 0 ? r : await_gathers(m, 0);
 }
 
 int forward_scores(const struct model *m, struct workspace *w, const struct batch *b, int first, int n, int top_k)

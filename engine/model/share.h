@@ -41,10 +41,3 @@ struct share_rows {
     size_t first, n;
 };
 struct share_rows share_rows(const struct share *s, const struct model_config *c, enum slice slice, size_t n_rows);
-
-/* A rank's columns of rows, gathered from all ranks: dst[r] = the others' src[r] side by side. Both have `cols` elements of `size` bytes a rank. */
-static inline int share_gather(const struct share *s, struct kern_ctx *k, struct dev_bytes *dst, const struct dev_bytes *src, int cols,
-                               size_t size, int n_rows)
-{
-    return k->backend->all_gather(k, dst, src, (size_t)cols * size, n_rows);
-}

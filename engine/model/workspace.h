@@ -16,6 +16,7 @@ struct workspace {
     struct dev_act *attn_part; /* [max_rows, h * hd / n] */
     struct dev_act *ffn_part;  /* [max_rows, ffn / n] */
     struct dev_f32 *x_part;    /* [max_rows, hidden / n] */
+    bool x_part_holds;         /* x_part holds its columns of the residual stream that the layer under way adds to */
     struct dev_f32 *router;    /* [max_rows, widest router]; NULL without routers */
     struct dev_u8
         *route; /* [n_layers, n] enum decision, n the rows of the step; dense layers' are not written. It stays until the next step */

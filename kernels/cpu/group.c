@@ -1,8 +1,22 @@
-/* Ranks meet twice a gather: when what each has to give is there, and when all have read it. */
+/* Ranks meet twice a gather: when what each has to give is there, and when all have read it. They do so as late as they may, in await_gathers: so
+ * a caller that reads or writes too early gets wrong bits here, and tests tell. */
 #include "kernels/cpu/group.h"
 #include "kernels/cpu/cpu.h"
 #include <pthread.h>
 #include <stdlib.h>
+
+struct pending_gather {
+    char *dst;
+    const char *src;
+    size_t bytes;
+    int rows;
+};
+
+/* What a rank has asked for and not done, oldest first. */
+struct cpu_gathers {
+    int n;
+    struct pending_gather list[2];
+};
 
 struct cpu_group {
     pthread_mutex_t lock;
@@ -10,14 +24,19 @@ struct cpu_group {
     int n, n_arrived;
     unsigned long meetings; /* so far */
     bool failed;
-    const char *src[]; /* [n] what the ranks give */
+    struct cpu_gathers *pending; /* [n] */
+    const char *src[];           /* [n] what the ranks give */
 };
 
 int cpu_group_open(struct kern_ctx *const *ranks, int n, struct err *err)
 {
     struct cpu_group *g = calloc(1, sizeof(*g) + (size_t)n * sizeof(*g->src));
-    if (!g)
+    if (g)
+        g->pending = calloc((size_t)n, sizeof(*g->pending));
+    if (!g || !g->pending) {
+        free(g);
         return err_set(err, ERR_NOMEM, "no memory for a group of %d ranks", n);
+    }
     g->n = n;
     pthread_mutex_init(&g->lock, NULL);
     pthread_cond_init(&g->met, NULL);
@@ -37,6 +56,7 @@ void cpu_group_close(struct kern_ctx *const *ranks, int n)
         cpu_of(ranks[i])->group = NULL;
     pthread_mutex_destroy(&g->lock);
     pthread_cond_destroy(&g->met);
+    free(g->pending);
     free(g);
 }
 
@@ -66,17 +86,38 @@ static int meet(struct cpu_group *g)
     return r;
 }
 
+static int gather_oldest(struct cpu *c)
+{
+    struct cpu_group *g = c->group;
+    struct cpu_gathers *mine = &g->pending[c->rank];
+    struct pending_gather p = mine->list[0];
+    mine->list[0] = mine->list[1];
+    mine->n--;
+    g->src[c->rank] = p.src;
+    int r = meet(g);
+    for (int i = 0; r >= 0 && i < p.rows; i++)
+        for (int rank = 0; rank < g->n; rank++, p.dst += p.bytes)
+            memcpy(p.dst, g->src[rank] + (size_t)i * p.bytes, p.bytes);
+    return r < 0 ? r : meet(g);
+}
+
+int cpu_await_gathers(struct kern_ctx *k, int but)
+{
+    struct cpu *c = cpu_of(k);
+    int r = 0;
+    while (r >= 0 && c->group->pending[c->rank].n > but)
+        r = gather_oldest(c);
+    return r;
+}
+
 int cpu_all_gather(struct kern_ctx *k, struct dev_bytes *dst, const struct dev_bytes *src, size_t bytes, int rows)
 {
     struct cpu *c = cpu_of(k);
-    struct cpu_group *g = c->group;
-    char *to = bytes_of(dst);
-    g->src[c->rank] = bytes_of(src);
-    int r = meet(g);
-    for (int i = 0; r >= 0 && i < rows; i++)
-        for (int rank = 0; rank < g->n; rank++, to += bytes)
-            memcpy(to, g->src[rank] + (size_t)i * bytes, bytes);
-    return r < 0 ? r : meet(g);
+    struct cpu_gathers *mine = &c->group->pending[c->rank];
+    int r = cpu_await_gathers(k, 1);
+    if (r >= 0)
+        mine->list[mine->n++] = (struct pending_gather){bytes_of(dst), bytes_of(src), bytes, rows};
+    return r;
 }
 
 int cpu_take_columns(struct kern_ctx *k, struct dev_bytes *dst, const struct dev_bytes *src, size_t first, size_t bytes, size_t ld,

@@ -157,6 +157,7 @@ static int open_device(struct cuda_ctx *c, const struct backend_config *cfg, str
         return r;
     c->chains = have == CUDA_WGMMA; /* code for Hopper itself: what is built for older devices has no waits in it */
     c->k.limits = {.step_rows = 16384,
+                   .gather_rows = 2048,
                    .steps_in_flight = 2,
                    .host_memory = false,
                    .levels = cuda_level_names,
@@ -221,6 +222,7 @@ extern "C" const struct backend *backend_cuda(void)
         .group_fail = group_fail_cuda,
         .group_close = group_close_cuda,
         .all_gather = all_gather_cuda,
+        .await_gathers = await_gathers_cuda,
         .take_columns = take_columns_cuda,
         .alloc_host = copies_alloc_host,
         .free_host = copies_free_host,

@@ -84,14 +84,22 @@ int copies_upload(struct kern_ctx *k, struct dev_bytes *dst, const void *src, si
     return r;
 }
 
+bool copies_reach(struct cuda_ctx *c, int device)
+{
+    int can = 0;
+    cudaError_t e = cudaDeviceCanAccessPeer(&can, c->device, device);
+    if (e == cudaSuccess && can)
+        e = cudaDeviceEnablePeerAccess(device, 0);
+    cudaGetLastError();
+    return can && (e == cudaSuccess || e == cudaErrorPeerAccessAlreadyEnabled);
+}
+
 /* Copies between devices that do not reach one another go through host memory. */
 static void reach_peer(struct cuda_ctx *c, int device)
 {
-    int can = 0;
     uint64_t bit = (uint64_t)1 << (device & 63);
-    if (device != c->device && !(c->peers & bit) && cudaDeviceCanAccessPeer(&can, c->device, device) == cudaSuccess && can)
-        cudaDeviceEnablePeerAccess(device, 0);
-    cudaGetLastError(); /* it may have been enabled before */
+    if (device != c->device && !(c->peers & bit))
+        copies_reach(c, device);
     c->peers |= bit;
 }
 

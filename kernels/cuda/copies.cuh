@@ -6,6 +6,8 @@ struct dev_bytes *copies_alloc(struct kern_ctx *k, size_t bytes);
 void copies_free(struct kern_ctx *k, struct dev_bytes *p);
 int copies_upload(struct kern_ctx *k, struct dev_bytes *dst, const void *src, size_t bytes);
 int copies_download(struct kern_ctx *k, void *dst, const struct dev_bytes *src, size_t bytes);
+/* Whether c's device, which is the thread's, can write to memory of another one; from then on it may. */
+bool copies_reach(struct cuda_ctx *c, int device);
 /* Between two devices, on k's stream. */
 int copies_peer(struct kern_ctx *k, struct dev_bytes *dst, struct kern_ctx *from, const struct dev_bytes *src, size_t bytes);
 int copies_sync(struct kern_ctx *k, struct err *err);

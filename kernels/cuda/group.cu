@@ -1,27 +1,23 @@
-/* Ranks are devices of one process, each with a communicator. What NCCL gathers lies rank by rank; a kernel puts the columns of each row side by side. */
+/* The life of a group, and gathers by NCCL: what it gathers lies rank by rank, and a kernel puts the columns of each row side by side. */
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/group.cuh"
 extern "C" {
 #include "kernels/cuda/nccl.h"
 }
-#include <pthread.h>
 #include <stdlib.h>
 
-struct cuda_group {
-    const struct nccl *nccl;
-    int n;
-    pthread_mutex_t lock; /* of failed */
-    bool failed;
-    struct nccl_comm *comms[1]; /* [n] */
-};
+/* From so many bytes of a rank on, copy engines are faster than NCCL, which needs no word between hosts and whose start is shorter. */
+enum { DIRECT_BYTES = 1 << 20 };
 
 int group_open_cuda(struct kern_ctx *const *ranks, int n, struct err *err)
 {
     const struct nccl *nccl = NULL;
-    int devices[64], r = n <= 64 ? nccl_load(&nccl, err) : err_set(err, ERR_UNSUPPORTED, "a group has at most 64 devices");
+    int devices[GROUP_RANKS_MAX_CUDA], r = nccl_load(&nccl, err);
+    if (n > GROUP_RANKS_MAX_CUDA)
+        r = err_set(err, ERR_UNSUPPORTED, "a group has at most %d devices", GROUP_RANKS_MAX_CUDA);
     if (r < 0)
         return r;
-    struct cuda_group *g = (struct cuda_group *)calloc(1, sizeof(*g) + n * sizeof(g->comms[0]));
+    struct cuda_group *g = (struct cuda_group *)calloc(1, sizeof(*g));
     if (!g)
         return err_set(err, ERR_NOMEM, "no memory for a group of %d devices", n);
     for (int i = 0; i < n; i++)
@@ -34,14 +30,20 @@ int group_open_cuda(struct kern_ctx *const *ranks, int n, struct err *err)
     g->nccl = nccl;
     g->n = n;
     pthread_mutex_init(&g->lock, NULL);
+    pthread_cond_init(&g->told, NULL);
     for (int i = 0; i < n; i++) {
         ctx_of(ranks[i])->group = g;
         ctx_of(ranks[i])->rank = i;
     }
+    r = gather_direct_open(g, ranks);
+    if (r < 0) {
+        group_close_cuda(ranks, n);
+        return err_set(err, r, "no streams for the gathers of %d devices", n);
+    }
     return 0;
 }
 
-static bool has_failed(struct cuda_group *g)
+bool group_has_failed(struct cuda_group *g)
 {
     pthread_mutex_lock(&g->lock);
     bool failed = g->failed;
@@ -56,6 +58,7 @@ void group_fail_cuda(struct kern_ctx *k)
     pthread_mutex_lock(&g->lock);
     bool first = !g->failed;
     g->failed = true;
+    pthread_cond_broadcast(&g->told);
     pthread_mutex_unlock(&g->lock);
     for (int i = 0; first && i < g->n; i++)
         g->nccl->abort(g->comms[i]);
@@ -66,6 +69,7 @@ void group_close_cuda(struct kern_ctx *const *ranks, int n)
     struct cuda_group *g = n ? ctx_of(ranks[0])->group : NULL;
     if (!g)
         return;
+    gather_direct_close(g, ranks);
     for (int i = 0; i < n; i++) {
         struct cuda_ctx *c = ctx_of(ranks[i]);
         cuda_bind(c);
@@ -74,6 +78,7 @@ void group_close_cuda(struct kern_ctx *const *ranks, int n)
             g->nccl->destroy(g->comms[i]);
         c->group = NULL;
     }
+    pthread_cond_destroy(&g->told);
     pthread_mutex_destroy(&g->lock);
     free(g);
 }
@@ -95,28 +100,43 @@ template <typename T> static void spread(struct cuda_ctx *c, void *dst, const vo
     put_side_by_side<<<(unsigned)((all + 255) / 256), 256, 0, c->stream>>>((T *)dst, (const T *)gathered, units, rows, ranks);
 }
 
-int all_gather_cuda(struct kern_ctx *k, struct dev_bytes *dst, const struct dev_bytes *src, size_t bytes, int rows)
+/* In order with the ops: it is done when they are. */
+static int gather_by_nccl(struct cuda_ctx *c, void *dst, const void *src, size_t bytes, int rows)
 {
-    struct cuda_ctx *c = ctx_of(k);
     struct cuda_group *g = c->group;
-    int r = cuda_enter(c);
-    if (r < 0 || !rows)
-        return r;
     void *gathered = cuda_scratch(c, SCRATCH_COLLECTIVE, bytes * rows * g->n);
     if (!gathered)
         return c->failed.code ? c->failed.code : ERR_NOMEM;
-    if (has_failed(g))
-        return cuda_failed(c, cudaErrorUnknown, "a collective: another device of the group has failed");
-    int result = g->nccl->all_gather(bytes_of(src), gathered, bytes * rows, NCCL_BYTES, g->comms[c->rank], c->stream);
+    if (group_has_failed(g))
+        return cuda_failed(c, cudaErrorUnknown, "a gather: another device of the group has failed");
+    int result = g->nccl->all_gather(src, gathered, bytes * rows, NCCL_BYTES, g->comms[c->rank], c->stream);
     if (result)
         return cuda_failed(c, cudaErrorUnknown, g->nccl->error_string(result));
     if (bytes % 16 == 0)
-        spread<uint4>(c, bytes_of(dst), gathered, bytes, rows, g->n);
+        spread<uint4>(c, dst, gathered, bytes, rows, g->n);
     else if (bytes % 4 == 0)
-        spread<unsigned>(c, bytes_of(dst), gathered, bytes, rows, g->n);
+        spread<unsigned>(c, dst, gathered, bytes, rows, g->n);
     else
-        spread<unsigned char>(c, bytes_of(dst), gathered, bytes, rows, g->n);
-    return launched(k, "put_side_by_side");
+        spread<unsigned char>(c, dst, gathered, bytes, rows, g->n);
+    return launched(&c->k, "put_side_by_side");
+}
+
+int all_gather_cuda(struct kern_ctx *k, struct dev_bytes *dst, const struct dev_bytes *src, size_t bytes, int rows)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = cuda_enter(c);
+    if (r < 0 || !rows)
+        return r;
+    if (c->group->ranks[c->rank].stream && bytes * rows >= DIRECT_BYTES)
+        return gather_direct(c, (char *)bytes_of(dst), (const char *)bytes_of(src), bytes, rows);
+    r = gather_direct_await(c, 0);
+    return r < 0 ? r : gather_by_nccl(c, bytes_of(dst), bytes_of(src), bytes, rows);
+}
+
+int await_gathers_cuda(struct kern_ctx *k, int but)
+{
+    int r = cuda_enter(ctx_of(k));
+    return r < 0 ? r : gather_direct_await(ctx_of(k), but);
 }
 
 int take_columns_cuda(struct kern_ctx *k, struct dev_bytes *dst, const struct dev_bytes *src, size_t first, size_t bytes, size_t ld,

@@ -80,6 +80,9 @@ CALL(cudaMemcpyAsync, (dst, src, bytes, kind, stream), void *dst, const void *sr
      cudaStream_t stream)
 CALL(cudaMemcpyPeerAsync, (dst, to, src, from, bytes, stream), void *dst, int to, const void *src, int from, size_t bytes,
      cudaStream_t stream)
+CALL(cudaMemcpy2DAsync, (dst, dst_ld, src, src_ld, bytes, rows, kind, stream), void *dst, size_t dst_ld, const void *src, size_t src_ld,
+     size_t bytes, size_t rows, enum cudaMemcpyKind kind, cudaStream_t stream)
+CALL(cudaStreamWaitEvent, (stream, event, flags), cudaStream_t stream, cudaEvent_t event, unsigned flags)
 CALL(cudaStreamCreateWithFlags, (stream, flags), cudaStream_t *stream, unsigned flags)
 CALL(cudaStreamSynchronize, (stream), cudaStream_t stream)
 CALL(cudaStreamBeginCapture, (stream, mode), cudaStream_t stream, enum cudaStreamCaptureMode mode)

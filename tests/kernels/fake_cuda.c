@@ -338,6 +338,11 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     return e == cudaSuccess ? check_object(stream, "cudaEventRecord") : e;
 }
 
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    return check_object(stream, "cudaStreamWaitEvent"); /* the event may be of another device */
+}
+
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     return check_object(event, "cudaEventSynchronize");
