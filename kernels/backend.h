@@ -33,6 +33,7 @@ struct backend_memory {
 /* What an opened device is like. Those above kernels/ go by these fields, and name a device only to open it. */
 struct backend_limits {
     int step_rows;       /* rows that a step should hold if nobody says otherwise */
+    int few_rows;        /* a product of so many rows of a step takes as long as one of some of them: it reads all weights; 0: none does */
     int gather_rows;     /* from so many rows of a step on, gathers of one half of them should go beside what is computed of the other */
     int steps_in_flight; /* steps to issue before the first is waited for; 1 where an op is done when it returns */
     bool host_memory;    /* its memory is the host's own; copies to memory of alloc_host are then no faster than others */

@@ -120,8 +120,11 @@ static int in_parts(const struct layer *l, int (*stage)(const struct layer *part
 
 /* ---- attention -------------------------------------------------------------------------------------------------- */
 
+/* The rows that a projection is for; of few, all that could be read, which saves bringing those of a list together. */
 static struct rows projected(const struct layer *l, const struct projection *p)
 {
+    if (l->n_rows <= l->m->k->limits.few_rows)
+        return l->rows.normed;
     return p->rows == ROWS_ATTENDING ? l->rows.attending : p->rows == ROWS_EXECUTED ? l->rows.executed : l->rows.all;
 }
 

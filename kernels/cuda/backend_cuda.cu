@@ -157,6 +157,7 @@ static int open_device(struct cuda_ctx *c, const struct backend_config *cfg, str
         return r;
     c->chains = have == CUDA_WGMMA; /* code for Hopper itself: what is built for older devices has no waits in it */
     c->k.limits = {.step_rows = 16384,
+                   .few_rows = 64,
                    .gather_rows = 2048,
                    .steps_in_flight = 2,
                    .host_memory = false,
