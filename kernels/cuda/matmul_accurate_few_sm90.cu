@@ -38,7 +38,8 @@ struct wave_shared {
     float part[2][WGS][(int)PART * (int)ROWS]; /* at part_at */
     float unscale[2][WGS][ROWS];               /* of x's rows in these 64 columns */
     float out[ROWS * OUT_LD];                  /* silu of the products, or what is written of them */
-    double w[PART], bias;                      /* the router's: of a column in z0 - z1 */
+    float bias[PART];                          /* of the columns */
+    double w[PART], w_bias;                    /* the router's: of a column in z0 - z1, and what z0 - z1 starts with */
     uint64_t full[STAGES_MAX], empty[STAGES_MAX];
     float threshold;
     int last;
@@ -228,12 +229,12 @@ __device__ static float2 sum_waves(const struct wave_args &p, const struct wave_
             if (b + WGS < p.blocks) {
                 unscale[half ^ 1] = x[next].split(p, b + WGS, m.terms + (half ^ 1) * 2 * TERM_BYTES);
                 proxy_fence();
-                x[next].load(p, b + WGS + WGS * DEPTH);
             }
             if (wave > 0) {
                 named_sync(SYNC_ALL, COMPUTING); /* the last wave's parts are there */
                 add_wave(&acc, m.s, half ^ 1, WGS, e);
             }
+            x[next].load(p, b + WGS + WGS * DEPTH); /* behind the fence, which waits for what was asked for */
             wgmma_wait<0>();
             store_part(m.s, half, part, unscale[half]);
             if (threadIdx.x % 32 == 0 && b < p.blocks)
@@ -249,15 +250,17 @@ __device__ static float2 sum_waves(const struct wave_args &p, const struct wave_
     return acc;
 }
 
-/* What the router's end needs of the weights: a thread a column. */
-__device__ __forceinline__ void load_router(const struct wave_args &p, struct wave_shared *s)
+/* What the end needs of the weights: a thread a column, 0 beyond the last. */
+__device__ __forceinline__ void load_columns(const struct wave_args &p, struct wave_shared *s)
 {
     const struct router_end &e = p.router;
-    int c = blockIdx.x * PART + threadIdx.x;
-    if (threadIdx.x < PART)
-        s->w[threadIdx.x] = c < p.a.rows ? (double)e.w2[c] - (double)e.w2[p.a.rows + c] : 0;
-    if (threadIdx.x == PART)
-        s->bias = (double)e.b2[0] - e.b2[1];
+    int i = threadIdx.x, c = blockIdx.x * PART + i;
+    if (i < PART)
+        s->bias[i] = p.a.out.bias && c < p.a.rows ? p.a.out.bias[c] : 0;
+    if (i < PART && e.to.route)
+        s->w[i] = c < p.a.rows ? (double)e.w2[c] - (double)e.w2[p.a.rows + c] : 0;
+    if (i == PART && e.to.route)
+        s->w_bias = (double)e.b2[0] - e.b2[1];
 }
 
 /* The tile's part of the router's sums, added in the order of sum_columns: four lanes a row. */
@@ -276,14 +279,21 @@ __device__ __forceinline__ void sum_part(const struct wave_args &p, const struct
     z += __shfl_xor_sync(~0u, z, 2);
     if (threadIdx.x % 4 == 0 && at < m)
         p.router.parts[(size_t)blockIdx.x * p.a.out.rows.n_max + at] = z;
-    __threadfence();
+}
+
+/* How many blocks came here before; what they wrote before their barrier is seen behind this one's. */
+__device__ __forceinline__ int arrive(int *arrived)
+{
+    int before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(arrived) : "memory");
+    return before;
 }
 
 /* decide_row of a warp: a lane a part. */
 __device__ __forceinline__ void decide_by_warp(const struct router_end &e, const struct wave_shared *s, int n_max, int row, int step_row)
 {
     int lane = threadIdx.x % 32, n_parts = gridDim.x;
-    double z = s->bias;
+    double z = s->w_bias;
     for (int first = 0; first < n_parts; first += 32) {
         double part = first + lane < n_parts ? __ldcg(&e.parts[(size_t)(first + lane) * n_max + row]) : 0;
         int n = n_parts - first < 32 ? n_parts - first : 32;
@@ -305,11 +315,10 @@ __device__ static void decide_tile(const struct wave_args &p, struct wave_shared
         sum_part(p, s, m);
     named_sync(SYNC_ALL, COMPUTING);
     if (threadIdx.x == 0)
-        s->last = atomicAdd(arrived, 1) == (int)gridDim.x - 1;
+        s->last = arrive(arrived) == (int)gridDim.x - 1;
     named_sync(SYNC_ALL, COMPUTING);
     if (!s->last)
         return;
-    __threadfence();
     if (row < m)
         decide_by_warp(p.router, s, p.a.out.rows.n_max, row, step_row);
     if (threadIdx.x == 0)
@@ -332,10 +341,8 @@ template <int TERMS> __device__ static void compute(const struct wave_args &p, c
     struct wave_shared *s = smem.s;
     struct wave_element e;
     struct x_columns x[DEPTH];
-    int col = blockIdx.x * PART + e.c, row = blockIdx.y * ROWS + threadIdx.x / 32; /* row: the warp's, of what is written */
-    float bias = o.bias && col < p.a.rows ? o.bias[col] : 0;
-    if (p.router.to.route)
-        load_router(p, s);
+    int row = blockIdx.y * ROWS + threadIdx.x / 32; /* the warp's, of what is written */
+    load_columns(p, s);
     chain_wait();
 #pragma unroll
     for (int i = 0; i < DEPTH; i++)
@@ -347,7 +354,7 @@ template <int TERMS> __device__ static void compute(const struct wave_args &p, c
     if (threadIdx.x == 0 && p.router.to.route && p.router.to.threshold)
         s->threshold = *p.router.to.threshold;
     float2 acc = sum_waves<TERMS>(p, smem, x, e);
-    float *out = &s->out[e.r * OUT_LD + e.c];
+    float bias = s->bias[e.c], *out = &s->out[e.r * OUT_LD + e.c];
     if (p.router.to.route) {
         out[0] = silu_near(fmaf(acc.x, p.unscale, bias));
         out[OUT_LD] = silu_near(fmaf(acc.y, p.unscale, bias));
