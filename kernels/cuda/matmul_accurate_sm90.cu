@@ -254,6 +254,8 @@ static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct k
                   const struct router_end *router)
 {
     int m = out->rows.n_max;
+    if (matmul_accurate_few_fits(c, w, out))
+        return matmul_accurate_few_sm90(c, in, w, out, router);
     CUtensorMap mx;
     int r = tensor_map(c, &mx, DTYPE_F32, in->x, m, w->k, in->ldx, 64);
     if (r < 0)
@@ -272,7 +274,7 @@ int matmul_accurate_sm90(struct cuda_ctx *c, const struct matmul_in *in, const s
 int route_mlp_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, struct rows n, struct router_end end)
 {
     end.parts = (double *)cuda_scratch(c, SCRATCH_ROUTE, (size_t)div_up(w->rows, PART) * n.n_max * sizeof(double));
-    end.arrived = cuda_counters(c, (size_t)div_up(n.n_max, ACC_BM) * ACC_WGS);
+    end.arrived = cuda_counters(c, (size_t)div_up(n.n_max, ACC_BM) * (ACC_BM / ACCURATE_FEW_TILE));
     if (!end.parts || !end.arrived)
         return c->failed.code ? c->failed.code : ERR_NOMEM;
     struct matmul_out out = {END_F32, NULL, 0, w->n};

@@ -28,7 +28,7 @@ struct router_end {
     struct decisions to;
     const float *w2, *b2; /* f32 [2,m], [2] */
     double *parts;        /* [columns / 64, n_max] */
-    int *arrived;         /* [row tiles x warpgroups] zero before and after */
+    int *arrived;         /* one each 64 rows, or each ACCURATE_FEW_TILE: zero before and after */
 };
 
 /* Everything of step row r from its margin z. One that is not a finite number is decided below, with NaN for the rest. */
@@ -52,6 +52,12 @@ __device__ __forceinline__ void decide_row(const struct router_end &e, int n_par
         z += __ldcg(&e.parts[(size_t)t * n_max + i]);
     decide_margin(e.to, r, z);
 }
+
+/* matmul_accurate_sm90's products of few rows, or the router's end of them, for what fits: END_F32 and ACCURATE_FEW_ROWS rows at most. */
+enum { ACCURATE_FEW_ROWS = 128, ACCURATE_FEW_TILE = 16 };
+bool matmul_accurate_few_fits(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out);
+int matmul_accurate_few_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out,
+                             const struct router_end *router);
 
 /* 16-bit, level wgmma, x as tensor_map_fits. parts and arrived are filled in here. */
 int route_mlp_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, struct rows n, struct router_end end);

@@ -320,6 +320,8 @@ void check_rows(struct check *c, const struct check_op *op)
         check_subset(c, op, all, SET_LIST, 70);
     for (int i = 0; i < 3 && op->n; i++)
         check_batch(c, op, all, i < 2 ? 1 : check_int(c, 2, 2 * op->n + 1));
+    for (const int *m = op->batches; m && *m; m++)
+        check_batch(c, op, all, *m);
     free_all(all, op->n_arrays);
     free(from);
 }

@@ -46,6 +46,7 @@ struct check_op {
     const void *arg;
     bool no_subsets;      /* the op takes no row set: n alone counts */
     bool all_rows;        /* run() takes rows.n_max for the number of rows in the arrays */
+    const int *batches;   /* batches of so many rows are compared as well, up to a 0; NULL: none */
     double flops_per_row; /* for --bench; 0: not told */
 };
 

@@ -98,7 +98,8 @@ static void make_matrix(struct check *c, struct arg *a, int n_parts, bool bias, 
     }
 }
 
-static void one(struct check *c, enum form form, int m, int n, int k, int n_parts, bool bias)
+/* batches: of check_op. */
+static void one_of(struct check *c, enum form form, int m, int n, int k, int n_parts, bool bias, const int *batches)
 {
     /* between rows of x and y, where the op has strides: whole vectors, or what spoils their alignment */
     int between = c->bench ? 0 : check_int(c, 0, 1) ? 3 : 8;
@@ -138,11 +139,17 @@ static void one(struct check *c, enum form form, int m, int n, int k, int n_part
                                          .run = run,
                                          .want = want,
                                          .arg = &a,
+                                         .batches = batches,
                                          .flops_per_row = 2.0 * n * k});
     check_arrays_done(arrays, ARRAYS);
     c->k->ops->matrix_free(c->k, a.matrix);
     free(a.w);
     free(a.b);
+}
+
+static void one(struct check *c, enum form form, int m, int n, int k, int n_parts, bool bias)
+{
+    one_of(c, form, m, n, k, n_parts, bias, NULL);
 }
 
 /* A value that is not finite, as stored or once rounded, is refused wherever it lies. */
@@ -289,5 +296,11 @@ void check_matmul_swiglu(struct check *c)
 
 void check_matmul_accurate(struct check *c)
 {
+    /* at both ends of a tile of few rows, of several, and of the kernel for few rows, whose bits those of more rows must be */
+    static const int batches[] = {1, 15, 16, 17, 64, 127, 128, 129, 200, 0};
+    static const int shapes[][2] = {{63, 64}, {66, 400}, {200, 1100}};
     check_form(c, ACCURATE);
+    for (size_t i = 0; c->many_tiles && !c->bench && i < sizeof(shapes) / sizeof(*shapes); i++)
+        for (int n_parts = 1; n_parts <= MAX_PARTS; n_parts += 2) /* of several parts one is often float32, which makes two terms */
+            one_of(c, ACCURATE, 130, shapes[i][0], shapes[i][1], n_parts, n_parts > 1, batches);
 }

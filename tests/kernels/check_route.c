@@ -97,12 +97,11 @@ static void want(const struct check *c, const void *arg, int r, const void *cons
         out[MARGINS][0] = margin;
 }
 
-/* DTRNET's first matrix, in bf16 as it is published or in float32. */
-static void make_first(struct check *c, struct arg *a)
+/* DTRNET's first matrix. */
+static void make_first(struct check *c, struct arg *a, enum dtype type)
 {
     size_t n = (size_t)a->m * a->d;
     double top = 2 / sqrt(a->d);
-    enum dtype type = check_int(c, 0, 1) ? DTYPE_BF16 : DTYPE_F32;
     void *stored = malloc(n * dtype_size(type));
     struct err err = {0};
     a->w1 = check_floats(c, n, -top, top);
@@ -115,7 +114,8 @@ static void make_first(struct check *c, struct arg *a)
     free(stored);
 }
 
-static void one(struct check *c, enum family f, int n, int m)
+/* first: how the first matrix is stored; batches: of check_op. */
+static void one_of(struct check *c, enum family f, int n, int m, enum dtype first, const int *batches)
 {
     struct arg a = {.family = f,
                     .m = m,
@@ -135,7 +135,7 @@ static void one(struct check *c, enum family f, int n, int m)
     a.dev_norm = check_up(c, a.norm, sizeof(float) * m);
     a.dev_threshold = check_up(c, &a.threshold, sizeof(float));
     if (f == DTRNET)
-        make_first(c, &a);
+        make_first(c, &a, first);
     if (f == DTRNET && check_int(c, 0, 1)) {
         int most = 2 * n + 1; /* rows of the largest set that check_rows makes */
         float *any = check_floats(c, (size_t)most * a.d, -1, 1);
@@ -164,7 +164,8 @@ static void one(struct check *c, enum family f, int n, int m)
                      .rel = 1e-6,
                      .host = check_floats(c, n, 2, 3)},
     };
-    check_rows(c, &(struct check_op){.what = what, .arrays = arrays, .n_arrays = ARRAYS, .n = n, .run = run, .want = want, .arg = &a});
+    check_rows(c, &(struct check_op){
+                      .what = what, .arrays = arrays, .n_arrays = ARRAYS, .n = n, .run = run, .want = want, .arg = &a, .batches = batches});
     check_arrays_done(arrays, ARRAYS);
     void *dev[] = {a.dev_w, a.dev_b, a.dev_norm, a.dev_threshold, a.packed_x, a.packed_hid};
     for (int i = 0; i < (a.packed_x ? 6 : 4); i++)
@@ -175,6 +176,12 @@ static void one(struct check *c, enum family f, int n, int m)
     free(a.w);
     free(a.b);
     free(a.norm);
+}
+
+/* The first matrix in bf16, as it is published, or in float32. */
+static void one(struct check *c, enum family f, int n, int m)
+{
+    one_of(c, f, n, m, check_int(c, 0, 1) ? DTYPE_BF16 : DTYPE_F32, NULL);
 }
 
 static void family(struct check *c, enum family f)
@@ -201,7 +208,18 @@ void check_route_dllm(struct check *c)
 
 void check_route_mlp(struct check *c)
 {
+    /* at both ends of a tile of few rows, of several, and of the kernel for few rows, whose bits those of more rows must be */
+    static const int batches[] = {1, 15, 16, 17, 64, 127, 128, 129, 200, 0};
     family(c, DTRNET);
-    if (c->many_tiles) /* several tiles of rows and columns */
-        one(c, DTRNET, 300, 200);
+    if (!c->many_tiles)
+        return;
+    one(c, DTRNET, 300, 200); /* several tiles of rows and columns */
+    for (int i = 0; i < 2 && !c->bench; i++) {
+        enum dtype first = i ? DTYPE_F32 : DTYPE_BF16;
+        one_of(c, DTRNET, 100, 200, first, NULL); /* a count on the device that leaves tiles of few rows empty */
+        one_of(c, DTRNET, 130, 200, first, batches);
+        one_of(c, DTRNET, 130, 600, first, batches); /* more of k than a kernel takes at once */
+    }
+    if (!c->bench)
+        one(c, DTRNET, 17, 2120); /* more tiles of columns than a warp has lanes */
 }
