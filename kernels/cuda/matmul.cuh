@@ -19,7 +19,7 @@ struct kern_matrix {
     int n_terms, term_ld;
     float term_unscale; /* a power of two */
     float *unscale;     /* float32 products of precision high: two f16 terms of rows of their own scales (high.cuh); matrix_unscale_bytes */
-    CUtensorMap box64, box32, box16, box8; /* level wgmma: boxes of 64 columns and so many rows */
+    CUtensorMap box64, box48, box32, box24, box16, box8; /* level wgmma: boxes of 64 columns and so many rows */
 };
 
 enum matmul_end { END_ACT, END_F32, END_RESIDUAL, END_SWIGLU, END_BLEND };

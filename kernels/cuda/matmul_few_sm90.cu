@@ -162,39 +162,54 @@ static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct ke
     return launched(&c->k, "matmul_few_sm90");
 }
 
+enum { LATE_BYTES = 64 * 1024 };
+
 static int rows_loaded(int m)
 {
     return m <= 8 ? 8 : m <= 32 ? 32 : 64;
 }
 
-/* What the multiprocessor with the most tiles must bring in for each k block, in rows of x and of the weights. */
-static int tile_cost(const struct cuda_ctx *c, int m, int n, int bn)
+int few_width(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out,
+              struct few_costs (*costs)(const struct kern_matrix *w, int bn), int *ret_cost)
 {
-    return div_up(div_up(m, 64) * div_up(n, bn), c->n_sm) * (rows_loaded(m) + bn);
+    const int widths[] = {8, 16, 24, 32, 48, 64};
+    int m = out->rows.n_max, best = 0, least = 0;
+    for (int bn : widths) {
+        struct few_costs f = costs(w, bn);
+        int tiles = div_up(m, 64) * div_up(w->rows, bn), most = div_up(tiles, c->n_sm), late = div_up(most, f.resident) - 1;
+        int cost = most * (rows_loaded(m) + bn) + late * LATE_BYTES / (2 * w->k);
+        cost = most == 1 ? cost * f.alone / 100 : cost;
+        if ((out->end == END_SWIGLU && bn % 16) || (best && cost >= least))
+            continue;
+        best = bn;
+        least = cost;
+    }
+    if (ret_cost)
+        *ret_cost = least;
+    return best;
 }
 
-/* The narrowest of the cheapest. SwiGLU pairs columns in groups of 16. */
-int matmul_few_width(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out)
+static struct few_costs costs_of(const struct kern_matrix *w, int bn)
 {
-    int m = out->rows.n_max, best = out->end == END_SWIGLU ? 16 : 8;
-    for (int bn = best * 2; bn <= 64; bn *= 2)
-        if (tile_cost(c, m, w->rows, bn) < tile_cost(c, m, w->rows, best))
-            best = bn;
-    return best;
+    return {.resident = 2, .alone = 175};
 }
 
 int matmul_few_cost(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out)
 {
-    return tile_cost(c, out->rows.n_max, w->rows, matmul_few_width(c, w, out));
+    int cost;
+    few_width(c, w, out, costs_of, &cost);
+    return cost;
 }
 
 template <typename T, int XR>
 static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
 {
-    switch (matmul_few_width(c, w, out)) {
+    switch (few_width(c, w, out, costs_of, NULL)) {
     case 8: return start<T, XR, 8>(c, in, w, out);
     case 16: return start<T, XR, 16>(c, in, w, out);
+    case 24: return start<T, XR, 24>(c, in, w, out);
     case 32: return start<T, XR, 32>(c, in, w, out);
+    case 48: return start<T, XR, 48>(c, in, w, out);
     default: return start<T, XR, 64>(c, in, w, out);
     }
 }

@@ -47,8 +47,17 @@ template <typename T, int BN> __device__ __forceinline__ void few_multiply(float
 /* The map of w with boxes of BN rows. */
 template <int BN> static inline const CUtensorMap *few_map(const struct kern_matrix *w)
 {
-    return BN == 8 ? &w->box8 : BN == 16 ? &w->box16 : BN == 32 ? &w->box32 : &w->box64;
+    return BN == 8 ? &w->box8 : BN == 16 ? &w->box16 : BN == 24 ? &w->box24 : BN == 32 ? &w->box32 : BN == 48 ? &w->box48 : &w->box64;
 }
 
-/* Columns of a tile: 8, 16, 32 or 64. */
-int matmul_few_width(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out);
+/* How a kernel's tiles of bn columns of w fare on a multiprocessor. */
+struct few_costs {
+    int resident; /* blocks that it holds at once */
+    int alone;    /* percent of its time that a block takes which has a multiprocessor to itself: it keeps fewer bytes on the way */
+};
+
+/* Columns of a tile, 8, 16, 24, 32, 48 or 64: the narrowest of the cheapest. Counted is what the multiprocessor with the most tiles must bring in for each k
+ * block, in rows of x and of the weights; tiles beyond those that it holds at once find nothing under way when they begin, which takes as long as LATE_BYTES
+ * more. SwiGLU pairs columns in groups of 16. ret_cost: or NULL. */
+int few_width(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out,
+              struct few_costs (*costs)(const struct kern_matrix *w, int bn), int *ret_cost);

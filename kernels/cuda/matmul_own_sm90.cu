@@ -148,20 +148,36 @@ __global__ void __launch_bounds__(OWN_THREADS, 2)
 #endif
 }
 
+static const int OVERHEAD_BYTES = 1024 + ENDS_BYTES;
+
+/* Stages of the ring: all of k where that fits. */
+static int ring_stages(const struct kern_matrix *w, int bn)
+{
+    int blocks = div_up(w->k, TILE_K), room = (TILES_BYTES - blocks * BLOCK_BYTES) / (bn * TILE_K_BYTES);
+    return blocks < room ? blocks : room;
+}
+
+static int smem_bytes(const struct kern_matrix *w, int bn)
+{
+    return OVERHEAD_BYTES + div_up(w->k, TILE_K) * BLOCK_BYTES + ring_stages(w, bn) * (bn * TILE_K_BYTES + 16);
+}
+
+static struct few_costs costs_of(const struct kern_matrix *w, int bn)
+{
+    const int MULTIPROCESSOR_BYTES = 227 * 1024, RESERVED_BYTES = 1024; /* of each block, by the driver */
+    return {.resident = MULTIPROCESSOR_BYTES / (smem_bytes(w, bn) + RESERVED_BYTES), .alone = 130};
+}
+
 template <typename T, int BN, int CHUNKS>
 static int start(struct cuda_ctx *c, const struct matmul_norm *norm, const struct matmul_in *in, const struct kern_matrix *w,
                  const struct matmul_out *out)
 {
     auto kernel = matmul_own_tile<T, BN, CHUNKS>;
-    const int overhead = 1024 + ENDS_BYTES;
-    int blocks = div_up(w->k, TILE_K), room = (TILES_BYTES - blocks * BLOCK_BYTES) / (BN * TILE_K_BYTES),
-        stages = blocks < room ? blocks : room;
-    int r = cuda_allow_shared(c, (const void *)kernel, overhead + TILES_BYTES + (int)NORMED_K_MAX / (int)TILE_K * 16);
+    int r = cuda_allow_shared(c, (const void *)kernel, OVERHEAD_BYTES + TILES_BYTES + (int)NORMED_K_MAX / (int)TILE_K * 16);
     if (r < 0)
         return r;
-    struct own_args a = {{w->k, w->rows, *out}, *norm, *in, blocks, stages};
-    chain_launch(c, kernel, div_up(w->rows, BN), OWN_THREADS, overhead + blocks * BLOCK_BYTES + stages * (BN * TILE_K_BYTES + 16),
-                 *few_map<BN>(w), a);
+    struct own_args a = {{w->k, w->rows, *out}, *norm, *in, div_up(w->k, TILE_K), ring_stages(w, BN)};
+    chain_launch(c, kernel, div_up(w->rows, BN), OWN_THREADS, smem_bytes(w, BN), *few_map<BN>(w), a);
     return launched(&c->k, "matmul_own_sm90");
 }
 
@@ -169,10 +185,12 @@ template <typename T, int CHUNKS>
 static int choose(struct cuda_ctx *c, const struct matmul_norm *norm, const struct matmul_in *in, const struct kern_matrix *w,
                   const struct matmul_out *out)
 {
-    switch (matmul_few_width(c, w, out)) {
+    switch (few_width(c, w, out, costs_of, NULL)) {
     case 8: return start<T, 8, CHUNKS>(c, norm, in, w, out);
     case 16: return start<T, 16, CHUNKS>(c, norm, in, w, out);
+    case 24: return start<T, 24, CHUNKS>(c, norm, in, w, out);
     case 32: return start<T, 32, CHUNKS>(c, norm, in, w, out);
+    case 48: return start<T, 48, CHUNKS>(c, norm, in, w, out);
     default: return start<T, 64, CHUNKS>(c, norm, in, w, out);
     }
 }

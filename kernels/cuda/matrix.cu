@@ -170,10 +170,13 @@ int matrix_map(struct cuda_ctx *c, struct kern_matrix *w)
     int cols = terms ? w->n_terms * w->term_ld : w->k;
     size_t ld = terms ? cols : w->ld;
     enum dtype type = terms ? DTYPE_F16 : c->k.act;
-    CUtensorMap *const maps[] = {&w->box64, &w->box32, &w->box16, &w->box8};
+    const struct {
+        CUtensorMap *map;
+        int rows;
+    } boxes[] = {{&w->box64, 64}, {&w->box48, 48}, {&w->box32, 32}, {&w->box24, 24}, {&w->box16, 16}, {&w->box8, 8}};
     int r = 0;
-    for (int i = 0; i < 4 && r >= 0; i++)
-        r = tensor_map(c, maps[i], type, data, w->rows, cols, ld, 64 >> i);
+    for (int i = 0; i < 6 && r >= 0; i++)
+        r = tensor_map(c, boxes[i].map, type, data, w->rows, cols, ld, boxes[i].rows);
     return r;
 }
 
