@@ -5,6 +5,7 @@ Scores and generates on the golden models and the shipped model with both progra
 prints a hash of each program's answers (log probabilities as printed, which is exact; tokens; routing). Ends with status 1 if any differs.
 
 usage: compare_bits.py OLD NEW [--levels scalar,avx2] [--device cpu|cuda] [--dtypes f32,bf16] [--models DIR ...]
+       compare_bits.py PROGRAM PROGRAM --new-flag=--tensor-parallel=2 --documents 16 ...    # one program, with other flags
 """
 
 from __future__ import annotations
@@ -46,11 +47,21 @@ def requests_of(vocab: int, max_len: int) -> tuple[list[dict], list[dict]]:
     return score, complete
 
 
-def answers(program: str, model: Path, arguments: list[str]) -> str | None:
+def long_request(vocab: int, length: int, n: int) -> dict:
+    """A body for /v1/loglikelihood_rolling: steps of many rows."""
+    rng = random.Random(8)
+    return {"texts": [[rng.randrange(3, vocab) for _ in range(length - 1)] for _ in range(n)], "tokens": True}
+
+
+def answers(program: str, model: Path, arguments: list[str], documents: int) -> str | None:
     """A hash over everything that the program answers; None: it does not start with these arguments."""
     config = json.loads((model / "config.json").read_text())
-    score, complete = requests_of(config["vocab_size"], min(config.get("max_position_embeddings", 256), 400))
-    return serve(program, model, arguments, [("/v1/loglikelihood", score), ("/v1/completions", complete)])
+    vocab, longest = config["vocab_size"], config.get("max_position_embeddings", 256)
+    score, complete = requests_of(vocab, min(longest, 400))
+    asked = [("/v1/loglikelihood", score), ("/v1/completions", complete)]
+    if documents:
+        asked.append(("/v1/loglikelihood_rolling", [long_request(vocab, min(longest, 2000), documents)]))
+    return serve(program, model, arguments, asked)
 
 
 def serve(program: str, model: Path, arguments: list[str], asked: list[tuple[str, list[dict]]]) -> str | None:
@@ -82,6 +93,8 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtypes", default="f32,bf16")
     parser.add_argument("--models", nargs="*", type=Path)
+    parser.add_argument("--documents", type=int, default=0, help="of 2,000 tokens at most, to be scored in one call as well")
+    parser.add_argument("--new-flag", action="append", default=[], help="for NEW alone")
     a = parser.parse_args()
     models = a.models or [p.parent for p in sorted((ROOT / "tests/golden").glob("*/config.json"))] + [ROOT / "models/dtrnet-26m"]
     different = compared = 0
@@ -89,8 +102,8 @@ def main() -> int:
         for dtype in a.dtypes.split(","):
             for level in a.levels.split(","):
                 flags = ["--device", a.device, "--dtype", dtype, f"--{a.device}-level", level]
-                old = answers(a.old, model, flags)
-                new = answers(a.new, model, flags) if old else None
+                old = answers(a.old, model, flags, a.documents)
+                new = answers(a.new, model, flags + a.new_flag, a.documents) if old else None
                 if old:
                     compared += 1
                     different += old != new

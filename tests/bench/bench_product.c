@@ -9,11 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void must(int code, const char *what)
+/* A negative code ends the program with what was tried, and on what. */
+static void must(int code, const char *what, const char *on)
 {
     if (code >= 0)
         return;
-    fprintf(stderr, "%s\n", what);
+    fprintf(stderr, "%s %s\n", what, on);
     exit(1);
 }
 
@@ -21,10 +22,10 @@ static float *read_file(const char *path, int k, int *ret_rows)
 {
     FILE *f = fopen(path, "rb");
     long bytes = f && !fseek(f, 0, SEEK_END) ? ftell(f) : -1, row = (long)k * (long)sizeof(float);
-    must(bytes > 0 && bytes % row == 0 && bytes / row < 1 << 20 ? 0 : ERR_INVALID, path);
+    must(bytes > 0 && bytes % row == 0 && bytes / row < 1 << 20 ? 0 : ERR_INVALID, "up to 2^20 rows of K float32 are not in", path);
     float *values = malloc((size_t)bytes);
     rewind(f);
-    must(values && fread(values, 1, (size_t)bytes, f) == (size_t)bytes ? 0 : ERR_IO, path);
+    must(values && fread(values, 1, (size_t)bytes, f) == (size_t)bytes ? 0 : ERR_IO, "cannot read", path);
     fclose(f);
     *ret_rows = (int)(bytes / row);
     return values;
@@ -33,7 +34,7 @@ static float *read_file(const char *path, int k, int *ret_rows)
 static void write_file(const char *path, const float *values, size_t n)
 {
     FILE *f = fopen(path, "wb");
-    must(f && fwrite(values, sizeof(*values), n, f) == n && !fclose(f) ? 0 : ERR_IO, path);
+    must(f && fwrite(values, sizeof(*values), n, f) == n && !fclose(f) ? 0 : ERR_IO, "cannot write", path);
 }
 
 /* y: [m, n] */
@@ -45,11 +46,11 @@ static void multiply(struct kern_ctx *k, const float *x, int m, const float *w, 
     struct dev_bytes *dx = b->alloc(k, x_bytes), *dy = b->alloc(k, y_bytes);
     struct kern_matrix *matrix = NULL;
     struct err err = {0};
-    must(k->ops->matrix_new(k, MATRIX_LINEAR, &part, 1, cols, &matrix, &err), err.text);
-    must(dx && dy ? b->upload(k, dx, x, x_bytes) : ERR_NOMEM, "no memory on the device");
-    must(k->ops->matmul_f32(k, dev_f32_in(dy, 0), dev_act_in(dx, 0), matrix, (struct rows){.n_max = m}), "matmul_f32 failed");
-    must(b->download(k, y, dy, y_bytes), "the product cannot be read");
-    must(b->sync(k, &err), err.text);
+    must(k->ops->matrix_new(k, MATRIX_LINEAR, &part, 1, cols, &matrix, &err), "weights:", err.text);
+    must(dx && dy ? b->upload(k, dx, x, x_bytes) : ERR_NOMEM, "no memory on", b->name);
+    must(k->ops->matmul_f32(k, dev_f32_in(dy, 0), dev_act_in(dx, 0), matrix, (struct rows){.n_max = m}), "matmul_f32 failed on", b->name);
+    must(b->download(k, y, dy, y_bytes), "cannot read the product from", b->name);
+    must(b->sync(k, &err), "the product:", err.text);
     k->ops->matrix_free(k, matrix);
     b->free(k, dx);
     b->free(k, dy);
@@ -66,10 +67,10 @@ int main(int argc, char **argv)
         return 2;
     }
     struct backend_config c = {.dtype = DTYPE_F32, .precision = strcmp(argv[2], "high") ? MATMUL_HIGHEST : MATMUL_HIGH, .n_threads = 1};
-    must(backend_find(argv[1], &b, &err), err.text);
-    must(b->open(&c, &k, &err), err.text);
+    must(backend_find(argv[1], &b, &err), "device:", err.text);
+    must(b->open(&c, &k, &err), "device:", err.text);
     float *x = read_file(argv[4], cols, &m), *w = read_file(argv[5], cols, &n), *y = malloc(sizeof(float) * (size_t)m * (size_t)n);
-    must(y ? 0 : ERR_NOMEM, "no memory");
+    must(y ? 0 : ERR_NOMEM, "no memory for", argv[6]);
     multiply(k, x, m, w, n, cols, y);
     write_file(argv[6], y, (size_t)m * (size_t)n);
     free(x);
