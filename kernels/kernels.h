@@ -207,6 +207,14 @@ struct kern_ops {
                              struct rows n);
     int (*matmul_swiglu_normed)(struct kern_ctx *k, struct dev_act *y, const struct kern_norm *norm, const struct kern_matrix *w,
                                 struct rows n);
+    /* matmul of w_qk [(h+hk)*hd, d] to the q and k heads of qkv, and matmul_bypass of the same rows, in one, with the bits of both; the second form with rmsnorm
+     * before them. Return as matmul_normed. NULL: never. */
+    int (*matmul_with_bypass)(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
+                              const struct dev_act *xn, const struct kern_matrix *w_qk, const struct kern_matrix *w_v, int d,
+                              struct rows n);
+    int (*matmul_with_bypass_normed)(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
+                                     const struct kern_norm *norm, const struct kern_matrix *w_qk, const struct kern_matrix *w_v,
+                                     struct rows n);
     /* Issues the ops that issue(arg) issues, at less cost when the same were issued before. `key` (at most 32 bytes) stands for everything
      * that the ops are given by value or address; what lies in backend memory may differ. NULL: call issue(arg) instead. */
     int (*replay)(struct kern_ctx *k, const void *key, size_t key_bytes, int (*issue)(void *arg), void *arg);

@@ -56,6 +56,8 @@ static void fill_timed(struct kern_ops *o)
     o->matmul_normed = NULL;
     o->matmul_f32_normed = NULL;
     o->matmul_swiglu_normed = NULL;
+    o->matmul_with_bypass = NULL;
+    o->matmul_with_bypass_normed = NULL;
 }
 
 void op_times_init(struct op_times *t, struct kern_ctx *k)

@@ -120,23 +120,48 @@ static int in_parts(const struct layer *l, int (*stage)(const struct layer *part
 
 /* ---- attention -------------------------------------------------------------------------------------------------- */
 
+static bool has_few_rows(const struct layer *l)
+{
+    return l->n_rows <= l->m->k->limits.few_rows;
+}
+
 /* The rows that a projection is for; of few, all that could be read, which saves bringing those of a list together. */
 static struct rows projected(const struct layer *l, const struct projection *p)
 {
-    if (l->n_rows <= l->m->k->limits.few_rows)
+    if (has_few_rows(l))
         return l->rows.normed;
     return p->rows == ROWS_ATTENDING ? l->rows.attending : p->rows == ROWS_EXECUTED ? l->rows.executed : l->rows.all;
 }
 
-/* Norm and projection in one, where there is one projection and the backend has that for the rows: 1; 0: nothing was done. */
+/* Whether there are two projections, of the same rows: Q and K, and V that takes the linear path as well. */
+static bool projects_beside_bypass(const struct layer *l)
+{
+    return l->lw->n_proj == 2 && l->lw->proj[1].bypass && has_few_rows(l) && !forward_packs(l->p);
+}
+
+/* Norm and projections in one, where the backend has that for them and the rows: 1; 0: nothing was done. */
 static int project_normed(const struct layer *l)
 {
     const struct projection *p = l->lw->proj;
     struct kern_ctx *k = l->m->k;
-    if (!k->ops->matmul_normed || l->lw->n_proj != 1 || p->bypass || l->p->no_attn_norm || forward_packs(l->p))
+    if (l->p->no_attn_norm || forward_packs(l->p))
         return 0;
     const struct kern_norm norm = {.x = l->x, .w = l->lw->attn_norm, .eps = l->m->config.rms_eps};
-    return k->ops->matmul_normed(k, l->qkv, p->col, l->width, &norm, p->w, projected(l, p));
+    if (l->lw->n_proj == 1 && k->ops->matmul_normed)
+        return k->ops->matmul_normed(k, l->qkv, p->col, l->width, &norm, p->w, projected(l, p));
+    if (projects_beside_bypass(l) && k->ops->matmul_with_bypass_normed)
+        return k->ops->matmul_with_bypass_normed(k, &l->heads, l->own_attn, l->qkv, &norm, p[0].w, p[1].w, projected(l, p));
+    return 0;
+}
+
+/* The projections of normed rows in one, likewise. */
+static int project_both(const struct layer *l)
+{
+    const struct projection *p = l->lw->proj;
+    struct kern_ctx *k = l->m->k;
+    if (!k->ops->matmul_with_bypass || !projects_beside_bypass(l))
+        return 0;
+    return k->ops->matmul_with_bypass(k, &l->heads, l->own_attn, l->qkv, l->xn, p[0].w, p[1].w, l->m->config.hidden, projected(l, p));
 }
 
 static int attention_input(const struct layer *l)
@@ -157,6 +182,10 @@ static int project(const struct layer *l)
     if (r)
         return r;
     r = attention_input(l);
+    if (r >= 0)
+        r = project_both(l);
+    if (r)
+        return r;
     for (int i = 0; r >= 0 && i < l->lw->n_proj; i++) {
         const struct projection *p = &l->lw->proj[i];
         struct rows of = projected(l, p);

@@ -66,6 +66,24 @@ static int matmul_swiglu_normed_entry(struct kern_ctx *k, struct dev_act *y, con
     return r < 0 ? r : c->launchers.matmul_swiglu_normed(k, y, norm, w, n);
 }
 
+static int matmul_with_bypass_entry(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
+                                    const struct dev_act *xn, const struct kern_matrix *w_qk, const struct kern_matrix *w_v, int d,
+                                    struct rows n)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = cuda_enter(c);
+    return r < 0 ? r : c->launchers.matmul_with_bypass(k, hs, out, qkv, xn, w_qk, w_v, d, n);
+}
+
+static int matmul_with_bypass_normed_entry(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
+                                           const struct kern_norm *norm, const struct kern_matrix *w_qk, const struct kern_matrix *w_v,
+                                           struct rows n)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = cuda_enter(c);
+    return r < 0 ? r : c->launchers.matmul_with_bypass_normed(k, hs, out, qkv, norm, w_qk, w_v, n);
+}
+
 static int replay_entry(struct kern_ctx *k, const void *key, size_t key_bytes, int (*issue)(void *arg), void *arg)
 {
     struct cuda_ctx *c = ctx_of(k);
@@ -106,5 +124,7 @@ void entry_cuda_init(struct cuda_ctx *c)
     c->ops.matmul_normed = matmul_normed_entry;
     c->ops.matmul_f32_normed = matmul_f32_normed_entry;
     c->ops.matmul_swiglu_normed = matmul_swiglu_normed_entry;
+    c->ops.matmul_with_bypass = matmul_with_bypass_entry;
+    c->ops.matmul_with_bypass_normed = matmul_with_bypass_normed_entry;
     c->k.ops = &c->ops;
 }

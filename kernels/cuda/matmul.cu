@@ -32,8 +32,9 @@ static void finish_out(struct kern_ctx *k, const struct kern_matrix *w, struct m
         (uintptr_t)out->y % 16 == 0 && out->ldy * y_size % 16 == 0 && (uintptr_t)out->fan % 16 == 0 && (!out->fan || out->hd % 8 == 0);
 }
 
-/* 1: done; 0: not of this shape. */
-static int run_normed(struct kern_ctx *k, const struct kern_norm *norm, const struct kern_matrix *w, struct matmul_out out)
+/* 1: done; 0: not of this shape. second: of the same rows and the same k, or NULL. */
+static int run_normed(struct kern_ctx *k, const struct kern_norm *norm, const struct kern_matrix *w, struct matmul_out out,
+                      struct matmul_second *second)
 {
     struct cuda_ctx *c = ctx_of(k);
     struct matmul_norm from = {f32_of(norm->x), f32_of(norm->w), i32_of(norm->idx), norm->eps};
@@ -44,7 +45,27 @@ static int run_normed(struct kern_ctx *k, const struct kern_norm *norm, const st
     if (out.rows.n_max == 0)
         return 1;
     finish_out(k, w, &out);
-    int r = matmul_normed_sm90(c, &from, w, &out);
+    if (second)
+        finish_out(k, second->w, &second->out);
+    int r = matmul_normed_sm90(c, &from, w, &out, second);
+    return r < 0 ? r : 1;
+}
+
+/* Two products of the same rows in one launch: 1: done; 0: not of this shape. */
+static int run_two(struct kern_ctx *k, struct matmul_in in, const struct kern_matrix *w, struct matmul_out out, struct matmul_second second)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = 0;
+    if (k->act == DTYPE_F32 || c->level < CUDA_WGMMA || out.rows.n_max > SECOND_ROWS_MAX || !tensor_map_fits(in.x, in.ldx * 2))
+        return 0;
+    if (out.rows.n_max == 0)
+        return 1;
+    finish_out(k, w, &out);
+    finish_out(k, second.w, &second.out);
+    if (out.rows.idx)
+        r = matmul_gather(c, &in, w->k, 2, out.rows);
+    if (r >= 0)
+        r = matmul_few_sm90(c, &in, w, &out, &second);
     return r < 0 ? r : 1;
 }
 
@@ -135,8 +156,17 @@ static int matmul_accurate_cuda(struct kern_ctx *k, struct dev_f32 *y, const str
     return run(k, {f32_of(x), w->k}, w, out);
 }
 
-static int matmul_bypass_cuda(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
-                              const struct dev_act *xn, const struct kern_matrix *w, int d, struct rows n)
+/* q and k of a row of qkv; v, with its copies. */
+static struct matmul_out to_qk(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *qkv, const struct kern_matrix *w,
+                               struct rows n)
+{
+    struct matmul_out to = {k->act == DTYPE_F32 ? END_F32 : END_ACT, act_of(qkv), (hs->h + 2 * hs->hk) * hs->hd, w->n};
+    to.rows = n;
+    return to;
+}
+
+static struct matmul_out to_bypass(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
+                                   const struct kern_matrix *w, struct rows n)
 {
     int qk = (hs->h + hs->hk) * hs->hd;
     struct matmul_out to = {k->act == DTYPE_F32 ? END_F32 : END_ACT, act_column(k, qkv, qk), qk + hs->hk * hs->hd, w->n};
@@ -144,7 +174,28 @@ static int matmul_bypass_cuda(struct kern_ctx *k, const struct kern_heads *hs, s
     to.fan_group = hs->h / hs->hk;
     to.hd = hs->hd;
     to.rows = n;
-    return run(k, {act_of(xn), d}, w, to);
+    return to;
+}
+
+static int matmul_bypass_cuda(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
+                              const struct dev_act *xn, const struct kern_matrix *w, int d, struct rows n)
+{
+    return run(k, {act_of(xn), d}, w, to_bypass(k, hs, out, qkv, w, n));
+}
+
+static int matmul_with_bypass_cuda(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
+                                   const struct dev_act *xn, const struct kern_matrix *w_qk, const struct kern_matrix *w_v, int d,
+                                   struct rows n)
+{
+    return run_two(k, {act_of(xn), d}, w_qk, to_qk(k, hs, qkv, w_qk, n), {w_v, to_bypass(k, hs, out, qkv, w_v, n)});
+}
+
+static int matmul_with_bypass_normed_cuda(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
+                                          const struct kern_norm *norm, const struct kern_matrix *w_qk, const struct kern_matrix *w_v,
+                                          struct rows n)
+{
+    struct matmul_second second = {w_v, to_bypass(k, hs, out, qkv, w_v, n)};
+    return run_normed(k, norm, w_qk, to_qk(k, hs, qkv, w_qk, n), &second);
 }
 
 static int matmul_normed_cuda(struct kern_ctx *k, struct dev_act *y, int col, int ldy, const struct kern_norm *norm,
@@ -152,7 +203,7 @@ static int matmul_normed_cuda(struct kern_ctx *k, struct dev_act *y, int col, in
 {
     struct matmul_out out = {END_ACT, act_column(k, y, col), ldy, w->n};
     out.rows = n;
-    return run_normed(k, norm, w, out);
+    return run_normed(k, norm, w, out, NULL);
 }
 
 static int matmul_f32_normed_cuda(struct kern_ctx *k, struct dev_f32 *y, const struct kern_norm *norm, const struct kern_matrix *w,
@@ -160,7 +211,7 @@ static int matmul_f32_normed_cuda(struct kern_ctx *k, struct dev_f32 *y, const s
 {
     struct matmul_out out = {END_F32, f32_of(y), w->n, w->n};
     out.rows = n;
-    return run_normed(k, norm, w, out);
+    return run_normed(k, norm, w, out, NULL);
 }
 
 static int matmul_swiglu_normed_cuda(struct kern_ctx *k, struct dev_act *y, const struct kern_norm *norm, const struct kern_matrix *w,
@@ -168,7 +219,7 @@ static int matmul_swiglu_normed_cuda(struct kern_ctx *k, struct dev_act *y, cons
 {
     struct matmul_out out = {END_SWIGLU, act_of(y), w->n, w->n};
     out.rows = n;
-    return run_normed(k, norm, w, out);
+    return run_normed(k, norm, w, out, NULL);
 }
 
 void matmul_cuda_init(struct kern_ops *o)
@@ -183,4 +234,6 @@ void matmul_cuda_init(struct kern_ops *o)
     o->matmul_normed = matmul_normed_cuda;
     o->matmul_f32_normed = matmul_f32_normed_cuda;
     o->matmul_swiglu_normed = matmul_swiglu_normed_cuda;
+    o->matmul_with_bypass = matmul_with_bypass_cuda;
+    o->matmul_with_bypass_normed = matmul_with_bypass_normed_cuda;
 }

@@ -46,6 +46,12 @@ struct matmul_in {
     int ldx;
 };
 
+/* Another product of the same rows, of a matrix of the same k, in the launch of the first. */
+struct matmul_second {
+    const struct kern_matrix *w;
+    struct matmul_out out;
+};
+
 /* Rows that are normed on their way into a product: row i of its set is row idx[i] of x, or the set's own. */
 struct matmul_norm {
     const float *x, *w; /* [.., k], [k] */
@@ -88,14 +94,17 @@ int matmul_simt(struct cuda_ctx *c, const struct matmul_in *in, const struct ker
 /* 16-bit, x as tensor_map_fits: level mma, and wgmma (where the rows must be the first of x). */
 int matmul_mma(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
 int matmul_accurate_mma(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
-/* Of 512 rows at most; its cost is in rows of tiles that the busiest multiprocessor brings in. */
-enum { FEW_ROWS_MAX = 512 };
+/* Of FEW_ROWS_MAX rows at most, with a second product (NULL: none) SECOND_ROWS_MAX; its cost is in rows of tiles that the busiest multiprocessor brings in. Two
+ * products end as END_ACT. */
+enum { FEW_ROWS_MAX = 512, SECOND_ROWS_MAX = 64 };
 int matmul_few_cost(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out);
-int matmul_few_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);
+int matmul_few_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out,
+                    const struct matmul_second *second);
 /* NORMED_ROWS_MAX rows at most and k <= NORMED_K_MAX, a multiple of 8 (of others the op takes another kernel, which has other bits), 16-bit; rows of x start at
- * multiples of 16 bytes. */
+ * multiples of 16 bytes. second: as above. */
 enum { NORMED_ROWS_MAX = 8, NORMED_K_MAX = 2048 };
-int matmul_normed_sm90(struct cuda_ctx *c, const struct matmul_norm *norm, const struct kern_matrix *w, const struct matmul_out *out);
+int matmul_normed_sm90(struct cuda_ctx *c, const struct matmul_norm *norm, const struct kern_matrix *w, const struct matmul_out *out,
+                       const struct matmul_second *second);
 /* The set's rows of x, OWN_ROWS_MAX at most, which start at multiples of 16 bytes, and OWN_ELEMENTS_MAX in all; not BLEND. More are faster by matmul_few_sm90. */
 enum { OWN_ROWS_MAX = NORMED_ROWS_MAX, OWN_ELEMENTS_MAX = 1024 };
 int matmul_own_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out);

@@ -55,10 +55,10 @@ __device__ __forceinline__ void feed_on(const CUtensorMap *map, const struct few
 
 /* One thread: the weights. As many k blocks as the ring holds are asked for before the rows have been computed. */
 template <int XR, int BN>
-__device__ __forceinline__ void feed_weights(const CUtensorMap *map, const struct few_args &a, const struct few_smem &s)
+__device__ __forceinline__ void feed_weights(const CUtensorMap *map, const struct few_args &a, const struct few_smem &s, int n0)
 {
     typedef few_shape<XR, BN> S;
-    int first = few_blocks(a) < a.stages ? few_blocks(a) : a.stages, n0 = blockIdx.x * BN;
+    int first = few_blocks(a) < a.stages ? few_blocks(a) : a.stages;
     for (int i = 0; i < first; i++) {
         barrier_expect(s.full + i * 8, BN * TILE_K_BYTES);
         tma_load(s.tiles + i * S::STAGE_BYTES + S::A_BYTES, map, i * TILE_K, n0, s.full + i * 8);
@@ -86,8 +86,10 @@ __device__ __forceinline__ void feed_rows(const CUtensorMap *map, const struct f
         feed_on<S>(map, a, s, first, 0, S::A_BYTES, m0);
 }
 
+/* t: where the products go. */
 template <typename T, int XR, int BN>
-__device__ __forceinline__ void compute(const struct few_args &a, const struct few_smem &s, char *staging)
+__device__ __forceinline__ void compute(const struct few_args &a, const struct few_smem &s, const struct tile_args &t, int n0,
+                                        char *staging)
 {
     typedef few_shape<XR, BN> S;
     int warp = threadIdx.x / 32, m0 = blockIdx.y * 64 + warp * 16, m, before = -1;
@@ -109,20 +111,17 @@ __device__ __forceinline__ void compute(const struct few_args &a, const struct f
     if (m0 >= m)
         return;
     char *stage = staging + warp * STAGING_BYTES;
-    if (a.t.out.end == END_BLEND)
-        write_blend<BN>(a.t, acc, (float *)stage, out_rows(a.t.out, m0, m), m0, blockIdx.x * BN);
+    if (t.out.end == END_BLEND)
+        write_blend<BN>(t, acc, (float *)stage, out_rows(t.out, m0, m), m0, n0);
     else
-        write_tile<T, BN, true>(a.t, acc, stage, m0, m, blockIdx.x * BN);
+        write_tile<T, BN, true>(t, acc, stage, m0, m, n0);
 }
 
-#endif
-
+/* A block: the tile of the weights' columns n0 .., which t tells of. */
 template <typename T, int XR, int BN>
-__global__ void __launch_bounds__(FEW_THREADS, 2)
-    matmul_few_tile(const __grid_constant__ CUtensorMap mx, const __grid_constant__ CUtensorMap mw,
-                    const __grid_constant__ struct few_args a)
+__device__ __forceinline__ void few_tile(const CUtensorMap *mx, const CUtensorMap *mw, const struct few_args &a, const struct tile_args &t,
+                                         int n0)
 {
-#if HAVE_SM90
     typedef few_shape<XR, BN> S;
     extern __shared__ char raw[];
     struct few_smem s;
@@ -135,21 +134,51 @@ __global__ void __launch_bounds__(FEW_THREADS, 2)
         few_barriers(s.full, s.empty, a.stages, 2);
     __syncthreads();
     if (threadIdx.x == FEW_COMPUTING)
-        feed_weights<XR, BN>(&mw, a, s);
+        feed_weights<XR, BN>(mw, a, s, n0);
     else if (threadIdx.x == FEW_COMPUTING + 32)
-        feed_rows<XR, BN>(&mx, a, s);
+        feed_rows<XR, BN>(mx, a, s);
     else if (threadIdx.x < FEW_COMPUTING)
-        compute<T, XR, BN>(a, s, raw + (staging - smem_address(raw)));
+        compute<T, XR, BN>(a, s, t, n0, raw + (staging - smem_address(raw)));
+}
+
+#endif
+
+template <typename T, int XR, int BN>
+__global__ void __launch_bounds__(FEW_THREADS, 2)
+    matmul_few_tile(const __grid_constant__ CUtensorMap mx, const __grid_constant__ CUtensorMap mw,
+                    const __grid_constant__ struct few_args a)
+{
+#if HAVE_SM90
+    few_tile<T, XR, BN>(&mx, &mw, a, a.t, blockIdx.x * BN);
+#endif
+}
+
+/* Tiles of two matrices, which have the same rows of x and the same depth. */
+template <typename T, int XR, int BN>
+__global__ void __launch_bounds__(FEW_THREADS, 2)
+    matmul_few_tile_of_two(const __grid_constant__ CUtensorMap mx, const __grid_constant__ CUtensorMap mw,
+                           const __grid_constant__ CUtensorMap mw2, const __grid_constant__ struct few_args a,
+                           const __grid_constant__ struct few_second b)
+{
+#if HAVE_SM90
+    bool second = (int)blockIdx.x >= b.first;
+    struct tile_args t = a.t;
+    if (second)
+        t = b.t;
+    t.out.end = END_ACT;
+    few_tile<T, XR, BN>(&mx, second ? &mw2 : &mw, a, t, ((int)blockIdx.x - (second ? b.first : 0)) * BN);
 #endif
 }
 
 template <typename T, int XR, int BN>
-static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out,
+                 const struct matmul_second *second)
 {
     typedef few_shape<XR, BN> S;
-    auto kernel = matmul_few_tile<T, XR, BN>;
-    int blocks = div_up(w->k, TILE_K), stages = blocks < S::STAGES_MAX ? blocks : S::STAGES_MAX;
-    int r = cuda_allow_shared(c, (const void *)kernel, S::smem_bytes(S::STAGES_MAX));
+    auto one = matmul_few_tile<T, XR, BN>;
+    auto two = matmul_few_tile_of_two<T, XR, BN>;
+    int blocks = div_up(w->k, TILE_K), stages = blocks < S::STAGES_MAX ? blocks : S::STAGES_MAX, tiles = div_up(w->rows, BN);
+    int r = cuda_allow_shared(c, second ? (const void *)two : (const void *)one, S::smem_bytes(S::STAGES_MAX));
     if (r < 0)
         return r;
     CUtensorMap mx;
@@ -157,8 +186,13 @@ static int start(struct cuda_ctx *c, const struct matmul_in *in, const struct ke
     if (r < 0)
         return r;
     struct few_args a = {{w->k, w->rows, *out}, stages};
-    chain_launch(c, kernel, dim3(div_up(w->rows, BN), div_up(out->rows.n_max, 64)), FEW_THREADS, S::smem_bytes(stages), mx, *few_map<BN>(w),
-                 a);
+    if (second) {
+        struct few_second b = {tiles, {w->k, second->w->rows, second->out}};
+        chain_launch(c, two, tiles + div_up(second->w->rows, BN), FEW_THREADS, S::smem_bytes(stages), mx, *few_map<BN>(w),
+                     *few_map<BN>(second->w), a, b);
+    } else {
+        chain_launch(c, one, dim3(tiles, div_up(out->rows.n_max, 64)), FEW_THREADS, S::smem_bytes(stages), mx, *few_map<BN>(w), a);
+    }
     return launched(&c->k, "matmul_few_sm90");
 }
 
@@ -169,17 +203,17 @@ static int rows_loaded(int m)
     return m <= 8 ? 8 : m <= 32 ? 32 : 64;
 }
 
-int few_width(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out,
-              struct few_costs (*costs)(const struct kern_matrix *w, int bn), int *ret_cost)
+int few_width(const struct cuda_ctx *c, struct few_size z, struct few_costs (*costs)(int k, int bn), int *ret_cost)
 {
     const int widths[] = {8, 16, 24, 32, 48, 64};
-    int m = out->rows.n_max, best = 0, least = 0;
+    int best = 0, least = 0;
     for (int bn : widths) {
-        struct few_costs f = costs(w, bn);
-        int tiles = div_up(m, 64) * div_up(w->rows, bn), most = div_up(tiles, c->n_sm), late = div_up(most, f.resident) - 1;
-        int cost = most * (rows_loaded(m) + bn) + late * LATE_BYTES / (2 * w->k);
+        struct few_costs f = costs(z.k, bn);
+        int tiles = div_up(z.m, 64) * (div_up(z.rows, bn) + div_up(z.second_rows, bn));
+        int most = div_up(tiles, c->n_sm), late = div_up(most, f.resident) - 1;
+        int cost = most * (rows_loaded(z.m) + bn) + late * LATE_BYTES / (2 * z.k);
         cost = most == 1 ? cost * f.alone / 100 : cost;
-        if ((out->end == END_SWIGLU && bn % 16) || (best && cost >= least))
+        if ((z.swiglu && bn % 16) || (best && cost >= least))
             continue;
         best = bn;
         least = cost;
@@ -189,7 +223,7 @@ int few_width(const struct cuda_ctx *c, const struct kern_matrix *w, const struc
     return best;
 }
 
-static struct few_costs costs_of(const struct kern_matrix *w, int bn)
+static struct few_costs costs_of(int k, int bn)
 {
     return {.resident = 2, .alone = 175};
 }
@@ -197,34 +231,37 @@ static struct few_costs costs_of(const struct kern_matrix *w, int bn)
 int matmul_few_cost(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out)
 {
     int cost;
-    few_width(c, w, out, costs_of, &cost);
+    few_width(c, few_size_of(w, out, NULL), costs_of, &cost);
     return cost;
 }
 
 template <typename T, int XR>
-static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out,
+                  const struct matmul_second *second)
 {
-    switch (few_width(c, w, out, costs_of, NULL)) {
-    case 8: return start<T, XR, 8>(c, in, w, out);
-    case 16: return start<T, XR, 16>(c, in, w, out);
-    case 24: return start<T, XR, 24>(c, in, w, out);
-    case 32: return start<T, XR, 32>(c, in, w, out);
-    case 48: return start<T, XR, 48>(c, in, w, out);
-    default: return start<T, XR, 64>(c, in, w, out);
+    switch (few_width(c, few_size_of(w, out, second), costs_of, NULL)) {
+    case 8: return start<T, XR, 8>(c, in, w, out, second);
+    case 16: return start<T, XR, 16>(c, in, w, out, second);
+    case 24: return start<T, XR, 24>(c, in, w, out, second);
+    case 32: return start<T, XR, 32>(c, in, w, out, second);
+    case 48: return start<T, XR, 48>(c, in, w, out, second);
+    default: return start<T, XR, 64>(c, in, w, out, second);
     }
 }
 
 template <typename T>
-static int choose_rows(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+static int choose_rows(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out,
+                       const struct matmul_second *second)
 {
     switch (rows_loaded(out->rows.n_max)) {
-    case 8: return choose<T, 8>(c, in, w, out);
-    case 32: return choose<T, 32>(c, in, w, out);
-    default: return choose<T, 64>(c, in, w, out);
+    case 8: return choose<T, 8>(c, in, w, out, second);
+    case 32: return choose<T, 32>(c, in, w, out, second);
+    default: return choose<T, 64>(c, in, w, out, second);
     }
 }
 
-int matmul_few_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+int matmul_few_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out,
+                    const struct matmul_second *second)
 {
-    return c->k.act == DTYPE_BF16 ? choose_rows<__nv_bfloat16>(c, in, w, out) : choose_rows<__half>(c, in, w, out);
+    return c->k.act == DTYPE_BF16 ? choose_rows<__nv_bfloat16>(c, in, w, out, second) : choose_rows<__half>(c, in, w, out, second);
 }

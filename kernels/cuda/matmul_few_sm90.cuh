@@ -50,7 +50,24 @@ template <int BN> static inline const CUtensorMap *few_map(const struct kern_mat
     return BN == 8 ? &w->box8 : BN == 16 ? &w->box16 : BN == 24 ? &w->box24 : BN == 32 ? &w->box32 : BN == 48 ? &w->box48 : &w->box64;
 }
 
-/* How a kernel's tiles of bn columns of w fare on a multiprocessor. */
+/* What is to be cut into tiles: so many rows of x by the packed rows of one matrix, or of two. */
+struct few_size {
+    int m, k, rows, second_rows;
+    bool swiglu;
+};
+
+static inline struct few_size few_size_of(const struct kern_matrix *w, const struct matmul_out *out, const struct matmul_second *second)
+{
+    return {out->rows.n_max, w->k, w->rows, second ? second->w->rows : 0, out->end == END_SWIGLU};
+}
+
+/* Another matrix that takes the same rows: its tiles are those of the blocks from `first` on. */
+struct few_second {
+    int first;
+    struct tile_args t;
+};
+
+/* How a kernel's tiles of bn columns and depth k fare on a multiprocessor. */
 struct few_costs {
     int resident; /* blocks that it holds at once */
     int alone;    /* percent of its time that a block takes which has a multiprocessor to itself: it keeps fewer bytes on the way */
@@ -59,5 +76,4 @@ struct few_costs {
 /* Columns of a tile, 8, 16, 24, 32, 48 or 64: the narrowest of the cheapest. Counted is what the multiprocessor with the most tiles must bring in for each k
  * block, in rows of x and of the weights; tiles beyond those that it holds at once find nothing under way when they begin, which takes as long as LATE_BYTES
  * more. SwiGLU pairs columns in groups of 16. ret_cost: or NULL. */
-int few_width(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out,
-              struct few_costs (*costs)(const struct kern_matrix *w, int bn), int *ret_cost);
+int few_width(const struct cuda_ctx *c, struct few_size z, struct few_costs (*costs)(int k, int bn), int *ret_cost);

@@ -26,9 +26,9 @@ struct own_smem {
     uint32_t x, w, full, empty;
 };
 
-template <int BN> __device__ __forceinline__ void feed(const CUtensorMap *mw, const struct own_args &a, const struct own_smem &s)
+template <int BN> __device__ __forceinline__ void feed(const CUtensorMap *mw, const struct own_args &a, const struct own_smem &s, int n0)
 {
-    int first = a.blocks < a.stages ? a.blocks : a.stages, n0 = blockIdx.x * BN;
+    int first = a.blocks < a.stages ? a.blocks : a.stages;
     for (int i = 0; i < first; i++) {
         barrier_expect(s.full + i * 8, BN * TILE_K_BYTES);
         tma_load(s.w + i * BN * TILE_K_BYTES, mw, i * TILE_K, n0, s.full + i * 8);
@@ -95,8 +95,10 @@ template <typename T> __device__ __forceinline__ void copy_rows(const struct own
     copy_wait<0>();
 }
 
-template <typename T, int BN, int CHUNKS>
-__device__ __forceinline__ void compute(const struct own_args &a, const struct own_smem &s, char *x, char *staging)
+/* t: where the products go. */
+template <typename T, int BN, int CHUNKS, bool FAN>
+__device__ __forceinline__ void compute(const struct own_args &a, const struct own_smem &s, const struct tile_args &t, int n0, char *x,
+                                        char *staging)
 {
     struct few_ring at(a.stages);
     float acc[BN / 2];
@@ -119,17 +121,13 @@ __device__ __forceinline__ void compute(const struct own_args &a, const struct o
     }
     wgmma_wait<0>();
     if (threadIdx.x < 32)
-        write_tile<T, BN, CHUNKS == 0>(a.t, acc, staging, 0, m, blockIdx.x * BN);
+        write_tile<T, BN, FAN>(t, acc, staging, 0, m, n0);
 }
 
-#endif
-
-/* CHUNKS: of norm_row; 0: rows as they are. */
-template <typename T, int BN, int CHUNKS>
-__global__ void __launch_bounds__(OWN_THREADS, 2)
-    matmul_own_tile(const __grid_constant__ CUtensorMap mw, const __grid_constant__ struct own_args a)
+/* A block: the tile of the weights' columns n0 .., which t tells of. CHUNKS: of norm_row; 0: rows as they are. */
+template <typename T, int BN, int CHUNKS, bool FAN>
+__device__ __forceinline__ void own_tile(const CUtensorMap *mw, const struct own_args &a, const struct tile_args &t, int n0)
 {
-#if HAVE_SM90
     extern __shared__ char raw[];
     struct own_smem s;
     s.x = (smem_address(raw) + 1023) & ~1023u;
@@ -142,73 +140,122 @@ __global__ void __launch_bounds__(OWN_THREADS, 2)
         few_barriers(s.full, s.empty, a.stages, 1);
     __syncthreads();
     if (threadIdx.x == FEW_COMPUTING)
-        feed<BN>(&mw, a, s);
+        feed<BN>(mw, a, s, n0);
     else if (threadIdx.x < FEW_COMPUTING)
-        compute<T, BN, CHUNKS>(a, s, raw + (s.x - smem_address(raw)), raw + (staging - smem_address(raw)));
+        compute<T, BN, CHUNKS, FAN>(a, s, t, n0, raw + (s.x - smem_address(raw)), raw + (staging - smem_address(raw)));
+}
+
+#endif
+
+template <typename T, int BN, int CHUNKS>
+__global__ void __launch_bounds__(OWN_THREADS, 2)
+    matmul_own_tile(const __grid_constant__ CUtensorMap mw, const __grid_constant__ struct own_args a)
+{
+#if HAVE_SM90
+    own_tile<T, BN, CHUNKS, CHUNKS == 0>(&mw, a, a.t, blockIdx.x * BN);
+#endif
+}
+
+/* Tiles of two matrices, which have the same rows of x and the same depth. */
+template <typename T, int BN, int CHUNKS>
+__global__ void __launch_bounds__(OWN_THREADS, 2)
+    matmul_own_tile_of_two(const __grid_constant__ CUtensorMap mw, const __grid_constant__ CUtensorMap mw2,
+                           const __grid_constant__ struct own_args a, const __grid_constant__ struct few_second b)
+{
+#if HAVE_SM90
+    bool second = (int)blockIdx.x >= b.first;
+    struct tile_args t = a.t;
+    if (second)
+        t = b.t;
+    t.out.end = END_ACT;
+    own_tile<T, BN, CHUNKS, true>(second ? &mw2 : &mw, a, t, ((int)blockIdx.x - (second ? b.first : 0)) * BN);
 #endif
 }
 
 static const int OVERHEAD_BYTES = 1024 + ENDS_BYTES;
 
 /* Stages of the ring: all of k where that fits. */
-static int ring_stages(const struct kern_matrix *w, int bn)
+static int ring_stages(int k, int bn)
 {
-    int blocks = div_up(w->k, TILE_K), room = (TILES_BYTES - blocks * BLOCK_BYTES) / (bn * TILE_K_BYTES);
+    int blocks = div_up(k, TILE_K), room = (TILES_BYTES - blocks * BLOCK_BYTES) / (bn * TILE_K_BYTES);
     return blocks < room ? blocks : room;
 }
 
-static int smem_bytes(const struct kern_matrix *w, int bn)
+static int smem_bytes(int k, int bn)
 {
-    return OVERHEAD_BYTES + div_up(w->k, TILE_K) * BLOCK_BYTES + ring_stages(w, bn) * (bn * TILE_K_BYTES + 16);
+    return OVERHEAD_BYTES + div_up(k, TILE_K) * BLOCK_BYTES + ring_stages(k, bn) * (bn * TILE_K_BYTES + 16);
 }
 
-static struct few_costs costs_of(const struct kern_matrix *w, int bn)
+static struct few_costs costs_of(int k, int bn)
 {
     const int MULTIPROCESSOR_BYTES = 227 * 1024, RESERVED_BYTES = 1024; /* of each block, by the driver */
-    return {.resident = MULTIPROCESSOR_BYTES / (smem_bytes(w, bn) + RESERVED_BYTES), .alone = 130};
+    return {.resident = MULTIPROCESSOR_BYTES / (smem_bytes(k, bn) + RESERVED_BYTES), .alone = 130};
+}
+
+static int allow(struct cuda_ctx *c, const void *kernel)
+{
+    return cuda_allow_shared(c, kernel, OVERHEAD_BYTES + TILES_BYTES + (int)NORMED_K_MAX / (int)TILE_K * 16);
+}
+
+template <typename T, int BN, int CHUNKS>
+static int start_two(struct cuda_ctx *c, const struct own_args &a, const struct kern_matrix *w, const struct matmul_second *second)
+{
+    auto kernel = matmul_own_tile_of_two<T, BN, CHUNKS>;
+    int r = allow(c, (const void *)kernel), tiles = div_up(w->rows, BN);
+    if (r < 0)
+        return r;
+    struct few_second b = {tiles, {w->k, second->w->rows, second->out}};
+    chain_launch(c, kernel, tiles + div_up(second->w->rows, BN), OWN_THREADS, smem_bytes(w->k, BN), *few_map<BN>(w),
+                 *few_map<BN>(second->w), a, b);
+    return launched(&c->k, "matmul_own_sm90");
 }
 
 template <typename T, int BN, int CHUNKS>
 static int start(struct cuda_ctx *c, const struct matmul_norm *norm, const struct matmul_in *in, const struct kern_matrix *w,
-                 const struct matmul_out *out)
+                 const struct matmul_out *out, const struct matmul_second *second)
 {
     auto kernel = matmul_own_tile<T, BN, CHUNKS>;
-    int r = cuda_allow_shared(c, (const void *)kernel, OVERHEAD_BYTES + TILES_BYTES + (int)NORMED_K_MAX / (int)TILE_K * 16);
+    struct own_args a = {{w->k, w->rows, *out}, *norm, *in, div_up(w->k, TILE_K), ring_stages(w->k, BN)};
+    if constexpr (CHUNKS > 0)
+        if (second)
+            return start_two<T, BN, CHUNKS>(c, a, w, second);
+    int r = allow(c, (const void *)kernel);
     if (r < 0)
         return r;
-    struct own_args a = {{w->k, w->rows, *out}, *norm, *in, div_up(w->k, TILE_K), ring_stages(w, BN)};
-    chain_launch(c, kernel, div_up(w->rows, BN), OWN_THREADS, smem_bytes(w, BN), *few_map<BN>(w), a);
+    chain_launch(c, kernel, div_up(w->rows, BN), OWN_THREADS, smem_bytes(w->k, BN), *few_map<BN>(w), a);
     return launched(&c->k, "matmul_own_sm90");
 }
 
 template <typename T, int CHUNKS>
 static int choose(struct cuda_ctx *c, const struct matmul_norm *norm, const struct matmul_in *in, const struct kern_matrix *w,
-                  const struct matmul_out *out)
+                  const struct matmul_out *out, const struct matmul_second *second)
 {
-    switch (few_width(c, w, out, costs_of, NULL)) {
-    case 8: return start<T, 8, CHUNKS>(c, norm, in, w, out);
-    case 16: return start<T, 16, CHUNKS>(c, norm, in, w, out);
-    case 24: return start<T, 24, CHUNKS>(c, norm, in, w, out);
-    case 32: return start<T, 32, CHUNKS>(c, norm, in, w, out);
-    case 48: return start<T, 48, CHUNKS>(c, norm, in, w, out);
-    default: return start<T, 64, CHUNKS>(c, norm, in, w, out);
+    switch (few_width(c, few_size_of(w, out, second), costs_of, NULL)) {
+    case 8: return start<T, 8, CHUNKS>(c, norm, in, w, out, second);
+    case 16: return start<T, 16, CHUNKS>(c, norm, in, w, out, second);
+    case 24: return start<T, 24, CHUNKS>(c, norm, in, w, out, second);
+    case 32: return start<T, 32, CHUNKS>(c, norm, in, w, out, second);
+    case 48: return start<T, 48, CHUNKS>(c, norm, in, w, out, second);
+    default: return start<T, 64, CHUNKS>(c, norm, in, w, out, second);
     }
 }
 
 template <typename T>
-static int choose_depth(struct cuda_ctx *c, const struct matmul_norm *norm, const struct kern_matrix *w, const struct matmul_out *out)
+static int choose_depth(struct cuda_ctx *c, const struct matmul_norm *norm, const struct kern_matrix *w, const struct matmul_out *out,
+                        const struct matmul_second *second)
 {
     const struct matmul_in none = {};
-    return w->k <= NORMED_K_MAX / 2 ? choose<T, 8>(c, norm, &none, w, out) : choose<T, 16>(c, norm, &none, w, out);
+    return w->k <= NORMED_K_MAX / 2 ? choose<T, 8>(c, norm, &none, w, out, second) : choose<T, 16>(c, norm, &none, w, out, second);
 }
 
-int matmul_normed_sm90(struct cuda_ctx *c, const struct matmul_norm *norm, const struct kern_matrix *w, const struct matmul_out *out)
+int matmul_normed_sm90(struct cuda_ctx *c, const struct matmul_norm *norm, const struct kern_matrix *w, const struct matmul_out *out,
+                       const struct matmul_second *second)
 {
-    return c->k.act == DTYPE_BF16 ? choose_depth<__nv_bfloat16>(c, norm, w, out) : choose_depth<__half>(c, norm, w, out);
+    return c->k.act == DTYPE_BF16 ? choose_depth<__nv_bfloat16>(c, norm, w, out, second) : choose_depth<__half>(c, norm, w, out, second);
 }
 
 int matmul_own_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
 {
     const struct matmul_norm none = {};
-    return c->k.act == DTYPE_BF16 ? choose<__nv_bfloat16, 0>(c, &none, in, w, out) : choose<__half, 0>(c, &none, in, w, out);
+    return c->k.act == DTYPE_BF16 ? choose<__nv_bfloat16, 0>(c, &none, in, w, out, NULL) : choose<__half, 0>(c, &none, in, w, out, NULL);
 }

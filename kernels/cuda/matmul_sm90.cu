@@ -140,7 +140,7 @@ static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct k
 {
     int m = out->rows.n_max;
     if (m <= 64 || (m <= FEW_ROWS_MAX && matmul_few_cost(c, w, out) < wide_cost(c, m, w->rows)))
-        return matmul_few_sm90(c, in, w, out);
+        return matmul_few_sm90(c, in, w, out, NULL);
     if (out->fan)
         return w->rows <= 512 ? start<T, 2, 64, 8, FAN>(c, in, w, out) : start<T, 2, 256, 4, FAN>(c, in, w, out);
     if (out->end == END_BLEND)

@@ -82,3 +82,4 @@ double check_seconds(struct check *c, void (*fn)(void *arg), void *arg);
 #include "kernels/op_list.h"
 /* Of the optional ops those that no other check sees to. */
 void check_rope_attention(struct check *c);
+void check_matmul_with_bypass(struct check *c);

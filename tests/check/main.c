@@ -15,6 +15,7 @@ static const struct {
 #define OP(name, kind, bits, args, ...) {#name, check_##name, bits},
 #include "kernels/op_list.h"
     {"rope_attention", check_rope_attention, ITS_LEVEL},
+    {"matmul_with_bypass", check_matmul_with_bypass, ITS_LEVEL},
 };
 enum { N_OPS = sizeof(ops) / sizeof(*ops) };
 
