@@ -24,9 +24,9 @@ static void block_32(float *c, const uint16_t *x, const uint16_t *w, int steps, 
     for (int s = 0; s < steps; s++, x += STEP_SIZE, w += STEP_SIZE) {
         ahead = prefetch_lines(ahead, ahead_lines);
         _tile_loadd(4, x, 64);
-        _tile_loadd(6, w, 64);
+        _tile_loadd(6, w, 2 * PANEL * 2);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, w + HALF, 64);
+        _tile_loadd(7, w + 32, 2 * PANEL * 2);
         _tile_dpbf16ps(1, 4, 7);
         _tile_loadd(5, x + HALF, 64);
         _tile_dpbf16ps(2, 5, 6);
@@ -50,9 +50,9 @@ static void block_16(float *c, const uint16_t *x, const uint16_t *w, int steps, 
     for (int s = 0; s < steps; s++, x += STEP_SIZE, w += STEP_SIZE) {
         ahead = prefetch_lines(ahead, ahead_lines);
         _tile_loadd(4, x, 64);
-        _tile_loadd(6, w, 64);
+        _tile_loadd(6, w, 2 * PANEL * 2);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, w + HALF, 64);
+        _tile_loadd(7, w + 32, 2 * PANEL * 2);
         _tile_dpbf16ps(1, 4, 7);
     }
     _tile_stored(0, c, PANEL * 4);

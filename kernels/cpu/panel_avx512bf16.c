@@ -2,7 +2,7 @@
 #include "kernels/cpu/panel_finish.h"
 #include <immintrin.h>
 
-enum { FULL_ROWS = 8, HALF = STEP_SIZE / 2, BLOCK_STEPS = 12 };
+enum { FULL_ROWS = 8, BLOCK_STEPS = 12 };
 
 static inline __m512bh pairs_of(const uint16_t *p)
 {
@@ -19,7 +19,7 @@ static inline __attribute__((always_inline)) void multiply_rows(float *c, const 
             acc[r][h] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(c + r * PANEL + h * 16);
     for (int s = 0; s < steps; s++, x += x_step, w += STEP_SIZE)
         for (int i = 0; i < K_STEP; i += 2) {
-            __m512bh w0 = pairs_of(w + i * 16), w1 = pairs_of(w + HALF + i * 16);
+            __m512bh w0 = pairs_of(w + i * PANEL), w1 = pairs_of(w + i * PANEL + 32);
             if (fetch) {
                 __builtin_prefetch((const char *)w + STREAM_AHEAD + i * 64); /* in the order in which lines lie */
                 __builtin_prefetch((const char *)w + STREAM_AHEAD + i * 64 + 64);

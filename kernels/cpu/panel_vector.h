@@ -46,8 +46,6 @@ static inline __attribute__((always_inline)) void step_f32(vf acc[][PANEL / VL],
     }
 }
 
-/* Lines are fetched in the order in which they lie, though both halves of a step are read side by side: what the CPU foresees by itself goes by
- * that order. */
 static inline __attribute__((always_inline)) void step_bf16(vf acc[][PANEL / VL], const float *x, const uint16_t *w, const int rows,
                                                             const int vectors, const bool fetch)
 {
@@ -57,7 +55,7 @@ static inline __attribute__((always_inline)) void step_bf16(vf acc[][PANEL / VL]
             vf even[VECTORS], odd[VECTORS];
             for (int v = 0; v < HELD(vectors); v++) {
                 int column = (first + v) * VL;
-                vf_load_pairs(w + i * 16 + column / 16 * (STEP_SIZE / 2) + column % 16 * 2, &even[v], &odd[v]);
+                vf_load_pairs(w + i * PANEL + column * 2, &even[v], &odd[v]);
             }
             ACCUMULATE(i, even, first, HELD(vectors));
             ACCUMULATE(i + 1, odd, first, HELD(vectors));
@@ -82,7 +80,7 @@ static inline __attribute__((always_inline)) void multiply_rows(struct product p
     vf acc[FULL_ROWS][PANEL / VL];
     float *c = p.c + row * PANEL + p.col;
     const float *x = p.x + row * K_STEP;
-    size_t offset = p.type == DTYPE_F32 ? p.col : p.col / 16 * (STEP_SIZE / 2); /* p.col is a multiple of 16 */
+    size_t offset = p.type == DTYPE_F32 ? p.col : p.col * 2;
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++)
             acc[r][v] = p.first ? vf_set(0) : vf_load(c + r * PANEL + v * VL);

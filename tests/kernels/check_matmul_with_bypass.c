@@ -12,9 +12,9 @@ struct problem {
     struct shape z;
     int n, n_set, idx[64]; /* the first rows, or those that idx names */
     enum set set;
-    float *x, *norm;                 /* [n,d], [d] */
-    void *xn, *qkv, *out;            /* act: [n,d], [n, (h+2hk)*hd], [n, h*hd] */
-    struct kern_matrix *w_qk, *w_v;  /* [(h+hk)*hd, d], [hk*hd, d] */
+    float *x, *norm;                /* [n,d], [d] */
+    void *xn, *qkv, *out;           /* act: [n,d], [n, (h+2hk)*hd], [n, h*hd] */
+    struct kern_matrix *w_qk, *w_v; /* [(h+hk)*hd, d], [hk*hd, d] */
 };
 
 enum way { TWO_OPS, IN_ONE, NORMED_OPS, NORMED_IN_ONE };
