@@ -271,10 +271,20 @@ cudaError_t cudaMemcpyPeerAsync(void *dst, int to, const void *src, int from, si
     return e;
 }
 
+/* Of the thread's device, or of one that this was told to reach. */
+static cudaError_t check_reached(const void *p, const char *what)
+{
+    int i = find(p);
+    pthread_mutex_lock(&lock);
+    bool ok = i >= 0 && (allocations[i].device == current || reaches[current][allocations[i].device]);
+    pthread_mutex_unlock(&lock);
+    return ok ? cudaSuccess : refuse(what, "memory out of reach");
+}
+
 cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_ld, const void *src, size_t src_ld, size_t bytes, size_t rows, enum cudaMemcpyKind kind,
                               cudaStream_t stream)
 {
-    cudaError_t e = check_memory(dst, "cudaMemcpy2DAsync");
+    cudaError_t e = check_reached(dst, "cudaMemcpy2DAsync");
     if (e == cudaSuccess)
         e = check_memory(src, "cudaMemcpy2DAsync");
     if (e == cudaSuccess)
@@ -293,11 +303,11 @@ static void *new_object(void)
     return o;
 }
 
-static cudaError_t drop_object(void *object, const char *what)
+/* From any device. */
+static cudaError_t drop_object(void *object)
 {
-    cudaError_t e = check_object(object, what);
     free(object);
-    return e;
+    return cudaSuccess;
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
@@ -308,12 +318,12 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
-    return drop_object(stream, "cudaStreamDestroy");
+    return drop_object(stream);
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) /* from any device */
 {
-    return check_object(stream, "cudaStreamSynchronize");
+    return cudaSuccess;
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
@@ -329,7 +339,7 @@ cudaError_t cudaEventCreate(cudaEvent_t *event)
 
 cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
-    return drop_object(event, "cudaEventDestroy");
+    return drop_object(event);
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
@@ -373,12 +383,12 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 {
-    return drop_object(graph, "cudaGraphDestroy");
+    return drop_object(graph);
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
-    return drop_object(exec, "cudaGraphExecDestroy");
+    return drop_object(exec);
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
