@@ -67,7 +67,7 @@ static int lane_of(const struct kern_matrix *w, int p, int c)
 
 static size_t bf16_offset(int lane, int i)
 {
-    return (size_t)(i / K_STEP) * STEP_SIZE + i % K_STEP / 2 * (2 * PANEL) + lane * 2 + i % 2;
+    return (size_t)(i / K_STEP) * STEP_SIZE + i % K_STEP / 2 * PAIR_SIZE + lane * 2 + i % 2;
 }
 
 static size_t f32_offset(int lane, int i)
@@ -96,7 +96,7 @@ static void pack_bf16(uint16_t *panel, int lane, int first, int n, const uint16_
     int i = 0;
     for (; i + K_STEP <= n; i += K_STEP)
         for (int j = 0; j < K_STEP; j += 2)
-            memcpy(panel + bf16_offset(lane, first + i) + j / 2 * (2 * PANEL), src + i + j, 2 * sizeof(*src));
+            memcpy(panel + bf16_offset(lane, first + i) + j / 2 * PAIR_SIZE, src + i + j, 2 * sizeof(*src));
     for (; i < n; i++)
         panel[bf16_offset(lane, first + i)] = src[i];
 }

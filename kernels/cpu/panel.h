@@ -17,6 +17,9 @@
 
 enum { STREAM_AHEAD = 2048 }; /* bytes: what a core reads while memory answers, and few enough for its first cache */
 enum { PANEL = 32, K_STEP = 32, ROWS = 32, STEP_SIZE = PANEL * K_STEP, MAX_PASSES = 6 };
+enum {
+    PAIR_SIZE = 2 * PANEL
+}; /* elements from one pair of inputs to the next in a bf16 panel; the second half of the outputs begins in their middle */
 
 /* One level's way to run a matrix of one layout. Pointers to c are 64-byte aligned; a, b as laid out above. */
 struct panel_kernel {

@@ -19,7 +19,7 @@ static inline __attribute__((always_inline)) void multiply_rows(float *c, const 
             acc[r][h] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(c + r * PANEL + h * 16);
     for (int s = 0; s < steps; s++, x += x_step, w += STEP_SIZE)
         for (int i = 0; i < K_STEP; i += 2) {
-            __m512bh w0 = pairs_of(w + i * PANEL), w1 = pairs_of(w + i * PANEL + 32);
+            __m512bh w0 = pairs_of(w + i * (PAIR_SIZE / 2)), w1 = pairs_of(w + i * (PAIR_SIZE / 2) + PAIR_SIZE / 2);
             if (fetch) {
                 __builtin_prefetch((const char *)w + STREAM_AHEAD + i * 64); /* in the order in which lines lie */
                 __builtin_prefetch((const char *)w + STREAM_AHEAD + i * 64 + 64);

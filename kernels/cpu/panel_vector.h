@@ -55,7 +55,7 @@ static inline __attribute__((always_inline)) void step_bf16(vf acc[][PANEL / VL]
             vf even[VECTORS], odd[VECTORS];
             for (int v = 0; v < HELD(vectors); v++) {
                 int column = (first + v) * VL;
-                vf_load_pairs(w + i * PANEL + column * 2, &even[v], &odd[v]);
+                vf_load_pairs(w + i * (PAIR_SIZE / 2) + column * 2, &even[v], &odd[v]);
             }
             ACCUMULATE(i, even, first, HELD(vectors));
             ACCUMULATE(i + 1, odd, first, HELD(vectors));
