@@ -107,7 +107,8 @@ def main() -> int:
                 if old:
                     compared += 1
                     different += old != new
-                    print(f"{model.name:32} {dtype:5} {level:10} {old} {new} {'same' if old == new else 'DIFFERENT'}", flush=True)
+                    verdict = "same" if old == new else "DIFFERENT" if new else "NEW does not start with these flags"
+                    print(f"{model.name:32} {dtype:5} {level:10} {old} {new} {verdict}", flush=True)
     print(f"{compared} compared, {different} different")
     return 1 if different or not compared else 0
 
