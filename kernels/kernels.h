@@ -193,6 +193,11 @@ struct kern_ops {
      * nothing was done; or a negative code. NULL: never. */
     int (*place_layers)(struct kern_ctx *k, const struct kern_step *s, const int *layers, int n, const struct dev_i32 *base,
                         const struct dev_i32 *reserved, int n_append, const struct kern_place *to, int stride);
+    /* route_mlp of all rows of the step, KERN_PLACE_ROWS at most, and then place() of what it decides, in one; neither of packed rows. Returns as place_layers.
+     * NULL: never. */
+    int (*route_mlp_place)(struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p, const struct dev_f32 *x,
+                           const struct kern_step *s, int layer, bool keep_all, const struct dev_i32 *base, const struct dev_i32 *reserved,
+                           const struct kern_place *place);
     /* rope_store of the rows that attend and then attention, in one, with the bits of both, where each run has one row. qkv's q need not be rotated afterwards.
      * base: [n_runs] as place() is given it, or as follow() is before it has turned it into that: the first keys of a run may be read before the ops ahead of
      * this one have ended. Returns as place_layers. NULL: never. */
@@ -218,6 +223,10 @@ struct kern_ops {
     /* Issues the ops that issue(arg) issues, at less cost when the same were issued before. `key` (at most 32 bytes) stands for everything
      * that the ops are given by value or address; what lies in backend memory may differ. NULL: call issue(arg) instead. */
     int (*replay)(struct kern_ctx *k, const void *key, size_t key_bytes, int (*issue)(void *arg), void *arg);
+    /* Issues the ops that one(arg) issues, and those that other(arg) does, which may run at the same time: neither may write what the other reads or
+     * writes, nor call this. `one` should be what takes longer. Ops that are issued later come after both. Returns 0 or the first negative code that one or other
+     * returned. NULL: call one, and then other, instead. */
+    int (*beside)(struct kern_ctx *k, int (*one)(void *arg), int (*other)(void *arg), void *arg);
 };
 
 #define KERN_TOP_K_MAX 20

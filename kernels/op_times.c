@@ -52,7 +52,9 @@ static void fill_timed(struct kern_ops *o)
 #define OP(name, kind, bits, args, ...) SET_##kind(name)
 #include "kernels/op_list.h"
     o->replay = NULL;
+    o->beside = NULL;         /* what runs at the same time has no time of its own */
     o->rope_attention = NULL; /* what is timed are the ops */
+    o->route_mlp_place = NULL;
     o->matmul_normed = NULL;
     o->matmul_f32_normed = NULL;
     o->matmul_swiglu_normed = NULL;

@@ -40,6 +40,7 @@ struct layer {
     const struct dev_f32 *gate; /* of o's output; NULL: none */
     struct layer_rows rows;
     int index, width; /* width: of a row of qkv */
+    bool placed;      /* its rows were listed with those of the other unrouted layers */
     int n_rows;       /* what gathers copy */
     int n_parts;      /* that a layer's rows are computed in, 1 or 2; of a part likewise */
     /* as in the workspace, from the first row of these on; own_: what the rank has, where it is one */
@@ -263,10 +264,62 @@ static int add_heads(const struct layer *l)
     return add_product(l, l->attn, l->m->config.n_heads * l->heads.hd, l->lw->o, l->gate);
 }
 
-/* x += o(attention of its input), or o(its own values) for executed rows that do not attend. */
-static int attention_block(const struct layer *l)
+/* Decisions, lists and places, and where the layer packs its rows, those and their norm. */
+static int place_rows(const struct layer *l)
 {
-    int r = layer_is_routed(l->p) ? project(l) : in_parts(l, project, false);
+    const struct model *m = l->m;
+    const struct batch *b = l->b;
+    const struct layer_plan *p = l->p;
+    struct kern_ctx *k = m->k;
+    const struct dev_u8 *route = layer_is_routed(p) ? dev_u8_at(l->w->route, (size_t)l->index * (size_t)b->n_rows) : NULL;
+    int r = forward_router_place(m, l->w, b, l->index, &l->place);
+    bool placed = l->placed || r > 0;
+    if (r == 0)
+        r = forward_router(m, l->w, b, l->index);
+    if (r >= 0 && !placed)
+        r = k->ops->place(k, &b->step, l->index, route, p->kv == KV_ALL, batch_layer_base(b, l->index), batch_layer_reserved(b, l->index),
+                          &l->place);
+    if (r >= 0 && forward_packs(p) && !layer_is_nested(p)) /* a nested layer packs them for its second router */
+        r = forward_pack(m, l->w, b, l->index);
+    return r;
+}
+
+static int place_beside(void *layer)
+{
+    return place_rows(layer);
+}
+
+static int project_beside(void *layer)
+{
+    return project(layer);
+}
+
+/* Whether the projections need nothing of what the layer decides: they are then of all rows of the step. Both read x; routers and place write w->router, decisions,
+ * gates, states and lists, the projections xn, qkv and attn. */
+static bool projects_undecided(const struct layer *l)
+{
+    return layer_is_routed(l->p) && has_few_rows(l) && !forward_packs(l->p) && all_rows(&l->rows.normed);
+}
+
+/* Places the rows and projects them. Where a device has room for both at once, as with few rows, a decision takes it longer than the projections. */
+static int place_and_project(struct layer *l)
+{
+    struct kern_ctx *k = l->m->k;
+    int r = layer_is_routed(l->p) ? await_gathers(l->m, 0) : 0; /* a router reads all rows */
+    if (r < 0)
+        return r;
+    if (k->ops->beside && projects_undecided(l))
+        return k->ops->beside(k, place_beside, project_beside, l);
+    r = place_rows(l);
+    if (r < 0)
+        return r;
+    return layer_is_routed(l->p) ? project(l) : in_parts(l, project, false);
+}
+
+/* x += o(attention of its input), or o(its own values) for executed rows that do not attend. */
+static int attention_block(struct layer *l)
+{
+    int r = place_and_project(l);
     if (r >= 0 && (l->p->qk_norm || l->p->v_norm))
         r = norm_heads(l);
     if (r >= 0)
@@ -341,12 +394,12 @@ static void set_arrays(struct layer *l)
     l->own_ffn = w->ffn_part ? w->ffn_part : w->ffn;
 }
 
-/* The rows, lists and gates that the layer works with. placed: its rows were, with those of the other unrouted layers. */
-static void set_rows(struct layer *l, bool placed, bool last)
+/* The rows, lists and gates that the layer works with. */
+static void set_rows(struct layer *l, bool last)
 {
     struct workspace *w = l->w;
     bool packs = forward_packs(l->p);
-    l->place = placed ? workspace_few(w, l->index) : forward_pack_place(w, l->p);
+    l->place = l->placed ? workspace_few(w, l->index) : forward_pack_place(w, l->p);
     l->step = packs ? forward_pack_step(l->b, &l->place) : l->b->step;
     l->gate = l->p->attn_gate != GATE_CHOSEN ? NULL : packs ? l->place.packed.gate : w->gate;
     l->rows = divide_rows(l->p, w, l->b, last);
@@ -359,26 +412,16 @@ static int run_layer(const struct model *m, struct workspace *w, const struct ba
 {
     const struct layer_plan *p = &m->plan[layer];
     const struct model_config *c = &m->config;
-    struct kern_ctx *k = m->k;
-    const struct dev_u8 *route = layer_is_routed(p) ? dev_u8_at(w->route, (size_t)layer * (size_t)b->n_rows) : NULL;
     struct layer l = {.m = m, .w = w, .b = b, .p = p, .lw = &m->weights.layers[layer], .index = layer};
     l.heads = (struct kern_heads){
         .h = share_heads(&m->share, c), .hk = share_kv_heads(&m->share, c), .hd = model_config_padded_head_dim(c), .kv = kv->kv};
     l.width = (l.heads.h + 2 * l.heads.hk) * l.heads.hd;
-    placed = placed && !layer_is_routed(p);
+    l.placed = placed && !layer_is_routed(p);
     set_arrays(&l);
-    set_rows(&l, placed, layer == c->n_layers - 1);
+    set_rows(&l, layer == c->n_layers - 1);
     if (forward_packs(p))
-        w->x_part_holds = false;                          /* it held columns of x, and the layer adds to packed_x */
-    int r = layer_is_routed(p) ? await_gathers(m, 0) : 0; /* a router reads all rows */
-    if (r >= 0)
-        r = forward_router(m, w, b, layer);
-    if (r >= 0 && !placed)
-        r = k->ops->place(k, &b->step, layer, route, p->kv == KV_ALL, batch_layer_base(b, layer), batch_layer_reserved(b, layer), &l.place);
-    if (r >= 0 && forward_packs(p) && !layer_is_nested(p)) /* a nested layer packs them for its second router */
-        r = forward_pack(m, w, b, layer);
-    if (r >= 0)
-        r = attention_block(&l);
+        w->x_part_holds = false; /* it held columns of x, and the layer adds to packed_x */
+    int r = attention_block(&l);
     return r < 0 ? r : mlp_block(&l);
 }
 

@@ -11,6 +11,11 @@ struct question {
     double capacity;
 };
 
+static struct route_mlp mlp_of(const struct workspace *w, const struct router_weights *rw, bool packed)
+{
+    return (struct route_mlp){rw->in, rw->out, rw->out_bias, rw->dim, w->router, packed};
+}
+
 static int ask(const struct model *m, struct workspace *w, const struct batch *b, const struct layer_plan *p, const struct question *q)
 {
     struct kern_ctx *k = m->k;
@@ -18,7 +23,7 @@ static int ask(const struct model *m, struct workspace *w, const struct batch *b
     switch (q->kind) {
     case ROUTER_MLP: {
         bool packed = q->rows.idx;
-        struct route_mlp mlp = {rw->in, rw->out, rw->out_bias, rw->dim, w->router, packed};
+        struct route_mlp mlp = mlp_of(w, rw, packed);
         return k->ops->route_mlp(k, &q->to, &mlp, packed ? w->packed_x : w->x, q->rows);
     }
     case ROUTER_MAMBA: {
@@ -68,26 +73,47 @@ int forward_router_skip(const struct model *m, struct workspace *w, const struct
     return r < 0 ? r : m->k->ops->list_rows(m->k, w->place.exec, w->place.exec_n, route, DECISION_LINEAR, b->step.all);
 }
 
-int forward_router(const struct model *m, struct workspace *w, const struct batch *b, int layer)
+/* What a layer's attention router is asked. */
+static struct question attention_question(const struct model *m, struct workspace *w, const struct batch *b, int layer)
 {
     const struct layer_plan *p = &m->plan[layer];
     const struct router_weights *rw = &m->weights.layers[layer].router;
     bool nested = layer_is_nested(p);
     size_t at = (size_t)layer * (size_t)b->n_rows;
-    const struct question q = {.kind = p->router,
-                               .w = rw,
-                               .to = {.route = dev_u8_at(w->route, at),
-                                      .gate = w->gate,
-                                      .prob = dev_f32_at(w->prob, at),
-                                      .margin = w->margin,
-                                      .threshold = rw->threshold,
-                                      .below = p->below,
-                                      .above = p->above},
-                               .rows = nested ? (struct rows){w->place.exec, w->place.exec_n, b->n_rows} : b->step.all,
-                               .least = nested ? DECISION_LINEAR : DECISION_SKIP,
-                               .capacity = p->attn_capacity};
+    return (struct question){.kind = p->router,
+                             .w = rw,
+                             .to = {.route = dev_u8_at(w->route, at),
+                                    .gate = w->gate,
+                                    .prob = dev_f32_at(w->prob, at),
+                                    .margin = w->margin,
+                                    .threshold = rw->threshold,
+                                    .below = p->below,
+                                    .above = p->above},
+                             .rows = nested ? (struct rows){w->place.exec, w->place.exec_n, b->n_rows} : b->step.all,
+                             .least = nested ? DECISION_LINEAR : DECISION_SKIP,
+                             .capacity = p->attn_capacity};
+}
+
+int forward_router(const struct model *m, struct workspace *w, const struct batch *b, int layer)
+{
+    const struct layer_plan *p = &m->plan[layer];
+    bool nested = layer_is_nested(p);
+    const struct question q = attention_question(m, w, b, layer);
     int r = nested ? forward_router_skip(m, w, b, layer) : 0;
     if (r >= 0 && nested)
         r = forward_pack(m, w, b, layer);
     return r < 0 ? r : decide(m, w, b, p, &q);
+}
+
+int forward_router_place(const struct model *m, struct workspace *w, const struct batch *b, int layer, const struct kern_place *to)
+{
+    const struct layer_plan *p = &m->plan[layer];
+    struct kern_ctx *k = m->k;
+    if (!k->ops->route_mlp_place || forward_packs(p) || p->router != ROUTER_MLP || p->decide == DECIDE_TOP || layer_is_nested(p) ||
+        b->n_rows > KERN_PLACE_ROWS)
+        return 0;
+    const struct question q = attention_question(m, w, b, layer);
+    struct route_mlp mlp = mlp_of(w, q.w, false);
+    return k->ops->route_mlp_place(k, &q.to, &mlp, w->x, &b->step, layer, p->kv == KV_ALL, batch_layer_base(b, layer),
+                                   batch_layer_reserved(b, layer), to);
 }

@@ -1,4 +1,5 @@
-/* The CUDA backend: its table, and the life of a context. One context is one device and one stream; a process may have several. */
+/* The CUDA backend: its table, and the life of a context. One context is one device and one stream, beside which a second one
+ * takes a part of recorded steps (replay.cu); a process may have several. */
 #include "kernels/cuda/copies.cuh"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/group.cuh"
@@ -26,28 +27,30 @@ int cuda_failed(struct cuda_ctx *c, cudaError_t e, const char *what)
 
 void *cuda_scratch(struct cuda_ctx *c, enum scratch_use use, size_t bytes)
 {
-    if (c->scratch_bytes[use] >= bytes)
-        return c->scratch[use];
+    void **p = &c->scratch[c->beside][use];
+    size_t *have = &c->scratch_bytes[c->beside][use];
+    if (*have >= bytes)
+        return *p;
     size_t want = bytes + bytes / 4 + 256;
     if (CU(c, cudaStreamSynchronize(c->stream)) < 0)
         return NULL;
     cuda_drop_recordings(c);
-    cudaFree(c->scratch[use]);
-    c->scratch[use] = NULL;
-    c->scratch_bytes[use] = 0;
-    if (CU(c, cudaMalloc(&c->scratch[use], want)) < 0)
+    cudaFree(*p);
+    *p = NULL;
+    *have = 0;
+    if (CU(c, cudaMalloc(p, want)) < 0)
         return NULL;
-    c->scratch_bytes[use] = want;
-    return c->scratch[use];
+    *have = want;
+    return *p;
 }
 
 int *cuda_counters(struct cuda_ctx *c, size_t n)
 {
-    size_t before = c->scratch_bytes[SCRATCH_COUNTERS];
+    const size_t *have = &c->scratch_bytes[c->beside][SCRATCH_COUNTERS], before = *have;
     int *p = (int *)cuda_scratch(c, SCRATCH_COUNTERS, n * sizeof(int));
-    if (!p || c->scratch_bytes[SCRATCH_COUNTERS] == before)
+    if (!p || *have == before)
         return p;
-    return CU(c, cudaMemsetAsync(p, 0, c->scratch_bytes[SCRATCH_COUNTERS], c->stream)) < 0 ? NULL : p;
+    return CU(c, cudaMemsetAsync(p, 0, *have, c->stream)) < 0 ? NULL : p;
 }
 
 int cuda_bind(struct cuda_ctx *c)
@@ -105,8 +108,9 @@ static void close_cuda(struct kern_ctx *k)
         return;
     cuda_bind(c);
     cuda_drop_recordings(c);
-    for (void *p : c->scratch)
-        cudaFree(p);
+    for (auto &uses : c->scratch)
+        for (void *p : uses)
+            cudaFree(p);
     for (cudaEvent_t e : c->up.done)
         if (e)
             cudaEventDestroy(e);
@@ -119,6 +123,12 @@ static void close_cuda(struct kern_ctx *k)
     thread_pool_free(c->pool);
     cudaFreeHost(c->up.base);
     cudaFreeHost(c->down);
+    if (c->forks)
+        cudaEventDestroy(c->forks);
+    if (c->joins)
+        cudaEventDestroy(c->joins);
+    if (c->beside_stream)
+        cudaStreamDestroy(c->beside_stream);
     if (c->stream)
         cudaStreamDestroy(c->stream);
     free(c);
@@ -129,6 +139,12 @@ static int open_buffers(struct cuda_ctx *c)
     c->up.part_bytes = UP_PART_BYTES;
     c->down_bytes = DOWN_BYTES;
     int r = CU(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
+    if (r >= 0)
+        r = CU(c, cudaStreamCreateWithFlags(&c->beside_stream, cudaStreamNonBlocking));
+    if (r >= 0)
+        r = CU(c, cudaEventCreateWithFlags(&c->forks, cudaEventDisableTiming));
+    if (r >= 0)
+        r = CU(c, cudaEventCreateWithFlags(&c->joins, cudaEventDisableTiming));
     if (r >= 0)
         r = CU(c, cudaMallocHost(&c->up.base, (size_t)UP_PART_BYTES * STAGE_PARTS));
     if (r >= 0)

@@ -4,7 +4,11 @@
  *
  * A kernel that is launched by chain_launch must call chain_wait before it reads what another kernel wrote and before it writes to global memory, and each of its
  * blocks must before it ends: it may begin before those ahead of it have ended, and is taken for done when its blocks are. So when the wait
- * returns, all work issued earlier is done. Ordinary launches, copies and events stay ordered with chained kernels as with any. */
+ * returns, all work issued earlier is done. Ordinary launches, copies and events stay ordered with chained kernels as with any.
+ *
+ * Where ops run beside others (replay.cu), "earlier" is: on the same stream, before it forked, and behind a join on both. The first kernel behind a fork may start
+ * early on either stream, and the first one behind a join as soon as those ahead of it on both have let it: each waits for the ends of all of them, and a kernel
+ * ends after its own wait, so whoever waits for it waits for what it waited for. */
 #pragma once
 #include "kernels/cuda/cuda_ctx.cuh"
 

@@ -71,7 +71,12 @@ struct cuda_ctx {
     enum cuda_level level;        /* the best kernels to use */
     bool chains;                  /* the device and its code can start a kernel early (chain.cuh) */
     bool chained; /* kernels are issued that do: those of a step of few rows (replay.cu); with many rows it costs more than it saves */
-    bool high;    /* float32 products in terms of f16 */
+    bool recording;
+    /* Ops that run beside others (replay.cu): while a step is recorded they go to a stream of their own, which forks from the other and joins it again. */
+    cudaStream_t beside_stream;
+    cudaEvent_t forks, joins;
+    bool beside; /* such ops are being issued */
+    bool high;   /* float32 products in terms of f16 */
     struct {
         const void *kernel;
         int bytes;
@@ -87,8 +92,8 @@ struct cuda_ctx {
     size_t down_bytes, down_used;
     struct pending_download pending[DOWNLOADS_MAX];
     int n_pending;
-    void *scratch[SCRATCH_USES]; /* grow-only device memory of the ops, one each use */
-    size_t scratch_bytes[SCRATCH_USES];
+    void *scratch[2][SCRATCH_USES]; /* grow-only device memory of the ops, one each use; the second of those that run beside others */
+    size_t scratch_bytes[2][SCRATCH_USES];
     struct recording recordings[RECORDINGS];
     uint64_t n_replays;
     uint64_t peers;           /* devices, by bit, that this one was asked to reach directly */

@@ -33,6 +33,15 @@ static int place_layers_entry(struct kern_ctx *k, const struct kern_step *s, con
     return r < 0 ? r : c->launchers.place_layers(k, s, layers, n, base, reserved, n_append, to, stride);
 }
 
+static int route_mlp_place_entry(struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p, const struct dev_f32 *x,
+                                 const struct kern_step *s, int layer, bool keep_all, const struct dev_i32 *base,
+                                 const struct dev_i32 *reserved, const struct kern_place *place)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = cuda_enter(c);
+    return r < 0 ? r : c->launchers.route_mlp_place(k, to, p, x, s, layer, keep_all, base, reserved, place);
+}
+
 static int rope_attention_entry(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
                                 const struct dev_f32 *cos, const struct dev_f32 *sin, const struct kern_step *s, int layer,
                                 const struct kern_place *p, const struct dev_i32 *base, float scale)
@@ -91,6 +100,13 @@ static int replay_entry(struct kern_ctx *k, const void *key, size_t key_bytes, i
     return r < 0 ? r : c->launchers.replay(k, key, key_bytes, issue, arg);
 }
 
+static int beside_entry(struct kern_ctx *k, int (*one)(void *arg), int (*other)(void *arg), void *arg)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = cuda_enter(c);
+    return r < 0 ? r : c->launchers.beside(k, one, other, arg);
+}
+
 static void fill_launchers(struct kern_ops *o)
 {
     matrix_cuda_init(o);
@@ -119,7 +135,9 @@ void entry_cuda_init(struct cuda_ctx *c)
     c->ops.matrix_new = matrix_new_entry;
     c->ops.mamba_new = mamba_new_entry;
     c->ops.replay = replay_entry;
+    c->ops.beside = beside_entry;
     c->ops.place_layers = place_layers_entry;
+    c->ops.route_mlp_place = route_mlp_place_entry;
     c->ops.rope_attention = rope_attention_entry;
     c->ops.matmul_normed = matmul_normed_entry;
     c->ops.matmul_f32_normed = matmul_f32_normed_entry;

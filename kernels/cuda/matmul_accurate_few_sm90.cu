@@ -1,6 +1,6 @@
-/* The float32-accurate matmul of few rows on Hopper, and the router that decides in its end. There are few tiles then, and what counts is how long one takes. So
- * the blocks of 64 columns of k, which matmul_accurate_sm90.cu (it has the idea) takes one after another, are shared out to the warpgroups of a thread
- * block, four at a time: a wave. Only their sums are added in order. The products and the order are the same: the same bits.
+/* The float32-accurate matmul of few rows on Hopper, and the router that decides in its end and may place the rows there too. There are few tiles then, and what
+ * counts is how long one takes. So the blocks of 64 columns of k, which matmul_accurate_sm90.cu (it has the idea) takes one after another, are shared out to the
+ * warpgroups of a thread block, four at a time: a wave. Only their sums are added in order. The products and the order are the same: the same bits.
  *
  * The weights are wgmma's 64 rows and x its columns, so that 16 rows of x make a tile. A warpgroup splits its next block of x while its product runs, and all
  * threads add a wave while the next one's products run: so terms of x and parts lie in shared memory twice. */
@@ -12,6 +12,7 @@ enum {
     ROWS = (int)ACCURATE_FEW_TILE,
     WGS = 4,
     COMPUTING = 128 * WGS,
+    PLACING = 128,
     THREADS = COMPUTING + 32, /* one of the last warp brings the weights in */
     W_BYTES = (int)PART * (int)TILE_K_BYTES,
     TERM_BYTES = ROWS * (int)TILE_K_BYTES,
@@ -22,6 +23,7 @@ enum {
     SYNC_WG = 1, /* named barriers: of warpgroup g, and of all that compute */
     SYNC_ALL = SYNC_WG + WGS
 };
+static_assert((int)ACCURATE_FEW_ROWS <= PLACING, "a thread a row");
 static_assert(ROWS == 16 && DEPTH % 2 == 0, "16 x 8 threads split a block of x; the halves are told by the place in DEPTH");
 
 struct wave_args {
@@ -32,6 +34,7 @@ struct wave_args {
     int stages;               /* of the ring of weights; all of k where that fits, and WGS at least */
     float unscale;            /* of the weights */
     struct router_end router; /* route NULL: the products are written */
+    struct router_place place;
 };
 
 struct wave_shared {
@@ -307,6 +310,26 @@ __device__ __forceinline__ void decide_by_warp(const struct router_end &e, const
         decide_margin(to, step_row, z);
 }
 
+/* The four warps that place rows. */
+struct sync_placing {
+    __device__ __forceinline__ void operator()() const { named_sync(SYNC_WG, PLACING); }
+};
+
+/* The last tile to decide its rows, of m, places all. What others decided is seen behind its arrival. */
+__device__ __forceinline__ void place_decided(const struct router_place &p, struct wave_shared *s, int m)
+{
+    named_sync(SYNC_ALL, COMPUTING);
+    if (threadIdx.x == 0)
+        s->last = arrive(p.n) == (m + ROWS - 1) / ROWS - 1;
+    named_sync(SYNC_ALL, COMPUTING);
+    if (!s->last)
+        return;
+    if (threadIdx.x < PLACING)
+        place_all<PLACING>(p.a, m, (struct place_shared<PLACING> *)s->part, sync_placing());
+    if (threadIdx.x == 0)
+        *p.n = 0;
+}
+
 /* The last tile to bring its part of these rows decides them. */
 __device__ static void decide_tile(const struct wave_args &p, struct wave_shared *s, int m, int row, int step_row)
 {
@@ -323,6 +346,8 @@ __device__ static void decide_tile(const struct wave_args &p, struct wave_shared
         decide_by_warp(p.router, s, p.a.out.rows.n_max, row, step_row);
     if (threadIdx.x == 0)
         *arrived = 0;
+    if (p.place.a.run_of)
+        place_decided(p.place, s, m);
 }
 
 /* A warp a row. */
@@ -404,7 +429,7 @@ bool matmul_accurate_few_fits(const struct cuda_ctx *c, const struct kern_matrix
 }
 
 int matmul_accurate_few_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out,
-                             const struct router_end *router)
+                             const struct router_end *router, const struct router_place *place)
 {
     int term_blocks = w->term_ld / TILE_K, blocks = w->n_terms * term_blocks, stages = blocks < STAGES_MAX ? blocks : STAGES_MAX;
     auto kernel = w->n_terms == 1 ? matmul_accurate_few<1> : matmul_accurate_few<2>;
@@ -413,6 +438,8 @@ int matmul_accurate_few_sm90(struct cuda_ctx *c, const struct matmul_in *in, con
     if (r < 0)
         return r;
     struct wave_args p = {{w->k, w->rows, *out}, (const float *)in->x, in->ldx, blocks, term_blocks, stages, w->term_unscale, *router};
+    if (place)
+        p.place = *place;
     chain_launch(c, kernel, dim3(div_up(w->rows, PART), div_up(out->rows.n_max, ROWS)), THREADS, smem_bytes(stages), w->box64, p);
     return launched(&c->k, "matmul_accurate_few_sm90");
 }

@@ -255,7 +255,7 @@ static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct k
 {
     int m = out->rows.n_max;
     if (matmul_accurate_few_fits(c, w, out))
-        return matmul_accurate_few_sm90(c, in, w, out, router);
+        return matmul_accurate_few_sm90(c, in, w, out, router, NULL);
     CUtensorMap mx;
     int r = tensor_map(c, &mx, DTYPE_F32, in->x, m, w->k, in->ldx, 64);
     if (r < 0)
@@ -271,14 +271,40 @@ int matmul_accurate_sm90(struct cuda_ctx *c, const struct matmul_in *in, const s
     return choose(c, in, w, out, &none);
 }
 
-int route_mlp_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, struct rows n, struct router_end end)
+static struct matmul_out router_out(const struct kern_matrix *w, struct rows n)
 {
-    end.parts = (double *)cuda_scratch(c, SCRATCH_ROUTE, (size_t)div_up(w->rows, PART) * n.n_max * sizeof(double));
-    end.arrived = cuda_counters(c, (size_t)div_up(n.n_max, ACC_BM) * (ACC_BM / ACCURATE_FEW_TILE));
-    if (!end.parts || !end.arrived)
-        return c->failed.code ? c->failed.code : ERR_NOMEM;
     struct matmul_out out = {END_F32, NULL, 0, w->n};
     out.bias = w->bias;
     out.rows = n;
+    return out;
+}
+
+/* Fills in parts and arrived, and returns a counter more; NULL: no memory, or the device has failed. */
+static int *router_scratch(struct cuda_ctx *c, const struct kern_matrix *w, int n_max, struct router_end *end)
+{
+    int tiles = div_up(n_max, ACC_BM) * (ACC_BM / ACCURATE_FEW_TILE);
+    end->parts = (double *)cuda_scratch(c, SCRATCH_ROUTE, (size_t)div_up(w->rows, PART) * n_max * sizeof(double));
+    end->arrived = end->parts ? cuda_counters(c, tiles + 1) : NULL;
+    return end->arrived ? end->arrived + tiles : NULL;
+}
+
+int route_mlp_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, struct rows n, struct router_end end)
+{
+    if (!router_scratch(c, w, n.n_max, &end))
+        return c->failed.code ? c->failed.code : ERR_NOMEM;
+    struct matmul_out out = router_out(w, n);
     return choose(c, in, w, &out, &end);
+}
+
+int route_mlp_place_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, struct rows n, struct router_end end,
+                         const struct place_args *place)
+{
+    struct matmul_out out = router_out(w, n);
+    if (!matmul_accurate_few_fits(c, w, &out))
+        return 0;
+    struct router_place then = {*place, router_scratch(c, w, n.n_max, &end)};
+    if (!then.n)
+        return c->failed.code ? c->failed.code : ERR_NOMEM;
+    int r = matmul_accurate_few_sm90(c, in, w, &out, &end, &then);
+    return r < 0 ? r : 1;
 }

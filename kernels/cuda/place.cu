@@ -1,21 +1,11 @@
 /* Row lists and key places of one layer, in one pass: a block counts its 256 rows, tells its counts, and adds up what the blocks before it told.
  *
- * Four running counts a row: rows that attend, rows that do not skip, rows with K and V, and rows that take a reserved slot. Keys count within a run only: a block tells
- * how many its last run has in it, and a block whose first row lies inside a run adds those up back to the block where the run starts. Blocks are
- * numbered in the order in which they start, so those that a block waits for are running or done. */
-#include "kernels/cuda/common.cuh"
+ * Of the four running counts (place.cuh) that of keys is of a run: a block tells how many its last run has in it, and a block whose first row lies inside a run
+ * adds those up back to the block where the run starts. Blocks are numbered in the order in which they start, so those that a block waits for are running
+ * or done. */
+#include "kernels/cuda/place.cuh"
 
 enum { THREADS = 256, WARPS = THREADS / 32 };
-
-/* Of a block's rows; each at most THREADS. */
-struct counts {
-    int sel, exec, key, take;
-
-    __device__ __forceinline__ struct counts operator+(const struct counts &o) const
-    {
-        return {sel + o.sel, exec + o.exec, key + o.key, take + o.take};
-    }
-};
 
 /* What a block tells, in one word: the counts of its rows, but of the keys those of its last run; nonzero once told. */
 typedef unsigned long long told_word;
@@ -23,72 +13,26 @@ enum { TOLD_BITS = 16, TOLD_MASK = (1 << TOLD_BITS) - 1 };
 static constexpr told_word TOLD = 1ull << 15; /* a bit that no count needs */
 static_assert(THREADS < 1 << 15, "a count leaves it free");
 
-static __device__ __forceinline__ told_word told_counts(const struct counts &c)
+static __device__ __forceinline__ told_word told_counts(const struct place_counts &c)
 {
     return TOLD | (told_word)c.sel << 3 * TOLD_BITS | (told_word)c.exec << 2 * TOLD_BITS | (told_word)c.take << TOLD_BITS |
            (told_word)c.key;
 }
 
-struct place_args {
-    struct rows all;
-    const int *run_of, *base, *reserved;
-    const struct kern_run *runs;
-    const unsigned char *route; /* NULL: every row attends */
-    bool keep_all;
-    int n_runs, layer;
-    int *tables, *sel, *sel_n, *exec, *exec_n, *run_start, *visible, *slot;
-    const int *pos;                  /* of step rows, as gate_of */
-    int *packed_pos, *packed_run_of; /* NULL: rows are not packed */
-    const float *gate_of;
-    float *packed_gate;      /* NULL: not wanted */
+struct sync_block {
+    __device__ __forceinline__ void operator()() const { __syncthreads(); }
+};
+
+/* How the blocks of a launch find one another. */
+struct blocks_args {
     int *started, *finished; /* counters of blocks, and */
-    told_word *told;         /* [blocks]; all zero before and after; NULL: there is one block */
+    told_word *told;         /* [blocks]; all zero before and after */
 };
-
-struct row_facts {
-    int run;
-    struct counts is; /* each 0 or 1 */
-    struct kern_run of;
-};
-
-__device__ __forceinline__ struct row_facts row_flags(const struct place_args &a, int r, int n)
-{
-    struct row_facts f = {};
-    if (r >= n)
-        return f;
-    int decision = a.route ? a.route[r] : DECISION_ATTEND;
-    f.run = a.run_of[r];
-    f.of = a.runs[f.run];
-    f.is.sel = decision == DECISION_ATTEND;
-    f.is.exec = decision != DECISION_SKIP;
-    f.is.key = f.is.sel || a.keep_all;
-    f.is.take = f.is.key && f.of.append;
-    return f;
-}
-
-/* Counts of the block's rows before this thread's; `all`: of the whole block. */
-__device__ static struct counts rows_before(const struct row_facts &f, struct counts *all)
-{
-    __shared__ struct counts warp[WARPS];
-    unsigned sel = __ballot_sync(~0u, f.is.sel), exec = __ballot_sync(~0u, f.is.exec), key = __ballot_sync(~0u, f.is.key),
-             take = __ballot_sync(~0u, f.is.take), below = (1u << threadIdx.x % 32) - 1;
-    if (threadIdx.x % 32 == 0)
-        warp[threadIdx.x / 32] = {__popc(sel), __popc(exec), __popc(key), __popc(take)};
-    __syncthreads();
-    struct counts c = {__popc(sel & below), __popc(exec & below), __popc(key & below), __popc(take & below)};
-    *all = {};
-    for (int w = 0; w < WARPS; w++) {
-        if (w < threadIdx.x / 32)
-            c = c + warp[w];
-        *all = *all + warp[w];
-    }
-    return c;
-}
 
 /* Sums of what the blocks before `block` told; `key`: from block `run_block` on. One warp. */
-__device__ static struct counts blocks_before(const struct place_args &a, int block, int run_block)
+__device__ static struct place_counts blocks_before(const struct blocks_args &a, int block, int run_block)
 {
-    struct counts c = {};
+    struct place_counts c = {};
     for (int b = threadIdx.x; b < block; b += 32) {
         told_word word;
         while (!(word = *(volatile told_word *)&a.told[b]))
@@ -101,34 +45,8 @@ __device__ static struct counts blocks_before(const struct place_args &a, int bl
     return {__reduce_add_sync(~0u, c.sel), __reduce_add_sync(~0u, c.exec), __reduce_add_sync(~0u, c.key), __reduce_add_sync(~0u, c.take)};
 }
 
-/* at: counts of the rows before r, of the keys those of its run. */
-__device__ __forceinline__ void write_row(const struct place_args &a, int r, const struct row_facts &f, struct counts at)
-{
-    int slot = f.is.take ? a.reserved[at.take] : -1, number = a.packed_pos ? at.exec : r;
-    if (r == f.of.row0)
-        a.run_start[f.run] = at.sel;
-    if (f.is.sel)
-        a.sel[at.sel] = number;
-    if (f.is.exec)
-        a.exec[at.exec] = r;
-    else if (a.packed_pos)
-        return;
-    if (a.packed_pos) {
-        a.packed_pos[number] = a.pos[r];
-        a.packed_run_of[number] = f.run;
-        if (a.packed_gate)
-            a.packed_gate[number] = a.gate_of[r];
-    }
-    a.slot[number] = slot;
-    if (!f.is.key)
-        return;
-    a.visible[number] = a.base[f.run] + at.key + 1;
-    if (f.of.append)
-        a.tables[f.of.table_off + (int64_t)a.layer * f.of.table_cap + a.base[f.run] + at.key] = slot;
-}
-
 /* The last block to finish leaves zeros for the next launch. */
-__device__ static void leave(const struct place_args &a)
+__device__ static void leave(const struct blocks_args &a)
 {
     __shared__ bool last;
     __syncthreads();
@@ -144,50 +62,41 @@ __device__ static void leave(const struct place_args &a)
 }
 
 /* A block that has rows. */
-__device__ static void place_block(const struct place_args &a, int block, int n)
+__device__ static void place_block(const struct place_args &a, const struct blocks_args &blocks, int block, int n)
 {
-    __shared__ int keys_before[THREADS];
-    __shared__ struct counts before;
-    int row0 = block * THREADS, r = row0 + threadIdx.x, end = n - row0 < THREADS ? n - row0 : THREADS;
-    struct row_facts f = row_flags(a, r, n);
-    struct counts all, mine = rows_before(f, &all);
-    keys_before[threadIdx.x] = mine.key;
-    __syncthreads();
-    if (a.told && threadIdx.x == end - 1) { /* knows the block's last run */
+    __shared__ struct place_shared<THREADS> s;
+    __shared__ struct place_counts before;
+    int row0 = block * THREADS, end = n - row0 < THREADS ? n - row0 : THREADS;
+    struct place_row f = place_row_at(a, row0 + threadIdx.x, n);
+    struct place_counts all, mine = place_count<THREADS>(f, &s, &all, sync_block());
+    if (threadIdx.x == end - 1) { /* knows the block's last run */
         int first = f.of.row0 > row0 ? f.of.row0 - row0 : 0;
-        struct counts tell = all;
-        tell.key -= keys_before[first];
-        *(volatile told_word *)&a.told[block] = told_counts(tell);
+        struct place_counts tell = all;
+        tell.key -= s.keys_before[first];
+        *(volatile told_word *)&blocks.told[block] = told_counts(tell);
     }
     if (threadIdx.x < 32) {
-        struct counts c = blocks_before(a, block, __shfl_sync(~0u, f.of.row0, 0) / THREADS);
+        struct place_counts c = blocks_before(blocks, block, __shfl_sync(~0u, f.of.row0, 0) / THREADS);
         if (threadIdx.x == 0)
             before = c;
     }
     __syncthreads();
-    struct counts at = before + mine;
-    at.key = mine.key + (f.of.row0 < row0 ? before.key : -keys_before[f.of.row0 - row0]);
-    if (r < n)
-        write_row(a, r, f, at);
-    if (r == n - 1) {
-        *a.sel_n = a.run_start[a.n_runs] = before.sel + all.sel;
-        *a.exec_n = before.exec + all.exec;
-    }
+    place_write<THREADS>(a, row0, n, f, &s, before, mine, all);
 }
 
-__global__ void __launch_bounds__(THREADS) place_rows(struct place_args a)
+__global__ void __launch_bounds__(THREADS) place_rows(struct place_args a, struct blocks_args blocks)
 {
     __shared__ int number;
     chain_enter();
     if (threadIdx.x == 0)
-        number = atomicAdd(a.started, 1);
+        number = atomicAdd(blocks.started, 1);
     __syncthreads();
     int n = rows_count(a.all), block = number;
     if (block * THREADS < n)
-        place_block(a, block, n);
+        place_block(a, blocks, block, n);
     else if (n == 0 && block == 0 && threadIdx.x == 0)
         *a.sel_n = *a.exec_n = a.run_start[a.n_runs] = 0;
-    leave(a);
+    leave(blocks);
 }
 
 /* Some layers of few rows, a block each. */
@@ -201,6 +110,7 @@ static_assert(KERN_PLACE_ROWS <= THREADS, "a block has all rows");
 
 __global__ void __launch_bounds__(THREADS) place_layers_rows(const __grid_constant__ struct place_layers_args p)
 {
+    __shared__ struct place_shared<THREADS> s;
     struct place_args a = p.first;
     int layer = p.layers[blockIdx.x], at = layer * p.stride;
     chain_enter();
@@ -214,37 +124,13 @@ __global__ void __launch_bounds__(THREADS) place_layers_rows(const __grid_consta
     a.run_start += at;
     a.visible += at;
     a.slot += at;
-    place_block(a, 0, rows_count(a.all));
-}
-
-static struct place_args args_of(const struct kern_step *s, const struct dev_i32 *base, const struct dev_i32 *reserved,
-                                 const struct kern_place *to)
-{
-    return {.all = s->all,
-            .run_of = i32_of(s->run_of),
-            .base = i32_of(base),
-            .reserved = i32_of(reserved),
-            .runs = runs_of(s->runs),
-            .n_runs = s->n_runs,
-            .tables = i32_of(s->tables),
-            .sel = i32_of(to->sel),
-            .sel_n = i32_of(to->sel_n),
-            .exec = i32_of(to->exec),
-            .exec_n = i32_of(to->exec_n),
-            .run_start = i32_of(to->run_start),
-            .visible = i32_of(to->visible),
-            .slot = i32_of(to->slot),
-            .pos = i32_of(s->pos),
-            .packed_pos = i32_of(to->packed.pos),
-            .packed_run_of = i32_of(to->packed.run_of),
-            .gate_of = f32_of(to->packed.gate_of),
-            .packed_gate = f32_of(to->packed.gate)};
+    place_all<THREADS>(a, rows_count(a.all), &s, sync_block());
 }
 
 static int place_layers_cuda(struct kern_ctx *k, const struct kern_step *s, const int *layers, int n, const struct dev_i32 *base,
                              const struct dev_i32 *reserved, int n_append, const struct kern_place *to, int stride)
 {
-    struct place_layers_args p = {args_of(s, base, reserved, to), n_append, stride};
+    struct place_layers_args p = {place_args_of(s, 0, base, reserved, to), n_append, stride};
     if (s->all.n_max > KERN_PLACE_ROWS || s->all.n_max == 0 || s->all.n_dev || n > LAYERS_MAX)
         return 0;
     for (int i = 0; i < n; i++) {
@@ -265,14 +151,11 @@ static int place_cuda(struct kern_ctx *k, const struct kern_step *s, int layer, 
     int *counters = cuda_counters(c, 2 + (size_t)blocks * (sizeof(told_word) / sizeof(int)));
     if (!counters)
         return c->failed.code ? c->failed.code : ERR_NOMEM;
-    struct place_args a = args_of(s, base, reserved, to);
+    struct place_args a = place_args_of(s, layer, base, reserved, to);
     a.route = u8_of(route);
     a.keep_all = keep_all;
-    a.layer = layer;
-    a.started = counters;
-    a.finished = counters + 1;
-    a.told = (told_word *)(counters + 2);
-    chain_launch(c, place_rows, blocks, THREADS, 0, a);
+    struct blocks_args among = {counters, counters + 1, (told_word *)(counters + 2)};
+    chain_launch(c, place_rows, blocks, THREADS, 0, a, among);
     return launched(k, "place");
 }
 

@@ -120,6 +120,23 @@ static int route_mlp_cuda(struct kern_ctx *k, const struct route_out *to, const 
     return launched(k, "route_mlp");
 }
 
+static int route_mlp_place_cuda(struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p, const struct dev_f32 *x,
+                                const struct kern_step *s, int layer, bool keep_all, const struct dev_i32 *base,
+                                const struct dev_i32 *reserved, const struct kern_place *place)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    const struct kern_matrix *w1 = p->w1;
+    if (k->act == DTYPE_F32 || c->level != CUDA_WGMMA || s->all.n_max == 0 || s->all.n_max > KERN_PLACE_ROWS || s->all.idx ||
+        s->all.n_dev || place->packed.pos || !tensor_map_fits(f32_of(x), (size_t)w1->k * sizeof(float)))
+        return 0;
+    struct matmul_in in = {f32_of(x), w1->k};
+    struct router_end end = {decisions_of(to), f32_of(p->w2), f32_of(p->b2)};
+    struct place_args a = place_args_of(s, layer, base, reserved, place);
+    a.route = u8_of(to->route);
+    a.keep_all = keep_all;
+    return route_mlp_place_sm90(c, &in, w1, s->all, end, &a);
+}
+
 static int route_mod_cuda(struct kern_ctx *k, const struct route_out *to, const struct dev_f32 *x, const struct dev_f32 *w,
                           const struct dev_f32 *b, int d, struct rows n)
 {
@@ -142,6 +159,7 @@ static int route_dllm_cuda(struct kern_ctx *k, const struct route_out *to, const
 void route_cuda_init(struct kern_ops *o)
 {
     o->route_mlp = route_mlp_cuda;
+    o->route_mlp_place = route_mlp_place_cuda;
     o->route_mod = route_mod_cuda;
     o->route_dllm = route_dllm_cuda;
 }

@@ -81,5 +81,6 @@ double check_seconds(struct check *c, void (*fn)(void *arg), void *arg);
 #define OP(name, kind, bits, args, ...) void check_##name(struct check *c);
 #include "kernels/op_list.h"
 /* Of the optional ops those that no other check sees to. */
+void check_route_mlp_place(struct check *c);
 void check_rope_attention(struct check *c);
 void check_matmul_with_bypass(struct check *c);

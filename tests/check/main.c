@@ -14,6 +14,7 @@ static const struct {
 } ops[] = {
 #define OP(name, kind, bits, args, ...) {#name, check_##name, bits},
 #include "kernels/op_list.h"
+    {"route_mlp_place", check_route_mlp_place, ITS_LEVEL},
     {"rope_attention", check_rope_attention, ITS_LEVEL},
     {"matmul_with_bypass", check_matmul_with_bypass, ITS_LEVEL},
 };

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { FEW_ROWS = 8 };
+
 struct copy {
     struct copy *next;
     struct kern_ctx *k;
@@ -118,10 +120,37 @@ static int sync_late(struct kern_ctx *k, struct err *err)
     return bad ? err_set(err, ERR_DEVICE, "the device was asked to fail") : 0;
 }
 
+/* What may run at the same time runs in the other order. */
+static int beside_late(struct kern_ctx *k, int (*one)(void *arg), int (*other)(void *arg), void *arg)
+{
+    int r = other(arg);
+    return r < 0 ? r : one(arg);
+}
+
+static int route_mlp_place_late(struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p, const struct dev_f32 *x,
+                                const struct kern_step *s, int layer, bool keep_all, const struct dev_i32 *base,
+                                const struct dev_i32 *reserved, const struct kern_place *place)
+{
+    if (s->all.n_max % 3 == 0)
+        return 0;
+    int r = k->ops->route_mlp(k, to, p, x, s->all);
+    if (r >= 0)
+        r = k->ops->place(k, s, layer, to->route, keep_all, base, reserved, place);
+    return r < 0 ? r : 1;
+}
+
 static int open_late(const struct backend_config *config, struct kern_ctx **ret, struct err *err)
 {
     int r = cpu->open(config, ret, err);
     if (r >= 0) {
+        struct kern_ops *ops = malloc(sizeof(*ops));
+        if (!ops)
+            abort();
+        *ops = *(*ret)->ops;
+        ops->beside = beside_late;
+        ops->route_mlp_place = route_mlp_place_late;
+        (*ret)->ops = ops;
+        (*ret)->limits.few_rows = FEW_ROWS;
         (*ret)->backend = late_backend();
         pthread_mutex_lock(&lock);
         contexts[config->device_index] = *ret;
@@ -135,7 +164,9 @@ static void close_late(struct kern_ctx *k)
     pthread_mutex_lock(&lock);
     arrive(k, -1);
     pthread_mutex_unlock(&lock);
+    struct kern_ops *ops = k ? (struct kern_ops *)k->ops : NULL;
     cpu->close(k);
+    free(ops);
 }
 
 static struct backend late;

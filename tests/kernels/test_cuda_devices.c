@@ -31,7 +31,8 @@ struct work {
     int n_all;
     float *fetched; /* [N,V] alloc_host */
     float logits_host[N * V];
-    int code; /* of the latest run */
+    float issued[N * V]; /* what came out before anything was recorded */
+    int code;            /* of the latest run */
 };
 
 static struct dev_bytes *room(struct work *w, size_t bytes, const void *from)
@@ -170,6 +171,36 @@ static void stray(const struct work *w)
         cudaSetDevice((w->device + 1) % n_devices);
 }
 
+static struct kern_step step_of(const struct work *w)
+{
+    return (struct kern_step){{.n_max = N}, w->pos, w->run_of, w->runs, 1, w->tables};
+}
+
+static int decide(void *arg)
+{
+    struct work *w = arg;
+    struct kern_ctx *k = w->k;
+    const struct kern_step s = step_of(w);
+    const struct route_out to = {w->route, w->gate, w->prob, DECISION_LINEAR, DECISION_ATTEND};
+    const struct route_mlp mlp = {w->router, w->norm, w->norm, D, w->hid};
+    int r = 0;
+    if (TRY(k->ops->route_mlp(k, &to, &mlp, w->x, s.all)) || TRY(k->ops->place(k, &s, 0, w->route, true, w->base, w->reserved, &w->place)))
+        return r;
+    return 0;
+}
+
+static int project(void *arg)
+{
+    struct work *w = arg;
+    struct kern_ctx *k = w->k;
+    const struct rows all = {.n_max = N};
+    int r = 0;
+    if (TRY(k->ops->rmsnorm(k, w->xn, NULL, w->x, w->norm, all, D, 1e-5f)) ||
+        TRY(k->ops->matmul(k, w->attn, 0, WIDTH, w->xn, D, w->qkv, all)))
+        return r;
+    return 1; /* no code: beside returns 0 */
+}
+
 /* Something like a layer and a head. */
 static int issue(void *arg)
 {
@@ -177,15 +208,11 @@ static int issue(void *arg)
     struct kern_ctx *k = w->k;
     const struct kern_ops *o = k->ops;
     const struct rows all = {.n_max = N}, some = {w->place.sel, w->place.sel_n, N};
-    const struct kern_step s = {all, w->pos, w->run_of, w->runs, 1, w->tables};
+    const struct kern_step s = step_of(w);
     const struct kern_heads hs = {H, HK, HD, w->kv};
-    const struct route_out to = {w->route, w->gate, w->prob, DECISION_LINEAR, DECISION_ATTEND};
-    const struct route_mlp mlp = {w->router, w->norm, w->norm, D, w->hid};
     const struct kern_scores scores = {w->ids, w->target_lp, 1, w->top_id, w->top_lp, w->bad, w->lse};
     int r = 0;
-    if (TRY(o->embed(k, w->x, w->embed, w->ids, NULL, all)) || TRY(o->route_mlp(k, &to, &mlp, w->x, all)) ||
-        TRY(o->place(k, &s, 0, w->route, true, w->base, w->reserved, &w->place)) ||
-        TRY(o->rmsnorm(k, w->xn, NULL, w->x, w->norm, all, D, 1e-5f)) || TRY(o->matmul(k, w->attn, 0, WIDTH, w->xn, D, w->qkv, all)) ||
+    if (TRY(o->embed(k, w->x, w->embed, w->ids, NULL, all)) || TRY(o->beside(k, decide, project, w)) ||
         TRY(o->rope_store(k, &hs, w->attn, w->cos, w->cos, &s, w->place.slot, some)) ||
         TRY(o->attention(k, &hs, w->xn, w->attn, &s, 0, &w->place, 0.25f)) ||
         TRY(o->matmul_residual(k, w->x, w->xn, D, w->down, w->gate, some)) ||
@@ -224,11 +251,14 @@ static void *run_main(void *arg)
     w->code = issue(w);
     if (w->code >= 0)
         w->code = read_back(w);
+    memcpy(w->issued, w->logits_host, sizeof(w->issued));
     w->strays = false;                                 /* while ops are recorded a thread keeps to its device */
     for (int i = 0; i < ROUNDS && w->code >= 0; i++) { /* issued, recorded, replayed */
         w->code = w->k->ops->replay(w->k, "layer", 5, issue, w);
         if (w->code >= 0)
             w->code = read_back(w);
+        if (w->code >= 0 && memcmp(w->logits_host, w->issued, sizeof(w->issued)))
+            w->code = ERR_INTERNAL;
     }
     return NULL;
 }

@@ -89,6 +89,7 @@ static void fill_watched(struct watch *w)
 #define OP(name, kind, bits, args, ...) w->watched.name = name##_watched;
 #include "kernels/op_list.h"
     w->watched.replay = NULL;
+    w->watched.beside = NULL;
 }
 
 /* What no op has written yet must not differ either. */
