@@ -104,6 +104,7 @@ struct kern_place {
     struct dev_i32 *visible;       /* [n] for rows with K and V: how many keys of the sequence the row sees, its own included */
     struct dev_i32 *slot;          /* [n] KV slot that the row must write, or -1 */
     struct kern_packed packed;
+    bool again; /* attention() was last called for a layer whose lists were the same but for slots; what it made of them holds */
 };
 
 /* Row slots of K and V, shared by all layers: slot s is at kv + s * 2*hk*hd elements (act): K [hk,hd] rotated, then V [hk,hd]. */
@@ -188,11 +189,11 @@ struct kern_ops {
 #include "kernels/op_list.h"
 
     /* ---- optional ------------------------------------------------------------------------------------------- */
-    /* place() with no decisions and rows that are not packed for each of the n layers that `layers` lists, in one, of at most KERN_PLACE_ROWS rows: layer l has its n_runs entries of base from l *
-     * n_runs on and its n_append of reserved from l * n_append on, and writes to *to with each array l * stride further. Returns 1; 0: too many, and
+    /* place() with no decisions and rows that are not packed for each of the n layers that `layers` lists, in one: layer l has its n_runs entries of base from l *
+     * n_runs on and its n_append of reserved from l * n_append on, and writes to *to with each array l * stride further. Returns 1; 0: no rows, or too many layers, and
      * nothing was done; or a negative code. NULL: never. */
     int (*place_layers)(struct kern_ctx *k, const struct kern_step *s, const int *layers, int n, const struct dev_i32 *base,
-                        const struct dev_i32 *reserved, int n_append, const struct kern_place *to, int stride);
+                        const struct dev_i32 *reserved, int n_append, const struct kern_place *to, size_t stride);
     /* route_mlp of all rows of the step, KERN_PLACE_ROWS at most, and then place() of what it decides, in one; neither of packed rows. Returns as place_layers.
      * NULL: never. */
     int (*route_mlp_place)(struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p, const struct dev_f32 *x,
@@ -220,6 +221,11 @@ struct kern_ops {
     int (*matmul_with_bypass_normed)(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
                                      const struct kern_norm *norm, const struct kern_matrix *w_qk, const struct kern_matrix *w_v,
                                      struct rows n);
+    /* matmul of w [(h+2hk)*hd, d] to qkv and rope_store, of all rows of the step, in one, with the bits of both; what qkv holds of k and v afterwards is not told.
+     * Returns as matmul_normed. NULL: never. */
+    int (*matmul_rope_store)(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *qkv, const struct dev_act *xn,
+                             const struct kern_matrix *w, int d, const struct dev_f32 *cos, const struct dev_f32 *sin,
+                             const struct kern_step *s, const struct dev_i32 *slot);
     /* Issues the ops that issue(arg) issues, at less cost when the same were issued before. `key` (at most 32 bytes) stands for everything
      * that the ops are given by value or address; what lies in backend memory may differ. NULL: call issue(arg) instead. */
     int (*replay)(struct kern_ctx *k, const void *key, size_t key_bytes, int (*issue)(void *arg), void *arg);

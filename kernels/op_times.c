@@ -60,6 +60,7 @@ static void fill_timed(struct kern_ops *o)
     o->matmul_swiglu_normed = NULL;
     o->matmul_with_bypass = NULL;
     o->matmul_with_bypass_normed = NULL;
+    o->matmul_rope_store = NULL;
 }
 
 void op_times_init(struct op_times *t, struct kern_ctx *k)

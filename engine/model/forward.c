@@ -176,15 +176,49 @@ static int attention_input(const struct layer *l)
     return k->ops->rmsnorm(k, l->xn, NULL, l->x, l->lw->attn_norm, l->rows.normed, c->hidden, c->rms_eps);
 }
 
+/* How a layer turns q and k: where it has no positions, every row by the one row of a table that turns nothing. */
+struct rotation {
+    const struct dev_f32 *cos, *sin;
+    struct kern_step step;
+};
+
+static struct rotation rotation_of(const struct layer *l)
+{
+    const struct model *m = l->m;
+    struct rotation r = {m->rope_cos, m->rope_sin, l->step};
+    if (l->p->no_rope) {
+        r.cos = m->still_cos;
+        r.sin = m->still_sin;
+        r.step.pos = l->w->no_pos;
+    }
+    return r;
+}
+
+/* The projection of normed rows, all of which attend, with the rotation and the store behind it in one, likewise. */
+static int project_turned(const struct layer *l)
+{
+    struct kern_ctx *k = l->m->k;
+    const struct projection *p = l->lw->proj;
+    struct rotation turn = rotation_of(l);
+    if (!k->ops->matmul_rope_store || l->lw->n_proj != 1 || l->n_parts > 1 || !all_rows(&l->rows.attending) || l->p->qk_norm ||
+        l->p->v_norm)
+        return 0;
+    return k->ops->matmul_rope_store(k, &l->heads, l->qkv, l->xn, p->w, l->m->config.hidden, turn.cos, turn.sin, &turn.step, l->place.slot);
+}
+
+/* Returns 1 if q was turned, and K and V were stored. */
 static int project(const struct layer *l)
 {
     struct kern_ctx *k = l->m->k;
     int d = l->m->config.hidden, r = project_normed(l);
     if (r)
-        return r;
+        return r < 0 ? r : 0;
     r = attention_input(l);
     if (r >= 0)
         r = project_both(l);
+    if (r)
+        return r < 0 ? r : 0;
+    r = project_turned(l);
     if (r)
         return r;
     for (int i = 0; r >= 0 && i < l->lw->n_proj; i++) {
@@ -217,24 +251,20 @@ static int norm_heads(const struct layer *l)
     return r >= 0 && layer_has_linear(l->p) && l->p->v_norm ? k->ops->spread_values(k, h, l->own_attn, l->qkv, l->rows.executed) : r;
 }
 
-/* Rotates, stores K and V in the slots, and attends. Where a layer has no positions, every row turns by the one row of a table that turns nothing. */
-static int attend(const struct layer *l)
+/* Rotates and stores K and V in the slots, unless that was done (turned), and attends. */
+static int attend(const struct layer *l, bool turned)
 {
-    const struct model *m = l->m;
-    struct kern_ctx *k = m->k;
-    struct kern_step step = l->step;
-    bool still = l->p->no_rope;
-    const struct dev_f32 *cos = still ? m->still_cos : m->rope_cos, *sin = still ? m->still_sin : m->rope_sin;
-    float scale = 1.0f / sqrtf((float)m->config.head_dim);
-    if (still)
-        step.pos = l->w->no_pos;
+    struct kern_ctx *k = l->m->k;
+    struct rotation turn = rotation_of(l);
+    float scale = 1.0f / sqrtf((float)l->m->config.head_dim);
     int r = 0;
-    if (k->ops->rope_attention)
-        r = k->ops->rope_attention(k, &l->heads, l->own_attn, l->qkv, cos, sin, &step, l->index, &l->place,
+    if (!turned && k->ops->rope_attention)
+        r = k->ops->rope_attention(k, &l->heads, l->own_attn, l->qkv, turn.cos, turn.sin, &turn.step, l->index, &l->place,
                                    batch_layer_base(l->b, l->index), scale);
     if (r)
         return r;
-    r = k->ops->rope_store(k, &l->heads, l->qkv, cos, sin, &step, l->place.slot, l->rows.attending);
+    if (!turned)
+        r = k->ops->rope_store(k, &l->heads, l->qkv, turn.cos, turn.sin, &turn.step, l->place.slot, l->rows.attending);
     return r < 0 ? r : k->ops->attention(k, &l->heads, l->own_attn, l->qkv, &l->step, l->index, &l->place, scale);
 }
 
@@ -281,7 +311,7 @@ static int place_rows(const struct layer *l)
                           &l->place);
     if (r >= 0 && forward_packs(p) && !layer_is_nested(p)) /* a nested layer packs them for its second router */
         r = forward_pack(m, l->w, b, l->index);
-    return r;
+    return r < 0 ? r : 0;
 }
 
 static int place_beside(void *layer)
@@ -301,7 +331,7 @@ static bool projects_undecided(const struct layer *l)
     return layer_is_routed(l->p) && has_few_rows(l) && !forward_packs(l->p) && all_rows(&l->rows.normed);
 }
 
-/* Places the rows and projects them. Where a device has room for both at once, as with few rows, a decision takes it longer than the projections. */
+/* Places the rows and projects them; returns as project(). Where a device has room for both at once, as with few rows, a decision takes it longer than the projections. */
 static int place_and_project(struct layer *l)
 {
     struct kern_ctx *k = l->m->k;
@@ -320,10 +350,11 @@ static int place_and_project(struct layer *l)
 static int attention_block(struct layer *l)
 {
     int r = place_and_project(l);
+    bool turned = r > 0;
     if (r >= 0 && (l->p->qk_norm || l->p->v_norm))
         r = norm_heads(l);
     if (r >= 0)
-        r = attend(l);
+        r = attend(l, turned);
     if (r >= 0)
         r = in_parts(l, gather_heads, true);
     if (r >= 0)
@@ -399,7 +430,8 @@ static void set_rows(struct layer *l, bool last)
 {
     struct workspace *w = l->w;
     bool packs = forward_packs(l->p);
-    l->place = l->placed ? workspace_few(w, l->index) : forward_pack_place(w, l->p);
+    l->place = l->placed ? workspace_lists(w, l->index, l->b->n_rows) : forward_pack_place(w, l->p);
+    l->place.again = l->placed && l->index && !layer_is_routed(l->p - 1);
     l->step = packs ? forward_pack_step(l->b, &l->place) : l->b->step;
     l->gate = l->p->attn_gate != GATE_CHOSEN ? NULL : packs ? l->place.packed.gate : w->gate;
     l->rows = divide_rows(l->p, w, l->b, last);
@@ -434,13 +466,16 @@ int forward_layer(const struct model *m, struct workspace *w, const struct batch
 static int place_unrouted(const struct model *m, struct workspace *w, const struct batch *b)
 {
     int layers[MODEL_MAX_LAYERS], n = 0;
-    if (!m->k->ops->place_layers || !w->few || b->n_rows > KERN_PLACE_ROWS)
+    if (!m->k->ops->place_layers || !w->lists)
         return 0;
     for (int l = 0; l < m->config.n_layers; l++)
         if (!layer_is_routed(&m->plan[l]))
             layers[n++] = l;
-    struct kern_place first = workspace_few(w, 0);
-    return n ? m->k->ops->place_layers(m->k, &b->step, layers, n, b->d_base, b->d_reserved, b->n_append, &first, WORKSPACE_FEW) : 0;
+    struct kern_place first = workspace_lists(w, 0, b->n_rows);
+    if (!n)
+        return 0;
+    return m->k->ops->place_layers(m->k, &b->step, layers, n, b->d_base, b->d_reserved, b->n_append, &first,
+                                   workspace_lists_stride(b->n_rows));
 }
 
 /* Keys of runs that follow the step before, where its routers tell: w->route holds what they decided until a router of this step is asked. */

@@ -70,7 +70,7 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         {&w->place.run_start, (n + 1) * 4},
         {&w->place.visible, n * 4},
         {&w->place.slot, n * 4},
-        {&w->few, m->k->ops->place_layers ? l * WORKSPACE_FEW * 4 : 0},
+        {&w->lists, m->k->ops->place_layers ? l * workspace_lists_stride(max_rows) * 4 : 0},
         {&w->want_x, hr * d * 4},
         {&w->want_xn, hr * d * act},
         {&w->logits, hr * (size_t)c->vocab * 4},
@@ -98,17 +98,17 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
     return r;
 }
 
-struct kern_place workspace_few(const struct workspace *w, int layer)
+struct kern_place workspace_lists(const struct workspace *w, int layer, int n_rows)
 {
-    struct dev_i32 *at = dev_i32_at(w->few, (size_t)layer * WORKSPACE_FEW);
-    enum { N = KERN_PLACE_ROWS };
+    size_t n = (size_t)n_rows;
+    struct dev_i32 *at = dev_i32_at(w->lists, (size_t)layer * workspace_lists_stride(n_rows));
     return (struct kern_place){.sel = at,
-                               .exec = dev_i32_at(at, N),
-                               .visible = dev_i32_at(at, 2 * N),
-                               .slot = dev_i32_at(at, 3 * N),
-                               .run_start = dev_i32_at(at, 4 * N),
-                               .sel_n = dev_i32_at(at, 5 * N + 1),
-                               .exec_n = dev_i32_at(at, 5 * N + 2)};
+                               .exec = dev_i32_at(at, n),
+                               .visible = dev_i32_at(at, 2 * n),
+                               .slot = dev_i32_at(at, 3 * n),
+                               .run_start = dev_i32_at(at, 4 * n),
+                               .sel_n = dev_i32_at(at, 5 * n + 1),
+                               .exec_n = dev_i32_at(at, 5 * n + 2)};
 }
 
 void workspace_done(struct workspace *w)
@@ -143,7 +143,7 @@ void workspace_done(struct workspace *w)
                                DEV_BYTES(w->place.run_start),
                                DEV_BYTES(w->place.visible),
                                DEV_BYTES(w->place.slot),
-                               DEV_BYTES(w->few),
+                               DEV_BYTES(w->lists),
                                DEV_BYTES(w->want_x),
                                DEV_BYTES(w->want_xn),
                                DEV_BYTES(w->logits),

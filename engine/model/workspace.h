@@ -29,8 +29,8 @@ struct workspace {
     struct dev_u8 *router_bad; /* [recurrent routers, n] 1: the router's state is not finite at that row; NULL without */
     struct dev_i32 *no_pos;    /* [max_rows] zeros: positions where a layer has none; NULL where all have */
     struct kern_place place;   /* row lists of the layer under way; of place.packed what a layer that packs rows may need */
-    /* [n_layers, WORKSPACE_FEW] row lists of every layer, of steps of KERN_PLACE_ROWS at most; NULL: the backend has no place_layers */
-    struct dev_i32 *few;
+    struct dev_i32
+        *lists; /* [n_layers, workspace_lists_stride(max_rows)] row lists of every layer; NULL: the backend has no place_layers */
     /* the head, in chunks */
     int head_rows;             /* wanted rows of one chunk */
     struct dev_f32 *want_x;    /* [head_rows, hidden] */
@@ -43,9 +43,12 @@ struct workspace {
     struct dev_f32 *lse; /* [max_rows] */
 };
 
-enum { WORKSPACE_FEW = 5 * KERN_PLACE_ROWS + 4 };
-/* The lists of a layer in w->few: each WORKSPACE_FEW after that of the layer before. */
-struct kern_place workspace_few(const struct workspace *w, int layer);
+/* The lists of a layer in w->lists, in a step of so many rows, and how many ints those of a layer lie after those of the one before. */
+struct kern_place workspace_lists(const struct workspace *w, int layer, int n_rows);
+static inline size_t workspace_lists_stride(int n_rows)
+{
+    return 5 * (size_t)n_rows + 4;
+}
 
 int workspace_init(struct workspace *w, const struct model *m, int max_rows, struct err *err);
 void workspace_done(struct workspace *w); /* copes with half-built */

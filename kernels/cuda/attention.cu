@@ -42,7 +42,7 @@ __device__ static struct attention_tile make_tile(const struct attention_args &a
     int start = a.run_start[lo], all = (a.run_start[lo + 1] - start) * group, n = (all + tile_rows - 1) / tile_rows;
     int first = (n - 1 - (t - first_tile[lo])) * tile_rows, rows = all - first < tile_rows ? all - first : tile_rows;
     int last = a.sel[start + (first + rows - 1) / group];
-    return {start, first, rows, a.visible[last], run.table_off + (int64_t)a.layer * run.table_cap};
+    return {start, first, rows, a.visible[last], run.table_cap, run.table_off};
 }
 
 __global__ static void __launch_bounds__(TILE_THREADS)
@@ -64,6 +64,7 @@ __global__ static void __launch_bounds__(TILE_THREADS)
     if (threadIdx.x == 0) {
         *out.count = n_tiles;
         *out.taken = 0;
+        *out.ended = 0;
     }
 }
 
@@ -75,7 +76,10 @@ int attention_list_tiles(struct cuda_ctx *c, const struct attention_args *a, int
         return c->failed.code ? c->failed.code : ERR_NOMEM;
     ret->count = (int *)p;
     ret->taken = (int *)p + 1;
+    ret->ended = (unsigned *)p + 2;
     ret->tile = (struct attention_tile *)(p + 16);
+    if (a->again)
+        return 0;
     chain_launch(c, list_tiles, 1, TILE_THREADS, 0, *a, tile_rows, *ret, (int *)(ret->tile + most));
     return launched(&c->k, "attention_tiles");
 }
@@ -163,7 +167,8 @@ struct attention_args attention_args_of(const struct kern_heads *hs, struct dev_
             .n_runs = s->n_runs,
             .n_max = s->all.n_max,
             .scale = scale,
-            .packed = s->all.n_dev != NULL};
+            .packed = s->all.n_dev != NULL,
+            .again = p->again};
 }
 
 static int attention_cuda(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, const struct dev_act *qkv,

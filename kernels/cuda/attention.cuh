@@ -15,20 +15,34 @@ struct attention_args {
     int layer, h, hk, hd, n_runs, n_max;
     float scale;
     bool packed; /* rows are numbered among the executed ones; else run by run */
+    bool again;  /* tiles have been listed (kern_place) */
 };
 
 /* A query tile. The keys that its last row sees are those that any of its rows sees. */
 struct attention_tile {
     int start, first, rows; /* the run's first place in sel; first packed row, and how many */
-    int n_keys;
-    int64_t slots; /* the run's slots of the layer, as an offset into the tables */
+    int n_keys, table_cap;
+    int64_t table_off; /* of the run; the tile is of any layer */
+    __device__ __forceinline__ const int *slots(const struct attention_args &a) const
+    {
+        return a.tables + table_off + (int64_t)a.layer * table_cap;
+    }
 };
 
 struct attention_tiles {
-    int *count;                  /* [1] */
-    int *taken;                  /* [1] pieces (a tile and a KV head) handed out beyond the first of each block */
+    int *count;      /* [1] */
+    int *taken;      /* [1] pieces (a tile and a KV head) handed out beyond the first of each block; 0 before and after a kernel */
+    unsigned *ended; /* [1] blocks that have taken their last; likewise */
     struct attention_tile *tile; /* run by run, a run's most keys first: what runs together reads the same keys */
 };
+
+/* One thread of each block, which has taken its last piece: the list is ready for the next layer. */
+__device__ __forceinline__ void attention_end_block(const struct attention_tiles &t)
+{
+    __threadfence();
+    if (atomicInc(t.ended, gridDim.x - 1) == gridDim.x - 1)
+        *t.taken = 0;
+}
 
 /* 2^x, as close as the special function unit gets it. */
 __device__ __forceinline__ float exp2_fast(float x)

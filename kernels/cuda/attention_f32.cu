@@ -66,7 +66,7 @@ __device__ __forceinline__ void load_queries(const struct attention_args &a, con
 __device__ __forceinline__ void load_keys(const struct attention_args &a, const struct attention_tile &t, const struct tile_smem &m,
                                           int kv_head, int j0)
 {
-    const int *slots = a.tables + t.slots;
+    const int *slots = t.slots(a);
     int hd4 = a.hd / 4, pad = padded(a.hd);
     for (int i = threadIdx.x; i < KEYS * hd4; i += THREADS) { /* neighbouring threads have neighbouring keys, and so banks of their own */
         int j = i % KEYS, d = i / KEYS * 4, at = j % 16 * 4 + j / 16;

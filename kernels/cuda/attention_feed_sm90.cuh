@@ -135,8 +135,7 @@ __device__ __forceinline__ struct attention_tile only_tile(const struct attentio
 {
     const struct kern_run *run = &a.runs[i];
     int from = a.run_start[i], to = a.run_start[i + 1], row = !a.packed ? i : to > from ? a.sel[from] : 0, visible = a.visible[row];
-    int64_t slots = run->table_off + (int64_t)a.layer * run->table_cap;
-    return {row, 0, (to - from) * (a.h / a.hk), to > from ? visible : 0, slots};
+    return {row, 0, (to - from) * (a.h / a.hk), to > from ? visible : 0, run->table_cap, run->table_off};
 }
 
 /* The block's pieces one after the other, with their tiles. The first number is fixed, the others come from the counter, asked for one turn ahead; where there is no
@@ -146,7 +145,7 @@ struct piece_numbers {
 
     __device__ __forceinline__ struct attention_tile tile_of(const struct sm90_attention_args &p, int *number, int total)
     {
-        struct attention_tile t = {0, 0, 0, 0, 0};
+        struct attention_tile t = {};
         if (!p.direct)
             return *number < total ? p.tiles.tile[*number / p.a.hk] : t;
         while (*number < total && (t = only_tile(p.a, *number / p.a.hk)).rows == 0)
@@ -195,7 +194,7 @@ __device__ __forceinline__ void feed_attention(const struct sm90_attention_args 
     for (int turn = 0;; turn++) {
         int next_head = number % a.hk, next_row = packed_row(p, next), next_visible = 0;
         struct key_slots<BN> slots;
-        slots.read(a.tables + tile.slots, tile.n_keys, 0);
+        slots.read(tile.slots(a), tile.n_keys, 0);
         struct attention_tile after = numbers.take(p, m, turn, &number, total);
         barrier_wait(m.q_empty, turn % 2 ^ 1);
         feed_queries<T, HD, S::ROWS>(a, m, tile, head, row, visible);
@@ -205,7 +204,7 @@ __device__ __forceinline__ void feed_attention(const struct sm90_attention_args 
         for (int j0 = 0; j0 < tile.n_keys; j0 += BN, fed++) {
             int first, stage = fed % S::STAGES, phase = fed / S::STAGES % 2, mine = slots.mine;
             bool whole = slots.whole(&first) && p.tma;
-            slots.read(a.tables + tile.slots, tile.n_keys, j0 + BN);
+            slots.read(tile.slots(a), tile.n_keys, j0 + BN);
             barrier_wait(m.k_empty + stage * 8, phase ^ 1);
             feed_tile<T, HD, BN>(p, map, &f, m.k + stage * S::TILE_BYTES, m.k_full + stage * 8, 0, head, mine, first, whole,
                                  tile.n_keys - j0);
@@ -224,6 +223,8 @@ __device__ __forceinline__ void feed_attention(const struct sm90_attention_args 
         next = after;
     }
     f.announce_all();
+    if (!p.direct && threadIdx.x == 0)
+        attention_end_block(p.tiles);
 }
 
 #endif /* HAVE_SM90 */

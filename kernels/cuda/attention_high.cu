@@ -269,7 +269,7 @@ __device__ __forceinline__ void attend_piece(const struct attention_args &a, con
                                              const struct high_smem<high_attention_shape<HD, MT, BN>> &m)
 {
     typedef high_attention_shape<HD, MT, BN> S;
-    const int *slots = a.tables + t.slots;
+    const int *slots = t.slots(a);
     int warp_rows = threadIdx.x / 32 * S::WARP_ROWS, seen = 0; /* keys that any row of the warp sees */
     struct row_state rows[MT];
     float o[MT][HD / 2] = {};
@@ -328,6 +328,8 @@ __global__ void __launch_bounds__(high_attention_shape<HD, MT, BN>::THREADS, 2)
         number = next;
         __syncthreads();
     }
+    if (threadIdx.x == 0)
+        attention_end_block(p.tiles);
 }
 
 template <int HD, int MT, int BN> static int start(struct cuda_ctx *c, const struct attention_args *a)

@@ -264,7 +264,7 @@ template <typename T, int HD, int MT, int BN>
 __device__ __forceinline__ void attend_piece(const struct attention_args &a, const struct attention_tile &t, int kv_head, uint32_t q_tile)
 {
     typedef mma_attention_shape<HD, MT, BN> S;
-    const int *table = a.tables + t.slots;
+    const int *table = t.slots(a);
     uint32_t k = q_tile + S::Q_BYTES, v = k + 2 * S::TILE_BYTES;
     int warp_rows = threadIdx.x / 32 * S::WARP_ROWS, seen = 0; /* keys that any row of the warp sees */
     struct key_slots<BN> slots;
@@ -315,6 +315,8 @@ __global__ void __launch_bounds__(mma_attention_shape<HD, MT, BN>::THREADS, mma_
         number = next;
         __syncthreads();
     }
+    if (threadIdx.x == 0)
+        attention_end_block(p.tiles);
 }
 
 template <typename T, int HD, int MT, int BN> static int start(struct cuda_ctx *c, const struct attention_args *a)

@@ -26,7 +26,7 @@ static int mamba_new_entry(struct kern_ctx *k, const struct mamba_parts *parts, 
 }
 
 static int place_layers_entry(struct kern_ctx *k, const struct kern_step *s, const int *layers, int n, const struct dev_i32 *base,
-                              const struct dev_i32 *reserved, int n_append, const struct kern_place *to, int stride)
+                              const struct dev_i32 *reserved, int n_append, const struct kern_place *to, size_t stride)
 {
     struct cuda_ctx *c = ctx_of(k);
     int r = cuda_enter(c);
@@ -93,6 +93,15 @@ static int matmul_with_bypass_normed_entry(struct kern_ctx *k, const struct kern
     return r < 0 ? r : c->launchers.matmul_with_bypass_normed(k, hs, out, qkv, norm, w_qk, w_v, n);
 }
 
+static int matmul_rope_store_entry(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *qkv, const struct dev_act *xn,
+                                   const struct kern_matrix *w, int d, const struct dev_f32 *cos, const struct dev_f32 *sin,
+                                   const struct kern_step *s, const struct dev_i32 *slot)
+{
+    struct cuda_ctx *c = ctx_of(k);
+    int r = cuda_enter(c);
+    return r < 0 ? r : c->launchers.matmul_rope_store(k, hs, qkv, xn, w, d, cos, sin, s, slot);
+}
+
 static int replay_entry(struct kern_ctx *k, const void *key, size_t key_bytes, int (*issue)(void *arg), void *arg)
 {
     struct cuda_ctx *c = ctx_of(k);
@@ -144,5 +153,6 @@ void entry_cuda_init(struct cuda_ctx *c)
     c->ops.matmul_swiglu_normed = matmul_swiglu_normed_entry;
     c->ops.matmul_with_bypass = matmul_with_bypass_entry;
     c->ops.matmul_with_bypass_normed = matmul_with_bypass_normed_entry;
+    c->ops.matmul_rope_store = matmul_rope_store_entry;
     c->k.ops = &c->ops;
 }

@@ -198,6 +198,22 @@ static int matmul_with_bypass_normed_cuda(struct kern_ctx *k, const struct kern_
     return run_normed(k, norm, w_qk, to_qk(k, hs, qkv, w_qk, n), &second);
 }
 
+/* The kernel of many rows holds whole heads of these sizes. */
+static int matmul_rope_store_cuda(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *qkv, const struct dev_act *xn,
+                                  const struct kern_matrix *w, int d, const struct dev_f32 *cos, const struct dev_f32 *sin,
+                                  const struct kern_step *s, const struct dev_i32 *slot)
+{
+    struct matmul_out out = {END_ACT, act_of(qkv), (hs->h + 2 * hs->hk) * hs->hd, w->n};
+    if (k->act == DTYPE_F32 || ctx_of(k)->level < CUDA_WGMMA || s->all.n_max <= FEW_ROWS_MAX || (hs->hd != 64 && hs->hd != 128) ||
+        !tensor_map_fits(act_of(xn), (size_t)d * 2))
+        return 0;
+    out.rows = s->all;
+    out.hd = hs->hd;
+    out.rope = {f32_of(cos), f32_of(sin), i32_of(s->pos), i32_of(slot), act_of(hs->kv), hs->h, hs->hk};
+    int r = run(k, {act_of(xn), d}, w, out);
+    return r < 0 ? r : 1;
+}
+
 static int matmul_normed_cuda(struct kern_ctx *k, struct dev_act *y, int col, int ldy, const struct kern_norm *norm,
                               const struct kern_matrix *w, struct rows n)
 {
@@ -236,4 +252,5 @@ void matmul_cuda_init(struct kern_ops *o)
     o->matmul_swiglu_normed = matmul_swiglu_normed_cuda;
     o->matmul_with_bypass = matmul_with_bypass_cuda;
     o->matmul_with_bypass_normed = matmul_with_bypass_normed_cuda;
+    o->matmul_rope_store = matmul_rope_store_cuda;
 }

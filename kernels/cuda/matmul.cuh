@@ -24,6 +24,14 @@ struct kern_matrix {
 
 enum matmul_end { END_ACT, END_F32, END_RESIDUAL, END_SWIGLU, END_BLEND };
 
+/* Heads that are turned and stored as rope_store does it: h of q, which stay in y, hk of k and hk of v, whose places are slots of kv. */
+struct rope_end {
+    const float *cos, *sin; /* [max_pos, hd/2]; cos NULL: columns are no heads */
+    const int *pos, *slot;  /* by row of the set, which has no list */
+    void *kv;
+    int h, hk;
+};
+
 /* Where the products of row m of the set go, column c < n. */
 struct matmul_out {
     enum matmul_end end;
@@ -39,6 +47,7 @@ struct matmul_out {
     /* ACT, or NULL: head i of hd columns goes to heads i * fan_group .. i * fan_group + fan_group-1 of `fan` as well, [step rows, n * fan_group] */
     void *fan;
     int fan_group, hd;
+    struct rope_end rope; /* ACT, on level wgmma alone, of more than FEW_ROWS_MAX rows and heads of hd columns, 64 or 128 */
 };
 
 struct matmul_in {

@@ -1,8 +1,9 @@
 /* Matmul of 16-bit activations and weights on Hopper: the kernel of matmul_sm90.cuh's design, and the choice of its tile. */
+#include "kernels/cuda/matmul_rope.cuh"
 #include "kernels/cuda/matmul_sm90.cuh"
 
 /* Ends that have instances of their own, as a kernel that can do less is faster: PLAIN has all the others. */
-enum ends { PLAIN, FAN, BLEND };
+enum ends { PLAIN, FAN, BLEND, ROPE_64 = 64, ROPE_128 = 128 }; /* ROPE: heads of so many columns */
 
 #if HAVE_SM90
 
@@ -44,6 +45,10 @@ __device__ __forceinline__ void compute(const struct tile_args &a, struct tile_o
     for (int t = blockIdx.x; t < order.m_tiles * order.n_tiles; t += gridDim.x) {
         int tm, tn, before = -1;
         order.at(t, &tm, &tn);
+        int row0 = tm * S::BM + wg * 64 + warp * 16;
+        struct rope_lane<ENDS == ROPE_128 ? 128 : 64> turn;
+        if constexpr (ENDS >= ROPE_64)
+            turn.load(a.out.rope, row0, m);
         for (int k0 = 0; k0 < a.k; k0 += TILE_K, at.next()) {
             uint32_t x = tiles + at.stage * S::STAGE_BYTES, w = x + S::A_BYTES;
             barrier_wait(full + at.stage * 8, at.phase);
@@ -63,9 +68,10 @@ __device__ __forceinline__ void compute(const struct tile_args &a, struct tile_o
         wgmma_wait<0>();
         if (threadIdx.x % 128 == 0)
             barrier_arrive(empty + before * 8);
-        int row0 = tm * S::BM + wg * 64 + warp * 16;
         if constexpr (ENDS == BLEND)
             write_blend<BN>(a, acc, (float *)stage, out_rows(a.out, row0, m), row0, tn * BN);
+        else if constexpr (ENDS >= ROPE_64)
+            write_rope<T, BN, ENDS>(a, acc, turn, (T *)stage, row0, m, tn * BN);
         else
             write_tile<T, BN, ENDS == FAN>(a, acc, stage, row0, m, tn * BN);
     }
@@ -135,10 +141,24 @@ static int wide_cost(struct cuda_ctx *c, int m, int n)
     return div_up(div_up(m, 128) * div_up(n, 128), c->n_sm) * (128 + 128);
 }
 
+/* Tiles of whole heads. */
+template <typename T>
+static int choose_rope(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
+{
+    int m = out->rows.n_max, c256 = waves_cost(c, m, w->rows, 256);
+    if (out->hd == 128)
+        return waves_cost(c, m, w->rows, 128) < c256 ? start<T, 2, 128, 6, ROPE_128>(c, in, w, out)
+                                                     : start<T, 2, 256, 4, ROPE_128>(c, in, w, out);
+    return waves_cost(c, m, w->rows, 192) < c256 ? start<T, 2, 192, 5, ROPE_64>(c, in, w, out)
+                                                 : start<T, 2, 256, 4, ROPE_64>(c, in, w, out);
+}
+
 template <typename T>
 static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
 {
     int m = out->rows.n_max;
+    if (out->rope.cos)
+        return choose_rope<T>(c, in, w, out);
     if (m <= 64 || (m <= FEW_ROWS_MAX && matmul_few_cost(c, w, out) < wide_cost(c, m, w->rows)))
         return matmul_few_sm90(c, in, w, out, NULL);
     if (out->fan)

@@ -84,10 +84,10 @@ __device__ static void place_block(const struct place_args &a, const struct bloc
     place_write<THREADS>(a, row0, n, f, &s, before, mine, all);
 }
 
-__global__ void __launch_bounds__(THREADS) place_rows(struct place_args a, struct blocks_args blocks)
+/* Of gridDim.x blocks, each of which takes the next number. */
+__device__ static void place_next_block(const struct place_args &a, const struct blocks_args &blocks)
 {
     __shared__ int number;
-    chain_enter();
     if (threadIdx.x == 0)
         number = atomicAdd(blocks.started, 1);
     __syncthreads();
@@ -99,20 +99,38 @@ __global__ void __launch_bounds__(THREADS) place_rows(struct place_args a, struc
     leave(blocks);
 }
 
-/* Some layers of few rows, a block each. */
+__global__ void __launch_bounds__(THREADS) place_rows(struct place_args a, struct blocks_args blocks)
+{
+    chain_enter();
+    place_next_block(a, blocks);
+}
+
+/* What the blocks of a layer count with, in one array: started, finished, told. */
+static __host__ __device__ inline int counters_of(int blocks)
+{
+    return 2 + blocks * (int)(sizeof(told_word) / sizeof(int));
+}
+static __host__ __device__ inline struct blocks_args blocks_of(int *counters)
+{
+    return {counters, counters + 1, (told_word *)(counters + 2)};
+}
+
+/* Some layers: blockIdx.y counts them. */
 enum { LAYERS_MAX = 256 };
 struct place_layers_args {
     struct place_args first; /* what layer 0 has */
-    int n_append, stride;
+    int n_append;
+    size_t stride;
+    int *counters; /* [layers, counters_of(gridDim.x)]; NULL: one block has all rows */
     unsigned char layers[LAYERS_MAX];
 };
-static_assert(KERN_PLACE_ROWS <= THREADS, "a block has all rows");
 
 __global__ void __launch_bounds__(THREADS) place_layers_rows(const __grid_constant__ struct place_layers_args p)
 {
     __shared__ struct place_shared<THREADS> s;
     struct place_args a = p.first;
-    int layer = p.layers[blockIdx.x], at = layer * p.stride;
+    int layer = p.layers[blockIdx.y];
+    size_t at = layer * p.stride;
     chain_enter();
     a.layer = layer;
     a.base += layer * a.n_runs;
@@ -124,21 +142,28 @@ __global__ void __launch_bounds__(THREADS) place_layers_rows(const __grid_consta
     a.run_start += at;
     a.visible += at;
     a.slot += at;
-    place_all<THREADS>(a, rows_count(a.all), &s, sync_block());
+    if (p.counters)
+        place_next_block(a, blocks_of(p.counters + blockIdx.y * counters_of(gridDim.x)));
+    else
+        place_all<THREADS>(a, rows_count(a.all), &s, sync_block());
 }
 
 static int place_layers_cuda(struct kern_ctx *k, const struct kern_step *s, const int *layers, int n, const struct dev_i32 *base,
-                             const struct dev_i32 *reserved, int n_append, const struct kern_place *to, int stride)
+                             const struct dev_i32 *reserved, int n_append, const struct kern_place *to, size_t stride)
 {
+    struct cuda_ctx *c = ctx_of(k);
     struct place_layers_args p = {place_args_of(s, 0, base, reserved, to), n_append, stride};
-    if (s->all.n_max > KERN_PLACE_ROWS || s->all.n_max == 0 || s->all.n_dev || n > LAYERS_MAX)
+    int blocks = div_up(s->all.n_max, THREADS);
+    if (s->all.n_max == 0 || s->all.n_dev || n > LAYERS_MAX)
         return 0;
     for (int i = 0; i < n; i++) {
         if (layers[i] >= LAYERS_MAX)
             return 0;
         p.layers[i] = (unsigned char)layers[i];
     }
-    chain_launch(ctx_of(k), place_layers_rows, n, THREADS, 0, p);
+    if (blocks > 1 && !(p.counters = cuda_counters(c, (size_t)n * counters_of(blocks))))
+        return c->failed.code ? c->failed.code : ERR_NOMEM;
+    chain_launch(c, place_layers_rows, dim3(blocks, n), THREADS, 0, p);
     int r = launched(k, "place_layers");
     return r < 0 ? r : 1;
 }
@@ -148,14 +173,13 @@ static int place_cuda(struct kern_ctx *k, const struct kern_step *s, int layer, 
 {
     struct cuda_ctx *c = ctx_of(k);
     int blocks = s->all.n_max > THREADS ? div_up(s->all.n_max, THREADS) : 1;
-    int *counters = cuda_counters(c, 2 + (size_t)blocks * (sizeof(told_word) / sizeof(int)));
+    int *counters = cuda_counters(c, counters_of(blocks));
     if (!counters)
         return c->failed.code ? c->failed.code : ERR_NOMEM;
     struct place_args a = place_args_of(s, layer, base, reserved, to);
     a.route = u8_of(route);
     a.keep_all = keep_all;
-    struct blocks_args among = {counters, counters + 1, (told_word *)(counters + 2)};
-    chain_launch(c, place_rows, blocks, THREADS, 0, a, among);
+    chain_launch(c, place_rows, blocks, THREADS, 0, a, blocks_of(counters));
     return launched(k, "place");
 }
 

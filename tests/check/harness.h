@@ -83,4 +83,5 @@ double check_seconds(struct check *c, void (*fn)(void *arg), void *arg);
 /* Of the optional ops those that no other check sees to. */
 void check_route_mlp_place(struct check *c);
 void check_rope_attention(struct check *c);
+void check_matmul_rope_store(struct check *c);
 void check_matmul_with_bypass(struct check *c);

@@ -16,6 +16,7 @@ static const struct {
 #include "kernels/op_list.h"
     {"route_mlp_place", check_route_mlp_place, ITS_LEVEL},
     {"rope_attention", check_rope_attention, ITS_LEVEL},
+    {"matmul_rope_store", check_matmul_rope_store, ITS_LEVEL},
     {"matmul_with_bypass", check_matmul_with_bypass, ITS_LEVEL},
 };
 enum { N_OPS = sizeof(ops) / sizeof(*ops) };
