@@ -70,7 +70,7 @@ struct attention_kernel {
     void (*finish)(void *work, const struct attention_task *t);
 };
 
-extern const struct attention_kernel attention_amx, attention_avx512, attention_avx2;
+extern const struct attention_kernel attention_amx, attention_avx512bf16, attention_avx512, attention_avx2;
 
 /* Overrides the slot; attention_blocked_new allocates the work memory (ERR_NOMEM), free copes with half-built. */
 void attention_blocked_init(struct kern_ops *o);

@@ -109,6 +109,8 @@ static const struct attention_kernel *choose(enum cpu_level level, enum dtype ac
 {
     if (level >= CPU_AMX && act == DTYPE_BF16)
         return &attention_amx;
+    if (level >= CPU_AVX512BF16 && act == DTYPE_BF16)
+        return &attention_avx512bf16;
     return level >= CPU_AVX512 ? &attention_avx512 : &attention_avx2;
 }
 

@@ -11,7 +11,8 @@ import sys
 FOLDERS = ["common", "kernels", "tokenizer", "engine", "server"]
 # Included in the middle of the one kind of file that they are made for; not meant to stand alone.
 PARTS = {
-    "kernels/cpu/attention_amx_pack.h",
+    "kernels/cpu/attention_bf16.h",
+    "kernels/cpu/attention_bf16_pack.h",
     "kernels/cpu/attention_vector.h",
     "kernels/cpu/panel_vector.h",
     "kernels/cpu/panel_finish.h",

@@ -1,4 +1,4 @@
-/* Keys and values in the order that tile products take them: pairs of inputs side by side. Included by attention_amx.c. */
+/* Keys and values in the order that tile products take them: pairs of inputs side by side. Included by attention_bf16.h. */
 #pragma once
 #include <immintrin.h>
 #include <stdbool.h>
