@@ -41,5 +41,8 @@ static inline bool route_bits_has_kv(const struct route_bits *b, const uint8_t *
 
 /* Rows of K and V that n tokens have, route [n, n_bytes]. */
 int route_bits_count_kv(const struct route_bits *b, const uint8_t *route, int n);
-/* count[l] += 1 in every layer in which the token has K and V. */
-void route_bits_add_kv(const struct route_bits *b, const uint8_t *route, int *count);
+/* count[l] += those of n tokens that have K and V in layer l; route: as above. */
+void route_bits_add_kv(const struct route_bits *b, const uint8_t *route, int n, int *count);
+/* Likewise of those that attend in layer l, and of those that do not skip it. */
+void route_bits_add_attending(const struct route_bits *b, const uint8_t *route, int n, int *count);
+void route_bits_add_executed(const struct route_bits *b, const uint8_t *route, int n, int *count);

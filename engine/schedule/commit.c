@@ -53,10 +53,13 @@ static void count_decisions(const struct block *b, struct engine_stats *counts)
     for (int l = 0; l < bits->n_layers; l++) {
         bool unrouted = route_bits_get(bits->unrouted, l) == DECISION_ATTEND;
         const unsigned char *route = b->step->results.route + (size_t)l * (size_t)b->step->rows.n_rows + (size_t)b->row;
-        for (int i = 0; i < b->n; i++) {
-            counts->rows_routed[l] += unrouted || route[i] == DECISION_ATTEND;
-            counts->rows_executed[l] += unrouted || route[i] != DECISION_SKIP;
+        unsigned attend = unrouted ? (unsigned)b->n : 0, execute = attend;
+        for (int i = 0; i < b->n && !unrouted; i++) {
+            attend += route[i] == DECISION_ATTEND;
+            execute += route[i] != DECISION_SKIP;
         }
+        counts->rows_routed[l] += attend;
+        counts->rows_executed[l] += execute;
     }
 }
 

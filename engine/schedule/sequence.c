@@ -170,38 +170,18 @@ void sequence_commit_draw(struct sequence *s, const struct sequence_env *e)
 }
 
 /* ---- the end ------------------------------------------------------------------------------------------------- */
-/* Positions that attended in layer l. Where the others leave no K and V, the count of keys tells. */
-static int count_attending(const struct sequence *s, const struct route_bits *b, int l)
-{
-    if (!(b->keep[l >> 2] >> (2 * (l & 3) + 1) & 1))
-        return s->kv_count[l];
-    int n = 0;
-    for (int p = 0; p < s->n_kv; p++)
-        n += route_bits_get(s->route + (size_t)p * (size_t)b->n_bytes, l) == DECISION_ATTEND;
-    return n;
-}
-
-static int count_executed(const struct sequence *s, const struct route_bits *b, int l)
-{
-    if (route_bits_get(b->unrouted, l) == DECISION_ATTEND)
-        return s->n_kv;
-    int n = 0;
-    for (int p = 0; p < s->n_kv; p++)
-        n += route_bits_get(s->route + (size_t)p * (size_t)b->n_bytes, l) != DECISION_SKIP;
-    return n;
-}
-
 static int fill_routing(struct sequence *s, const struct route_bits *b)
 {
     size_t n = (size_t)s->n_kv;
     if (s->req->want_routing && n && !(s->routing = malloc((size_t)b->n_layers * n)))
         return ERR_NOMEM;
-    for (int l = 0; l < b->n_layers; l++) {
-        s->rows_routed[l] = count_attending(s, b, l);
-        s->rows_executed[l] = count_executed(s, b, l);
-        for (size_t p = 0; s->routing && p < n; p++)
+    memset(s->rows_routed, 0, (size_t)b->n_layers * sizeof(int));
+    memset(s->rows_executed, 0, (size_t)b->n_layers * sizeof(int));
+    route_bits_add_attending(b, s->route, s->n_kv, s->rows_routed);
+    route_bits_add_executed(b, s->route, s->n_kv, s->rows_executed);
+    for (int l = 0; s->routing && l < b->n_layers; l++)
+        for (size_t p = 0; p < n; p++)
             s->routing[(size_t)l * n + p] = (uint8_t)route_bits_get(s->route + p * (size_t)b->n_bytes, l);
-    }
     return 0;
 }
 

@@ -20,6 +20,18 @@ static void read_route(void *arg, struct tree_node *node, int start)
         memcpy(r->s->route + (size_t)start * rb, node->route, (size_t)n * rb);
 }
 
+/* read_slots where every token has K and V in every layer. */
+static void read_all_slots(const struct path_reader *r, const struct tree_node *node, int start)
+{
+    struct sequence *s = r->s;
+    int n_layers = r->e->bits->n_layers, n = s->n_cached - start < node->n_kv ? s->n_cached - start : node->n_kv;
+    for (int l = 0; l < n_layers && n > 0; l++) {
+        int *to = r->e->table_host + (size_t)l * (size_t)s->table_cap + (size_t)(s->rerun_count[l] -= n);
+        for (int i = 0; i < n; i++)
+            to[i] = node->slots[(size_t)i * (size_t)n_layers + (size_t)l];
+    }
+}
+
 /* Spreads a node's slots, which lie token by token, over the tables of the layers. Nodes come from the leaf up, so tables fill from the end.
  * The last row may be one that the tree has and the sequence has no use for. */
 static void read_slots(void *arg, struct tree_node *node, int start)
@@ -28,6 +40,10 @@ static void read_slots(void *arg, struct tree_node *node, int start)
     struct sequence *s = r->s;
     const struct route_bits *b = r->e->bits;
     int at = node->n_slots;
+    if (at == node->n_kv * b->n_layers) {
+        read_all_slots(r, node, start);
+        return;
+    }
     for (int i = node->n_kv - 1; i >= 0; i--) {
         const uint8_t *route = node->route + (size_t)i * (size_t)b->n_bytes;
         for (int l = b->n_layers - 1; l >= 0; l--) {
@@ -48,8 +64,7 @@ static int take_prefix(struct sequence *s, const struct sequence_env *e)
     if (!s->n_cached)
         return 0;
     tree_walk_up(&s->path, read_route, &reader);
-    for (int p = 0; p < s->n_cached; p++)
-        route_bits_add_kv(e->bits, s->route + (size_t)p * (size_t)e->bits->n_bytes, s->kv_count);
+    route_bits_add_kv(e->bits, s->route, s->n_cached, s->kv_count);
     memcpy(s->rerun_count, s->kv_count, (size_t)n_layers * sizeof(int));
     tree_walk_up(&s->path, read_slots, &reader); /* counts rerun_count down to 0 */
     return e->x->ops->write_table(e->x, s->table_off, e->table_host, (int64_t)n_layers * s->table_cap);

@@ -123,10 +123,11 @@ static void add_run(struct sequence *s, const struct sequence_env *e, struct ste
     s->rows_run += n;
 }
 
-/* Skips rows up to and with rerun_pos: their keys precede what comes. */
-static void pass_row(struct sequence *s, const struct route_bits *b)
+/* Skips n rows from rerun_pos on: their keys precede what comes. */
+static void pass_rows(struct sequence *s, const struct route_bits *b, int n)
 {
-    route_bits_add_kv(b, s->route + (size_t)s->rerun_pos++ * (size_t)b->n_bytes, s->rerun_count);
+    route_bits_add_kv(b, s->route + (size_t)s->rerun_pos * (size_t)b->n_bytes, n, s->rerun_count);
+    s->rerun_pos += n;
 }
 
 /* Runs of consecutive rows that are needed again, from rerun_pos on; a single one where it leaves router states behind. */
@@ -134,14 +135,14 @@ static int pack_reruns(struct sequence *s, const struct sequence_env *e, struct 
 {
     int packed = 0;
     while (packed < n && s->n_rerun_left && !(packed && e->state_every)) {
-        while (!s->need[s->rerun_pos])
-            pass_row(s, e->bits);
-        int len = 1;
+        int len = 1, skipped = 0;
+        while (!s->need[s->rerun_pos + skipped])
+            skipped++;
+        pass_rows(s, e->bits, skipped);
         while (packed + len < n && len < s->n_rerun_left && s->need[s->rerun_pos + len])
             len++;
         add_run(s, e, step, s->rerun_pos, sequence_tokens(s, s->rerun_pos), len, false, s->rerun_count);
-        for (int i = 0; i < len; i++)
-            pass_row(s, e->bits);
+        pass_rows(s, e->bits, len);
         s->n_rerun_left -= len;
         packed += len;
     }
