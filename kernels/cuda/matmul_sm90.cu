@@ -135,6 +135,17 @@ static int waves_cost(struct cuda_ctx *c, int m, int n, int bn)
     return div_up(div_up(m, 128) * div_up(n, bn), c->n_sm) * (bn + 24);
 }
 
+/* Of tiles of so many columns those that take the least time; the wider of two that take the same. */
+static int best_width(struct cuda_ctx *c, int m, int n)
+{
+    static const int narrower[] = {192, 160, 128};
+    int best = 256;
+    for (int bn : narrower)
+        if (waves_cost(c, m, n, bn) < waves_cost(c, m, n, best))
+            best = bn;
+    return best;
+}
+
 /* As matmul_few_cost, of the tiles of 128 x 128 that are the other choice. */
 static int wide_cost(struct cuda_ctx *c, int m, int n)
 {
@@ -169,10 +180,12 @@ static int choose(struct cuda_ctx *c, const struct matmul_in *in, const struct k
                                                                                  : start<T, 2, 256, 4, BLEND>(c, in, w, out);
     if ((out->rows.n_dev && out->rows.idx) || m <= FEW_ROWS_MAX) /* how many rows of a list there are is not known here: as a rule few */
         return start<T, 2, 128, 6>(c, in, w, out);
-    int c160 = waves_cost(c, m, w->rows, 160), c192 = waves_cost(c, m, w->rows, 192), c256 = waves_cost(c, m, w->rows, 256);
-    if (c160 < c192 && c160 < c256)
-        return start<T, 2, 160, 5>(c, in, w, out);
-    return c192 < c256 ? start<T, 2, 192, 5>(c, in, w, out) : start<T, 2, 256, 4>(c, in, w, out);
+    switch (best_width(c, m, w->rows)) {
+    case 128: return start<T, 2, 128, 6>(c, in, w, out);
+    case 160: return start<T, 2, 160, 5>(c, in, w, out);
+    case 192: return start<T, 2, 192, 5>(c, in, w, out);
+    default: return start<T, 2, 256, 4>(c, in, w, out);
+    }
 }
 
 int matmul_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out)
