@@ -65,9 +65,15 @@ static int lane_of(const struct kern_matrix *w, int p, int c)
     return w->kind == MATRIX_GATE_UP && c >= half ? PANEL / 2 + c - half : c;
 }
 
-static size_t bf16_offset(int lane, int i)
+/* Of bf16 weights: from one pair of inputs to the next, and where input i of an output is. */
+static int pair_size(const struct kern_matrix *w)
 {
-    return (size_t)(i / K_STEP) * STEP_SIZE + i % K_STEP / 2 * PAIR_SIZE + lane * 2 + i % 2;
+    return panel_kernel_of(w)->tiles ? PAIR_SIZE / 2 : PAIR_SIZE;
+}
+static size_t bf16_offset(const struct kern_matrix *w, int lane, int i)
+{
+    size_t half = panel_kernel_of(w)->tiles ? STEP_SIZE / 2 : PAIR_SIZE / 2;
+    return (size_t)(i / K_STEP) * STEP_SIZE + lane / 16 * half + (size_t)(i % K_STEP / 2 * pair_size(w)) + lane % 16 * 2 + i % 2;
 }
 
 static size_t f32_offset(int lane, int i)
@@ -81,7 +87,7 @@ static void pack_split(const struct kern_matrix *w, int p, int lane, int first, 
     for (int t = 0; t < 3; t++)
         term[t] = (uint16_t *)panel_at(w, t, p);
     for (int i = 0; i < n; i++) {
-        size_t at = bf16_offset(lane, first + i);
+        size_t at = bf16_offset(w, lane, first + i);
         float rest = src[i];
         for (int t = 0; t < 3; t++) {
             term[t][at] = f32_to_bf16(rest);
@@ -91,14 +97,14 @@ static void pack_split(const struct kern_matrix *w, int p, int lane, int first, 
 }
 
 /* Two inputs of an output lie side by side. */
-static void pack_bf16(uint16_t *panel, int lane, int first, int n, const uint16_t *src)
+static void pack_bf16(const struct kern_matrix *w, uint16_t *panel, int lane, int first, int n, const uint16_t *src)
 {
-    int i = 0;
+    int i = 0, pair = pair_size(w);
     for (; i + K_STEP <= n; i += K_STEP)
         for (int j = 0; j < K_STEP; j += 2)
-            memcpy(panel + bf16_offset(lane, first + i) + j / 2 * PAIR_SIZE, src + i + j, 2 * sizeof(*src));
+            memcpy(panel + bf16_offset(w, lane, first + i) + j / 2 * pair, src + i + j, 2 * sizeof(*src));
     for (; i < n; i++)
-        panel[bf16_offset(lane, first + i)] = src[i];
+        panel[bf16_offset(w, lane, first + i)] = src[i];
 }
 
 /* What no column and no input fills is zero. */
@@ -117,7 +123,7 @@ static void pack(struct kern_matrix *w, int p, int c, int first, int n, const vo
     if (panel_kernel_of(w)->w_terms == 3)
         pack_split(w, p, lane, first, n, src);
     else if (w->weight_type == DTYPE_BF16)
-        pack_bf16((uint16_t *)panel_at(w, 0, p), lane, first, n, src);
+        pack_bf16(w, (uint16_t *)panel_at(w, 0, p), lane, first, n, src);
     else
         for (int i = 0; i < n; i++)
             ((float *)panel_at(w, 0, p))[f32_offset(lane, first + i)] = ((const float *)src)[i];
@@ -129,7 +135,7 @@ static void read_column(const struct kern_matrix *w, int p, int c, float *dst)
     int lane = lane_of(w, p, c);
     if (w->weight_type == DTYPE_BF16)
         for (int i = 0; i < w->k; i++)
-            dst[i] = bf16_to_f32(((const uint16_t *)src)[bf16_offset(lane, i)]);
+            dst[i] = bf16_to_f32(((const uint16_t *)src)[bf16_offset(w, lane, i)]);
     else
         for (int i = 0; i < w->k; i++)
             dst[i] = ((const float *)src)[f32_offset(lane, i)];

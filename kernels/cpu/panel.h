@@ -1,8 +1,9 @@
 /* Matmuls over packed weight panels: the weights' layout, the kernels that each CPU level has for it, and the loop around them.
  *
  * Layout. A panel is PANEL outputs; k is cut into steps of K_STEP inputs, the last one padded with zeros, like the last panel.
- *   bf16: [term][panel][step][16 pairs][32 outputs][2 inputs]   the operand of tdpbf16ps (a half of the outputs is a tile) and vdpbf16ps. Lines are
- *         read in the order in which they lie: two halves a kilobyte apart were read at 0.67 to 0.9 of what memory gives, this at 0.85 to 0.97
+ *   bf16: [term][panel][step][16 pairs][32 outputs][2 inputs]   the operand of vdpbf16ps. Lines are read in the order in which they lie: two halves a
+ *         kilobyte apart were read at 0.67 to 0.9 of what memory gives, this at 0.85 to 0.97
+ *   bf16, tiles: [term][panel][step][half][16 pairs][16 outputs][2 inputs]   that of tdpbf16ps; a half is one tile, which is read at a time
  *   f32:  [panel][step][32 inputs][32 outputs]
  * Halves are the outputs 0..15 and 16..31 of a panel; in a GATE_UP matrix, 16 gates and the 16 ups that belong to them.
  * Weights that were stored as bf16 stay bf16 whatever the compute dtype. Others are f32 in f32 mode, and three bf16 terms
@@ -19,12 +20,13 @@ enum { STREAM_AHEAD = 2048 }; /* bytes: what a core reads while memory answers, 
 enum { PANEL = 32, K_STEP = 32, ROWS = 32, STEP_SIZE = PANEL * K_STEP, MAX_PASSES = 6 };
 enum {
     PAIR_SIZE = 2 * PANEL
-}; /* elements from one pair of inputs to the next in a bf16 panel; the second half of the outputs begins in their middle */
+}; /* elements from one pair of inputs to the next in a bf16 panel without tiles; the second half of the outputs begins in their middle */
 
 /* One level's way to run a matrix of one layout. Pointers to c are 64-byte aligned; a, b as laid out above. */
 struct panel_kernel {
     enum dtype x_type; /* of packed rows */
     int x_terms, w_terms;
+    bool tiles;      /* of bf16 weights */
     int block_steps; /* steps that are run before the accumulators rest: what the L1 cache holds */
     int n_passes;
     struct {

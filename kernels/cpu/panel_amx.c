@@ -5,7 +5,7 @@
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/panel_finish.h"
 
-enum { HALF = STEP_SIZE / 2 /* of the rows */, AMX_BLOCK_STEPS = 10 };
+enum { HALF = STEP_SIZE / 2 /* of the rows, and of the weights */, AMX_BLOCK_STEPS = 10 };
 
 /* Tiles 0, 1: rows 0..15; 2, 3: rows 16..31. */
 static void block_32(float *c, const uint16_t *x, const uint16_t *w, int steps, bool first, const char *ahead, int ahead_lines)
@@ -24,9 +24,9 @@ static void block_32(float *c, const uint16_t *x, const uint16_t *w, int steps, 
     for (int s = 0; s < steps; s++, x += STEP_SIZE, w += STEP_SIZE) {
         ahead = prefetch_lines(ahead, ahead_lines);
         _tile_loadd(4, x, 64);
-        _tile_loadd(6, w, PAIR_SIZE * 2);
+        _tile_loadd(6, w, 64);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, w + PAIR_SIZE / 2, PAIR_SIZE * 2);
+        _tile_loadd(7, w + HALF, 64);
         _tile_dpbf16ps(1, 4, 7);
         _tile_loadd(5, x + HALF, 64);
         _tile_dpbf16ps(2, 5, 6);
@@ -50,9 +50,9 @@ static void block_16(float *c, const uint16_t *x, const uint16_t *w, int steps, 
     for (int s = 0; s < steps; s++, x += STEP_SIZE, w += STEP_SIZE) {
         ahead = prefetch_lines(ahead, ahead_lines);
         _tile_loadd(4, x, 64);
-        _tile_loadd(6, w, PAIR_SIZE * 2);
+        _tile_loadd(6, w, 64);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, w + PAIR_SIZE / 2, PAIR_SIZE * 2);
+        _tile_loadd(7, w + HALF, 64);
         _tile_dpbf16ps(1, 4, 7);
     }
     _tile_stored(0, c, PANEL * 4);
@@ -67,7 +67,8 @@ static void block_amx(float *c, const void *x, const void *w, int steps, int row
         block_16(c, x, w, steps, first, ahead, ahead_lines);
 }
 
-#define AMX_COMMON .x_type = DTYPE_BF16, .block_steps = AMX_BLOCK_STEPS, .begin = amx_begin, .block = block_amx, .finish = panel_finish_rows
+#define AMX_COMMON \
+    .x_type = DTYPE_BF16, .tiles = true, .block_steps = AMX_BLOCK_STEPS, .begin = amx_begin, .block = block_amx, .finish = panel_finish_rows
 
 const struct panel_kernel panel_amx = {AMX_COMMON, .x_terms = 1, .w_terms = 1, .n_passes = 1, .pack_row = panel_pack_row_bf16};
 
