@@ -194,14 +194,14 @@ struct kern_ops {
      * nothing was done; or a negative code. NULL: never. */
     int (*place_layers)(struct kern_ctx *k, const struct kern_step *s, const int *layers, int n, const struct dev_i32 *base,
                         const struct dev_i32 *reserved, int n_append, const struct kern_place *to, size_t stride);
-    /* route_mlp of all rows of the step, KERN_PLACE_ROWS at most, and then place() of what it decides, in one; neither of packed rows. Returns as place_layers.
-     * NULL: never. */
+    /* route_mlp of all rows of the step, KERN_ROUTE_PLACE_ROWS at most, and then place() of what it decides, in one; neither of packed rows. Returns as
+     * matmul_normed. NULL: never. */
     int (*route_mlp_place)(struct kern_ctx *k, const struct route_out *to, const struct route_mlp *p, const struct dev_f32 *x,
                            const struct kern_step *s, int layer, bool keep_all, const struct dev_i32 *base, const struct dev_i32 *reserved,
                            const struct kern_place *place);
     /* rope_store of the rows that attend and then attention, in one, with the bits of both, where each run has one row. qkv's q need not be rotated afterwards.
      * base: [n_runs] as place() is given it, or as follow() is before it has turned it into that: the first keys of a run may be read before the ops ahead of
-     * this one have ended. Returns as place_layers. NULL: never. */
+     * this one have ended. Returns as matmul_normed. NULL: never. */
     int (*rope_attention)(struct kern_ctx *k, const struct kern_heads *hs, struct dev_act *out, struct dev_act *qkv,
                           const struct dev_f32 *cos, const struct dev_f32 *sin, const struct kern_step *s, int layer,
                           const struct kern_place *p, const struct dev_i32 *base, float scale);
@@ -236,4 +236,4 @@ struct kern_ops {
 };
 
 #define KERN_TOP_K_MAX 20
-#define KERN_PLACE_ROWS 128
+#define KERN_ROUTE_PLACE_ROWS 128 /* of route_mlp_place */

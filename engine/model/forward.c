@@ -324,14 +324,14 @@ static int project_beside(void *layer)
     return project(layer);
 }
 
-/* Whether the projections need nothing of what the layer decides: they are then of all rows of the step. Both read x; routers and place write w->router, decisions,
- * gates, states and lists, the projections xn, qkv and attn. */
+/* Whether the projections need nothing of what the layer decides: they are then of all rows of the step, and turn none of them (project_turned). Both read x;
+ * routers and place write w->router, decisions, gates, states and lists, the projections xn, qkv and attn. */
 static bool projects_undecided(const struct layer *l)
 {
     return layer_is_routed(l->p) && has_few_rows(l) && !forward_packs(l->p) && all_rows(&l->rows.normed);
 }
 
-/* Places the rows and projects them; returns as project(). Where a device has room for both at once, as with few rows, a decision takes it longer than the projections. */
+/* Places the rows and projects them; returns as project(). With few rows a device has room for both at once. */
 static int place_and_project(struct layer *l)
 {
     struct kern_ctx *k = l->m->k;

@@ -27,7 +27,7 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
     const struct share *s = &m->share;
     size_t hd = (size_t)model_config_padded_head_dim(c), own_q = (size_t)share_heads(s, c) * hd, kv = (size_t)share_kv_heads(s, c) * hd;
     bool parts = share_n(s) > 1;
-    bool packs = false, nested = false, no_rope = false;
+    bool packs = false, nested = false, no_rope = false, unrouted = false;
     for (int i = 0; i < c->n_layers; i++) {
         const struct layer_weights *lw = &m->weights.layers[i];
         if (lw->router.in && (size_t)lw->router.dim > router)
@@ -35,6 +35,7 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         packs |= forward_packs(&m->plan[i]);
         nested |= layer_is_nested(&m->plan[i]);
         no_rope |= m->plan[i].no_rope;
+        unrouted |= !layer_is_routed(&m->plan[i]);
     }
     *w = (struct workspace){.k = m->k, .max_rows = max_rows, .head_rows = head_rows(max_rows)};
     size_t hr = (size_t)w->head_rows;
@@ -70,7 +71,7 @@ int workspace_init(struct workspace *w, const struct model *m, int max_rows, str
         {&w->place.run_start, (n + 1) * 4},
         {&w->place.visible, n * 4},
         {&w->place.slot, n * 4},
-        {&w->lists, m->k->ops->place_layers ? l * workspace_lists_stride(max_rows) * 4 : 0},
+        {&w->lists, unrouted && m->k->ops->place_layers ? l * workspace_lists_stride(max_rows) * 4 : 0},
         {&w->want_x, hr * d * 4},
         {&w->want_xn, hr * d * act},
         {&w->logits, hr * (size_t)c->vocab * 4},

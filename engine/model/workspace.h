@@ -30,7 +30,7 @@ struct workspace {
     struct dev_i32 *no_pos;    /* [max_rows] zeros: positions where a layer has none; NULL where all have */
     struct kern_place place;   /* row lists of the layer under way; of place.packed what a layer that packs rows may need */
     struct dev_i32
-        *lists; /* [n_layers, workspace_lists_stride(max_rows)] row lists of every layer; NULL: the backend has no place_layers */
+        *lists; /* of the layers without a router: see workspace_lists; NULL: there is none, or the backend has no place_layers */
     /* the head, in chunks */
     int head_rows;             /* wanted rows of one chunk */
     struct dev_f32 *want_x;    /* [head_rows, hidden] */
@@ -43,7 +43,8 @@ struct workspace {
     struct dev_f32 *lse; /* [max_rows] */
 };
 
-/* The lists of a layer in w->lists, in a step of so many rows, and how many ints those of a layer lie after those of the one before. */
+/* The lists of a layer in w->lists, in a step of so many rows, and how many ints those of a layer lie after those of the one before (of any layer: with routers
+ * too). */
 struct kern_place workspace_lists(const struct workspace *w, int layer, int n_rows);
 static inline size_t workspace_lists_stride(int n_rows)
 {

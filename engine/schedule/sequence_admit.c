@@ -10,11 +10,17 @@ struct path_reader {
     const struct sequence_env *e;
 };
 
+/* Of a node's tokens with K and V, which begin at position `start`, how many the sequence takes; 0 or less: none. */
+static int tokens_taken(const struct sequence *s, const struct tree_node *node, int start)
+{
+    return node->n_kv < s->n_cached - start ? node->n_kv : s->n_cached - start;
+}
+
 /* Copies a node's decisions to where its tokens are in the sequence. */
 static void read_route(void *arg, struct tree_node *node, int start)
 {
     struct path_reader *r = arg;
-    int n = node->n_kv < r->s->n_cached - start ? node->n_kv : r->s->n_cached - start;
+    int n = tokens_taken(r->s, node, start);
     size_t rb = (size_t)r->e->bits->n_bytes;
     if (n > 0)
         memcpy(r->s->route + (size_t)start * rb, node->route, (size_t)n * rb);
@@ -24,7 +30,7 @@ static void read_route(void *arg, struct tree_node *node, int start)
 static void read_all_slots(const struct path_reader *r, const struct tree_node *node, int start)
 {
     struct sequence *s = r->s;
-    int n_layers = r->e->bits->n_layers, n = s->n_cached - start < node->n_kv ? s->n_cached - start : node->n_kv;
+    int n_layers = r->e->bits->n_layers, n = tokens_taken(s, node, start);
     for (int l = 0; l < n_layers && n > 0; l++) {
         int *to = r->e->table_host + (size_t)l * (size_t)s->table_cap + (size_t)(s->rerun_count[l] -= n);
         for (int i = 0; i < n; i++)

@@ -78,7 +78,7 @@ int attention_list_tiles(struct cuda_ctx *c, const struct attention_args *a, int
     ret->taken = (int *)p + 1;
     ret->ended = (unsigned *)p + 2;
     ret->tile = (struct attention_tile *)(p + 16);
-    if (a->again)
+    if (a->again) /* of the same size, so the list has not moved */
         return 0;
     chain_launch(c, list_tiles, 1, TILE_THREADS, 0, *a, tile_rows, *ret, (int *)(ret->tile + most));
     return launched(&c->k, "attention_tiles");

@@ -70,8 +70,8 @@ struct cuda_ctx {
     int device, n_sm, smem_bytes; /* shared memory of a multiprocessor */
     enum cuda_level level;        /* the best kernels to use */
     bool chains;                  /* the device and its code can start a kernel early (chain.cuh) */
-    bool chained; /* kernels are issued that do: those of a step of few rows (replay.cu); with many rows it costs more than it saves */
-    bool recording;
+    bool chained;   /* kernels are issued that do: those of a step of few rows (replay.cu); with many rows it costs more than it saves */
+    bool recording; /* a step is being captured */
     /* Ops that run beside others (replay.cu): while a step is recorded they go to a stream of their own, which forks from the other and joins it again. */
     cudaStream_t beside_stream;
     cudaEvent_t forks, joins;

@@ -320,14 +320,14 @@ __device__ __forceinline__ void place_decided(const struct router_place &p, stru
 {
     named_sync(SYNC_ALL, COMPUTING);
     if (threadIdx.x == 0)
-        s->last = arrive(p.n) == (m + ROWS - 1) / ROWS - 1;
+        s->last = arrive(p.decided) == (m + ROWS - 1) / ROWS - 1;
     named_sync(SYNC_ALL, COMPUTING);
     if (!s->last)
         return;
     if (threadIdx.x < PLACING)
         place_all<PLACING>(p.a, m, (struct place_shared<PLACING> *)s->part, sync_placing());
     if (threadIdx.x == 0)
-        *p.n = 0;
+        *p.decided = 0;
 }
 
 /* The last tile to bring its part of these rows decides them. */

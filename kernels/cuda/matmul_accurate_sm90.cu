@@ -303,7 +303,7 @@ int route_mlp_place_sm90(struct cuda_ctx *c, const struct matmul_in *in, const s
     if (!matmul_accurate_few_fits(c, w, &out))
         return 0;
     struct router_place then = {*place, router_scratch(c, w, n.n_max, &end)};
-    if (!then.n)
+    if (!then.decided)
         return c->failed.code ? c->failed.code : ERR_NOMEM;
     int r = matmul_accurate_few_sm90(c, in, w, &out, &end, &then);
     return r < 0 ? r : 1;

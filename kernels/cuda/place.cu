@@ -1,4 +1,4 @@
-/* Row lists and key places of one layer, in one pass: a block counts its 256 rows, tells its counts, and adds up what the blocks before it told.
+/* Row lists and key places of a layer, or of several at once, in one pass: a block counts its 256 rows, tells its counts, and adds up what the blocks before it told.
  *
  * Of the four running counts (place.cuh) that of keys is of a run: a block tells how many its last run has in it, and a block whose first row lies inside a run
  * adds those up back to the block where the run starts. Blocks are numbered in the order in which they start, so those that a block waits for are running

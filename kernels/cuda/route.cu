@@ -126,7 +126,7 @@ static int route_mlp_place_cuda(struct kern_ctx *k, const struct route_out *to, 
 {
     struct cuda_ctx *c = ctx_of(k);
     const struct kern_matrix *w1 = p->w1;
-    if (k->act == DTYPE_F32 || c->level != CUDA_WGMMA || s->all.n_max == 0 || s->all.n_max > KERN_PLACE_ROWS || s->all.idx ||
+    if (k->act == DTYPE_F32 || c->level != CUDA_WGMMA || s->all.n_max == 0 || s->all.n_max > KERN_ROUTE_PLACE_ROWS || s->all.idx ||
         s->all.n_dev || place->packed.pos || !tensor_map_fits(f32_of(x), (size_t)w1->k * sizeof(float)))
         return 0;
     struct matmul_in in = {f32_of(x), w1->k};

@@ -57,16 +57,16 @@ __device__ __forceinline__ void decide_row(const struct router_end &e, int n_par
 /* matmul_accurate_sm90's products of few rows, or the router's end of them, for what fits: END_F32 and ACCURATE_FEW_ROWS rows at most. */
 enum { ACCURATE_FEW_ROWS = 128, ACCURATE_FEW_TILE = 16 };
 bool matmul_accurate_few_fits(const struct cuda_ctx *c, const struct kern_matrix *w, const struct matmul_out *out);
-/* place, behind a router: what is done with the decisions of all rows once they are there; n: the tiles of rows that have decided, zero before and after. */
+/* place, behind a router: what is done with the decisions of all rows once they are there. */
 struct router_place {
     struct place_args a; /* of ACCURATE_FEW_ROWS rows at most; run_of NULL: nothing is done */
-    int *n;
+    int *decided;        /* tiles of rows that have; zero before and after */
 };
 int matmul_accurate_few_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, const struct matmul_out *out,
                              const struct router_end *router, const struct router_place *place);
 
 /* 16-bit, level wgmma, x as tensor_map_fits. parts and arrived are filled in here. */
 int route_mlp_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, struct rows n, struct router_end end);
-/* The same and place: 1; 0: too many rows, and nothing was done. */
+/* The same and place: 1; 0: too many rows or columns, and nothing was done. */
 int route_mlp_place_sm90(struct cuda_ctx *c, const struct matmul_in *in, const struct kern_matrix *w, struct rows n, struct router_end end,
                          const struct place_args *place);

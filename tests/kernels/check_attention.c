@@ -105,6 +105,7 @@ static int *numbers(struct check *c, int n, bool shuffled)
 /* Step rows of an arrangement; at most two a query (an unselected one before each). */
 struct arrangement {
     int n, n_runs, layer, n_sel;
+    int other;  /* a layer with the same lists and other slots */
     int *query; /* [n] or -1: not selected */
     int *run_of, *visible, *sel, *run_start;
     struct kern_run *runs;
@@ -152,10 +153,13 @@ static void arrange(struct check *c, const struct problem *p, struct arrangement
                               .tables = calloc(LAYERS * (p->total + 3 * p->n_seqs) + 1, 4)};
     for (int i = 0; i < LAYERS * (p->total + 3 * p->n_seqs); i++)
         a->tables[i] = -(1 << 28); /* following it is not survived */
+    a->other = (a->layer + 1) % LAYERS;
     for (int s = 0; s < p->n_seqs; s++)
-        for (int j = 0; j < p->n_keys[s]; j++)
-            a->tables[(size_t)LAYERS * (p->first_key[s] + 3 * s) + (size_t)a->layer * (p->n_keys[s] + 3) + j] =
-                slot_of[p->first_key[s] + j];
+        for (int j = 0; j < p->n_keys[s]; j++) {
+            int *table = a->tables + (size_t)LAYERS * (p->first_key[s] + 3 * s), cap = p->n_keys[s] + 3;
+            table[a->layer * cap + j] = slot_of[p->first_key[s] + j];
+            table[a->other * cap + j] = slot_of[p->total - 1 - p->first_key[s] - j];
+        }
     for (int s = 0; s < p->n_seqs; s++)
         lay_sequence(c, p, a, order[s], cut, gap);
     a->run_start[a->n_runs] = a->n_sel;
@@ -185,6 +189,24 @@ static void call(void *arg)
     struct err err;
     check_code(a->c, "attention", a->c->k->ops->attention(a->c->k, &a->hs, a->out, a->qkv, &a->s, a->layer, &a->place, a->scale));
     a->c->backend->sync(a->c->k, &err);
+}
+
+/* What was told for the layer, once more behind another one with the same lists. */
+static void check_again(const struct problem *p, const struct arrangement *a, struct call args, const void *before, const void *told,
+                        size_t bytes)
+{
+    struct check *c = args.c;
+    char *out = malloc(bytes + 1);
+    args.place.again = true;
+    for (int i = 0; i < 2; i++) {
+        check_code(c, "upload", c->backend->upload(c->k, args.out, before, bytes));
+        args.layer = i ? a->layer : a->other;
+        call(&args);
+    }
+    check_down(c, "attention", out, args.out, bytes);
+    if (memcmp(told, out, bytes))
+        check_fail(c, p->what, "other bits where the lists are those of the layer before");
+    free(out);
 }
 
 /* Runs an arrangement; ret[i]: the result of query i. */
@@ -222,13 +244,12 @@ static void run(struct check *c, const struct problem *p, const struct arrangeme
         for (int i = 0; i < p->n; i++)
             flops += 4.0 * p->hs.h * p->hs.hd * p->queries[i].visible;
         printf("%-15s %-34s %5d rows %10.2f us %26.1f GFLOP/s\n", c->op, p->what, p->n, s * 1e6, flops / s * 1e-9);
-    }
-    for (int i = 0; i < 2 && !c->bench; i++) { /* the second of two layers with the same lists tells */
-        check_code(c, "upload", c->backend->upload(c->k, dev[2], before, a->n * q));
-        args.place.again = i;
+    } else {
         call(&args);
     }
     check_down(c, "attention", out, dev[2], a->n * q);
+    if (!c->bench && c->k->ops->place_layers)
+        check_again(p, a, args, before, out, a->n * q);
     for (int r = 0; r < a->n; r++)
         if (a->query[r] >= 0)
             memcpy(ret + a->query[r] * q, out + r * q, q);

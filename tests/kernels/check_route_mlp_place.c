@@ -1,7 +1,7 @@
 /* route_mlp_place: what route_mlp and place give one after the other. Optional: without it nothing is checked. */
 #include "tests/check/harness.h"
 
-enum { LAYERS = 2, LAYER = 1, MAX_ROWS = KERN_PLACE_ROWS + 1, CAP = 40, RUN_MAX = 5 };
+enum { LAYERS = 2, LAYER = 1, MAX_ROWS = KERN_ROUTE_PLACE_ROWS + 1, CAP = 40, RUN_MAX = 5 };
 
 struct problem {
     int n, m, d, n_runs;
@@ -117,7 +117,7 @@ static void one(struct check *c, int n, int m)
     both = in_one = was;
     run(c, &p, false, &both);
     int r = run(c, &p, true, &in_one);
-    if (r > 0 && n > KERN_PLACE_ROWS)
+    if (r > 0 && n > KERN_ROUTE_PLACE_ROWS)
         check_fail(c, what, "it returns %d", r);
     const struct result *want = r > 0 ? &both : &was; /* else nothing may have been done */
     const struct {
