@@ -190,8 +190,8 @@ struct kern_ops {
 
     /* ---- optional ------------------------------------------------------------------------------------------- */
     /* place() with no decisions and rows that are not packed for each of the n layers that `layers` lists, in one: layer l has its n_runs entries of base from l *
-     * n_runs on and its n_append of reserved from l * n_append on, and writes to *to with each array l * stride further. Returns 1; 0: no rows, or too many layers, and
-     * nothing was done; or a negative code. NULL: never. */
+     * n_runs on and its n_append of reserved from l * n_append on, and writes to *to with each array l * stride further. Returns 1; 0: no rows, a number of them
+     * that the device tells, or too many layers, and nothing was done; or a negative code. NULL: never. */
     int (*place_layers)(struct kern_ctx *k, const struct kern_step *s, const int *layers, int n, const struct dev_i32 *base,
                         const struct dev_i32 *reserved, int n_append, const struct kern_place *to, size_t stride);
     /* route_mlp of all rows of the step, KERN_ROUTE_PLACE_ROWS at most, and then place() of what it decides, in one; neither of packed rows. Returns as

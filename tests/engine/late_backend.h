@@ -1,5 +1,5 @@
-/* The CPU backend as a slow device: what fetch copies reaches the host only when it is waited for, and until then lies there as rubbish; of ops that may run at the same
- * time (kernels.h: beside) it runs the others first. */
+/* The CPU backend as a slow device: what fetch copies reaches the host only when it is waited for, and until then lies there as rubbish. Its ops
+ * are those of late_ops.h. */
 #pragma once
 
 struct backend;
