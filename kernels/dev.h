@@ -5,30 +5,33 @@
 #pragma once
 #include <stddef.h>
 
-struct dev_f32;   /* float */
-struct dev_act;   /* the compute dtype */
-struct dev_i32;   /* int */
-struct dev_u8;    /* unsigned char */
-struct dev_runs;  /* struct kern_run */
-struct dev_saves; /* struct kern_save */
-struct dev_bytes; /* any of them: what is allocated, copied and freed */
+struct dev_f32;      /* float */
+struct dev_act;      /* the compute dtype */
+struct dev_i32;      /* int */
+struct dev_u8;       /* unsigned char */
+struct dev_runs;     /* struct kern_run */
+struct dev_saves;    /* struct kern_save */
+struct dev_branches; /* struct kern_branch */
+struct dev_bytes;    /* any of them: what is allocated, copied and freed */
 
 /* A typed array as bytes. */
-#define DEV_BYTES(p)                    \
-    ((struct dev_bytes *)_Generic((p),  \
-         struct dev_f32 *: (p),         \
-         const struct dev_f32 *: (p),   \
-         struct dev_act *: (p),         \
-         const struct dev_act *: (p),   \
-         struct dev_i32 *: (p),         \
-         const struct dev_i32 *: (p),   \
-         struct dev_u8 *: (p),          \
-         const struct dev_u8 *: (p),    \
-         struct dev_runs *: (p),        \
-         const struct dev_runs *: (p),  \
-         struct dev_saves *: (p),       \
-         const struct dev_saves *: (p), \
-         struct dev_bytes *: (p),       \
+#define DEV_BYTES(p)                       \
+    ((struct dev_bytes *)_Generic((p),     \
+         struct dev_f32 *: (p),            \
+         const struct dev_f32 *: (p),      \
+         struct dev_act *: (p),            \
+         const struct dev_act *: (p),      \
+         struct dev_i32 *: (p),            \
+         const struct dev_i32 *: (p),      \
+         struct dev_u8 *: (p),             \
+         const struct dev_u8 *: (p),       \
+         struct dev_runs *: (p),           \
+         const struct dev_runs *: (p),     \
+         struct dev_saves *: (p),          \
+         const struct dev_saves *: (p),    \
+         struct dev_branches *: (p),       \
+         const struct dev_branches *: (p), \
+         struct dev_bytes *: (p),          \
          const struct dev_bytes *: (p)))
 
 /* The array that starts `offset` bytes into p, a multiple of its element's size; NULL for NULL and 0. */
@@ -55,6 +58,10 @@ static inline struct dev_runs *dev_runs_in(const struct dev_bytes *p, size_t off
 static inline struct dev_saves *dev_saves_in(const struct dev_bytes *p, size_t offset)
 {
     return (struct dev_saves *)((char *)p + offset);
+}
+static inline struct dev_branches *dev_branches_in(const struct dev_bytes *p, size_t offset)
+{
+    return (struct dev_branches *)((char *)p + offset);
 }
 static inline struct dev_bytes *dev_bytes_in(const struct dev_bytes *p, size_t offset)
 {

@@ -10,6 +10,7 @@
 
 struct kern_run;
 struct kern_save;
+struct kern_branch;
 
 DEV_PTR_FN float *f32_of(const struct dev_f32 *p)
 {
@@ -34,6 +35,10 @@ DEV_PTR_FN struct kern_run *runs_of(const struct dev_runs *p)
 DEV_PTR_FN struct kern_save *saves_of(const struct dev_saves *p)
 {
     return (struct kern_save *)p;
+}
+DEV_PTR_FN struct kern_branch *branches_of(const struct dev_branches *p)
+{
+    return (struct kern_branch *)p;
 }
 DEV_PTR_FN void *bytes_of(const struct dev_bytes *p)
 {

@@ -74,6 +74,14 @@ struct kern_save {
     int row, slot;
 };
 
+/* Run `run` *branches* from run `from`, which comes before it in the step, appends and branches from none: what lies before `from` in its sequence and the first n
+ * rows of `from` are what lies before `run`. */
+struct kern_branch {
+    int run, from, n;
+    int n_listed; /* rows of `from`, from the first on, whose keys branch_keys lists for `run`: n where `run` appends, and else those that `run` repeats too; 0:
+                   * another branch has the same table and lists them */
+};
+
 /* What a step knows of its rows; the same for every layer. */
 struct kern_step {
     struct rows all;              /* every row of the step */
@@ -81,6 +89,8 @@ struct kern_step {
     const struct dev_i32 *run_of; /* [n] index into runs */
     const struct dev_runs *runs;  /* [n_runs] */
     int n_runs;
+    const struct dev_branches *branches; /* [n_branches] at most one a run */
+    int n_branches;
     struct dev_i32 *tables; /* block tables of all sequences */
     /* Router states: that of router m in slot s is the state_floats floats at states + (s * n_routers + m) * state_floats, laid out as
      * mamba.h tells. A slot that a run writes (state_out, saves) is read by no other run of the step. */

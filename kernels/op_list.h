@@ -97,6 +97,15 @@ OP(place, OTHER, ALL_LEVELS, (k, s, layer, route, keep_all, base, reserved, to),
 OP(follow, OTHER, ALL_LEVELS, (k, base, n_layers, n_runs, after, route), struct kern_ctx *k, struct dev_i32 *base, int n_layers, int n_runs,
    const struct dev_i32 *after, const struct dev_u8 *route)
 
+/* Key counts of runs that branch, before place(): base[run] becomes one more for each of the first n rows of `from` that attend. route: [n] of enum decision;
+ * base: [n_runs], of this layer. For layers in which the host cannot know them. */
+OP(branch_counts, OTHER, ALL_LEVELS, (k, s, route, base), struct kern_ctx *k, const struct kern_step *s, const struct dev_u8 *route,
+   struct dev_i32 *base)
+/* Behind place() of the n layers that `layers` lists: the keys of `from`'s first n_listed rows, which its table lists from entry base[from] on, are listed in the
+ * same entries of each branch's table. route: as above, of the one layer; NULL: all rows have keys. base: [layers, n_runs]. */
+OP(branch_keys, OTHER, ALL_LEVELS, (k, s, layers, n, route, base), struct kern_ctx *k, const struct kern_step *s, const int *layers, int n,
+   const struct dev_u8 *route, const struct dev_i32 *base)
+
 /* ---- attention ----------------------------------------------------------------------------------------- */
 /* qkv: [n, (h+2hk)*hd] = q heads, k heads, v heads of a row. Rotates q of the rows `q_rows` in place, and for every
  * row with slot[r] >= 0 stores rotated K and V in its slot. Rotation (golden section 5): halves j and j+hd/2 by cos/sin[pos, j],

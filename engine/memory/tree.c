@@ -72,6 +72,7 @@ static struct tree_node *split(struct tree *t, struct tree_node *lower, int at)
     if (!upper)
         return NULL;
     upper->pins = lower->pins;
+    upper->owner = upper->n_kv < upper->n ? lower->owner : NULL;
     tree_links_insert_above(t, upper, lower);
     return upper;
 }
@@ -85,7 +86,8 @@ struct match {
     bool in_progress;       /* the match runs into tokens that another sequence is computing */
 };
 
-static struct match match_tokens(const struct tree *t, const int32_t *tokens, int n)
+/* through: NULL, or a sequence of which tokens that it is computing match like others. */
+static struct match match_tokens(const struct tree *t, const int32_t *tokens, int n, const void *through)
 {
     struct match m = {.node = t->root};
     while (m.n_tokens < n) {
@@ -95,8 +97,9 @@ static struct match match_tokens(const struct tree *t, const int32_t *tokens, in
         int limit = n - m.n_tokens < c->n ? n - m.n_tokens : c->n, i = 1;
         while (i < limit && c->tokens[i] == tokens[m.n_tokens + i])
             i++;
-        m.n_kv = m.n_tokens + (i < c->n_kv ? i : c->n_kv);
-        m.in_progress = i > c->n_kv && c->owner;
+        if (m.n_kv == m.n_tokens)
+            m.n_kv += i < c->n_kv ? i : c->n_kv;
+        m.in_progress = i > c->n_kv && c->owner && c->owner != through;
         m.node = c;
         m.offset = i;
         m.n_tokens += i;
@@ -108,12 +111,18 @@ static struct match match_tokens(const struct tree *t, const int32_t *tokens, in
 
 int tree_probe(const struct tree *t, const int32_t *tokens, int n, int n_rows, int *ret_blocked, const void **ret_owner)
 {
-    struct match m = match_tokens(t, tokens, n);
+    struct match m = match_tokens(t, tokens, n, NULL);
     if (!m.in_progress || m.n_kv >= n_rows)
         return m.n_kv;
     *ret_blocked = m.n_kv;
     *ret_owner = m.node->owner;
     return -1;
+}
+
+int tree_probe_through(const struct tree *t, const int32_t *tokens, int n, const void *through)
+{
+    struct match m = match_tokens(t, tokens, n, through);
+    return m.in_progress ? -1 : m.n_tokens;
 }
 
 /* A new node for tokens that the owner will compute. */
@@ -131,12 +140,13 @@ static struct tree_node *add_pending(struct tree *t, struct tree_node *parent, c
     return c;
 }
 
-int tree_enter(struct tree *t, const void *owner, const int32_t *tokens, int n, int n_rows, struct tree_path *p, int *ret_n_kv)
+int tree_enter(struct tree *t, const void *owner, const void *through, const int32_t *tokens, int n, int n_rows, struct tree_path *p,
+               int *ret_n_kv)
 {
     struct match m = {.node = t->root};
     if (t->shared)
-        m = match_tokens(t, tokens, n);
-    *p = (struct tree_path){.leaf = t->root};
+        m = match_tokens(t, tokens, n, through);
+    *p = (struct tree_path){.leaf = t->root, .owner = owner};
     bool blocked = m.in_progress; /* the next token exists, but belongs to another sequence's pending part */
     if (blocked) {
         m.offset -= m.n_tokens - m.n_kv;
@@ -154,12 +164,8 @@ int tree_enter(struct tree *t, const void *owner, const int32_t *tokens, int n, 
         if (!child)
             return ERR_NOMEM;
     }
-    if (at != t->root && at->n_kv < at->n && n_rows > m.n_kv) {
+    if (at != t->root && at->n_kv < at->n && !at->owner && n_rows > m.n_kv)
         at->owner = owner;
-        p->fill[p->n_fill++] = at;
-    }
-    if (child)
-        p->fill[p->n_fill++] = child;
     p->leaf = child ? child : at;
     p->n_linked = child ? n : m.n_tokens;
     for (struct tree_node *node = p->leaf; node != t->root; node = node->parent)
@@ -172,11 +178,12 @@ int tree_enter(struct tree *t, const void *owner, const int32_t *tokens, int n, 
 /* The node that holds, or is to hold, the next token to be computed, and how many of n it can take. NULL: no memory. */
 static struct tree_node *node_to_fill(struct tree *t, struct tree_path *p, int32_t token, int n, int *ret_n)
 {
-    for (int i = 0; i < p->n_fill; i++) {
-        struct tree_node *node = p->fill[i];
-        *ret_n = n < node->n - node->n_kv ? n : node->n - node->n_kv;
-        if (*ret_n)
-            return node;
+    struct tree_node *first = NULL;
+    for (struct tree_node *node = p->leaf; node->owner == p->owner; node = node->parent)
+        first = node->n_kv < node->n ? node : first;
+    if (first) {
+        *ret_n = n < first->n - first->n_kv ? n : first->n - first->n_kv;
+        return first;
     }
     *ret_n = 1;
     if (p->private_leaf)
@@ -202,10 +209,9 @@ int tree_append(struct tree *t, struct tree_path *p, const int32_t *tokens, int 
     return n;
 }
 
-/* Ends the ownership of a node: what was not computed goes, but for one trailing token that has a score. */
+/* Of a node that nobody owns or uses, what was not computed goes, but for one trailing token that has a score. */
 static void settle(struct tree *t, struct tree_node *n)
 {
-    n->owner = NULL;
     int keep = n->n_kv + (n->n_kv < n->n && n->score_k && n->has_top[n->n_kv] ? 1 : 0);
     if (n->linked)
         t->tokens -= (uint64_t)(n->n - keep);
@@ -221,13 +227,16 @@ void tree_leave(struct tree *t, struct tree_path *p)
         unpin(t, p->private_leaf);
         remove_node(t, p->private_leaf);
     }
-    for (struct tree_node *n = p->leaf; n != t->root; n = n->parent)
-        unpin(t, n);
     tree_links_touch(t, p->leaf);
-    for (int i = p->n_fill - 1; i >= 0; i--) {
-        settle(t, p->fill[i]);
-        if (!p->fill[i]->n || !p->fill[i]->linked)
-            remove_node(t, p->fill[i]);
+    for (struct tree_node *n = p->leaf, *parent; n != t->root; n = parent) {
+        parent = n->parent;
+        unpin(t, n);
+        n->owner = n->owner == p->owner ? NULL : n->owner;
+        if (n->owner || n->pins)
+            continue;
+        settle(t, n);
+        if (!n->n || !n->linked)
+            remove_node(t, n);
     }
     memset(p, 0, sizeof(*p));
     while (t->bytes > t->max_bytes && t->oldest && !t->oldest->pins) {

@@ -3,7 +3,7 @@
  * KV and scores are independent: matching KV never implies matching scores.
  *
  * A node's first n_kv tokens have their rows computed. The rest are pending (a sequence, the owner, is computing them) or, with no owner, a single
- * trailing token that was only scored. Nodes of a running sequence's path are pinned; a path always ends at a node's end, and splitting
+ * trailing token that was only scored (and while a device's work is given up, what its owner left and others pin yet). Nodes of a running sequence's path are pinned; a path always ends at a node's end, and splitting
  * a node keeps the lower half's identity, so pointers of running sequences stay good. Least recently used leaves are evicted first.
  *
  * With sharing off (--prefix-cache off), and for generated tokens, nodes are private: never found by a match, freed when left.
@@ -60,10 +60,9 @@ struct tree {
 
 /* A sequence's place in the tree. */
 struct tree_path {
-    struct tree_node *leaf;    /* deepest node of the path */
-    int n_linked;              /* leading tokens of the sequence that lie on the path */
-    struct tree_node *fill[2]; /* nodes whose pending tokens the sequence computes, in order */
-    int n_fill;
+    const void *owner;              /* of the pending tokens that the sequence computes: the last ones of the path */
+    struct tree_node *leaf;         /* deepest node of the path */
+    int n_linked;                   /* leading tokens of the sequence that lie on the path */
     struct tree_node *private_leaf; /* generated tokens; child of leaf */
 };
 
@@ -75,10 +74,15 @@ void tree_done(struct tree *t); /* no path may be in use */
  * Changes nothing. */
 int tree_probe(const struct tree *t, const int32_t *tokens, int n, int n_rows, int *ret_blocked, const void **ret_owner);
 
+/* How many leading tokens are there, computed or being computed by `through`; -1: the next one another is computing. Changes nothing. */
+int tree_probe_through(const struct tree *t, const int32_t *tokens, int n, const void *through);
+
 /* Enters a sequence: pins the matched path, adds what is missing as pending tokens of `owner`. ERR_NOMEM leaves the tree as it was
  * (but for harmless splits). Where tree_probe said -1 the sequence shares what is computed and
- * keeps the rest to itself. *ret_n_kv: leading tokens with computed rows. */
-int tree_enter(struct tree *t, const void *owner, const int32_t *tokens, int n, int n_rows, struct tree_path *ret, int *ret_n_kv);
+ * keeps the rest to itself; but with `through` not NULL, where tree_probe_through did not say -1, it shares what `through` is computing as well, which must
+ * stay until that is computed, or leave no sooner than all is given up. *ret_n_kv: leading tokens with computed rows. */
+int tree_enter(struct tree *t, const void *owner, const void *through, const int32_t *tokens, int n, int n_rows, struct tree_path *ret,
+               int *ret_n_kv);
 
 /* The next n tokens of the path have been computed: their decisions [n, bits->n_bytes] and slots (token by token, and within a token by
  * ascending layer) pass to the tree. They must be pending on the path, or, past its end, generated ones. Returns for how many there was memory;

@@ -8,8 +8,8 @@ enum { STAGED_SLOTS = 64 << 10 };
 int batch_init(struct batch *b, struct kern_ctx *k, int max_rows, int n_layers, struct err *err)
 {
     *b = (struct batch){.n_layers = n_layers, .k = k};
-    size_t n = (size_t)max_rows,
-           bytes = n * (sizeof(struct kern_run) + sizeof(struct kern_save)) + ((7 + 2 * (size_t)n_layers) * n + 1) * sizeof(int);
+    size_t n = (size_t)max_rows, bytes = n * (sizeof(struct kern_run) + sizeof(struct kern_save) + sizeof(struct kern_branch)) +
+                                         ((7 + 2 * (size_t)n_layers) * n + 1) * sizeof(int);
     b->staging = malloc(bytes);
     b->device = k->backend->alloc(k, bytes);
     if (b->staging && b->device)
@@ -51,12 +51,14 @@ int batch_upload(struct batch *b, const struct step_rows *s, const struct model 
     b->n_follow = s->n_follow;
     b->step = (struct kern_step){.all = {.n_max = s->n_rows},
                                  .n_runs = s->n_runs,
+                                 .n_branches = s->n_branches,
                                  .tables = kv->tables,
                                  .states = kv->states,
                                  .n_routers = m->weights.n_states,
                                  .state_floats = (int)model_config_state_floats(&m->config)};
     b->step.runs = dev_runs_in(stage(b, &used, s->runs, (size_t)s->n_runs * sizeof(*s->runs)), 0); /* first, for its alignment */
     b->step.saves = dev_saves_in(stage(b, &used, s->saves, (size_t)s->n_saves * sizeof(*s->saves)), 0);
+    b->step.branches = dev_branches_in(stage(b, &used, s->branches, (size_t)s->n_branches * sizeof(*s->branches)), 0);
     b->d_ids = stage_ints(b, &used, s->ids, s->n_rows);
     b->step.pos = stage_ints(b, &used, s->pos, s->n_rows);
     b->step.run_of = stage_ints(b, &used, s->run_of, s->n_rows);

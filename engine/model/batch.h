@@ -21,7 +21,7 @@ void batch_done(struct batch *b); /* copes with half-built and with a zeroed str
 /* Copies the rows to the device and fills b->step for a model on its memory. `rows` may be changed afterwards. */
 int batch_upload(struct batch *b, const struct step_rows *rows, const struct model *m, const struct kv_memory *kv);
 /* Device pointers of one layer. */
-static inline const struct dev_i32 *batch_layer_base(const struct batch *b, int layer)
+static inline struct dev_i32 *batch_layer_base(const struct batch *b, int layer)
 {
     return dev_i32_at(b->d_base, (size_t)layer * (size_t)b->n_runs);
 }

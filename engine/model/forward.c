@@ -258,7 +258,7 @@ static int attend(const struct layer *l, bool turned)
     struct rotation turn = rotation_of(l);
     float scale = 1.0f / sqrtf((float)l->m->config.head_dim);
     int r = 0;
-    if (!turned && k->ops->rope_attention)
+    if (!turned && k->ops->rope_attention && !l->step.n_branches) /* whose first keys are not in the cache yet */
         r = k->ops->rope_attention(k, &l->heads, l->own_attn, l->qkv, turn.cos, turn.sin, &turn.step, l->index, &l->place,
                                    batch_layer_base(l->b, l->index), scale);
     if (r)
@@ -294,21 +294,33 @@ static int add_heads(const struct layer *l)
     return add_product(l, l->attn, l->m->config.n_heads * l->heads.hd, l->lw->o, l->gate);
 }
 
+/* Row lists and places by what was decided, for runs that branch too. */
+static int place_decided(const struct layer *l)
+{
+    const struct batch *b = l->b;
+    struct kern_ctx *k = l->m->k;
+    bool keep_all = l->p->kv == KV_ALL;
+    const struct dev_u8 *route = layer_is_routed(l->p) ? dev_u8_at(l->w->route, (size_t)l->index * (size_t)b->n_rows) : NULL,
+                        *keyed = keep_all ? NULL : route;
+    struct dev_i32 *base = batch_layer_base(b, l->index);
+    int r = keyed && b->step.n_branches ? k->ops->branch_counts(k, &b->step, keyed, base) : 0;
+    if (r >= 0)
+        r = k->ops->place(k, &b->step, l->index, route, keep_all, base, batch_layer_reserved(b, l->index), &l->place);
+    return r < 0 || !b->step.n_branches ? r : k->ops->branch_keys(k, &b->step, &l->index, 1, keyed, b->d_base);
+}
+
 /* Decisions, lists and places, and where the layer packs its rows, those and their norm. */
 static int place_rows(const struct layer *l)
 {
     const struct model *m = l->m;
     const struct batch *b = l->b;
     const struct layer_plan *p = l->p;
-    struct kern_ctx *k = m->k;
-    const struct dev_u8 *route = layer_is_routed(p) ? dev_u8_at(l->w->route, (size_t)l->index * (size_t)b->n_rows) : NULL;
     int r = forward_router_place(m, l->w, b, l->index, &l->place);
     bool placed = l->placed || r > 0;
     if (r == 0)
         r = forward_router(m, l->w, b, l->index);
     if (r >= 0 && !placed)
-        r = k->ops->place(k, &b->step, l->index, route, p->kv == KV_ALL, batch_layer_base(b, l->index), batch_layer_reserved(b, l->index),
-                          &l->place);
+        r = place_decided(l);
     if (r >= 0 && forward_packs(p) && !layer_is_nested(p)) /* a nested layer packs them for its second router */
         r = forward_pack(m, l->w, b, l->index);
     return r < 0 ? r : 0;
@@ -474,8 +486,12 @@ static int place_unrouted(const struct model *m, struct workspace *w, const stru
     struct kern_place first = workspace_lists(w, 0, b->n_rows);
     if (!n)
         return 0;
-    return m->k->ops->place_layers(m->k, &b->step, layers, n, b->d_base, b->d_reserved, b->n_append, &first,
-                                   workspace_lists_stride(b->n_rows));
+    int r = m->k->ops->place_layers(m->k, &b->step, layers, n, b->d_base, b->d_reserved, b->n_append, &first,
+                                    workspace_lists_stride(b->n_rows));
+    if (r <= 0 || !b->step.n_branches)
+        return r;
+    r = m->k->ops->branch_keys(m->k, &b->step, layers, n, NULL, b->d_base);
+    return r < 0 ? r : 1;
 }
 
 /* Keys of runs that follow the step before, where its routers tell: w->route holds what they decided until a router of this step is asked. */

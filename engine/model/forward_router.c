@@ -110,7 +110,7 @@ int forward_router_place(const struct model *m, struct workspace *w, const struc
     const struct layer_plan *p = &m->plan[layer];
     struct kern_ctx *k = m->k;
     if (!k->ops->route_mlp_place || forward_packs(p) || p->router != ROUTER_MLP || p->decide == DECIDE_TOP || layer_is_nested(p) ||
-        b->n_rows > KERN_ROUTE_PLACE_ROWS)
+        b->n_rows > KERN_ROUTE_PLACE_ROWS || b->step.n_branches)
         return 0;
     const struct question q = attention_question(m, w, b, layer);
     struct route_mlp mlp = mlp_of(w, q.w, false);

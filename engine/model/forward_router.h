@@ -7,7 +7,8 @@
  * about: all, or in a nested layer the executed ones), w->margin of the last router asked, and in a nested layer what forward_router_skip
  * fills. A dense layer has no router: nothing is done. */
 int forward_router(const struct model *m, struct workspace *w, const struct batch *b, int layer);
-/* forward_router, and then place() of what it decides, in one, where the backend has that for the router and the rows: 1; 0: nothing was done. */
+/* forward_router, and then place() of what it decides, in one, where the backend has that for the router and the rows, none of
+ * which branch: 1; 0: nothing was done. */
 int forward_router_place(const struct model *m, struct workspace *w, const struct batch *b, int layer, const struct kern_place *to);
 /* The first half of a nested layer's decision: SKIP or LINEAR in w->route; w->skip_gate and w->skip_prob are s0; w->place.exec lists the
  * executed rows. */

@@ -20,8 +20,9 @@ int step_rows_init(struct step_rows *s, int max_rows, int n_layers, struct err *
     s->want_target = malloc(n * word);
     s->draws = malloc(n * sizeof(*s->draws));
     s->saves = malloc(n * sizeof(*s->saves));
+    s->branches = malloc(n * sizeof(*s->branches));
     if (s->ids && s->pos && s->run_of && s->runs && s->base && s->after && s->n_after && s->reserved && s->want_row && s->want_target &&
-        s->draws && s->saves)
+        s->draws && s->saves && s->branches)
         return 0;
     step_rows_done(s);
     return err_set(err, ERR_NOMEM, "no memory for steps of %d rows", max_rows);
@@ -41,12 +42,13 @@ void step_rows_done(struct step_rows *s)
     free(s->want_target);
     free(s->draws);
     free(s->saves);
+    free(s->branches);
     memset(s, 0, sizeof(*s));
 }
 
 void step_rows_clear(struct step_rows *s)
 {
-    s->n_rows = s->n_runs = s->n_append = s->n_want = s->n_saves = s->n_follow = s->n_before = 0;
+    s->n_rows = s->n_runs = s->n_append = s->n_want = s->n_saves = s->n_branches = s->n_follow = s->n_before = 0;
     s->top_k = 1;
     s->want_probs = false;
 }

@@ -3,7 +3,10 @@
  *
  * A run may *follow* one of the step before, which is in flight yet: its one row comes behind the last row of that one in their sequence, and its token is
  * the best that that row's logits name. Its id is -1 - i, i the place of the token among that step's top_id; the key count of a layer in which decisions
- * tell how many of that run's rows have K and V is -1 - c, c being the keys before that run. The device makes both of what it has. */
+ * tell how many of that run's rows have K and V is -1 - c, c being the keys before that run. The device makes both of what it has.
+ *
+ * A run may *branch* from another one of its step (struct kern_branch). Its key count is then that run's, and where the host knows that all rows have keys, as many
+ * more as precede it; elsewhere the device adds those that do (branch_counts). */
 #pragma once
 #include "engine/model/logit_edits.h"
 #include "engine/model/sampler.h"
@@ -29,7 +32,7 @@ struct draw {
 
 struct step_rows {
     int max_rows, n_layers;
-    int n_rows, n_runs, n_append, n_want, n_saves;
+    int n_rows, n_runs, n_append, n_want, n_saves, n_branches;
     int n_follow, n_before; /* runs that follow, and rows of the step that they follow */
     int top_k;              /* alternatives that the wanted rows need, at least 1 */
     bool want_probs;        /* what routers compared is read */
@@ -42,6 +45,7 @@ struct step_rows {
     int *want_row, *want_target; /* rows whose logits are wanted, ascending; the target token or -1 */
     struct draw **draws;         /* of the wanted rows, borrowed; NULL: nothing is drawn */
     struct kern_save *saves;     /* copies of router states to be kept, rows ascending */
+    struct kern_branch *branches;
 };
 
 int step_rows_init(struct step_rows *s, int max_rows, int n_layers, struct err *err);

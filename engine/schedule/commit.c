@@ -147,18 +147,39 @@ static void take_run(const struct sequence_env *e, const struct step *step, int 
     sequence_commit_probs(step->runs[i].seq, e, step->runs[i].pos, step, i);
 }
 
+/* A run's or wanted row's sequence, unless nothing of that is kept. */
+static struct sequence *keeper(struct sequence *q)
+{
+    return q && !q->lost_branch ? q : NULL;
+}
+
 static void commit_run(struct commit *c, const struct sequence_env *e, const struct step *step, int i, struct engine_stats *counts)
 {
     const struct kern_run *run = &step->rows.runs[i];
-    if (step->runs[i].seq)
+    struct sequence *owner = step->runs[i].seq;
+    if (owner && owner->branch_of && step->runs[i - 1].seq != owner) {
+        sequence_take_branch(owner, e);
+        counts->requests_joined += !owner->lost_branch;
+    }
+    struct sequence *q = keeper(owner);
+    if (q)
         take_run(e, step, i, counts);
     else
         counts->rows_dropped += (uint64_t)run->n;
+    if (owner && !q)
+        owner->rows_run -= run->n;
     for (int done = 0; run->append && done < run->n; done += COMMIT_ROWS) {
         int n = run->n - done < COMMIT_ROWS ? run->n - done : COMMIT_ROWS;
-        struct block b = {.c = c, .e = e, .step = step, .q = step->runs[i].seq, .row = run->row0 + done, .n = n};
+        struct block b = {.c = c, .e = e, .step = step, .q = q, .row = run->row0 + done, .n = n};
         commit_block(&b, counts);
     }
+}
+
+/* Once those of the rows that it branches from are in the tree. */
+static void take_branch_scores(struct sequence *q, const struct sequence_env *e)
+{
+    if (q && q->branch_of)
+        sequence_take_branch_scores(q, e);
 }
 
 void commit_step(struct commit *c, const struct sequence_env *e, const struct step *step, struct engine_stats *counts)
@@ -171,7 +192,12 @@ void commit_step(struct commit *c, const struct sequence_env *e, const struct st
         slots_give(e->tree->kv, rows->reserved + (size_t)l * (size_t)rows->n_append + c->taken[l], rows->n_append - c->taken[l]);
     for (int i = 0; i < rows->n_saves; i++)
         sequence_commit_state(step->saves[i].seq, e, step->saves[i].pos, rows->saves[i].slot);
-    for (int i = 0; i < rows->n_want; i++)
-        if (step->wants[i].seq)
-            sequence_commit_score(step->wants[i].seq, e, step->wants[i].pos, &step->results, i);
+    for (int i = 0; i < rows->n_want; i++) {
+        struct sequence *q = keeper(step->wants[i].seq);
+        take_branch_scores(q, e);
+        if (q)
+            sequence_commit_score(q, e, step->wants[i].pos, &step->results, i);
+    }
+    for (int i = 0; i < rows->n_branches; i++)
+        take_branch_scores(keeper(step->runs[rows->branches[i].run].seq), e);
 }

@@ -66,7 +66,8 @@ static int run_layers(struct device_executor *x, int id, const struct step_rows 
     struct issue issue = {x, b, rows->top_k, false};
     const int key[] = {id, b->n_rows, b->n_runs, b->n_append, b->n_want, rows->n_saves, rows->top_k, rows->n_follow > 0};
     *ret_head = false;
-    if (!k->ops->replay || share_n(&x->model.share) > 1 || b->n_rows > REPLAY_ROWS || b->n_runs != b->n_rows || b->n_append != b->n_rows)
+    if (!k->ops->replay || share_n(&x->model.share) > 1 || b->n_rows > REPLAY_ROWS || b->n_runs != b->n_rows || b->n_append != b->n_rows ||
+        rows->n_branches)
         return issue_layers(&issue);
     *ret_head = issue.head = b->n_want > 0 && b->n_want <= x->w.head_rows;
     return k->ops->replay(k, key, sizeof(key), issue_layers, &issue);
@@ -324,6 +325,7 @@ static void set_limits(struct device_executor *x, const struct device_executor_o
                                               .max_positions = m->max_model_len};
     for (int l = 0; l < m->config.n_layers; l++)
         x->face.limits.whole_prompts |= m->plan[l].scope == SCOPE_SEQUENCE;
+    x->face.limits.branches = !m->weights.n_states && !x->face.limits.whole_prompts;
     x->face.limits.follows = x->face.limits.max_steps > 1 && share_n(&m->share) == 1 && !x->face.limits.whole_prompts;
     if (x->face.limits.whole_prompts)
         log_warn(o->model.log,

@@ -25,6 +25,7 @@ struct executor_limits {
     int64_t n_table_entries;
     int n_state_slots;  /* places for the router states of a sequence; 0: routers have none */
     bool follows;       /* runs may follow the step before (step_rows.h), which is the one launched last */
+    bool branches;      /* runs may branch from runs of their step */
     bool whole_prompts; /* selectors see the whole sequence: a prompt is one run of one step, and nothing of it is reused */
     int max_positions;  /* of one sequence */
 };

@@ -77,15 +77,13 @@ bool policy_due_undrawn(const struct policy *p)
 
 bool policy_more_to_come(const struct policy *p)
 {
-    bool waiting = false, following = false;
-    for (struct flow *f = clients_next_flow(&p->clients, NULL); f; f = clients_next_flow(&p->clients, f)) {
-        waiting |= f->ready.n || f->waiting.n;
+    bool following = false;
+    for (struct flow *f = clients_next_flow(&p->clients, NULL); f; f = clients_next_flow(&p->clients, f))
         for (const struct sequence *q = f->running.head; q; q = q->next) {
             bool due = q->n_flights && policy_due(p, q);
             if (q->n_flights && !due && sequence_goes_on(q))
                 return true;
             following |= due;
         }
-    }
-    return waiting && (p->blocked || !following);
+    return p->blocked || (p->no_room && !following);
 }

@@ -40,6 +40,7 @@ struct policy {
     struct clients clients;
     int n_running;
     int64_t due;             /* rows that the running sequences could compute now, as the latest round left it */
+    int64_t promised;        /* KV slots set aside beyond the steps in flight, likewise */
     int ahead;               /* POLICY_AHEAD, unless a test sets another */
     int64_t reserve;         /* KV slots kept for small requests */
     int state_reserve;       /* places for router states likewise */
@@ -51,7 +52,8 @@ struct policy {
     struct sequence **order; /* [POLICY_WINDOW] scratch for sorting */
     struct grant *grants;    /* [max_rows] of the latest policy_divide */
     int n_grants;
-    bool blocked;      /* the latest round found sequences that wait for what others compute */
+    bool blocked;      /* the latest round found sequences that wait for what others compute in the steps in flight */
+    bool no_room;      /* it found sequences that wait for room */
     bool prompts_last; /* policy_divide_whole: the latest step was of prompts */
 };
 
@@ -74,6 +76,10 @@ struct sequence *policy_next(const struct policy *p, struct sequence *s);
 /* ---- policy_admit.c ---------------------------------------------------------------------------------------------- */
 /* Admits queued sequences until the rows that could run fill a step. slots_in_flight: KV slots that launched steps have taken. */
 struct policy_round policy_admit(struct policy *p, const struct sequence_env *e, int64_t slots_in_flight);
+
+/* Right before a step is divided: where all that is due fits into it, sequences are admitted that wait for a prefix which runs in that step, as far as their rows fit
+ * too. They run in the same step behind it (sequence_join), for which the division must be packed with them last. */
+struct policy_round policy_join(struct policy *p, const struct sequence_env *e);
 
 /* ---- policy_room.c ----------------------------------------------------------------------------------------------- */
 /* KV slots, table entries and places for router states that are kept for small requests. */

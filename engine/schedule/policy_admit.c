@@ -118,20 +118,28 @@ static bool may_wait(const struct policy *p, struct sequence *s, const struct se
     return s->passed == p->launches + 1;
 }
 
-static enum admission try(struct admission_round *r, struct sequence *s)
+static struct admission_terms terms_for(const struct admission_round *r, const struct sequence *s)
 {
-    struct policy *p = r->p;
+    const struct policy *p = r->p;
     bool lone = s->place->lane == LANE_ALONE;
-    const struct sequence *owner = NULL;
-    struct admission_terms terms = {.promised = r->promised + (lone ? 0 : p->reserve),
+    return (struct admission_terms){.promised = r->promised + (lone ? 0 : p->reserve),
                                     .states_kept = lone ? 0 : p->state_reserve,
                                     .ahead = p->ahead << (s->n_preempted < 10 ? s->n_preempted : 10),
                                     .lone = lone};
+}
+
+static enum admission try(struct admission_round *r, struct sequence *s)
+{
+    const struct sequence *owner = NULL;
+    struct admission_terms terms = terms_for(r, s);
     enum admission a = sequence_admit(s, r->e, &terms, &owner);
-    if (a != ADMIT_WAIT_PREFIX || may_wait(p, s, owner))
-        return a;
-    terms.by_itself = true;
-    return sequence_admit(s, r->e, &terms, &owner);
+    if (a == ADMIT_WAIT_PREFIX && !may_wait(r->p, s, owner)) {
+        terms.by_itself = true;
+        a = sequence_admit(s, r->e, &terms, &owner);
+    }
+    r->p->blocked |= a == ADMIT_WAIT_PREFIX && (owner->n_flights || !r->e->x->limits.branches);
+    r->p->no_room |= a == ADMIT_WAIT_ROOM;
+    return a;
 }
 
 /* The flow has nothing running and finds no room: others make way after a while. */
@@ -173,7 +181,6 @@ static int admit_flow(struct admission_round *r, struct flow *f, int64_t quota)
         while (a == ADMIT_WAIT_ROOM && starves(r, f))
             a = try(r, s);
         blocked = a == ADMIT_WAIT_PREFIX ? s->blocked_at : -1;
-        p->blocked |= a == ADMIT_WAIT_PREFIX;
         if (a == ADMIT_WAIT_ROOM && (++no_room == ROOM_TRIES || waits_long(p, s)))
             f->tried_all = true;
         if (a == ADMIT_WAIT_PREFIX || a == ADMIT_WAIT_ROOM)
@@ -190,7 +197,7 @@ static void begin_round(struct admission_round *r)
 {
     struct policy *p = r->p;
     p->due = 0;
-    p->blocked = false;
+    p->blocked = p->no_room = false;
     for (struct flow *f = clients_next_flow(&p->clients, NULL); f; f = clients_next_flow(&p->clients, f)) {
         f->due = f->short_due = 0;
         for (const struct sequence *s = f->running.head; s; s = s->next)
@@ -237,5 +244,34 @@ struct policy_round policy_admit(struct policy *p, const struct sequence_env *e,
         admit_rest(&r);
     r.result.started -= p->preempted;
     p->preempted = 0;
+    p->promised = r.promised;
+    return r.result;
+}
+
+/* Negative: the device is lost. */
+static int join_flow(struct admission_round *r, struct flow *f)
+{
+    struct policy *p = r->p;
+    for (struct sequence *s = f->ready.head, *next; s && r->tries > 0 && p->due < p->max_rows && f->running.n < p->max_rows; s = next) {
+        struct admission_terms terms = terms_for(r, s);
+        enum admission a = sequence_join(s, r->e, &terms, p->max_rows - p->due);
+        next = s->next;
+        r->tries--;
+        if (a == ADMIT_LOST)
+            return r->result.code = ERR_DEVICE;
+        if (a == ADMIT_DONE || a == ADMIT_FAILED)
+            leave_ready(r, f, s);
+    }
+    return 0;
+}
+
+struct policy_round policy_join(struct policy *p, const struct sequence_env *e)
+{
+    struct admission_round r = {.p = p, .e = e, .promised = p->promised, .tries = e->x->limits.branches ? TRIES : 0};
+    int code = 0;
+    for (struct flow *f = clients_next_flow(&p->clients, NULL), *next; f && code >= 0; f = next) {
+        next = clients_next_flow(&p->clients, f);
+        code = join_flow(&r, f);
+    }
     return r.result;
 }

@@ -145,6 +145,8 @@ void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int
         finish_not_finite(s, e, pos);
         return;
     }
+    if (pos + 1 >= s->req->n_tokens && s->n_rerun_left) /* the row is among those that run again */
+        return;
     if (pos + 1 >= s->req->n_tokens) {
         take_alternatives(s, sc, i);
         if (!s->drawing)
@@ -161,7 +163,7 @@ void sequence_commit_score(struct sequence *s, const struct sequence_env *e, int
 void sequence_commit_draw(struct sequence *s, const struct sequence_env *e)
 {
     s->drawing = false;
-    if (s->done)
+    if (s->done || s->lost_branch)
         return;
     if (s->draw.token < 0)
         finish_not_finite(s, e, s->req->n_tokens + s->n_new - 1);
@@ -193,6 +195,8 @@ static void leave(struct sequence *s, const struct sequence_env *e)
         slots_give(e->tree->state_pool, &s->state_slot, 1);
     s->state_slot = -1;
     s->promised = 0;
+    s->branch_of = NULL;
+    s->lost_branch = false;
     free(s->kv_count);
     free(s->route);
     free(s->need);

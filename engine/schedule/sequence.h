@@ -64,7 +64,11 @@ struct sequence {
     int n_kv;                    /* positions computed, 0 .. n_kv-1 */
     int n_cached;                /* of them, taken from the tree */
     int n_rerun_left, rerun_pos; /* rows to run again, and the position from which on to look for them */
-    int state_slot, state_pos;   /* routers with a state: the slot of its own, and the position whose states are in it; -1: none */
+    /* From sequence_join until its first step is over: who computes positions branch_begin .. n_cached-1 in that step; NULL: nobody. */
+    const struct sequence *branch_of;
+    int branch_begin;
+    bool lost_branch;          /* those were not kept, and so nothing was of what it computed behind them: it must be preempted */
+    int state_slot, state_pos; /* routers with a state: the slot of its own, and the position whose states are in it; -1: none */
     int rows_run;
     int n_new;
     atomic_int n_shown;          /* of them, those that other threads may read */
@@ -123,6 +127,15 @@ struct admission_terms {
 enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, const struct admission_terms *terms,
                               const struct sequence **ret_owner);
 
+/* Admits a sequence that waits for rows of another one which are to run in the next step: it branches from them in that step (kernels.h), in which all rows that
+ * it has due must be, behind the other's. ADMIT_WAIT_PREFIX: it does not wait so, the other may not be branched from, or it would have more than
+ * max_rows rows due. */
+enum admission sequence_join(struct sequence *s, const struct sequence_env *e, const struct admission_terms *terms, int64_t max_rows);
+/* The step of its branch is over: what the other computed for it is there, but for its scores (or lost_branch, if it was not kept), */
+void sequence_take_branch(struct sequence *s, const struct sequence_env *e);
+/* and now its scores. What is missing runs again; and then the row whose token is generated, which is not taken before. */
+void sequence_take_branch_scores(struct sequence *s, const struct sequence_env *e);
+
 /* Gives the block tables back; without any it does nothing. */
 void sequence_give_tables(struct sequence *s, const struct sequence_env *e);
 
@@ -136,7 +149,7 @@ int sequence_appends(const struct sequence *s);
 bool sequence_in_prompt(const struct sequence *s);
 /* Does a sequence in flight need more rows than those under way? */
 bool sequence_goes_on(const struct sequence *s);
-/* Adds n <= sequence_due rows to the step, with which the sequence is in flight. If routers have states, copies to be kept are added too. */
+/* Adds n <= sequence_due rows to the step, with which the sequence is in flight; all of them, and behind the rows that it branches from, where it does that. If routers have states, copies to be kept are added too. */
 void sequence_pack(struct sequence *s, const struct sequence_env *e, struct step *step, int n);
 
 /* ---- sequence.c ---------------------------------------------------------------------------------------------- */

@@ -76,14 +76,19 @@ static int take_prefix(struct sequence *s, const struct sequence_env *e)
     return e->x->ops->write_table(e->x, s->table_off, e->table_host, (int64_t)n_layers * s->table_cap);
 }
 
+/* The score of token p goes to the result, if the tree has it. */
+static bool take_score(struct sequence *s, int p)
+{
+    size_t i = (size_t)(p - s->req->score_begin), top = i * (size_t)s->k1;
+    return tree_get_score(&s->path, p, s->k1, &s->logprobs[i], &s->top_ids[top], &s->top_logprobs[top]);
+}
+
 /* Marks the rows whose logits must be computed; scores that the tree has go straight to the result. */
 static void take_scores(struct sequence *s)
 {
-    for (int p = s->req->score_begin; p < s->req->n_tokens; p++) {
-        size_t i = (size_t)(p - s->req->score_begin), top = i * (size_t)s->k1;
-        if (!tree_get_score(&s->path, p, s->k1, &s->logprobs[i], &s->top_ids[top], &s->top_logprobs[top]))
+    for (int p = s->req->score_begin; p < s->req->n_tokens; p++)
+        if (!take_score(s, p))
             s->need[p - 1] = NEED_SCORE;
-    }
     if (s->req->max_new)
         s->need[s->req->n_tokens - 1] = NEED_SCORE;
     for (int p = 0; s->req->want_probs && p < s->n_cached; p++)
@@ -173,26 +178,19 @@ static int64_t slots_for(const struct sequence *s, const struct sequence_env *e,
     return ((rows < s->table_cap ? rows : s->table_cap) - n_cached) * e->bits->n_layers;
 }
 
-enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, const struct admission_terms *terms,
-                              const struct sequence **ret_owner)
+/* The sequence has the tree's first `cached` tokens, or would have if `from`, who computes some of them, were done (NULL: nobody). */
+static enum admission enter(struct sequence *s, const struct sequence_env *e, const struct admission_terms *terms,
+                            const struct sequence *from, int cached)
 {
     const struct eval_request *q = s->req;
-    const void *owner = NULL;
-    if (s->table_cap == 0) /* one token, nothing to score or generate: no row is needed */
-        return ADMIT_DONE;
-    int cached = e->tree->shared ? tree_probe(e->tree, q->tokens, q->n_tokens, s->n_prompt_rows, &s->blocked_at, &owner) : 0;
-    *ret_owner = owner;
-    if (cached < 0 && !terms->by_itself)
-        return ADMIT_WAIT_PREFIX;
-    cached = cached < 0 ? s->blocked_at : cached < s->table_cap ? cached : s->table_cap;
     if (tree_available(e->tree) < terms->promised + slots_for(s, e, cached, terms->ahead) || !take_tables(s, e, terms->lone))
         return ADMIT_WAIT_ROOM;
-    int r = tree_enter(e->tree, s, q->tokens, q->n_tokens, s->n_prompt_rows, &s->path, &s->n_cached);
+    int r = tree_enter(e->tree, s, from, q->tokens, q->n_tokens, s->n_prompt_rows, &s->path, &s->n_cached);
     if (r < 0)
         return fail(s, e, r);
     if (s->n_cached > s->table_cap) /* the last token's row may be cached too, but this request has no use for it */
         s->n_cached = s->table_cap;
-    s->promised = slots_for(s, e, s->n_cached, terms->ahead);
+    s->promised = slots_for(s, e, from ? cached : s->n_cached, terms->ahead);
     if (tree_available(e->tree) < terms->promised + s->promised ||
         (e->state_every && (s->state_slot = tree_take_state(e->tree, terms->states_kept)) < 0)) {
         tree_leave(e->tree, &s->path);
@@ -213,6 +211,90 @@ enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, 
     }
     if (!s->n_new) /* one that was preempted later has all its scores */
         take_scores(s);
-    mark_reruns(s, e);
     return ADMIT_DONE;
+}
+
+enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, const struct admission_terms *terms,
+                              const struct sequence **ret_owner)
+{
+    const struct eval_request *q = s->req;
+    const void *owner = NULL;
+    if (s->table_cap == 0) /* one token, nothing to score or generate: no row is needed */
+        return ADMIT_DONE;
+    int cached = e->tree->shared ? tree_probe(e->tree, q->tokens, q->n_tokens, s->n_prompt_rows, &s->blocked_at, &owner) : 0;
+    *ret_owner = owner;
+    if (cached < 0 && !terms->by_itself)
+        return ADMIT_WAIT_PREFIX;
+    cached = cached < 0 ? s->blocked_at : cached < s->table_cap ? cached : s->table_cap;
+    enum admission a = enter(s, e, terms, NULL, cached);
+    if (a == ADMIT_DONE)
+        mark_reruns(s, e);
+    return a;
+}
+
+/* ---- branches ------------------------------------------------------------------------------------------------------ */
+/* Who computes the next row that s needs, if that can be branched from; *ret_at: how many tokens s shares with it. NULL: nobody. One that draws and wants
+ * scores of what it shares waits: a token that is drawn too early cannot be taken back. */
+static const struct sequence *branch_point(struct sequence *s, const struct sequence_env *e, int *ret_at)
+{
+    const struct eval_request *q = s->req;
+    const void *owner = NULL;
+    if (!e->tree->shared || !e->x->limits.branches || s->req->want_probs || s->table_cap == 0 ||
+        tree_probe(e->tree, q->tokens, q->n_tokens, s->n_prompt_rows, &s->blocked_at, &owner) >= 0)
+        return NULL;
+    const struct sequence *o = owner;
+    int at = tree_probe_through(e->tree, q->tokens, q->n_tokens, o);
+    if (o->where != SEQUENCE_RUNNING || o->done || o->n_flights || o->drawing || o->branch_of || at <= s->blocked_at ||
+        at > o->n_prompt_rows || at > s->n_prompt_rows || (sequence_draws(s) && q->score_begin < at))
+        return NULL;
+    *ret_at = at;
+    return o;
+}
+
+enum admission sequence_join(struct sequence *s, const struct sequence_env *e, const struct admission_terms *terms, int64_t max_rows)
+{
+    int at = 0, end = s->n_prompt_rows + s->n_new;
+    const struct sequence *from = branch_point(s, e, &at);
+    if (!from || end - at + 1 > max_rows)
+        return ADMIT_WAIT_PREFIX;
+    enum admission a = enter(s, e, terms, from, at);
+    if (a != ADMIT_DONE)
+        return a;
+    s->branch_of = from;
+    s->branch_begin = s->n_kv;
+    s->n_kv = s->n_cached = at;
+    s->rerun_pos = at - 1;
+    s->n_rerun_left = s->need[at - 1] != 0;
+    if (sequence_due(s))
+        return ADMIT_DONE;
+    sequence_withdraw(s, e); /* it wants nothing but what the other computes */
+    return ADMIT_WAIT_PREFIX;
+}
+
+void sequence_take_branch(struct sequence *s, const struct sequence_env *e)
+{
+    struct path_reader reader = {s, e};
+    s->lost_branch = s->branch_of->n_kv < s->n_cached;
+    if (s->lost_branch) {
+        s->branch_of = NULL;
+        return;
+    }
+    tree_walk_up(&s->path, read_route, &reader);
+    route_bits_add_kv(e->bits, s->route + (size_t)s->branch_begin * (size_t)e->bits->n_bytes, s->n_cached - s->branch_begin, s->kv_count);
+}
+
+void sequence_take_branch_scores(struct sequence *s, const struct sequence_env *e)
+{
+    int last = s->req->n_tokens - 1;
+    s->branch_of = NULL;
+    s->rerun_pos = 0;
+    for (int p = s->req->score_begin; p < s->n_cached; p++)
+        if (s->need[p - 1] && take_score(s, p))
+            s->need[p - 1] = 0;
+    mark_reruns(s, e);
+    memset(s->need + s->n_cached, 0, (size_t)(s->table_cap - s->n_cached)); /* those that it appended */
+    if (!s->n_rerun_left || !s->req->max_new)
+        return;
+    s->n_rerun_left++; /* the last one was among those, or the last that it shares, and ran */
+    s->need[last] = NEED_SCORE;
 }

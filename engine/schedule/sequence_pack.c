@@ -169,6 +169,35 @@ static void pack_following(struct sequence *s, const struct sequence_env *e, str
     s->follows = true;
 }
 
+/* The step's latest run branches from run `from`, behind its first n rows. */
+static void add_branch(const struct sequence_env *e, struct step *step, int from, int n, int n_listed)
+{
+    struct step_rows *rows = &step->rows;
+    int run = rows->n_runs - 1;
+    for (int l = 0; l < e->bits->n_layers; l++)
+        *step_rows_base(rows, l, run) = *step_rows_base(rows, l, from) + (route_bits_has_kv(e->bits, e->bits->unrouted, l) ? n : 0);
+    rows->branches[rows->n_branches++] = (struct kern_branch){run, from, n, n_listed};
+}
+
+/* All rows due: the last one that it shares, if its logits are wanted, and those behind it. */
+static void pack_branch(struct sequence *s, const struct sequence_env *e, struct step *step)
+{
+    const struct sequence *o = s->branch_of;
+    int at = s->n_kv, from = o->flight_run, shared = at - s->branch_begin;
+    assert(step->runs[from].seq == o && step->rows.runs[from].append && o->n_appending >= shared);
+    s->n_appending = sequence_appends(s);
+    if (s->n_rerun_left) {
+        add_run(s, e, step, at - 1, sequence_tokens(s, at - 1), 1, false, s->rerun_count);
+        add_branch(e, step, from, shared - 1, s->n_appending ? 0 : shared);
+        s->n_rerun_left = s->need[at - 1] = 0;
+    }
+    if (s->n_appending) {
+        add_run(s, e, step, at, sequence_tokens(s, at), s->n_appending, true, s->kv_count);
+        add_branch(e, step, from, shared, shared);
+    }
+    s->follows = false;
+}
+
 /* Rows that are known. True: the last of them is, and a row may follow. */
 static bool pack_known(struct sequence *s, const struct sequence_env *e, struct step *step, int n)
 {
@@ -183,8 +212,10 @@ static bool pack_known(struct sequence *s, const struct sequence_env *e, struct 
 
 void sequence_pack(struct sequence *s, const struct sequence_env *e, struct step *step, int n)
 {
-    bool followable = true;
-    if (s->n_flights)
+    bool followable = !s->branch_of;
+    if (s->branch_of)
+        pack_branch(s, e, step);
+    else if (s->n_flights)
         pack_following(s, e, step);
     else
         followable = pack_known(s, e, step, n);

@@ -51,17 +51,19 @@ static void end_all(struct worker *w, bool all, int code, const char *text)
     }
 }
 
-/* A running sequence whose step was collected, or whose token was told: it ends if it has all it wanted, failed, or is cancelled; but not while its
- * token is being drawn. */
-static void end_if_complete(struct worker *w, struct sequence *q)
+/* A running sequence whose step was collected, or whose token was told: it ends if it has all it wanted, failed, or is cancelled, and begins again if
+ * what it joined was lost; but not while its token is being drawn. */
+static void settle(struct worker *w, struct sequence *q)
 {
     struct err err;
     if (q->drawing)
         return;
-    if (q->done || q->result.finish != FINISH_NONE || (!q->n_flights && !sequence_due(q)))
+    if (!q->lost_branch && (q->done || q->result.finish != FINISH_NONE || (!q->n_flights && !sequence_due(q))))
         end_here(w, q, 0, NULL);
     else if (atomic_load(&q->ticket->cancelled))
         end_here(w, q, err_set(&err, ERR_CANCELLED, "the request was cancelled"), &err);
+    else if (q->lost_branch)
+        policy_preempt(&w->policy, &w->env, q);
 }
 
 static void deliver(struct worker *w)
@@ -128,18 +130,46 @@ static void note_begin(struct worker *w, struct ticket_place *p)
     w->counts.start_steps[p->lane] += steps;
 }
 
+/* What a round of admission led to. Returns its code. */
+static int take_round(struct worker *w, struct policy_round round)
+{
+    w->delivery.started += round.started;
+    while (round.complete.n) {
+        struct sequence *q = round.complete.head;
+        seq_list_remove(&round.complete, q);
+        w->delivery.ended_waiting++;
+        end_sequence(w, q, 0, NULL);
+    }
+    if (w->delivery.done.n)
+        deliver(w); /* now: a step may take long */
+    return round.code;
+}
+
+/* Of the n sequences that were granted rows, those that branch from others, or those that do not. */
+static void pack(struct worker *w, struct step *s, int n, bool branches)
+{
+    for (int i = 0; i < n; i++) {
+        struct sequence *q = w->policy.grants[i].seq;
+        if ((q->branch_of != NULL) != branches)
+            continue;
+        sequence_pack(q, &w->env, s, w->policy.grants[i].n);
+        note_begin(w, q->place);
+    }
+}
+
 static int launch(struct worker *w, struct step *s, struct err *err)
 {
     struct step_rows *rows = &s->rows;
-    int n = w->x->limits.whole_prompts ? policy_divide_whole(&w->policy) : policy_divide(&w->policy);
+    int n, r = take_round(w, policy_join(&w->policy, &w->env));
+    if (r < 0)
+        return r;
+    n = w->x->limits.whole_prompts ? policy_divide_whole(&w->policy) : policy_divide(&w->policy);
     step_rows_clear(rows);
     s->overlapped = w->n_launched > w->counts.steps;
     s->number = ++w->n_launched;
     s->n_dropped = 0;
-    for (int i = 0; i < n; i++) {
-        sequence_pack(w->policy.grants[i].seq, &w->env, s, w->policy.grants[i].n);
-        note_begin(w, w->policy.grants[i].seq->place);
-    }
+    pack(w, s, n, false);
+    pack(w, s, n, true);
     tree_make_room(&w->tree, step_rows_slots(rows));
     slots_take(&w->kv, step_rows_slots(rows), rows->reserved);
     return w->x->ops->launch(w->x, s->id, rows, err);
@@ -180,7 +210,7 @@ static int collect(struct worker *w, struct step *s, struct err *err)
         w->n_drawing += s->rows.draws[i] != NULL;
     struct sequence *q;
     for (int i = 0; (q = next_in_step(s, &i));)
-        end_if_complete(w, q);
+        settle(w, q);
     return 0;
 }
 
@@ -193,7 +223,7 @@ static void take_draws(struct worker *w)
         next = next->next;
         w->n_drawing--;
         sequence_commit_draw(q, &w->env);
-        end_if_complete(w, q);
+        settle(w, q);
     }
 }
 
@@ -294,21 +324,6 @@ static void note_busy(struct worker *w, double seconds)
 }
 
 /* ---- turns -------------------------------------------------------------------------------------------------- */
-static struct policy_round admit(struct worker *w)
-{
-    struct policy_round round = policy_admit(&w->policy, &w->env, slots_in_flight(w));
-    w->delivery.started += round.started;
-    while (round.complete.n) {
-        struct sequence *q = round.complete.head;
-        seq_list_remove(&round.complete, q);
-        w->delivery.ended_waiting++;
-        end_sequence(w, q, 0, NULL);
-    }
-    if (w->delivery.done.n)
-        deliver(w); /* now: a step may take long */
-    return round;
-}
-
 /* Less than half a step waits for those who can join it. */
 static bool should_launch(const struct worker *w, int64_t due, bool beside)
 {
@@ -333,9 +348,8 @@ static void run_step(struct worker *w)
 {
     struct err err = {0};
     struct step *first = oldest_step(w), *s = free_step(w);
-    struct policy_round round = s ? admit(w) : (struct policy_round){0};
+    int r = s ? take_round(w, policy_admit(&w->policy, &w->env, slots_in_flight(w))) : 0;
     double start = monotonic_seconds();
-    int r = round.code;
     if (r >= 0 && s && should_launch(w, w->policy.due, first))
         r = launch(w, s, &err);
     else if (r >= 0 && first)

@@ -32,6 +32,7 @@ static void fill_table(struct kern_ops *o, enum cpu_level level)
         portable_init_fma(o);
 #endif
     place_init(o);
+    branch_init(o);
     select_init(o);
     mamba_weights_init(o);
     matrix_init(o);

@@ -33,6 +33,7 @@ void portable_init_avx2(struct kern_ops *o);
 void portable_init_avx512(struct kern_ops *o);
 
 void place_init(struct kern_ops *o);
+void branch_init(struct kern_ops *o);
 void select_init(struct kern_ops *o);
 void mamba_weights_init(struct kern_ops *o);
 void matrix_init(struct kern_ops *o); /* matrix_new, matrix_free, matrix_bytes, embed */

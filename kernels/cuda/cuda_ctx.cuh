@@ -160,6 +160,7 @@ void mamba_cuda_init(struct kern_ops *o);
 void select_cuda_init(struct kern_ops *o);
 void heads_cuda_init(struct kern_ops *o);
 void place_cuda_init(struct kern_ops *o);
+void branch_cuda_init(struct kern_ops *o);
 void rope_cuda_init(struct kern_ops *o);
 void attention_cuda_init(struct kern_ops *o);
 void attention_few_cuda_init(struct kern_ops *o);

@@ -125,6 +125,7 @@ static void fill_launchers(struct kern_ops *o)
     select_cuda_init(o);
     heads_cuda_init(o);
     place_cuda_init(o);
+    branch_cuda_init(o);
     rope_cuda_init(o);
     attention_cuda_init(o);
     attention_few_cuda_init(o);

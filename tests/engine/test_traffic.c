@@ -304,11 +304,22 @@ static void check_group(struct group *g, struct engine *ref, int n_layers)
     g->ticket = NULL;
 }
 
+/* One that begins as `seq` does, if a few tries find one. */
+static int relative_of(int seq)
+{
+    int other = (int)rnd(N_SEQUENCES);
+    for (int tries = 0; tries < 8 && refs[other].tokens[0] != refs[seq].tokens[0]; tries++)
+        other = (int)rnd(N_SEQUENCES);
+    return other;
+}
+
+/* Half of them are of relatives, as the continuations of a context. */
 static void make_group(struct group *g)
 {
+    bool family = rnd(2);
     g->n = 1 + (int)rnd(MAX_GROUP);
     for (int i = 0; i < g->n; i++) {
-        int seq = g->seq[i] = (int)rnd(N_SEQUENCES);
+        int seq = g->seq[i] = i && family ? relative_of(g->seq[0]) : (int)rnd(N_SEQUENCES);
         const struct reference *r = &refs[seq];
         int n = 1 + (int)rnd((uint32_t)r->n);
         static const int tops[] = {0, 1, 1, 5, TOP};
@@ -344,7 +355,7 @@ static void run_traffic(struct engine *e, struct engine *ref, int n_requests)
         make_group(g);
         if (engine_submit(e, g->reqs, g->n, &g->ticket, &err) < 0)
             die("submit", err.text);
-        if (!rnd(200))
+        if (!rnd(40))
             engine_cache_clear(e);
     }
     for (int i = 0; i < OPEN_GROUPS; i++) {
@@ -403,6 +414,7 @@ int main(int argc, char **argv)
         {"cache on, one thread, steps of 40, two in flight", 1, 40, 2, true, 4096, 0},
         {"cache on, two threads, steps of 19, evicting, two in flight, drawing one by one", 2, 19, 2, true, MAX_LEN + MAX_NEW + 90, 6, NULL,
          false, 0, 1},
+        {"cache on, two threads, steps of 300, two in flight", 2, 300, 2, true, 4096, 0},
         {"cache off, two threads, steps of 70, two in flight", 2, 70, 2, false, 1024, 20},
         {"cache on, two threads, steps of 512, evicting", 2, 512, 1, true, 700, 40},
         {"three devices, steps of 40, two in flight, evicting", 3, 40, 2, true, 700, 40, "0,1,2"},
@@ -426,7 +438,7 @@ int main(int argc, char **argv)
     ref = open_engine(argv[1], argv[2], &alone, NULL);
     for (int i = 0; i < N_SEQUENCES; i++)
         make_reference(ref, &refs[i]);
-    uint64_t overlapped = 0, followed = 0;
+    uint64_t overlapped = 0, followed = 0, joined = 0;
     bool follows = false;
     int n_settings = 0;
     for (size_t i = 0; i < N_ENGINES; i++)
@@ -449,13 +461,14 @@ int main(int argc, char **argv)
         late_fail_at(0);
         printf("%s: %" PRIu64 " requests equal, %" PRIu64 " rows from the cache, %" PRIu64 " run again, %" PRIu64
                " tokens evicted, %" PRIu64 " of %" PRIu64 " steps overlapped, %" PRIu64 " rows followed, %" PRIu64 " dropped, %" PRIu64
-               " preempted\n",
+               " joined, %" PRIu64 " preempted\n",
                engines[i].name, n_checked - before, n_cached_rows - cached, st.rows_rescored, st.evicted_tokens, st.steps_overlapped,
-               st.steps, st.rows_followed, st.rows_dropped, st.preemptions);
+               st.steps, st.rows_followed, st.rows_dropped, st.requests_joined, st.preemptions);
         if (st.steps_overlapped && engines[i].in_flight == 1)
             die("steps in flight", "two where one was asked for");
         overlapped += st.steps_overlapped;
         followed += st.rows_followed;
+        joined += st.requests_joined;
         follows |= engines[i].in_flight > 1 && !engines[i].ranks;
         if (st.rows_followed && (engines[i].in_flight == 1 || engines[i].ranks))
             die("following", "rows that followed where none can");
@@ -467,6 +480,9 @@ int main(int argc, char **argv)
         die("steps in flight", "never two");
     if (follows && !followed && n_requests >= 100 && strcmp(inference ? inference : "", "exact"))
         die("following", "no row followed another");
+    bool branches = !engine_info(ref)->state_slots_total && strcmp(inference ? inference : "", "exact");
+    if (branches && !joined && n_requests >= 100 && !getenv("DTRNET_TEST_ONLY"))
+        die("joining", "no sequence ran in one step with its prefix");
     engine_close(ref);
     for (int i = 0; i < N_SEQUENCES; i++)
         free_reference(&refs[i]);

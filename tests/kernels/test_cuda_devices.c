@@ -173,7 +173,7 @@ static void stray(const struct work *w)
 
 static struct kern_step step_of(const struct work *w)
 {
-    return (struct kern_step){{.n_max = N}, w->pos, w->run_of, w->runs, 1, w->tables};
+    return (struct kern_step){.all = {.n_max = N}, .pos = w->pos, .run_of = w->run_of, .runs = w->runs, .n_runs = 1, .tables = w->tables};
 }
 
 static int decide(void *arg)

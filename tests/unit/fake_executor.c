@@ -126,12 +126,44 @@ static int place_run(struct fake_executor *x, const struct step_rows *s, int i, 
     return taken;
 }
 
+/* Keys that a run's first n rows leave in a layer. */
+static int keys_of(const struct fake_executor *x, const struct step_rows *s, const struct kern_run *r, int layer, int n)
+{
+    int keys = 0;
+    for (int row = r->row0; row < r->row0 + n; row++)
+        keys += fake_model_leaves_kv(s->ids[row], layer, x->contexts[row]);
+    return keys;
+}
+
+/* As branch_counts() of kernels.h. */
+static void count_branch(struct fake_executor *x, const struct step_rows *s, const struct kern_branch *b, int layer)
+{
+    const struct route_layer *l = &x->face.limits.layers[layer];
+    int *base = step_rows_base(s, layer, b->run), before = *step_rows_base(s, layer, b->from);
+    bool told = l->routed && !l->keep_all;
+    require(x, *base == before + (told ? 0 : b->n), "a branch's key count is not that of its run", *base);
+    *base = before + keys_of(x, s, &s->runs[b->from], layer, b->n);
+}
+
+/* As branch_keys() of kernels.h. */
+static void list_branch(struct fake_executor *x, const struct step_rows *s, const struct kern_branch *b, int layer)
+{
+    const struct kern_run *from = &s->runs[b->from];
+    size_t keys = (size_t)keys_of(x, s, from, layer, b->n_listed), before = (size_t)*step_rows_base(s, layer, b->from);
+    memcpy(table_of(x, &s->runs[b->run], layer) + before, table_of(x, from, layer) + before, keys * sizeof(int));
+}
+
+/* s: with key counts of the executor's own. */
 static void place_keys(struct fake_executor *x, const struct step_rows *s)
 {
     for (int l = 0; l < s->n_layers; l++) {
         const int *reserved = s->reserved + (size_t)l * (size_t)s->n_append;
+        for (int i = 0; i < s->n_branches; i++)
+            count_branch(x, s, &s->branches[i], l);
         for (int i = 0; i < s->n_runs; i++)
             reserved += place_run(x, s, i, l, reserved);
+        for (int i = 0; i < s->n_branches; i++)
+            list_branch(x, s, &s->branches[i], l);
     }
 }
 

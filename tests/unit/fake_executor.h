@@ -41,7 +41,7 @@ struct fake_executor {
     struct fake_key *keys; /* [n_kv_slots] */
     int *tables;           /* [n_table_entries] */
     uint64_t *states;      /* [n_state_slots] */
-    int *ids, *base;       /* [max_rows], [n_layers, max_rows] of the step, those of runs that follow made */
+    int *ids, *base;       /* [max_rows], [n_layers, max_rows] of the step, those of runs that follow or branch made */
     int *visible;          /* [n_layers, max_rows] keys that a row of the step sees */
     uint64_t *contexts;    /* [max_rows] of the step's rows */
     struct fake_flight flights[EXECUTOR_STEPS_MAX];

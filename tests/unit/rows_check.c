@@ -37,6 +37,44 @@ static const char *check_runs(const struct step_rows *s, const struct executor_l
     return row == s->n_rows && n_append == s->n_append ? NULL : "the runs are not the rows";
 }
 
+static bool is_branch(const struct step_rows *s, int run)
+{
+    bool is = false;
+    for (int i = 0; i < s->n_branches; i++)
+        is |= s->branches[i].run == run;
+    return is;
+}
+
+/* Does another branch of the same table list the keys? */
+static bool listed_elsewhere(const struct step_rows *s, const struct kern_branch *b)
+{
+    bool is = false;
+    for (int i = 0; i < s->n_branches; i++) {
+        const struct kern_branch *o = &s->branches[i];
+        is |= o != b && o->from == b->from && o->n_listed && s->runs[o->run].table_off == s->runs[b->run].table_off;
+    }
+    return is;
+}
+
+static const char *check_branches(const struct step_rows *s, const struct executor_limits *l)
+{
+    if (s->n_branches && !l->branches)
+        return "a run branches where none can";
+    for (int i = 0; i < s->n_branches; i++) {
+        const struct kern_branch *b = &s->branches[i];
+        if (b->from < 0 || b->from >= b->run || b->run >= s->n_runs)
+            return "a run branches from none before it";
+        const struct kern_run *run = &s->runs[b->run], *from = &s->runs[b->from];
+        if (!from->append || s->after[b->from] >= 0 || s->after[b->run] >= 0 || is_branch(s, b->from))
+            return "a run branches from one that it cannot branch from";
+        if (b->n < 0 || s->pos[run->row0] != s->pos[from->row0] + b->n || b->n + (run->append ? 0 : run->n) > from->n)
+            return "a run branches from rows that are not there";
+        if (b->n_listed ? b->n_listed != b->n + (run->append ? 0 : run->n) : !listed_elsewhere(s, b))
+            return "a branch does not list the keys that it needs";
+    }
+    return NULL;
+}
+
 static const char *check_wants(const struct step_rows *s)
 {
     for (int i = 0; i < s->n_want; i++)
@@ -96,6 +134,8 @@ const char *rows_check(const struct step_rows *s, const struct executor_limits *
         return "rows out of range";
     const char *problem = check_runs(s, l);
     if (!problem)
+        problem = check_branches(s, l);
+    if (!problem)
         problem = check_states(s, l);
     if (problem)
         return problem;
@@ -116,7 +156,7 @@ static uint64_t hash_words(uint64_t h, const int *words, size_t n)
 uint64_t rows_check_hash(const struct step_rows *s)
 {
     size_t n = (size_t)s->n_rows, want = (size_t)s->n_want;
-    const int counts[] = {s->n_rows, s->n_runs, s->n_append, s->n_want, s->n_follow, s->n_before, s->top_k};
+    const int counts[] = {s->n_rows, s->n_runs, s->n_append, s->n_want, s->n_follow, s->n_before, s->n_branches, s->top_k};
     uint64_t h = hash_words(0xcbf29ce484222325u, counts, sizeof(counts) / sizeof(counts[0]));
     h = hash_words(h, s->ids, n);
     h = hash_words(h, s->pos, n);
@@ -133,6 +173,10 @@ uint64_t rows_check_hash(const struct step_rows *s)
     h = hash_words(h, s->reserved, (size_t)step_rows_slots(s));
     for (int i = 0; i < s->n_saves; i++)
         h = hash_words(h, (const int[]){s->saves[i].row, s->saves[i].slot}, 2);
+    for (int i = 0; i < s->n_branches; i++) {
+        const struct kern_branch *b = &s->branches[i];
+        h = hash_words(h, (const int[]){b->run, b->from, b->n, b->n_listed}, 4);
+    }
     h = hash_words(h, s->want_row, want);
     h = hash_words(h, s->want_target, want);
     for (size_t i = 0; i < want; i++)

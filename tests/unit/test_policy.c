@@ -488,8 +488,11 @@ static void test_more_to_come(void)
             fprintf(stderr, "  in case \"%s\"\n", cases[c].what);
         CHECK(!policy_idle(&policy));
         seqs[1] = (struct sequence){.req = &reqs[1]};
-        arrive(&seqs[1], 2); /* who waits may be admitted then */
+        arrive(&seqs[1], 2);
+        policy.no_room = true; /* who waits for that may be admitted then */
         CHECK(policy_more_to_come(&policy));
+        policy.no_room = false; /* it waits for rows of the next step, which it can join */
+        CHECK_INT(policy_more_to_come(&policy), cases[c].more);
         policy_done(&policy);
     }
 }
@@ -525,6 +528,7 @@ static void test_more_to_follow(void)
             arrive(&seqs[2], 3);
         }
         policy.blocked = cases[c].blocked;
+        policy.no_room = cases[c].waiting && !cases[c].blocked;
         if (!CHECK_INT(policy_more_to_come(&policy), cases[c].more))
             fprintf(stderr, "  in case \"%s\"\n", cases[c].what);
         policy_done(&policy);

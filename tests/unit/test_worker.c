@@ -36,6 +36,14 @@ static const struct worker_setting settings[] = {
     {"following, router states, few places, evicting", 19, 2, LONGEST + 120, 9, true, false, 1 << 20, .follows = true},
     {"following, two steps of 40 rows, preempting", 40, 2, 20 * LONGEST, 0, true, false, 1 << 20, true, .follows = true},
     {"following, router states, few places, evicting and preempting", 19, 2, LONGEST + 120, 9, true, false, 1 << 20, true, .follows = true},
+    {"joining, one step of 300 rows", 300, 1, 20 * LONGEST, 0, true, false, 1 << 20, .branches = true},
+    {"joining, two steps of 128 rows, evicting", 128, 2, 3 * LONGEST, 0, true, false, 1 << 20, .branches = true},
+    {"joining, two steps of 40 rows, a tree of few bytes", 40, 2, 20 * LONGEST, 0, true, false, 6000, .branches = true},
+    {"joining, two steps of 100 rows, preempting", 100, 2, 20 * LONGEST, 0, true, false, 1 << 20, true, .branches = true},
+    {"joining, no cache", 100, 2, 20 * LONGEST, 0, false, false, 1 << 20, .branches = true},
+    {"joining and following, two steps of 100 rows", 100, 2, 20 * LONGEST, 0, true, false, 1 << 20, .follows = true, .branches = true},
+    {"joining and following, evicting and preempting", 64, 2, LONGEST + 120, 0, true, false, 1 << 20, true, .follows = true,
+     .branches = true},
 };
 
 /* ---- traffic --------------------------------------------------------------------------------------------------------- */
@@ -46,8 +54,10 @@ static void check_happened(const struct worker_rig *r, const struct worker_setti
     CHECK(s->max_steps > 1 || !c->steps_overlapped);
     CHECK((s->prefix_cache && !s->whole_prompts) || (!c->rows_cached && !c->rows_rescored));
     CHECK(s->n_state_slots || !c->states_held);
-    CHECK(s->follows ? c->rows_followed > 40 && c->rows_dropped > 5 : !c->rows_followed && !c->rows_dropped);
+    CHECK(s->follows ? c->rows_followed > 40 && (s->branches || c->rows_dropped > 5) : !c->rows_followed && !c->rows_dropped);
     CHECK_INT(r->x[0]->n_followed, c->rows_followed + c->rows_dropped);
+    CHECK(s->branches || !c->requests_joined);
+    all->requests_joined += c->requests_joined;
     all->steps_overlapped += c->steps_overlapped;
     all->rows_cached += c->rows_cached;
     all->rows_rescored += c->rows_rescored;
@@ -78,6 +88,7 @@ static void test_traffic(uint64_t seed)
     }
     CHECK(all.steps_overlapped && all.rows_cached && all.rows_rescored && all.evicted_tokens && all.states_held);
     CHECK(all.requests_failed && all.requests_cancelled && all.requests_done > 2 * all.requests_cancelled);
+    CHECK(all.requests_joined > 50);
 }
 
 /* ---- failures -------------------------------------------------------------------------------------------------------- */
@@ -85,6 +96,7 @@ static const struct worker_setting small[] = {
     {"one step in flight", 16, 1, 2 * LONGEST, 0, true, false, 1 << 20},
     {"two steps in flight, router states", 16, 2, 2 * LONGEST, 12, true, false, 1 << 20},
     {"two steps in flight, following, router states", 16, 2, 2 * LONGEST, 12, true, false, 1 << 20, .follows = true},
+    {"two steps in flight, joining", 200, 2, 4 * LONGEST, 0, true, false, 1 << 20, .branches = true},
 };
 
 /* A bit of traffic; once the device is lost, the queue takes nothing. */
@@ -144,7 +156,7 @@ static void test_no_memory(uint64_t seed)
     for (; reached && check_failures == before; n++) {
         struct worker_rig r;
         traffic_seed(seed);
-        if (!worker_rig_open(&r, &small[n % 3]))
+        if (!worker_rig_open(&r, &small[n % 4]))
             return;
         r.may_fail = ERR_NOMEM;
         for (int j = 0; j < 4; j++)

@@ -222,7 +222,7 @@ void worker_rig_act(struct worker_rig *r)
         CHECK_INT(worker_rig_submit(r, j), 0);
     else if (!traffic_random(12))
         worker_rig_cancel(r, j);
-    if (!traffic_random(60))
+    if (!traffic_random(r->branches ? 5 : 60)) /* who finds its prefix joins nobody */
         worker_rig_clear(r);
     for (int n = traffic_random(4 * r->n_devices); n > 0; n--)
         worker_rig_turn(r);
@@ -247,6 +247,7 @@ static bool open_device(struct worker_rig *r, int i, const struct worker_setting
                                      .n_table_entries = s->n_kv_slots,
                                      .n_state_slots = s->n_state_slots,
                                      .follows = s->follows,
+                                     .branches = s->branches,
                                      .whole_prompts = s->whole_prompts,
                                      .max_positions = TRAFFIC_LEN + TRAFFIC_NEW};
     r->x[i] = fake_executor_open(&limits);
@@ -264,7 +265,8 @@ static bool open_device(struct worker_rig *r, int i, const struct worker_setting
 bool worker_rig_open(struct worker_rig *r, const struct worker_setting *s)
 {
     struct err err;
-    *r = (struct worker_rig){.n_devices = s->n_devices ? s->n_devices : 1, .preempts = s->preempts, .follows = s->follows};
+    *r = (struct worker_rig){
+        .n_devices = s->n_devices ? s->n_devices : 1, .preempts = s->preempts, .follows = s->follows, .branches = s->branches};
     if (s->follows)
         traffic_generates();
     queue_init(&r->queue, r->n_devices, WORKER_RIG_JOBS * WORKER_RIG_GROUP);

@@ -21,6 +21,7 @@ struct worker_setting {
     bool preempts; /* every sequence makes way once after each step that brought it a token, and now and then before */
     int n_devices; /* 0: one */
     bool follows;  /* executor.h; and traffic_generates */
+    bool branches; /* executor.h */
 };
 
 /* One ticket. */
@@ -39,7 +40,7 @@ struct worker_rig {
     struct dispatch dispatch; /* of several devices */
     struct worker workers[WORKER_RIG_DEVICES];
     struct job jobs[WORKER_RIG_JOBS];
-    bool preempts, follows;
+    bool preempts, follows, branches;
     bool holds;      /* tokens are drawn by the test alone (fake_executor_draw) */
     uint64_t client; /* whose the next jobs are; 0: anybody's */
     int n_turns;
