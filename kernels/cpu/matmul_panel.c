@@ -2,10 +2,11 @@
  * row groups are spread over the pool.
  *
  * Rows are taken CHUNK at a time, so scratch is bounded. In a task the block of rows stays in the L2 cache while the weights pass
- * by once; a panel's next block is fetched ahead while the current one is used. Nothing here touches the order of sums (panel.h). */
+ * by once; a panel's next block is fetched ahead while the current one is used. Tasks are small, so that no thread waits long for the
+ * last one; those of AMX, which multiplies several times as fast, have more panels. Nothing here touches the order of sums (panel.h). */
 #include "kernels/cpu/panel.h"
 
-enum { CHUNK = 1024, BLOCK_ROWS = 512, L2_ROWS_BYTES = 1280 << 10, TASKS_PER_THREAD = 8, MAX_TASK_PANELS = 8, LINE = 64 };
+enum { CHUNK = 1024, BLOCK_ROWS = 512, L2_ROWS_BYTES = 1280 << 10, TASKS_PER_THREAD = 32, TILE_TASKS = 8, MAX_TASK_PANELS = 8, LINE = 64 };
 
 struct task_grid {
     struct cpu *c;
@@ -220,7 +221,8 @@ static void run_chunk(struct task_grid *t)
     int groups = (t->count + ROWS - 1) / ROWS, n_panels = t->job->w->n_panels;
     t->block_groups = choose_block_groups(t->job->w, groups);
     int row_tasks = (groups + t->block_groups - 1) / t->block_groups;
-    t->panels = n_panels * row_tasks / (t->c->n_threads * TASKS_PER_THREAD);
+    int share = t->kernel->tiles ? TILE_TASKS : TASKS_PER_THREAD;
+    t->panels = n_panels * row_tasks / (t->c->n_threads * share);
     t->panels = t->panels < 1 ? 1 : min_int(t->panels, MAX_TASK_PANELS);
     t->panel_tasks = (n_panels + t->panels - 1) / t->panels;
     parallel_for(t->c->pool, groups, pack_group, t);
