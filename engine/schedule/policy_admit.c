@@ -6,6 +6,7 @@
 #define TRIES 8192      /* sequences that one round looks at */
 #define READY_MAX 4096  /* sequences of a flow in windows, of which those at the front may wait for a prefix */
 #define ROOM_TRIES 16   /* sequences of a flow that a round finds no room for before it looks at other flows */
+#define JOIN_MISSES 16  /* sequences of a flow that cannot join after all before other flows are asked */
 #define PASSED_STEPS 64 /* a sequence that waits for room is passed by others of its flow for so long */
 
 /* ---- windows --------------------------------------------------------------------------------------------------------- */
@@ -128,6 +129,12 @@ static struct admission_terms terms_for(const struct admission_round *r, const s
                                     .lone = lone};
 }
 
+static void note_may_join(struct policy *p, struct sequence *s)
+{
+    s->may_join = p->n_rounds;
+    p->n_may_join++;
+}
+
 static enum admission try(struct admission_round *r, struct sequence *s)
 {
     const struct sequence *owner = NULL;
@@ -137,8 +144,11 @@ static enum admission try(struct admission_round *r, struct sequence *s)
         terms.by_itself = true;
         a = sequence_admit(s, r->e, &terms, &owner);
     }
-    r->p->blocked |= a == ADMIT_WAIT_PREFIX && (owner->n_flights || !r->e->x->limits.branches);
+    bool joins = a == ADMIT_WAIT_PREFIX && r->e->x->limits.branches && !owner->n_flights;
+    r->p->blocked |= a == ADMIT_WAIT_PREFIX && !joins;
     r->p->no_room |= a == ADMIT_WAIT_ROOM;
+    if (joins)
+        note_may_join(r->p, s);
     return a;
 }
 
@@ -172,15 +182,20 @@ static int admit_flow(struct admission_round *r, struct flow *f, int64_t quota)
     struct policy *p = r->p;
     struct sequence *s;
     int no_room = 0, blocked = -1; /* so many computed tokens lie before what the one before waits for */
+    bool joins = false;            /* and it may join that */
     while ((f->due < quota || f->short_due < quota / 2) && f->running.n < p->max_rows && (s = next_to_try(r, f))) {
         f->at = s->next;
         blocked = s->lcp > blocked ? blocked : -1;
-        if ((f->due >= quota && is_long(p, s->req->n_tokens)) || (blocked >= 0 && s->n_prompt_rows > blocked && f->client))
+        bool waits = blocked >= 0 && s->n_prompt_rows > blocked && f->client;
+        if (waits && joins)
+            note_may_join(p, s);
+        if (waits || (f->due >= quota && is_long(p, s->req->n_tokens)))
             continue;
         enum admission a = try(r, s);
         while (a == ADMIT_WAIT_ROOM && starves(r, f))
             a = try(r, s);
         blocked = a == ADMIT_WAIT_PREFIX ? s->blocked_at : -1;
+        joins = s->may_join == p->n_rounds;
         if (a == ADMIT_WAIT_ROOM && (++no_room == ROOM_TRIES || waits_long(p, s)))
             f->tried_all = true;
         if (a == ADMIT_WAIT_PREFIX || a == ADMIT_WAIT_ROOM)
@@ -198,6 +213,8 @@ static void begin_round(struct admission_round *r)
     struct policy *p = r->p;
     p->due = 0;
     p->blocked = p->no_room = false;
+    p->n_may_join = 0;
+    p->n_rounds++;
     for (struct flow *f = clients_next_flow(&p->clients, NULL); f; f = clients_next_flow(&p->clients, f)) {
         f->due = f->short_due = 0;
         for (const struct sequence *s = f->running.head; s; s = s->next)
@@ -252,22 +269,27 @@ struct policy_round policy_admit(struct policy *p, const struct sequence_env *e,
 static int join_flow(struct admission_round *r, struct flow *f)
 {
     struct policy *p = r->p;
-    for (struct sequence *s = f->ready.head, *next; s && r->tries > 0 && p->due < p->max_rows && f->running.n < p->max_rows; s = next) {
+    int misses = 0;
+    for (struct sequence *s = f->ready.head, *next; s && p->n_may_join && p->due < p->max_rows && f->running.n < p->max_rows; s = next) {
+        next = s->next;
+        if (s->may_join != p->n_rounds)
+            continue;
         struct admission_terms terms = terms_for(r, s);
         enum admission a = sequence_join(s, r->e, &terms, p->max_rows - p->due);
-        next = s->next;
-        r->tries--;
+        p->n_may_join--;
         if (a == ADMIT_LOST)
             return r->result.code = ERR_DEVICE;
         if (a == ADMIT_DONE || a == ADMIT_FAILED)
             leave_ready(r, f, s);
+        else if (++misses == JOIN_MISSES)
+            break;
     }
     return 0;
 }
 
 struct policy_round policy_join(struct policy *p, const struct sequence_env *e)
 {
-    struct admission_round r = {.p = p, .e = e, .promised = p->promised, .tries = e->x->limits.branches ? TRIES : 0};
+    struct admission_round r = {.p = p, .e = e, .promised = p->promised};
     int code = 0;
     for (struct flow *f = clients_next_flow(&p->clients, NULL), *next; f && code >= 0; f = next) {
         next = clients_next_flow(&p->clients, f);

@@ -34,6 +34,7 @@ struct sequence {
     uint64_t passed;      /* launches + 1 when it first had to wait for another's rows; 0: it had not */
     uint64_t no_room;     /* likewise for room */
     int blocked_at;       /* computed tokens before the row that it waits for */
+    uint64_t may_join;    /* the latest round that found it waiting for rows which are not in flight yet (sequence_join) */
     const struct eval_request *req;
     struct eval_result result;
     struct sampler_params sampler;
