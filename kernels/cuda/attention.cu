@@ -1,10 +1,11 @@
 /* The attention slot, the list of query tiles, and the plain kernel: one warp a row and query head, any type, f32 arithmetic. */
 #include "kernels/cuda/attention.cuh"
+#include <limits.h>
 #include <math_constants.h>
 
 /* ---- tiles ---- */
 
-enum { TILE_THREADS = 1024 };
+enum { TILE_THREADS = 1024, LAST_WAVES = 4, LAST_RUNS = 16 }; /* LAST_RUNS: most that are taken by size */
 
 /* Inclusive sum over the block; `total` gets the sum of all. */
 __device__ static int block_scan(int v, int *total)
@@ -27,8 +28,32 @@ __device__ static int block_scan(int v, int *total)
     return before + v;
 }
 
-/* Tile number t of all; first_tile[i] is run i's first. */
-__device__ static struct attention_tile make_tile(const struct attention_args &a, const int *first_tile, int t, int tile_rows)
+/* Number u of the tiles of n runs of so many each, by size, the largest first: its run and its number in it. */
+__device__ static int2 tile_by_size(const int *tiles, int n, int u)
+{
+    int most = 0, least = INT_MAX, run = -1;
+    for (int i = 0; i < n; i++) {
+        most = max(most, tiles[i]);
+        least = min(least, tiles[i]);
+    }
+    if (least == most)
+        return make_int2(u % n, most - 1 - u / n);
+    for (;; most--) {
+        int have = 0;
+        for (int i = 0; i < n; i++)
+            have += tiles[i] >= most;
+        if (u < have)
+            break;
+        u -= have;
+    }
+    while (u >= 0)
+        u -= tiles[++run] >= most;
+    return make_int2(run, most - 1);
+}
+
+/* Tile number t of all; first_tile[i] is run i's first. The runs from by_size on have last_tiles each, which are taken by size. */
+__device__ static struct attention_tile make_tile(const struct attention_args &a, const int *first_tile, int t, int tile_rows, int by_size,
+                                                  const int *last_tiles)
 {
     int lo = 0, hi = a.n_runs - 1, group = a.h / a.hk;
     while (lo < hi) { /* the last run that starts at or before t: runs without tiles come before it */
@@ -38,16 +63,22 @@ __device__ static struct attention_tile make_tile(const struct attention_args &a
         else
             hi = mid - 1;
     }
-    const struct kern_run run = a.runs[lo];
-    int start = a.run_start[lo], all = (a.run_start[lo + 1] - start) * group, n = (all + tile_rows - 1) / tile_rows;
-    int first = (n - 1 - (t - first_tile[lo])) * tile_rows, rows = all - first < tile_rows ? all - first : tile_rows;
-    int last = a.sel[start + (first + rows - 1) / group];
-    return {start, first, rows, a.visible[last], run.table_cap, run.table_off};
+    int2 at = {lo, first_tile[lo + 1] - 1 - t};
+    if (lo >= by_size) {
+        at = tile_by_size(last_tiles, a.n_runs - by_size, t - first_tile[by_size]);
+        at.x += by_size;
+    }
+    const struct kern_run run = a.runs[at.x];
+    int start = a.run_start[at.x], all = (a.run_start[at.x + 1] - start) * group;
+    int first = at.y * tile_rows, rows = all - first < tile_rows ? all - first : tile_rows;
+    int from = first / group, to = (first + rows - 1) / group, row = a.sel[start + from], last = a.sel[start + to];
+    return {start, first, rows, a.visible[last], run.table_cap, last - row == to - from ? row : -1, run.table_off};
 }
 
 __global__ static void __launch_bounds__(TILE_THREADS)
-    list_tiles(struct attention_args a, int tile_rows, struct attention_tiles out, int *first_tile)
+    list_tiles(struct attention_args a, int tile_rows, int by_size, struct attention_tiles out, int *first_tile)
 {
+    __shared__ int last_tiles[LAST_RUNS];
     chain_enter();
     int n_tiles = 0, total, group = a.h / a.hk;
     for (int i0 = 0; i0 < a.n_runs; i0 += TILE_THREADS) {
@@ -56,11 +87,15 @@ __global__ static void __launch_bounds__(TILE_THREADS)
         int end = block_scan(n, &total);
         if (i < a.n_runs)
             first_tile[i] = n_tiles + end - n;
+        if (i >= by_size && i < a.n_runs)
+            last_tiles[i - by_size] = n;
         n_tiles += total;
     }
+    if (threadIdx.x == 0)
+        first_tile[a.n_runs] = n_tiles;
     __syncthreads();
     for (int t = threadIdx.x; t < n_tiles; t += TILE_THREADS)
-        out.tile[t] = make_tile(a, first_tile, t, tile_rows);
+        out.tile[t] = make_tile(a, first_tile, t, tile_rows, by_size, last_tiles);
     if (threadIdx.x == 0) {
         *out.count = n_tiles;
         *out.taken = 0;
@@ -80,7 +115,11 @@ int attention_list_tiles(struct cuda_ctx *c, const struct attention_args *a, int
     ret->tile = (struct attention_tile *)(p + 16);
     if (a->again) /* of the same size, so the list has not moved */
         return 0;
-    chain_launch(c, list_tiles, 1, TILE_THREADS, 0, *a, tile_rows, *ret, (int *)(ret->tile + most));
+    /* The last runs, about LAST_WAVES pieces a multiprocessor: with small tiles at the end all multiprocessors finish at about the same time. */
+    size_t pieces = (size_t)a->n_max * (a->h / a->hk) / tile_rows * a->hk + 1, wanted = (size_t)LAST_WAVES * c->n_sm;
+    size_t some = (wanted * a->n_runs + pieces - 1) / pieces;
+    int last = some < LAST_RUNS ? (int)some : LAST_RUNS, by_size = last < a->n_runs ? a->n_runs - last : 0;
+    chain_launch(c, list_tiles, 1, TILE_THREADS, 0, *a, tile_rows, by_size, *ret, (int *)(ret->tile + most));
     return launched(&c->k, "attention_tiles");
 }
 

@@ -22,6 +22,7 @@ struct attention_args {
 struct attention_tile {
     int start, first, rows; /* the run's first place in sel; first packed row, and how many */
     int n_keys, table_cap;
+    int row;           /* step row of the first packed row where those of the tile follow each other; or -1 */
     int64_t table_off; /* of the run; the tile is of any layer */
     __device__ __forceinline__ const int *slots(const struct attention_args &a) const
     {
@@ -33,7 +34,7 @@ struct attention_tiles {
     int *count;      /* [1] */
     int *taken;      /* [1] pieces (a tile and a KV head) handed out beyond the first of each block; 0 before and after a kernel */
     unsigned *ended; /* [1] blocks that have taken their last; likewise */
-    struct attention_tile *tile; /* run by run, a run's most keys first: what runs together reads the same keys */
+    struct attention_tile *tile; /* run by run, a run's most keys first: what runs together reads the same keys; the last runs by size */
 };
 
 /* One thread of each block, which has taken its last piece: the list is ready for the next layer. */

@@ -21,15 +21,16 @@ struct query_rows {
     int n_keys;             /* that any row of the tile sees; 0: no piece */
     float max[2], sum[2];
 
-    __device__ __forceinline__ void load(const struct attention_smem &m, int wg)
+    /* of: the warpgroup's 64 rows */
+    __device__ __forceinline__ void load(const int2 *of, int keys)
     {
-        int base = wg * 64 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
-        n_keys = *m.n_keys;
-        all_see = m.row[wg * 64].y;
+        int base = threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
+        n_keys = keys;
+        all_see = of[0].y;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            row[i] = m.row[base + i * 8].x;
-            visible[i] = m.row[base + i * 8].y;
+            row[i] = of[base + i * 8].x;
+            visible[i] = of[base + i * 8].y;
             max[i] = -CUDART_INF_F;
             sum[i] = 0;
         }
@@ -125,16 +126,16 @@ struct finished_rows {
 template <int HD, int WGS> struct queries {
     typedef attention_shape<HD, WGS, 128> S;
     uint32_t q[S::Q_IN_REGISTERS ? HD / 16 : 1][4], tile;
-    __device__ __forceinline__ void load(const struct attention_smem &m, int wg)
+    __device__ __forceinline__ void load(uint32_t from, int wg)
     {
         int lane = threadIdx.x % 32, r = wg * 64 + threadIdx.x / 32 % 4 * 16 + lane % 16;
-        tile = m.q + wg * 64 * 128;
+        tile = from + wg * 64 * 128;
         if constexpr (S::Q_IN_REGISTERS) {
 #pragma unroll
             for (int t = 0; t < HD / 16; t++)
                 asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                              : "=r"(q[t][0]), "=r"(q[t][1]), "=r"(q[t][2]), "=r"(q[t][3])
-                             : "r"(m.q + t / 4 * S::ROWS * 128 + r * 128 + ((t % 4 * 2 + lane / 16) ^ r % 8) * 16)
+                             : "r"(from + t / 4 * S::ROWS * 128 + r * 128 + ((t % 4 * 2 + lane / 16) ^ r % 8) * 16)
                              : "memory");
         }
     }
@@ -204,11 +205,11 @@ __device__ __forceinline__ void leave(uint32_t bar)
         barrier_arrive(bar);
 }
 
-__device__ __forceinline__ void leave_queries(const struct attention_smem &m)
+__device__ __forceinline__ void leave_queries(uint32_t bar)
 {
     __syncwarp();
     if (threadIdx.x % 32 == 0)
-        barrier_arrive(m.q_empty);
+        barrier_arrive(bar);
 }
 
 /* Waits for the next piece and takes its rows and queries. */
@@ -216,11 +217,13 @@ template <int HD, int WGS>
 __device__ __forceinline__ void take_piece(const struct attention_smem &m, int piece, int wg, struct query_rows *rows,
                                            struct queries<HD, WGS> *q)
 {
-    barrier_wait(m.q_full, piece % 2);
-    rows->load(m, wg);
-    q->load(m, wg);
-    if (attention_shape<HD, WGS, 128>::Q_IN_REGISTERS)
-        leave_queries(m);
+    typedef attention_shape<HD, WGS, 128> S;
+    int place = piece % S::Q_TILES;
+    barrier_wait(m.q_full + place * 8, piece / S::Q_TILES % 2);
+    rows->load(m.plain->row + place * S::ROWS + wg * 64, m.plain->n_keys[place]);
+    q->load(m.q + place * S::Q_BYTES, wg);
+    if (S::Q_IN_REGISTERS)
+        leave_queries(m.q_empty + place * 8);
 }
 
 /* Blocks of all pieces as one stream: the product with the keys of the next block, be it the next piece's first, and the softmax that
@@ -252,15 +255,16 @@ __device__ __forceinline__ void compute_attention(const struct sm90_attention_ar
     registers_ready(s);
     leave(m.k_empty);
     if (!S::Q_IN_REGISTERS && rows.n_keys <= BN)
-        leave_queries(m);
+        leave_queries(m.q_empty);
     rows.softmax(s, 0, scale_log2, keep);
     for (;; at++) { /* s: weights of block `at`; the product of the block before it is still running */
-        int stage = at % S::STAGES, phase = at / S::STAGES % 2, next_stage = (at + 1) % S::STAGES, next_phase = (at + 1) / S::STAGES % 2;
+        int v_stage = at % S::V_STAGES, v_phase = at / S::V_STAGES % 2, k_stage = (at + 1) % S::K_STAGES,
+            k_phase = (at + 1) / S::K_STAGES % 2;
         wgmma_wait<0>();
         registers_ready(o);
         operand_ready(weights);
         if (at > 0)
-            leave(m.v_empty + (at - 1) % S::STAGES * 8);
+            leave(m.v_empty + (at - 1) % S::V_STAGES * 8);
         if (finished)
             done.store<T>(p.a, o);
         else if (!__all_sync(~0u, keep[0] == 1 && keep[1] == 1)) /* most blocks bring no new maximum */
@@ -277,23 +281,23 @@ __device__ __forceinline__ void compute_attention(const struct sm90_attention_ar
         }
         if (rows.n_keys == 0) {
             done = next_done;
-            barrier_wait(m.v_full + stage * 8, phase);
-            multiply_values<T, HD, BN>(o, weights, m.v + stage * S::TILE_BYTES, add);
+            barrier_wait(m.v_full + v_stage * 8, v_phase);
+            multiply_values<T, HD, BN>(o, weights, m.v + v_stage * S::TILE_BYTES, add);
             break;
         }
-        barrier_wait(m.v_full + stage * 8, phase);
-        barrier_wait(m.k_full + next_stage * 8, next_phase);
+        barrier_wait(m.v_full + v_stage * 8, v_phase);
+        barrier_wait(m.k_full + k_stage * 8, k_phase);
         turn.begin();
-        multiply_keys<T, HD, WGS, BN>(s, q, m.k + next_stage * S::TILE_BYTES);
+        multiply_keys<T, HD, WGS, BN>(s, q, m.k + k_stage * S::TILE_BYTES);
         if (finished)
             done = next_done;
-        multiply_values<T, HD, BN>(o, weights, m.v + stage * S::TILE_BYTES, add);
+        multiply_values<T, HD, BN>(o, weights, m.v + v_stage * S::TILE_BYTES, add);
         turn.end();
         wgmma_wait<1>();
         registers_ready(s);
-        leave(m.k_empty + next_stage * 8);
+        leave(m.k_empty + k_stage * 8);
         if (!S::Q_IN_REGISTERS && j0 + BN >= rows.n_keys)
-            leave_queries(m);
+            leave_queries(m.q_empty + (piece - 1) % S::Q_TILES * 8);
         /* Last in the loop's body: within one, the assembler moves the exponentials behind the wait for the values' product. */
         rows.softmax(s, j0, scale_log2, keep);
     }

@@ -95,39 +95,53 @@ template <int BN> struct key_slots {
     }
 };
 
-/* The step row of packed row threadIdx.x of a tile, or -1. Where runs have one row, the tile's `start` is that row. */
-__device__ __forceinline__ int packed_row(const struct sm90_attention_args &p, const struct attention_tile &t)
+/* The step row of packed row threadIdx.x of a tile, or -1. */
+__device__ __forceinline__ int packed_row(const struct attention_args &a, const struct attention_tile &t)
 {
-    if (threadIdx.x >= t.rows)
-        return -1;
-    return p.direct ? t.start : p.a.sel[t.start + (t.first + threadIdx.x) / (p.a.h / p.a.hk)];
+    int group = a.h / a.hk, row = threadIdx.x >= t.rows ? -1 : t.row;
+    if (row >= 0)
+        row += (int)(t.first % group + threadIdx.x) / group;
+    else if (threadIdx.x < t.rows)
+        row = a.sel[t.start + (t.first + threadIdx.x) / group];
+    return row;
 }
 
-/* Keys that step row `row` of a tile sees. */
-__device__ __forceinline__ int keys_seen(const struct sm90_attention_args &p, const struct attention_tile &t, int row)
+/* The queries of a piece to `to`. Returns true if the copy engine brings them: where rows follow each other and are many. Else each warp copies its 32
+ * packed rows. */
+template <typename T, int HD, int WGS>
+__device__ __forceinline__ bool feed_queries(const struct sm90_attention_args &p, const CUtensorMap *map, const struct attention_smem &m,
+                                             const struct attention_tile &t, int kv_head, int row, uint32_t to, uint32_t full)
 {
-    return row < 0 ? 0 : p.direct ? t.n_keys : p.a.visible[row];
-}
-
-/* The queries of a piece: each warp its 32 packed rows, with what the computing warps must know of them. */
-template <typename T, int HD, int ROWS>
-__device__ __forceinline__ void feed_queries(const struct attention_args &a, const struct attention_smem &m, const struct attention_tile &t,
-                                             int kv_head, int row, int visible)
-{
+    typedef attention_shape<HD, WGS, 128> S;
+    const struct attention_args &a = p.a;
+    int group = a.h / a.hk;
+    if (p.tma_q && t.row >= 0 && t.rows > S::ROWS / 2) {
+        if (threadIdx.x == 0) {
+            barrier_add_bytes(full, S::Q_BYTES);
+            for (int i = 0; i < S::PANELS; i++)
+                tma_load(to + i * S::ROWS * 128, map, i * 64, kv_head * group, t.row, full);
+        }
+        return true;
+    }
     constexpr int CHUNKS = HD / 8;
-    int lane = threadIdx.x % 32, group = a.h / a.hk, head = kv_head * group + (t.first + threadIdx.x) % group;
+    int lane = threadIdx.x % 32, head = kv_head * group + (t.first + threadIdx.x) % group;
     int from = row < 0 ? -1 : row * (a.h + 2 * a.hk) + head; /* in heads of qkv */
-    m.row[threadIdx.x].x = row < 0 ? -1 : row * a.h + head;
-    m.row[threadIdx.x].y = visible;
-    if (threadIdx.x == 0)
-        *m.n_keys = t.n_keys;
 #pragma unroll 4
     for (int i = lane; i < 32 * CHUNKS; i += 32) {
         int r = threadIdx.x / 32 * 32 + i / CHUNKS, chunk = i % CHUNKS, source = __shfl_sync(~0u, from, i / CHUNKS);
         bool valid = source >= 0 && chunk * 8 < a.hd;
-        copy16(m.q + chunk / 8 * ROWS * 128 + r * 128 + (chunk % 8 ^ r % 8) * 16,
+        copy16(to + chunk / 8 * S::ROWS * 128 + r * 128 + (chunk % 8 ^ r % 8) * 16,
                (const T *)a.qkv + (valid ? (size_t)source * a.hd + chunk * 8 : 0), valid);
     }
+    return false;
+}
+
+/* What the computing warps must know of the packed rows of a piece. */
+__device__ __forceinline__ void tell_rows(const struct attention_args &a, const struct attention_tile &t, int kv_head, int row, int visible,
+                                          int2 *to)
+{
+    int group = a.h / a.hk, head = kv_head * group + (t.first + threadIdx.x) % group;
+    to[threadIdx.x] = make_int2(row < 0 ? -1 : row * a.h + head, visible);
 }
 
 /* The tile of run i, of its one row; without rows where that does not attend. Unless rows are packed, it is row i, and no load waits for another's address. */
@@ -135,92 +149,110 @@ __device__ __forceinline__ struct attention_tile only_tile(const struct attentio
 {
     const struct kern_run *run = &a.runs[i];
     int from = a.run_start[i], to = a.run_start[i + 1], row = !a.packed ? i : to > from ? a.sel[from] : 0, visible = a.visible[row];
-    return {row, 0, (to - from) * (a.h / a.hk), to > from ? visible : 0, run->table_cap, run->table_off};
+    return {0, 0, (to - from) * (a.h / a.hk), to > from ? visible : 0, run->table_cap, row, run->table_off};
 }
 
-/* The block's pieces one after the other, with their tiles. The first number is fixed, the others come from the counter, asked for one turn ahead; where there is no
- * list, each is gridDim.x after the one before, and rows that do not attend are passed over. */
-struct piece_numbers {
-    int asked; /* the number that the next turn gets: thread 0's; without a list that of all threads */
+/* The block's pieces one after the other. A tile is read by eight threads, a word each, while the one before it is told to all. The first number is fixed,
+ * the others come from the counter; where there is no list, each is gridDim.x after the one before, and rows that do not attend are passed over. */
+struct piece_plan {
+    int number; /* of the piece that is told next: without a list thread 0's */
+    int word;   /* its tile's, in the first eight threads */
+    int asked;  /* number of the piece after it: thread 0's */
 
-    __device__ __forceinline__ struct attention_tile tile_of(const struct sm90_attention_args &p, int *number, int total)
+    __device__ __forceinline__ void read(const struct sm90_attention_args &p, int n, int total)
     {
-        struct attention_tile t = {};
-        if (!p.direct)
-            return *number < total ? p.tiles.tile[*number / p.a.hk] : t;
-        while (*number < total && (t = only_tile(p.a, *number / p.a.hk)).rows == 0)
-            *number += gridDim.x;
-        asked = *number + gridDim.x;
-        return t;
+        static_assert(sizeof(struct attention_tile) == 32, "eight words");
+        number = n;
+        if (!p.direct && threadIdx.x < 8)
+            word = n < total ? ((const int *)&p.tiles.tile[n / p.a.hk])[threadIdx.x] : 0;
     }
-    __device__ __forceinline__ struct attention_tile first(const struct sm90_attention_args &p, int *number, int total)
+    __device__ __forceinline__ void ask(const struct sm90_attention_args &p)
     {
-        *number = blockIdx.x;
-        if (!p.direct)
-            asked = gridDim.x + (threadIdx.x ? 0 : atomicAdd(p.tiles.taken, 1));
-        return tile_of(p, number, total);
+        if (!p.direct && threadIdx.x == 0)
+            asked = gridDim.x + atomicAdd(p.tiles.taken, 1);
     }
-    __device__ __forceinline__ struct attention_tile take(const struct sm90_attention_args &p, const struct attention_smem &m, int turn,
-                                                          int *number, int total)
+    /* The next piece's tile and head become those of `turn`; if there is none, a tile without rows. */
+    __device__ __forceinline__ void tell(const struct sm90_attention_args &p, const struct attention_smem &m, int turn, int total)
     {
-        *number = asked;
-        if (!p.direct) {
-            if (threadIdx.x == 0) {
-                m.number[turn % 2] = asked;
-                asked = gridDim.x + atomicAdd(p.tiles.taken, 1);
-            }
-            named_sync(1, 128);
-            *number = m.number[turn % 2];
+        struct attention_smem_plain *to = m.plain;
+        if (p.direct && threadIdx.x == 0) {
+            struct attention_tile t = {};
+            while (number < total && (t = only_tile(p.a, number / p.a.hk)).rows == 0)
+                number += gridDim.x;
+            to->tile[turn % 4] = t;
+            to->head[turn % 4] = number % p.a.hk;
+            number += gridDim.x;
         }
-        return tile_of(p, number, total);
+        if (!p.direct && threadIdx.x < 8)
+            ((int *)&to->tile[turn % 4])[threadIdx.x] = word;
+        if (!p.direct && threadIdx.x == 0) {
+            to->head[turn % 4] = number % p.a.hk;
+            to->asked[turn % 2] = asked;
+        }
+        named_sync(1, 128);
+        if (!p.direct)
+            read(p, to->asked[turn % 2], total);
     }
 };
 
-/* What lies ahead is read ahead: the tile after next, the next one's rows, the next block's slots. */
+/* What lies ahead is read ahead: the next piece's tile, its rows and the slots of its first block while this one is fed; within a piece the next block's slots. */
 template <typename T, int HD, int WGS, int BN>
-__device__ __forceinline__ void feed_attention(const struct sm90_attention_args &p, const CUtensorMap *map, const struct attention_smem &m,
-                                               int total)
+__device__ __forceinline__ void feed_attention(const struct sm90_attention_args &p, const CUtensorMap *map, const CUtensorMap *q_map,
+                                               const struct attention_smem &m, int total)
 {
     typedef attention_shape<HD, WGS, BN> S;
     static_assert(S::ROWS == 128, "a feeding thread a row");
     const struct attention_args &a = p.a;
-    struct feeder<S::STAGES >= 3 ? 3 : 1> f = {
+    struct feeder<S::LAG> f = {
     };
-    struct piece_numbers numbers;
-    int number, fed = 0; /* fed: tiles so far; stage = fed % STAGES, phase = fed / STAGES % 2 */
-    struct attention_tile tile = numbers.first(p, &number, total);
-    int head = number % a.hk, row = packed_row(p, tile), visible = keys_seen(p, tile, row);
-    struct attention_tile next = numbers.take(p, m, 1, &number, total);
+    struct piece_plan plan;
+    struct key_slots<BN> slots;
+    int fed = 0; /* tiles of keys so far */
+    plan.ask(p);
+    plan.read(p, blockIdx.x, total);
+    plan.tell(p, m, 0, total);
+    int row = packed_row(a, m.plain->tile[0]);
+    slots.read(m.plain->tile[0].slots(a), m.plain->tile[0].n_keys, 0);
     for (int turn = 0;; turn++) {
-        int next_head = number % a.hk, next_row = packed_row(p, next), next_visible = 0;
-        struct key_slots<BN> slots;
-        slots.read(tile.slots(a), tile.n_keys, 0);
-        struct attention_tile after = numbers.take(p, m, turn, &number, total);
-        barrier_wait(m.q_empty, turn % 2 ^ 1);
-        feed_queries<T, HD, S::ROWS>(a, m, tile, head, row, visible);
-        f.issued(m.q_full);
-        if (tile.n_keys == 0)
+        const struct attention_tile &tile = m.plain->tile[turn % 4];
+        int head = m.plain->head[turn % 4], n_keys = tile.n_keys, place = turn % S::Q_TILES, next_row = -1;
+        int visible = row < 0 ? 0 : a.visible[row];
+        uint32_t q_full = m.q_full + place * 8;
+        if (n_keys > 0)
+            plan.ask(p);
+        barrier_wait(m.q_empty + place * 8, turn / S::Q_TILES % 2 ^ 1);
+        bool whole_q = n_keys > 0 && feed_queries<T, HD, WGS>(p, q_map, m, tile, head, row, m.q + place * S::Q_BYTES, q_full);
+        tell_rows(a, tile, head, row, visible, m.plain->row + place * S::ROWS);
+        if (threadIdx.x == 0)
+            m.plain->n_keys[place] = n_keys;
+        if (whole_q)
+            barrier_arrive(q_full);
+        f.issued(whole_q ? 0 : q_full);
+        if (n_keys == 0)
             break;
-        for (int j0 = 0; j0 < tile.n_keys; j0 += BN, fed++) {
-            int first, stage = fed % S::STAGES, phase = fed / S::STAGES % 2, mine = slots.mine;
-            bool whole = slots.whole(&first) && p.tma;
-            slots.read(tile.slots(a), tile.n_keys, j0 + BN);
-            barrier_wait(m.k_empty + stage * 8, phase ^ 1);
-            feed_tile<T, HD, BN>(p, map, &f, m.k + stage * S::TILE_BYTES, m.k_full + stage * 8, 0, head, mine, first, whole,
-                                 tile.n_keys - j0);
-            barrier_wait(m.v_empty + stage * 8, phase ^ 1);
-            feed_tile<T, HD, BN>(p, map, &f, m.v + stage * S::TILE_BYTES, m.v_full + stage * 8, 1, head, mine, first, whole,
-                                 tile.n_keys - j0);
-            if (j0 == 0)
-                next_visible = keys_seen(p, next, next_row);
+        for (int j0 = 0; j0 < n_keys; j0 += BN, fed++) {
+            int first, k_stage = fed % S::K_STAGES, k_phase = fed / S::K_STAGES % 2, v_stage = fed % S::V_STAGES,
+                       v_phase = fed / S::V_STAGES % 2, mine = slots.mine;
+            bool whole = slots.whole(&first) && p.tma, more = j0 + BN < n_keys;
+            if (more)
+                slots.read(tile.slots(a), n_keys, j0 + BN);
+            barrier_wait(m.k_empty + k_stage * 8, k_phase ^ 1);
+            feed_tile<T, HD, BN>(p, map, &f, m.k + k_stage * S::TILE_BYTES, m.k_full + k_stage * 8, 0, head, mine, first, whole,
+                                 n_keys - j0);
+            barrier_wait(m.v_empty + v_stage * 8, v_phase ^ 1);
+            feed_tile<T, HD, BN>(p, map, &f, m.v + v_stage * S::TILE_BYTES, m.v_full + v_stage * 8, 1, head, mine, first, whole,
+                                 n_keys - j0);
+            const struct attention_tile &next = m.plain->tile[(turn + 1) % 4];
+            if (j0 == 0) {
+                plan.tell(p, m, turn + 1, total);
+                next_row = packed_row(a, next);
+            }
+            if (!more)
+                slots.read(next.slots(a), next.n_keys, 0);
         }
-        if (tile.n_keys <= BN || S::STAGES < 3) /* else the queries are announced by now, and what follows waits for nothing pending */
+        if (n_keys <= BN || S::LAG == 1) /* else the queries are announced by now, and what follows waits for nothing pending */
             f.announce_all();
-        tile = next;
-        head = next_head;
         row = next_row;
-        visible = next_visible;
-        next = after;
     }
     f.announce_all();
     if (!p.direct && threadIdx.x == 0)

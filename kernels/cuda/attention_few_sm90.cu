@@ -131,10 +131,8 @@ __device__ __forceinline__ void attend(struct few_row<T, HD, BN, STAGES> &b, int
 {
     typedef few_attention_shape<HD, BN, STAGES> F;
     struct query_rows rows = few_rows(b.p.a, b.i, b.kv_head, n_keys);
-    struct attention_smem m = {};
     struct queries<HD, 1> q;
     float s[BN / 2], o[HD / 2], keep[2], scale_log2 = b.p.a.scale * 1.4426950408889634f;
-    m.q = b.q;
     for (int block = 0, j0 = 0; j0 < n_keys; block++, j0 += BN) {
         uint32_t k = b.tiles + block % STAGES * F::STAGE_BYTES, weights[BN / 16][4];
         int from = block < STAGES ? before : stored, to = n_keys < j0 + BN ? n_keys : j0 + BN;
@@ -144,7 +142,7 @@ __device__ __forceinline__ void attend(struct few_row<T, HD, BN, STAGES> &b, int
             b.add_keys(block, from, to, stored < n_keys ? stored : -1);
         proxy_fence();
         __syncthreads();
-        q.load(m, 0); /* for every block: ptxas 13.0 gives registers that hold operands over the loop to others (head size 128) */
+        q.load(b.q, 0); /* for every block: ptxas 13.0 gives registers that hold operands over the loop to others (head size 128) */
         multiply_keys<T, HD, 1, BN>(s, q, k);
         wgmma_wait<0>();
         registers_ready(s);

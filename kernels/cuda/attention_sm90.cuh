@@ -16,21 +16,27 @@ template <int HD, int WGS, int BN> struct attention_shape {
         PANELS = (HD + 63) / 64,
         PANEL_BYTES = BN * 128,
         TILE_BYTES = PANELS * PANEL_BYTES,
-        STAGES = HD <= 64    ? 4
-                 : HD <= 128 ? 3
-                             : 2,
+        Q_IN_REGISTERS = HD <= 64 || (WGS == 1 && HD <= 128), /* where it leaves the feeding warps enough */
+        Q_TILES = HD <= 128 ? 2 : 1,
+        K_STAGES = HD <= 64    ? 4
+                   : HD <= 128 ? 3
+                               : 2,
+        V_STAGES = HD <= 64 ? 4 : 2,
+        LAG = V_STAGES == 4 ? 3 : K_STAGES - 1, /* of announcements; with more, place for a tile could wait for one not yet announced */
         Q_BYTES = PANELS * ROWS * 128,
-        Q_IN_REGISTERS = HD <= 128,
-        SMEM_BYTES = 1024 + Q_BYTES + 2 * STAGES * TILE_BYTES + ROWS * 8 + 192,
-        FEED_REGISTERS = 56,
-        COMPUTE_REGISTERS = 224
+        PLAIN_BYTES = Q_TILES * ROWS * 8 + 192,
+        BARRIER_BYTES = 160,
+        SMEM_BYTES = Q_TILES * Q_BYTES + (K_STAGES + V_STAGES) * TILE_BYTES + BARRIER_BYTES + PLAIN_BYTES,
+        FEED_REGISTERS = HD <= 128 ? 88 : 56,
+        COMPUTE_REGISTERS = HD <= 128 ? 208 : 224
     };
 };
 
 struct sm90_attention_args {
     struct attention_args a;
     struct attention_tiles tiles;
-    bool tma;    /* hd is HD itself: blocks of consecutive slots may be copied whole */
+    bool tma;    /* hd is HD itself: blocks of consecutive slots may be copied whole, */
+    bool tma_q;  /* and, where tiles hold whole step rows, the queries of consecutive ones */
     bool direct; /* every run has one row: its tile is made when its turn comes, and there is no list */
 };
 
@@ -38,12 +44,18 @@ struct sm90_attention_args {
 
 /* Shared memory: addresses, and what is read and written by plain code. */
 struct attention_smem {
-    uint32_t q, k, v;                          /* one tile; STAGES tiles each */
-    uint32_t k_full, k_empty, v_full, v_empty; /* barriers, STAGES each */
-    uint32_t q_full, q_empty;                  /* one each */
-    volatile int *n_keys;                      /* [1] of the piece; 0: no more */
-    volatile int *number;                      /* [2] of a piece, among the feeding threads */
-    volatile int2 *row;                        /* [ROWS] (row of `out` in heads, or -1; keys it sees) */
+    uint32_t q, k, v;                          /* Q_TILES, K_STAGES and V_STAGES tiles */
+    uint32_t k_full, k_empty, v_full, v_empty; /* barriers, one a stage */
+    uint32_t q_full, q_empty;                  /* one a tile */
+    struct attention_smem_plain *plain;
+};
+
+struct attention_smem_plain {
+    struct attention_tile
+        tile[4];           /* of pieces by turn, among the feeding threads: some may still read one when the next but one is written */
+    int head[4], asked[2]; /* their KV heads; number of the piece after the next */
+    int n_keys[2];         /* of the pieces whose queries are there; 0: no more */
+    int2 row[];            /* [Q_TILES][ROWS] (row of `out` in heads, or -1; keys it sees) */
 };
 
 #endif /* HAVE_SM90 */

@@ -70,6 +70,9 @@ struct matmul_norm {
 
 /* Row-major [rows, cols] of `type` as a tensor map with boxes of box_rows rows and 128 bytes, 128-byte swizzle; out of bounds reads as 0. */
 int tensor_map(struct cuda_ctx *c, CUtensorMap *ret, enum dtype type, const void *p, int rows, int cols, size_t ld, int box_rows);
+/* As that of [rows, heads, hd] with boxes of box_rows rows of box_heads heads. */
+int tensor_map_heads(struct cuda_ctx *c, CUtensorMap *ret, enum dtype type, const void *p, int rows, int heads, int hd, int box_rows,
+                     int box_heads);
 /* The tensor maps of a matrix whose data and terms are there, where the device uses any. */
 int matrix_map(struct cuda_ctx *c, struct kern_matrix *w);
 bool tensor_map_fits(const void *p, size_t ld_bytes);

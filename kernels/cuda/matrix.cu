@@ -286,21 +286,40 @@ static int find_encoder(struct cuda_ctx *c, encode_fn *ret)
     return 0;
 }
 
-int tensor_map(struct cuda_ctx *c, CUtensorMap *ret, enum dtype type, const void *p, int rows, int cols, size_t ld, int box_rows)
+/* Strides in elements, the first dimension's left out. */
+static int encode_map(struct cuda_ctx *c, CUtensorMap *ret, enum dtype type, const void *p, int n, const cuuint64_t *dims,
+                      const cuuint64_t *strides, const cuuint32_t *box)
 {
     encode_fn encode;
     int r = find_encoder(c, &encode);
     if (r < 0)
         return r;
-    size_t size = dtype_size(type);
-    cuuint64_t dims[2] = {(cuuint64_t)cols, (cuuint64_t)rows}, stride = ld * size;
-    cuuint32_t box[2] = {(cuuint32_t)(128 / size), (cuuint32_t)box_rows}, one[2] = {1, 1};
+    cuuint64_t bytes[2];
+    for (int i = 0; i < n - 1; i++)
+        bytes[i] = strides[i] * dtype_size(type);
+    cuuint32_t one[3] = {1, 1, 1};
     CUtensorMapDataType t = type == DTYPE_F32    ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
                             : type == DTYPE_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
                                                  : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
-    CUresult e = encode(ret, t, 2, (void *)p, dims, &stride, box, one, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+    CUresult e = encode(ret, t, (cuuint32_t)n, (void *)p, dims, bytes, box, one, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return e == CUDA_SUCCESS ? 0 : cuda_failed(c, cudaErrorInvalidValue, "cuTensorMapEncodeTiled");
+}
+
+int tensor_map(struct cuda_ctx *c, CUtensorMap *ret, enum dtype type, const void *p, int rows, int cols, size_t ld, int box_rows)
+{
+    cuuint64_t dims[2] = {(cuuint64_t)cols, (cuuint64_t)rows}, stride = ld;
+    cuuint32_t box[2] = {(cuuint32_t)(128 / dtype_size(type)), (cuuint32_t)box_rows};
+    return encode_map(c, ret, type, p, 2, dims, &stride, box);
+}
+
+int tensor_map_heads(struct cuda_ctx *c, CUtensorMap *ret, enum dtype type, const void *p, int rows, int heads, int hd, int box_rows,
+                     int box_heads)
+{
+    cuuint64_t dims[3] = {(cuuint64_t)hd, (cuuint64_t)heads, (cuuint64_t)rows},
+               strides[2] = {(cuuint64_t)hd, (cuuint64_t)heads * (cuuint64_t)hd};
+    cuuint32_t box[3] = {(cuuint32_t)(128 / dtype_size(type)), (cuuint32_t)box_heads, (cuuint32_t)box_rows};
+    return encode_map(c, ret, type, p, 3, dims, strides, box);
 }
 
 bool tensor_map_fits(const void *p, size_t ld_bytes)

@@ -45,6 +45,11 @@ __device__ __forceinline__ void barrier_wait(uint32_t bar, uint32_t parity)
                  "r"(parity)
                  : "memory");
 }
+/* Announces bytes only. */
+__device__ __forceinline__ void barrier_add_bytes(uint32_t bar, int bytes)
+{
+    asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
+}
 /* Named barriers of `threads` threads; id 1..15. */
 __device__ __forceinline__ void named_sync(int id, int threads)
 {
@@ -61,6 +66,12 @@ __device__ __forceinline__ void tma_load(uint32_t dst, const CUtensorMap *map, i
 {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(dst),
                  "l"(map), "r"(x), "r"(y), "r"(bar)
+                 : "memory");
+}
+__device__ __forceinline__ void tma_load(uint32_t dst, const CUtensorMap *map, int x, int y, int z, uint32_t bar)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(dst),
+                 "l"(map), "r"(x), "r"(y), "r"(z), "r"(bar)
                  : "memory");
 }
 /* This thread's ordinary writes to shared memory become visible to wgmma and TMA. */
