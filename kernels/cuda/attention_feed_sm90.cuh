@@ -44,7 +44,7 @@ __device__ __forceinline__ void copy_rows16(const struct attention_args &a, uint
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const T *base = (const T *)a.kv + ((size_t)part * a.hk + kv_head) * a.hd;
     size_t ld = (size_t)2 * a.hk * a.hd;
-#pragma unroll 4
+#pragma unroll 8
     for (int i = lane; i < SHARE * CHUNKS; i += 32) {
         int r = i / CHUNKS, chunk = i % CHUNKS, row = warp * SHARE + r;
         size_t s = __shfl_sync(~0u, slot, r);
@@ -126,7 +126,7 @@ __device__ __forceinline__ bool feed_queries(const struct sm90_attention_args &p
     constexpr int CHUNKS = HD / 8;
     int lane = threadIdx.x % 32, head = kv_head * group + (t.first + threadIdx.x) % group;
     int from = row < 0 ? -1 : row * (a.h + 2 * a.hk) + head; /* in heads of qkv */
-#pragma unroll 4
+#pragma unroll 8
     for (int i = lane; i < 32 * CHUNKS; i += 32) {
         int r = threadIdx.x / 32 * 32 + i / CHUNKS, chunk = i % CHUNKS, source = __shfl_sync(~0u, from, i / CHUNKS);
         bool valid = source >= 0 && chunk * 8 < a.hd;

@@ -357,8 +357,8 @@ static void one(struct check *c, int h, int hk, int hd, int n_seqs, int max_keys
 
 void check_attention(struct check *c)
 {
-    static const int heads[][3] = {{1, 1, 8},   {4, 2, 16},  {6, 2, 24}, {4, 1, 64}, {6, 6, 40},
-                                   {3, 1, 128}, {2, 1, 256}, {40, 1, 8}, {15, 5, 64}};
+    static const int heads[][3] = {{1, 1, 8},  {4, 2, 16},  {6, 2, 24},  {4, 1, 64},  {6, 6, 40}, {4, 2, 72}, {2, 2, 96},
+                                   {3, 1, 96}, {3, 1, 128}, {4, 1, 128}, {2, 1, 256}, {40, 1, 8}, {15, 5, 64}};
     if (c->bench) {
         one(c, 6, 2, 64, 1, 512, 512);
         one(c, 15, 5, 64, 1, 512, 512);
