@@ -91,7 +91,7 @@ struct engine_stats {
     uint64_t start_steps[ENGINE_LANES];           /* those steps, added up */
     uint64_t steps_overlapped;                    /* of them, launched while another was in flight */
     uint64_t rows_computed;                       /* appended: each left K and V where it attended */
-    uint64_t requests_joined;                     /* sequences that ran in one step with the prefix that they share with another */
+    uint64_t sequences_joined;                    /* sequences that ran in one step with the prefix that they share with another */
     uint64_t rows_followed;                       /* of them, launched before the token before was known on the host */
     uint64_t rows_dropped;                        /* launched so, and not counted: their sequences had ended, or made way */
     uint64_t rows_rescored;                       /* run again over cached keys for a score */

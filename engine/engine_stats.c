@@ -50,7 +50,7 @@ void engine_stats_add(struct engine_stats *sum, const struct engine_stats *s)
     sum->evicted_tokens += s->evicted_tokens;
     sum->rows_computed += s->rows_computed;
     sum->rows_followed += s->rows_followed;
-    sum->requests_joined += s->requests_joined;
+    sum->sequences_joined += s->sequences_joined;
     sum->rows_dropped += s->rows_dropped;
     sum->rows_rescored += s->rows_rescored;
     sum->rows_cached += s->rows_cached;

@@ -175,17 +175,21 @@ int tree_enter(struct tree *t, const void *owner, const void *through, const int
     return 0;
 }
 
-/* The node that holds, or is to hold, the next token to be computed, and how many of n it can take. NULL: no memory. */
-static struct tree_node *node_to_fill(struct tree *t, struct tree_path *p, int32_t token, int n, int *ret_n)
+/* The first of the nodes whose tokens the path's owner is to compute; `below` leads from it to the leaf. NULL: all are computed. */
+static struct tree_node *first_pending(const struct tree_path *p)
 {
-    struct tree_node *first = NULL;
-    for (struct tree_node *node = p->leaf; node->owner == p->owner; node = node->parent)
+    struct tree_node *first = NULL, *below = NULL;
+    for (struct tree_node *node = p->leaf; node->owner == p->owner; node = node->parent) {
+        node->below = below;
         first = node->n_kv < node->n ? node : first;
-    if (first) {
-        *ret_n = n < first->n - first->n_kv ? n : first->n - first->n_kv;
-        return first;
+        below = node;
     }
-    *ret_n = 1;
+    return first;
+}
+
+/* One that takes a generated token. NULL: no memory. */
+static struct tree_node *private_node(struct tree *t, struct tree_path *p, int32_t token)
+{
     if (p->private_leaf)
         return tree_node_push_token(t, p->private_leaf, token) < 0 ? NULL : p->private_leaf;
     p->private_leaf = add_pending(t, p->leaf, p, &token, 1, false);
@@ -196,8 +200,10 @@ static struct tree_node *node_to_fill(struct tree *t, struct tree_path *p, int32
 
 int tree_append(struct tree *t, struct tree_path *p, const int32_t *tokens, int n, const uint8_t *route, const int *slots)
 {
+    struct tree_node *pending = first_pending(p);
     for (int done = 0, fits; done < n; done += fits) {
-        struct tree_node *node = node_to_fill(t, p, tokens[done], n - done, &fits);
+        struct tree_node *node = pending ? pending : private_node(t, p, tokens[done]);
+        fits = !pending ? 1 : n - done < node->n - node->n_kv ? n - done : node->n - node->n_kv;
         int taken = node ? tree_node_push_rows(t, node, fits, route + (size_t)done * (size_t)t->bits->n_bytes, slots) : ERR_NOMEM;
         if (taken < 0)
             return done;
@@ -205,6 +211,8 @@ int tree_append(struct tree *t, struct tree_path *p, const int32_t *tokens, int 
         slots += taken;
         t->held_slots += taken;
         t->pinned_slots += taken;
+        if (pending && pending->n_kv == pending->n)
+            pending = pending->below;
     }
     return n;
 }

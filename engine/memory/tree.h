@@ -3,7 +3,7 @@
  * KV and scores are independent: matching KV never implies matching scores.
  *
  * A node's first n_kv tokens have their rows computed. The rest are pending (a sequence, the owner, is computing them) or, with no owner, a single
- * trailing token that was only scored (and while a device's work is given up, what its owner left and others pin yet). Nodes of a running sequence's path are pinned; a path always ends at a node's end, and splitting
+ * trailing token that was only scored. Nodes of a running sequence's path are pinned; a path always ends at a node's end, and splitting
  * a node keeps the lower half's identity, so pointers of running sequences stay good. Least recently used leaves are evicted first.
  *
  * With sharing off (--prefix-cache off), and for generated tokens, nodes are private: never found by a match, freed when left.
@@ -28,11 +28,12 @@ struct tree_node {
     const void *owner;
     bool linked; /* in the hash of children and in the LRU list */
     int n_children, pins;
-    int n, cap;      /* tokens */
-    int n_kv;        /* leading tokens whose rows are computed */
-    int32_t *tokens; /* [n] */
-    uint8_t *route;  /* [n_kv, bits->n_bytes] decisions, packed (route_bits.h) */
-    int *slots;      /* [n_slots] token by token, and within a token by ascending layer */
+    int n, cap;              /* tokens */
+    int n_kv;                /* leading tokens whose rows are computed */
+    struct tree_node *below; /* scratch of tree_append: the next node of a path */
+    int32_t *tokens;         /* [n] */
+    uint8_t *route;          /* [n_kv, bits->n_bytes] decisions, packed (route_bits.h) */
+    int *slots;              /* [n_slots] token by token, and within a token by ascending layer */
     int n_slots, cap_slots;
     struct tree_state *states; /* [n_states] by ascending `at` */
     int n_states, cap_states;
@@ -79,8 +80,8 @@ int tree_probe_through(const struct tree *t, const int32_t *tokens, int n, const
 
 /* Enters a sequence: pins the matched path, adds what is missing as pending tokens of `owner`. ERR_NOMEM leaves the tree as it was
  * (but for harmless splits). Where tree_probe said -1 the sequence shares what is computed and
- * keeps the rest to itself; but with `through` not NULL, where tree_probe_through did not say -1, it shares what `through` is computing as well, which must
- * stay until that is computed, or leave no sooner than all is given up. *ret_n_kv: leading tokens with computed rows. */
+ * keeps the rest to itself. through, not NULL: where tree_probe_through did not say -1, it shares what `through` is computing as well. If `through` leaves before
+ * that is computed, so must the sequence before another one enters. *ret_n_kv: leading tokens with computed rows. */
 int tree_enter(struct tree *t, const void *owner, const void *through, const int32_t *tokens, int n, int n_rows, struct tree_path *ret,
                int *ret_n_kv);
 

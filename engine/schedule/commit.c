@@ -159,7 +159,7 @@ static void commit_run(struct commit *c, const struct sequence_env *e, const str
     struct sequence *owner = step->runs[i].seq;
     if (owner && owner->branch_of && step->runs[i - 1].seq != owner) {
         sequence_take_branch(owner, e);
-        counts->requests_joined += !owner->lost_branch;
+        counts->sequences_joined += !owner->lost_branch;
     }
     struct sequence *q = keeper(owner);
     if (q)

@@ -31,6 +31,7 @@ struct flow {
     int64_t due, short_due; /* rows that its running sequences could compute */
     struct sequence *at;    /* to be tried next; NULL: the next window's first */
     bool tried_all;
+    int n_may_join; /* sequences that wait for rows which are not in flight yet */
     /* of one division */
     struct sequence *next[DUE_KINDS]; /* from where on to look for rows due */
     bool longs_turn;                  /* of an odd row */

@@ -53,7 +53,6 @@ struct policy {
     struct grant *grants;    /* [max_rows] of the latest policy_divide */
     int n_grants;
     uint64_t n_rounds; /* of admission so far */
-    int n_may_join;    /* sequences that the latest round found waiting for rows which are not in flight yet */
     bool blocked;      /* the latest round found sequences that wait for what others compute in the steps in flight */
     bool no_room;      /* it found sequences that wait for room */
     bool prompts_last; /* policy_divide_whole: the latest step was of prompts */

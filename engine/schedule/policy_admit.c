@@ -129,10 +129,10 @@ static struct admission_terms terms_for(const struct admission_round *r, const s
                                     .lone = lone};
 }
 
-static void note_may_join(struct policy *p, struct sequence *s)
+static void note_may_join(const struct policy *p, struct sequence *s)
 {
     s->may_join = p->n_rounds;
-    p->n_may_join++;
+    s->place->flow->n_may_join++;
 }
 
 static enum admission try(struct admission_round *r, struct sequence *s)
@@ -213,7 +213,6 @@ static void begin_round(struct admission_round *r)
     struct policy *p = r->p;
     p->due = 0;
     p->blocked = p->no_room = false;
-    p->n_may_join = 0;
     p->n_rounds++;
     for (struct flow *f = clients_next_flow(&p->clients, NULL); f; f = clients_next_flow(&p->clients, f)) {
         f->due = f->short_due = 0;
@@ -221,6 +220,7 @@ static void begin_round(struct admission_round *r)
             count_due(p, f, s);
         f->at = f->ready.head;
         f->tried_all = false;
+        f->n_may_join = 0;
     }
 }
 
@@ -270,13 +270,13 @@ static int join_flow(struct admission_round *r, struct flow *f)
 {
     struct policy *p = r->p;
     int misses = 0;
-    for (struct sequence *s = f->ready.head, *next; s && p->n_may_join && p->due < p->max_rows && f->running.n < p->max_rows; s = next) {
+    for (struct sequence *s = f->ready.head, *next; s && f->n_may_join && p->due < p->max_rows && f->running.n < p->max_rows; s = next) {
         next = s->next;
         if (s->may_join != p->n_rounds)
             continue;
         struct admission_terms terms = terms_for(r, s);
         enum admission a = sequence_join(s, r->e, &terms, p->max_rows - p->due);
-        p->n_may_join--;
+        f->n_may_join--;
         if (a == ADMIT_LOST)
             return r->result.code = ERR_DEVICE;
         if (a == ADMIT_DONE || a == ADMIT_FAILED)

@@ -132,9 +132,10 @@ enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, 
  * it has due must be, behind the other's. ADMIT_WAIT_PREFIX: it does not wait so, the other may not be branched from, or it would have more than
  * max_rows rows due. */
 enum admission sequence_join(struct sequence *s, const struct sequence_env *e, const struct admission_terms *terms, int64_t max_rows);
-/* The step of its branch is over: what the other computed for it is there, but for its scores (or lost_branch, if it was not kept), */
+/* The step of its branch is over, and the other's rows were committed: they are the sequence's too, unless they could not be kept (lost_branch). */
 void sequence_take_branch(struct sequence *s, const struct sequence_env *e);
-/* and now its scores. What is missing runs again; and then the row whose token is generated, which is not taken before. */
+/* The other's scores were committed too, before any of the sequence's own. Those that it wants and are missing are computed by running their rows again, and
+ * then the row whose token it generates: what the step told of that one is not taken. */
 void sequence_take_branch_scores(struct sequence *s, const struct sequence_env *e);
 
 /* Gives the block tables back; without any it does nothing. */

@@ -277,6 +277,7 @@ void sequence_take_branch(struct sequence *s, const struct sequence_env *e)
     s->lost_branch = s->branch_of->n_kv < s->n_cached;
     if (s->lost_branch) {
         s->branch_of = NULL;
+        tree_leave(e->tree, &s->path); /* now: nobody may find what nobody computes, and its token may be drawn for some time yet */
         return;
     }
     tree_walk_up(&s->path, read_route, &reader);

@@ -2,6 +2,7 @@
 #include "engine/schedule/worker.h"
 #include "common/monotonic.h"
 #include "engine/schedule/ticket.h"
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,7 +54,7 @@ static void end_all(struct worker *w, bool all, int code, const char *text)
 
 /* A running sequence whose step was collected, or whose token was told: it ends if it has all it wanted, failed, or is cancelled, and begins again if
  * what it joined was lost; but not while its token is being drawn. */
-static void settle(struct worker *w, struct sequence *q)
+static void take_stock(struct worker *w, struct sequence *q)
 {
     struct err err;
     if (q->drawing)
@@ -210,7 +211,7 @@ static int collect(struct worker *w, struct step *s, struct err *err)
         w->n_drawing += s->rows.draws[i] != NULL;
     struct sequence *q;
     for (int i = 0; (q = next_in_step(s, &i));)
-        settle(w, q);
+        take_stock(w, q);
     return 0;
 }
 
@@ -223,7 +224,7 @@ static void take_draws(struct worker *w)
         next = next->next;
         w->n_drawing--;
         sequence_commit_draw(q, &w->env);
-        settle(w, q);
+        take_stock(w, q);
     }
 }
 
@@ -441,6 +442,7 @@ int worker_init(struct worker *w, struct executor *x, struct queue *q, const str
                                    .n_eos = o->n_eos,
                                    .whole_prompts = x->limits.whole_prompts,
                                    .state_every = x->limits.n_state_slots ? WORKER_STATE_EVERY : 0};
+    assert(!x->limits.branches || !x->limits.n_state_slots);
     if (r < 0)
         worker_close(w);
     else {

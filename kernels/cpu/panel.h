@@ -27,7 +27,7 @@ struct panel_kernel {
     enum dtype x_type; /* of packed rows */
     int x_terms, w_terms;
     bool tiles;      /* of bf16 weights */
-    int block_steps; /* steps that are run before the accumulators rest: what the L1 cache holds */
+    int block_steps; /* steps that are run before the accumulators rest: of as many the weights come from a cache in time */
     int n_passes;
     struct {
         signed char x_term, w_term;

@@ -160,8 +160,8 @@ int metrics_write(struct metrics *m, const struct metrics_names *n, const struct
     metrics_one(p, "dtrnet_rows_cached_total", "counter", "Positions taken from the prefix tree instead.", (double)s->rows_cached);
     metrics_one(p, "dtrnet_rows_rescored_total", "counter", "Positions run again over cached K and V for their scores.",
                 (double)s->rows_rescored);
-    metrics_one(p, "dtrnet_requests_joined_total", "counter",
-                "Sequences that ran in one step with the prefix that they share with another.", (double)s->requests_joined);
+    metrics_one(p, "dtrnet_sequences_joined_total", "counter",
+                "Sequences that ran in one step with the prefix that they share with another.", (double)s->sequences_joined);
     metrics_one(p, "dtrnet_rows_followed_total", "counter", "Positions computed whose launch did not wait for the token before.",
                 (double)s->rows_followed);
     metrics_one(p, "dtrnet_rows_dropped_total", "counter",

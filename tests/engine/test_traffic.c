@@ -338,8 +338,10 @@ static void make_group(struct group *g)
     }
 }
 
+/* Where steps have room for it, the cache is cleared often: who finds its prefix joins nobody. */
 static void run_traffic(struct engine *e, struct engine *ref, int n_requests)
 {
+    uint32_t clear_every = engine_info(e)->max_batch_tokens >= 300 ? 4 : 40;
     struct group groups[OPEN_GROUPS] = {0};
     int n_layers = engine_info(e)->config->n_layers;
     uint64_t until = n_checked + (uint64_t)n_requests;
@@ -355,7 +357,7 @@ static void run_traffic(struct engine *e, struct engine *ref, int n_requests)
         make_group(g);
         if (engine_submit(e, g->reqs, g->n, &g->ticket, &err) < 0)
             die("submit", err.text);
-        if (!rnd(40))
+        if (!rnd(clear_every))
             engine_cache_clear(e);
     }
     for (int i = 0; i < OPEN_GROUPS; i++) {
@@ -463,12 +465,12 @@ int main(int argc, char **argv)
                " tokens evicted, %" PRIu64 " of %" PRIu64 " steps overlapped, %" PRIu64 " rows followed, %" PRIu64 " dropped, %" PRIu64
                " joined, %" PRIu64 " preempted\n",
                engines[i].name, n_checked - before, n_cached_rows - cached, st.rows_rescored, st.evicted_tokens, st.steps_overlapped,
-               st.steps, st.rows_followed, st.rows_dropped, st.requests_joined, st.preemptions);
+               st.steps, st.rows_followed, st.rows_dropped, st.sequences_joined, st.preemptions);
         if (st.steps_overlapped && engines[i].in_flight == 1)
             die("steps in flight", "two where one was asked for");
         overlapped += st.steps_overlapped;
         followed += st.rows_followed;
-        joined += st.requests_joined;
+        joined += st.sequences_joined;
         follows |= engines[i].in_flight > 1 && !engines[i].ranks;
         if (st.rows_followed && (engines[i].in_flight == 1 || engines[i].ranks))
             die("following", "rows that followed where none can");
@@ -481,8 +483,8 @@ int main(int argc, char **argv)
     if (follows && !followed && n_requests >= 100 && strcmp(inference ? inference : "", "exact"))
         die("following", "no row followed another");
     bool branches = !engine_info(ref)->state_slots_total && strcmp(inference ? inference : "", "exact");
-    if (branches && !joined && n_requests >= 100 && !getenv("DTRNET_TEST_ONLY"))
-        die("joining", "no sequence ran in one step with its prefix");
+    if (branches && joined < (uint64_t)n_requests / 50 && n_requests >= 100 && !getenv("DTRNET_TEST_ONLY"))
+        die("joining", "hardly a sequence ran in one step with its prefix");
     engine_close(ref);
     for (int i = 0; i < N_SEQUENCES; i++)
         free_reference(&refs[i]);

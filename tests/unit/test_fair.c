@@ -36,6 +36,7 @@ static bool open_rig(struct rig *r, int max_steps, int n_state_slots)
                                      .n_kv_slots = POOL * FAKE_LAYERS,
                                      .n_table_entries = POOL * FAKE_LAYERS,
                                      .n_state_slots = n_state_slots,
+                                     .branches = !n_state_slots,
                                      .max_positions = LONGEST};
     struct worker_options o = {.prefix_cache = true, .tree_bytes = 1 << 24};
     struct err err;

@@ -14,6 +14,7 @@ static const struct worker_setting settings[] = {
     {"three devices, no cache", 24, 2, 4 * LONGEST, 0, false, false, 1 << 20, false, 3},
     {"two devices, router states, evicting and preempting", 19, 2, LONGEST + 120, 9, true, false, 1 << 20, true, 2},
     {"two devices, whole prompts", 64, 2, 6 * LONGEST, 0, true, true, 1 << 20, false, 2},
+    {"two devices, joining", 200, 2, 20 * LONGEST, 0, true, false, 1 << 20, false, 2, .branches = true},
 };
 
 static void test_traffic(uint64_t seed)

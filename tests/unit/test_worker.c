@@ -56,8 +56,8 @@ static void check_happened(const struct worker_rig *r, const struct worker_setti
     CHECK(s->n_state_slots || !c->states_held);
     CHECK(s->follows ? c->rows_followed > 40 && (s->branches || c->rows_dropped > 5) : !c->rows_followed && !c->rows_dropped);
     CHECK_INT(r->x[0]->n_followed, c->rows_followed + c->rows_dropped);
-    CHECK(s->branches || !c->requests_joined);
-    all->requests_joined += c->requests_joined;
+    CHECK(s->branches || !c->sequences_joined);
+    all->sequences_joined += c->sequences_joined;
     all->steps_overlapped += c->steps_overlapped;
     all->rows_cached += c->rows_cached;
     all->rows_rescored += c->rows_rescored;
@@ -88,7 +88,7 @@ static void test_traffic(uint64_t seed)
     }
     CHECK(all.steps_overlapped && all.rows_cached && all.rows_rescored && all.evicted_tokens && all.states_held);
     CHECK(all.requests_failed && all.requests_cancelled && all.requests_done > 2 * all.requests_cancelled);
-    CHECK(all.requests_joined > 50);
+    CHECK(all.sequences_joined > 50);
 }
 
 /* ---- failures -------------------------------------------------------------------------------------------------------- */
@@ -149,14 +149,14 @@ static void test_device_failures(uint64_t seed)
 }
 
 /* Without memory requests fail one by one, and the worker goes on. */
-static void test_no_memory(uint64_t seed)
+static void test_no_memory_with(const struct worker_setting *s, uint64_t seed)
 {
     bool reached = true;
     int n = 0, before = check_failures;
     for (; reached && check_failures == before; n++) {
         struct worker_rig r;
         traffic_seed(seed);
-        if (!worker_rig_open(&r, &small[n % 4]))
+        if (!worker_rig_open(&r, s))
             return;
         r.may_fail = ERR_NOMEM;
         for (int j = 0; j < 4; j++)
@@ -169,7 +169,39 @@ static void test_no_memory(uint64_t seed)
     }
     CHECK(n > 20);
     if (check_failures > before)
-        fprintf(stderr, "  with allocation %d failing, seed %llu\n", n - 1, (unsigned long long)seed);
+        fprintf(stderr, "  with %s, allocation %d failing, seed %llu\n", s->name, n - 1, (unsigned long long)seed);
+}
+
+static void test_no_memory(uint64_t seed)
+{
+    for (size_t i = 0; i < sizeof(small) / sizeof(small[0]); i++)
+        test_no_memory_with(&small[i], seed);
+}
+
+/* Memory ends now and then, while many join: also where what they joined is lost and a token of theirs is being drawn. */
+static void test_joining_without_memory(uint64_t seed)
+{
+    static const struct worker_setting joining = {
+        "joining, two steps of 300 rows", 300, 2, 20 * LONGEST, 0, true, false, 1 << 20, .branches = true};
+    for (int i = 0; i < 40; i++) {
+        struct worker_rig r;
+        int before = check_failures;
+        traffic_seed(seed + (uint64_t)i);
+        if (!worker_rig_open(&r, &joining))
+            return;
+        r.may_fail = ERR_NOMEM;
+        for (int round = 0; round < 60; round++) {
+            worker_rig_act(&r);
+            failing_plan(traffic_random(60));
+            for (int n = traffic_random(4); n > 0; n--)
+                worker_rig_turn(&r);
+            failing_reached();
+        }
+        worker_rig_settle(&r);
+        worker_rig_close(&r);
+        if (check_failures > before)
+            fprintf(stderr, "  with %s, seed %llu\n", joining.name, (unsigned long long)seed + i);
+    }
 }
 
 static void test_open_without_memory(void)
@@ -243,6 +275,7 @@ int main(int argc, char **argv)
     test_traffic(seed);
     test_device_failures(seed);
     test_no_memory(seed);
+    test_joining_without_memory(seed);
     test_open_without_memory();
     test_thread(seed);
     return check_result();

@@ -114,6 +114,15 @@ static int64_t slots_of(const struct worker *w, const struct sequence *q)
     return n;
 }
 
+/* Of a node in the tree, tokens are to be computed only by somebody; but the last one may just have a score. */
+static void check_nodes(const struct tree *t)
+{
+    for (const struct tree_node *n = t->newest; n; n = n->lru_older) {
+        bool scored = n->score_k && n->has_top[n->n - 1];
+        CHECK(n->owner || n->n_kv >= n->n - scored);
+    }
+}
+
 /* Every slot is free, in the tree, or taken by a step in flight or, of router states, by a running sequence. What is promised is there. */
 static void check_slots(const struct worker *w)
 {
@@ -133,6 +142,7 @@ static void check_slots(const struct worker *w)
     CHECK_INT(w->kv.n_free + w->tree.held_slots + in_flight, w->kv.n);
     CHECK_INT(w->states.n_free + w->tree.n_states + states, w->states.n);
     CHECK(w->tree.pinned_slots <= w->tree.held_slots);
+    check_nodes(&w->tree);
     CHECK(w->policy.n_running || w->tree.bytes <= w->tree.max_bytes);
 }
 
