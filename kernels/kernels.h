@@ -74,8 +74,8 @@ struct kern_save {
     int row, slot;
 };
 
-/* Run `run` *branches* from run `from`, which comes before it in the step, appends and branches from none: what lies before `from` in its sequence and the first n
- * rows of `from` are what lies before `run`. */
+/* Run `run` *branches* from run `from`, which comes before it in the step, appends and branches from none: what lies before `from` in its sequence and
+ * the first n rows of `from` are what lies before `run`. */
 struct kern_branch {
     int run, from, n;
     int n_listed; /* rows of `from`, from the first on, whose keys branch_keys lists for `run`: n where `run` appends, and else those that `run` repeats too; 0:

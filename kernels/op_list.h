@@ -101,8 +101,8 @@ OP(follow, OTHER, ALL_LEVELS, (k, base, n_layers, n_runs, after, route), struct 
  * base: [n_runs], of this layer. For layers in which the host cannot know them. */
 OP(branch_counts, OTHER, ALL_LEVELS, (k, s, route, base), struct kern_ctx *k, const struct kern_step *s, const struct dev_u8 *route,
    struct dev_i32 *base)
-/* Behind place() of the n layers that `layers` lists: the keys of `from`'s first n_listed rows, which its table lists from entry base[from] on, are listed in the
- * same entries of each branch's table. route: as above, of the one layer; NULL: all rows have keys. base: [layers, n_runs]. */
+/* Behind place() of the n layers that `layers` lists: the keys of `from`'s first n_listed rows, which its table lists from entry base[from] on, are
+ * listed in the same entries of each branch's table. route: as above, of the one layer; NULL: all rows have keys. base: [layers, n_runs]. */
 OP(branch_keys, OTHER, ALL_LEVELS, (k, s, layers, n, route, base), struct kern_ctx *k, const struct kern_step *s, const int *layers, int n,
    const struct dev_u8 *route, const struct dev_i32 *base)
 

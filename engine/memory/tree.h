@@ -80,8 +80,8 @@ int tree_probe_through(const struct tree *t, const int32_t *tokens, int n, const
 
 /* Enters a sequence: pins the matched path, adds what is missing as pending tokens of `owner`. ERR_NOMEM leaves the tree as it was
  * (but for harmless splits). Where tree_probe said -1 the sequence shares what is computed and
- * keeps the rest to itself. through, not NULL: where tree_probe_through did not say -1, it shares what `through` is computing as well. If `through` leaves before
- * that is computed, so must the sequence before another one enters. *ret_n_kv: leading tokens with computed rows. */
+ * keeps the rest to itself. through, not NULL: where tree_probe_through did not say -1, it shares what `through` is computing as well.
+ * If `through` leaves before that is computed, so must the sequence before another one enters. *ret_n_kv: leading tokens with computed rows. */
 int tree_enter(struct tree *t, const void *owner, const void *through, const int32_t *tokens, int n, int n_rows, struct tree_path *ret,
                int *ret_n_kv);
 

@@ -5,8 +5,8 @@
  * the best that that row's logits name. Its id is -1 - i, i the place of the token among that step's top_id; the key count of a layer in which decisions
  * tell how many of that run's rows have K and V is -1 - c, c being the keys before that run. The device makes both of what it has.
  *
- * A run may *branch* from another one of its step (struct kern_branch). Its key count is then that run's, and where the host knows that all rows have keys, as many
- * more as precede it; elsewhere the device adds those that do (branch_counts). */
+ * A run may *branch* from another one of its step (struct kern_branch). Its key count is then that run's, and where the host knows that all rows
+ * have keys, as many more as precede it; elsewhere the device adds those that do (branch_counts). */
 #pragma once
 #include "engine/model/logit_edits.h"
 #include "engine/model/sampler.h"

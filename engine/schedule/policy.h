@@ -4,7 +4,7 @@
  * others get. In its turn a flow gives every generating sequence its row, then half of what is left to prompts of at most half a step and half to
  * longer ones. New sequences of a flow are admitted oldest window first and in prefix order inside a window, so that siblings meet in the tree. A flow
  * admits as long as what it has due does not fill its share of a step, and all together as long as they do not fill a step. A sequence that waits for
- * a prefix that another one computes, or for room, is passed.
+ * a prefix that another one computes, or for room, is passed; if the prefix runs in the next step, it may join that when it is launched (policy_join).
  *
  * Room. Admission sets aside KV slots for the rows of the prompt and for POLICY_AHEAD generated tokens, and a generation sets aside more as it goes on.
  * If there is none, the newest generation is preempted: it leaves the tree and the device, keeps its tokens, goes back to the head of its flow and
@@ -78,8 +78,8 @@ struct sequence *policy_next(const struct policy *p, struct sequence *s);
 /* Admits queued sequences until the rows that could run fill a step. slots_in_flight: KV slots that launched steps have taken. */
 struct policy_round policy_admit(struct policy *p, const struct sequence_env *e, int64_t slots_in_flight);
 
-/* Right before a step is divided: where all that is due fits into it, sequences are admitted that wait for a prefix which runs in that step, as far as their rows fit
- * too. They run in the same step behind it (sequence_join), for which the division must be packed with them last. */
+/* Right before a step is divided: where all that is due fits into it, sequences are admitted that wait for a prefix which runs in that step, as
+ * far as their rows fit too. They run in the same step behind it (sequence_join), so what the division grants them is packed last. */
 struct policy_round policy_join(struct policy *p, const struct sequence_env *e);
 
 /* ---- policy_room.c ----------------------------------------------------------------------------------------------- */

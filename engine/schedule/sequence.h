@@ -128,9 +128,9 @@ struct admission_terms {
 enum admission sequence_admit(struct sequence *s, const struct sequence_env *e, const struct admission_terms *terms,
                               const struct sequence **ret_owner);
 
-/* Admits a sequence that waits for rows of another one which are to run in the next step: it branches from them in that step (kernels.h), in which all rows that
- * it has due must be, behind the other's. ADMIT_WAIT_PREFIX: it does not wait so, the other may not be branched from, or it would have more than
- * max_rows rows due. */
+/* Admits a sequence that waits for rows of another one which are to run in the next step: it branches from them in that step (kernels.h), in which
+ * all rows that it has due must be, behind the other's. ADMIT_WAIT_PREFIX: it does not wait so, the other may not be branched from, or it would
+ * have more than max_rows rows due. */
 enum admission sequence_join(struct sequence *s, const struct sequence_env *e, const struct admission_terms *terms, int64_t max_rows);
 /* The step of its branch is over, and the other's rows were committed: they are the sequence's too, unless they could not be kept (lost_branch). */
 void sequence_take_branch(struct sequence *s, const struct sequence_env *e);
@@ -151,7 +151,8 @@ int sequence_appends(const struct sequence *s);
 bool sequence_in_prompt(const struct sequence *s);
 /* Does a sequence in flight need more rows than those under way? */
 bool sequence_goes_on(const struct sequence *s);
-/* Adds n <= sequence_due rows to the step, with which the sequence is in flight; all of them, and behind the rows that it branches from, where it does that. If routers have states, copies to be kept are added too. */
+/* Adds n <= sequence_due rows to the step, with which the sequence is in flight; one that branches has all of them added, behind the rows that it
+ * branches from. If routers have states, copies to be kept are added too. */
 void sequence_pack(struct sequence *s, const struct sequence_env *e, struct step *step, int n);
 
 /* ---- sequence.c ---------------------------------------------------------------------------------------------- */
