@@ -90,17 +90,17 @@ struct engine_stats {
     uint64_t starts[ENGINE_LANES][ENGINE_STARTS]; /* tickets by lane, and by the steps launched from their submission to their first row */
     uint64_t start_steps[ENGINE_LANES];           /* those steps, added up */
     uint64_t steps_overlapped;                    /* of them, launched while another was in flight */
-    uint64_t rows_computed;                       /* appended: each left K and V where it attended */
     uint64_t sequences_joined;                    /* sequences that ran in one step with the prefix that they share with another */
+    uint64_t rows_computed;                       /* appended: each left K and V where it attended */
     uint64_t rows_followed;                       /* of them, launched before the token before was known on the host */
-    uint64_t rows_dropped;                        /* launched so, and not counted: their sequences had ended, or made way */
-    uint64_t rows_rescored;                       /* run again over cached keys for a score */
-    uint64_t rows_cached;                         /* positions that requests took from the prefix tree */
-    uint64_t rows_routed[MODEL_MAX_LAYERS];       /* of rows_computed, how many attended in layer l */
-    uint64_t rows_executed[MODEL_MAX_LAYERS];     /* and how many did not skip it */
-    uint64_t kv_rows_held;                        /* slots that hold K and V now */
-    uint64_t kv_rows_most;                        /* slots in use at a time so far, at most: no others were ever written */
-    uint64_t kv_rows_reserved;                    /* slots promised to running requests beyond these */
+    uint64_t rows_dropped; /* launched so, and not counted: their sequences had ended, or made way; or joined rows for which memory ended */
+    uint64_t rows_rescored;                   /* run again over cached keys for a score */
+    uint64_t rows_cached;                     /* positions that requests took from the prefix tree */
+    uint64_t rows_routed[MODEL_MAX_LAYERS];   /* of rows_computed, how many attended in layer l */
+    uint64_t rows_executed[MODEL_MAX_LAYERS]; /* and how many did not skip it */
+    uint64_t kv_rows_held;                    /* slots that hold K and V now */
+    uint64_t kv_rows_most;                    /* slots in use at a time so far, at most: no others were ever written */
+    uint64_t kv_rows_reserved;                /* slots promised to running requests beyond these */
     uint64_t tree_tokens, tree_nodes, evicted_tokens;
     uint64_t tree_bytes;                /* host memory of the prefix tree: tokens, decisions, slot numbers, scores */
     uint64_t states_held, states_total; /* copies of router states that the tree keeps, and places for copies; 0: routers have none */

@@ -38,14 +38,14 @@ struct step_rows {
     bool want_probs;        /* what routers compared is read */
     /* capacity max_rows unless noted */
     int *ids, *pos, *run_of;
-    struct kern_run *runs;       /* n_runs <= n_rows */
-    int *base;                   /* [n_layers][max_rows]: keys of run i's sequence in layer l before the run, at base[l * max_rows + i] */
-    int *after, *n_after;        /* of run i: the first of the appended rows that it follows, or -1, and how many they are */
-    int *reserved;               /* [n_layers * n_append]: layer l may place its rows in reserved[l * n_append ..] */
-    int *want_row, *want_target; /* rows whose logits are wanted, ascending; the target token or -1 */
-    struct draw **draws;         /* of the wanted rows, borrowed; NULL: nothing is drawn */
-    struct kern_save *saves;     /* copies of router states to be kept, rows ascending */
-    struct kern_branch *branches;
+    struct kern_run *runs;        /* n_runs <= n_rows */
+    int *base;                    /* [n_layers][max_rows]: keys of run i's sequence in layer l before the run, at base[l * max_rows + i] */
+    int *after, *n_after;         /* of run i: the first of the appended rows that it follows, or -1, and how many they are */
+    int *reserved;                /* [n_layers * n_append]: layer l may place its rows in reserved[l * n_append ..] */
+    int *want_row, *want_target;  /* rows whose logits are wanted, ascending; the target token or -1 */
+    struct draw **draws;          /* of the wanted rows, borrowed; NULL: nothing is drawn */
+    struct kern_save *saves;      /* copies of router states to be kept, rows ascending */
+    struct kern_branch *branches; /* at most one a run */
 };
 
 int step_rows_init(struct step_rows *s, int max_rows, int n_layers, struct err *err);

@@ -156,18 +156,18 @@ static struct sequence *keeper(struct sequence *q)
 static void commit_run(struct commit *c, const struct sequence_env *e, const struct step *step, int i, struct engine_stats *counts)
 {
     const struct kern_run *run = &step->rows.runs[i];
-    struct sequence *owner = step->runs[i].seq;
-    if (owner && owner->branch_of && step->runs[i - 1].seq != owner) {
-        sequence_take_branch(owner, e);
-        counts->sequences_joined += !owner->lost_branch;
+    struct sequence *of = step->runs[i].seq;
+    if (of && of->branch_of && step->runs[i - 1].seq != of) {
+        sequence_take_branch(of, e);
+        counts->sequences_joined += !of->lost_branch;
     }
-    struct sequence *q = keeper(owner);
+    struct sequence *q = keeper(of);
     if (q)
         take_run(e, step, i, counts);
     else
         counts->rows_dropped += (uint64_t)run->n;
-    if (owner && !q)
-        owner->rows_run -= run->n;
+    if (of && !q)
+        of->rows_run -= run->n;
     for (int done = 0; run->append && done < run->n; done += COMMIT_ROWS) {
         int n = run->n - done < COMMIT_ROWS ? run->n - done : COMMIT_ROWS;
         struct block b = {.c = c, .e = e, .step = step, .q = q, .row = run->row0 + done, .n = n};

@@ -325,7 +325,7 @@ static void note_busy(struct worker *w, double seconds)
 }
 
 /* ---- turns -------------------------------------------------------------------------------------------------- */
-/* Less than half a step waits for those who can join it. */
+/* Less than half a step waits for those who can still come into it. */
 static bool should_launch(const struct worker *w, int64_t due, bool beside)
 {
     if (due >= (w->x->limits.max_rows + 1) / 2)
