@@ -18,6 +18,8 @@ struct copy {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct copy *first, **end = &first;
 static const struct backend *cpu;
+static pthread_cond_t released = PTHREAD_COND_INITIALIZER;
+static bool held;
 static int fail_at, n_calls, fail_device = -1;
 static const struct kern_ctx *contexts[BACKEND_CPU_DEVICES]; /* the latest of each device */
 
@@ -33,6 +35,14 @@ void late_fail_device_at(int device_index, int n)
 void late_fail_at(int n)
 {
     late_fail_device_at(-1, n);
+}
+
+void late_hold(bool hold)
+{
+    pthread_mutex_lock(&lock);
+    held = hold;
+    pthread_cond_broadcast(&released);
+    pthread_mutex_unlock(&lock);
 }
 
 /* The lock is held. */
@@ -104,6 +114,8 @@ static void arrive(struct kern_ctx *k, int i)
 static int wait_late(struct kern_ctx *k, int i, struct err *err)
 {
     pthread_mutex_lock(&lock);
+    while (held)
+        pthread_cond_wait(&released, &lock);
     bool bad = failed(k);
     if (!bad)
         arrive(k, i);

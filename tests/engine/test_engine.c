@@ -82,26 +82,28 @@ static void test_refusals(void)
 
 static void test_queue_and_cancel(void)
 {
+    enum { MORE = 8 };
     struct engine *e = open_golden("dense-gqa-tied", true, 4000);
     int32_t ids[3000];
     struct eval_request many[9];
-    struct engine_ticket *t[3] = {0};
+    struct engine_ticket *t[3] = {0}, *more[MORE] = {0};
     struct err err;
     for (int i = 0; i < 3000; i++)
         ids[i] = i % 320;
     for (int i = 0; i < 9; i++)
         many[i] = (struct eval_request){.tokens = ids + i, .n_tokens = 2900, .score_begin = 1, .top_p = 1};
+    late_hold(true); /* a few steps, and the worker sleeps */
     CHECK_INT(engine_submit(e, many, 8, &t[0], &err), 0);
-    int refused = 0;
-    for (int i = 0; i < 3 && !refused; i++) { /* the first may already have left the queue */
-        struct engine_ticket *more = NULL;
-        refused = engine_submit(e, many, 8, &more, &err) == ERR_BUSY;
-        engine_ticket_free(more);
-    }
+    bool refused = false;
+    for (int i = 0; i < MORE && !refused; i++) /* the first may have left the queue by then */
+        refused = engine_submit(e, many, 8, &more[i], &err) == ERR_BUSY;
     CHECK(refused);
     CHECK(!engine_wait(t[0], 0));
     engine_cancel(t[0]);
+    late_hold(false);
     CHECK(engine_wait(t[0], -1));
+    for (int i = 0; i < MORE; i++)
+        engine_ticket_free(more[i]);
     for (int i = 0; i < 8; i++) /* queued, running or in flight */
         CHECK_INT(engine_result(t[0], i)->code, ERR_CANCELLED);
     engine_ticket_free(t[0]);
@@ -115,19 +117,20 @@ static void test_queue_and_cancel(void)
     engine_close(e);
 }
 
-/* A short request that comes while a long one runs, and others wait, takes the step under way and steps of its own: it does not wait for long ones. */
+static void hold_device(void *user)
+{
+    late_hold(true);
+}
+
+/* A short request that comes while a long one runs, and others wait, takes the step under way and steps of its own: it does not wait for long ones. The
+ * device is held while steps are counted, so that none passes meanwhile. */
 static void test_short_beside_long(void)
 {
-    enum {
-        LONG = 20000,
-        LONGS = 3,
-        SHORT = 20,
-        MOST = 100
-    }; /* a few steps, and what a busy machine lets pass before it submits; a long one takes 313 */
+    enum { LONG = 20000, LONGS = 3, SHORT = 20, MOST = 6 /* a long one takes 313 */ };
     struct engine *e = open_golden("dtrnet-bilayer", true, LONG);
     static int32_t ids[LONG];
     struct eval_request slow[LONGS];
-    struct eval_request quick = {.tokens = ids + 7, .n_tokens = SHORT, .score_begin = 1, .top_p = 1};
+    struct eval_request quick = {.tokens = ids + 7, .n_tokens = SHORT, .score_begin = 1, .top_p = 1, .on_done = hold_device};
     struct engine_ticket *t[2];
     struct engine_stats before, after;
     struct err err;
@@ -139,12 +142,16 @@ static void test_short_beside_long(void)
     do
         engine_stats(e, &before);
     while (before.steps < 2);
+    late_hold(true);
+    engine_stats(e, &before);
     CHECK_INT(engine_submit(e, &quick, 1, &t[1], &err), 0);
+    late_hold(false);
     CHECK(engine_wait(t[1], -1));
     engine_stats(e, &after);
     if (!CHECK(after.steps - before.steps <= MOST))
         fprintf(stderr, "  the short request took %d steps\n", (int)(after.steps - before.steps));
     CHECK(!engine_wait(t[0], 0));
+    late_hold(false);
     engine_ticket_free(t[1]);
     engine_ticket_free(t[0]);
     engine_close(e);
