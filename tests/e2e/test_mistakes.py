@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -122,4 +123,4 @@ def test_synth() -> None:
 
 
 if __name__ == "__main__":
-    run_tests(globals())
+    sys.exit(run_tests(globals()))

@@ -105,4 +105,5 @@ def test_own_machine() -> None:
 if __name__ == "__main__":
     with Process("--gzip", "on", "--cors-origin", f"https://a.example,{ORIGIN}", "--kv-cache-memory", "64M") as server:
         client = server.client
-        sys.exit(run_tests(globals()))
+        status = run_tests(globals())
+    sys.exit(status)
