@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 import ssl
 import sys
 import time
@@ -159,12 +160,34 @@ class Client:
         return [json.loads(p[6:]) for p in parts[:-2]]
 
 
+def begun(s: socket.socket) -> bool:
+    """Waits for an answer to begin; nothing of it is taken."""
+    return s.recv(1, socket.MSG_PEEK) == b"H"
+
+
+def rest(s: socket.socket) -> bytes:
+    """The body of an answer, read to its end."""
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    answer = http.client.HTTPResponse(s)
+    answer.begin()
+    return answer.read()
+
+
 class Process(ServerProcess):
     """A server with one connection to it."""
 
     def __init__(self, *flags: str, model: Path | None = SERVED, env: dict[str, str] | None = None) -> None:
         super().__init__(*flags, model=model, env=env)
         self.client = Client(self.url)
+
+    def ask(self, body: Any, path: str = "/v1/completions") -> socket.socket:
+        """A connection of its own that has sent a request and read nothing: an answer of more than a few MB stays under way by that."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        s = socket.socket()
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.connect((self.client.host, int(self.client.port)))
+        s.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(data)) + data)
+        return s
 
     def metric(self, name: str) -> float:
         """The sum of a series over its labels; over a new connection, since the kept one may have been idle for too long."""

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from http_support import Client, Process, run_tests
+from http_support import Client, Process, begun, rest, run_tests
 from server_process import PATIENCE_S, PROGRAM, ROOT, SERVED, SHIPPED
 
 # Without a tokenizer. For what needs many positions and not what the model says.
@@ -46,20 +46,23 @@ def test_health() -> None:
     """0: works; 1: does not, does not answer, or nobody is there; settings come from where the server has its own."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
-        silent.listen()
         port = str(silent.getsockname()[1])
+        assert run("health", "--port", port).returncode == 1
+        silent.listen()
         asked = run("health", "--port", port, "--timeout", "0.2")
         assert asked.returncode == 1 and f"port {port}" in asked.stderr
-    assert run("health", "--port", port).returncode == 1
-    with Process("--shutdown-delay", "5") as server:
+    with Process("--shutdown-delay", "3600") as server:
         env = {"DTRNET_PORT": str(server.client.port), "DTRNET_HOST": "0.0.0.0"}
+        patient = ("--timeout", str(PATIENCE_S))
         for args in ((), ("--ready",), ("--host", "localhost")):
-            asked = run("health", *args, env=env)
+            asked = run("health", *patient, *args, env=env)
             assert asked.returncode == 0 and '200 {"status":"ok"}' in asked.stdout, (args, asked)
         assert run("health", "--host", "127.0.0.2", "--timeout", "x", env=env).returncode == 2
         server.process.send_signal(signal.SIGTERM)
         server.wait_for("stopping")
-        assert run("health", "--ready", env=env).returncode == 1 and run("health", env=env).returncode == 0
+        stopping = [run("health", *patient, *args, env=env) for args in (("--ready",), ())]
+        assert [asked.returncode for asked in stopping] == [1, 0] and "503" in stopping[0].stdout + stopping[0].stderr, stopping
+        server.process.send_signal(signal.SIGTERM)  # ends the delay
 
 
 def test_bad_settings() -> None:
@@ -222,38 +225,35 @@ def start(server: Process, body: dict[str, Any], path: str = "/v1/completions") 
     return thread, got
 
 
-# Takes long enough to be caught at it, on a small model too.
-LONG = {"prompt": [[5, i] for i in range(10, 14)], "max_tokens": 400 if SERVED == SHIPPED else 1500, "ignore_eos": True, "temperature": 0}
+LONG = {"prompt": [[5, i] for i in range(10, 14)], "max_tokens": 400, "ignore_eos": True, "temperature": 0}
+ENDLESS = {**LONG, "n": 128, "max_tokens": 1500}  # on any machine: longer than a test sleeps
 
 
 def test_queue_full() -> None:
     pool, prompts, tokens = ("8M", 20, 60) if SERVED == SHIPPED else ("1M", 8, 300)
     with Process("--dtype", "f32", "--max-queue", "4", "--max-model-len", "640", "--kv-cache-memory", pool) as server:
         many = {**LONG, "prompt": [[5, i] for i in range(10, 10 + prompts)], "max_tokens": tokens}
-        thread, got = start(server, many)  # more than the pool holds: some wait
-        while server.metric("dtrnet_queue_sequences") < 1:
-            time.sleep(0.01)
-        answer = server.client.call("POST", "/v1/completions", many)
-        assert answer.status == 503 and int(answer.headers["retry-after"]) > 0 and answer.json["error"]["type"] == "overloaded_error", (
-            answer.data
-        )
-        with socket.create_connection((server.client.host, int(server.client.port))) as s:  # told before the body
-            if server.metric("dtrnet_queue_sequences") >= 4:
+        with server.ask({**ENDLESS, "max_tokens": 600}):  # more than the pool holds: most wait
+            while server.metric("dtrnet_queue_sequences") < 4:
+                time.sleep(0.01)
+            answer = server.client.call("POST", "/v1/completions", many)
+            assert answer.status == 503 and int(answer.headers["retry-after"]) > 0, answer.data
+            assert answer.json["error"]["type"] == "overloaded_error", answer.data
+            with socket.create_connection((server.client.host, int(server.client.port))) as s:  # told before the body
                 s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n")
                 assert b" 503 " in s.recv(4096)
-        thread.join()
-        assert got[0].status == 200
-        assert server.client.post("/v1/completions", {"prompt": "x", "max_tokens": 1})["choices"]
+        while server.metric("dtrnet_queue_sequences") > 0:
+            time.sleep(0.01)
+        assert len(server.client.post("/v1/completions", many)["choices"]) == prompts  # some of them wait as well
 
 
 def test_graceful_shutdown() -> None:
     """What is in flight is answered, idle connections do not hold the server, new ones are refused, the exit status is 0."""
-    with Process(env={"DTRNET_DRAIN_TIMEOUT": str(PATIENCE_S)}) as server:
+    large = {**LONG, "n": 16, "max_tokens": 200, "logprobs": 20, "stream": True}  # of 8 MB, so that it is under way until it is read
+    with Process("--transfer-period", "3600", env={"DTRNET_DRAIN_TIMEOUT": str(PATIENCE_S)}) as server, server.ask(large) as held:
+        assert begun(held)
         idle = Client(server.url)
         idle.get("/ready")
-        thread, got = start(server, LONG)
-        while server.metric("dtrnet_running_sequences") < 1:
-            time.sleep(0.01)
         server.process.send_signal(signal.SIGTERM)
         server.wait_for("stopping")
         assert idle.call("GET", "/ready").status == 503
@@ -263,19 +263,19 @@ def test_graceful_shutdown() -> None:
             raise AssertionError("a new connection was taken")
         except OSError:
             pass
-        thread.join()
-        assert got[0].status == 200 and got[0].json["usage"]["completion_tokens"] == 4 * LONG["max_tokens"]
+        data = rest(held)
+        assert data.count(b'"finish_reason":"length"') == 64 and data.endswith(b"data: [DONE]\n\n"), data[-300:]
         assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_second_signal_gives_up() -> None:
     with Process() as server:
-        thread, got = start(server, {**LONG, "max_tokens": 2000})
+        thread, got = start(server, ENDLESS)
         while server.metric("dtrnet_running_sequences") < 1:
             time.sleep(0.01)
         for _ in range(2):
             server.process.send_signal(signal.SIGINT)
-            time.sleep(0.3)
+            server.wait_for("stopping")
         assert server.process.wait(PATIENCE_S) == 0
         thread.join()
         assert got[0].status == 503 and int(got[0].headers["retry-after"]) > 0
@@ -315,11 +315,7 @@ def test_client_that_does_not_read() -> None:
     with Process("--idle-timeout", "1", model=SMALL) as server:
         for stream in (False, True):
             big = {"prompt": [[5 + i % 9 for i in range(500)]] * 40, "max_tokens": 0, "echo": True, "logprobs": 20, "stream": stream}
-            body = json.dumps(big).encode()
-            with socket.socket() as s:
-                s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                s.connect((server.client.host, int(server.client.port)))
-                s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            with server.ask(big):
                 while server.metric("dtrnet_sequences_done_total") < (80 if stream else 40):
                     time.sleep(0.05)
                 until = time.monotonic() + PATIENCE_S
@@ -330,10 +326,10 @@ def test_client_that_does_not_read() -> None:
         for n in (250, 500, 1000, 2000):  # until one takes longer than a stalled answer lives, under a sanitizer the first or second
             ids = [7] * n
             slow = {"prompt": [ids, [8, *ids[1:]], [9, *ids[1:]]], "max_tokens": 2, "ignore_eos": True, "temperature": 0}
-            events = server.client.stream("/v1/completions", slow)
+            events = Client(server.url).stream("/v1/completions", slow)  # a kept connection may be idle for too long
             assert [r for e in events if (r := e["choices"][0]["finish_reason"])] == ["length"] * 3
             begin = time.monotonic()
-            assert len(server.client.post("/v1/completions", {**slow, "prompt": [4, *ids[1:]]})["choices"]) == 1
+            assert len(Client(server.url).post("/v1/completions", {**slow, "prompt": [4, *ids[1:]]})["choices"]) == 1
             if time.monotonic() - begin > 4:
                 break
 
