@@ -19,6 +19,7 @@ from server_process import PATIENCE_S
 
 MIB = 1 << 20
 BUDGET = 64 * MIB
+ENDLESS = {"prompt": [5, 6], "n": 16, "max_tokens": 1500, "ignore_eos": True}  # for longer than a test sleeps, on any machine
 
 
 class Memory:
@@ -94,21 +95,12 @@ def test_many_large_bodies() -> None:
         memory.wait_until_given_back()
 
 
-def stalled(server: Process, body: bytes) -> socket.socket:
-    """A client that reads nothing of its answer."""
-    s = socket.socket()
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    s.connect((server.client.host, int(server.client.port)))
-    s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    return s
-
-
 def test_answers_that_nobody_reads() -> None:
     """A body of a few KB whose answer has a hundred MB."""
     ids = [(i * 7) % 16000 + 5 for i in range(1500)]
-    body = json.dumps({"prompt": ids, "n": 128, "max_tokens": 0, "echo": True, "logprobs": 20}).encode()
+    body = {"prompt": ids, "n": 128, "max_tokens": 0, "echo": True, "logprobs": 20}
     with measured() as (server, memory):
-        held = [stalled(server, body) for _ in range(5)]
+        held = [server.ask(body) for _ in range(5)]
         heads = [s.recv(12) for s in held]
         assert set(heads) <= {b"HTTP/1.1 200", b"HTTP/1.1 503"} and b"HTTP/1.1 200" in heads, heads
         assert memory.grown() < 2 * BUDGET, memory.grown() / MIB
@@ -126,14 +118,16 @@ def test_answers_that_nobody_reads() -> None:
 
 def test_memory_is_given_back_after_many_requests() -> None:
     """What small requests held is free when they have ended, but stays with the process unless it is given back."""
-    body = json.dumps({"prompt": [5, 6], "max_tokens": 1500, "ignore_eos": True}).encode()
     with measured("--log-level", "debug") as (server, memory):
+        pool = server.metric("dtrnet_kv_most_bytes")
         for n, told in ((5, r"[4-9]"), (24, r"[12]\d")):
-            held = [stalled(server, body) for _ in range(n)]
+            held = [server.ask(ENDLESS) for _ in range(n)]
             while server.metric("dtrnet_http_requests_in_flight") < n * 5 // 6:
                 time.sleep(0.05)
             for s in held:
                 s.close()
+            memory.before += int(server.metric("dtrnet_kv_most_bytes") - pool)
+            pool = server.metric("dtrnet_kv_most_bytes")
             server.wait_for(f"gave memory back after {told} requests at a time")
             memory.wait_until_given_back()
 
@@ -169,9 +163,8 @@ def test_drawing_gives_memory_back() -> None:
 
 def test_arenas_are_few() -> None:
     """Glibc would have eight a core, and cannot give back what is free at the end of each: here as many as 128 cores have."""
-    body = json.dumps({"prompt": [5, 6], "max_tokens": 1500, "ignore_eos": True}).encode()
     with Process("--kv-cache-memory", "64M", env={"GLIBC_TUNABLES": "glibc.malloc.arena_max=1024"}) as server:
-        held = [stalled(server, body) for _ in range(40)]
+        held = [server.ask(ENDLESS) for _ in range(40)]
         while server.metric("dtrnet_http_requests_in_flight") < 40:
             time.sleep(0.05)
         maps = Path(f"/proc/{server.process.pid}/maps").read_text()
@@ -189,9 +182,8 @@ def test_many_continuations_of_long_contexts() -> None:
     ]
     body = json.dumps({"requests": requests}, separators=(",", ":")).encode()
     with measured() as (server, memory):
-        s = socket.create_connection((server.client.host, int(server.client.port)))
-        s.sendall(b"POST /v1/loglikelihood HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         before = server.metric("dtrnet_sequences_done_total")
+        s = server.ask(body, "/v1/loglikelihood")
         while server.metric("dtrnet_sequences_done_total") < before + 200:
             time.sleep(0.05)
         assert memory.grown() < 2 * BUDGET, memory.grown() / MIB
