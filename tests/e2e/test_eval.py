@@ -1,16 +1,20 @@
 """The evaluation package as a person uses it: a run that outlives its server, a sweep that goes on, a report."""
 
+import contextlib
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import support  # isort: skip  (first: it finds the Python that has the other packages)
 import commands
@@ -34,17 +38,36 @@ def questions() -> dict[str, list[tuple]]:
     }
 
 
+@contextlib.contextmanager
+def stopped_at_work(server: Server) -> Iterator[threading.Event]:
+    """The second request of the plugin to this server finds it stopped, which the event tells; requests to others wait until then."""
+    from dtrnet_eval.client import Client
+
+    requests, stopped, send = itertools.count(1), threading.Event(), Client._send
+
+    def held(client: Client, method: str, path: str, body: Any) -> Any:
+        if method == "POST" and client.root != server.url:
+            stopped.wait(PATIENCE_S)
+        elif method == "POST" and next(requests) == 2:
+            server.process.send_signal(signal.SIGSTOP)
+            os.waitpid(server.process.pid, os.WUNTRACED)
+            stopped.set()
+        return send(client, method, path, body)
+
+    with mock.patch.object(Client, "_send", held):
+        yield stopped
+
+
 def answer_over_restart(model: Any, kind: str, asked: list, port: str) -> list:
-    """The model's answers while the server on its port is killed after four sequences and started again."""
+    """The model's answers while the server on its port is killed when it has a second request, and started again."""
     got: list = []
     first = Server(support.SHIPPED, "--port", port)
     worker = threading.Thread(target=lambda: got.extend(getattr(model, kind)(asked, disable_tqdm=True)))
-    worker.start()
-    while first.metrics()["dtrnet_sequences_done_total"] < 4:
-        time.sleep(0.001)
-    first.process.send_signal(signal.SIGKILL)
-    first.process.wait()
-    assert worker.is_alive(), f"{kind}: the run was over before the server was killed"
+    with stopped_at_work(first) as stopped:
+        worker.start()
+        assert stopped.wait(PATIENCE_S), f"{kind}: no second request"
+        first.process.send_signal(signal.SIGKILL)
+        first.process.wait()
     time.sleep(0.3)
     with Server(support.SHIPPED, "--port", port):
         worker.join(PATIENCE_S)
@@ -98,12 +121,17 @@ def check_killed_sweep(folder: Path) -> None:
     suite.write_text(f"about: two runs\ninclude: {support.TASKS}\nruns:\n{runs}")
     out = folder / "killed"
     line = [sys.executable, "-m", "dtrnet_eval", "sweep", str(suite), str(model), "--output", str(out), "--dtrnet", PROGRAM]
-    with subprocess.Popen(line, env=commands.ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sweep:
-        wait_for("the first run", (out / "dtrnet-26m" / "first" / "finished.json").exists)
-        sweep.send_signal(signal.SIGKILL)
-    wait_for("the end of the server", lambda: not running(["serve", str(model)]))
-    wait_for("the end of the harness", lambda: not running([str(out / "dtrnet-26m" / "second")]))
-    assert not (out / "dtrnet-26m" / "second" / "finished.json").exists(), "the sweep was over before it was killed"
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        with subprocess.Popen(line, env=commands.ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sweep:
+            wait_for("the first run", (out / "dtrnet-26m" / "first" / "finished.json").exists)
+            sweep.send_signal(signal.SIGKILL)
+        wait_for("the end of the server", lambda: not running(["serve", str(model)]))
+        wait_for("the end of the harness", lambda: not running([str(out / "dtrnet-26m" / "second")]))
+        if not (out / "dtrnet-26m" / "second" / "finished.json").exists():
+            break
+        assert time.monotonic() < until, "the sweep was always over before it was killed"
+        shutil.rmtree(out)
     kept = {path: path.stat().st_mtime_ns for path in (out / "dtrnet-26m" / "first").rglob("*")}
     again = commands.alone(*line[3:])
     assert again.returncode == 0 and "first: finished before" in again.stdout, again.stderr[-2000:]

@@ -5,28 +5,28 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import support  # isort: skip  (first: it finds the Python that has the other packages)
 import commands
+from server_process import PATIENCE_S
 from support import Server
-from test_eval import questions
+from test_eval import questions, stopped_at_work
 
 sys.path.insert(0, str(support.ROOT / "eval" / "src"))
 
 
 def answer_with_two(model: Any, kind: str, asked: list, first: Server) -> list:
-    """The model's answers; the first of its two servers is killed when it has answered something."""
+    """The model's answers; the first of its two servers is killed when it has a second request."""
     got: list = []
     worker = threading.Thread(target=lambda: got.extend(getattr(model, kind)(asked, disable_tqdm=True)))
-    worker.start()
-    while first.metrics()["dtrnet_sequences_done_total"] < 1:  # it begins with neighbours of its own
-        time.sleep(0.001)
-    first.process.send_signal(signal.SIGKILL)
-    first.process.wait()
-    worker.join(300)
+    with stopped_at_work(first) as stopped:
+        worker.start()
+        assert stopped.wait(PATIENCE_S), f"{kind}: no second request"
+        first.process.send_signal(signal.SIGKILL)
+        first.process.wait()
+        worker.join(PATIENCE_S)
     return got
 
 
@@ -38,8 +38,7 @@ def check_killed() -> None:
 
     plugin.batches.PAIRS_A_REQUEST, plugin.batches.PROMPTS_A_REQUEST = 4, 2
     for kind, arguments in questions().items():
-        again = 12 if kind == "loglikelihood_rolling" else 1  # these are quick
-        asked = [Instance(request_type=kind, doc={}, arguments=one, idx=i) for i, one in enumerate(arguments * again)]
+        asked = [Instance(request_type=kind, doc={}, arguments=one, idx=i) for i, one in enumerate(arguments)]
         with Server() as server:
             want = getattr(plugin.DtrnetLM(base_url=server.url), kind)(asked, disable_tqdm=True)
         with Server() as server:  # neither knows the texts

@@ -19,9 +19,8 @@ from dtrnet_eval.pool import Pool
 NO_KEYS = {"DTRNET_API_KEY": "", "OPENAI_API_KEY": ""}
 
 
-def client_of(server: fake.FakeServer, **more: Any) -> Client:
-    """Without waiting long."""
-    return Client(Access(server.url, **more), patience_s=5)
+def client_of(server: fake.FakeServer, patience_s: float = 600, **more: Any) -> Client:
+    return Client(Access(server.url, **more), patience_s=patience_s)
 
 
 @mock.patch.dict(os.environ, NO_KEYS)
@@ -44,7 +43,7 @@ class Patience(unittest.TestCase):
     def test_gives_up(self) -> None:
         with fake.FakeServer(lambda *_: (503, {"Retry-After": "9"}, {})) as server:
             with self.assertRaisesRegex(UnreachableError, "status 503; gave up after 5 s"):
-                client_of(server).post("/x", {})
+                client_of(server, patience_s=5).post("/x", {})
             self.assertEqual(len(server.asked), 1)
         with self.assertRaisesRegex(UnreachableError, "no connection"):
             Client(Access(server.url), patience_s=0).post("/x", {})
