@@ -291,13 +291,16 @@ def test_log_that_nobody_reads() -> None:
 
 def test_closed_descriptors() -> None:
     """With 0, 1 and 2 closed no log line goes into a client's connection."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = f"exec {PROGRAM} serve --port {port} --shutdown-delay 0 --log-level debug <&- >&- 2>&-"
-    process = subprocess.Popen(["sh", "-c", command])
-    client = Client(f"http://127.0.0.1:{port}")
+    process, until = None, time.monotonic() + PATIENCE_S
     while True:
+        assert time.monotonic() < until, "the server does not start"
+        if process is None or process.poll() is not None:  # somebody else may have got the port in between
+            with socket.socket() as s:
+                s.bind(("127.0.0.1", 0))
+                port = s.getsockname()[1]
+            command = f"exec {PROGRAM} serve --port {port} --shutdown-delay 0 --log-level debug <&- >&- 2>&-"
+            process = subprocess.Popen(["sh", "-c", command])
+            client = Client(f"http://127.0.0.1:{port}")
         try:
             if client.call("GET", "/ready").status == 200:
                 break
