@@ -70,6 +70,12 @@ def tokenized(server: ServerProcess) -> int:
     return sum(int(line.rsplit(" ", 1)[1]) for line in lines if line.startswith('dtrnet_http_requests_total{route="/tokenize"'))
 
 
+def five_more(servers: list[ServerProcess], before: list[int]) -> list[int] | None:
+    """How many more calls each server has answered, once they are five or more in all."""
+    more = [now - then for now, then in zip(map(tokenized, servers), before)]
+    return more if sum(more) >= 5 else None
+
+
 def check_affinity(balancer: Balancer, servers: list[ServerProcess]) -> list[int]:
     """Requests of the package that begin alike go to one server; those that do not are spread. Beginnings by server."""
     sys.path.insert(0, str(ROOT / "eval" / "src"))
@@ -83,7 +89,8 @@ def check_affinity(balancer: Balancer, servers: list[ServerProcess]) -> list[int
         before = list(map(tokenized, servers))
         for n in range(5):
             client.post("/tokenize", {"prompt": f"{beginning} and the same beginning. " * 20 + str(n)})
-        more = [now - then for now, then in zip(map(tokenized, servers), before)]
+        # a request is counted when its connection has done with it, which its client need not have waited for
+        more = wait_until("five requests counted", lambda before=before: five_more(servers, before))
         assert sorted(more) == [0] * (len(servers) - 1) + [5], f"requests that begin alike went to {more}"
         homes.append(more.index(5))
     assert len(set(homes)) > 1, "everything goes to one server"

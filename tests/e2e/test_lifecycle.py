@@ -238,8 +238,8 @@ def test_reload() -> None:
         flags = ["--tls-cert", f"{folder}/cert.pem", "--tls-key", f"{folder}/key.pem", "--api-key-file", str(keys)]
         with Process(*flags) as server:
             kept = Client(server.url, "one-key")
-            asked = [PROGRAM, "health", *flags[:4], "--host", "127.0.0.1", "--port", str(server.client.port)]
-            assert subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode == 0
+            asked = [PROGRAM, "health", "--timeout", str(PATIENCE_S), *flags[:4], "--host", "127.0.0.1", "--port", str(server.client.port)]
+            assert subprocess.run(asked, capture_output=True, check=False).returncode == 0
             assert kept.call("GET", "/version").status == 200
             address = server.client.host, int(server.client.port)
             first = ssl.get_server_certificate(address)
