@@ -16,7 +16,6 @@
 #pragma once
 #include "kernels/cpu/matrix.h"
 
-enum { STREAM_AHEAD = 2048 }; /* bytes: what a core reads while memory answers, and few enough for its first cache */
 enum { PANEL = 32, K_STEP = 32, ROWS = 32, STEP_SIZE = PANEL * K_STEP, MAX_PASSES = 6 };
 enum {
     PAIR_SIZE = 2 * PANEL
@@ -38,8 +37,8 @@ struct panel_kernel {
     /* c[ROWS, PANEL] = (first ? 0 : c) + x w over `steps` steps, for rows 0..rows-1 (others may be written). Meanwhile the cache lines
      * from `ahead` on are fetched, ahead_lines a step. */
     void (*block)(float *c, const void *x, const void *w, int steps, int rows, bool first, const char *ahead, int ahead_lines);
-    /* A whole panel for at most ROWS rows, with the weights from memory: c[rows, PANEL] = x w over all steps, lines being fetched STREAM_AHEAD
-     * bytes before they are used. x: [step][rows][K_STEP]. The same chains as block's. NULL: few rows are no different. */
+    /* A whole panel for at most ROWS rows, with the weights from memory: c[rows, PANEL] = x w over all steps, lines being fetched
+     * before they are used (panel_rows.h). x: [step][rows][K_STEP]. The same chains as block's. NULL: few rows are no different. */
     void (*stream)(float *c, const void *x, const void *w, int steps, int rows);
     /* The epilogue of `job` for rows row_ids[0..rows-1], whose sums are c[rows, PANEL]. */
     void (*finish)(const struct matmul_job *job, const float *c, int panel, const int *row_ids, int rows);

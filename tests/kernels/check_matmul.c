@@ -242,6 +242,16 @@ static void bench(struct check *c, enum form form)
             one(c, form, m, shapes[i][1], shapes[i][2], form == SWIGLU ? 2 : 1, false);
 }
 
+/* A step that decodes has any number of rows, and there is code for each of few. */
+static void every_batch(struct check *c, enum form form)
+{
+    enum { MOST = 33 };
+    int batches[MOST + 1] = {0};
+    for (int i = 0; i < MOST; i++)
+        batches[i] = i + 1;
+    one_of(c, form, MOST, 66, 353, form == SWIGLU ? 2 : 1, true, batches);
+}
+
 static void check_form(struct check *c, enum form form)
 {
     static const int shapes[][2] = {{2, 1}, {6, 8}, {16, 16}, {34, 31}, {66, 65}, {128, 64}, {258, 96}, {512, 33}, {770, 160}, {96, 385}};
@@ -254,6 +264,7 @@ static void check_form(struct check *c, enum form form)
         for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
             if (i % 3 == s % 3 || s % 2)
                 one(c, form, rows[i], shapes[s][0], shapes[s][1], form == SWIGLU ? 2 : 1 + (int)(i % 2), check_int(c, 0, 1));
+    every_batch(c, form);
     one(c, form, 34, 66, 2561, form == SWIGLU ? 2 : 1, false); /* a sum longer than a kernel takes at once */
     one(c, form, 3, 1602, 960, form == SWIGLU ? 2 : 1, true);
     if (c->many_tiles)
