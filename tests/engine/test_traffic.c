@@ -5,7 +5,7 @@
  * another device: DTRNET_TEST_REFERENCE_DEVICE=cpu beside DTRNET_TEST_DEVICE=cuda.
  *
  * $DTRNET_TEST_DEVICE: a real device for all of it, $DTRNET_TEST_DEVICES: how many of them there are (1), $DTRNET_TEST_REFERENCE_DEVICE: another one
- * for the reference. $DTRNET_TEST_ONLY: only the settings whose names hold this.
+ * for the reference. $DTRNET_TEST_CPU_LEVEL and $DTRNET_TEST_CUDA_LEVEL: the kernels. $DTRNET_TEST_ONLY: only the settings whose names hold this.
  *
  *   test_traffic MODEL_DIR DTYPE N_REQUESTS [SEED]     exits 1 at the first difference, naming the request */
 #include "engine/engine_private.h"
@@ -59,6 +59,7 @@ static struct engine *open_engine(const char *dir, const char *dtype, const stru
 {
     struct engine_options o = {.model_dir = dir,
                                .dtype = dtype,
+                               .cpu_level = getenv("DTRNET_TEST_CPU_LEVEL"),
                                .cuda_level = getenv("DTRNET_TEST_CUDA_LEVEL"),
                                .matmul_precision = getenv("DTRNET_TEST_PRECISION"),
                                .n_threads = s->threads,
