@@ -6,7 +6,7 @@
 enum {
     FULL_ROWS = 8,
     BLOCK_STEPS = 128, /* a panel of 4,096 inputs: its weights come from the L2 cache in time, so that sums seldom leave registers */
-    STREAM_STEPS = 6,  /* what the L1 cache holds, and the next ones */
+    STREAM_STEPS = 6,  /* whose weights the L1 cache holds beside their rows */
     STEP_LINES = STEP_SIZE * 2 / 64,
 };
 
