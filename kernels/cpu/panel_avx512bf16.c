@@ -56,6 +56,8 @@ static inline __attribute__((always_inline)) void multiply_rows(struct product p
             _mm512_storeu_ps(p.c + r * PANEL + h * 16, acc[r][h]);
 }
 
+_Static_assert(FULL_ROWS <= FOR_ROWS_MOST, "there is code for each number of rows");
+
 /* At most FULL_ROWS rows. */
 static inline __attribute__((always_inline)) void multiply_few(struct product p, int rows, const bool fetch)
 {
@@ -87,7 +89,7 @@ static void block(float *c, const void *x, const void *w, int steps, int rows, b
 static void stream(float *c, const void *x, const void *w, int steps, int rows)
 {
     int parts = parts_of(rows, FULL_ROWS), lines = (STEP_LINES + parts - 1) / parts;
-    struct product p = {c, x, w, rows * K_STEP, steps, true, {NULL, 0}};
+    struct product p = {c, x, w, rows * K_STEP, steps, true, {w, 0}};
     if (parts == 1) {
         multiply_few(p, rows, true);
         return;

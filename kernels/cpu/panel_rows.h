@@ -26,6 +26,7 @@ static inline int parts_of(int rows, int full)
 }
 
 /* multiply(n) for the n in least..most that `rows` is: a constant there, so that as many sums lie in registers. */
+#define FOR_ROWS_MOST 8
 #define FOR_ROWS(rows, least, most, multiply)   \
     switch (rows) {                             \
         FOR_ROWS_CASE(1, least, most, multiply) \

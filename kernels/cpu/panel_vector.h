@@ -87,6 +87,8 @@ static inline __attribute__((always_inline)) void multiply_rows(struct product p
             vf_store(c + r * PANEL + v * VL, acc[r][v]);
 }
 
+_Static_assert(FULL_ROWS <= FOR_ROWS_MOST, "there is code for each number of rows");
+
 /* At most FEW_ROWS rows by a whole panel. */
 static inline __attribute__((always_inline)) void multiply_few(struct product p, int rows, const bool fetch)
 {
@@ -95,7 +97,7 @@ static inline __attribute__((always_inline)) void multiply_few(struct product p,
 #undef MULTIPLY
 }
 
-/* More than FEW_ROWS and at most FULL_ROWS by WIDTH columns. */
+/* More than FEW_ROWS and at most FULL_ROWS by WIDTH columns; with AVX-512 there are none. */
 static inline __attribute__((always_inline)) void multiply_columns(struct product p, int rows)
 {
 #define MULTIPLY(n) multiply_rows(p, n, VECTORS, false)
@@ -143,7 +145,7 @@ static inline __attribute__((always_inline)) void stream_panel(float *c, const f
 {
     size_t step_bytes = STEP_SIZE * (type == DTYPE_F32 ? 4 : 2);
     int parts = parts_of(rows, FULL_ROWS), passes = passes_of(rows, parts);
-    struct product p = {.c = c, .x = x, .w = w, .type = type, .steps = steps, .x_step = rows * K_STEP, .first = true};
+    struct product p = {.c = c, .x = x, .w = w, .type = type, .steps = steps, .x_step = rows * K_STEP, .first = true, .ahead = w};
     if (rows <= FEW_ROWS) {
         multiply_few(p, rows, true);
         return;
@@ -161,7 +163,7 @@ static inline __attribute__((always_inline)) void stream_panel(float *c, const f
 #define PANEL_BLOCK(name, type_)                                                                                                          \
     static void block_##name(float *c, const void *x, const void *w, int steps, int rows, bool first, const char *ahead, int ahead_lines) \
     {                                                                                                                                     \
-        struct product p = {.c = c, .x = x, .w = w, .type = type_, .steps = steps, .x_step = ROWS * K_STEP, .first = first};              \
+        struct product p = {.c = c, .x = x, .w = w, .type = type_, .steps = steps, .x_step = ROWS * K_STEP, .first = first, .ahead = w};  \
         prefetch_lines(ahead, steps *ahead_lines);                                                                                        \
         multiply_parts(p, rows, parts_of(rows, FULL_ROWS));                                                                               \
     }                                                                                                                                     \

@@ -249,7 +249,7 @@ static void every_batch(struct check *c, enum form form)
     int batches[MOST + 1] = {0};
     for (int i = 0; i < MOST; i++)
         batches[i] = i + 1;
-    one_of(c, form, MOST, 66, 353, form == SWIGLU ? 2 : 1, true, batches);
+    one_of(c, form, MOST, 66, 385, form == SWIGLU ? 2 : 1, true, batches);
 }
 
 static void check_form(struct check *c, enum form form)
