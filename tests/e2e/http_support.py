@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,7 @@ class Process(ServerProcess):
         """A connection of its own that has sent a request and read nothing: an answer of more than a few MB stays under way by that."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         s = socket.socket()
+        s.settimeout(PATIENCE_S)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         s.connect((self.client.host, int(self.client.port)))
         s.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(data)) + data)
@@ -194,6 +196,13 @@ class Process(ServerProcess):
         self.client.connection.close()
         text = self.client.call("GET", "/metrics").data.decode()
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if re.match(re.escape(name) + r"[ {]", line))
+
+    def wait_metric(self, name: str, found: Callable[[float], bool]) -> None:
+        """Until a metric is as it should be in the end."""
+        until = time.monotonic() + PATIENCE_S
+        while not found(value := self.metric(name)):
+            assert time.monotonic() < until, f"{name} stays at {value}"
+            time.sleep(0.01)
 
 
 def run_tests(tests: dict[str, Any]) -> int:

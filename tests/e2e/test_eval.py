@@ -65,9 +65,10 @@ def answer_over_restart(model: Any, kind: str, asked: list, port: str) -> list:
     worker = threading.Thread(target=lambda: got.extend(getattr(model, kind)(asked, disable_tqdm=True)))
     with stopped_at_work(first) as stopped:
         worker.start()
-        assert stopped.wait(PATIENCE_S), f"{kind}: no second request"
-        first.process.send_signal(signal.SIGKILL)
+        asked_again = stopped.wait(PATIENCE_S)
+        first.process.kill()
         first.process.wait()
+        assert asked_again, f"{kind}: no second request"
     time.sleep(0.3)
     with Server(support.SHIPPED, "--port", port):
         worker.join(PATIENCE_S)

@@ -142,8 +142,9 @@ def loaded(asker: Asker, name: str, load: dict[str, str], source: str = "127.0.0
 
 def check_beside(asker: Asker, quiet: Any, name: str, load: dict[str, str], source: str = "127.0.0.1") -> int:
     """Scores while a load of another client runs; again where that was over before they were. How many."""
-    scores, under_way = 0, False
+    scores, under_way, until = 0, False, time.monotonic() + PATIENCE_S
     while not under_way:
+        assert time.monotonic() < until, f"{name} is always over before the scores"
         with loaded(asker, name, load, source) as before:
             for _ in range(N_SCORES):
                 got = asker.score()
@@ -207,8 +208,9 @@ def test_addresses() -> None:
         asker = Asker(port, {"X-Forwarded-For": "192.0.2.1, 192.0.2.2, 10.1.1.1"}, source="127.0.0.9")
         check_beside(asker, quiet, name, {"X-Forwarded-For": "192.0.2.2, 192.0.2.1"}, source="127.0.0.9")
         liar = Asker(port, {"X-Forwarded-For": "192.0.2.77"}, source="127.0.0.3")
-        under_way = False
+        under_way, until = False, time.monotonic() + PATIENCE_S
         while not under_way:
+            assert time.monotonic() < until, f"{name} is always over before the scores"
             with loaded(asker, name, {"X-Forwarded-For": "192.0.2.2"}, "127.0.0.9") as before:
                 asker.score()  # of the same client: its calls take turns, and this one is not alone
                 liar.score()

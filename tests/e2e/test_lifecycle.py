@@ -204,8 +204,7 @@ def test_drain_timeout_answers_those_left() -> None:
         got: list[Any] = []
         thread = threading.Thread(target=lambda: got.append(Client(server.url).call("POST", "/v1/completions", ENDLESS)))
         thread.start()
-        while server.metric("dtrnet_running_sequences") < 1:
-            time.sleep(0.01)
+        server.wait_metric("dtrnet_running_sequences", lambda n: n >= 1)
         with server.ask({**ENDLESS, "stream": True}) as s:
             assert begun(s)
             server.process.send_signal(signal.SIGTERM)
@@ -293,7 +292,10 @@ def test_closed_descriptors() -> None:
     """With 0, 1 and 2 closed no log line goes into a client's connection."""
     process, until = None, time.monotonic() + PATIENCE_S
     while True:
-        assert time.monotonic() < until, "the server does not start"
+        if time.monotonic() > until:
+            if process:
+                process.kill()
+            raise AssertionError("the server does not start")
         if process is None or process.poll() is not None:  # somebody else may have got the port in between
             with socket.socket() as s:
                 s.bind(("127.0.0.1", 0))
@@ -306,9 +308,11 @@ def test_closed_descriptors() -> None:
                 break
         except OSError:
             time.sleep(0.05)
-    for _ in range(20):
-        assert client.call("POST", "/v1/completions", BODY).status == 200  # http.client would stumble over anything else
-    process.terminate()
+    try:
+        for _ in range(20):
+            assert client.call("POST", "/v1/completions", BODY).status == 200  # http.client would stumble over anything else
+    finally:
+        process.terminate()
     assert process.wait(PATIENCE_S) == 0
 
 

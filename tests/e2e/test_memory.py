@@ -106,8 +106,7 @@ def test_answers_that_nobody_reads() -> None:
         assert memory.grown() < 2 * BUDGET, memory.grown() / MIB
         for s in held:
             s.close()
-        while server.metric("dtrnet_http_requests_in_flight") > 1:
-            time.sleep(0.05)
+        server.wait_metric("dtrnet_http_requests_in_flight", lambda n: n <= 1)
         memory.wait_until_given_back()
         whole = {"prompt": ids[:600], "n": 16, "max_tokens": 0, "echo": True, "logprobs": 20}
         answer = server.client.call("POST", "/v1/completions", whole)
@@ -122,8 +121,7 @@ def test_memory_is_given_back_after_many_requests() -> None:
         pool = server.metric("dtrnet_kv_most_bytes")
         for n, told in ((5, r"[4-9]"), (24, r"[12]\d")):
             held = [server.ask(ENDLESS) for _ in range(n)]
-            while server.metric("dtrnet_http_requests_in_flight") < n * 5 // 6:
-                time.sleep(0.05)
+            server.wait_metric("dtrnet_http_requests_in_flight", lambda in_flight, n=n: in_flight >= n * 5 // 6)
             for s in held:
                 s.close()
             memory.before += int(server.metric("dtrnet_kv_most_bytes") - pool)
@@ -165,8 +163,7 @@ def test_arenas_are_few() -> None:
     """Glibc would have eight a core, and cannot give back what is free at the end of each: here as many as 128 cores have."""
     with Process("--kv-cache-memory", "64M", env={"GLIBC_TUNABLES": "glibc.malloc.arena_max=1024"}) as server:
         held = [server.ask(ENDLESS) for _ in range(40)]
-        while server.metric("dtrnet_http_requests_in_flight") < 40:
-            time.sleep(0.05)
+        server.wait_metric("dtrnet_http_requests_in_flight", lambda n: n >= 40)
         maps = Path(f"/proc/{server.process.pid}/maps").read_text()
         begins = [int(found[1], 16) for found in re.finditer(r"^([0-9a-f]+)-\S+ rw-p \S+ 00:00 0 *$", maps, re.M)]
         arenas = sum(begin % (64 * MIB) == 0 for begin in begins)
@@ -184,12 +181,10 @@ def test_many_continuations_of_long_contexts() -> None:
     with measured() as (server, memory):
         before = server.metric("dtrnet_sequences_done_total")
         s = server.ask(body, "/v1/loglikelihood")
-        while server.metric("dtrnet_sequences_done_total") < before + 200:
-            time.sleep(0.05)
+        server.wait_metric("dtrnet_sequences_done_total", lambda n: n >= before + 200)
         assert memory.grown() < 2 * BUDGET, memory.grown() / MIB
         s.close()
-        while server.metric("dtrnet_http_requests_in_flight") > 1:
-            time.sleep(0.05)
+        server.wait_metric("dtrnet_http_requests_in_flight", lambda n: n <= 1)
         memory.wait_until_given_back()
 
 

@@ -234,16 +234,15 @@ def test_queue_full() -> None:
     with Process("--dtype", "f32", "--max-queue", "4", "--max-model-len", "640", "--kv-cache-memory", pool) as server:
         many = {**LONG, "prompt": [[5, i] for i in range(10, 10 + prompts)], "max_tokens": tokens}
         with server.ask({**ENDLESS, "max_tokens": 600}):  # more than the pool holds: most wait
-            while server.metric("dtrnet_queue_sequences") < 4:
-                time.sleep(0.01)
+            server.wait_metric("dtrnet_queue_sequences", lambda n: n >= 4)
             answer = server.client.call("POST", "/v1/completions", many)
             assert answer.status == 503 and int(answer.headers["retry-after"]) > 0, answer.data
             assert answer.json["error"]["type"] == "overloaded_error", answer.data
-            with socket.create_connection((server.client.host, int(server.client.port))) as s:  # told before the body
+            address = server.client.host, int(server.client.port)
+            with socket.create_connection(address, timeout=PATIENCE_S) as s:  # told before the body
                 s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n")
                 assert b" 503 " in s.recv(4096)
-        while server.metric("dtrnet_queue_sequences") > 0:
-            time.sleep(0.01)
+        server.wait_metric("dtrnet_queue_sequences", lambda n: n == 0)
         assert len(server.client.post("/v1/completions", many)["choices"]) == prompts  # some of them wait as well
 
 
@@ -271,8 +270,7 @@ def test_graceful_shutdown() -> None:
 def test_second_signal_gives_up() -> None:
     with Process() as server:
         thread, got = start(server, ENDLESS)
-        while server.metric("dtrnet_running_sequences") < 1:
-            time.sleep(0.01)
+        server.wait_metric("dtrnet_running_sequences", lambda n: n >= 1)
         for _ in range(2):
             server.process.send_signal(signal.SIGINT)
             server.wait_for("stopping")
@@ -316,12 +314,9 @@ def test_client_that_does_not_read() -> None:
         for stream in (False, True):
             big = {"prompt": [[5 + i % 9 for i in range(500)]] * 40, "max_tokens": 0, "echo": True, "logprobs": 20, "stream": stream}
             with server.ask(big):
-                while server.metric("dtrnet_sequences_done_total") < (80 if stream else 40):
-                    time.sleep(0.05)
-                until = time.monotonic() + PATIENCE_S
-                while server.metric("dtrnet_http_requests_in_flight") > 1:  # the scrape itself is one
-                    assert time.monotonic() < until, "the stalled answer was not ended"
-                    time.sleep(0.05)
+                all_done = 80 if stream else 40
+                server.wait_metric("dtrnet_sequences_done_total", lambda n, all_done=all_done: n >= all_done)
+                server.wait_metric("dtrnet_http_requests_in_flight", lambda n: n <= 1)  # the scrape itself is one
     with Process("--idle-timeout", "1", "--dtype", "f32") as server:
         for n in (250, 500, 1000, 2000):  # until one takes longer than a stalled answer lives, under a sanitizer the first or second
             ids = [7] * n

@@ -456,8 +456,6 @@ int main(int argc, char **argv)
         if (engines[i].loses)
             late_fail_device_at(1, 1 + (int)rnd((uint32_t)share + 1));
         run_traffic(e, ref, share);
-        struct engine_stats st;
-        engine_stats(e, &st);
         const char *wrong = n_requests >= 100 ? devices_wrong(e, &engines[i]) : NULL; /* else there may be too few for all */
         for (int more = 0; wrong && more < 20; more++) { /* what a slow machine submits finds all devices idle, and one may do it all */
             run_traffic(e, ref, share);
@@ -465,6 +463,8 @@ int main(int argc, char **argv)
         }
         if (wrong)
             die("devices", wrong);
+        struct engine_stats st;
+        engine_stats(e, &st);
         late_fail_at(0);
         printf("%s: %" PRIu64 " requests equal, %" PRIu64 " rows from the cache, %" PRIu64 " run again, %" PRIu64
                " tokens evicted, %" PRIu64 " of %" PRIu64 " steps overlapped, %" PRIu64 " rows followed, %" PRIu64 " dropped, %" PRIu64

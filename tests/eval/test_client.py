@@ -19,7 +19,7 @@ from dtrnet_eval.pool import Pool
 NO_KEYS = {"DTRNET_API_KEY": "", "OPENAI_API_KEY": ""}
 
 
-def client_of(server: fake.FakeServer, patience_s: float = 600, **more: Any) -> Client:
+def client_of(server: fake.FakeServer, patience_s: float = 100, **more: Any) -> Client:
     return Client(Access(server.url, **more), patience_s=patience_s)
 
 

@@ -103,6 +103,7 @@ class Several(unittest.TestCase):
         def waits(path: str, body: Any, headers: Any) -> fake.Reply:
             if path == "/x":
                 died.wait(60)  # else it might do all of the work before
+                died.set()
             return doubles(path, body, headers)
 
         with fake.FakeServer(dies) as one, fake.FakeServer(waits) as two, mock.patch.object(one.server, "handle_error"):

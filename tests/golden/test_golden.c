@@ -246,7 +246,7 @@ static void check_rows_held(struct engine *cached, const struct expected *x)
     engine_ticket_free(t);
     for (int l = 0; l < x->n_layers; l++)
         want += (uint64_t)x->kv_len[l];
-    for (int tries = 0; tries < 600000; tries++) { /* rows are counted between steps, so maybe just after the answer */
+    for (int tries = 0; tries < 60000; tries++) { /* rows are counted between steps, so maybe just after the answer */
         engine_stats(cached, &st);
         if (st.kv_rows_held == want && !st.kv_rows_reserved)
             break;

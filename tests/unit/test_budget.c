@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <time.h>
 
 #define MIB ((size_t)1 << 20)
 
@@ -62,8 +63,10 @@ static atomic_size_t most_used;
 static void *take_and_give(void *user)
 {
     struct charge c = {.budget = &budget};
+    time_t until = time(NULL) + 60;
+    int taken = 0;
     (void)user;
-    for (int taken = 0; taken < TAKES;)
+    while (taken < TAKES && time(NULL) < until)
         if (charge_take(&c, MIB)) {
             size_t used = budget.used, most = atomic_load(&most_used);
             while (used > most && !atomic_compare_exchange_weak(&most_used, &most, used))
@@ -74,6 +77,7 @@ static void *take_and_give(void *user)
             sched_yield();
         }
     charge_done(&c);
+    CHECK_INT(taken, TAKES);
     return NULL;
 }
 
