@@ -10,12 +10,6 @@ enum {
     STEP_LINES = STEP_SIZE * 2 / 64,
 };
 
-/* The cache lines that come after the weights at hand: `lines` are fetched at each step, since many at once would keep loads waiting. */
-struct ahead {
-    const char *at;
-    int lines;
-};
-
 static inline __m512bh pairs_of(const uint16_t *p)
 {
     return (__m512bh)_mm512_loadu_si512(p);
@@ -72,7 +66,7 @@ static void multiply_parts(struct product p, int rows, int parts)
     float *c = p.c;
     const uint16_t *x = p.x;
     for (int i = 0, r = 0, end; i < parts; i++, r = end) {
-        end = rows * (i + 1) / parts;
+        end = part_begin(rows, parts, i + 1);
         p.c = c + r * PANEL;
         p.x = x + r * K_STEP;
         multiply_few(p, end - r, false);

@@ -1,4 +1,4 @@
-/* Few rows by a panel whose weights come from memory: what the kernels of several levels share. */
+/* What the panel kernels of several levels share: rows in parts, and weights that are fetched ahead. */
 #pragma once
 #include <stddef.h>
 
@@ -19,10 +19,20 @@ static inline __attribute__((always_inline)) const void *fetch_ahead(const void 
     return w;
 }
 
-/* Rows are multiplied in parts of like size, each of at most `full`. */
+/* The cache lines that come after the weights at hand: `lines` are fetched at each step, since many at once would keep loads waiting. */
+struct ahead {
+    const char *at;
+    int lines;
+};
+
+/* Rows are multiplied in parts of like size, each of at most `full`: how many, and where part i begins. */
 static inline int parts_of(int rows, int full)
 {
     return (rows + full - 1) / full;
+}
+static inline int part_begin(int rows, int parts, int i)
+{
+    return rows * i / parts;
 }
 
 /* multiply(n) for the n in least..most that `rows` is: a constant there, so that as many sums lie in registers. */

@@ -53,8 +53,7 @@ static inline __attribute__((always_inline)) void step_bf16(vf acc[][PANEL / VL]
     }
 }
 
-/* What a call multiplies: `steps` steps of columns from `col` on, with rows of x whose steps lie x_step elements apart. Meanwhile ahead_lines
- * cache lines a step are fetched, from `ahead` on. */
+/* What a call multiplies: `steps` steps of columns from `col` on, with rows of x whose steps lie x_step elements apart. */
 struct product {
     float *c;
     const float *x;
@@ -62,8 +61,7 @@ struct product {
     enum dtype type;
     int col, steps, x_step;
     bool first;
-    const char *ahead;
-    int ahead_lines;
+    struct ahead next;
 };
 
 /* Rows, vectors, type and fetch are constants where it is called, so the accumulators are registers. */
@@ -76,7 +74,7 @@ static inline __attribute__((always_inline)) void multiply_rows(struct product p
         for (int v = 0; v < vectors; v++)
             acc[r][v] = p.first ? vf_set(0) : vf_load(c + r * PANEL + v * VL);
     for (int s = 0; s < p.steps; s++, p.x += p.x_step) {
-        p.ahead = prefetch_lines(p.ahead, p.ahead_lines);
+        p.next.at = prefetch_lines(p.next.at, p.next.lines);
         if (p.type == DTYPE_F32)
             step_f32(acc, p.x, (const float *)p.w + (size_t)s * STEP_SIZE + offset, rows, vectors, fetch);
         else
@@ -105,12 +103,6 @@ static inline __attribute__((always_inline)) void multiply_columns(struct produc
 #undef MULTIPLY
 }
 
-/* Of `parts` parts, where part i begins. */
-static inline int part_begin(int rows, int parts, int i)
-{
-    return rows * i / parts;
-}
-
 /* A part of few rows passes the weights once, others once for each WIDTH columns. */
 static inline int passes_of(int rows, int parts)
 {
@@ -126,8 +118,9 @@ static inline __attribute__((always_inline)) void multiply_parts(struct product 
     float *c = p.c;
     const float *x = p.x;
     for (p.col = 0; p.col < PANEL; p.col += WIDTH)
-        for (int i = 0; i < parts; i++) {
-            int r = part_begin(rows, parts, i), n = part_begin(rows, parts, i + 1) - r;
+        for (int i = 0, r = 0, end; i < parts; i++, r = end) {
+            end = part_begin(rows, parts, i + 1);
+            int n = end - r;
             p.c = c + r * PANEL;
             p.x = x + r * K_STEP;
             if (n > FEW_ROWS)
@@ -136,7 +129,7 @@ static inline __attribute__((always_inline)) void multiply_parts(struct product 
                 multiply_few(p, n, false);
             else
                 continue;
-            p.ahead += p.steps * p.ahead_lines * 64;
+            p.next.at += p.steps * p.next.lines * 64;
         }
 }
 
@@ -144,16 +137,16 @@ static inline __attribute__((always_inline)) void stream_panel(float *c, const f
                                                                int rows)
 {
     size_t step_bytes = STEP_SIZE * (type == DTYPE_F32 ? 4 : 2);
-    int parts = parts_of(rows, FULL_ROWS), passes = passes_of(rows, parts);
-    struct product p = {.c = c, .x = x, .w = w, .type = type, .steps = steps, .x_step = rows * K_STEP, .first = true, .ahead = w};
+    struct product p = {.c = c, .x = x, .w = w, .type = type, .steps = steps, .x_step = rows * K_STEP, .first = true, .next = {w, 0}};
     if (rows <= FEW_ROWS) {
         multiply_few(p, rows, true);
         return;
     }
-    p.ahead_lines = (int)(step_bytes / 64 + passes - 1) / passes;
+    int parts = parts_of(rows, FULL_ROWS), passes = passes_of(rows, parts);
+    p.next.lines = (int)(step_bytes / 64 + passes - 1) / passes;
     for (int left = steps; left > 0; left -= p.steps, p.first = false) {
         p.steps = min_int(VECTOR_BLOCK_STEPS, left);
-        p.ahead = p.w + p.steps * step_bytes;
+        p.next.at = p.w + p.steps * step_bytes;
         multiply_parts(p, rows, parts);
         p.x += p.steps * p.x_step;
         p.w += p.steps * step_bytes;
@@ -163,7 +156,8 @@ static inline __attribute__((always_inline)) void stream_panel(float *c, const f
 #define PANEL_BLOCK(name, type_)                                                                                                          \
     static void block_##name(float *c, const void *x, const void *w, int steps, int rows, bool first, const char *ahead, int ahead_lines) \
     {                                                                                                                                     \
-        struct product p = {.c = c, .x = x, .w = w, .type = type_, .steps = steps, .x_step = ROWS * K_STEP, .first = first, .ahead = w};  \
+        struct product p = {                                                                                                              \
+            .c = c, .x = x, .w = w, .type = type_, .steps = steps, .x_step = ROWS * K_STEP, .first = first, .next = {w, 0}};              \
         prefetch_lines(ahead, steps *ahead_lines);                                                                                        \
         multiply_parts(p, rows, parts_of(rows, FULL_ROWS));                                                                               \
     }                                                                                                                                     \
