@@ -58,17 +58,22 @@ def stopped_at_work(server: Server) -> Iterator[threading.Event]:
         yield stopped
 
 
-def answer_over_restart(model: Any, kind: str, asked: list, port: str) -> list:
-    """The model's answers while the server on its port is killed when it has a second request, and started again."""
+def kill_at_work(model: Any, kind: str, asked: list, server: Server) -> tuple[threading.Thread, list]:
+    """Asks the model and kills one of its servers when it has a second request. The thread that goes on, and where its answers will be."""
     got: list = []
-    first = Server(support.SHIPPED, "--port", port)
     worker = threading.Thread(target=lambda: got.extend(getattr(model, kind)(asked, disable_tqdm=True)))
-    with stopped_at_work(first) as stopped:
+    with stopped_at_work(server) as stopped:
         worker.start()
         asked_again = stopped.wait(PATIENCE_S)
-        first.process.kill()
-        first.process.wait()
+        server.process.kill()
+        server.process.wait()
         assert asked_again, f"{kind}: no second request"
+    return worker, got
+
+
+def answer_over_restart(model: Any, kind: str, asked: list, port: str) -> list:
+    """The model's answers while the server on its port is killed and started again."""
+    worker, got = kill_at_work(model, kind, asked, Server(support.SHIPPED, "--port", port))
     time.sleep(0.3)
     with Server(support.SHIPPED, "--port", port):
         worker.join(PATIENCE_S)

@@ -3,7 +3,6 @@
 import os
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,15 @@ import support  # isort: skip  (first: it finds the Python that has the other pa
 import commands
 from server_process import PATIENCE_S
 from support import Server
-from test_eval import questions, stopped_at_work
+from test_eval import kill_at_work, questions
 
 sys.path.insert(0, str(support.ROOT / "eval" / "src"))
 
 
 def answer_with_two(model: Any, kind: str, asked: list, first: Server) -> list:
-    """The model's answers; the first of its two servers is killed when it has a second request."""
-    got: list = []
-    worker = threading.Thread(target=lambda: got.extend(getattr(model, kind)(asked, disable_tqdm=True)))
-    with stopped_at_work(first) as stopped:
-        worker.start()
-        asked_again = stopped.wait(PATIENCE_S)
-        first.process.kill()
-        first.process.wait()
-        assert asked_again, f"{kind}: no second request"
-        worker.join(PATIENCE_S)
+    """The model's answers; the first of its two servers is killed at work."""
+    worker, got = kill_at_work(model, kind, asked, first)
+    worker.join(PATIENCE_S)
     return got
 
 

@@ -1,6 +1,7 @@
 """Several servers as one: who gets what, what happens when one is away, back, another, or all are gone."""
 
 import threading
+import time
 import unittest
 from typing import Any
 from unittest import mock
@@ -90,7 +91,7 @@ class Several(unittest.TestCase):
 
     def test_one_dies_in_the_middle(self) -> None:
         """Its requests go to the other, none fails."""
-        died = threading.Event()
+        died, until = threading.Event(), time.monotonic() + 60
 
         def dies(path: str, body: Any, headers: Any) -> fake.Reply:
             if path != "/version" and len(places(one)) > 3:
@@ -102,14 +103,14 @@ class Several(unittest.TestCase):
 
         def waits(path: str, body: Any, headers: Any) -> fake.Reply:
             if path == "/x":
-                died.wait(60)  # else it might do all of the work before
-                died.set()
+                died.wait(until - time.monotonic())  # else it might do all of the work before
             return doubles(path, body, headers)
 
         with fake.FakeServer(dies) as one, fake.FakeServer(waits) as two, mock.patch.object(one.server, "handle_error"):
             pool = pool_of(one, two)
             with self.assertLogs(module.log, "WARNING") as said:
                 self.assertEqual(ask(pool), WANT)
+            self.assertTrue(died.is_set())
             self.assertIn("its work goes to the others", said.output[0])
             self.assertEqual([member.up for member in pool.members], [False, True])
             self.assertEqual(pool.members[0].answers, 3)
